@@ -1,0 +1,136 @@
+//! The event: one metered call, as it stands in the ledger for ever.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::ids::{EventId, KeyId, ProviderId, TenantId};
+use super::money::PicoUsd;
+use super::price::{Priced, ServiceTier};
+use super::time::Micros;
+use super::tokens::Tokens;
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The provider's whole answer was had and went to the client.
+    Completed,
+    /// The client left before the end of its answer.
+    ClientLeft,
+    /// The provider broke off inside its answer.
+    UpstreamFailed,
+    /// The provider answered with a status of 400 or more.
+    UpstreamError,
+    /// No answer was had: unreachable, too slow, or broken before the head.
+    NoAnswer,
+    /// The gateway ended while the call ran.
+    Interrupted,
+}
+
+impl Outcome {
+    /// All of them, for parsers and tables.
+    pub const ALL: [Self; 6] = [
+        Self::Completed,
+        Self::ClientLeft,
+        Self::UpstreamFailed,
+        Self::UpstreamError,
+        Self::NoAnswer,
+        Self::Interrupted,
+    ];
+
+    /// The outcome's name in rows and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ClientLeft => "client_left",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::UpstreamError => "upstream_error",
+            Self::NoAnswer => "no_answer",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The outcome with that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    }
+
+    /// Whether the call counts as failed (`failed_requests`), not as a request.
+    pub fn is_failed(self) -> bool {
+        matches!(self, Self::UpstreamError | Self::NoAnswer)
+    }
+}
+
+/// Where an event's tokens come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UsageSource {
+    /// The provider said so (or nothing was charged).
+    Provider,
+    /// The gateway estimated.
+    Estimate,
+}
+
+impl UsageSource {
+    /// The source's name in rows and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Estimate => "estimate",
+        }
+    }
+
+    /// The source with that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Provider, Self::Estimate].into_iter().find(|source| source.as_str() == text)
+    }
+}
+
+/// One metered call. Written once, never edited: a correction is a new signed row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageEvent {
+    /// Made at admission, unique for ever; writing an event twice changes nothing.
+    pub id: EventId,
+    /// Who pays.
+    pub tenant: TenantId,
+    /// The key that made the call; `None` for a dev tenant, which has none.
+    pub key: Option<KeyId>,
+    /// `x-tollgate-user-id`.
+    pub user_id: Option<Box<str>>,
+    /// `x-tollgate-kb-id`.
+    pub kb_id: Option<Box<str>>,
+    /// Who was called.
+    pub provider: ProviderId,
+    /// The model as the provider answered; the requested one where it did not say.
+    pub model: Box<str>,
+    /// The model as the client asked.
+    pub requested_model: Box<str>,
+    /// The route's name, such as `chat.completions`.
+    pub endpoint: Cow<'static, str>,
+    /// Chats counted: 1 or 0.
+    pub chats: u64,
+    /// What was charged.
+    pub tokens: Tokens,
+    /// Where `tokens` come from.
+    pub source: UsageSource,
+    /// The cost; `None` when the model has no price.
+    pub cost: Option<PicoUsd>,
+    /// How far `cost` can be trusted.
+    pub priced: Priced,
+    /// The version of the price book that priced it.
+    pub price_version: Arc<str>,
+    /// The service tier that the provider answered with.
+    pub service_tier: ServiceTier,
+    /// When the call was admitted: the period it is counted in.
+    pub requested_at: Micros,
+    /// From admission to settlement, in microseconds.
+    pub duration_us: u64,
+    /// From admission to the first byte of the answer, in microseconds.
+    pub first_byte_us: Option<u64>,
+    /// The part of the time to the first byte that the gateway itself took, in microseconds. Not kept in the ledger.
+    pub overhead_us: u64,
+    /// The status that the client got; 0 when it got none.
+    pub status: u16,
+    /// How the call ended.
+    pub outcome: Outcome,
+    /// The provider's own id of the request.
+    pub request_id: Option<Box<str>>,
+}

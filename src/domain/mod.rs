@@ -1,0 +1,16 @@
+//! The business of the gateway as pure values: tenants, plans, periods, tokens, money, prices, events.
+//!
+//! May use: itself and value libraries (`jiff` for the calendar). No I/O, no clock, no async, no serde, no SQL:
+//! time, ids and randomness come in as values, and wire and row formats are written where they are spoken.
+
+pub mod event;
+pub mod ids;
+pub mod key;
+pub mod money;
+pub mod plan;
+pub mod price;
+pub mod refusal;
+pub mod settlement;
+pub mod tenant;
+pub mod time;
+pub mod tokens;

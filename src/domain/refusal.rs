@@ -1,0 +1,236 @@
+//! Why the gateway itself answers instead of the provider. Each refusal knows its status, its stable code (also the
+//! metric label) and the sentence a client may read: never a key, an address or another program's words.
+
+use std::fmt;
+
+use super::ids::{PlanName, TenantId};
+use super::plan::{Metric, Standing};
+use super::time::{Micros, Period};
+
+/// A quota that is used up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaFacts {
+    /// Whose quota.
+    pub tenant: TenantId,
+    /// Of which plan.
+    pub plan: PlanName,
+    /// What it counts.
+    pub metric: Metric,
+    /// In which window.
+    pub period: Period,
+    /// How much fits.
+    pub limit: u64,
+    /// How much is gone.
+    pub standing: Standing,
+}
+
+impl QuotaFacts {
+    /// When the window ends.
+    pub fn resets_at(&self) -> Micros {
+        self.period.end()
+    }
+}
+
+/// The gateway's own refusals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// No credential in any of the places one may be.
+    NoKey,
+    /// A credential that is no key of this gateway, is expired or revoked.
+    BadKey,
+    /// Two different credentials in one request.
+    TwoKeys,
+    /// The admin key on the proxy listener.
+    AdminKeyOnProxy,
+    /// The tenant is suspended.
+    Suspended(TenantId),
+    /// A limit of the plan is used up.
+    QuotaUsedUp(Box<QuotaFacts>),
+    /// No provider serves or bills this path.
+    UnknownRoute,
+    /// The path exists with other methods.
+    MethodNotAllowed {
+        /// The methods that it has, as in an `Allow` header.
+        allow: &'static str,
+    },
+    /// The provider of this route has no key in the configuration.
+    ProviderOff {
+        /// The provider's short name.
+        provider: String,
+        /// The environment variable that turns it on.
+        variable: &'static str,
+    },
+    /// The body is longer than `listen.body_limit`.
+    BodyTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The body broke off, came too slowly or had broken framing.
+    BodyIncomplete,
+    /// The body is not the JSON object that the route takes.
+    BadJson {
+        /// What is wrong, in our words.
+        reason: &'static str,
+    },
+    /// The body has a content coding: the gateway does not inflate requests.
+    EncodedBody,
+    /// A `x-tollgate-*` header outside its limits.
+    BadAttribution {
+        /// The header's name.
+        header: &'static str,
+    },
+    /// Malformed or ambiguous HTTP.
+    BadRequest {
+        /// What is wrong, in our words.
+        reason: &'static str,
+    },
+    /// The head is over its limit.
+    HeadTooLarge,
+    /// The provider could not be reached or broke off before its head.
+    Unreachable,
+    /// The provider did not answer in time.
+    UpstreamTimeout,
+    /// All body buffers together are in use.
+    BuffersFull,
+    /// The ledger's queue is full.
+    JournalFull,
+    /// Counters cannot be asked.
+    CountersDown,
+    /// Shutting down.
+    Draining,
+}
+
+impl Refusal {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy => 401,
+            Self::QuotaUsedUp(_) => 402,
+            Self::Suspended(_) => 403,
+            Self::UnknownRoute => 404,
+            Self::MethodNotAllowed { .. } => 405,
+            Self::BodyTooLarge { .. } => 413,
+            Self::EncodedBody => 415,
+            Self::BodyIncomplete | Self::BadJson { .. } | Self::BadAttribution { .. } | Self::BadRequest { .. } => 400,
+            Self::HeadTooLarge => 431,
+            Self::Unreachable => 502,
+            Self::UpstreamTimeout => 504,
+            Self::ProviderOff { .. } | Self::BuffersFull | Self::JournalFull | Self::CountersDown | Self::Draining => {
+                503
+            }
+        }
+    }
+
+    /// The stable code: the client's `code`, and the label of the refusal metric.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoKey => "missing_api_key",
+            Self::BadKey => "invalid_api_key",
+            Self::TwoKeys => "ambiguous_api_key",
+            Self::AdminKeyOnProxy => "admin_key_not_allowed",
+            Self::Suspended(_) => "tenant_suspended",
+            Self::QuotaUsedUp(_) => "quota_exceeded",
+            Self::UnknownRoute => "unknown_route",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::ProviderOff { .. } => "provider_not_configured",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyIncomplete => "body_incomplete",
+            Self::BadJson { .. } => "invalid_json",
+            Self::EncodedBody => "encoded_body",
+            Self::BadAttribution { .. } => "invalid_attribution",
+            Self::BadRequest { .. } => "bad_request",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Unreachable => "upstream_unreachable",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::BuffersFull => "buffers_full",
+            Self::JournalFull => "ledger_backlog_full",
+            Self::CountersDown => "counters_unavailable",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// `Retry-After` in seconds, where trying again can help.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        match self {
+            Self::BuffersFull | Self::JournalFull | Self::CountersDown => Some(1),
+            Self::Draining => Some(5),
+            _ => None,
+        }
+    }
+
+    /// Whether the client's connection must not be used again, because what follows on it cannot be told apart.
+    pub fn closes_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::BodyTooLarge { .. }
+                | Self::BodyIncomplete
+                | Self::BadRequest { .. }
+                | Self::HeadTooLarge
+                | Self::Draining
+        )
+    }
+}
+
+/// The sentence for the client.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKey => f.write_str("No API key. Send your Tollgate key as 'Authorization: Bearer …', 'x-goog-api-key', 'api-key' or '?key='."),
+            Self::BadKey => f.write_str("Incorrect API key: it is unknown, expired or revoked. Ask the operator of this gateway for a key."),
+            Self::TwoKeys => f.write_str("Two different API keys in one request. Send exactly one."),
+            Self::AdminKeyOnProxy => f.write_str("The admin key is accepted on the admin listener only. Use a tenant's key here."),
+            Self::Suspended(tenant) => write!(f, "Tenant {tenant} is suspended. Ask the operator of this gateway."),
+            Self::QuotaUsedUp(quota) => write_quota(f, quota),
+            Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter; its README lists the routes."),
+            Self::MethodNotAllowed { allow } => write!(f, "This route does not have that method. Allowed: {allow}."),
+            Self::ProviderOff { provider, variable } => {
+                write!(f, "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}.")
+            }
+            Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes (listen.body_limit)."),
+            Self::BodyIncomplete => f.write_str("The request body broke off or came too slowly."),
+            Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),
+            Self::EncodedBody => f.write_str("The request body has a content coding. Send it without Content-Encoding."),
+            Self::BadAttribution { header } => write!(f, "{header} takes 1 to 128 printable ASCII characters, once."),
+            Self::BadRequest { reason } => write!(f, "Bad request: {reason}."),
+            Self::HeadTooLarge => f.write_str("The request head is over the limit."),
+            Self::Unreachable => f.write_str("The provider could not be reached or broke off before it answered."),
+            Self::UpstreamTimeout => f.write_str("The provider did not answer in time."),
+            Self::BuffersFull => f.write_str("Too many large requests at once. Try again shortly."),
+            Self::JournalFull => f.write_str("The ledger cannot take more calls at the moment. Try again shortly."),
+            Self::CountersDown => f.write_str("Quota cannot be checked at the moment. Try again shortly."),
+            Self::Draining => f.write_str("The gateway is shutting down. Try again."),
+        }
+    }
+}
+
+fn write_quota(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {
+    let QuotaFacts { tenant, plan, metric, period, limit, standing } = quota;
+    let metric = metric.as_str();
+    write!(f, "Tenant {tenant} has used {} of {limit} {metric} of plan {plan} for {period}", standing.used)?;
+    if standing.held > 0 {
+        write!(f, " ({} more in flight)", standing.held)?;
+    }
+    write!(f, ". Resets {}.", quota.resets_at())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::time::Window;
+    use super::*;
+
+    #[test]
+    fn a_used_up_quota_names_tenant_plan_period_and_reset() {
+        let quota = QuotaFacts {
+            tenant: "acme".parse().unwrap(),
+            plan: "starter".parse().unwrap(),
+            metric: Metric::Chats,
+            period: Window::Month.period("2026-11-24T10:00:00Z".parse().unwrap()),
+            limit: 500,
+            standing: Standing { used: 500, held: 0 },
+        };
+        assert_eq!(
+            Refusal::QuotaUsedUp(Box::new(quota)).to_string(),
+            "Tenant acme has used 500 of 500 chats of plan starter for 2026-11. Resets 2026-12-01T00:00:00Z."
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! What a provider says it charged, as checked counts.
+
+/// More tokens than this in one call is a lie or a bug: no model reads or writes a tenth of it.
+pub const TOKENS_PER_CALL_MAX: u64 = 10_000_000;
+
+/// Tokens of one call. Every kind below `prompt` is a part of `prompt`, every kind below `completion` a part of
+/// `completion`: kinds are subsets, never addends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tokens {
+    /// All input: prompt and tool use, cached or not.
+    pub prompt: u64,
+    /// Input read from the provider's cache.
+    pub cached: u64,
+    /// Input written to the provider's cache.
+    pub cache_write: u64,
+    /// Audio input.
+    pub prompt_audio: u64,
+    /// Image input.
+    pub prompt_image: u64,
+    /// Audio input read from the cache (a part of both `cached` and `prompt_audio`).
+    pub cached_audio: u64,
+    /// All output, thoughts included.
+    pub completion: u64,
+    /// Output spent on reasoning (thoughts).
+    pub reasoning: u64,
+    /// Audio output.
+    pub completion_audio: u64,
+    /// Image output.
+    pub completion_image: u64,
+}
+
+/// Why reported counts cannot be booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokensError {
+    /// A count above [`TOKENS_PER_CALL_MAX`].
+    #[error("a count of more than 10 million tokens in one call")]
+    TooLarge,
+    /// A part that is larger than what it is a part of.
+    #[error("a kind of token that is larger than the whole it belongs to")]
+    PartAboveWhole,
+}
+
+impl Tokens {
+    /// Input and output together.
+    pub fn total(&self) -> u64 {
+        self.prompt.saturating_add(self.completion)
+    }
+
+    /// Refuses counts that cannot be true.
+    pub fn checked(self) -> Result<Self, TokensError> {
+        if self.prompt > TOKENS_PER_CALL_MAX || self.completion > TOKENS_PER_CALL_MAX {
+            return Err(TokensError::TooLarge);
+        }
+        let parts = [
+            (self.cached, self.prompt),
+            (self.cache_write, self.prompt),
+            (self.prompt_audio, self.prompt),
+            (self.prompt_image, self.prompt),
+            (self.cached_audio, self.prompt_audio.min(self.cached)),
+            (self.reasoning, self.completion),
+            (self.completion_audio, self.completion),
+            (self.completion_image, self.completion),
+        ];
+        if parts.iter().any(|(part, whole)| part > whole) { Err(TokensError::PartAboveWhole) } else { Ok(self) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_that_cannot_be_true_are_refused() {
+        let good = Tokens { prompt: 10, cached: 10, completion: 5, reasoning: 5, ..Tokens::default() };
+        assert_eq!(good.checked(), Ok(good));
+        assert_eq!(Tokens { cached: 11, ..good }.checked(), Err(TokensError::PartAboveWhole));
+        assert_eq!(Tokens { prompt: TOKENS_PER_CALL_MAX, ..good }.checked().map(|t| t.prompt), Ok(TOKENS_PER_CALL_MAX));
+        assert_eq!(Tokens { prompt: TOKENS_PER_CALL_MAX + 1, ..good }.checked(), Err(TokensError::TooLarge));
+    }
+}

@@ -1,0 +1,4 @@
+//! Tollgate.
+pub mod domain;
+pub mod ports;
+pub mod providers;

@@ -1,0 +1,33 @@
+//! What the gateway needs from outside, as traits with their contracts: counters, ledger, tenants, journal, sinks, clock.
+//!
+//! May use: `domain`. Each port has one file here, one file for each adapter in `adapters`, and one conformance suite
+//! that every adapter runs.
+
+pub mod clock;
+pub mod counters;
+pub mod journal;
+pub mod sink;
+pub mod tenants;
+pub mod usage;
+
+use std::pin::Pin;
+
+/// A boxed future: port traits are used as objects, so that the binary chooses adapters at start.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A store that cannot do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Locked, gone, full or slow: the same call may succeed later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store holds something this version does not understand.
+    #[error("the store holds a row that this version cannot read: {0}")]
+    Corrupt(String),
+    /// What was asked breaks a rule of the store, such as a second tenant with the same id.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// What was named is not there.
+    #[error("{0} does not exist")]
+    Missing(String),
+}
