@@ -1,0 +1,24 @@
+//! End to end: the real binary between scripted providers and clients that speak HTTP by hand.
+//!
+//! One test binary, as each link of the gateway's dependencies takes long; one module for each theme.
+#![cfg(feature = "gateway")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected has failed; support functions are outside of #[test]"
+)]
+
+mod billing;
+mod calls;
+mod credentials;
+mod endings;
+mod framing;
+mod lies;
+mod lifetime;
+mod quota;
+mod refusals;
+mod soak;
+mod support;
+mod tidy;
