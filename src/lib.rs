@@ -1,4 +1,6 @@
 //! Tollgate.
 pub mod domain;
+#[cfg(feature = "gateway")]
+pub mod metering;
 pub mod ports;
 pub mod providers;

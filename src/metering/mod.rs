@@ -1,0 +1,5 @@
+//! The work of the gateway between HTTP and storage: who calls, what is left, what was used, what is booked.
+//!
+//! May use: `domain`, `providers`, `ports`. Knows neither pingora nor SQL.
+
+pub mod snapshot;
