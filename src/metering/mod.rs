@@ -2,4 +2,9 @@
 //!
 //! May use: `domain`, `providers`, `ports`. Knows neither pingora nor SQL.
 
+pub mod estimator;
+pub mod identity;
+pub mod in_flight;
+pub mod meter;
+pub mod recorder;
 pub mod snapshot;

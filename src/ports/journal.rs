@@ -50,6 +50,9 @@ pub trait Journal: Send + Sync {
     /// Gives the place of a call back that turned out to need no event.
     fn release(&self, slot: Slot);
 
+    /// Waits until there are settled events, or until the journal is closed.
+    fn ready(&self) -> BoxFuture<'_, ()>;
+
     /// The oldest settled events, at most `events_max` of them.
     fn next(&self, events_max: usize) -> BoxFuture<'_, Batch>;
 
@@ -58,6 +61,13 @@ pub trait Journal: Send + Sync {
 
     /// No more admissions; `next` ends when all is acknowledged.
     fn close(&self);
+
+    /// Whether `close` was called.
+    fn is_closed(&self) -> bool;
+
+    /// Names the newest settled event, as [`Batch::through`] does: when that is acknowledged, so is everything settled
+    /// before this call.
+    fn settled_through(&self) -> u64;
 
     /// How far the ledger is behind.
     fn backlog(&self) -> Backlog;
