@@ -1,4 +1,6 @@
 //! Tollgate.
+#[cfg(feature = "gateway")]
+pub mod adapters;
 pub mod domain;
 #[cfg(feature = "gateway")]
 pub mod metering;
