@@ -4,3 +4,5 @@ pub mod config;
 pub mod domain;
 pub mod ports;
 pub mod providers;
+#[cfg(feature = "gateway")]
+pub mod telemetry;
