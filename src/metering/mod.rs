@@ -2,4 +2,8 @@
 //!
 //! May use: `domain`, `providers`, `ports`. Knows neither pingora nor SQL.
 
+pub mod admin;
+#[cfg(test)]
+pub(crate) mod fakes;
+pub mod reports;
 pub mod snapshot;
