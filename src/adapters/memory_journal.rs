@@ -33,6 +33,8 @@ pub struct MemoryJournal {
     taken: AtomicU64,
     /// Settled and not yet acknowledged.
     settled: AtomicU64,
+    /// Ever settled: the number that names the newest event.
+    newest: AtomicU64,
     inbox: Mutex<Pieces>,
     reader: Mutex<Reader>,
     /// Wakes the reader: the inbox is no longer empty, or the journal may have come to its end.
@@ -57,6 +59,7 @@ impl MemoryJournal {
             capacity: capacity.min(CLOSED - 1),
             taken: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
             inbox: Mutex::default(),
             reader: Mutex::default(),
             ready: Notify::new(),
@@ -93,6 +96,7 @@ impl Journal for MemoryJournal {
 
     fn settle(&self, _slot: Slot, event: UsageEvent) {
         self.settled.fetch_add(1, Ordering::AcqRel);
+        self.newest.fetch_add(1, Ordering::AcqRel);
         let mut inbox = self.inbox.lock();
         let was_empty = inbox.is_empty();
         match inbox.back_mut() {
@@ -112,6 +116,14 @@ impl Journal for MemoryJournal {
 
     fn release(&self, _slot: Slot) {
         self.free(1);
+    }
+
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            while self.settled.load(Ordering::Acquire) == 0 && !self.is_closed() {
+                self.ready.notified().await;
+            }
+        })
     }
 
     fn next(&self, events_max: usize) -> BoxFuture<'_, Batch> {
@@ -141,6 +153,14 @@ impl Journal for MemoryJournal {
     fn close(&self) {
         self.taken.fetch_or(CLOSED, Ordering::AcqRel);
         self.ready.notify_one();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.taken.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    fn settled_through(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
     }
 
     fn backlog(&self) -> Backlog {
