@@ -20,7 +20,6 @@ use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
 use crate::providers::{AnswerReader, Call, Endpoint, Provider, Reading};
 
-use super::estimator::Estimator;
 use super::meter::Meter;
 use super::snapshot::Account;
 
@@ -163,12 +162,20 @@ impl InFlight {
         open.progress.ending = Some(ending);
         let reading = open.reading();
         let estimate = match open.estimate_input(verdict(ending), &reading) {
-            Some(input) => Some(Estimator::run(&open.meter.estimator, input).await),
+            Some(input) => Some(open.meter.estimator.run(input).await),
             None => None,
         };
         if let Some(open) = self.open.take() {
             open.close(ending, reading, estimate);
         }
+    }
+
+    /// Books a call that had no answer; `status` is what the client gets instead.
+    pub async fn settle_unanswered(mut self, status: u16) {
+        if let Some(open) = &mut self.open {
+            open.progress.status = status;
+        }
+        self.settle(Ending::NoHead).await;
     }
 
     fn reader(&mut self) -> Option<&mut Box<dyn AnswerReader>> {
