@@ -1,4 +1,14 @@
 //! Tollgate.
+#[cfg(feature = "gateway")]
+pub mod adapters;
+#[cfg(feature = "gateway")]
+pub mod config;
 pub mod domain;
+#[cfg(feature = "gateway")]
+pub mod edge;
+#[cfg(feature = "gateway")]
+pub mod metering;
 pub mod ports;
 pub mod providers;
+#[cfg(feature = "gateway")]
+pub mod telemetry;

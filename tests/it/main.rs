@@ -12,6 +12,7 @@
 
 mod billing;
 mod calls;
+mod conformance;
 mod credentials;
 mod endings;
 mod framing;
