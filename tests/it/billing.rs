@@ -10,7 +10,8 @@ use super::support::*;
 const SUMMED: [&str; 5] = ["requests", "prompt_tokens", "completion_tokens", "reasoning_tokens", "total_tokens"];
 
 /// An embedding of 8 tokens at 0.02 dollars a million (OpenAI's price list).
-const EMBEDDING: &str = r#"{"object":"list","data":[],"model":"text-embedding-3-small","usage":{"prompt_tokens":8,"total_tokens":8}}"#;
+const EMBEDDING: &str =
+    r#"{"object":"list","data":[],"model":"text-embedding-3-small","usage":{"prompt_tokens":8,"total_tokens":8}}"#;
 const EMBEDDING_PICO_USD: u64 = 8 * 20_000;
 
 /// Refused with problem+json that names no secret.
@@ -72,8 +73,14 @@ fn usage_has_every_figure_to_the_last_digit() {
 #[test]
 fn every_grouping_sums_to_the_total() {
     let (_provider, gateway) = used();
-    let rows = ["provider", "model", "key", "user", "kb", "day", "hour", "provider,model", "user,kb,model", "day,provider"];
-    for route in ["/billing/usage?range=month", "/billing/usage?range=day", "/billing/cost-report?range=month", "/billing/cost-report?range=all"] {
+    let rows =
+        ["provider", "model", "key", "user", "kb", "day", "hour", "provider,model", "user,kb,model", "day,provider"];
+    for route in [
+        "/billing/usage?range=month",
+        "/billing/usage?range=day",
+        "/billing/cost-report?range=month",
+        "/billing/cost-report?range=all",
+    ] {
         for group_by in rows {
             let target = format!("{route}&group_by={group_by}");
             let text = gateway.send(&Request::get(&target).bearer("acme")).text();
@@ -89,7 +96,15 @@ fn every_grouping_sums_to_the_total() {
             assert_eq!(costs, 2 * CHAT_PICO_USD + GEMINI_PICO_USD + EMBEDDING_PICO_USD, "{target}: {text}");
         }
     }
-    for bad in ["group_by=nonsense", "group_by=provider,provider", "range=year", "range=month&date=2026-13", "range=day&date=2026-02-30", "nonsense=1", "range=month&range=day"] {
+    for bad in [
+        "group_by=nonsense",
+        "group_by=provider,provider",
+        "range=year",
+        "range=month&date=2026-13",
+        "range=day&date=2026-02-30",
+        "nonsense=1",
+        "range=month&range=day",
+    ] {
         let answer = gateway.send(&Request::get(format!("/billing/usage?{bad}")).bearer("acme"));
         assert!(matches!(answer.status, 400 | 422), "{bad}: {} {}", answer.status, answer.text());
     }
@@ -118,12 +133,19 @@ fn a_cost_report_has_a_row_for_each_model() {
 #[test]
 fn a_tenant_sees_itself_and_nothing_else() {
     let (_provider, gateway) = used();
-    for route in ["/billing/usage?range=month", "/billing/limits?", "/billing/cost-report?range=month", "/billing/events?"] {
+    for route in
+        ["/billing/usage?range=month", "/billing/limits?", "/billing/cost-report?range=month", "/billing/events?"]
+    {
         let own = gateway.send(&Request::get(format!("{route}&tenant_id=acme")).bearer("acme"));
         assert_eq!(own.status, 200, "{route}: {}", own.text());
         for tenant in ["other", "ACME", "acme&tenant_id=other", "", "*", "unknown"] {
             let answer = gateway.send(&Request::get(format!("{route}&tenant_id={tenant}")).bearer("acme"));
-            assert!(matches!(answer.status, 400 | 403 | 404 | 422), "{route} {tenant}: {} {}", answer.status, answer.text());
+            assert!(
+                matches!(answer.status, 400 | 403 | 404 | 422),
+                "{route} {tenant}: {} {}",
+                answer.status,
+                answer.text()
+            );
         }
         let admin = gateway.admin(Request::get(format!("{route}&tenant_id=acme")));
         assert_eq!(admin.status, 200, "{route}: {}", admin.text());
@@ -236,7 +258,8 @@ fn a_change_of_plan_that_is_wrong_changes_nothing() {
     let unknown = gateway.admin(Request::post("/billing/plan", rows[0].0)).text();
     assert!(["starter", "growth", "pro"].iter().all(|plan| unknown.contains(plan)), "{unknown}");
     // A tenant changes its own plan in dev, and nobody else's.
-    let other = gateway.send(&Request::post("/billing/plan", r#"{"tenant_id":"acme","plan":"growth"}"#).bearer("other"));
+    let other =
+        gateway.send(&Request::post("/billing/plan", r#"{"tenant_id":"acme","plan":"growth"}"#).bearer("other"));
     demand_problem(&other, 403, "another tenant's plan");
     assert_eq!(gateway.limits("acme")["plan"], "starter");
 
@@ -312,7 +335,14 @@ fn health_metrics_and_the_description_of_the_routes_answer() {
     let description = Request::get("/openapi.json").send(gateway.admin);
     assert_eq!(description.status, 200);
     let paths = description.json()["paths"].as_object().expect("paths").clone();
-    for path in ["/billing/usage", "/billing/limits", "/billing/plan", "/billing/cost-report", "/billing/events", "/admin/tenants"] {
+    for path in [
+        "/billing/usage",
+        "/billing/limits",
+        "/billing/plan",
+        "/billing/cost-report",
+        "/billing/events",
+        "/admin/tenants",
+    ] {
         assert!(paths.contains_key(path), "{path} in {:?}", paths.keys());
     }
 }

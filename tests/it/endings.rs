@@ -50,7 +50,11 @@ fn a_stream_whose_client_leaves_is_read_on_to_its_usage() {
         assert_eq!((usage.tokens(), usage.requests, usage.chats), ((11, 7, 18), 1, 1), "{tenant}");
         assert_eq!(usage.estimated.requests, 0, "{tenant}");
         let event = gateway.event(tenant);
-        assert_eq!((&event["outcome"], &event["usage_source"]), (&"client_left".into(), &"provider".into()), "{tenant}");
+        assert_eq!(
+            (&event["outcome"], &event["usage_source"]),
+            (&"client_left".into(), &"provider".into()),
+            "{tenant}"
+        );
         assert_eq!(gateway.chats(tenant), (1, 499), "{tenant}");
     }
 }
@@ -99,7 +103,8 @@ fn a_provider_that_breaks_off_is_seen_by_the_client_and_estimated() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).start();
     let half = &CHAT_ANSWER.as_bytes()[..CHAT_ANSWER.len() / 2];
-    let length = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", CHAT_ANSWER.len());
+    let length =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", CHAT_ANSWER.len());
     let sse = |events: &[Vec<u8>]| {
         let mut script = Script::open(&[("Content-Type", "text/event-stream")]);
         script.0.extend(events.iter().map(|event| Step::Send(wire::chunk(event))));
@@ -130,7 +135,8 @@ fn a_provider_that_breaks_off_is_seen_by_the_client_and_estimated() {
         assert_eq!((usage.requests, usage.chats), (1, 1), "{tenant}");
         assert_eq!(usage.estimated.requests, u64::from(estimated), "{tenant}");
         assert!(usage.prompt_tokens > 0 && usage.cost() > 0, "{tenant}: {usage:?}");
-        let (source, outcome) = if estimated { ("estimate", "upstream_failed") } else { ("provider", "upstream_failed") };
+        let (source, outcome) =
+            if estimated { ("estimate", "upstream_failed") } else { ("provider", "upstream_failed") };
         let event = gateway.event(tenant);
         assert_eq!((&event["usage_source"], &event["outcome"]), (&source.into(), &outcome.into()), "{tenant}");
         match tenant {

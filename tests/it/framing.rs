@@ -113,7 +113,8 @@ fn an_answer_that_ends_with_its_connection_is_whole() {
         (
             "http-1.0",
             gemini("http-1.0"),
-            Script::raw(format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{GEMINI_ANSWER}")).then(Step::Close),
+            Script::raw(format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{GEMINI_ANSWER}"))
+                .then(Step::Close),
             GEMINI_ANSWER.into(),
         ),
     ];
@@ -130,7 +131,10 @@ fn an_answer_that_ends_with_its_connection_is_whole() {
 #[test]
 fn interim_answers_of_a_provider_are_no_answer() {
     let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
-    let answer = format!("{early}HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{CHAT_ANSWER}", CHAT_ANSWER.len());
+    let answer = format!(
+        "{early}HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{CHAT_ANSWER}",
+        CHAT_ANSWER.len()
+    );
     let provider = Provider::always(Script::raw(answer));
     let gateway = Setup::new(&provider).start();
     let answer = gateway.send(&chat("acme"));

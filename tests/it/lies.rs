@@ -15,21 +15,33 @@ const TRUE_USAGE: &str = r#","usage":{"prompt_tokens":11,"completion_tokens":7,"
 
 #[test]
 fn usage_that_cannot_be_true_is_estimated_and_flagged() {
-    let numbers = ["-1", "1e30", "1e400", "10000001", "18446744073709551616", "\"11\"", "1.5", "null", "[]", "{}", "true"];
+    let numbers =
+        ["-1", "1e30", "1e400", "10000001", "18446744073709551616", "\"11\"", "1.5", "null", "[]", "{}", "true"];
     let mut usages: Vec<String> = numbers
         .iter()
         .map(|number| format!(r#","usage":{{"prompt_tokens":{number},"completion_tokens":7,"total_tokens":18}}"#))
         .collect();
-    usages.extend(numbers.iter().map(|number| {
-        format!(r#","usage":{{"prompt_tokens":11,"completion_tokens":{number},"total_tokens":18}}"#)
-    }));
     usages.extend(
-        ["", r#","usage":null"#, r#","usage":"#, r#","usage":[1]"#, r#","usage":"18""#, r#","usage":7"#, r#","usage":{}"#]
-            .map(str::to_owned),
+        numbers
+            .iter()
+            .map(|number| format!(r#","usage":{{"prompt_tokens":11,"completion_tokens":{number},"total_tokens":18}}"#)),
     );
-    usages.push(format!(
-        r#","usage":{{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{{"cached_tokens":12}}}}"#
-    ));
+    usages.extend(
+        [
+            "",
+            r#","usage":null"#,
+            r#","usage":"#,
+            r#","usage":[1]"#,
+            r#","usage":"18""#,
+            r#","usage":7"#,
+            r#","usage":{}"#,
+        ]
+        .map(str::to_owned),
+    );
+    usages.push(
+        r#","usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":12}}"#
+            .to_owned(),
+    );
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).start();
     for (at, usage) in usages.iter().enumerate() {
@@ -86,7 +98,8 @@ fn usage_that_a_model_prints_is_text() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).start();
     for (at, text) in texts.iter().enumerate() {
-        let nested = chat_answer("x", TRUE_USAGE).replacen(r#""index":0"#, &format!(r#""index":0,"metadata":{{{fake}}}"#), 1);
+        let nested =
+            chat_answer("x", TRUE_USAGE).replacen(r#""index":0"#, &format!(r#""index":0,"metadata":{{{fake}}}"#), 1);
         let tool = chat_answer("x", TRUE_USAGE).replacen(
             r#""content":"x""#,
             &format!(r#""content":null,"tool_calls":[{{"id":"c","type":"function","function":{{"name":"f","arguments":{}}}}}]"#, serde_json::json!(text)),
@@ -135,7 +148,10 @@ fn of_two_usages_neither_makes_a_call_free() {
 #[test]
 fn of_running_totals_the_last_counts() {
     let with = |prompt: u64, completion: u64| {
-        let usage = format!(r#""usage":{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{}}}"#, prompt + completion);
+        let usage = format!(
+            r#""usage":{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{}}}"#,
+            prompt + completion
+        );
         String::from_utf8(chat_event("w")).unwrap().replace(r#""usage":null"#, &usage).into_bytes()
     };
     let provider = Provider::start(honest);
@@ -174,7 +190,10 @@ fn a_stream_is_read_by_the_rules_of_event_streams() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).start();
     for (tenant, stream) in rows {
-        let script = Script::pieces("text/event-stream", &stream.as_bytes().chunks(1000).map(<[u8]>::to_vec).collect::<Vec<_>>());
+        let script = Script::pieces(
+            "text/event-stream",
+            &stream.as_bytes().chunks(1000).map(<[u8]>::to_vec).collect::<Vec<_>>(),
+        );
         provider.now_does(move |_| script.clone());
         let answer = gateway.send(&chat_with(tenant, CHAT_USAGE_REQUEST));
         assert_eq!((answer.text() == stream, answer.whole), (true, true), "{tenant}");

@@ -7,7 +7,9 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test that meets something unexpected has failed; support functions are outside of #[test]"
+    clippy::string_slice,
+    clippy::type_complexity,
+    reason = "a test that meets something unexpected has failed, and a table of cases is easiest read as tuples"
 )]
 
 mod billing;

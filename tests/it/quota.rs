@@ -53,7 +53,8 @@ fn a_402_speaks_the_dialect_of_the_caller() {
     let error = refused.json()["error"].clone();
     let quota = error["quota"].clone();
     let reset = quota["resets_at"].as_str().unwrap().to_owned();
-    let period = gateway.json("acme", "/billing/usage?range=month")["period"]["start"].as_str().unwrap()[..7].to_owned();
+    let period =
+        gateway.json("acme", "/billing/usage?range=month")["period"]["start"].as_str().unwrap()[..7].to_owned();
     assert_eq!(
         error["message"],
         format!("Tenant acme has used 500 of 500 chats of plan starter for {period}. Resets {reset}.")
@@ -135,7 +136,12 @@ fn a_chat_that_the_provider_did_not_bill_is_given_back() {
         ("reset", Script::default().then(Step::Reset), 502, "no_answer"),
         ("half-a-head", Script::raw("HTTP/1.1 200 OK\r\nContent-Le").then(Step::Close), 502, "no_answer"),
         ("garbage", Script::raw("no such protocol\r\n\r\n").then(Step::Close), 502, "no_answer"),
-        ("bad-length", Script::raw("HTTP/1.1 200 OK\r\nContent-Length: 5x\r\n\r\nhello").then(Step::Close), 502, "no_answer"),
+        (
+            "bad-length",
+            Script::raw("HTTP/1.1 200 OK\r\nContent-Length: 5x\r\n\r\nhello").then(Step::Close),
+            502,
+            "no_answer",
+        ),
         ("half-a-head-hang", Script::raw("HTTP/1.1 200 OK\r\nContent-Le").then(Step::Hang), 504, "no_answer"),
     ];
     for (tenant, script, expected, outcome) in rows {

@@ -57,7 +57,9 @@ fn a_body_that_is_no_object_is_refused() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).start();
     let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-    for body in ["", "{", "null", "[]", "\"text\"", "{\"model\":}", "{\"model\":\"gpt-4o-mini\"} x", "\u{feff}{}", &deep] {
+    for body in
+        ["", "{", "null", "[]", "\"text\"", "{\"model\":}", "{\"model\":\"gpt-4o-mini\"} x", "\u{feff}{}", &deep]
+    {
         let name = &body[..body.len().min(40)];
         let answer = gateway.send(&chat_with("acme", body));
         assert_eq!(answer.status, 400, "{name}: {}", answer.text());

@@ -23,7 +23,8 @@ const NAMES: [&str; 11] =
     ["domain", "providers", "ports", "metering", "adapters", "edge", "config", "telemetry", "boot", "cli", "demo"];
 
 /// Crates that the pure core must do without.
-const NOT_IN_THE_CORE: [&str; 8] = ["tokio", "pingora_core", "pingora_http", "sqlx", "hyper", "axum", "std::time", "std::net"];
+const NOT_IN_THE_CORE: [&str; 8] =
+    ["tokio", "pingora_core", "pingora_http", "sqlx", "hyper", "axum", "std::time", "std::net"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
@@ -136,14 +137,23 @@ fn a_file_says_what_it_is_for_and_is_not_too_long() {
 #[test]
 fn words_that_must_not_stand_in_the_code_do_not() {
     // Written in two parts, as this file is searched too.
-    let everywhere = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:"), concat!("todo", "!("), concat!("unimplemented", "!(")];
+    let everywhere = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X:"),
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+    ];
     let floats = [concat!("f", "32"), concat!("f", "64")];
     let mut wrong = Vec::new();
     for directory in ["src", "tests"] {
         for (name, text) in rust_files(directory) {
             for (at, line) in text.lines().enumerate() {
                 wrong.extend(
-                    everywhere.iter().filter(|word| line.contains(**word)).map(|word| format!("{name}:{}: {word}", at + 1)),
+                    everywhere
+                        .iter()
+                        .filter(|word| line.contains(**word))
+                        .map(|word| format!("{name}:{}: {word}", at + 1)),
                 );
             }
             // A metric is no money: its client takes floating point.
@@ -163,8 +173,17 @@ fn words_that_must_not_stand_in_the_code_do_not() {
 #[test]
 fn nothing_of_the_top_level_is_missing_or_too_much() {
     let known = [
-        "CHANGELOG.md", "Cargo.lock", "Cargo.toml", "Dockerfile", "LICENSE", "README.md", "benches", "config", "migrations",
-        "src", "tests",
+        "CHANGELOG.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "Dockerfile",
+        "LICENSE",
+        "README.md",
+        "benches",
+        "config",
+        "migrations",
+        "src",
+        "tests",
     ];
     for name in known {
         assert!(root().join(name).exists(), "{name} is missing");

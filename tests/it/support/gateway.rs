@@ -176,7 +176,7 @@ fn keep(from: impl Read + Send + 'static, log: Arc<Mutex<String>>, mut ready: Op
             if let Some(listeners) = ready_line(&text)
                 && let Some(ready) = ready.take()
             {
-                drop(ready.send(listeners));
+                ready.send(listeners).ok();
             }
             line.clear();
         }

@@ -39,3 +39,6 @@ pub fn use_up(gateway: &Gateway, key: &str, count: usize) {
         assert_eq!(answer.status, 200, "call {call}: {}", answer.text());
     }
 }
+
+#[cfg(test)]
+mod tests;

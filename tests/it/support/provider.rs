@@ -45,8 +45,6 @@ pub struct Seen {
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Which connection it came on.
-    pub connection: u64,
 }
 
 type Behaviour = Box<dyn Fn(&Seen) -> Script + Send + Sync>;
@@ -72,10 +70,6 @@ impl Gate {
         let (count, changed) = &*self.0;
         *count.lock().unwrap() += 1;
         changed.notify_all();
-    }
-
-    pub fn count(&self) -> u64 {
-        *self.0.0.lock().unwrap()
     }
 
     /// Whether the gate was passed `times` times within the limit.
@@ -249,7 +243,7 @@ fn spawn(work: impl FnOnce() + Send + 'static) {
 
 impl State {
     fn serve(&self, mut wire: Wire) {
-        let connection = self.connections.fetch_add(1, Ordering::SeqCst);
+        self.connections.fetch_add(1, Ordering::SeqCst);
         wire.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         while let Some(head) = wire.head_of_request() {
             if head.header("expect").is_some() && wire.try_send(b"HTTP/1.1 100 Continue\r\n\r\n").is_err() {
@@ -261,7 +255,7 @@ impl State {
             }
             let mut words = head.first_line.split(' ').map(str::to_owned);
             let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-            let seen = Seen { method, target, headers: head.headers, body, connection };
+            let seen = Seen { method, target, headers: head.headers, body };
             self.seen.lock().unwrap().push(seen.clone());
             let behaviour = Arc::clone(&self.behaviour.lock().unwrap());
             for step in behaviour(&seen).0 {
