@@ -215,6 +215,10 @@ impl Sink for Metrics {
             self.recorder_lag_us.set(u64::try_from(lag_us).unwrap_or(0));
         }
     }
+
+    fn refused(&self, refusal: &Refusal) {
+        self.refusals.get_or_create(&[("code", Cow::Borrowed(refusal.code()))]).inc();
+    }
 }
 
 fn seconds(microseconds: u64) -> f64 {
