@@ -1,6 +1,8 @@
 //! Tollgate.
 #[cfg(feature = "gateway")]
 pub mod config;
+#[cfg(feature = "gateway")]
+pub mod demo;
 pub mod domain;
 pub mod ports;
 pub mod providers;
