@@ -6,6 +6,7 @@
 
 mod keys;
 mod plans;
+pub mod price_file;
 mod settings;
 mod values;
 

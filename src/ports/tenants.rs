@@ -63,6 +63,9 @@ pub trait TenantStore: Send + Sync {
         now: Micros,
     ) -> BoxFuture<'a, Result<Key, StoreError>>;
 
+    /// Notes when keys were last used, to the minute. Does not raise the revision.
+    fn touch_keys<'a>(&'a self, used: &'a [(KeyId, Micros)]) -> BoxFuture<'a, Result<(), StoreError>>;
+
     /// The hash of the admin key, if one was made for this ledger.
     fn admin_key_hash(&self) -> BoxFuture<'_, Result<Option<KeyHash>, StoreError>>;
 

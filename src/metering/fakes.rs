@@ -1,0 +1,360 @@
+//! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::domain::event::{Outcome, UsageEvent, UsageSource};
+use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
+use crate::domain::key::{Key, KeyHash};
+use crate::domain::money::PicoUsd;
+use crate::domain::plan::{Limit, Metric, Plan, Standing};
+use crate::domain::price::{Priced, ServiceTier};
+use crate::domain::tenant::Tenant;
+use crate::domain::time::{Micros, Period, Window};
+use crate::domain::tokens::Tokens;
+use crate::ports::clock::Clock;
+use crate::ports::counters::{Claim, CounterKey, CounterStore, CountersUnavailable, HoldOutcome};
+use crate::ports::tenants::{Directory, TenantChange, TenantStore};
+use crate::ports::usage::{Dimension, EventsQuery, Group, StoredEvent, Sums, SumsQuery, UsageStore};
+use crate::ports::{BoxFuture, StoreError};
+
+use super::admin::Admin;
+use super::reports::Reports;
+use super::snapshot::{Plans, Snapshots};
+
+/// What the store says when it is down: words that no client may ever read.
+pub(crate) const STORE_WORDS: &str = "secret-host:5432 refused";
+
+/// A clock that stands still.
+pub(crate) struct StoppedClock(pub(crate) Micros);
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Micros {
+        self.0
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        0
+    }
+
+    fn random(&self) -> u128 {
+        7
+    }
+}
+
+/// Counters that show what they are told.
+#[derive(Default)]
+pub(crate) struct ShownCounters(pub(crate) Mutex<HashMap<CounterKey, Standing>>);
+
+impl CounterStore for ShownCounters {
+    fn hold<'a>(&'a self, _: EventId, _: &'a [Claim]) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>> {
+        Box::pin(async { Err(CountersUnavailable("these only show".to_owned())) })
+    }
+
+    fn settle(&self, _: EventId, _: &[Claim], _: &[u64]) {}
+
+    fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>> {
+        let known = self.0.lock();
+        let standings = counters.iter().map(|counter| known.get(counter).copied().unwrap_or_default()).collect();
+        Box::pin(async { Ok(standings) })
+    }
+
+    fn seed<'a>(&'a self, _: &'a [(CounterKey, u64)]) -> BoxFuture<'a, Result<(), CountersUnavailable>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[derive(Default)]
+struct Tables {
+    tenants: BTreeMap<TenantId, Tenant>,
+    keys: Vec<Key>,
+    revision: i64,
+    admin_key: Option<KeyHash>,
+    events: Vec<StoredEvent>,
+}
+
+/// Tenants and ledger in memory, which can be told to be down or never to answer.
+#[derive(Default)]
+pub(crate) struct FakeStore {
+    tables: Mutex<Tables>,
+    down: AtomicBool,
+    silent: AtomicBool,
+}
+
+impl FakeStore {
+    /// From now on every call fails, or none.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// From now on no call is ever answered.
+    pub(crate) fn fall_silent(&self) {
+        self.silent.store(true, Ordering::SeqCst);
+    }
+
+    fn answer<'a, T: Send + 'a>(
+        &self,
+        work: impl FnOnce(&mut Tables) -> Result<T, StoreError>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        if self.silent.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
+        let result = if self.down.load(Ordering::SeqCst) {
+            Err(StoreError::Unavailable(STORE_WORDS.to_owned()))
+        } else {
+            work(&mut self.tables.lock())
+        };
+        Box::pin(async { result })
+    }
+}
+
+impl TenantStore for FakeStore {
+    fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>> {
+        self.answer(|tables| {
+            let keys = tables.keys.iter().filter(|key| key.revoked_at.is_none()).cloned().collect();
+            Ok(Directory { tenants: tables.tenants.values().cloned().collect(), keys, revision: tables.revision })
+        })
+    }
+
+    fn revision(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
+        self.answer(|tables| Ok(tables.revision))
+    }
+
+    fn create_tenant<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.answer(|tables| {
+            if tables.tenants.contains_key(&tenant.id) {
+                return Err(StoreError::Exists(tenant.id.to_string()));
+            }
+            tables.tenants.insert(tenant.id.clone(), tenant.clone());
+            tables.revision += 1;
+            Ok(())
+        })
+    }
+
+    fn change_tenant<'a>(
+        &'a self,
+        id: &'a TenantId,
+        change: &'a TenantChange,
+        _now: Micros,
+    ) -> BoxFuture<'a, Result<Tenant, StoreError>> {
+        self.answer(|tables| {
+            let tenant = tables.tenants.get_mut(id).ok_or_else(|| StoreError::Missing(id.to_string()))?;
+            let TenantChange { name, suspended, plan } = change.clone();
+            tenant.name = name.unwrap_or_else(|| tenant.name.clone());
+            tenant.suspended = suspended.unwrap_or(tenant.suspended);
+            tenant.plan = plan.unwrap_or_else(|| tenant.plan.clone());
+            tables.revision += 1;
+            Ok(tenant.clone())
+        })
+    }
+
+    fn add_key<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.answer(|tables| {
+            tables.keys.insert(0, key.clone());
+            tables.revision += 1;
+            Ok(())
+        })
+    }
+
+    fn keys<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<Key>, StoreError>> {
+        self.answer(|tables| Ok(tables.keys.iter().filter(|key| key.tenant == *tenant).cloned().collect()))
+    }
+
+    fn revoke_key<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        key: &'a KeyId,
+        now: Micros,
+    ) -> BoxFuture<'a, Result<Key, StoreError>> {
+        self.answer(|tables| {
+            let found = tables.keys.iter_mut().find(|known| known.tenant == *tenant && known.id == *key);
+            let found = found.ok_or_else(|| StoreError::Missing(key.to_string()))?;
+            found.revoked_at.get_or_insert(now);
+            tables.revision += 1;
+            Ok(found.clone())
+        })
+    }
+
+    fn admin_key_hash(&self) -> BoxFuture<'_, Result<Option<KeyHash>, StoreError>> {
+        self.answer(|tables| Ok(tables.admin_key))
+    }
+
+    fn set_admin_key_hash(&self, hash: KeyHash) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.answer(|tables| {
+            tables.admin_key = Some(hash);
+            Ok(())
+        })
+    }
+}
+
+fn value(event: &UsageEvent, dimension: Dimension) -> Option<String> {
+    match dimension {
+        Dimension::Provider => Some(event.provider.to_string()),
+        Dimension::Model => Some(event.model.to_string()),
+        Dimension::Key => event.key.as_ref().map(ToString::to_string),
+        Dimension::User => event.user_id.as_deref().map(str::to_owned),
+        Dimension::Kb => event.kb_id.as_deref().map(str::to_owned),
+        Dimension::Day => Some(Window::Day.period(event.requested_at).to_string()),
+        Dimension::Hour => event.requested_at.to_string().get(..13).map(str::to_owned),
+    }
+}
+
+fn count(sums: &mut Sums, event: &UsageEvent) {
+    if event.outcome.is_failed() {
+        sums.failed_requests += 1;
+        return;
+    }
+    let (into, tokens) = (&mut sums.tokens, &event.tokens);
+    sums.requests += 1;
+    sums.chats += event.chats;
+    into.prompt += tokens.prompt;
+    into.cached += tokens.cached;
+    into.completion += tokens.completion;
+    into.reasoning += tokens.reasoning;
+    sums.cost = sums.cost.plus(event.cost.unwrap_or_default()).unwrap();
+    sums.unpriced_requests += u64::from(event.priced == Priced::Unpriced);
+    if event.source == UsageSource::Estimate {
+        sums.estimated_requests += 1;
+        sums.estimated_prompt += tokens.prompt;
+        sums.estimated_completion += tokens.completion;
+    }
+}
+
+impl UsageStore for FakeStore {
+    fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
+        self.answer(|tables| {
+            for event in events {
+                let row = tables.events.last().map_or(1, |last| last.row + 1);
+                tables.events.push(StoredEvent { row, event: event.clone() });
+            }
+            Ok(events.len() as u64)
+        })
+    }
+
+    fn sums<'a>(&'a self, query: &'a SumsQuery) -> BoxFuture<'a, Result<Vec<Group>, StoreError>> {
+        self.answer(|tables| {
+            let mut groups: BTreeMap<Vec<Option<String>>, Sums> = BTreeMap::new();
+            let wanted = |event: &&UsageEvent| {
+                query.tenant.as_ref().is_none_or(|tenant| event.tenant == *tenant)
+                    && query
+                        .period
+                        .is_none_or(|period| event.requested_at >= period.start() && event.requested_at < period.end())
+            };
+            for event in tables.events.iter().map(|stored| &stored.event).filter(wanted) {
+                let values = query.group_by.iter().map(|dimension| value(event, *dimension)).collect();
+                count(groups.entry(values).or_default(), event);
+            }
+            Ok(groups.into_iter().map(|(values, sums)| Group { values, sums }).collect())
+        })
+    }
+
+    fn events<'a>(&'a self, query: &'a EventsQuery) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        self.answer(|tables| {
+            let rows = tables.events.iter().filter(|StoredEvent { row, event }| {
+                query.tenant.as_ref().is_none_or(|tenant| event.tenant == *tenant)
+                    && query.from.is_none_or(|from| event.requested_at >= from)
+                    && query.to.is_none_or(|to| event.requested_at < to)
+                    && query.after.is_none_or(|after| *row > after)
+            });
+            Ok(rows.take(query.events_max as usize).cloned().collect())
+        })
+    }
+
+    fn event<'a>(
+        &'a self,
+        tenant: Option<&'a TenantId>,
+        id: EventId,
+    ) -> BoxFuture<'a, Result<Option<StoredEvent>, StoreError>> {
+        self.answer(|tables| {
+            let theirs = |event: &UsageEvent| tenant.is_none_or(|tenant| event.tenant == *tenant);
+            Ok(tables.events.iter().find(|stored| stored.event.id == id && theirs(&stored.event)).cloned())
+        })
+    }
+
+    fn chats<'a>(&'a self, _: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
+        self.answer(|_| Ok(Vec::new()))
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.answer(|_| Ok(()))
+    }
+}
+
+/// The plans of the contract.
+pub(crate) fn plans() -> Plans {
+    let plan = |name: &str, max: Option<u64>| {
+        let name: PlanName = name.parse().unwrap();
+        let limits = max.map(|max| Limit { metric: Metric::Chats, window: Window::Month, max }).into_iter().collect();
+        (name.clone(), Arc::new(Plan { name, limits }))
+    };
+    Plans::from([plan("starter", Some(500)), plan("growth", Some(5_000)), plan("pro", None)])
+}
+
+/// One booked chat of a tenant, at `at`, with 11 prompt and 7 completion tokens and a cost of 0.00000585 dollars.
+pub(crate) fn event(tenant: &str, number: u128, provider: &'static str, model: &str, at: &str) -> UsageEvent {
+    let requested_at: Micros = at.parse().unwrap();
+    UsageEvent {
+        id: EventId::new(requested_at.unix_ms(), number),
+        tenant: tenant.parse().unwrap(),
+        key: None,
+        user_id: Some("u1".into()),
+        kb_id: None,
+        provider: ProviderId::new(provider),
+        model: model.into(),
+        requested_model: model.into(),
+        endpoint: "chat.completions".into(),
+        chats: 1,
+        tokens: Tokens { prompt: 11, completion: 7, ..Tokens::default() },
+        source: UsageSource::Provider,
+        cost: Some(PicoUsd(5_850_000)),
+        priced: Priced::Priced,
+        price_version: "test".into(),
+        service_tier: ServiceTier::Standard,
+        requested_at,
+        duration_us: 1_500,
+        first_byte_us: Some(900),
+        overhead_us: 10,
+        status: 200,
+        outcome: Outcome::Completed,
+        request_id: None,
+    }
+}
+
+/// Everything that the routers need, on fakes, at 2026-11-24T10:00:00Z, with the tenants `acme` and `globex` on `starter`.
+pub(crate) struct World {
+    pub(crate) store: Arc<FakeStore>,
+    pub(crate) counters: Arc<ShownCounters>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) reports: Arc<Reports>,
+}
+
+impl World {
+    /// The instant of every world.
+    pub(crate) fn now() -> Micros {
+        "2026-11-24T10:00:00Z".parse().unwrap()
+    }
+
+    pub(crate) async fn open() -> Self {
+        let store = Arc::new(FakeStore::default());
+        let counters = Arc::new(ShownCounters::default());
+        let clock = Arc::new(StoppedClock(Self::now()));
+        let snapshots = Arc::new(Snapshots::open(&*store, plans(), Default::default()).await.unwrap());
+        let admin = Arc::new(Admin::new(store.clone(), snapshots.clone(), counters.clone(), clock.clone()));
+        let reports = Arc::new(Reports::new(store.clone(), snapshots.clone(), clock));
+        for id in ["acme", "globex"] {
+            admin.create_tenant(id.parse().unwrap(), id.to_uppercase(), "starter").await.unwrap();
+        }
+        Self { store, counters, snapshots, admin, reports }
+    }
+
+    /// Shows `used` and `held` chats of a tenant in the running month.
+    pub(crate) fn show_chats(&self, tenant: &str, used: u64, held: u64) {
+        let period = Window::Month.period(Self::now());
+        let counter = CounterKey { tenant: tenant.parse().unwrap(), metric: Metric::Chats, period };
+        self.counters.0.lock().insert(counter, Standing { used, held });
+    }
+}

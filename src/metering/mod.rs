@@ -1,0 +1,15 @@
+//! The work of the gateway between HTTP and storage: who calls, what is left, what was used, what is booked.
+//!
+//! May use: `domain`, `providers`, `ports`. Knows neither pingora nor SQL.
+
+pub mod admin;
+pub mod estimator;
+#[cfg(test)]
+pub(crate) mod fakes;
+pub mod fresh;
+pub mod identity;
+pub mod in_flight;
+pub mod meter;
+pub mod recorder;
+pub mod reports;
+pub mod snapshot;

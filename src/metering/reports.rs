@@ -1,0 +1,314 @@
+//! Reports: what was used and what it costs, put together from the ledger's sums and line items.
+//!
+//! May use: `domain`, `providers`, `ports`, the snapshot. Only assembles: every figure is a sum that the store made. All
+//! figures of one report come from one question, so that its parts add up to its total even while calls are booked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::domain::event::UsageEvent;
+use crate::domain::ids::{EventId, TenantId};
+use crate::domain::money::MoneyError;
+use crate::domain::time::{Micros, Period, Window};
+use crate::domain::tokens::Tokens;
+use crate::ports::StoreError;
+use crate::ports::clock::Clock;
+use crate::ports::usage::{Dimension, EventsQuery, Group, Sums, SumsQuery, UsageStore};
+
+use super::snapshot::Snapshots;
+
+/// Groups in one report: more than this nobody reads, and the answer would be tens of megabytes.
+pub const GROUPS_MAX: usize = 50_000;
+
+/// Line items on one page: about a megabyte of JSON.
+pub const EVENTS_PER_PAGE_MAX: u32 = 1_000;
+
+/// Why there is no report. Each sentence may be shown to whoever asked, except that of `Store`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// The report would have more than [`GROUPS_MAX`] groups.
+    #[error(
+        "the report would have {groups} groups, the limit is {GROUPS_MAX}; ask for a shorter range or fewer groups"
+    )]
+    TooManyGroups {
+        /// How many it would have.
+        groups: usize,
+    },
+    /// The cursor is no line item of those that were asked for.
+    #[error("the cursor names no event of this list")]
+    UnknownCursor,
+    /// A sum that no integer of ours holds.
+    #[error("a sum is too large to be added up")]
+    Overflow,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<MoneyError> for ReportError {
+    fn from(_: MoneyError) -> Self {
+        Self::Overflow
+    }
+}
+
+/// What was used in one day or month.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageReport {
+    /// Of whom; `None` for all tenants.
+    pub tenant: Option<TenantId>,
+    /// When.
+    pub period: Period,
+    /// Everything.
+    pub totals: Sums,
+    /// The same by provider, those with nothing too.
+    pub providers: BTreeMap<String, Sums>,
+    /// What `groups` are grouped by.
+    pub group_by: Vec<Dimension>,
+    /// The same by the asked dimensions; empty when none was asked.
+    pub groups: Vec<Group>,
+}
+
+/// What was spent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CostReport {
+    /// Of whom; `None` for all tenants.
+    pub tenant: Option<TenantId>,
+    /// When; `None` for all time.
+    pub period: Option<Period>,
+    /// Everything.
+    pub totals: Sums,
+    /// The same by provider and model.
+    pub rows: Vec<CostRow>,
+    /// What `groups` are grouped by.
+    pub group_by: Vec<Dimension>,
+    /// The same by the asked dimensions; empty when none was asked.
+    pub groups: Vec<Group>,
+    /// The version of the price book that is in force now. Each event keeps the version that priced it.
+    pub price_version: Arc<str>,
+}
+
+/// What one model of one provider cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CostRow {
+    /// The provider's short name.
+    pub provider: String,
+    /// The model, as the provider answered.
+    pub model: String,
+    /// Its sums.
+    pub sums: Sums,
+}
+
+/// One page of line items, in insert order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsPage {
+    /// The line items.
+    pub events: Vec<UsageEvent>,
+    /// Where the next page begins; `None` when this is the last one for now. It is the id of the last event here, so it
+    /// tells a tenant nothing of how much others use, which the row number would.
+    pub next: Option<EventId>,
+}
+
+/// Which page of line items.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PageQuery {
+    /// Of one tenant; `None` for all (admin only).
+    pub tenant: Option<TenantId>,
+    /// Requested at or after.
+    pub from: Option<Micros>,
+    /// Requested before.
+    pub to: Option<Micros>,
+    /// After this event.
+    pub after: Option<EventId>,
+    /// At most this many; more than [`EVENTS_PER_PAGE_MAX`] counts as that.
+    pub events_max: u32,
+}
+
+/// All reports. Cheap to share; holds no state of its own.
+pub struct Reports {
+    store: Arc<dyn UsageStore>,
+    snapshots: Arc<Snapshots>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Reports {
+    /// Reports from this ledger, with the prices that are in force.
+    pub fn new(store: Arc<dyn UsageStore>, snapshots: Arc<Snapshots>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, snapshots, clock }
+    }
+
+    /// The day or month that is running.
+    pub fn current(&self, window: Window) -> Period {
+        window.period(self.clock.now())
+    }
+
+    /// What a tenant, or everyone, used in a period.
+    pub async fn usage(
+        &self,
+        tenant: Option<TenantId>,
+        period: Period,
+        group_by: Vec<Dimension>,
+    ) -> Result<UsageReport, ReportError> {
+        let fine = self.sums(&tenant, Some(period), &group_by, &[Dimension::Provider]).await?;
+        let mut providers: BTreeMap<String, Sums> =
+            crate::providers::ALL.iter().map(|provider| (provider.id().to_string(), Sums::default())).collect();
+        for Group { values, sums } in fold(&fine, &[Dimension::Provider])? {
+            providers.insert(first(&values), sums);
+        }
+        let groups = if group_by.is_empty() { Vec::new() } else { fold(&fine, &group_by)? };
+        Ok(UsageReport { tenant, period, totals: total(&fine.groups)?, providers, group_by, groups })
+    }
+
+    /// What a tenant, or everyone, spent in a period, or ever.
+    pub async fn cost(
+        &self,
+        tenant: Option<TenantId>,
+        period: Option<Period>,
+        group_by: Vec<Dimension>,
+    ) -> Result<CostReport, ReportError> {
+        let by_model = [Dimension::Provider, Dimension::Model];
+        let fine = self.sums(&tenant, period, &group_by, &by_model).await?;
+        let rows = fold(&fine, &by_model)?
+            .into_iter()
+            .map(|Group { values, sums }| CostRow {
+                provider: first(&values),
+                model: values.get(1).cloned().flatten().unwrap_or_default(),
+                sums,
+            })
+            .collect();
+        let groups = if group_by.is_empty() { Vec::new() } else { fold(&fine, &group_by)? };
+        let price_version = self.snapshots.load().prices.version();
+        Ok(CostReport { tenant, period, totals: total(&fine.groups)?, rows, group_by, groups, price_version })
+    }
+
+    /// One page of line items.
+    pub async fn events(&self, query: PageQuery) -> Result<EventsPage, ReportError> {
+        let PageQuery { tenant, from, to, after, events_max } = query;
+        let events_max = events_max.clamp(1, EVENTS_PER_PAGE_MAX);
+        let after = match after {
+            None => None,
+            Some(id) => {
+                // A cursor of another tenant is unknown, exactly like one that never was.
+                Some(self.store.event(tenant.as_ref(), id).await?.ok_or(ReportError::UnknownCursor)?.row)
+            }
+        };
+        // One more than the page holds tells whether there is a next page.
+        let query = EventsQuery { tenant, from, to, after, events_max: events_max.saturating_add(1) };
+        let mut events: Vec<UsageEvent> =
+            self.store.events(&query).await?.into_iter().map(|stored| stored.event).collect();
+        let page = usize::try_from(events_max).unwrap_or(usize::MAX);
+        let has_more = events.len() > page;
+        events.truncate(page);
+        let next = events.last().filter(|_| has_more).map(|event| event.id);
+        Ok(EventsPage { events, next })
+    }
+
+    /// One line item, of one tenant or of any.
+    pub async fn event(&self, tenant: Option<&TenantId>, id: EventId) -> Result<Option<UsageEvent>, ReportError> {
+        Ok(self.store.event(tenant, id).await?.map(|stored| stored.event))
+    }
+
+    /// Sums by what was asked and by `also`, from which both can be folded.
+    async fn sums(
+        &self,
+        tenant: &Option<TenantId>,
+        period: Option<Period>,
+        asked: &[Dimension],
+        also: &[Dimension],
+    ) -> Result<Fine, ReportError> {
+        let mut group_by = asked.to_vec();
+        group_by.extend(also.iter().filter(|dimension| !asked.contains(dimension)));
+        let query = SumsQuery { tenant: tenant.clone(), period, group_by };
+        let groups = self.store.sums(&query).await?;
+        if groups.len() > GROUPS_MAX {
+            return Err(ReportError::TooManyGroups { groups: groups.len() });
+        }
+        Ok(Fine { group_by: query.group_by, groups })
+    }
+}
+
+/// The finest grouping that a report needs.
+struct Fine {
+    group_by: Vec<Dimension>,
+    groups: Vec<Group>,
+}
+
+/// Adds fine groups up by fewer dimensions, in ascending order of their values.
+fn fold(fine: &Fine, by: &[Dimension]) -> Result<Vec<Group>, ReportError> {
+    let places: Vec<Option<usize>> =
+        by.iter().map(|wanted| fine.group_by.iter().position(|dimension| dimension == wanted)).collect();
+    let mut folded: BTreeMap<Vec<Option<String>>, Sums> = BTreeMap::new();
+    for group in &fine.groups {
+        let values = places.iter().map(|at| at.and_then(|at| group.values.get(at)).cloned().flatten()).collect();
+        let sums = folded.entry(values).or_default();
+        *sums = add(*sums, group.sums)?;
+    }
+    Ok(folded.into_iter().map(|(values, sums)| Group { values, sums }).collect())
+}
+
+fn total(groups: &[Group]) -> Result<Sums, ReportError> {
+    groups.iter().try_fold(Sums::default(), |sum, group| add(sum, group.sums))
+}
+
+/// The first value of a group that is grouped by provider, which every event has.
+fn first(values: &[Option<String>]) -> String {
+    values.first().cloned().flatten().unwrap_or_default()
+}
+
+fn add(a: Sums, b: Sums) -> Result<Sums, ReportError> {
+    let Sums {
+        requests,
+        chats,
+        failed_requests,
+        tokens,
+        cost,
+        unpriced_requests,
+        estimated_requests,
+        estimated_prompt,
+        estimated_completion,
+    } = b;
+    Ok(Sums {
+        requests: plus(a.requests, requests)?,
+        chats: plus(a.chats, chats)?,
+        failed_requests: plus(a.failed_requests, failed_requests)?,
+        tokens: add_tokens(a.tokens, tokens)?,
+        cost: a.cost.plus(cost)?,
+        unpriced_requests: plus(a.unpriced_requests, unpriced_requests)?,
+        estimated_requests: plus(a.estimated_requests, estimated_requests)?,
+        estimated_prompt: plus(a.estimated_prompt, estimated_prompt)?,
+        estimated_completion: plus(a.estimated_completion, estimated_completion)?,
+    })
+}
+
+fn add_tokens(a: Tokens, b: Tokens) -> Result<Tokens, ReportError> {
+    let Tokens {
+        prompt,
+        cached,
+        cache_write,
+        prompt_audio,
+        prompt_image,
+        cached_audio,
+        completion,
+        reasoning,
+        completion_audio,
+        completion_image,
+    } = b;
+    Ok(Tokens {
+        prompt: plus(a.prompt, prompt)?,
+        cached: plus(a.cached, cached)?,
+        cache_write: plus(a.cache_write, cache_write)?,
+        prompt_audio: plus(a.prompt_audio, prompt_audio)?,
+        prompt_image: plus(a.prompt_image, prompt_image)?,
+        cached_audio: plus(a.cached_audio, cached_audio)?,
+        completion: plus(a.completion, completion)?,
+        reasoning: plus(a.reasoning, reasoning)?,
+        completion_audio: plus(a.completion_audio, completion_audio)?,
+        completion_image: plus(a.completion_image, completion_image)?,
+    })
+}
+
+fn plus(a: u64, b: u64) -> Result<u64, ReportError> {
+    a.checked_add(b).ok_or(ReportError::Overflow)
+}
+
+#[cfg(test)]
+mod tests;
