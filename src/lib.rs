@@ -3,6 +3,8 @@
 pub mod adapters;
 #[cfg(feature = "gateway")]
 pub mod config;
+#[cfg(feature = "gateway")]
+pub mod demo;
 pub mod domain;
 #[cfg(feature = "gateway")]
 pub mod edge;
