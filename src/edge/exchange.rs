@@ -280,7 +280,7 @@ impl Gate {
         *request.uri_mut() = uri;
         let mut out = headers::to_provider(&asked.headers, &presented.secret, coding);
         out.insert(header::HOST, origin.upstream.authority.clone());
-        let form = provider.credential(endpoint);
+        let form = provider.credential();
         let (name, value) = headers::credential(form, origin.key.expose_secret()).ok_or_else(|| Refusal::ProviderOff {
             provider: provider.id().to_string(),
             variable: provider.key_variable(),
