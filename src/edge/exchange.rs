@@ -11,7 +11,7 @@ use pingora_core::protocols::http::ServerSession;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{KeyId, ProviderId};
 use crate::domain::refusal::Refusal;
 use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
@@ -40,7 +40,7 @@ pub struct Gate {
     /// Limits of size and time.
     pub settings: Settings,
     /// No new requests.
-    pub draining: AtomicBool,
+    pub draining: Arc<AtomicBool>,
 }
 
 /// One provider that is on: where it is and what opens it.
@@ -181,10 +181,16 @@ impl Gate {
         }
     }
 
+    /// Whose a credential is: on this listener only a tenant's.
+    pub async fn identify(&self, presented: &Presented) -> Result<(Arc<Account>, Option<KeyId>), Refusal> {
+        match self.identities.find(&presented.secret).await? {
+            Identity::Tenant(account, key) => Ok((account, key)),
+            Identity::Admin => Err(Refusal::AdminKeyOnProxy),
+        }
+    }
+
     async fn caller(&self, asked: &mut Asked, presented: &Presented) -> Result<Caller, Refusal> {
-        let Identity::Tenant(account, key) = self.identities.find(&presented.secret).await? else {
-            return Err(Refusal::AdminKeyOnProxy);
-        };
+        let (account, key) = self.identify(presented).await?;
         asked.account = Some(account.clone());
         let (user_id, kb_id) = auth::attribution(&asked.headers)?;
         Ok(Caller { account, key, user_id, kb_id })
@@ -192,7 +198,7 @@ impl Gate {
 
     fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
         let id = provider.id();
-        let is_vertex = providers::is_vertex(&endpoint.path);
+        let is_vertex = endpoint.path.contains("/publishers/google/");
         let of_provider = || self.origins.iter().filter(|origin| origin.provider == id);
         of_provider().find(|origin| origin.vertex == is_vertex).or_else(|| of_provider().next()).ok_or_else(|| Refusal::ProviderOff {
             provider: id.to_string(),

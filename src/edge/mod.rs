@@ -35,6 +35,7 @@
 //! | `answer` | what the gateway says itself |
 
 pub mod answer;
+pub mod api;
 pub mod auth;
 pub mod body;
 pub mod client_stream;
