@@ -78,6 +78,13 @@ pub enum AdminError {
     Store(#[from] StoreError),
 }
 
+impl AdminError {
+    /// Whether the same call may succeed later as it is: something outside did not answer.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unavailable(_)) | Self::Counters(_) | Self::Randomness(_))
+    }
+}
+
 /// How one limit of a tenant stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitRow {

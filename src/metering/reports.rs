@@ -23,6 +23,15 @@ pub const GROUPS_MAX: usize = 50_000;
 /// Line items on one page: about a megabyte of JSON.
 pub const EVENTS_PER_PAGE_MAX: u32 = 1_000;
 
+/// The sums in a report. The layer above says them under this name and needs to know no port.
+pub type Totals = Sums;
+
+/// One group of a report and its sums.
+pub type GroupRow = Group;
+
+/// What a report is grouped by: each dimension at most once.
+pub type GroupBy = Vec<Dimension>;
+
 /// Why there is no report. Each sentence may be shown to whoever asked, except that of `Store`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
@@ -34,6 +43,9 @@ pub enum ReportError {
         /// How many it would have.
         groups: usize,
     },
+    /// A grouping that names something else than dimensions, or one of them twice.
+    #[error("group_by takes a list, separated by commas, of each at most once: {}", dimension_names())]
+    InvalidGroupBy,
     /// The cursor is no line item of those that were asked for.
     #[error("the cursor names no event of this list")]
     UnknownCursor,
@@ -43,6 +55,13 @@ pub enum ReportError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl ReportError {
+    /// Whether the same question may be answered later as it is: the store did not answer.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unavailable(_)))
+    }
 }
 
 impl From<MoneyError> for ReportError {
@@ -59,13 +78,13 @@ pub struct UsageReport {
     /// When.
     pub period: Period,
     /// Everything.
-    pub totals: Sums,
+    pub totals: Totals,
     /// The same by provider, those with nothing too.
-    pub providers: BTreeMap<String, Sums>,
+    pub providers: BTreeMap<String, Totals>,
     /// What `groups` are grouped by.
-    pub group_by: Vec<Dimension>,
+    pub group_by: GroupBy,
     /// The same by the asked dimensions; empty when none was asked.
-    pub groups: Vec<Group>,
+    pub groups: Vec<GroupRow>,
 }
 
 /// What was spent.
@@ -76,13 +95,13 @@ pub struct CostReport {
     /// When; `None` for all time.
     pub period: Option<Period>,
     /// Everything.
-    pub totals: Sums,
+    pub totals: Totals,
     /// The same by provider and model.
     pub rows: Vec<CostRow>,
     /// What `groups` are grouped by.
-    pub group_by: Vec<Dimension>,
+    pub group_by: GroupBy,
     /// The same by the asked dimensions; empty when none was asked.
-    pub groups: Vec<Group>,
+    pub groups: Vec<GroupRow>,
     /// The version of the price book that is in force now. Each event keeps the version that priced it.
     pub price_version: Arc<str>,
 }
@@ -95,7 +114,7 @@ pub struct CostRow {
     /// The model, as the provider answered.
     pub model: String,
     /// Its sums.
-    pub sums: Sums,
+    pub sums: Totals,
 }
 
 /// One page of line items, in insert order.
@@ -136,6 +155,11 @@ impl Reports {
         Self { store, snapshots, clock }
     }
 
+    /// Whether the ledger answers and has the schema that this version needs.
+    pub async fn ready(&self) -> Result<(), ReportError> {
+        Ok(self.store.ready().await?)
+    }
+
     /// The day or month that is running.
     pub fn current(&self, window: Window) -> Period {
         window.period(self.clock.now())
@@ -146,7 +170,7 @@ impl Reports {
         &self,
         tenant: Option<TenantId>,
         period: Period,
-        group_by: Vec<Dimension>,
+        group_by: GroupBy,
     ) -> Result<UsageReport, ReportError> {
         let fine = self.sums(&tenant, Some(period), &group_by, &[Dimension::Provider]).await?;
         let mut providers: BTreeMap<String, Sums> =
@@ -163,7 +187,7 @@ impl Reports {
         &self,
         tenant: Option<TenantId>,
         period: Option<Period>,
-        group_by: Vec<Dimension>,
+        group_by: GroupBy,
     ) -> Result<CostReport, ReportError> {
         let by_model = [Dimension::Provider, Dimension::Model];
         let fine = self.sums(&tenant, period, &group_by, &by_model).await?;
@@ -226,14 +250,30 @@ impl Reports {
     }
 }
 
+/// Reads a grouping as it stands in a query: `provider,model`.
+pub fn parse_group_by(text: &str) -> Result<GroupBy, ReportError> {
+    let mut group_by = GroupBy::new();
+    for name in text.split(',') {
+        match Dimension::parse(name) {
+            Some(dimension) if !group_by.contains(&dimension) => group_by.push(dimension),
+            _ => return Err(ReportError::InvalidGroupBy),
+        }
+    }
+    Ok(group_by)
+}
+
+fn dimension_names() -> String {
+    Dimension::ALL.map(Dimension::as_str).join(", ")
+}
+
 /// The finest grouping that a report needs.
 struct Fine {
-    group_by: Vec<Dimension>,
-    groups: Vec<Group>,
+    group_by: GroupBy,
+    groups: Vec<GroupRow>,
 }
 
 /// Adds fine groups up by fewer dimensions, in ascending order of their values.
-fn fold(fine: &Fine, by: &[Dimension]) -> Result<Vec<Group>, ReportError> {
+fn fold(fine: &Fine, by: &[Dimension]) -> Result<Vec<GroupRow>, ReportError> {
     let places: Vec<Option<usize>> =
         by.iter().map(|wanted| fine.group_by.iter().position(|dimension| dimension == wanted)).collect();
     let mut folded: BTreeMap<Vec<Option<String>>, Sums> = BTreeMap::new();
