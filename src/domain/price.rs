@@ -1,10 +1,28 @@
 //! Prices and what a call costs by them.
+//!
+//! A [`PriceBook`] is made once from a price file and never changes; a new file is a new book with a new version. The
+//! unit prices of a model hang on the service tier, the date and the length of the input; `rates` does the sums.
+//!
+//! May use: this layer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::money::PicoUsd;
 use super::time::Micros;
-use super::tokens::Tokens;
+use super::tokens::{TOKENS_PER_CALL_MAX, Tokens};
+
+pub mod pattern;
+pub mod rates;
+
+use pattern::Pattern;
+use rates::Rates;
+
+/// The dearest token that is believed: 0.1 USD. The dearest published one costs 0.0006 USD. A call of as many tokens as
+/// are believed ([`TOKENS_PER_CALL_MAX`]) in and out at this price still fits a ledger row.
+pub const PICO_PER_TOKEN_MAX: i64 = 100_000_000_000;
+
+const _: () = assert!(2 * TOKENS_PER_CALL_MAX as i128 * PICO_PER_TOKEN_MAX as i128 <= i64::MAX as i128);
 
 /// How far a cost can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,7 +33,8 @@ pub enum Priced {
     Free,
     /// The model has no price: the cost is unknown, never 0.
     Unpriced,
-    /// Some kind of token has no price of its own: the cost is a lower bound.
+    /// There is a cost, but not every price behind it is the provider's own for just this: a kind of token or a service
+    /// tier without a price, or a model whose price could not be verified.
     Incomplete,
 }
 
@@ -82,16 +101,291 @@ pub struct Charge {
     pub priced: Priced,
 }
 
-#[doc(hidden)]
+/// Prices of one model.
+#[derive(Debug, Clone)]
+pub struct ModelPrices {
+    /// Who sells it: the provider's short name.
+    pub provider: Box<str>,
+    /// The name of the entry.
+    pub name: Box<str>,
+    /// The model names it is for.
+    pub names: Vec<Pattern>,
+    /// Names that it is not for, though they fit.
+    pub except: Vec<Pattern>,
+    /// Why its prices could not be verified, if so: its costs are [`Priced::Incomplete`].
+    pub unverified: Option<Box<str>>,
+    /// The prices, in any order.
+    pub rows: Vec<PriceRow>,
+}
+
+/// Prices of one model from a date on, for one tier, for inputs longer than a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PriceRow {
+    /// The service tier.
+    pub tier: ServiceTier,
+    /// From when on; `None` for always.
+    pub from: Option<Micros>,
+    /// The row holds for a whole request whose input, cached or not, is longer than this. 0 is the first step, which
+    /// every tier and date has, and holds for an empty input too.
+    pub above: u64,
+    /// The prices.
+    pub rates: Rates,
+}
+
+/// The prices of all models.
 #[derive(Debug, Default)]
-pub struct PriceBook;
+pub struct PriceBook {
+    version: Arc<str>,
+    shelves: Vec<Shelf>,
+}
+
+/// Why prices make no book.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PriceBookError {
+    /// An entry that no name can find.
+    #[error("{provider}/{model} has no pattern of names")]
+    NoNames {
+        /// The provider.
+        provider: Box<str>,
+        /// The entry.
+        model: Box<str>,
+    },
+    /// A pattern stands twice, or an earlier entry takes all that it is for.
+    #[error("{provider}/{model}: the pattern {pattern} is taken by {taken_by}")]
+    Overlap {
+        /// The provider.
+        provider: Box<str>,
+        /// The entry.
+        model: Box<str>,
+        /// The pattern.
+        pattern: Box<str>,
+        /// The entry that has it already.
+        taken_by: Box<str>,
+    },
+    /// An entry without standard prices.
+    #[error("{provider}/{model} has no standard prices")]
+    NoStandard {
+        /// The provider.
+        provider: Box<str>,
+        /// The entry.
+        model: Box<str>,
+    },
+    /// Two rows for the same tier, date and step.
+    #[error("{provider}/{model}: two rows of prices for the same tier ({tier}), date and step", tier = tier.as_str())]
+    TwoRows {
+        /// The provider.
+        provider: Box<str>,
+        /// The entry.
+        model: Box<str>,
+        /// The tier.
+        tier: ServiceTier,
+    },
+    /// A tier has no row for short inputs at some date.
+    #[error("{provider}/{model}: tier {tier} has a date without prices for short inputs", tier = tier.as_str())]
+    NoFirstStep {
+        /// The provider.
+        provider: Box<str>,
+        /// The entry.
+        model: Box<str>,
+        /// The tier.
+        tier: ServiceTier,
+    },
+    /// A price below 0 or above [`PICO_PER_TOKEN_MAX`].
+    #[error("{provider}/{model}: {pico} pico-dollars a token is no price; prices are 0 to {PICO_PER_TOKEN_MAX}")]
+    Range {
+        /// The provider.
+        provider: Box<str>,
+        /// The entry.
+        model: Box<str>,
+        /// The price.
+        pico: i64,
+    },
+}
+
+/// What one provider sells.
+#[derive(Debug, Default)]
+struct Shelf {
+    provider: Box<str>,
+    models: Vec<ModelPrices>,
+    /// Plain names, to the entry's place in `models`.
+    by_name: HashMap<Box<str>, usize>,
+    /// Patterns in the order of the entries.
+    by_pattern: Vec<(Pattern, usize)>,
+}
+
 impl PriceBook {
-    #[doc(hidden)]
-    pub fn version(&self) -> Arc<str> {
-        "".into()
+    /// A book of `models`. A plain name finds its entry whatever patterns there are; patterns are tried in order.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the entries.
+    pub fn new(version: Arc<str>, models: Vec<ModelPrices>) -> Result<Self, Vec<PriceBookError>> {
+        let mut errors = Vec::new();
+        let mut shelves: Vec<Shelf> = Vec::new();
+        for mut model in models {
+            model.check(&mut errors);
+            model.rows.sort_by_key(|row| (row.tier, row.from, row.above));
+            match shelves.iter_mut().find(|shelf| shelf.provider == model.provider) {
+                Some(shelf) => shelf.add(model, &mut errors),
+                None => {
+                    let mut shelf = Shelf { provider: model.provider.clone(), ..Shelf::default() };
+                    shelf.add(model, &mut errors);
+                    shelves.push(shelf);
+                }
+            }
+        }
+        shelves.iter().for_each(|shelf| shelf.check(&mut errors));
+        if errors.is_empty() { Ok(Self { version, shelves }) } else { Err(errors) }
     }
-    #[doc(hidden)]
-    pub fn charge(&self, _provider: &str, _model: &str, _tier: ServiceTier, _tokens: &Tokens, _at: Micros) -> Charge {
-        Charge { cost: None, priced: Priced::Unpriced }
+
+    /// Which prices these are, for events.
+    pub fn version(&self) -> Arc<str> {
+        Arc::clone(&self.version)
+    }
+
+    /// All entries, provider by provider in the order of the file.
+    pub fn models(&self) -> impl Iterator<Item = &ModelPrices> {
+        self.shelves.iter().flat_map(|shelf| shelf.models.iter())
+    }
+
+    /// The entry for a model by the name that the provider's answer or a request gives it. `models/` in front of it and
+    /// upper case do not matter.
+    pub fn model(&self, provider: &str, model: &str) -> Option<&ModelPrices> {
+        let shelf = self.shelves.iter().find(|shelf| *shelf.provider == *provider)?;
+        let name = model.strip_prefix("publishers/google/").unwrap_or(model);
+        let name = name.strip_prefix("models/").unwrap_or(name);
+        shelf.find(name).or_else(|| {
+            let shouted = name.bytes().any(|b| b.is_ascii_uppercase());
+            shouted.then(|| shelf.find(&name.to_ascii_lowercase())).flatten()
+        })
+    }
+
+    /// The unit prices that [`Self::charge`] uses for a call of `input_tokens` tokens of input (all of them, cached or
+    /// not); those of the standard tier where the asked tier has none.
+    pub fn rates(
+        &self,
+        provider: &str,
+        model: &str,
+        tier: ServiceTier,
+        input_tokens: u64,
+        at: Micros,
+    ) -> Option<&Rates> {
+        let model = self.model(provider, model)?;
+        model.rates(tier, input_tokens, at).or_else(|| model.rates(ServiceTier::Standard, input_tokens, at))
+    }
+
+    /// What a call costs that was admitted at `at` and served at `tier`.
+    ///
+    /// A model without an entry, or before the date of its first price, is [`Priced::Unpriced`] and has no cost: never
+    /// 0. So are counts too large to be true. A tier without prices is charged at the standard tier and
+    /// [`Priced::Incomplete`]; what kinds of token without a price cost, [`Rates::bill`] says. A model whose prices are
+    /// all 0 is [`Priced::Free`]. Zero tokens cost 0 and are [`Priced::Priced`] here: whether nothing was charged at
+    /// all, the caller knows.
+    pub fn charge(&self, provider: &str, model: &str, tier: ServiceTier, tokens: &Tokens, at: Micros) -> Charge {
+        let unpriced = Charge { cost: None, priced: Priced::Unpriced };
+        let Some(model) = self.model(provider, model) else { return unpriced };
+        let own = model.rates(tier, tokens.prompt, at);
+        let Some(rates) = own.or_else(|| model.rates(ServiceTier::Standard, tokens.prompt, at)) else {
+            return unpriced;
+        };
+        if rates.is_free() {
+            return Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free };
+        }
+        let bill = rates.bill(tokens);
+        let Ok(cost) = bill.total() else { return unpriced };
+        let exact = own.is_some() && bill.complete && model.unverified.is_none();
+        Charge { cost: Some(cost), priced: if exact { Priced::Priced } else { Priced::Incomplete } }
     }
 }
+
+impl ModelPrices {
+    /// The prices of `tier` for an input of that many tokens at that time, if the tier has any.
+    pub fn rates(&self, tier: ServiceTier, input_tokens: u64, at: Micros) -> Option<&Rates> {
+        let holds = |row: &&PriceRow| {
+            row.tier == tier && row.from.is_none_or(|from| from <= at) && (row.above == 0 || input_tokens > row.above)
+        };
+        // Sorted by tier, date and step: the last row that holds is the highest step reached at the newest date.
+        self.rows.iter().rev().find(holds).map(|row| &row.rates)
+    }
+
+    fn check(&self, errors: &mut Vec<PriceBookError>) {
+        let (provider, model) = (&self.provider, &self.name);
+        if self.names.is_empty() {
+            errors.push(PriceBookError::NoNames { provider: provider.clone(), model: model.clone() });
+        }
+        if !self.rows.iter().any(|row| row.tier == ServiceTier::Standard) {
+            errors.push(PriceBookError::NoStandard { provider: provider.clone(), model: model.clone() });
+        }
+        for (place, row) in self.rows.iter().enumerate() {
+            let tier = row.tier;
+            let same_date = |other: &&PriceRow| other.tier == tier && other.from == row.from;
+            if self.rows.iter().skip(place + 1).filter(same_date).any(|other| other.above == row.above) {
+                errors.push(PriceBookError::TwoRows { provider: provider.clone(), model: model.clone(), tier });
+            }
+            if !self.rows.iter().filter(same_date).any(|other| other.above == 0) {
+                errors.push(PriceBookError::NoFirstStep { provider: provider.clone(), model: model.clone(), tier });
+            }
+            let optional = row.rates.optional().into_iter().filter_map(|(_, pico)| pico);
+            for pico in optional.chain([row.rates.input]).filter(|pico| !(0..=PICO_PER_TOKEN_MAX).contains(pico)) {
+                errors.push(PriceBookError::Range { provider: provider.clone(), model: model.clone(), pico });
+            }
+        }
+    }
+}
+
+impl Shelf {
+    fn add(&mut self, model: ModelPrices, errors: &mut Vec<PriceBookError>) {
+        let place = self.models.len();
+        for pattern in &model.names {
+            let taken = if pattern.is_name() {
+                self.by_name.insert(pattern.as_str().into(), place)
+            } else {
+                let taken = self.by_pattern.iter().find(|(other, _)| other == pattern).map(|(_, place)| *place);
+                self.by_pattern.push((pattern.clone(), place));
+                taken
+            };
+            if let Some(other) = taken {
+                let taken_by = self.models.get(other).unwrap_or(&model).name.clone();
+                errors.push(overlap(&model, pattern, taken_by));
+            }
+        }
+        self.models.push(model);
+    }
+
+    /// A pattern whose shortest name finds another entry can hardly be meant.
+    fn check(&self, errors: &mut Vec<PriceBookError>) {
+        for (pattern, place) in &self.by_pattern {
+            let (Some(meant), found) = (self.models.get(*place), self.find_pattern(&pattern.shortest())) else {
+                continue;
+            };
+            let taken_by = found.map_or("its own exceptions", |model| &model.name);
+            let twice = errors.iter().any(
+                |error| matches!(error, PriceBookError::Overlap { pattern: known, .. } if **known == *pattern.as_str()),
+            );
+            if !found.is_some_and(|found| std::ptr::eq(found, meant)) && !twice {
+                errors.push(overlap(meant, pattern, taken_by.into()));
+            }
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&ModelPrices> {
+        match self.by_name.get(name) {
+            Some(place) => self.models.get(*place),
+            None => self.find_pattern(name),
+        }
+    }
+
+    fn find_pattern(&self, name: &str) -> Option<&ModelPrices> {
+        let fitting = self.by_pattern.iter().filter(|(pattern, _)| pattern.fits(name));
+        fitting
+            .filter_map(|(_, place)| self.models.get(*place))
+            .find(|model| !model.except.iter().any(|except| except.fits(name)))
+    }
+}
+
+fn overlap(model: &ModelPrices, pattern: &Pattern, taken_by: Box<str>) -> PriceBookError {
+    let (provider, name) = (model.provider.clone(), model.name.clone());
+    PriceBookError::Overlap { provider, model: name, pattern: pattern.as_str().into(), taken_by }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,13 @@
 //! May use: `domain`, `providers`, `ports`. Knows neither pingora nor SQL.
 
 pub mod admin;
+pub mod estimator;
 #[cfg(test)]
 pub(crate) mod fakes;
+pub mod fresh;
+pub mod identity;
+pub mod in_flight;
+pub mod meter;
+pub mod recorder;
 pub mod reports;
 pub mod snapshot;

@@ -49,11 +49,12 @@ pub struct CountersUnavailable(pub String);
 
 /// A cache of the ledger that admits calls. The contract:
 ///
+/// - All claims of one call are of one tenant (so that they can lie in one place). No claims at all are held at once.
 /// - `hold` is atomic over all claims of a call: all or none, under any concurrency, and idempotent by `id`: the same
 ///   hold asked twice is taken once.
 /// - `settle` is unconditional: it turns the hold `id` into `used` amounts (one for each claim, in order), which may be
 ///   0 (given back) or more than was held. It never fails and never blocks; settling twice changes nothing.
-/// - `seed` sets a counter's `used` from the ledger where the counter is not known yet; it never lowers one that is.
+/// - `seed` raises a counter's `used` to what the ledger says; it never lowers it.
 pub trait CounterStore: Send + Sync {
     /// Takes `claims` for the call `id`, all or none.
     fn hold<'a>(&'a self, id: EventId, claims: &'a [Claim]) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>>;

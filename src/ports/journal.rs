@@ -1,5 +1,7 @@
 //! The way of an event from the end of its call to the ledger.
 
+use std::sync::Arc;
+
 use crate::domain::event::UsageEvent;
 
 use super::BoxFuture;
@@ -15,10 +17,10 @@ pub struct Slot(pub u64);
 pub struct JournalFull;
 
 /// Settled events that the ledger does not have yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct Batch {
-    /// In the order in which they were settled.
-    pub events: Vec<UsageEvent>,
+    /// In the order in which they were settled. Shared: the journal keeps them until they are acknowledged.
+    pub events: Arc<[UsageEvent]>,
     /// Names the end of this batch towards [`Journal::ack`].
     pub through: u64,
 }
@@ -39,7 +41,9 @@ pub struct Backlog {
 /// - `admit` takes a slot or refuses at once; it never waits.
 /// - `settle` cannot fail and does not block: its place was taken at admission.
 /// - `next` gives settled events oldest first, again and again the same ones until they are `ack`ed. It waits while
-///   there are none, and ends with an empty batch once `close` was called and all is acknowledged.
+///   there are none, and ends with an empty batch once `close` was called, no admitted call is left unsettled and all
+///   is acknowledged. One reader at a time; dropping its future loses nothing.
+/// - A place is free again when its event is acknowledged, or at once when it is released.
 pub trait Journal: Send + Sync {
     /// Takes a place for one call.
     fn admit(&self) -> Result<Slot, JournalFull>;
@@ -50,14 +54,24 @@ pub trait Journal: Send + Sync {
     /// Gives the place of a call back that turned out to need no event.
     fn release(&self, slot: Slot);
 
+    /// Waits until there are settled events, or until the journal is closed.
+    fn ready(&self) -> BoxFuture<'_, ()>;
+
     /// The oldest settled events, at most `events_max` of them.
     fn next(&self, events_max: usize) -> BoxFuture<'_, Batch>;
 
-    /// The ledger has all events up to `through`.
+    /// The ledger has all events up to `through`, which came with a batch of [`Journal::next`].
     fn ack(&self, through: u64);
 
-    /// No more admissions; `next` ends when all is acknowledged.
+    /// No more admissions: they are refused as if the journal were full. `next` ends when all is acknowledged.
     fn close(&self);
+
+    /// Whether `close` was called.
+    fn is_closed(&self) -> bool;
+
+    /// Names the newest settled event, as [`Batch::through`] does: when that is acknowledged, so is everything settled
+    /// before this call.
+    fn settled_through(&self) -> u64;
 
     /// How far the ledger is behind.
     fn backlog(&self) -> Backlog;

@@ -1,9 +1,15 @@
-//! Who else wants to hear of settled events: metrics, the request log, later webhooks and exports.
+//! Who else wants to hear of settled events and refusals: metrics, the request log, later webhooks and exports.
 
 use crate::domain::event::UsageEvent;
+use crate::domain::refusal::Refusal;
 
-/// Hears of each event once, after the ledger has it, in batches, off the request path. It must not block.
+/// Hears what the gateway did. It must not block.
 pub trait Sink: Send + Sync {
-    /// The ledger has these events.
+    /// The ledger has these events: each once, in batches, off the request path.
     fn booked(&self, events: &[UsageEvent]);
+
+    /// The gateway answered a request itself, on the request path.
+    fn refused(&self, refusal: &Refusal) {
+        let _ = refusal;
+    }
 }

@@ -1,0 +1,457 @@
+#!/usr/bin/env python3
+"""Makes config/prices.json and config/NOTICE from two published price lists.
+
+    pip download --no-deps genai-prices==VERSION        # Pydantic's list: the base
+    cargo add llm-prices  (or the crate's tarball)      # Busel's list: the second opinion
+    python3 config/prices.py --base slim.json --base-version 0.2.3 --base-date 2026-11-24 --base-licence LICENSE \
+        --check prices.json --check-version 1.0.0 --check-licence LICENSE --out config
+
+The base is genai-prices' data in its "slim" JSON form (an array of providers). Every price that both lists have must be
+the same number, or nothing is written. What the base lacks and the second list has is taken over: Gemini's flex and
+priority tiers. What is wrong or missing in both is corrected below, each correction with its reason. Prices are decimal
+text all the way and leave as whole pico-dollars (1e-12 USD) a token; one that is no whole number stops the run.
+The output depends on the inputs only. Python 3.9 or later, standard library alone.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+# Our provider's name -> its name in both lists.
+PROVIDERS = {"openai": "openai", "gemini": "google"}
+
+# Our kinds of token -> the base's keys. Left out: cached images (providers report no such count where we read usage),
+# video (a count of its own is not kept), and what is not charged by the token (searches, hours, characters).
+KINDS = {
+    "input": "input_mtok",
+    "cached": "cache_read_mtok",
+    "cache_write": "cache_write_mtok",
+    "output": "output_mtok",
+    "input_audio": "input_audio_mtok",
+    "cached_audio": "cache_audio_read_mtok",
+    "output_audio": "output_audio_mtok",
+    "input_image": "input_image_mtok",
+    "output_image": "output_image_mtok",
+}
+LEFT_OUT_KEYS = {
+    "cache_image_read_mtok", "input_video_mtok", "output_video_mtok", "cache_write_1h_mtok", "web_searches_kcount",
+    "storage_searches_kcount", "audio_hours", "input_audio_hours", "input_mchars",
+}  # fmt: skip
+
+# The kinds that a discount on `input`, `cached` and `output` holds for, when it must be carried over.
+CARRIED = {
+    "input": ["input", "input_audio", "input_image"],
+    "cached": ["cached", "cached_audio"],
+    "output": ["output", "output_audio", "output_image"],
+}
+
+TIERS = ["standard", "flex", "batch", "priority"]
+CONTEXTS = {
+    "standard": [],
+    "flex": [("service_tier", "flex")],
+    "batch": [("processing", "batch")],
+    # OpenAI's new name of priority is fast; its answers still say priority.
+    "priority": [("service_tier", "priority"), ("service_tier", "fast")],
+}
+
+# Corrections: facts, with their reasons in CORRECTIONS.
+FREE = {
+    "gemini": ["gemma-3", "gemma-3n", "gemma-4-26b-a4b-it", "gemma-4-31b-it"],
+    "openai": ["moderation"],
+}
+UNVERIFIED = {
+    ("gemini", "gemini-pro"): "retired; the base's figures are Google's prices per 1,000 characters; other lists say "
+    "0.35/1.05 and 0.50/1.50 USD per million tokens",
+    ("gemini", "gemini-1.0-pro-vision-001"): "retired; the base's figures are Google's prices per 1,000 characters",
+}
+AUDIO = [
+    # provider, model, name of an entry of its own (None: the model's), then USD per million tokens of audio input,
+    # audio output and cached audio (None: no such price)
+    ("openai", "gpt-4o-audio-preview", None, "40", "80", None),
+    ("openai", "gpt-4o-audio-preview", "gpt-4o-audio-preview-2024-10-01", "100", "200", None),
+    ("openai", "gpt-4o-mini-audio-preview", None, "10", "20", None),
+    ("openai", "gpt-4o-realtime-preview", "gpt-4o-realtime-preview-2024-10-01", "100", "200", "20"),
+]
+SPEECH = [  # the one output price is that of audio tokens: it is all they put out
+    ("openai", "gpt-4o-mini-tts"), ("gemini", "gemini-2.5-flash-lite-preview-tts"), ("gemini", "gemini-2.5-flash-tts"),
+    ("gemini", "gemini-2.5-pro-tts"), ("gemini", "gemini-3.1-flash-tts-preview"), ("gemini", "gemini-3.8-flash-tts"),
+    ("gemini", "gemini-3.8-flash-lite-tts"),
+]  # fmt: skip
+PICTURES = [  # the one output price is that of image tokens
+    ("openai", "gpt-image-1"), ("openai", "gpt-image-1-mini"), ("openai", "gpt-image-2"),
+    ("openai", "gpt-image-2.5-flare"), ("openai", "gpt-image-2.5-sunburst"),
+]  # fmt: skip
+ONE_INPUT_PRICE = [  # the provider's page has one input price for all modalities, by the base's notes
+    ("gemini", "gemini-3.5-flash-lite"), ("gemini", "gemini-3.6-flash"), ("gemini", "gemini-4-argon"),
+    ("gemini", "gemini-omni-1.1-flash"),
+]  # fmt: skip
+CORRECTIONS = [
+    "free: gemma on the Gemini API and OpenAI's moderation are free of charge; the base has no price at all for them",
+    "gpt-4o-audio-preview, gpt-4o-mini-audio-preview: audio prices added (40/80 and 10/20 USD per million tokens, "
+    "100/200 for gpt-4o-audio-preview-2024-10-01); the base would price audio as text (second source: LiteLLM)",
+    "gpt-4o-realtime-preview-2024-10-01: audio 100/200, cached audio 20; the base has the price of its successor "
+    "(second source: LiteLLM)",
+    "speech models: their one output price is the price of audio tokens",
+    "gpt-image models with one output price: it is the price of image tokens",
+    "models whose page has one input price for all modalities, by the base's own notes: it is that of audio tokens too",
+    "Gemini flex and priority: from llm-prices; for dates, context steps and kinds that it does not list, the ratio of the "
+    "listed price to the standard price is kept (Google: flex is half, priority 1.8 times the standard price)",
+]
+
+
+class Stop(Exception):
+    """Why no price book can be made."""
+
+
+def pico(usd_per_mtok, where):
+    """USD per million tokens -> whole pico-dollars a token."""
+    value = Decimal(usd_per_mtok) * 10**6
+    if value != value.to_integral_value() or value < 0:
+        raise Stop(f"{where}: {usd_per_mtok} USD per million tokens is no whole number of pico-dollars a token")
+    return int(value)
+
+
+# --- patterns -----------------------------------------------------------------------------------------------------
+
+
+def patterns(clause, where):
+    """A match clause of the base -> (patterns, exceptions) of ours: `*` is anything, `#` one digit."""
+    (kind, arg), = clause.items()
+    if kind == "or":
+        found, but = [], []
+        for part in arg:
+            more, more_but = patterns(part, where)
+            found += more
+            but += more_but
+        return found, but
+    if kind == "and" and len(arg) == 2 and arg[1] == {"regex": r"^(?!.*-[tT][tT][sS](?:$|-))"}:
+        found, but = patterns(arg[0], where)
+        return found, but + ["*-tts", "*-tts-*"]
+    if kind == "regex":
+        text = arg.replace(r"\d{4}-\d{2}-\d{2}", "####-##-##").replace(r"\d", "#").replace(r"\.", ".")
+        text = text[1:-1] if text.endswith("$") else text[1:] + "*"
+        if not arg.startswith("^") or not re.fullmatch(r"[a-z0-9.#-]+\*?", text):
+            raise Stop(f"{where}: cannot write the expression {arg} as a pattern")
+        return [text], []
+    if "*" in arg or "#" in arg:
+        raise Stop(f"{where}: {arg} holds a character of our patterns")
+    form = {"equals": "{}", "starts_with": "{}*", "ends_with": "*{}", "contains": "*{}*"}
+    if kind not in form:
+        raise Stop(f"{where}: unknown kind of match {kind}")
+    return [form[kind].format(arg)], []
+
+
+def fits(pattern, name):
+    rule = "".join({"*": ".*", "#": "[0-9]"}.get(c, re.escape(c)) for c in pattern)
+    return re.fullmatch(rule, name) is not None
+
+
+def matched(model, name):
+    return any(fits(p, name) for p in model["match"]) and not any(fits(p, name) for p in model["except"])
+
+
+# --- the base -----------------------------------------------------------------------------------------------------
+
+
+def start_of(entry, where):
+    constraint = entry.get("constraint")
+    if constraint is None:
+        return ""
+    if list(constraint) != ["start_date"]:
+        raise Stop(f"{where}: unknown constraint {constraint}")
+    return constraint["start_date"]
+
+
+def standard_at(model, date, where):
+    prices = model["prices"]
+    if isinstance(prices, dict):
+        return prices
+    active = [entry for entry in prices if start_of(entry, where) <= date]
+    return (active[-1] if active else prices[0])["prices"]
+
+
+def resolved_at(model, when, date, where):
+    """The base's own rule: the first active variant that has a key gives it, else the standard price."""
+    own = {}
+    for variant in model.get("price_variants", []):
+        if list(variant["when"].items()) == [when] and start_of(variant, where) <= date:
+            for key, price in variant["prices"].items():
+                own.setdefault(key, price)
+    return {**standard_at(model, date, where), **own} if own else None
+
+
+def steps(prices, where):
+    """Prices of one moment -> [(above, {kind: pico})], lowest step first."""
+    unknown = set(prices) - set(KINDS.values()) - LEFT_OUT_KEYS
+    if unknown:
+        raise Stop(f"{where}: unknown kinds of price {sorted(unknown)}")
+    kinds = {kind: prices[key] for kind, key in KINDS.items() if key in prices}
+    edges = {0}
+    for price in kinds.values():
+        if isinstance(price, dict):
+            edges |= {tier["start"] for tier in price["tiers"]}
+    rows = []
+    for edge in sorted(edges):
+        row = {}
+        for kind, price in kinds.items():
+            if isinstance(price, dict):
+                reached = [tier["price"] for tier in price["tiers"] if tier["start"] <= edge]
+                price = reached[-1] if reached else price["base"]
+            row[kind] = pico(price, where)
+        rows.append((edge, row))
+    return rows
+
+
+def tier_rows(model, tier, where):
+    """[(from, above, {kind: pico})] of one tier, oldest first, a row only where something changes."""
+    dates = {""}
+    if isinstance(model["prices"], list):
+        dates |= {start_of(entry, where) for entry in model["prices"]}
+    dates |= {start_of(v, where) for v in model.get("price_variants", []) if list(v["when"].items())[0] in CONTEXTS[tier]}
+    rows, last = [], None
+    for date in sorted(dates):
+        if tier == "standard":
+            prices = standard_at(model, date, where)
+        else:
+            views = [resolved_at(model, when, date, where) for when in CONTEXTS[tier]]
+            views = [view for view in views if view is not None]
+            if any(view != views[0] for view in views):
+                raise Stop(f"{where}: two names of tier {tier} have two prices")
+            prices = views[0] if views else None
+        now = steps(prices, where) if prices else None
+        if now and now != last:
+            rows += [(date, above, row) for above, row in now]
+            last = now
+    return rows
+
+
+def read_base(providers):
+    models, left_out = [], {}
+    for ours, theirs in PROVIDERS.items():
+        (provider,) = [p for p in providers if p["id"] == theirs]
+        left_out[ours] = []
+        for entry in provider["models"]:
+            name = entry["id"]
+            where = f"{theirs}/{name}"
+            if ours == "gemini" and "claude" in name:
+                continue  # another provider's models, sold by Google
+            match, but = patterns(entry["match"], where)
+            model = {"provider": ours, "model": name, "match": sorted(set(match), key=match.index), "except": sorted(set(but))}
+            if name in FREE[ours]:
+                if entry["prices"]:
+                    raise Stop(f"{where}: has a price now; it is listed here as free")
+                model["rates"] = {"standard": [("", 0, {"input": 0, "output": 0})]}
+            else:
+                model["rates"] = {tier: tier_rows(entry, tier, where) for tier in TIERS}
+                if not any("input" in row for _, _, row in model["rates"]["standard"]):
+                    left_out[ours].append(name)
+                    continue
+            if matched(model, name) and name not in model["match"]:
+                model["match"].insert(0, name)  # found by name, without trying patterns
+            models.append(model)
+    return models, left_out
+
+
+# --- corrections --------------------------------------------------------------------------------------------------
+
+
+def corrected(models):
+    def of(provider, name):
+        found = [m for m in models if (m["provider"], m["model"]) == (provider, name)]
+        if len(found) != 1:
+            raise Stop(f"a correction is for {provider}/{name}, which the base does not have")
+        return found[0]
+
+    def each_row(model):
+        return [row for rows in model["rates"].values() for _, _, row in rows]
+
+    def put(model, kind, price):
+        for row in each_row(model):
+            if kind in row:
+                raise Stop(f"{model['model']}: the base has a price for {kind} now; drop the correction")
+            row[kind] = price(row)
+
+    for provider, name, own, audio_in, audio_out, cached in AUDIO:
+        model = of(provider, name)
+        if own:
+            prices = {"input_audio", "output_audio", "cached_audio"}
+            rates = {
+                tier: [(start, above, {kind: row[kind] for kind in row if kind not in prices}) for start, above, row in rows]
+                for tier, rows in model["rates"].items()
+            }
+            place = models.index(model)
+            model = {"provider": provider, "model": own, "match": [own], "except": [], "rates": rates}
+            models.insert(place, model)
+        for kind, price in (("input_audio", audio_in), ("output_audio", audio_out), ("cached_audio", cached)):
+            if price:
+                put(model, kind, lambda row, price=price: pico(price, name))
+    for provider, name in SPEECH:
+        put(of(provider, name), "output_audio", lambda row: row["output"])
+    for provider, name in PICTURES:
+        put(of(provider, name), "output_image", lambda row: row["output"])
+    for provider, name in ONE_INPUT_PRICE:
+        model = of(provider, name)
+        put(model, "input_audio", lambda row: row["input"])
+        if all("cached" in row for row in each_row(model)):
+            put(model, "cached_audio", lambda row: row["cached"])
+    for (provider, name), reason in UNVERIFIED.items():
+        of(provider, name)["unverified"] = reason
+
+
+# --- the second opinion -------------------------------------------------------------------------------------------
+
+
+def at(rows, date, above):
+    """The row of a tier that holds on `date` for a request of `above` + 1 tokens."""
+    begun = [row for row in rows if row[0] <= date]
+    if not begun:
+        return None
+    reached = [row for row in begun if row[0] == begun[-1][0] and row[1] <= above]
+    return reached[-1][2]
+
+
+def second_opinion(models, listed):
+    """Compares, and returns how many numbers were equal, and the flex and priority prices that the base lacks."""
+    equal, wrong, missing = 0, [], []
+    names = {"input": "input", "output": "output", "cached": "cache_read"}
+
+    def compare(rows, date, above, theirs, label):
+        nonlocal equal
+        row = at(rows, date, above)
+        for kind, key in theirs.items():
+            if key is None:
+                continue
+            ours = row.get(kind) if row else None
+            if ours == pico(key, label):
+                equal += 1
+            else:
+                wrong.append(f"{label} {kind}: {ours} is not {pico(key, label)}")
+
+    for entry in listed["models"]:
+        provider = next((ours for ours, theirs in PROVIDERS.items() if theirs == entry["provider"]), None)
+        if provider is None:
+            continue
+        model = next((m for m in models if m["provider"] == provider and matched(m, entry["model"])), None)
+        if model is None:
+            wrong.append(f"{provider}/{entry['model']} is not in the base")
+            continue
+        label, date = f"{provider}/{entry['model']}", entry["checked"]
+        rates = model["rates"]
+        moments = [(date, 0, entry)]
+        moments += [(later["effective"], 0, later) for later in entry["scheduled"] or []]
+        if entry["long_context"]:
+            moments.append((date, entry["long_context"]["threshold_tokens"], entry["long_context"]))
+        for moment, above, prices in moments:
+            compare(rates["standard"], moment, above, {k: prices.get(n) for k, n in names.items()}, f"{label} {moment} >{above}")
+            batch = {"input": prices.get("batch_input"), "output": prices.get("batch_output")}
+            compare(rates["batch"], moment, above, batch, f"{label} batch {moment} >{above}")
+        for name, prices in (entry["other_tiers"] or {}).items():
+            tier = {"flex": "flex", "priority": "priority", "fast": "priority"}.get(name)
+            wanted = {kind: prices.get(key) for kind, key in names.items()}
+            if tier and rates[tier]:
+                compare(rates[tier], date, 0, wanted, f"{label} {tier}")
+            elif tier and provider == "gemini":
+                missing.append((model, tier, date, {k: pico(v, label) for k, v in wanted.items() if v is not None}))
+            elif tier:
+                wrong.append(f"{label}: the base has no {tier} prices")
+    if wrong:
+        raise Stop("the lists disagree:\n  " + "\n  ".join(wrong))
+    return equal, missing
+
+
+def take_over(missing):
+    for model, tier, date, prices in missing:
+        standard = model["rates"]["standard"]
+        now = at(standard, date, 0)
+        starts = sorted({date} | {start for start, _, _ in standard if start > date})
+        for start in starts:
+            base = max(s for s, _, _ in standard if s <= start)
+            for above, row in [(a, r) for s, a, r in standard if s == base]:
+                ours = {}
+                for leader, kinds in CARRIED.items():
+                    for kind in kinds:
+                        if kind in row:
+                            price = row[kind] * Fraction(prices[leader], now[leader])
+                            if price.denominator != 1:
+                                raise Stop(f"{model['model']} {tier} {kind}: {price} is no whole number")
+                            ours[kind] = int(price)
+                model["rates"][tier].append((start, above, ours))
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def sha256(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def written(models, about):
+    """One line for each row of prices: a diff of two price books can be read."""
+
+    def one(value):
+        return json.dumps(value, ensure_ascii=False)
+
+    lines = ["{", '  "format": 1,', '  "about": ' + json.dumps(about, indent=2, ensure_ascii=False).replace("\n", "\n  ") + ","]
+    lines.append('  "models": [')
+    for number, model in enumerate(models):
+        head = [f'"provider": {one(model["provider"])}', f'"model": {one(model["model"])}', f'"match": {one(model["match"])}']
+        if model["except"]:
+            head.append(f'"except": {one(model["except"])}')
+        if "unverified" in model:
+            head.append(f'"unverified": {one(model["unverified"])}')
+        lines.append("    {" + ", ".join(head) + ', "rates": [')
+        rows = []
+        for tier in TIERS:
+            for start, above, row in model["rates"].get(tier, []):
+                entry = {"tier": tier, **({"from": start} if start else {}), **({"above": above} if above else {})}
+                rows.append("      " + one({**entry, **{k: row[k] for k in KINDS if k in row}}))
+        lines.append(",\n".join(rows))
+        lines.append("    ]}" + ("," if number + 1 < len(models) else ""))
+    return "\n".join(lines + ["  ]", "}", ""])
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("base", "base-version", "base-date", "base-licence", "check", "check-version", "check-licence", "out"):
+        args.add_argument("--" + name, required=True)
+    args = args.parse_args()
+    base = json.loads(Path(args.base).read_text(), parse_float=Decimal)
+    listed = json.loads(Path(args.check).read_text(), parse_float=Decimal)
+
+    models, left_out = read_base(base)
+    equal, missing = second_opinion(models, listed)
+    take_over(missing)
+    corrected(models)
+    about = {
+        "unit": "pico-dollars (1e-12 USD) a token",
+        "made_by": "config/prices.py; corrections belong there",
+        "sources": [
+            {"name": "genai-prices", "version": args.base_version, "date": args.base_date, "licence": "MIT",
+             "url": "https://github.com/pydantic/genai-prices", "sha256": sha256(args.base)},
+            {"name": "llm-prices", "version": args.check_version, "date": listed["generated"], "licence": "MIT",
+             "url": "https://github.com/Mattbusel/llm-prices", "sha256": sha256(args.check),
+             "equal_prices": equal, "tiers_taken_over": len(missing)},
+        ],
+        "corrections": CORRECTIONS,
+        "not_priced_by_token": left_out,
+        "not_priced": "video tokens, cached images, 12-hour cache writes, cache storage, searches",
+    }  # fmt: skip
+    out = Path(args.out)
+    notice = "config/prices.json holds price figures from two published lists.\n"
+    for name, licence in (("genai-prices", args.base_licence), ("llm-prices", args.check_licence)):
+        notice += f"\n--- {name} ---\n\n{Path(licence).read_text().strip()}\n"
+    out.joinpath("prices.json").write_text(written(models, about))
+    out.joinpath("NOTICE").write_text(notice)
+    print(f"{len(models)} models; {equal} prices are the same in both lists; {len(missing)} tiers taken over", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Stop as stop:
+        sys.exit(f"prices.py: {stop}")

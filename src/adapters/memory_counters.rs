@@ -1,0 +1,286 @@
+//! Counters in the memory of this process: for one node, and the model that other counter stores are tested against.
+//!
+//! May use: `domain`, `ports`.
+//!
+//! Everything of a tenant lies in one shard behind one short lock, so a call's claims are checked and taken in one
+//! step. Counters start at zero when the process does: whoever starts it seeds them from the ledger first.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::ready;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::domain::ids::{EventId, TenantId};
+use crate::domain::plan::{Metric, Standing};
+use crate::domain::time::Period;
+use crate::ports::BoxFuture;
+use crate::ports::counters::{Claim, CounterKey, CounterStore, CountersUnavailable, HoldOutcome};
+
+/// Shards, each with its own lock: enough that request threads of a large machine seldom meet on one.
+const SHARDS: u64 = 64;
+
+/// Settled ids remembered in each shard. A second settlement of one call comes, if at all, right behind the first; the
+/// last 1,024 of each shard cover that for about 50 KB a shard. An older id settled again would count again.
+const SETTLED_MAX: usize = 1_024;
+
+/// Periods kept of each metric and window of a tenant: the current one, the one before (calls admitted before midnight
+/// settle into it), and two for a clock that jumped ahead and came back. The oldest without a hold goes first.
+const PERIODS_MAX: usize = 4;
+
+/// Counters of all tenants, in process. Beyond the port's contract: it is never unavailable and waits for nothing but
+/// the lock of a shard. `hold` and `settle` are idempotent by id within a tenant, over every call in flight and the
+/// last settled calls of the shard (1,024); a restart forgets both, as it forgets the counters.
+#[derive(Debug)]
+pub struct MemoryCounters {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    tenants: HashMap<TenantId, Counters>,
+    calls: HashMap<EventId, Call, BuildHasherDefault<EventIdHasher>>,
+    /// The settled ones among `calls`, oldest first.
+    settled: VecDeque<EventId>,
+}
+
+/// The counters of one tenant: a handful, so one node of the tree.
+#[derive(Debug, Default)]
+struct Counters(BTreeMap<(Metric, Period), Standing>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Held,
+    Settled,
+}
+
+/// Event ids are random already and made by the gateway alone: folding them is hash enough.
+#[derive(Debug, Default)]
+struct EventIdHasher(u64);
+
+impl MemoryCounters {
+    /// No counter is known yet.
+    pub fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, hasher: RandomState::new() }
+    }
+
+    /// `None` never happens: the remainder is below the number of shards.
+    fn shard(&self, tenant: &TenantId) -> Option<MutexGuard<'_, Shard>> {
+        let at = usize::try_from(self.hasher.hash_one(tenant) % SHARDS).ok()?;
+        self.shards.get(at).map(Mutex::lock)
+    }
+
+    fn read_one(&self, key: &CounterKey) -> Standing {
+        let shard = self.shard(&key.tenant);
+        let counters = shard.as_ref().and_then(|shard| shard.tenants.get(&key.tenant));
+        counters.and_then(|counters| counters.0.get(&(key.metric, key.period))).copied().unwrap_or_default()
+    }
+
+    fn seed_one(&self, key: &CounterKey, used: u64) {
+        if let Some(mut shard) = self.shard(&key.tenant) {
+            let standing = shard.counters(&key.tenant).standing(key);
+            standing.used = standing.used.max(used);
+        }
+    }
+}
+
+impl Default for MemoryCounters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CounterStore for MemoryCounters {
+    fn hold<'a>(&'a self, id: EventId, claims: &'a [Claim]) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>> {
+        let outcome = tenant_of(claims).and_then(|tenant| Some(self.shard(tenant)?.hold(id, tenant, claims)));
+        Box::pin(ready(Ok(outcome.unwrap_or_else(|| HoldOutcome::Held(Vec::new())))))
+    }
+
+    fn settle(&self, id: EventId, claims: &[Claim], used: &[u64]) {
+        if let Some(tenant) = tenant_of(claims)
+            && let Some(mut shard) = self.shard(tenant)
+        {
+            shard.settle(id, tenant, claims, used);
+        }
+    }
+
+    fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>> {
+        Box::pin(ready(Ok(counters.iter().map(|key| self.read_one(key)).collect())))
+    }
+
+    fn seed<'a>(&'a self, counters: &'a [(CounterKey, u64)]) -> BoxFuture<'a, Result<(), CountersUnavailable>> {
+        for (key, used) in counters {
+            self.seed_one(key, *used);
+        }
+        Box::pin(ready(Ok(())))
+    }
+}
+
+impl Shard {
+    fn counters(&mut self, tenant: &TenantId) -> &mut Counters {
+        self.tenants.entry(tenant.clone()).or_default()
+    }
+
+    fn hold(&mut self, id: EventId, tenant: &TenantId, claims: &[Claim]) -> HoldOutcome {
+        let is_known = self.calls.contains_key(&id);
+        let counters = self.counters(tenant);
+        if !is_known && let Err(refused) = counters.take(claims) {
+            return refused;
+        }
+        let standings = claims.iter().map(|claim| *counters.standing(&claim.counter)).collect();
+        if !is_known {
+            self.calls.insert(id, Call::Held);
+        }
+        HoldOutcome::Held(standings)
+    }
+
+    fn settle(&mut self, id: EventId, tenant: &TenantId, claims: &[Claim], used: &[u64]) {
+        let before = self.calls.insert(id, Call::Settled);
+        if before == Some(Call::Settled) {
+            return;
+        }
+        self.settled.push_back(id);
+        if self.settled.len() > SETTLED_MAX
+            && let Some(oldest) = self.settled.pop_front()
+        {
+            self.calls.remove(&oldest);
+        }
+        let counters = self.counters(tenant);
+        for (claim, used) in claims.iter().zip(used) {
+            let standing = counters.standing(&claim.counter);
+            if before == Some(Call::Held) {
+                standing.held = standing.held.saturating_sub(claim.amount);
+            }
+            standing.used = standing.used.saturating_add(*used);
+        }
+    }
+}
+
+impl Counters {
+    fn standing(&mut self, key: &CounterKey) -> &mut Standing {
+        let place = (key.metric, key.period);
+        if !self.0.contains_key(&place) {
+            self.forget_oldest_like(key);
+        }
+        self.0.entry(place).or_default()
+    }
+
+    /// Takes every claim or none. Two claims on one counter are both counted.
+    fn take(&mut self, claims: &[Claim]) -> Result<(), HoldOutcome> {
+        for (at, claim) in claims.iter().enumerate() {
+            let standing = self.standing(&claim.counter);
+            if claim.max.is_some_and(|max| standing.remaining(max) < claim.amount) {
+                for taken in claims.iter().take(at) {
+                    let standing = self.standing(&taken.counter);
+                    standing.held = standing.held.saturating_sub(taken.amount);
+                }
+                return Err(HoldOutcome::Refused { claim: at, standing: *self.standing(&claim.counter) });
+            }
+            standing.held = standing.held.saturating_add(claim.amount);
+        }
+        Ok(())
+    }
+
+    /// Makes room for another period of `key`'s metric and window.
+    fn forget_oldest_like(&mut self, key: &CounterKey) {
+        let is_like = |place: &(Metric, Period)| place.0 == key.metric && place.1.window() == key.period.window();
+        if self.0.keys().filter(|place| is_like(place)).count() < PERIODS_MAX {
+            return;
+        }
+        let oldest = self.0.iter().find(|(place, standing)| is_like(place) && standing.held == 0);
+        if let Some(place) = oldest.map(|(place, _)| *place) {
+            self.0.remove(&place);
+        }
+    }
+}
+
+impl Hasher for EventIdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        let [high, low] = [id >> 64, id & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or_default());
+        // The top bits of the low half are fixed (the variant) and the map looks at top bits first: turn them away.
+        self.0 = high ^ low.rotate_left(7);
+    }
+}
+
+/// All claims of a call are of one tenant: the port says so.
+fn tenant_of(claims: &[Claim]) -> Option<&TenantId> {
+    let tenant = &claims.first()?.counter.tenant;
+    debug_assert!(claims.iter().all(|claim| claim.counter.tenant == *tenant), "the claims of a call are of one tenant");
+    Some(tenant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::plan::Metric;
+    use futures_util::FutureExt;
+
+    fn key(month: &str) -> CounterKey {
+        let period = Period::parse_month(month).unwrap();
+        CounterKey { tenant: "acme".parse().unwrap(), metric: Metric::Chats, period }
+    }
+
+    fn used(counters: &MemoryCounters, month: &str) -> u64 {
+        counters.read(&[key(month)]).now_or_never().unwrap().unwrap()[0].used
+    }
+
+    #[test]
+    fn the_oldest_month_is_forgotten_and_a_clock_that_jumps_loses_nothing() {
+        let counters = MemoryCounters::new();
+        for month in ["2026-09", "2026-10", "2026-11", "2050-01"] {
+            counters.seed(&[(key(month), 7)]).now_or_never().unwrap().unwrap();
+        }
+        assert_eq!(used(&counters, "2026-11"), 7, "after the jump ahead and back");
+        counters.seed(&[(key("2026-12"), 7)]).now_or_never().unwrap().unwrap();
+        let left: Vec<u64> = ["2026-09", "2026-10", "2026-11", "2026-12", "2050-01"].map(|m| used(&counters, m)).into();
+        assert_eq!(left, [0, 7, 7, 7, 7]);
+    }
+
+    #[test]
+    fn a_month_with_a_call_in_flight_is_not_forgotten() {
+        let counters = MemoryCounters::new();
+        let id = EventId::new(1, 1);
+        let claims = [Claim { counter: key("2026-01"), amount: 1, max: Some(1) }];
+        counters.hold(id, &claims).now_or_never().unwrap().unwrap();
+        for month in ["2026-02", "2026-03", "2026-04", "2026-05", "2026-06"] {
+            counters.seed(&[(key(month), 7)]).now_or_never().unwrap().unwrap();
+        }
+        counters.settle(id, &claims, &[1]);
+        assert_eq!(used(&counters, "2026-01"), 1);
+        assert_eq!(used(&counters, "2026-02"), 0);
+    }
+
+    #[test]
+    fn settled_calls_are_remembered_within_their_bound() {
+        let counters = MemoryCounters::new();
+        let claims = [Claim { counter: key("2026-11"), amount: 1, max: None }];
+        let calls = u64::try_from(SETTLED_MAX).unwrap() + 10;
+        for call in 0..calls {
+            let id = EventId::new(call, u128::from(call));
+            counters.settle(id, &claims, &[1]);
+            counters.settle(id, &claims, &[1]);
+        }
+        assert_eq!(used(&counters, "2026-11"), calls);
+        let remembered: usize = counters.shards.iter().map(|shard| shard.lock().calls.len()).sum();
+        assert_eq!(remembered, SETTLED_MAX);
+    }
+
+    #[test]
+    fn the_call_map_sees_different_hashes_for_neighbouring_ids() {
+        let hash = |random: u128| BuildHasherDefault::<EventIdHasher>::default().hash_one(EventId::new(5, random));
+        let hashes: std::collections::HashSet<u64> = (0..1_000).map(hash).collect();
+        assert_eq!(hashes.len(), 1_000);
+    }
+}

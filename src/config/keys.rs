@@ -1,0 +1,245 @@
+//! Every configuration key, written once: its name, its environment variables, its default and what it means.
+//!
+//! May use: nothing. The file `config/tollgate.toml`, the table in README.md and `tollgate check` all come from here.
+
+/// One configuration key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its name, as in `listen.proxy`.
+    pub name: &'static str,
+    /// The environment variables that set it; the first that is there wins.
+    pub variables: &'static [&'static str],
+    /// The default as text; empty for none.
+    pub default: &'static str,
+    /// Whether the value is a secret: it is masked, and `X_FILE` reads it from a file.
+    pub secret: bool,
+    /// What it means: one or two sentences.
+    pub help: &'static str,
+}
+
+/// All keys, in the order in which they are documented. Keys of plans are dynamic: see `plans`.
+pub static KEYS: &[Key] = &[
+    key(
+        "env",
+        &["TOLLGATE_ENV", "ENV"],
+        "dev",
+        "`dev`: any tenant name is a credential, loopback only. `prod`: issued keys only.",
+    ),
+    key("data_dir", &["TOLLGATE_DATA_DIR"], "data", "The directory of the ledger and of the generated admin key."),
+    key(
+        "listen.proxy",
+        &["TOLLGATE_LISTEN"],
+        "127.0.0.1:8080",
+        "Where apps connect: address and port. Port 0 takes a free one.",
+    ),
+    key(
+        "listen.admin",
+        &["TOLLGATE_ADMIN_LISTEN"],
+        "127.0.0.1:9090",
+        "Where admin routes, metrics and health answer. Keep it off the internet.",
+    ),
+    key("listen.header_timeout", &["TOLLGATE_HEADER_TIMEOUT"], "10s", "For a client's whole request head."),
+    key(
+        "listen.body_timeout",
+        &["TOLLGATE_BODY_TIMEOUT"],
+        "60s",
+        "The longest silence of a client inside its request body.",
+    ),
+    key(
+        "listen.keepalive_timeout",
+        &["TOLLGATE_KEEPALIVE_TIMEOUT"],
+        "75s",
+        "How long an idle client connection is kept.",
+    ),
+    key(
+        "listen.write_timeout",
+        &["TOLLGATE_WRITE_TIMEOUT"],
+        "60s",
+        "The longest time that a client may take none of its answer; then it counts as gone.",
+    ),
+    key(
+        "listen.body_limit",
+        &["TOLLGATE_BODY_LIMIT"],
+        "64MiB",
+        "The largest JSON request body. It is buffered whole once; larger ones get 413.",
+    ),
+    key(
+        "listen.buffer_total",
+        &["TOLLGATE_BUFFER_TOTAL"],
+        "512MiB",
+        "All buffered request bodies together. Beyond it 503 with Retry-After.",
+    ),
+    key(
+        "listen.upload_limit",
+        &["TOLLGATE_UPLOAD_LIMIT"],
+        "1GiB",
+        "The largest body that is streamed: files, uploads and multipart.",
+    ),
+    secret(
+        "admin.key",
+        &["TOLLGATE_ADMIN_KEY"],
+        "The admin key, at least 32 characters. Without one a key is made once and written to {data_dir}/admin.key.",
+    ),
+    Key {
+        name: "storage.url",
+        variables: &["DATABASE_URL"],
+        default: "sqlite://{data_dir}/billing/billing.db",
+        secret: true,
+        help: "The ledger: `sqlite://relative/path` or `sqlite:///absolute/path`.",
+    },
+    secret("counters.url", &["REDIS_URL"], "Shared counters. This version counts in the process: leave it unset."),
+    secret("providers.openai.api_key", &["OPENAI_API_KEY"], "Your OpenAI key. The provider is on when it is there."),
+    key(
+        "providers.openai.url",
+        &["TOLLGATE_OPENAI_URL"],
+        "https://api.openai.com",
+        "Where OpenAI is: an origin without a path.",
+    ),
+    secret(
+        "providers.gemini.api_key",
+        &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+        "Your Gemini key. The provider is on when it is there.",
+    ),
+    key(
+        "providers.gemini.url",
+        &["TOLLGATE_GEMINI_URL"],
+        "https://generativelanguage.googleapis.com",
+        "Where Gemini is: an origin without a path.",
+    ),
+    key(
+        "providers.vertex.url",
+        &["TOLLGATE_VERTEX_URL"],
+        "",
+        "Where `/v1beta1/**` goes: an origin without a path. The Gemini origin by default.",
+    ),
+    key("upstream.connect_timeout", &["TOLLGATE_CONNECT_TIMEOUT"], "10s", "To connect to a provider, TLS included."),
+    key(
+        "upstream.first_byte_timeout",
+        &["TOLLGATE_UPSTREAM_TIMEOUT"],
+        "600s",
+        "To the head of a provider's answer. Slow models think for minutes before it.",
+    ),
+    key(
+        "upstream.idle_timeout",
+        &["TOLLGATE_IDLE_TIMEOUT"],
+        "300s",
+        "The longest silence of a provider inside its answer.",
+    ),
+    key(
+        "upstream.drain_timeout",
+        &["TOLLGATE_DRAIN_TIMEOUT"],
+        "30s",
+        "How long a provider is read on, to its usage, after the client left a stream. 0 closes at once and estimates.",
+    ),
+    key(
+        "upstream.drain_bytes",
+        &["TOLLGATE_DRAIN_BYTES"],
+        "16MiB",
+        "How much is read on at most after the client left.",
+    ),
+    key(
+        "upstream.idle_connections_max",
+        &["TOLLGATE_IDLE_CONNECTIONS_MAX"],
+        "256",
+        "How many idle connections to providers are kept, all together.",
+    ),
+    key(
+        "shutdown.drain_limit",
+        &["TOLLGATE_SHUTDOWN_DRAIN_LIMIT"],
+        "30s",
+        "After SIGTERM: how long answers in flight may take to finish.",
+    ),
+    key("runtime.workers", &["TOLLGATE_WORKERS"], "0", "Threads that move requests. 0 is one for each core."),
+    key(
+        "journal.events_max",
+        &["TOLLGATE_JOURNAL_EVENTS_MAX"],
+        "65536",
+        "Calls in flight and settled events that wait for the ledger, together. Beyond it 503 with Retry-After.",
+    ),
+    key(
+        "prices.file",
+        &["TOLLGATE_PRICES_FILE"],
+        "",
+        "Your own price file. The built-in price list is used without one.",
+    ),
+    key("log.format", &["TOLLGATE_LOG_FORMAT"], "text", "`text` for people, `json` for machines. Logs go to stderr."),
+    key("log.filter", &["RUST_LOG"], "info", "Which log lines are written, such as `warn,tollgate=debug`."),
+];
+
+const fn key(name: &'static str, variables: &'static [&'static str], default: &'static str, help: &'static str) -> Key {
+    Key { name, variables, default, secret: false, help }
+}
+
+const fn secret(name: &'static str, variables: &'static [&'static str], help: &'static str) -> Key {
+    Key { name, variables, default: "", secret: true, help }
+}
+
+/// The key of that name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The known name that was probably meant by a wrong one.
+pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // A third of the letters may differ: `litsen.proxy` is found, `foo` is not taken for `env`.
+    let distance_max = wrong.chars().count() / 3;
+    known
+        .into_iter()
+        .map(|name| (distance(wrong, name), name))
+        .filter(|(distance, _)| *distance <= distance_max)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein's distance: how many letters must be added, dropped or changed.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (at, letter) in left.chars().enumerate() {
+        let mut next = Vec::with_capacity(row.len());
+        let mut last = at + 1;
+        next.push(last);
+        for (pair, other) in row.windows(2).zip(&right) {
+            let &[diagonal, above] = pair else { continue };
+            last = (diagonal + usize::from(letter != *other)).min(above + 1).min(last + 1);
+            next.push(last);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_and_no_variable_stands_twice() {
+        let mut names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+        let mut variables: Vec<_> = KEYS.iter().flat_map(|key| key.variables).collect();
+        let (keys, vars) = (names.len(), variables.len());
+        names.sort_unstable();
+        names.dedup();
+        variables.sort_unstable();
+        variables.dedup();
+        assert_eq!((names.len(), variables.len()), (keys, vars));
+        assert!(KEYS.iter().all(|key| key.help.ends_with('.') && !key.variables.is_empty()));
+    }
+
+    #[test]
+    fn a_slip_finds_its_key_and_nonsense_finds_none() {
+        let known = || KEYS.iter().map(|key| key.name);
+        assert_eq!(nearest("listen.proxi", known()), Some("listen.proxy"));
+        assert_eq!(nearest("litsen.admin", known()), Some("listen.admin"));
+        assert_eq!(nearest("upstream.first_byte_timeot", known()), Some("upstream.first_byte_timeout"));
+        assert_eq!(nearest("foo", known()), None);
+        assert_eq!(nearest("", known()), None);
+    }
+
+    #[test]
+    fn distance_counts_single_letters() {
+        for (left, right, expected) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)] {
+            assert_eq!(distance(left, right), expected, "{left} {right}");
+        }
+    }
+}

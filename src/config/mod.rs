@@ -1,0 +1,437 @@
+//! Configuration: flags over environment over file over defaults, checked whole before anything starts.
+//!
+//! May use: `domain`. Two types: the raw `settings` (text by key, with sources) and the checked [`Config`] (plain
+//! typed fields). [`Config::load`] gives one or the other: a config that is right, or every error at once, each one
+//! line that names its key, its source and the fix.
+
+mod keys;
+mod plans;
+pub mod price_file;
+mod settings;
+mod values;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::domain::plan::Plan;
+
+pub use keys::{KEYS, Key};
+pub use settings::{Environment, Flag, ProcessEnvironment, Source};
+pub use values::Origin;
+
+use settings::{Raw, Settings};
+
+/// Who may come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Tenant names are credentials; loopback only.
+    Dev,
+    /// Issued keys only.
+    Prod,
+}
+
+impl Mode {
+    /// `dev` or `prod`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Prod => "prod",
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The listeners and what they take.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Where apps connect. Port 0 takes a free one.
+    pub proxy: SocketAddr,
+    /// Where admin routes, metrics and health answer. Port 0 takes a free one.
+    pub admin: SocketAddr,
+    /// For a client's whole request head; above 0.
+    pub header_timeout: Duration,
+    /// The longest silence inside a request body; above 0.
+    pub body_timeout: Duration,
+    /// How long an idle client connection is kept; 0 closes after each answer.
+    pub keepalive_timeout: Duration,
+    /// The longest time that a client may take nothing of its answer; above 0.
+    pub write_timeout: Duration,
+    /// The largest buffered (JSON) request body, in bytes; at most `buffer_total`.
+    pub body_limit: u64,
+    /// All buffered request bodies together, in bytes.
+    pub buffer_total: u64,
+    /// The largest streamed request body, in bytes.
+    pub upload_limit: u64,
+}
+
+/// One provider.
+#[derive(Debug, Clone)]
+pub struct ProviderSettings {
+    /// Its key; the provider is off without one.
+    pub api_key: Option<SecretString>,
+    /// Where it is.
+    pub origin: Origin,
+}
+
+/// All providers.
+#[derive(Debug, Clone)]
+pub struct Providers {
+    /// OpenAI.
+    pub openai: ProviderSettings,
+    /// Gemini.
+    pub gemini: ProviderSettings,
+    /// Where Vertex paths go; they carry the Gemini key.
+    pub vertex: Origin,
+}
+
+/// Times and bounds towards providers.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// To connect, TLS included; above 0.
+    pub connect_timeout: Duration,
+    /// To the head of the answer; above 0.
+    pub first_byte_timeout: Duration,
+    /// The longest silence inside an answer; above 0.
+    pub idle_timeout: Duration,
+    /// How long a provider is read on after the client left; 0 closes at once.
+    pub drain_timeout: Duration,
+    /// How many bytes are read on at most after the client left.
+    pub drain_bytes: u64,
+    /// Idle connections that are kept.
+    pub idle_connections_max: usize,
+}
+
+/// Log output.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Which lines are written, in the syntax of `RUST_LOG`.
+    pub filter: String,
+}
+
+/// One row of `tollgate check`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The key.
+    pub key: String,
+    /// The value as it may be shown: secrets masked, `(none)` for none.
+    pub value: String,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// A configuration that is right. Its `Debug` form shows no secret.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Who may come in.
+    pub mode: Mode,
+    /// The directory of the ledger and of the generated admin key.
+    pub data_dir: PathBuf,
+    /// The listeners.
+    pub listen: Listen,
+    /// The given admin key; `None` where one is to be made.
+    pub admin_key: Option<SecretString>,
+    /// The file of the SQLite ledger.
+    pub ledger_file: PathBuf,
+    /// The providers.
+    pub providers: Providers,
+    /// Times and bounds towards them.
+    pub upstream: Upstream,
+    /// How long answers in flight may take after SIGTERM.
+    pub shutdown_drain_limit: Duration,
+    /// Threads that move requests; at least 1.
+    pub workers: usize,
+    /// Calls in flight and events that wait for the ledger, together.
+    pub journal_events_max: usize,
+    /// The operator's price file; `None` for the built-in list.
+    pub prices_file: Option<PathBuf>,
+    /// Every plan, in the order of their names.
+    pub plans: Vec<Plan>,
+    /// Log output.
+    pub log: Log,
+    /// What is probably a mistake, one line each.
+    pub warnings: Vec<String>,
+    settings: Vec<Setting>,
+}
+
+/// Everything that is wrong with a configuration, one line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl Config {
+    /// Reads and checks everything. `file` is the file of `--config` or `TOLLGATE_CONFIG`, which must then exist.
+    ///
+    /// # Errors
+    /// All mistakes at once; nothing of a wrong configuration is used.
+    pub fn load(flags: &[Flag], environment: &dyn Environment, file: Option<&Path>) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::new(Settings::collect(flags, environment, file));
+        let config = reader.config();
+        let mut errors = reader.settings.errors;
+        if let Some(config) = &config {
+            errors.extend(config.contradictions());
+        }
+        match config {
+            Some(config) if errors.is_empty() => Ok(config),
+            _ => Err(ConfigErrors(errors)),
+        }
+    }
+
+    /// Every key with its effective value, secrets masked, and where it comes from.
+    pub fn explain(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// What is wrong between values that are right each for itself.
+    fn contradictions(&self) -> Vec<String> {
+        let mut errors = Vec::new();
+        let Listen { proxy, admin, body_limit, buffer_total, .. } = &self.listen;
+        for (key, variable, address) in
+            [("listen.proxy", "TOLLGATE_LISTEN", proxy), ("listen.admin", "TOLLGATE_ADMIN_LISTEN", admin)]
+        {
+            if self.mode == Mode::Dev && !address.ip().is_loopback() {
+                errors.push(format!(
+                    "{key} is {address}, but dev mode lets any tenant name in and is for loopback only: set \
+                     TOLLGATE_ENV=prod, or {variable}=127.0.0.1:{}",
+                    address.port()
+                ));
+            }
+        }
+        if proxy == admin && proxy.port() != 0 {
+            errors.push(format!("listen.proxy and listen.admin are both {proxy}: give one of them another port"));
+        }
+        if body_limit > buffer_total {
+            errors.push(format!(
+                "listen.body_limit ({body_limit} bytes) is above listen.buffer_total ({buffer_total} bytes), so that no \
+                 such body could ever pass: raise the total or lower the limit"
+            ));
+        }
+        errors
+    }
+}
+
+/// Takes values out of settings by key, noting each error and each shown value on the way.
+struct Reader {
+    settings: Settings,
+    shown: Vec<Setting>,
+}
+
+impl Reader {
+    fn new(settings: Settings) -> Self {
+        Self { settings, shown: Vec::new() }
+    }
+
+    /// The checked value of one key, which has a default or is wrong without a value.
+    fn value<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        self.optional(name, parse).flatten()
+    }
+
+    /// The checked value of one key that may have none: `Some(None)` when it has none, `None` when it is wrong.
+    #[expect(clippy::option_option, reason = "absent and wrong are two things, and an error is noted already")]
+    fn optional<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<Option<T>> {
+        let key = keys::find(name)?;
+        let raw = self.settings.get(name).cloned();
+        let Raw { text, source } = raw.unwrap_or_else(|| Raw { text: key.default.to_owned(), source: Source::Default });
+        let text = if name == "storage.url" { text.replace("{data_dir}", &self.data_dir_text()) } else { text };
+        let value = match (text.is_empty(), key.secret) {
+            (true, _) => "(none)".to_owned(),
+            (false, true) if name.ends_with(".url") => values::masked_url(&text),
+            (false, true) => values::masked(&text),
+            (false, false) => text.clone(),
+        };
+        self.shown.push(Setting { key: name.to_owned(), value: value.clone(), source: source.clone() });
+        if text.is_empty() {
+            return Some(None);
+        }
+        match parse(&text) {
+            Ok(parsed) => Some(Some(parsed)),
+            Err(reason) => {
+                let shown = if key.secret { String::new() } else { format!(" {value:?}") };
+                self.settings.errors.push(format!("{source}: {name}{shown} {reason}"));
+                None
+            }
+        }
+    }
+
+    fn data_dir_text(&self) -> String {
+        let given = self.settings.get("data_dir").map(|raw| raw.text.clone()).filter(|text| !text.is_empty());
+        given.unwrap_or_else(|| keys::find("data_dir").map_or_else(String::new, |key| key.default.to_owned()))
+    }
+
+    /// Reads every key, the wrong ones too, so that all errors are found; `None` when any was wrong.
+    fn config(&mut self) -> Option<Config> {
+        let mode = self.value("env", mode);
+        let data_dir = self.value("data_dir", |text| Ok(PathBuf::from(text)));
+        let listen = self.listen();
+        let admin_key = self.optional("admin.key", values::admin_key);
+        let ledger_file = self.value("storage.url", ledger_file);
+        let counters = self.optional("counters.url", no_counters);
+        let providers = self.providers();
+        let upstream = self.upstream();
+        let shutdown_drain_limit = self.value("shutdown.drain_limit", values::duration);
+        let workers = self.value("runtime.workers", |text| values::count(text, 0..=1_024));
+        let journal_events_max = self.value("journal.events_max", |text| values::count(text, 1..=10_000_000));
+        let prices_file = self.optional("prices.file", |text| Ok(PathBuf::from(text)));
+        let format = self.value("log.format", log_format);
+        let filter = self.value("log.filter", |text| Ok(text.to_owned()));
+
+        let (plans, rows) = plans::read(&self.settings.plans, &mut self.settings.errors);
+        self.shown.extend(rows.into_iter().map(|plans::Row { key, value, source }| Setting { key, value, source }));
+        counters?;
+        let providers = providers?;
+        self.warn_of(&providers);
+        Some(Config {
+            mode: mode?,
+            data_dir: data_dir?,
+            listen: listen?,
+            admin_key: admin_key?,
+            ledger_file: ledger_file?,
+            providers,
+            upstream: upstream?,
+            shutdown_drain_limit: shutdown_drain_limit?,
+            workers: usize::try_from(workers?).ok().filter(|workers| *workers > 0).unwrap_or_else(cores),
+            journal_events_max: usize::try_from(journal_events_max?).ok()?,
+            prices_file: prices_file?,
+            plans,
+            log: Log { format: format?, filter: filter? },
+            warnings: std::mem::take(&mut self.settings.warnings),
+            settings: std::mem::take(&mut self.shown),
+        })
+    }
+
+    fn listen(&mut self) -> Option<Listen> {
+        let proxy = self.value("listen.proxy", values::address);
+        let admin = self.value("listen.admin", values::address);
+        let header_timeout = self.value("listen.header_timeout", values::positive_duration);
+        let body_timeout = self.value("listen.body_timeout", values::positive_duration);
+        let keepalive_timeout = self.value("listen.keepalive_timeout", values::duration);
+        let write_timeout = self.value("listen.write_timeout", values::positive_duration);
+        let body_limit = self.value("listen.body_limit", values::bytes);
+        let buffer_total = self.value("listen.buffer_total", values::bytes);
+        let upload_limit = self.value("listen.upload_limit", values::bytes);
+        Some(Listen {
+            proxy: proxy?,
+            admin: admin?,
+            header_timeout: header_timeout?,
+            body_timeout: body_timeout?,
+            keepalive_timeout: keepalive_timeout?,
+            write_timeout: write_timeout?,
+            body_limit: body_limit?,
+            buffer_total: buffer_total?,
+            upload_limit: upload_limit?,
+        })
+    }
+
+    fn providers(&mut self) -> Option<Providers> {
+        let openai_key = self.optional("providers.openai.api_key", values::header_secret);
+        let openai = self.value("providers.openai.url", str::parse::<Origin>);
+        let gemini_key = self.optional("providers.gemini.api_key", values::header_secret);
+        let gemini = self.value("providers.gemini.url", str::parse::<Origin>);
+        let vertex = self.optional("providers.vertex.url", str::parse::<Origin>);
+        let gemini = gemini?;
+        Some(Providers {
+            openai: ProviderSettings { api_key: openai_key?, origin: openai? },
+            vertex: vertex?.unwrap_or_else(|| gemini.clone()),
+            gemini: ProviderSettings { api_key: gemini_key?, origin: gemini },
+        })
+    }
+
+    fn upstream(&mut self) -> Option<Upstream> {
+        let connect_timeout = self.value("upstream.connect_timeout", values::positive_duration);
+        let first_byte_timeout = self.value("upstream.first_byte_timeout", values::positive_duration);
+        let idle_timeout = self.value("upstream.idle_timeout", values::positive_duration);
+        let drain_timeout = self.value("upstream.drain_timeout", values::duration);
+        let drain_bytes = self.value("upstream.drain_bytes", values::bytes);
+        let idle_max = self.value("upstream.idle_connections_max", |text| values::count(text, 0..=100_000));
+        Some(Upstream {
+            connect_timeout: connect_timeout?,
+            first_byte_timeout: first_byte_timeout?,
+            idle_timeout: idle_timeout?,
+            drain_timeout: drain_timeout?,
+            drain_bytes: drain_bytes?,
+            idle_connections_max: usize::try_from(idle_max?).ok()?,
+        })
+    }
+
+    fn warn_of(&mut self, providers: &Providers) {
+        let Providers { openai, gemini, vertex } = providers;
+        if openai.api_key.is_none() && gemini.api_key.is_none() {
+            self.settings.warnings.push(
+                "no provider has a key, so that every call is refused: set OPENAI_API_KEY or GEMINI_API_KEY".into(),
+            );
+        }
+        let origins = [("openai", &openai.origin), ("gemini", &gemini.origin), ("vertex", vertex)];
+        for (name, origin) in origins {
+            if !origin.tls && !origin.is_loopback() {
+                let line = format!("providers.{name}.url sends keys and prompts in the clear: use https://");
+                self.settings.warnings.push(line);
+            }
+        }
+    }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "dev" => Ok(Mode::Dev),
+        "prod" => Ok(Mode::Prod),
+        _ => Err("is no mode: write dev or prod; TOLLGATE_ENV wins over ENV".into()),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("is no log format: write text or json".into()),
+    }
+}
+
+fn ledger_file(url: &str) -> Result<PathBuf, String> {
+    let path = match url.split_once("://") {
+        Some(("sqlite", path)) => path,
+        Some(("postgres" | "postgresql", _)) => {
+            return Err(
+                "is a Postgres URL: Postgres is not in this version; use sqlite://PATH or unset DATABASE_URL".into()
+            );
+        }
+        _ => return Err("is no ledger: write sqlite://relative/path.db or sqlite:///absolute/path.db".into()),
+    };
+    if path.contains('?') || path.contains('#') {
+        return Err("has options after its path: write the path alone".into());
+    }
+    if path.is_empty() || path.ends_with('/') || path == ":memory:" {
+        return Err("names no file: write sqlite://relative/path.db or sqlite:///absolute/path.db".into());
+    }
+    Ok(PathBuf::from(path))
+}
+
+fn no_counters(_: &str) -> Result<(), String> {
+    Err("is set: shared counters are not in this version; unset REDIS_URL and run one node".into())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod documents;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Plans out of configuration: the built-in three, changed and extended by `[plans.NAME]` tables of the file.
+//!
+//! May use: `domain`. `-1` means unlimited in the file and nowhere else: inside, no limit is no limit.
+
+use std::collections::BTreeMap;
+
+use crate::domain::ids::PlanName;
+use crate::domain::plan::{Limit, Metric, Plan};
+use crate::domain::time::Window;
+
+use super::keys;
+use super::settings::{Raw, Source};
+
+/// What a plan's table may hold.
+pub(super) const LIMIT_KEYS: [(&str, Metric, Window); 2] =
+    [("chats_per_month", Metric::Chats, Window::Month), ("chats_per_day", Metric::Chats, Window::Day)];
+
+/// The plans there are without a file: `(plan, key, value)`.
+pub(super) const BUILT_IN: [(&str, &str, &str); 3] =
+    [("starter", "chats_per_month", "500"), ("growth", "chats_per_month", "5000"), ("pro", "chats_per_month", "-1")];
+
+/// More plans than this is a generated file gone wrong.
+const PLANS_MAX: usize = 1_000;
+
+/// One limit of one plan as `tollgate check` shows it.
+pub(super) struct Row {
+    pub key: String,
+    pub value: String,
+    pub source: Source,
+}
+
+/// Every plan in the order of their names, and the rows that explain them.
+pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<String>) -> (Vec<Plan>, Vec<Row>) {
+    let mut values: BTreeMap<(String, String), Raw> = BUILT_IN
+        .into_iter()
+        .map(|(plan, key, text)| ((plan.into(), key.into()), Raw { text: text.into(), source: Source::Default }))
+        .collect();
+    values.extend(file.iter().map(|(key, raw)| (key.clone(), raw.clone())));
+
+    let mut plans: BTreeMap<PlanName, Plan> = BTreeMap::new();
+    let mut rows = Vec::new();
+    for ((plan, key), raw) in values {
+        let Raw { text, source } = raw;
+        let name = match plan.parse::<PlanName>() {
+            Ok(name) => name,
+            Err(error) => {
+                errors.push(format!("{source}: plans.{plan}: {error}: rename it"));
+                continue;
+            }
+        };
+        if key.is_empty() {
+            // An empty table of a built-in plan changes nothing.
+            if !BUILT_IN.iter().any(|(known, ..)| *known == plan)
+                && !file.keys().any(|(p, k)| *p == plan && !k.is_empty())
+            {
+                errors.push(format!(
+                    "{source}: plans.{plan} has no limit: write chats_per_month = N, or -1 for unlimited"
+                ));
+            }
+            continue;
+        }
+        match limit(&key, &text) {
+            Ok(limit) => {
+                let plan = plans.entry(name.clone()).or_insert_with(|| Plan { name, limits: Vec::new() });
+                plan.limits.extend(limit);
+                rows.push(Row { key: format!("plans.{}.{key}", plan.name), value: text, source });
+            }
+            Err(reason) => errors.push(format!("{source}: plans.{plan}.{key} {reason}")),
+        }
+    }
+    if plans.len() > PLANS_MAX {
+        errors.push(format!("{} plans are more than {PLANS_MAX}: remove some", plans.len()));
+    }
+    (plans.into_values().collect(), rows)
+}
+
+fn limit(key: &str, text: &str) -> Result<Option<Limit>, String> {
+    let Some((_, metric, window)) = LIMIT_KEYS.into_iter().find(|(name, ..)| *name == key) else {
+        return Err(match keys::nearest(key, LIMIT_KEYS.iter().map(|(name, ..)| *name)) {
+            Some(name) => format!("is no limit: did you mean {name}?"),
+            None => "is no limit: write chats_per_month or chats_per_day".to_owned(),
+        });
+    };
+    if text == "-1" {
+        return Ok(None);
+    }
+    // Counters and answers are signed 64-bit numbers outside this process.
+    let max: Option<u64> = text.parse().ok().filter(|max| i64::try_from(*max).is_ok());
+    max.map(|max| Some(Limit { metric, window, max }))
+        .ok_or_else(|| "is no whole number: write how many, or -1 for unlimited".to_owned())
+}

@@ -1,0 +1,214 @@
+//! Tests of the price file that is built in, against figures written down here in the decimal dollars of the
+//! providers' pages, and of what is no price file.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::price::{Charge, Priced};
+use crate::domain::time::Micros;
+use crate::domain::tokens::Tokens;
+
+use ServiceTier::{Batch, Flex, Priority, Standard};
+
+/// Published prices: provider, model, tier, tokens of input from which on they are looked up, day, then USD per million
+/// tokens of input, cached input (`-`: none) and output.
+type Published = (&'static str, &'static str, ServiceTier, u64, &'static str, [&'static str; 3]);
+
+const DAY: &str = "2026-11-24";
+
+const PUBLISHED: &[Published] = &[
+    ("gemini", "gemini-pro", Standard, 1, DAY, ["0.125", "-", "0.375"]),
+    ("gemini", "gemini-1.5-pro", Standard, 128_000, DAY, ["1.25", "-", "5"]),
+    ("gemini", "gemini-1.5-pro", Standard, 128_001, DAY, ["2.5", "-", "10"]),
+    ("gemini", "gemini-1.5-flash", Standard, 128_000, DAY, ["0.075", "0.01875", "0.3"]),
+    ("gemini", "gemini-1.5-flash-002", Standard, 128_001, DAY, ["0.15", "0.0375", "0.6"]),
+    ("openai", "gpt-4", Standard, 1, DAY, ["30", "-", "60"]),
+    ("openai", "gpt-4-0613", Batch, 1, DAY, ["15", "-", "30"]),
+    ("openai", "gpt-4-turbo", Standard, 1, DAY, ["10", "-", "30"]),
+    ("openai", "gpt-4-turbo-2024-04-09", Standard, 1, DAY, ["10", "-", "30"]),
+    ("openai", "gpt-3.5-turbo", Standard, 1, DAY, ["0.5", "-", "1.5"]),
+    ("openai", "gpt-3.5-turbo-0125", Standard, 1, DAY, ["0.5", "-", "1.5"]),
+    ("openai", "gpt-4o", Standard, 1, DAY, ["2.5", "1.25", "10"]),
+    ("openai", "gpt-4o-2024-08-06", Priority, 1, DAY, ["4.25", "2.125", "17"]),
+    ("openai", "gpt-4o-2024-05-13", Standard, 1, DAY, ["5", "-", "15"]),
+    ("openai", "gpt-4o-mini-2024-07-18", Standard, 1, DAY, ["0.15", "0.075", "0.6"]),
+    ("openai", "ft:gpt-4o-2024-08-06:acme::1", Standard, 1, DAY, ["3.75", "-", "15"]),
+    ("openai", "gpt-4.1", Standard, 1, DAY, ["2", "0.5", "8"]),
+    ("openai", "gpt-5-2025-08-07", Standard, 1, DAY, ["1.25", "0.125", "10"]),
+    ("openai", "gpt-5", Flex, 1, DAY, ["0.625", "0.0625", "5"]),
+    ("openai", "gpt-5-mini", Standard, 1, DAY, ["0.25", "0.025", "2"]),
+    ("openai", "gpt-5.4", Standard, 272_000, DAY, ["2.5", "0.25", "15"]),
+    ("openai", "gpt-5.4", Standard, 272_001, DAY, ["5", "0.5", "22.5"]),
+    ("openai", "gpt-5.4", Flex, 1, DAY, ["1.25", "0.13", "7.5"]),
+    ("openai", "gpt-5.5", Standard, 272_001, DAY, ["10", "1", "45"]),
+    ("openai", "gpt-6-sol-2026-08-01", Standard, 1, DAY, ["2", "0.2", "10"]),
+    ("openai", "gpt-6-sol", Batch, 272_001, DAY, ["2", "0.2", "7.5"]),
+    ("openai", "o3", Standard, 1, DAY, ["2", "0.5", "8"]),
+    ("openai", "o3", Standard, 1, "2025-06-09", ["10", "0.5", "40"]),
+    ("openai", "o4-mini", Standard, 1, DAY, ["1.1", "0.275", "4.4"]),
+    ("openai", "o4-mini", Flex, 1, DAY, ["0.55", "0.138", "2.2"]),
+    ("openai", "text-embedding-3-small", Standard, 1, DAY, ["0.02", "-", "-"]),
+    ("gemini", "gemini-2.0-flash-001", Standard, 1, DAY, ["0.1", "0.025", "0.4"]),
+    ("gemini", "models/gemini-2.5-pro", Standard, 200_000, DAY, ["1.25", "0.125", "10"]),
+    ("gemini", "gemini-2.5-pro-preview-06-05", Standard, 200_001, DAY, ["2.5", "0.25", "15"]),
+    ("gemini", "gemini-2.5-pro", Batch, 200_001, DAY, ["1.25", "0.25", "7.5"]),
+    ("gemini", "gemini-2.5-pro", Priority, 200_000, DAY, ["2.25", "0.225", "18"]),
+    ("gemini", "gemini-2.5-flash", Standard, 1, DAY, ["0.3", "0.03", "2.5"]),
+    ("gemini", "gemini-2.5-flash", Flex, 1, DAY, ["0.15", "0.03", "1.25"]),
+    ("gemini", "gemini-2.5-flash-lite", Standard, 1, DAY, ["0.1", "0.01", "0.4"]),
+    ("gemini", "gemini-2.5-flash-lite-preview-tts", Standard, 1, DAY, ["0.5", "-", "10"]),
+    ("gemini", "gemini-3-flash-preview", Standard, 1, DAY, ["0.5", "0.05", "3"]),
+    ("gemini", "gemini-3.1-pro-preview", Standard, 200_000, DAY, ["2", "0.2", "12"]),
+    ("gemini", "gemini-3.1-pro-preview", Standard, 200_001, DAY, ["4", "0.4", "18"]),
+    ("gemini", "gemini-3.5-flash-001", Standard, 1, DAY, ["1.5", "0.15", "9"]),
+    ("gemini", "gemini-4-argon", Standard, 1, "2026-11-30", ["2", "0.1", "10"]),
+    ("gemini", "gemini-4-argon", Standard, 1, "2026-12-01", ["4", "0.2", "20"]),
+    ("gemini", "gemini-4-argon", Priority, 1, "2026-12-01", ["7.2", "0.36", "36"]),
+    ("gemini", "gemini-3.6-flash", Standard, 1, "2026-12-31", ["0.75", "0.075", "3.75"]),
+    ("gemini", "gemini-3.6-flash", Standard, 1, "2027-01-01", ["1.5", "0.15", "7.5"]),
+    ("gemini", "gemini-3.7-flash", Standard, 1, "2026-12-31", ["0.75", "0.075", "3.75"]),
+    ("gemini", "gemini-3.7-flash", Standard, 1, "2027-01-01", ["1.5", "0.15", "7.5"]),
+    ("gemini", "gemini-3.8-flash", Standard, 1, "2026-12-31", ["0.75", "0.075", "3.75"]),
+    ("gemini", "gemini-3.8-flash", Standard, 1, "2027-01-01", ["1.5", "0.15", "7.5"]),
+    ("gemini", "gemini-3.8-flash", Flex, 1, "2027-01-01", ["0.75", "0.075", "3.75"]),
+    ("gemini", "gemini-3.8-flash", Batch, 1, "2026-12-31", ["0.375", "0.0375", "1.875"]),
+];
+
+fn noon(day: &str) -> Micros {
+    format!("{day}T12:00:00Z").parse().unwrap()
+}
+
+/// USD per million tokens as text to a fraction, without the code under test.
+fn fraction(usd: &str) -> (i128, i128) {
+    let (whole, part) = usd.split_once('.').unwrap_or((usd, ""));
+    (format!("{whole}{part}").parse().unwrap(), 10_i128.pow(part.len().try_into().unwrap()))
+}
+
+#[test]
+fn the_built_in_prices_are_the_published_ones() {
+    let book = builtin().unwrap();
+    for (provider, model, tier, input, day, usd) in PUBLISHED {
+        let rates = book.rates(provider, model, *tier, *input, noon(day)).unwrap_or_else(|| panic!("{model}"));
+        let of = |usd: &str| {
+            let (numerator, denominator) = fraction(usd);
+            assert_eq!(numerator * 1_000_000 % denominator, 0, "{usd}");
+            i64::try_from(numerator * 1_000_000 / denominator).unwrap()
+        };
+        let priced = |usd: &str| (usd != "-").then(|| of(usd));
+        let found = (Some(rates.input), rates.cached, rates.output);
+        assert_eq!(found, (priced(usd[0]), priced(usd[1]), priced(usd[2])), "{model} {tier:?} {input} {day}");
+    }
+    assert_eq!(book.version().len(), 12);
+    assert!(book.models().count() > 150);
+}
+
+#[test]
+fn audio_and_images_are_not_sold_as_text() {
+    let book = builtin().unwrap();
+    let tokens =
+        Tokens { prompt: 500, prompt_audio: 400, completion: 1_000, completion_audio: 900, ..Tokens::default() };
+    let drawn = Tokens { prompt: 10, completion: 1_300, completion_image: 1_290, ..Tokens::default() };
+    let heard = Tokens { prompt: 100, prompt_audio: 90, completion: 10, ..Tokens::default() };
+    for (provider, model, tokens, pico, priced) in [
+        ("openai", "gpt-4o-audio-preview", tokens, 250 + 16_000 + 1_000 + 72_000, Priced::Priced),
+        ("openai", "gpt-4o-audio-preview-2024-12-17", tokens, 250 + 16_000 + 1_000 + 72_000, Priced::Priced),
+        ("openai", "gpt-4o-audio-preview-2024-10-01", tokens, 250 + 40_000 + 1_000 + 180_000, Priced::Priced),
+        ("openai", "gpt-4o-mini-audio-preview", tokens, 15 + 4_000 + 60 + 18_000, Priced::Priced),
+        ("openai", "gpt-audio", tokens, 250 + 12_800 + 1_000 + 57_600, Priced::Priced),
+        ("openai", "gpt-4o", tokens, 1_250 + 10_000, Priced::Incomplete),
+        ("gemini", "gemini-2.5-flash-image", drawn, 3 + 25 + 38_700, Priced::Priced),
+        ("gemini", "gemini-2.5-flash", drawn, 3 + 3_250, Priced::Incomplete),
+        ("gemini", "gemini-2.5-flash", heard, 3 + 90 + 25, Priced::Priced),
+        ("gemini", "gemini-4-argon", heard, 200 + 100, Priced::Priced),
+        ("gemini", "gemini-2.5-pro-preview-tts", Tokens { completion_audio: 10, ..heard }, 300, Priced::Incomplete),
+    ] {
+        let charge = book.charge(provider, model, Standard, &tokens, noon(DAY));
+        assert_eq!((charge.cost.map(|c| c.0), charge.priced), (Some(pico * 1_000_000), priced), "{model}");
+    }
+}
+
+#[test]
+fn free_unverified_and_unknown_models_say_so() {
+    let book = builtin().unwrap();
+    let tokens = Tokens { prompt: 8, completion: 2, ..Tokens::default() };
+    for (provider, model, cost, priced) in [
+        ("openai", "omni-moderation-latest", Some(0), Priced::Free),
+        ("gemini", "gemma-3-27b-it", Some(0), Priced::Free),
+        ("gemini", "gemini-pro", Some(1_750_000), Priced::Incomplete),
+        ("openai", "gpt-7-imaginary", None, Priced::Unpriced),
+        ("openai", "whisper-1", None, Priced::Unpriced),
+        ("openai", "gemini-2.5-pro", None, Priced::Unpriced),
+        ("gemini", "tunedModels/mine", None, Priced::Unpriced),
+        ("gemini", "", None, Priced::Unpriced),
+    ] {
+        let charge = book.charge(provider, model, Standard, &tokens, noon(DAY));
+        assert_eq!((charge.cost.map(|c| c.0), charge.priced), (cost, priced), "{model}");
+    }
+    let doubtful: Vec<&str> = book.models().filter(|m| m.unverified.is_some()).map(|m| &*m.name).collect();
+    assert_eq!(doubtful, ["gemini-1.0-pro-vision-001", "gemini-pro"]);
+}
+
+#[test]
+fn what_is_no_price_file_is_refused_with_all_reasons() {
+    let file = |model: &str| format!(r#"{{"format": 1, "models": [{model}]}}"#);
+    let row = r#"{"tier": "standard", "input": 1}"#;
+    let model = |rates: &str| file(&format!(r#"{{"provider":"a","model":"b","match":["b"],"rates":[{rates}]}}"#));
+    for (text, message) in [
+        ("{", "EOF while parsing"),
+        (r#"{"format": 2, "models": []}"#, "price file format 2; this program reads format 1"),
+        (r#"{"format": 1, "models": [], "more": 1}"#, "unknown field `more`"),
+        (&model(r#"{"tier": "standard", "input": 1.5}"#), "invalid type: floating point"),
+        (&model(r#"{"tier": "standard", "input": "1"}"#), "invalid type: string"),
+        (&model(r#"{"tier": "standard", "input": 1, "inptu": 1}"#), "unknown field `inptu`"),
+        (&model(r#"{"tier": "standard", "input": 1, "input": 1}"#), "duplicate field `input`"),
+        (&model(r#"{"tier": "standard"}"#), "missing field `input`"),
+        (&model(r#"{"tier": "gold", "input": 1}"#), r#"b: "gold" is no service tier"#),
+        (&model(r#"{"tier": "standard", "from": "2026-13-01", "input": 1}"#), r#"b: "2026-13-01" is no day"#),
+        (&model(&format!("{row}, {row}")), "two rows of prices for the same tier"),
+        (&model(r#"{"tier": "standard", "above": 5, "input": 1}"#), "a date without prices for short inputs"),
+        (&model(""), "a/b has no standard prices"),
+        (
+            &file(&format!(r#"{{"provider":"a","model":"b","match":["B"],"rates":[{row}]}}"#)),
+            r#"b: "B" is no pattern; write lower case, '*' for anything and '#' for one digit; a/b has no pattern of names"#,
+        ),
+    ] {
+        let error = parse(text.as_bytes()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(message), "{text}: {error}");
+    }
+    assert!(matches!(parse(&vec![b' '; PRICE_FILE_BYTES_MAX + 1]), Err(PriceFileError::TooLarge(_))));
+    let book = parse(model(row).as_bytes()).unwrap();
+    assert_ne!(book.version(), builtin().unwrap().version());
+}
+
+proptest! {
+    /// Dollars from the published decimals as a fraction, against the book's pico-dollars.
+    #[test]
+    fn a_cost_is_the_published_price_times_the_tokens(
+        row in 0..PUBLISHED.len(),
+        prompt in 1_u64..2_000_000,
+        cached in 0_u64..2_000_000,
+        completion in 0_u64..200_000,
+    ) {
+        let (provider, model, tier, input, day, usd) = PUBLISHED[row];
+        // The same step as the row's: up to a multiple of 1,000 that a step begins after, or past it.
+        let prompt = match input {
+            1 => prompt.min(100_000),
+            edge if edge % 1_000 == 0 => prompt.min(edge),
+            past => prompt.max(past),
+        };
+        let cached = cached % (prompt + 1);
+        let tokens = Tokens { prompt, cached, completion, ..Tokens::default() };
+        let charge = builtin().unwrap().charge(provider, model, tier, &tokens, noon(day));
+        let cached_price = if usd[1] == "-" { usd[0] } else { usd[1] };
+        let output_price = if usd[2] == "-" { "0" } else { usd[2] };
+        let (mut numerator, mut denominator) = (0_i128, 1_i128);
+        for (count, price) in [(prompt - cached, usd[0]), (cached, cached_price), (completion, output_price)] {
+            let (n, d) = fraction(price);
+            numerator = numerator * d + i128::from(count) * n * denominator;
+            denominator *= d;
+        }
+        // numerator / denominator / 10^6 dollars is cost / 10^12 dollars.
+        let Charge { cost, .. } = charge;
+        prop_assert_eq!(cost.unwrap().0 * denominator, numerator * 1_000_000);
+    }
+}

@@ -1,0 +1,205 @@
+//! Tests of loading: order of sources, all errors at once, secrets.
+
+use std::collections::BTreeMap;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::domain::plan::Metric;
+use crate::domain::time::Window;
+
+fn environment(rows: &[(&str, &str)]) -> BTreeMap<String, String> {
+    rows.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn flag(name: &str, key: &str, value: &str) -> Flag {
+    Flag { name: name.into(), key: key.into(), value: value.into() }
+}
+
+fn from_file(text: &str) -> Result<Config, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    std::fs::write(&path, text).unwrap();
+    Config::load(&[], &environment(&[]), Some(&path))
+}
+
+/// Every row: the file's text and what must stand in one line of the errors.
+fn check_errors(rows: &[(&str, &str)]) {
+    for (text, expected) in rows {
+        let errors = from_file(text).expect_err(text).0;
+        assert!(errors.iter().any(|line| line.contains(expected)), "{text}: {errors:?}");
+        assert!(errors.iter().all(|line| !line.contains('\n')), "{errors:?}");
+    }
+}
+
+#[test]
+fn nothing_at_all_is_a_working_config() {
+    let config = Config::load(&[], &environment(&[]), None).unwrap();
+    assert_eq!(config.mode, Mode::Dev);
+    assert_eq!(config.listen.proxy.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.ledger_file, Path::new("data/billing/billing.db"));
+    assert_eq!(config.listen.body_limit, 64 << 20);
+    assert!(config.workers >= 1);
+    assert_eq!(config.providers.vertex, config.providers.gemini.origin);
+    assert!(config.explain().iter().all(|row| row.source == Source::Default));
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+}
+
+#[test]
+fn flags_beat_environment_beats_file_beats_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    std::fs::write(
+        &path,
+        "data_dir = \"file\"\n[listen]\nproxy = \"127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\nbody_limit = 4096\n",
+    )
+    .unwrap();
+    let variables = environment(&[("TOLLGATE_LISTEN", "127.0.0.1:3"), ("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:4")]);
+    let config = Config::load(&[flag("--listen", "listen.proxy", "127.0.0.1:5")], &variables, Some(&path)).unwrap();
+    assert_eq!(config.listen.proxy.port(), 5);
+    assert_eq!(config.listen.admin.port(), 4);
+    assert_eq!(config.listen.body_limit, 4096);
+    assert_eq!(config.ledger_file, Path::new("file/billing/billing.db"));
+    let source = |key: &str| config.explain().iter().find(|row| row.key == key).unwrap().source.to_string();
+    assert_eq!(source("listen.proxy"), "flag --listen");
+    assert_eq!(source("listen.admin"), "environment TOLLGATE_ADMIN_LISTEN");
+    assert_eq!(source("listen.body_limit"), format!("{}:5", path.display()));
+    assert_eq!(source("upstream.idle_timeout"), "default");
+}
+
+#[test]
+fn the_first_name_of_a_variable_wins_and_an_empty_one_is_not_set() {
+    let load = |rows: &[(&str, &str)]| Config::load(&[], &environment(rows), None);
+    assert_eq!(load(&[("ENV", "prod")]).unwrap().mode, Mode::Prod);
+    assert_eq!(load(&[("TOLLGATE_ENV", "dev"), ("ENV", "prod")]).unwrap().mode, Mode::Dev);
+    assert_eq!(load(&[("TOLLGATE_ENV", ""), ("ENV", "prod")]).unwrap().mode, Mode::Prod);
+    assert!(load(&[("ENV", "production")]).is_err());
+    let config = load(&[("GOOGLE_API_KEY", "g2"), ("GEMINI_API_KEY", "g1")]).unwrap();
+    assert_eq!(config.providers.gemini.api_key.unwrap().expose_secret(), "g1");
+}
+
+#[test]
+fn all_errors_come_at_once_each_on_its_line() {
+    let text = "lisen = 1\n[listen]\nproxi = \"x\"\nadmin = \"9090\"\nheader_timeout = 10\n[upstream]\n\
+                idle_timeout = \"0s\"\n[plans.basic]\nchats_per_monht = 5\n[plans.team]\nchats_per_day = -2\n[plans.none]\n";
+    let errors = from_file(text).unwrap_err().0;
+    let expected = [
+        ":1: lisen is no configuration key",
+        ":3: listen.proxi is no configuration key: did you mean listen.proxy?",
+        ":4: listen.admin \"9090\" is no address: write IP:PORT",
+        ":5: listen.header_timeout \"10\" has no unit: write 10s",
+        ":7: upstream.idle_timeout \"0s\" is 0",
+        ":9: plans.basic.chats_per_monht is no limit: did you mean chats_per_month?",
+        ":11: plans.team.chats_per_day is no whole number",
+        ":12: plans.none has no limit",
+    ];
+    assert_eq!(errors.len(), expected.len(), "{errors:#?}");
+    for part in expected {
+        assert!(errors.iter().any(|line| line.contains(part)), "{part}: {errors:#?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_refused_with_the_fix() {
+    check_errors(&[
+        ("listen = 5", "listen is no configuration key"),
+        ("[listen]\nbody_limit = 1.5", "write it in quotes"),
+        ("[listen]\nbody_limit = [1]", "write it in quotes"),
+        ("[listen", "no valid TOML"),
+        ("[listen]\nproxy = \"0.0.0.0:8080\"", "TOLLGATE_LISTEN=127.0.0.1:8080"),
+        ("[listen]\nadmin = \"0.0.0.0:9090\"", "TOLLGATE_ENV=prod"),
+        ("[listen]\nproxy = \"127.0.0.1:9090\"", "give one of them another port"),
+        ("[listen]\nbody_limit = \"1GiB\"", "raise the total"),
+        ("[admin]\nkey = \"short\"", "at least 32"),
+        ("[storage]\nurl = \"postgres://u:secretpw@h/d\"", "Postgres is not in this version"),
+        ("[storage]\nurl = \"mysql://h/d\"", "sqlite://relative"),
+        ("[storage]\nurl = \"sqlite://\"", "names no file"),
+        ("[counters]\nurl = \"redis://h\"", "unset REDIS_URL"),
+        ("[providers.openai]\nurl = \"https://api.openai.com/v1\"", "origin alone"),
+        ("[providers.anthropic]\nurl = \"x\"", "providers.anthropic"),
+        ("[runtime]\nworkers = 5000", "from 0 to 1024"),
+        ("[log]\nformat = \"xml\"", "text or json"),
+        ("env = \"test\"", "dev or prod"),
+        ("[plans.Big]\nchats_per_month = 1", "plan name"),
+        ("[plans.a.b]\nchats_per_month = 1", "plans.a.b"),
+        ("[plans]\nstarter = 5", "plans.starter"),
+    ]);
+}
+
+#[test]
+fn no_error_and_no_debug_form_shows_a_secret() {
+    let secret = "sk-proj-000000000000000000000000000000000000secret";
+    let variables = environment(&[("OPENAI_API_KEY", secret), ("TOLLGATE_ADMIN_KEY", secret)]);
+    let config = Config::load(&[], &variables, None).unwrap();
+    let debug = format!("{config:?}");
+    assert!(!debug.contains("0000") && debug.contains("********cret"), "{debug}");
+
+    let variables = environment(&[
+        ("OPENAI_API_KEY", "a b"),
+        ("DATABASE_URL", "postgres://u:hunter2@h/d"),
+        ("REDIS_URL", "redis://:hunter2@h"),
+        ("TOLLGATE_ADMIN_KEY", "hunter2"),
+    ]);
+    let errors = Config::load(&[], &variables, None).unwrap_err();
+    assert_eq!(errors.0.len(), 4, "{errors}");
+    assert!(!errors.to_string().contains("hunter2") && !errors.to_string().contains("a b"), "{errors}");
+}
+
+#[test]
+fn a_secret_can_lie_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    std::fs::write(&path, "sk-from-file\n").unwrap();
+    let path = path.display().to_string();
+    let load = |rows: &[(&str, &str)]| Config::load(&[], &environment(rows), None);
+    let config = load(&[("OPENAI_API_KEY_FILE", &path)]).unwrap();
+    assert_eq!(config.providers.openai.api_key.unwrap().expose_secret(), "sk-from-file");
+    for (rows, expected) in [
+        (vec![("OPENAI_API_KEY_FILE", path.as_str()), ("OPENAI_API_KEY", "x")], "both set"),
+        (vec![("OPENAI_API_KEY_FILE", "/nowhere")], "no such file"),
+        (vec![("OPENAI_API_KEY_FILE", "/dev/null")], "is empty"),
+    ] {
+        let errors = load(&rows).unwrap_err();
+        assert!(errors.to_string().contains(expected), "{errors}");
+    }
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_a_warning() {
+    let variables = environment(&[
+        ("TOLLGATE_LISTN", "x"),
+        ("TOLLGATE_SERVICE_HOST", "10.0.0.1"),
+        ("TOLLGATE_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("TOLLGATE_CONFIG", "x"),
+        ("OPENAI_API_KEY", "x"),
+    ]);
+    let config = Config::load(&[], &variables, None).unwrap();
+    assert_eq!(config.warnings, ["environment TOLLGATE_LISTN sets nothing: did you mean TOLLGATE_LISTEN?"]);
+}
+
+#[test]
+fn plans_are_changed_and_added_by_the_file() {
+    let config = from_file(
+        "[plans.starter]\nchats_per_month = 700\nchats_per_day = 50\n[plans.pro]\n[plans.trial]\nchats_per_day = 0\n",
+    )
+    .unwrap();
+    let max = |plan: &str, window| {
+        let plan = config.plans.iter().find(|known| known.name.as_str() == plan).unwrap();
+        plan.limit(Metric::Chats, window).map(|limit| limit.max)
+    };
+    assert_eq!(config.plans.len(), 4);
+    assert_eq!(max("starter", Window::Month), Some(700));
+    assert_eq!(max("starter", Window::Day), Some(50));
+    assert_eq!(max("growth", Window::Month), Some(5000));
+    assert_eq!(max("pro", Window::Month), None);
+    assert_eq!(max("trial", Window::Month), None);
+    assert_eq!(max("trial", Window::Day), Some(0));
+}
+
+#[test]
+fn a_file_that_is_named_must_be_there() {
+    let errors = Config::load(&[], &environment(&[]), Some(Path::new("/nowhere/t.toml"))).unwrap_err();
+    assert!(errors.to_string().contains("/nowhere/t.toml: no such file"), "{errors}");
+    let errors = Config::load(&[flag("--set", "listen.prox", "x")], &environment(&[]), None).unwrap_err();
+    assert_eq!(errors.0, ["flag --set: listen.prox is no configuration key: did you mean listen.proxy?"]);
+}

@@ -1,0 +1,337 @@
+//! Tests of the price book, with prices made up for them.
+
+use proptest::prelude::*;
+
+use super::rates::{Bill, TokenKind};
+use super::*;
+
+fn names(texts: &[&str]) -> Vec<Pattern> {
+    texts.iter().map(|text| Pattern::parse(text).unwrap()).collect()
+}
+
+fn row(tier: ServiceTier, from: Option<&str>, above: u64, rates: Rates) -> PriceRow {
+    PriceRow { tier, from: from.map(at), above, rates }
+}
+
+fn at(text: &str) -> Micros {
+    text.parse().unwrap()
+}
+
+fn model(provider: &str, name: &str, patterns: &[&str], rows: Vec<PriceRow>) -> ModelPrices {
+    let (provider, name) = (provider.into(), name.into());
+    ModelPrices { provider, name, names: names(patterns), except: Vec::new(), unverified: None, rows }
+}
+
+fn text(input: i64, output: i64) -> Rates {
+    Rates { input, output: Some(output), ..Rates::default() }
+}
+
+const FULL: Rates = Rates {
+    input: 100,
+    output: Some(1_000),
+    cached: Some(10),
+    cache_write: Some(125),
+    input_audio: Some(700),
+    cached_audio: Some(70),
+    input_image: Some(150),
+    output_audio: Some(9_000),
+    output_image: Some(5_000),
+};
+
+fn book() -> PriceBook {
+    use ServiceTier::{Batch, Flex, Standard};
+    let stepped = vec![
+        row(Standard, None, 200, text(4, 40)),
+        row(Standard, None, 0, Rates { cached: Some(1), ..text(2, 20) }),
+        row(Flex, Some("2026-10-12T00:00:00Z"), 0, text(1, 10)),
+    ];
+    let dated = vec![
+        row(Standard, None, 0, text(2, 20)),
+        row(Standard, Some("2026-12-01T00:00:00Z"), 0, text(4, 40)),
+        row(Batch, Some("2026-11-01T00:00:00Z"), 0, text(1, 10)),
+        row(Standard, Some("2026-12-01T00:00:00Z"), 100, text(8, 80)),
+    ];
+    let mut family = model("a", "family", &["family*", "relation-####"], vec![row(Standard, None, 0, text(3, 30))]);
+    family.except = names(&["*-tts"]);
+    let mut doubtful = model("a", "doubtful", &["doubtful"], vec![row(Standard, None, 0, text(3, 30))]);
+    doubtful.unverified = Some("nobody knows".into());
+    let models = vec![
+        model("a", "stepped", &["stepped"], stepped),
+        model("a", "dated", &["dated"], dated),
+        family,
+        doubtful,
+        model("a", "family-special", &["family-special"], vec![row(Standard, None, 0, text(5, 50))]),
+        model("a", "speech", &["*-tts"], vec![row(Standard, None, 0, text(6, 60))]),
+        model("a", "full", &["full"], vec![row(Standard, None, 0, FULL)]),
+        model("a", "gift", &["gift"], vec![row(Standard, None, 0, text(0, 0))]),
+        model("a", "vectors", &["vectors"], vec![row(Standard, None, 0, Rates { input: 7, ..Rates::default() })]),
+        model("b", "stepped", &["stepped"], vec![row(Standard, None, 0, text(9, 90))]),
+        model("b", "later", &["later"], vec![row(Standard, Some("2027-01-01T00:00:00Z"), 0, text(9, 90))]),
+    ];
+    PriceBook::new("v1".into(), models).unwrap()
+}
+
+const NOVEMBER: &str = "2026-11-24T10:00:00Z";
+
+fn charge(name: &str, tier: ServiceTier, tokens: Tokens, when: &str) -> (Option<i128>, Priced) {
+    let charge = book().charge("a", name, tier, &tokens, at(when));
+    (charge.cost.map(|cost| cost.0), charge.priced)
+}
+
+fn io(prompt: u64, completion: u64) -> Tokens {
+    Tokens { prompt, completion, ..Tokens::default() }
+}
+
+#[test]
+fn a_model_is_found_by_its_most_particular_name() {
+    let book = book();
+    for (provider, asked, found) in [
+        ("a", "stepped", Some(("a", "stepped"))),
+        ("b", "stepped", Some(("b", "stepped"))),
+        ("c", "stepped", None),
+        ("a", "models/stepped", Some(("a", "stepped"))),
+        ("a", "publishers/google/models/stepped", Some(("a", "stepped"))),
+        ("a", "Stepped", Some(("a", "stepped"))),
+        ("a", "stepped-2", None),
+        ("a", "family-x", Some(("a", "family"))),
+        ("a", "family-special", Some(("a", "family-special"))),
+        ("a", "family-tts", Some(("a", "speech"))),
+        ("a", "relation-2026", Some(("a", "family"))),
+        ("a", "relation-20", None),
+        ("a", "", None),
+    ] {
+        let model = book.model(provider, asked).map(|model| (&*model.provider, &*model.name));
+        assert_eq!(model, found, "{provider} {asked}");
+    }
+    assert_eq!(book.models().count(), 11);
+    assert_eq!(&*book.version(), "v1");
+}
+
+#[test]
+fn the_step_holds_one_token_past_the_threshold_and_for_the_whole_request() {
+    use ServiceTier::Standard;
+    let cached = |prompt, cached| Tokens { prompt, cached, completion: 10, ..Tokens::default() };
+    for (tokens, cost) in [
+        (io(0, 0), 0),
+        (io(1, 0), 2),
+        (io(200, 10), 200 * 2 + 10 * 20),
+        (io(201, 10), 201 * 4 + 10 * 40),
+        (cached(200, 150), 50 * 2 + 150 + 10 * 20),
+        // Cached tokens count towards the step, and cost the input price of it: it has no cached price.
+        (cached(201, 150), 201 * 4 + 10 * 40),
+    ] {
+        assert_eq!(charge("stepped", Standard, tokens, NOVEMBER), (Some(cost), Priced::Priced), "{tokens:?}");
+    }
+}
+
+#[test]
+fn a_price_holds_from_the_first_instant_of_its_day() {
+    use ServiceTier::{Batch, Standard};
+    for (tier, when, tokens, cost) in [
+        (Standard, "1999-01-01T00:00:00Z", io(1, 1), 22),
+        (Standard, "2026-11-30T23:59:59.999999Z", io(1, 1), 22),
+        (Standard, "2026-12-01T00:00:00Z", io(1, 1), 44),
+        (Standard, "2026-11-30T23:59:59.999999Z", io(101, 0), 202),
+        (Standard, "2026-12-01T00:00:00Z", io(100, 0), 400),
+        (Standard, "2026-12-01T00:00:00Z", io(101, 0), 808),
+        (Batch, "2026-11-01T00:00:00Z", io(1, 1), 11),
+        (Batch, "2027-12-01T00:00:00Z", io(101, 0), 101),
+    ] {
+        assert_eq!(charge("dated", tier, tokens, when), (Some(cost), Priced::Priced), "{tier:?} {when}");
+    }
+}
+
+#[test]
+fn what_has_no_price_is_never_free() {
+    use ServiceTier::{Flex, Priority, Standard};
+    for (name, tier, when, expected) in [
+        ("nobody", Standard, NOVEMBER, (None, Priced::Unpriced)),
+        ("stepped", Priority, NOVEMBER, (Some(22), Priced::Incomplete)),
+        ("stepped", Flex, "2026-10-11T23:59:59Z", (Some(22), Priced::Incomplete)),
+        ("stepped", Flex, NOVEMBER, (Some(11), Priced::Priced)),
+        ("doubtful", Standard, NOVEMBER, (Some(33), Priced::Incomplete)),
+        ("vectors", Standard, NOVEMBER, (Some(7), Priced::Incomplete)),
+        ("gift", Standard, NOVEMBER, (Some(0), Priced::Free)),
+        ("gift", Priority, NOVEMBER, (Some(0), Priced::Free)),
+    ] {
+        assert_eq!(charge(name, tier, io(1, 1), when), expected, "{name} {tier:?}");
+    }
+    let later = |when| book().charge("b", "later", Standard, &io(1, 0), at(when));
+    assert_eq!(later("2026-12-31T23:59:59Z"), Charge { cost: None, priced: Priced::Unpriced });
+    assert_eq!(later("2027-01-01T00:00:00Z"), Charge { cost: Some(PicoUsd(9)), priced: Priced::Priced });
+    assert_eq!(charge("vectors", Standard, io(3, 0), NOVEMBER), (Some(21), Priced::Priced));
+    assert_eq!(charge("stepped", Standard, io(0, 0), NOVEMBER), (Some(0), Priced::Priced));
+}
+
+#[test]
+fn every_kind_takes_its_tokens_from_the_general_one() {
+    let tokens = Tokens {
+        prompt: 1_000,
+        cached: 300,
+        cache_write: 100,
+        prompt_audio: 250,
+        prompt_image: 0,
+        cached_audio: 50,
+        completion: 100,
+        reasoning: 60,
+        completion_audio: 20,
+        completion_image: 10,
+    };
+    let bill = FULL.bill(&tokens);
+    let counts: Vec<(TokenKind, u64, i64)> =
+        bill.lines.iter().map(|line| (line.kind, line.tokens, line.pico_per_token)).collect();
+    let expected = [
+        (TokenKind::Input, 400, 100),
+        (TokenKind::Cached, 250, 10),
+        (TokenKind::CacheWrite, 100, 125),
+        (TokenKind::InputAudio, 200, 700),
+        (TokenKind::CachedAudio, 50, 70),
+        (TokenKind::InputImage, 0, 150),
+        (TokenKind::Output, 70, 1_000),
+        (TokenKind::OutputAudio, 20, 9_000),
+        (TokenKind::OutputImage, 10, 5_000),
+    ];
+    assert_eq!(counts, expected);
+    assert!(bill.complete);
+    assert_eq!(bill.total().unwrap().0, 40_000 + 2_500 + 12_500 + 140_000 + 3_500 + 70_000 + 180_000 + 50_000);
+}
+
+#[test]
+fn a_kind_without_a_price_is_charged_and_says_whether_that_is_certain() {
+    let plain = text(100, 1_000);
+    let speaks = Rates { input_audio: Some(700), ..plain };
+    let cached = Rates { cached: Some(10), ..plain };
+    let t = Tokens { prompt: 10, completion: 10, ..Tokens::default() };
+    for (what, rates, tokens, cost, complete) in [
+        ("cached as input", plain, Tokens { cached: 4, ..t }, 11_000, true),
+        ("cache write as input", plain, Tokens { cache_write: 4, ..t }, 11_000, true),
+        ("image as input", plain, Tokens { prompt_image: 4, ..t }, 11_000, true),
+        ("cached images as cached", cached, Tokens { prompt_image: 9, cached: 8, ..t }, 10_280, true),
+        ("reasoning is output", plain, Tokens { reasoning: 9, ..t }, 11_000, true),
+        ("audio as text", plain, Tokens { prompt_audio: 4, ..t }, 11_000, false),
+        ("cached audio as audio", speaks, Tokens { prompt_audio: 4, cached: 2, cached_audio: 2, ..t }, 13_400, true),
+        ("cached audio as cached", cached, Tokens { prompt_audio: 2, cached: 2, cached_audio: 2, ..t }, 10_820, false),
+        ("audio output as text", plain, Tokens { completion_audio: 4, ..t }, 11_000, false),
+        ("image output as text", plain, Tokens { completion_image: 4, ..t }, 11_000, false),
+        ("images with cached parts", FULL, Tokens { prompt_image: 4, cached: 2, ..t }, 400 + 20 + 600 + 10_000, false),
+        ("images alone", FULL, Tokens { prompt_image: 4, ..t }, 600 + 600 + 10_000, true),
+        ("more kinds than input", FULL, Tokens { cached: 6, cache_write: 6, ..t }, 60 + 500 + 10_000, false),
+        ("more kinds than output", FULL, Tokens { completion_audio: 6, completion_image: 6, ..t }, 75_000, false),
+    ] {
+        let bill = rates.bill(&tokens);
+        assert_eq!((bill.total().unwrap().0, bill.complete), (cost, complete), "{what}");
+    }
+}
+
+#[test]
+fn counts_that_no_row_could_hold_have_no_cost() {
+    let tokens = Tokens { prompt: u64::MAX, completion: u64::MAX, ..Tokens::default() };
+    assert_eq!(text(i64::MAX, i64::MAX).bill(&tokens).total(), Err(crate::domain::money::MoneyError::Overflow));
+}
+
+#[test]
+fn entries_that_contradict_each_other_are_refused() {
+    use ServiceTier::{Flex, Standard};
+    let one = |patterns: &[&str], rows: Vec<PriceRow>| model("a", "one", patterns, rows);
+    let first = || row(Standard, None, 0, text(1, 1));
+    let two = || model("a", "two", &["two"], vec![first()]);
+    let step = row(Flex, None, 200, text(1, 1));
+    let dear = row(Standard, None, 0, text(PICO_PER_TOKEN_MAX + 1, 1));
+    let negative = row(Standard, None, 0, Rates { cached: Some(-1), ..text(1, 1) });
+    for (models, message) in [
+        (vec![one(&[], vec![first()])], "a/one has no pattern of names"),
+        (vec![one(&["one"], vec![])], "a/one has no standard prices"),
+        (vec![two(), one(&["two"], vec![first()])], "a/one: the pattern two is taken by two"),
+        (vec![one(&["x*", "x*"], vec![first()])], "a/one: the pattern x* is taken by one"),
+        (
+            vec![model("a", "all", &["x*"], vec![first()]), one(&["x-*"], vec![first()])],
+            "a/one: the pattern x-* is taken by all",
+        ),
+        (
+            vec![one(&["one"], vec![first(), first()])],
+            "a/one: two rows of prices for the same tier (standard), date and step",
+        ),
+        (vec![one(&["one"], vec![first(), step])], "a/one: tier flex has a date without prices for short inputs"),
+        (
+            vec![one(&["one"], vec![dear])],
+            "a/one: 100000000001 pico-dollars a token is no price; prices are 0 to 100000000000",
+        ),
+        (
+            vec![one(&["one"], vec![negative])],
+            "a/one: -1 pico-dollars a token is no price; prices are 0 to 100000000000",
+        ),
+    ] {
+        let errors = PriceBook::new("v".into(), models).unwrap_err();
+        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [message]);
+    }
+}
+
+fn any_rates() -> impl Strategy<Value = Rates> {
+    let price = || 0..PICO_PER_TOKEN_MAX;
+    let maybe = move || proptest::option::of(price());
+    ((price(), maybe(), maybe(), maybe()), (maybe(), maybe(), maybe(), maybe(), maybe())).prop_map(
+        |(
+            (input, output, cached, cache_write),
+            (input_audio, cached_audio, input_image, output_audio, output_image),
+        )| {
+            Rates {
+                input,
+                output,
+                cached,
+                cache_write,
+                input_audio,
+                cached_audio,
+                input_image,
+                output_audio,
+                output_image,
+            }
+        },
+    )
+}
+
+fn any_tokens() -> impl Strategy<Value = Tokens> {
+    let count = || 0..=TOKENS_PER_CALL_MAX;
+    ((count(), count(), count(), count(), count()), (count(), count(), count(), count(), count())).prop_map(
+        |((prompt, cached, cache_write, audio, image), (cached_audio, completion, reasoning, audio_out, image_out))| {
+            let part = |part: u64, whole: u64| if whole == 0 { 0 } else { part % (whole + 1) };
+            let (cached, prompt_audio) = (part(cached, prompt), part(audio, prompt));
+            Tokens {
+                prompt,
+                cached,
+                cache_write: part(cache_write, prompt),
+                prompt_audio,
+                prompt_image: part(image, prompt),
+                cached_audio: part(cached_audio, cached.min(prompt_audio)),
+                completion,
+                reasoning: part(reasoning, completion),
+                completion_audio: part(audio_out, completion),
+                completion_image: part(image_out, completion),
+            }
+        },
+    )
+}
+
+fn tokens_of(bill: &Bill, output: bool) -> u64 {
+    use TokenKind::{Output, OutputAudio, OutputImage};
+    let is_output = |kind| matches!(kind, Output | OutputAudio | OutputImage);
+    bill.lines.iter().filter(|line| is_output(line.kind) == output).map(|line| line.tokens).sum()
+}
+
+proptest! {
+    #[test]
+    fn every_token_is_in_exactly_one_line_and_the_lines_add_up(rates in any_rates(), tokens in any_tokens()) {
+        prop_assert_eq!(tokens.checked(), Ok(tokens));
+        let bill = rates.bill(&tokens);
+        prop_assert_eq!(tokens_of(&bill, false), tokens.prompt);
+        prop_assert_eq!(tokens_of(&bill, true), tokens.completion);
+        let sum: i128 = bill.lines.iter().map(|line| i128::from(line.tokens) * i128::from(line.pico_per_token)).sum();
+        prop_assert_eq!(bill.total().unwrap().0, sum);
+        prop_assert!(bill.total().unwrap().to_row().is_ok());
+    }
+
+    #[test]
+    fn one_token_more_never_costs_less(rates in any_rates(), tokens in any_tokens()) {
+        let dearer = Tokens { prompt: tokens.prompt + 1, completion: tokens.completion + 1, ..tokens };
+        prop_assert!(rates.bill(&dearer).total().unwrap() >= rates.bill(&tokens).total().unwrap());
+    }
+}

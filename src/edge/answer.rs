@@ -1,0 +1,147 @@
+//! What the gateway says itself: refusals in the caller's dialect, and its own routes.
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::BodyExt;
+use pingora_core::protocols::http::ServerSession;
+use pingora_http::ResponseHeader;
+use tokio::time::{Duration, timeout};
+use tower::ServiceExt;
+
+use crate::domain::refusal::Refusal;
+
+use super::body;
+use super::exchange::{Asked, Fate, Gate};
+use super::headers;
+
+/// A request body up to this is read before a refusal, so that the connection stays usable.
+const READ_BEFORE_REFUSAL_BYTES: u64 = 256 * 1024;
+
+/// After a refusal that closes the connection, the client may go on sending: so much is read and thrown away, since a
+/// client that meets a closed connection while it sends never sees the answer.
+const LINGER_BYTES: u64 = 128 * 1024 * 1024;
+
+/// And for so long.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Bodies of the gateway's own routes are small.
+const LOCAL_BODY_BYTES_MAX: u64 = 64 * 1024;
+
+/// Whether the gateway answers this path itself.
+pub fn is_local(path: &str) -> bool {
+    path.starts_with("/billing/") || matches!(path, "/billing" | "/healthz" | "/readyz" | "/openapi.json")
+}
+
+/// Answers a request instead of the provider.
+pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked, refusal: &Refusal) -> Fate {
+    gate.meter.refused(refusal);
+    if asked.limits.is_empty()
+        && let Some(account) = &asked.account
+    {
+        asked.limits = gate.meter.standings(account).await;
+    }
+    let usable = !refusal.closes_connection() && !asked.expects_continue && rest_is_read(session, asked).await;
+    if !usable {
+        session.set_keepalive(None);
+    }
+    let body = Bytes::from(asked.dialect.refusal_body(refusal));
+    let written = match refusal_head(gate, asked, refusal, body.len()) {
+        Some(head) => write(session, head, body).await,
+        None => false,
+    };
+    if !usable && written && !asked.expects_continue {
+        linger(session).await;
+    }
+    if usable && written { Fate::Reuse } else { Fate::Close }
+}
+
+fn refusal_head(gate: &Gate, asked: &Asked, refusal: &Refusal, length: usize) -> Option<ResponseHeader> {
+    let mut head = ResponseHeader::build(refusal.status(), Some(10)).ok()?;
+    head.insert_header(header::CONTENT_TYPE, "application/json").ok()?;
+    head.insert_header(header::CONTENT_LENGTH, length.to_string()).ok()?;
+    if refusal.status() < 500 {
+        // The official OpenAI clients retry by this header; the same request can only be refused again.
+        head.insert_header("x-should-retry", "false").ok()?;
+    }
+    if let Some(seconds) = refusal.retry_after_s() {
+        head.insert_header(header::RETRY_AFTER, seconds.to_string()).ok()?;
+    }
+    match refusal {
+        Refusal::MethodNotAllowed { allow } => head.insert_header(header::ALLOW, *allow).ok()?,
+        Refusal::NoKey | Refusal::BadKey => head.insert_header(header::WWW_AUTHENTICATE, "Bearer").ok()?,
+        _ => {}
+    }
+    let id = asked.id.clone().unwrap_or_else(|| gate.meter.request_id());
+    headers::add_ours(&mut head, &id, &asked.limits, gate.meter.now())?;
+    Some(head)
+}
+
+/// Answers one of the gateway's own routes through the same router that the admin listener serves.
+pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked) -> Result<Fate, Refusal> {
+    let whole = body::read_whole(session, asked.length, LOCAL_BODY_BYTES_MAX, &gate.budget).await?;
+    let uri = session.req_header().uri.clone();
+    let mut request = Request::new(axum::body::Body::from(whole.bytes));
+    *request.method_mut() = asked.method.clone();
+    *request.uri_mut() = uri;
+    *request.headers_mut() = asked.headers.clone();
+    let Ok(response) = gate.local.clone().oneshot(request).await;
+    let (parts, body) = response.into_parts();
+    let status = parts.status;
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => return Err(Refusal::CountersDown),
+    };
+    let head = headers::to_client(&parts, false).and_then(|mut head| {
+        head.insert_header(header::CONTENT_LENGTH, body.len().to_string()).ok()?;
+        headers::add_ours(&mut head, &gate.meter.request_id(), &[], gate.meter.now())?;
+        Some(head)
+    });
+    let bodyless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let written = match head {
+        Some(head) => write(session, head, if bodyless { Bytes::new() } else { body }).await,
+        None => false,
+    };
+    Ok(if written { Fate::Reuse } else { Fate::Close })
+}
+
+/// Says what is wrong with a head that could not be read, and ends the connection.
+pub async fn reject_head(session: &mut ServerSession, refusal: &Refusal) {
+    let body = Bytes::from(format!("{refusal}\n"));
+    let head = ResponseHeader::build(refusal.status(), Some(4)).ok().and_then(|mut head| {
+        head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8").ok()?;
+        head.insert_header(header::CONTENT_LENGTH, body.len().to_string()).ok()?;
+        Some(head)
+    });
+    session.set_keepalive(None);
+    if let Some(head) = head {
+        write(session, head, body).await;
+    }
+}
+
+async fn write(session: &mut ServerSession, head: ResponseHeader, body: Bytes) -> bool {
+    session.write_response_header(Box::new(head)).await.is_ok() && session.write_response_body(body, true).await.is_ok()
+}
+
+async fn rest_is_read(session: &mut ServerSession, asked: &Asked) -> bool {
+    if session.is_body_done() {
+        return true;
+    }
+    let small = asked.length.is_some_and(|length| length <= READ_BEFORE_REFUSAL_BYTES);
+    small && discard(session, READ_BEFORE_REFUSAL_BYTES).await
+}
+
+async fn linger(session: &mut ServerSession) {
+    discard(session, LINGER_BYTES).await;
+}
+
+/// Reads and throws away the rest of a request body; whether it came to its end.
+async fn discard(session: &mut ServerSession, bytes_max: u64) -> bool {
+    let read = async {
+        let mut left = bytes_max;
+        while let Some(piece) = body::read_piece(session).await? {
+            left = left.checked_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX)).ok_or(Refusal::BodyIncomplete)?;
+        }
+        Ok::<(), Refusal>(())
+    };
+    matches!(timeout(LINGER, read).await, Ok(Ok(())))
+}

@@ -1,0 +1,122 @@
+//! The credential that a request presents, and the attribution beside it.
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderName};
+
+use crate::domain::refusal::Refusal;
+use crate::providers::CredentialPlace;
+
+use super::headers::{KB_ID, USER_ID, key_in_query};
+
+/// Attribution is at most this long: it keys groups in reports.
+const ATTRIBUTION_CHARS_MAX: usize = 128;
+
+/// One credential and where it stood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presented {
+    /// The credential as it was sent.
+    pub secret: String,
+    /// Where it stood.
+    pub place: CredentialPlace,
+}
+
+/// Where a request presents its credential, whether or not it is any good. For the dialect of refusals.
+pub fn place(headers: &HeaderMap, query: Option<&str>) -> CredentialPlace {
+    if headers.contains_key("x-goog-api-key") || query.is_some_and(|query| key_in_query(query).is_some()) {
+        CredentialPlace::Google
+    } else if headers.contains_key(AUTHORIZATION) || headers.contains_key("api-key") {
+        CredentialPlace::Bearer
+    } else {
+        CredentialPlace::None
+    }
+}
+
+/// The one credential of a request. Two places may repeat the same one; two different ones are refused, since the
+/// provider and the gateway might each choose another.
+pub fn presented(headers: &HeaderMap, query: Option<&str>) -> Result<Presented, Refusal> {
+    let mut secrets: Vec<String> = Vec::with_capacity(1);
+    for value in headers.get_all(AUTHORIZATION) {
+        let text = value.to_str().map_err(|_| Refusal::BadKey)?;
+        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Refusal::BadKey);
+        }
+        secrets.push(token.trim().to_owned());
+    }
+    for name in ["x-goog-api-key", "api-key"] {
+        for value in headers.get_all(name) {
+            secrets.push(value.to_str().map_err(|_| Refusal::BadKey)?.trim().to_owned());
+        }
+    }
+    secrets.extend(query.and_then(key_in_query));
+    let (first, rest) = secrets.split_first().ok_or(Refusal::NoKey)?;
+    if rest.iter().any(|other| other != first) {
+        return Err(Refusal::TwoKeys);
+    }
+    if first.is_empty() {
+        return Err(Refusal::NoKey);
+    }
+    Ok(Presented { secret: first.clone(), place: place(headers, query) })
+}
+
+/// `x-tollgate-user-id` and `x-tollgate-kb-id`.
+pub fn attribution(headers: &HeaderMap) -> Result<(Option<Box<str>>, Option<Box<str>>), Refusal> {
+    Ok((label(headers, &USER_ID, "x-tollgate-user-id")?, label(headers, &KB_ID, "x-tollgate-kb-id")?))
+}
+
+fn label(headers: &HeaderMap, name: &HeaderName, shown: &'static str) -> Result<Option<Box<str>>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| {
+        (1..=ATTRIBUTION_CHARS_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+    });
+    match (text, values.next()) {
+        (Some(text), None) => Ok(Some(text.into())),
+        _ => Err(Refusal::BadAttribution { header: shown }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn a_request_has_one_credential() {
+        let google = CredentialPlace::Google;
+        let rows: [(&[(&'static str, &'static str)], Option<&str>, Result<(&str, CredentialPlace), Refusal>); 11] = [
+            (&[("authorization", "Bearer k")], None, Ok(("k", CredentialPlace::Bearer))),
+            (&[("authorization", "bearer  k ")], None, Ok(("k", CredentialPlace::Bearer))),
+            (&[("api-key", "k")], None, Ok(("k", CredentialPlace::Bearer))),
+            (&[("x-goog-api-key", "k")], None, Ok(("k", google))),
+            (&[], Some("key=k"), Ok(("k", google))),
+            (&[("authorization", "Bearer k"), ("x-goog-api-key", "k")], None, Ok(("k", google))),
+            (&[("authorization", "Bearer k"), ("x-goog-api-key", "l")], None, Err(Refusal::TwoKeys)),
+            (&[("authorization", "Bearer k"), ("authorization", "Bearer l")], None, Err(Refusal::TwoKeys)),
+            (&[("authorization", "Basic k")], None, Err(Refusal::BadKey)),
+            (&[("authorization", "Bearer ")], None, Err(Refusal::NoKey)),
+            (&[], None, Err(Refusal::NoKey)),
+        ];
+        for (headers, query, want) in rows {
+            let got = presented(&map(headers), query);
+            assert_eq!(got, want.map(|(secret, place)| Presented { secret: secret.into(), place }), "{headers:?} {query:?}");
+        }
+    }
+
+    #[test]
+    fn attribution_is_short_printable_and_single() {
+        assert_eq!(attribution(&map(&[("x-tollgate-user-id", "u 1")])), Ok((Some("u 1".into()), None)));
+        assert!(attribution(&map(&[("x-tollgate-user-id", "")])).is_err());
+        assert!(attribution(&map(&[("x-tollgate-kb-id", "a"), ("x-tollgate-kb-id", "b")])).is_err());
+        let long: &'static str = Box::leak("x".repeat(129).into_boxed_str());
+        assert!(attribution(&map(&[("x-tollgate-kb-id", long)])).is_err());
+    }
+}

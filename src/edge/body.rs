@@ -1,0 +1,117 @@
+//! Reads request bodies: whole, under a process-wide budget of bytes, or piece by piece.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use pingora_core::protocols::http::ServerSession;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::domain::refusal::Refusal;
+
+/// The budget is counted in pages of this size, since a semaphore counts in 32 bits.
+const PAGE_BYTES: u64 = 1024;
+
+/// Bytes of request bodies that may be held in memory at once, by all calls together (`listen.buffer_total`).
+#[derive(Debug, Clone)]
+pub struct Budget {
+    pages: Arc<Semaphore>,
+}
+
+/// A part of the budget; it is given back when dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    permit: Option<OwnedSemaphorePermit>,
+    bytes: u64,
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    pub fn new(bytes: u64) -> Self {
+        let pages = usize::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { pages: Arc::new(Semaphore::new(pages)) }
+    }
+
+    fn take(&self, bytes: u64) -> Result<Reserved, Refusal> {
+        let mut reserved = Reserved { permit: None, bytes: 0 };
+        self.grow(&mut reserved, bytes)?;
+        Ok(reserved)
+    }
+
+    fn grow(&self, reserved: &mut Reserved, bytes: u64) -> Result<(), Refusal> {
+        if bytes <= reserved.bytes {
+            return Ok(());
+        }
+        let more = (bytes - reserved.bytes).div_ceil(PAGE_BYTES);
+        let pages = u32::try_from(more).map_err(|_| Refusal::BuffersFull)?;
+        let permit = self.pages.clone().try_acquire_many_owned(pages).map_err(|_| Refusal::BuffersFull)?;
+        match &mut reserved.permit {
+            Some(held) => held.merge(permit),
+            None => reserved.permit = Some(permit),
+        }
+        reserved.bytes = reserved.bytes.saturating_add(more.saturating_mul(PAGE_BYTES));
+        Ok(())
+    }
+}
+
+/// A whole body and its part of the budget.
+#[derive(Debug)]
+pub struct Whole {
+    /// The body.
+    pub bytes: Bytes,
+    /// Held for as long as the body is.
+    pub reserved: Reserved,
+}
+
+/// Reads a whole body of at most `limit` bytes; `length` is its `Content-Length`, when it has one.
+pub async fn read_whole(session: &mut ServerSession, length: Option<u64>, limit: u64, budget: &Budget) -> Result<Whole, Refusal> {
+    if length.is_some_and(|length| length > limit) {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
+    let mut reserved = budget.take(length.unwrap_or(PAGE_BYTES))?;
+    let Some(first) = read_piece(session).await? else {
+        return Ok(Whole { bytes: Bytes::new(), reserved });
+    };
+    // Nearly every body comes in one piece: no copy then.
+    let Some(second) = read_piece(session).await? else {
+        return if count(&first) > limit { Err(Refusal::BodyTooLarge { limit }) } else { Ok(Whole { bytes: first, reserved }) };
+    };
+    let expected = usize::try_from(length.unwrap_or(0)).unwrap_or(0).max(first.len() + second.len());
+    let mut all = BytesMut::with_capacity(expected);
+    all.extend_from_slice(&first);
+    let mut next = Some(second);
+    while let Some(piece) = next {
+        all.extend_from_slice(&piece);
+        if count(&all) > limit {
+            return Err(Refusal::BodyTooLarge { limit });
+        }
+        budget.grow(&mut reserved, count(&all))?;
+        next = read_piece(session).await?;
+    }
+    Ok(Whole { bytes: all.freeze(), reserved })
+}
+
+/// The next piece of a body; `None` at its end.
+pub async fn read_piece(session: &mut ServerSession) -> Result<Option<Bytes>, Refusal> {
+    session.read_request_body().await.map_err(|_| Refusal::BodyIncomplete)
+}
+
+fn count(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_no_more() {
+        let budget = Budget::new(4 * PAGE_BYTES);
+        let first = budget.take(3 * PAGE_BYTES).unwrap();
+        assert_eq!(budget.take(2 * PAGE_BYTES).unwrap_err(), Refusal::BuffersFull);
+        let mut second = budget.take(1).unwrap();
+        assert!(budget.grow(&mut second, PAGE_BYTES).is_ok());
+        assert_eq!(budget.grow(&mut second, PAGE_BYTES + 1), Err(Refusal::BuffersFull));
+        drop(first);
+        assert!(budget.grow(&mut second, 4 * PAGE_BYTES).is_ok());
+    }
+}

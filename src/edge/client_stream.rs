@@ -1,0 +1,147 @@
+//! The bytes of one client connection, as pingora's HTTP session reads and writes them.
+//!
+//! pingora's own stream either writes head and body in two system calls or keeps 64 KB for reading. This one gathers
+//! small writes until they are flushed and keeps 2 KB. It also lets the listener wait for the first byte of a request
+//! without starting the clock for the head.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Writes are gathered up to this size; larger ones go out directly.
+const GATHER_BYTES_MAX: usize = 16 * 1024;
+
+/// The first read of a request. Most heads with their JSON fit; a longer one is read on by pingora.
+const FIRST_READ_BYTES: usize = 2 * 1024;
+
+/// One client connection.
+pub struct ClientStream {
+    tcp: TcpStream,
+    /// Bytes that were read while waiting for a request, from `taken` on.
+    first: Vec<u8>,
+    taken: usize,
+    /// Bytes that wait for a flush, from `written` on.
+    out: Vec<u8>,
+    written: usize,
+}
+
+impl ClientStream {
+    /// Takes over an accepted connection.
+    pub fn new(tcp: TcpStream) -> Self {
+        Self { tcp, first: Vec::new(), taken: 0, out: Vec::new(), written: 0 }
+    }
+
+    /// Waits for the first bytes of a request. `false` when the client has closed instead.
+    pub async fn wait_for_request(&mut self) -> io::Result<bool> {
+        if self.taken < self.first.len() {
+            return Ok(true);
+        }
+        self.first.clear();
+        self.taken = 0;
+        self.first.reserve_exact(FIRST_READ_BYTES);
+        Ok((&mut self.tcp).take(FIRST_READ_BYTES as u64).read_buf(&mut self.first).await? > 0)
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match ready!(Pin::new(&mut self.tcp).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.written += sent,
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        match this.first.get(this.taken..).filter(|rest| !rest.is_empty()) {
+            Some(rest) => {
+                let part = rest.get(..buf.remaining()).unwrap_or(rest);
+                buf.put_slice(part);
+                this.taken += part.len();
+                Poll::Ready(Ok(()))
+            }
+            None => Pin::new(&mut this.tcp).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.out.len() + buf.len() > GATHER_BYTES_MAX {
+            ready!(self.poll_drain(cx))?;
+        }
+        if buf.len() >= GATHER_BYTES_MAX {
+            return Pin::new(&mut self.tcp).poll_write(cx, buf);
+        }
+        self.out.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_drain(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for ClientStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientStream")
+    }
+}
+
+#[async_trait]
+impl Shutdown for ClientStream {
+    async fn shutdown(&mut self) {
+        // The connection is over either way; a client that is gone already is no news.
+        AsyncWriteExt::shutdown(self).await.unwrap_or_default();
+    }
+}
+
+impl UniqueID for ClientStream {
+    fn id(&self) -> UniqueIDType {
+        use std::os::fd::AsRawFd;
+        self.tcp.as_raw_fd()
+    }
+}
+
+impl Ssl for ClientStream {}
+
+#[async_trait]
+impl Peek for ClientStream {}
+
+impl GetTimingDigest for ClientStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for ClientStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for ClientStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}

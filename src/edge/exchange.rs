@@ -1,0 +1,339 @@
+//! The life of one request, as one visible line.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Method, Request, Uri, Version};
+use pingora_core::protocols::http::ServerSession;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::mpsc;
+
+use crate::domain::ids::ProviderId;
+use crate::domain::refusal::Refusal;
+use crate::metering::identity::{Identities, Identity};
+use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
+use crate::metering::meter::Meter;
+use crate::metering::snapshot::Account;
+use crate::providers::{self, BodyRule, Endpoint, Kind, Provider};
+
+use super::auth::{self, Presented};
+use super::body::{self, Budget};
+use super::headers::{self, Coding};
+use super::upstream::{Answer, Outgoing, SendError, Upstream};
+use super::{answer, relay};
+
+/// Everything that requests share.
+pub struct Gate {
+    /// Admits and settles.
+    pub meter: Arc<Meter>,
+    /// Knows whose a credential is.
+    pub identities: Arc<Identities>,
+    /// The providers that are on.
+    pub origins: Vec<Origin>,
+    /// The routes that the gateway answers itself.
+    pub local: axum::Router,
+    /// Bytes for request bodies.
+    pub budget: Budget,
+    /// Limits of size and time.
+    pub settings: Settings,
+    /// No new requests.
+    pub draining: AtomicBool,
+}
+
+/// One provider that is on: where it is and what opens it.
+pub struct Origin {
+    /// Which provider.
+    pub provider: ProviderId,
+    /// Whether it serves the Vertex paths, or the provider's own.
+    pub vertex: bool,
+    /// How it is reached.
+    pub upstream: Upstream,
+    /// The provider's own key.
+    pub key: SecretString,
+}
+
+/// Limits towards clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// The largest JSON body, in bytes.
+    pub body_limit: u64,
+    /// For a whole request head.
+    pub header_timeout: Duration,
+    /// Between two pieces of a request body.
+    pub body_timeout: Duration,
+    /// For one write to a client that does not read.
+    pub write_timeout: Duration,
+    /// Between two requests on one connection.
+    pub keepalive_timeout: Duration,
+    /// How long a provider is read on after the client left a stream.
+    pub drain_timeout: Duration,
+    /// How many bytes it is read on for.
+    pub drain_bytes: u64,
+    /// How long the answer to a client that left a plain call is awaited.
+    pub first_byte_timeout: Duration,
+}
+
+/// What becomes of the client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The answer is whole: the connection may carry another request.
+    Reuse,
+    /// The connection is over.
+    Close,
+}
+
+/// What is known of a request so far, also for the answer if it is refused.
+pub struct Asked {
+    /// The method.
+    pub method: Method,
+    /// The path as it was sent, without the query.
+    pub path: String,
+    /// The query as it was sent.
+    pub query: Option<String>,
+    /// The headers as they were sent.
+    pub headers: HeaderMap,
+    /// HTTP/1.0 knows no chunks.
+    pub chunks: bool,
+    /// `Content-Length`, which pingora has checked.
+    pub length: Option<u64>,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// In whose words a refusal is told.
+    pub dialect: &'static dyn Provider,
+    /// Who calls, once that is known.
+    pub account: Option<Arc<Account>>,
+    /// The event's id, once there is one.
+    pub id: Option<String>,
+    /// The caller's limits, once they were asked.
+    pub limits: Vec<LimitStanding>,
+}
+
+impl Asked {
+    fn read(session: &ServerSession) -> Self {
+        let head = session.req_header();
+        let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
+        let place = auth::place(&head.headers, query.as_deref());
+        let expect = head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let length = head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
+        Self {
+            method: head.method.clone(),
+            dialect: providers::dialect_of(&path, place),
+            path,
+            query,
+            headers: head.headers.clone(),
+            chunks: head.version != Version::HTTP_10,
+            length: if is_chunked { None } else { Some(length.unwrap_or(0)) },
+            expects_continue: expect && head.version != Version::HTTP_10,
+            account: None,
+            id: None,
+            limits: Vec::new(),
+        }
+    }
+}
+
+impl Gate {
+    /// Serves the request whose head `session` has read.
+    pub async fn serve(&self, session: &mut ServerSession) -> Fate {
+        session.set_read_timeout(Some(self.settings.body_timeout));
+        session.set_write_timeout(Some(self.settings.write_timeout));
+        let mut asked = Asked::read(session);
+        match self.line(session, &mut asked).await {
+            Ok(fate) => fate,
+            Err(refusal) => answer::refuse(self, session, &mut asked, &refusal).await,
+        }
+    }
+
+    /// Route, identify, read, admit, send, relay. Nothing goes to a provider before `admit` returned.
+    async fn line(&self, session: &mut ServerSession, asked: &mut Asked) -> Result<Fate, Refusal> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::Draining);
+        }
+        if answer::is_local(&asked.path) {
+            return answer::local(self, session, asked).await;
+        }
+        let presented = auth::presented(&asked.headers, asked.query.as_deref())?;
+        let (provider, endpoint) = providers::route(&asked.method, &asked.path, presented.place)?;
+        asked.dialect = provider;
+        let caller = self.caller(asked, &presented).await?;
+        let origin = self.origin(provider, &endpoint)?;
+        if endpoint.kind == Kind::Unbilled {
+            return self.pass_through(session, asked, &presented, origin, &endpoint).await;
+        }
+        if asked.headers.contains_key(header::CONTENT_ENCODING) {
+            return Err(Refusal::EncodedBody);
+        }
+        self.answer_continue(session, asked).await?;
+        let whole = body::read_whole(session, asked.length, self.settings.body_limit, &self.budget).await?;
+        let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
+        let coding = if call.edits.is_empty() { Coding::GzipIfAccepted } else { Coding::Identity };
+        let outgoing = Outgoing::Whole(Some(providers::apply(&call.edits, whole.bytes)));
+        let request = self.request(asked, &presented, (origin, provider, &endpoint), coding, outgoing)?;
+        let mut in_flight = self.meter.admit(caller, provider, endpoint, call).await?;
+        asked.id = in_flight.id().map(|id| id.to_string());
+        asked.limits = in_flight.limits().to_vec();
+        match origin.upstream.send(request, || in_flight.sending()).await {
+            Ok(answer) => Ok(self.relay(session, asked, Some(in_flight), answer, whole.reserved).await),
+            Err(error) => Err(unanswered(in_flight, error).await),
+        }
+    }
+
+    async fn caller(&self, asked: &mut Asked, presented: &Presented) -> Result<Caller, Refusal> {
+        let Identity::Tenant(account, key) = self.identities.find(&presented.secret).await? else {
+            return Err(Refusal::AdminKeyOnProxy);
+        };
+        asked.account = Some(account.clone());
+        let (user_id, kb_id) = auth::attribution(&asked.headers)?;
+        Ok(Caller { account, key, user_id, kb_id })
+    }
+
+    fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
+        let id = provider.id();
+        let is_vertex = providers::is_vertex(&endpoint.path);
+        let of_provider = || self.origins.iter().filter(|origin| origin.provider == id);
+        of_provider().find(|origin| origin.vertex == is_vertex).or_else(|| of_provider().next()).ok_or_else(|| Refusal::ProviderOff {
+            provider: id.to_string(),
+            variable: provider.key_variable(),
+        })
+    }
+
+    /// Unbilled routes: the same way without a meter, and without holding the body.
+    async fn pass_through(
+        &self,
+        session: &mut ServerSession,
+        asked: &mut Asked,
+        presented: &Presented,
+        origin: &Origin,
+        endpoint: &Endpoint,
+    ) -> Result<Fate, Refusal> {
+        if let Some(account) = &asked.account {
+            asked.limits = self.meter.standings(account).await;
+        }
+        asked.id = Some(self.meter.request_id());
+        self.answer_continue(session, asked).await?;
+        let target = (origin, asked.dialect, endpoint);
+        let reserved = body::Reserved::default();
+        match asked.length.filter(|_| endpoint.body == BodyRule::Streamed) {
+            Some(left) if left > 0 => {
+                let (sender, pieces) = mpsc::channel(STREAMED_PIECES_MAX);
+                let request = self.request(asked, presented, target, Coding::AsAsked, Outgoing::Streamed { pieces, left })?;
+                let answer = send_while_reading(session, &sender, origin.upstream.send(request, || ())).await?;
+                // The sender lives until the answer is through: an answer may come before the end of the request.
+                let fate = self.relay(session, asked, None, answer, reserved).await;
+                drop(sender);
+                Ok(fate)
+            }
+            _ => {
+                let whole = body::read_whole(session, asked.length, self.settings.body_limit, &self.budget).await?;
+                let outgoing = Outgoing::Whole(Some(whole.bytes).filter(|bytes| !bytes.is_empty()));
+                let request = self.request(asked, presented, target, Coding::AsAsked, outgoing)?;
+                let answer = origin.upstream.send(request, || ()).await.map_err(|error| refusal_of(error).0)?;
+                Ok(self.relay(session, asked, None, answer, whole.reserved).await)
+            }
+        }
+    }
+
+    async fn relay(
+        &self,
+        session: &mut ServerSession,
+        asked: &Asked,
+        in_flight: Option<InFlight>,
+        answer: Answer,
+        reserved: body::Reserved,
+    ) -> Fate {
+        // The head is there, so the request was sent: its bytes are no longer held for it.
+        drop(reserved);
+        // Boxed: the relay is the long part of a stream, and the rest of the line need not be kept for it.
+        Box::pin(relay::relay(self, session, asked, in_flight, answer)).await
+    }
+
+    async fn answer_continue(&self, session: &mut ServerSession, asked: &mut Asked) -> Result<(), Refusal> {
+        if !asked.expects_continue {
+            return Ok(());
+        }
+        if asked.length.is_some_and(|length| length > self.settings.body_limit) {
+            return Err(Refusal::BodyTooLarge { limit: self.settings.body_limit });
+        }
+        asked.expects_continue = false;
+        session.write_continue_response().await.map_err(|_| Refusal::BodyIncomplete)
+    }
+
+    fn request(
+        &self,
+        asked: &Asked,
+        presented: &Presented,
+        (origin, provider, endpoint): (&Origin, &'static dyn Provider, &Endpoint),
+        coding: Coding,
+        body: Outgoing,
+    ) -> Result<Request<Outgoing>, Refusal> {
+        let query = asked.query.as_deref().and_then(headers::query_without_key);
+        let target = match query {
+            Some(query) => format!("{}?{query}", endpoint.path),
+            None => endpoint.path.clone(),
+        };
+        let uri = Uri::try_from(target).map_err(|_| Refusal::BadRequest { reason: "the request target is no URI" })?;
+        let mut request = Request::new(body);
+        *request.method_mut() = asked.method.clone();
+        *request.uri_mut() = uri;
+        let mut out = headers::to_provider(&asked.headers, &presented.secret, coding);
+        out.insert(header::HOST, origin.upstream.authority.clone());
+        let form = provider.credential();
+        let (name, value) = headers::credential(form, origin.key.expose_secret()).ok_or_else(|| Refusal::ProviderOff {
+            provider: provider.id().to_string(),
+            variable: provider.key_variable(),
+        })?;
+        out.insert(name, value);
+        *request.headers_mut() = out;
+        Ok(request)
+    }
+}
+
+/// Pieces of a streamed request body that wait for the provider: one on its way while the next is read.
+const STREAMED_PIECES_MAX: usize = 1;
+
+/// Sends a request while its body still comes in.
+async fn send_while_reading(
+    session: &mut ServerSession,
+    sender: &mpsc::Sender<Bytes>,
+    send: impl Future<Output = Result<Answer, SendError>>,
+) -> Result<Answer, Refusal> {
+    let pump = async {
+        while let Some(piece) = body::read_piece(session).await? {
+            if sender.send(piece).await.is_err() {
+                break;
+            }
+        }
+        Ok::<(), Refusal>(())
+    };
+    let (mut send, mut pump) = (std::pin::pin!(send), std::pin::pin!(pump));
+    let mut reading = true;
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut send => return answer.map_err(|error| refusal_of(error).0),
+            read = &mut pump, if reading => {
+                read?;
+                reading = false;
+            }
+        }
+    }
+}
+
+fn refusal_of(error: SendError) -> (Refusal, u16) {
+    let refusal = match error {
+        SendError::Unreachable => Refusal::Unreachable,
+        SendError::Timeout => Refusal::UpstreamTimeout,
+    };
+    let status = refusal.status();
+    (refusal, status)
+}
+
+/// Books a call without an answer; the chat is given back.
+async fn unanswered(in_flight: InFlight, error: SendError) -> Refusal {
+    let (refusal, status) = refusal_of(error);
+    in_flight.settle_unanswered(status).await;
+    refusal
+}

@@ -1,0 +1,249 @@
+//! Which headers and which query go to the provider, and which come back to the client.
+//!
+//! Everything passes but what belongs to one connection (RFC 9110, 7.6.1), to this gateway, or to the account: a client
+//! must not choose whose account at the provider is charged.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use pingora_http::ResponseHeader;
+
+use crate::metering::in_flight::LimitStanding;
+use crate::providers::CredentialHeader;
+
+/// `x-tollgate-user-id`.
+pub const USER_ID: HeaderName = HeaderName::from_static("x-tollgate-user-id");
+/// `x-tollgate-kb-id`.
+pub const KB_ID: HeaderName = HeaderName::from_static("x-tollgate-kb-id");
+/// The event's id, on every answer.
+pub const OUR_REQUEST_ID: HeaderName = HeaderName::from_static("x-tollgate-request-id");
+/// The provider's id of the request, or ours where there is none.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Headers that are never passed on, in either direction: they are about one connection.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers of a request that are never passed on: the framing is made anew, credentials and account are the gateway's,
+/// and a method override would turn a free GET into a billed POST.
+const NOT_TO_PROVIDER: [&str; 20] = [
+    "authorization",
+    "api-key",
+    "x-api-key",
+    "x-goog-api-key",
+    "x-goog-user-project",
+    "x-goog-iam-authorization-token",
+    "x-goog-iam-authority-selector",
+    "cookie",
+    "openai-organization",
+    "openai-project",
+    "host",
+    "content-length",
+    "expect",
+    "http2-settings",
+    "accept-encoding",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-tollgate-user-id",
+    "x-tollgate-kb-id",
+];
+
+/// What the answer may be coded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// As it is: something is to be taken out of it.
+    Identity,
+    /// gzip if the client takes it: the meter can read that.
+    GzipIfAccepted,
+    /// Whatever the client takes: nobody reads it here.
+    AsAsked,
+}
+
+/// The headers of the request to the provider, without `Host`, `Content-Length` and credential.
+pub fn to_provider(client: &HeaderMap, secret: &str, coding: Coding) -> HeaderMap {
+    let nominated = nominated(client);
+    let mut out = HeaderMap::with_capacity(client.len() + 4);
+    for (name, value) in client {
+        let dropped = is_hop_by_hop(name, &nominated)
+            || NOT_TO_PROVIDER.contains(&name.as_str())
+            || memchr::memmem::find(value.as_bytes(), secret.as_bytes()).is_some();
+        if !dropped {
+            out.append(name.clone(), value.clone());
+        }
+    }
+    match (coding, client.get(header::ACCEPT_ENCODING)) {
+        (Coding::AsAsked, Some(asked)) => out.append(header::ACCEPT_ENCODING, asked.clone()),
+        (Coding::GzipIfAccepted, Some(asked)) if accepts_gzip(asked) => {
+            out.append(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"))
+        }
+        _ => out.append(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+    };
+    out
+}
+
+/// The provider's own key as a header value; `None` when the key cannot stand in a header.
+pub fn credential(form: CredentialHeader, key: &str) -> Option<(HeaderName, HeaderValue)> {
+    let mut value = HeaderValue::from_str(&format!("{}{key}", form.prefix)).ok()?;
+    value.set_sensitive(true);
+    Some((HeaderName::from_static(form.name), value))
+}
+
+/// The query without any `key` parameter, however its name is written; `None` when nothing is left.
+pub fn query_without_key(query: &str) -> Option<String> {
+    let kept: Vec<&str> = query.split('&').filter(|pair| !is_key(pair)).collect();
+    let joined = kept.join("&");
+    (!joined.is_empty()).then_some(joined)
+}
+
+/// The value of the first `key` parameter, percent-decoded.
+pub fn key_in_query(query: &str) -> Option<String> {
+    let pair = query.split('&').find(|pair| is_key(pair))?;
+    Some(percent_decoded(pair.split_once('=').map_or("", |(_, value)| value)))
+}
+
+fn is_key(pair: &str) -> bool {
+    let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+    name == "key" || (name.contains('%') && percent_decoded(name) == "key")
+}
+
+/// Undoes percent-encoding; what is no valid encoding stays as it is.
+pub fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let decoded = (*byte == b'%').then(|| text.get(at + 1..at + 3)).flatten().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        out.push(decoded.unwrap_or(*byte));
+        at += if decoded.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The provider's head as the client gets it, with the headers of the gateway. `None` when a header cannot be written.
+pub fn to_client(provider: &http::response::Parts, keep_length: bool) -> Option<ResponseHeader> {
+    let nominated = nominated(&provider.headers);
+    let mut out = ResponseHeader::build(provider.status, Some(provider.headers.len() + 6)).ok()?;
+    for (name, value) in &provider.headers {
+        let is_length = *name == header::CONTENT_LENGTH && !keep_length;
+        if !is_length && !is_hop_by_hop(name, &nominated) {
+            out.append_header(name.clone(), value.clone()).ok()?;
+        }
+    }
+    Some(out)
+}
+
+/// Puts the gateway's ids and the standing of the caller's limits on an answer.
+pub fn add_ours(answer: &mut ResponseHeader, id: &str, limits: &[LimitStanding], now: crate::domain::time::Micros) -> Option<()> {
+    answer.insert_header(OUR_REQUEST_ID, id).ok()?;
+    if !answer.headers.contains_key(&REQUEST_ID) {
+        answer.insert_header(REQUEST_ID, id).ok()?;
+    }
+    if !limits.is_empty() {
+        let (policy, standing) = rate_limit(limits, now);
+        answer.insert_header(RATE_LIMIT_POLICY, policy).ok()?;
+        answer.insert_header(RATE_LIMIT, standing).ok()?;
+    }
+    Some(())
+}
+
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
+fn rate_limit(limits: &[LimitStanding], now: crate::domain::time::Micros) -> (String, String) {
+    use std::fmt::Write;
+    let (mut policy, mut standing) = (String::with_capacity(48), String::with_capacity(48));
+    for LimitStanding { limit, period, standing: at } in limits {
+        let metric = limit.metric.as_str();
+        // The monthly limit is the plan's main one and has the plain name.
+        let suffix = if period.window() == crate::domain::time::Window::Month { "" } else { "-day" };
+        let comma = if policy.is_empty() { "" } else { ", " };
+        let (remaining, resets) = (at.remaining(limit.max), now.seconds_until(period.end()));
+        // Writing to a String cannot fail.
+        write!(policy, "{comma}\"{metric}{suffix}\";q={};w={}", limit.max, period.seconds()).unwrap_or_default();
+        write!(standing, "{comma}\"{metric}{suffix}\";r={remaining};t={resets}").unwrap_or_default();
+    }
+    (policy, standing)
+}
+
+fn accepts_gzip(asked: &HeaderValue) -> bool {
+    let Ok(asked) = asked.to_str() else { return false };
+    asked.split(',').any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let is_refused = parts.any(|part| matches!(part.split_once('=').map(|(k, v)| (k.trim(), v.trim())), Some(("q" | "Q", "0" | "0." | "0.0" | "0.00" | "0.000"))));
+        is_gzip && !is_refused
+    })
+}
+
+/// The headers that `Connection` names: they too are about one connection.
+fn nominated(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase());
+    names.filter(|name| !name.is_empty() && name != "keep-alive" && name != "close").collect()
+}
+
+fn is_hop_by_hop(name: &HeaderName, nominated: &[String]) -> bool {
+    HOP_BY_HOP.contains(&name.as_str()) || nominated.iter().any(|nominated| nominated == name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn credentials_account_and_connection_headers_stay_here() {
+        let client = map(&[
+            ("authorization", "Bearer secret"),
+            ("x-goog-user-project", "p"),
+            ("openai-organization", "o"),
+            ("cookie", "c"),
+            ("connection", "x-hop, close"),
+            ("x-hop", "1"),
+            ("x-echo", "my secret is out"),
+            ("x-http-method-override", "POST"),
+            ("x-stainless-lang", "python"),
+            ("accept-encoding", "gzip, br"),
+        ]);
+        let out = to_provider(&client, "secret", Coding::GzipIfAccepted);
+        let names: Vec<&str> = out.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-stainless-lang", "accept-encoding"]);
+        assert_eq!(out["accept-encoding"], "gzip");
+    }
+
+    #[test]
+    fn the_meter_only_asks_for_what_it_can_read() {
+        for (asked, gzip) in [("gzip", true), ("br;q=1, gzip;q=0.5", true), ("gzip;q=0", false), ("br", false), ("x-gzip", false)] {
+            let client = map(&[("accept-encoding", asked)]);
+            let want = if gzip { "gzip" } else { "identity" };
+            assert_eq!(to_provider(&client, "s", Coding::GzipIfAccepted)["accept-encoding"], want, "{asked}");
+            assert_eq!(to_provider(&client, "s", Coding::Identity)["accept-encoding"], "identity");
+            assert_eq!(to_provider(&client, "s", Coding::AsAsked)["accept-encoding"], asked);
+        }
+    }
+
+    #[test]
+    fn the_key_is_found_and_removed_however_it_is_written() {
+        for (query, key, rest) in [
+            ("key=a%2Fb&alt=sse", Some("a/b"), Some("alt=sse")),
+            ("alt=sse&%6bey=x", Some("x"), Some("alt=sse")),
+            ("key=x", Some("x"), None),
+            ("keys=1&monkey=2", None, Some("keys=1&monkey=2")),
+            ("key", Some(""), None),
+        ] {
+            assert_eq!(key_in_query(query).as_deref(), key, "{query}");
+            assert_eq!(query_without_key(query).as_deref(), rest, "{query}");
+        }
+    }
+}

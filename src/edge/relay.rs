@@ -1,0 +1,246 @@
+//! The answer on its way from the provider to the client: relayed as it comes, read on the way, booked before its end.
+
+use bytes::{Bytes, BytesMut};
+use http::{StatusCode, header, response};
+use pingora_core::protocols::http::ServerSession;
+use pingora_http::ResponseHeader;
+use tokio::time::{Duration, Instant, timeout_at};
+
+use crate::domain::settlement::Ending;
+use crate::metering::in_flight::InFlight;
+
+use super::exchange::{Asked, Fate, Gate};
+use super::headers;
+use super::inflate::Inflate;
+use super::upstream::{Answer, AnswerBody, BrokeOff};
+
+/// What is there already is written at once, up to this size: one system call and one chunk for it.
+const GATHER_BYTES_MAX: usize = 64 * 1024;
+
+/// How the meter sees the answer.
+enum Sight {
+    /// As it passes.
+    Plain,
+    /// By an inflated side copy.
+    Gzip(Box<Inflate>),
+    /// Not at all: a coding that was not asked for.
+    Blind,
+}
+
+struct Relay<'a> {
+    session: &'a mut ServerSession,
+    in_flight: Option<InFlight>,
+    sight: Sight,
+    status: u16,
+    out: Vec<Bytes>,
+    /// Since when the client is gone.
+    gone: Option<Instant>,
+    drained_bytes: u64,
+}
+
+/// Relays `answer` and settles `in_flight`, whatever becomes of the client.
+pub async fn relay(gate: &Gate, session: &mut ServerSession, asked: &Asked, mut in_flight: Option<InFlight>, answer: Answer) -> Fate {
+    let Answer { head, mut body } = answer;
+    let status = head.status.as_u16();
+    let sight = sight(&head);
+    let takes_out = in_flight.as_ref().is_some_and(InFlight::takes_out_usage) && is_event_stream(&head);
+    if let Some(in_flight) = &mut in_flight {
+        let text = |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+        in_flight.head(status, text(header::CONTENT_TYPE), text(headers::REQUEST_ID));
+    }
+    let drain = Drain::of(gate, in_flight.as_ref());
+    let mut relay = Relay { session, in_flight, sight, status, out: Vec::new(), gone: None, drained_bytes: 0 };
+    match client_head(gate, asked, &head, !takes_out) {
+        Some(client_head) => relay.write_head(client_head).await,
+        None => relay.gone = Some(Instant::now()),
+    }
+    relay.run(&mut body, drain).await
+}
+
+/// How far a provider is read on for the meter alone.
+#[derive(Clone, Copy)]
+struct Drain {
+    time: Duration,
+    bytes: u64,
+}
+
+impl Drain {
+    fn of(gate: &Gate, in_flight: Option<&InFlight>) -> Self {
+        let settings = &gate.settings;
+        match in_flight {
+            None => Self { time: Duration::ZERO, bytes: 0 },
+            Some(call) if call.is_stream() => Self { time: settings.drain_timeout, bytes: settings.drain_bytes },
+            Some(_) => Self { time: settings.first_byte_timeout, bytes: settings.drain_bytes },
+        }
+    }
+}
+
+impl Relay<'_> {
+    async fn run(mut self, body: &mut AnswerBody, drain: Drain) -> Fate {
+        loop {
+            match self.gather(body, drain).await {
+                Step::Pieces => {
+                    self.settle_if_complete().await;
+                    self.write().await;
+                }
+                Step::End => return self.end().await,
+                Step::BrokeOff => return self.broke_off().await,
+                Step::Capped => return self.settle(Ending::DrainCapped).await,
+            }
+            if self.gone.is_some() && self.in_flight.is_none() {
+                return Fate::Close;
+            }
+        }
+    }
+
+    /// Waits for the next piece and takes with it what is there already.
+    async fn gather(&mut self, body: &mut AnswerBody, drain: Drain) -> Step {
+        let first = match self.gone {
+            None => body.next().await,
+            Some(_) if self.drained_bytes > drain.bytes => return Step::Capped,
+            Some(since) => match timeout_at(since + drain.time, body.next()).await {
+                Ok(piece) => piece,
+                Err(_) => return Step::Capped,
+            },
+        };
+        let mut bytes = match self.take(first) {
+            Ok(bytes) => bytes,
+            Err(step) => return step,
+        };
+        while bytes < GATHER_BYTES_MAX {
+            match body.try_next().await {
+                None => break,
+                // The end and a break are met again by the next call, after what came before them was written.
+                Some(Ok(None) | Err(BrokeOff)) => break,
+                Some(piece) => match self.take(piece) {
+                    Ok(more) => bytes += more,
+                    Err(step) => return step,
+                },
+            }
+        }
+        Step::Pieces
+    }
+
+    /// Shows a piece to the meter and puts what the client is to get of it into `out`. Gives its size.
+    fn take(&mut self, piece: Result<Option<Bytes>, BrokeOff>) -> Result<usize, Step> {
+        let piece = match piece {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Err(Step::End),
+            Err(BrokeOff) => return Err(Step::BrokeOff),
+        };
+        let bytes = piece.len();
+        if self.gone.is_some() {
+            self.drained_bytes = self.drained_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+        match (&mut self.in_flight, &mut self.sight) {
+            (Some(in_flight), Sight::Plain) => in_flight.pass(piece, &mut self.out),
+            (Some(in_flight), Sight::Gzip(inflate)) => {
+                inflate.feed(&piece, |inflated| in_flight.look(inflated));
+                self.out.push(piece);
+            }
+            (Some(_), Sight::Blind) | (None, _) => self.out.push(piece),
+        }
+        Ok(bytes)
+    }
+
+    /// A complete answer is booked before its last bytes go out: a client that has them has paid.
+    async fn settle_if_complete(&mut self) {
+        if self.in_flight.as_ref().is_some_and(InFlight::is_complete) {
+            let ending = Ending::Whole { status: self.status, client_left: self.gone.is_some() };
+            self.settle_with(ending).await;
+        }
+    }
+
+    async fn settle_with(&mut self, ending: Ending) {
+        // What the reader holds back is the client's, and only the reader has it.
+        if let Some(mut in_flight) = self.in_flight.take() {
+            in_flight.flush(&mut self.out);
+            in_flight.settle(ending).await;
+        }
+    }
+
+    async fn settle(&mut self, ending: Ending) -> Fate {
+        self.settle_with(ending).await;
+        Fate::Close
+    }
+
+    async fn end(mut self) -> Fate {
+        let ending = Ending::Whole { status: self.status, client_left: self.gone.is_some() };
+        self.settle_with(ending).await;
+        self.write().await;
+        if self.gone.is_some() { Fate::Close } else { Fate::Reuse }
+    }
+
+    /// The client gets what came and sees the break: its answer must not look complete.
+    async fn broke_off(mut self) -> Fate {
+        let ending = Ending::BrokeOff { status: self.status };
+        self.settle_with(ending).await;
+        self.write().await;
+        Fate::Close
+    }
+
+    async fn write_head(&mut self, head: ResponseHeader) {
+        if self.session.write_response_header(Box::new(head)).await.is_err() {
+            self.gone = Some(Instant::now());
+        }
+    }
+
+    /// Writes what is gathered. A failure only means that nobody listens any more: the provider is read on.
+    async fn write(&mut self) {
+        let bytes = join(&mut self.out);
+        if self.gone.is_some() || bytes.is_empty() {
+            return;
+        }
+        if self.session.write_response_body(bytes, false).await.is_err() {
+            self.gone = Some(Instant::now());
+        }
+    }
+}
+
+enum Step {
+    Pieces,
+    End,
+    BrokeOff,
+    Capped,
+}
+
+/// All pieces as one: a single piece is not copied.
+fn join(out: &mut Vec<Bytes>) -> Bytes {
+    match out.len() {
+        0 => Bytes::new(),
+        1 => out.pop().unwrap_or_default(),
+        _ => {
+            let mut all = BytesMut::with_capacity(out.iter().map(Bytes::len).sum());
+            for piece in out.drain(..) {
+                all.extend_from_slice(&piece);
+            }
+            all.freeze()
+        }
+    }
+}
+
+/// The provider's head with our headers, framed for this client.
+fn client_head(gate: &Gate, asked: &Asked, head: &response::Parts, keep_length: bool) -> Option<ResponseHeader> {
+    let mut out = headers::to_client(head, keep_length)?;
+    let id = asked.id.as_deref().unwrap_or_default();
+    headers::add_ours(&mut out, id, &asked.limits, gate.meter.now())?;
+    let bodyless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || asked.method == http::Method::HEAD;
+    if !bodyless && !out.headers.contains_key(header::CONTENT_LENGTH) && asked.chunks {
+        out.insert_header(header::TRANSFER_ENCODING, "chunked").ok()?;
+    }
+    Some(out)
+}
+
+fn is_event_stream(head: &response::Parts) -> bool {
+    let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+}
+
+fn sight(head: &response::Parts) -> Sight {
+    match head.headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase()) {
+        None => Sight::Plain,
+        Some(coding) if coding == b"identity" || coding.is_empty() => Sight::Plain,
+        Some(coding) if coding == b"gzip" || coding == b"x-gzip" => Sight::Gzip(Box::default()),
+        Some(_) => Sight::Blind,
+    }
+}

@@ -1,0 +1,405 @@
+//! The only place that speaks HTTP to a provider: hyper's client, driven by the exchange that uses it.
+//!
+//! A connection belongs to one exchange at a time and lies in a pool of its worker thread between two. Its state machine
+//! is polled by the exchange, so there is no task for each connection, no lock, and no wake-up across threads.
+//! Retried is only what was not sent: hyper gives a request back untouched when its connection closed before it was
+//! taken up, and anything later may have been charged.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::{Request, Response, response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// hyper's read buffer for one connection. 8 KB is its floor; a larger one holds more memory for each open stream.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// An unsent request meets a connection that just closed at most this often before a fresh one is made.
+const STALE_CONNECTIONS_MAX: usize = 8;
+
+/// Limits of time and number for one provider.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For DNS, TCP and TLS together.
+    pub connect: Duration,
+    /// From the first byte of the request to the head of the answer.
+    pub first_byte: Duration,
+    /// Between two pieces of an answer.
+    pub idle: Duration,
+    /// An idle connection is not used again after this; providers close theirs after about a minute.
+    pub pooled: Duration,
+    /// Idle connections for each worker.
+    pub idle_connections_max: usize,
+}
+
+/// One provider's origin.
+pub struct Upstream {
+    /// Names its pool; unique in the process.
+    pub index: usize,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The `Host` header.
+    pub authority: HeaderValue,
+    /// TLS with the roots to verify by; `None` for plain HTTP.
+    pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// Why there is no head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// No connection, or it broke before the head.
+    Unreachable,
+    /// No head in time.
+    Timeout,
+}
+
+/// The provider broke off inside its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrokeOff;
+
+/// The body of a request to a provider.
+pub enum Outgoing {
+    /// All of it.
+    Whole(Option<Bytes>),
+    /// Piece by piece, of a length that is known before.
+    Streamed {
+        /// Where the pieces come from.
+        pieces: mpsc::Receiver<Bytes>,
+        /// How much is still to come, in bytes.
+        left: u64,
+    },
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed { left: 0, .. } => Poll::Ready(None),
+            Self::Streamed { pieces, left } => pieces.poll_recv(cx).map(|piece| match piece {
+                Some(piece) => {
+                    *left = left.saturating_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+                    Some(Ok(Frame::data(piece)))
+                }
+                // The client broke off: the request must not look complete.
+                None => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None) | Self::Streamed { left: 0, .. })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match self {
+            Self::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            Self::Streamed { left, .. } => *left,
+        })
+    }
+}
+
+/// An answer that has begun.
+pub struct Answer {
+    /// Status and headers.
+    pub head: response::Parts,
+    /// What follows.
+    pub body: AnswerBody,
+}
+
+/// The rest of an answer. Dropping it before its end closes the connection, which stops the provider.
+pub struct AnswerBody {
+    connection: Option<Connection>,
+    incoming: Incoming,
+    pool: (usize, usize),
+    idle: Duration,
+    last_piece: Instant,
+    alarm: Pin<Box<Sleep>>,
+    ended: bool,
+}
+
+struct Connection {
+    sender: SendRequest<Outgoing>,
+    driver: Pin<Box<http1::Connection<TokioIo<Socket>, Outgoing>>>,
+    closed: bool,
+    idle_since: Instant,
+}
+
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+thread_local! {
+    /// Idle connections of this worker, by [`Upstream::index`], the freshest last.
+    static POOLS: RefCell<Vec<VecDeque<Connection>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Upstream {
+    /// Sends a request and waits for the head of its answer. `sending` is called just before the first byte may go out.
+    pub async fn send(&self, mut request: Request<Outgoing>, mut sending: impl FnMut()) -> Result<Answer, SendError> {
+        for _ in 0..STALE_CONNECTIONS_MAX {
+            let Some(connection) = self.pooled() else { break };
+            sending();
+            match self.exchange(connection, request).await {
+                Ok(answer) => return Ok(answer),
+                Err(Attempt::Unsent(back)) => request = *back,
+                Err(Attempt::Failed(error)) => return Err(error),
+            }
+        }
+        let connection = match timeout(self.limits.connect, self.connect()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(_)) => return Err(SendError::Unreachable),
+            Err(_) => return Err(SendError::Timeout),
+        };
+        sending();
+        match self.exchange(connection, request).await {
+            Ok(answer) => Ok(answer),
+            Err(Attempt::Unsent(_)) => Err(SendError::Unreachable),
+            Err(Attempt::Failed(error)) => Err(error),
+        }
+    }
+
+    fn pooled(&self) -> Option<Connection> {
+        POOLS.with_borrow_mut(|pools| {
+            let pool = pools.get_mut(self.index)?;
+            while let Some(connection) = pool.pop_back() {
+                if connection.idle_since.elapsed() < self.limits.pooled {
+                    return Some(connection);
+                }
+            }
+            None
+        })
+    }
+
+    async fn connect(&self) -> io::Result<Connection> {
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        tcp.set_nodelay(true)?;
+        let socket = match &self.tls {
+            None => Socket::Plain(tcp),
+            Some((config, name)) => {
+                let tls = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await?;
+                Socket::Tls(Box::new(tls))
+            }
+        };
+        let (sender, driver) = http1::Builder::new()
+            .max_buf_size(READ_BUFFER_BYTES)
+            .handshake(TokioIo::new(socket))
+            .await
+            .map_err(io::Error::other)?;
+        Ok(Connection { sender, driver: Box::pin(driver), closed: false, idle_since: Instant::now() })
+    }
+
+    async fn exchange(&self, mut connection: Connection, request: Request<Outgoing>) -> Result<Answer, Attempt> {
+        if !connection.is_ready().await {
+            return Err(Attempt::Unsent(Box::new(request)));
+        }
+        let started = Instant::now();
+        let response = {
+            let Connection { sender, driver, closed, .. } = &mut connection;
+            let mut sent = std::pin::pin!(sender.try_send_request(request));
+            let drive = poll_fn(|cx| {
+                if let Poll::Ready(answer) = sent.as_mut().poll(cx) {
+                    return Poll::Ready(answer);
+                }
+                if !*closed && driver.as_mut().poll(cx).is_ready() {
+                    *closed = true;
+                }
+                sent.as_mut().poll(cx)
+            });
+            timeout_at(started + self.limits.first_byte, drive).await
+        };
+        match response {
+            Ok(Ok(response)) => Ok(self.answer(connection, response)),
+            Ok(Err(mut error)) => Err(match error.take_message() {
+                Some(request) => Attempt::Unsent(Box::new(request)),
+                None => Attempt::Failed(SendError::Unreachable),
+            }),
+            Err(_) => Err(Attempt::Failed(SendError::Timeout)),
+        }
+    }
+
+    fn answer(&self, connection: Connection, response: Response<Incoming>) -> Answer {
+        let (head, incoming) = response.into_parts();
+        let now = Instant::now();
+        let body = AnswerBody {
+            connection: Some(connection),
+            incoming,
+            pool: (self.index, self.limits.idle_connections_max),
+            idle: self.limits.idle,
+            last_piece: now,
+            alarm: Box::pin(sleep_until(now + self.limits.idle)),
+            ended: false,
+        };
+        Answer { head, body }
+    }
+}
+
+enum Attempt {
+    /// Nothing of it went out.
+    Unsent(Box<Request<Outgoing>>),
+    /// It may have been seen.
+    Failed(SendError),
+}
+
+impl Connection {
+    /// Looks once whether the provider closed it while it was idle.
+    async fn is_ready(&mut self) -> bool {
+        poll_fn(|cx| {
+            self.closed = self.closed || self.driver.as_mut().poll(cx).is_ready();
+            Poll::Ready(())
+        })
+        .await;
+        !self.closed && self.sender.is_ready()
+    }
+}
+
+impl AnswerBody {
+    /// The next piece, as the provider cut it; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BrokeOff> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next piece if it is there already.
+    pub async fn try_next(&mut self) -> Option<Result<Option<Bytes>, BrokeOff>> {
+        poll_fn(|cx| Poll::Ready(self.poll_piece(cx))).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BrokeOff>> {
+        if let Some(piece) = self.poll_piece(cx) {
+            // The clock is read for each piece, the timer is set anew only when it rings: a timer for each event of
+            // a stream cost more than reading it.
+            self.last_piece = Instant::now();
+            return Poll::Ready(piece);
+        }
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            let due = self.last_piece + self.idle;
+            if due <= Instant::now() {
+                return Poll::Ready(Err(BrokeOff));
+            }
+            self.alarm.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Option<Result<Option<Bytes>, BrokeOff>> {
+        loop {
+            if self.ended {
+                return Some(Ok(None));
+            }
+            let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
+            if frame.is_pending() {
+                self.drive(cx);
+                frame = Pin::new(&mut self.incoming).poll_frame(cx);
+            }
+            match frame {
+                Poll::Pending => return None,
+                Poll::Ready(None) => {
+                    self.ended = true;
+                    self.give_back();
+                }
+                Poll::Ready(Some(Err(_))) => return Some(Err(BrokeOff)),
+                // Trailers are not passed on: neither provider sends any.
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(piece) if piece.is_empty() => {}
+                    Ok(piece) => return Some(Ok(Some(piece))),
+                    Err(_) => {}
+                },
+            }
+        }
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection {
+            connection.closed = connection.closed || connection.driver.as_mut().poll(cx).is_ready();
+        }
+    }
+
+    /// Puts the connection into this worker's pool, in the place of the stalest when it is full.
+    fn give_back(&mut self) {
+        let Some(mut connection) = self.connection.take().filter(|connection| !connection.closed) else { return };
+        let (index, idle_connections_max) = self.pool;
+        connection.idle_since = Instant::now();
+        POOLS.with_borrow_mut(|pools| {
+            if pools.len() <= index {
+                pools.resize_with(index + 1, VecDeque::new);
+            }
+            if let Some(pool) = pools.get_mut(index) {
+                pool.push_back(connection);
+                if pool.len() > idle_connections_max {
+                    pool.pop_front();
+                }
+            }
+        });
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}

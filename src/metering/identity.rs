@@ -1,0 +1,178 @@
+//! Which account a credential belongs to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tracing::warn;
+
+use crate::domain::ids::{KeyId, PlanName, TenantId};
+use crate::domain::key::{self, KeyHash};
+use crate::domain::refusal::Refusal;
+use crate::domain::tenant::Tenant;
+use crate::ports::StoreError;
+use crate::ports::clock::Clock;
+use crate::ports::tenants::TenantStore;
+
+use super::snapshot::{Account, Snapshots};
+
+/// Unknown keys that are remembered, so that each is looked up once. When full, all are forgotten: an attacker who mints
+/// well-formed keys costs at most the look-ups that [`LOOK_UP_GAP_US`] allows.
+const UNKNOWN_MAX: usize = 10_000;
+
+/// The store is asked about unknown keys at most once in this time; a key issued elsewhere works after it.
+const LOOK_UP_GAP_US: u64 = 100_000;
+
+/// An unknown key is looked up again after this: it may have been issued since.
+const UNKNOWN_FOR_US: u64 = 5_000_000;
+
+/// Who may present what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A tenant id is a credential; unknown ones are created on the starter plan.
+    Dev,
+    /// Issued keys only.
+    Prod,
+}
+
+/// Whose a credential is.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// A tenant's, and with which key.
+    Tenant(Arc<Account>, Option<KeyId>),
+    /// The admin's.
+    Admin,
+}
+
+/// Resolves credentials against the snapshot; goes to the store for what it does not know.
+pub struct Identities {
+    mode: Mode,
+    admin: KeyHash,
+    starter: PlanName,
+    snapshots: Arc<Snapshots>,
+    store: Arc<dyn TenantStore>,
+    clock: Arc<dyn Clock>,
+    unknown: Mutex<HashMap<KeyHash, u64>>,
+    looked_up_us: AtomicU64,
+}
+
+/// The SHA-256 of a key.
+pub fn hash(secret: &str) -> KeyHash {
+    KeyHash(Sha256::digest(secret.as_bytes()).into())
+}
+
+impl Identities {
+    /// Identities over the store. `starter` is the plan of tenants that dev mode creates.
+    pub fn new(
+        mode: Mode,
+        admin: KeyHash,
+        starter: PlanName,
+        snapshots: Arc<Snapshots>,
+        store: Arc<dyn TenantStore>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let unknown = Mutex::new(HashMap::new());
+        Self { mode, admin, starter, snapshots, store, clock, unknown, looked_up_us: AtomicU64::new(0) }
+    }
+
+    /// Whether tenant ids are credentials.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whose `secret` is. [`Refusal::BadKey`] when nobody's.
+    pub async fn find(&self, secret: &str) -> Result<Identity, Refusal> {
+        if key::is_well_formed(secret) {
+            return self.find_key(hash(secret)).await;
+        }
+        if bool::from(hash(secret).0.ct_eq(&self.admin.0)) {
+            return Ok(Identity::Admin);
+        }
+        match (self.mode, secret.parse::<TenantId>()) {
+            (Mode::Dev, Ok(id)) => self.find_dev_tenant(id).await,
+            _ => Err(Refusal::BadKey),
+        }
+    }
+
+    async fn find_key(&self, hash: KeyHash) -> Result<Identity, Refusal> {
+        if let Some(found) = self.known_key(hash) {
+            return found;
+        }
+        // The admin key may itself have the form of a tenant's key.
+        if bool::from(hash.0.ct_eq(&self.admin.0)) {
+            return Ok(Identity::Admin);
+        }
+        if self.may_look_up(hash) {
+            self.refresh().await;
+            if let Some(found) = self.known_key(hash) {
+                return found;
+            }
+            self.remember_unknown(hash);
+        }
+        Err(Refusal::BadKey)
+    }
+
+    fn known_key(&self, hash: KeyHash) -> Option<Result<Identity, Refusal>> {
+        let snapshot = self.snapshots.load();
+        let key = snapshot.keys.get(&hash)?;
+        if !key.is_live(self.clock.now()) {
+            return Some(Err(Refusal::BadKey));
+        }
+        let account = snapshot.accounts.get(&key.tenant)?;
+        Some(active(account).map(|account| Identity::Tenant(account, Some(key.id.clone()))))
+    }
+
+    async fn find_dev_tenant(&self, id: TenantId) -> Result<Identity, Refusal> {
+        if let Some(account) = self.account(&id) {
+            return active(&account).map(|account| Identity::Tenant(account, None));
+        }
+        let tenant =
+            Tenant { id: id.clone(), name: id.to_string(), plan: self.starter.clone(), suspended: false, created_at: self.clock.now() };
+        match self.store.create_tenant(&tenant).await {
+            // Another call created it at the same time: as good.
+            Ok(()) | Err(StoreError::Exists(_)) => self.refresh().await,
+            Err(error) => {
+                warn!(%error, "A dev tenant could not be created.");
+                return Err(Refusal::CountersDown);
+            }
+        }
+        let account = self.account(&id).ok_or(Refusal::CountersDown)?;
+        active(&account).map(|account| Identity::Tenant(account, None))
+    }
+
+    fn account(&self, id: &TenantId) -> Option<Arc<Account>> {
+        self.snapshots.load().accounts.get(id).cloned()
+    }
+
+    async fn refresh(&self) {
+        if let Err(error) = self.snapshots.refresh(self.store.as_ref()).await {
+            warn!(%error, "Tenants and keys could not be read again; those known stay in force.");
+        }
+    }
+
+    fn may_look_up(&self, hash: KeyHash) -> bool {
+        let now = self.clock.monotonic_us();
+        let remembered = self.unknown.lock().get(&hash).is_some_and(|at| now.saturating_sub(*at) < UNKNOWN_FOR_US);
+        if remembered {
+            return false;
+        }
+        let last = self.looked_up_us.load(Ordering::Relaxed);
+        let due = last == 0 || now.saturating_sub(last) >= LOOK_UP_GAP_US;
+        due && self.looked_up_us.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn remember_unknown(&self, hash: KeyHash) {
+        let mut unknown = self.unknown.lock();
+        if unknown.len() >= UNKNOWN_MAX {
+            unknown.clear();
+        }
+        unknown.insert(hash, self.clock.monotonic_us());
+    }
+}
+
+fn active(account: &Arc<Account>) -> Result<Arc<Account>, Refusal> {
+    if account.tenant.suspended { Err(Refusal::Suspended(account.tenant.id.clone())) } else { Ok(account.clone()) }
+}

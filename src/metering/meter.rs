@@ -1,0 +1,165 @@
+//! Admission: everything that can fail happens here, so that settlement cannot.
+
+use std::sync::Arc;
+
+use crate::domain::plan::{Limit, Metric, Plan, Standing};
+use crate::domain::refusal::{QuotaFacts, Refusal};
+use crate::domain::time::{Micros, Window};
+use crate::ports::clock::Clock;
+use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome};
+use crate::ports::journal::Journal;
+use crate::ports::sink::Sink;
+use crate::providers::{Call, Endpoint, Kind, Provider};
+
+use super::estimator::Estimator;
+use super::in_flight::{Caller, InFlight, LimitStanding, Open, Progress};
+use super::snapshot::{Account, Snapshots};
+
+/// Chats are counted in these windows whether or not the plan limits them, so that a limit set in the middle of a
+/// window knows what was used before.
+const WINDOWS: [Window; 2] = [Window::Month, Window::Day];
+
+/// Admits calls.
+pub struct Meter {
+    pub(super) counters: Arc<dyn CounterStore>,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) estimator: Estimator,
+    snapshots: Arc<Snapshots>,
+    clock: Arc<dyn Clock>,
+    sinks: Vec<Arc<dyn Sink>>,
+}
+
+impl Meter {
+    /// A meter over its ports.
+    pub fn new(
+        counters: Arc<dyn CounterStore>,
+        journal: Arc<dyn Journal>,
+        snapshots: Arc<Snapshots>,
+        clock: Arc<dyn Clock>,
+        sinks: Vec<Arc<dyn Sink>>,
+    ) -> Self {
+        Self { counters, journal, estimator: Estimator::default(), snapshots, clock, sinks }
+    }
+
+    /// The gateway answered a request itself.
+    pub fn refused(&self, refusal: &Refusal) {
+        for sink in &self.sinks {
+            sink.refused(refusal);
+        }
+    }
+
+    pub(super) fn monotonic_us(&self) -> u64 {
+        self.clock.monotonic_us()
+    }
+
+    /// Admits a call of a billed endpoint, or says why not. Nothing may go to the provider before this returns.
+    pub async fn admit(
+        self: &Arc<Self>,
+        caller: Caller,
+        provider: &'static dyn Provider,
+        endpoint: Endpoint,
+        call: Call,
+    ) -> Result<InFlight, Refusal> {
+        let started_us = self.clock.monotonic_us();
+        let admitted_at = self.clock.now();
+        let id = self.clock.event_id();
+        let plan = plan_of(&caller.account)?;
+        let slot = self.journal.admit().map_err(|_| Refusal::JournalFull)?;
+        let claims = claims(&caller.account, plan, endpoint.kind, admitted_at);
+        let standings = match self.counters.hold(id, &claims).await {
+            Ok(HoldOutcome::Held(standings)) => standings,
+            Ok(HoldOutcome::Refused { claim, standing }) => {
+                self.journal.release(slot);
+                return Err(used_up(&caller.account, plan, claims.get(claim), standing));
+            }
+            Err(_) => {
+                self.journal.release(slot);
+                return Err(Refusal::CountersDown);
+            }
+        };
+        let limits = limit_standings(plan, &claims, &standings);
+        let prices = self.snapshots.load().prices.clone();
+        let progress = Progress::default();
+        let meter = self.clone();
+        Ok(InFlight::new(Open {
+            meter,
+            slot,
+            id,
+            claims,
+            limits,
+            caller,
+            provider,
+            endpoint,
+            call,
+            prices,
+            admitted_at,
+            started_us,
+            progress,
+        }))
+    }
+
+    /// How the limits of an account stand, for answers that need no admission. Empty for an unlimited account.
+    pub async fn standings(&self, account: &Account) -> Vec<LimitStanding> {
+        let Ok(plan) = plan_of(account) else { return Vec::new() };
+        if plan.limits.is_empty() {
+            return Vec::new();
+        }
+        let claims = claims(account, plan, Kind::Chat, self.clock.now());
+        let counters: Vec<CounterKey> = claims.iter().map(|claim| claim.counter.clone()).collect();
+        match self.counters.read(&counters).await {
+            Ok(standings) => limit_standings(plan, &claims, &standings),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// A new event id, for answers that have no event.
+    pub fn request_id(&self) -> String {
+        self.clock.event_id().to_string()
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> Micros {
+        self.clock.now()
+    }
+}
+
+fn plan_of(account: &Account) -> Result<&Plan, Refusal> {
+    account.plan.as_deref().ok_or(Refusal::CountersDown)
+}
+
+/// What a call takes: one chat in each window, or nothing.
+fn claims(account: &Account, plan: &Plan, kind: Kind, now: Micros) -> Vec<Claim> {
+    if kind != Kind::Chat {
+        return Vec::new();
+    }
+    let claim = |window: Window| Claim {
+        counter: CounterKey { tenant: account.tenant.id.clone(), metric: Metric::Chats, period: window.period(now) },
+        amount: 1,
+        max: plan.limit(Metric::Chats, window).map(|limit| limit.max),
+    };
+    WINDOWS.into_iter().map(claim).collect()
+}
+
+fn limit_standings(plan: &Plan, claims: &[Claim], standings: &[Standing]) -> Vec<LimitStanding> {
+    let limited = |(claim, standing): (&Claim, &Standing)| {
+        let CounterKey { metric, period, .. } = claim.counter;
+        let limit: &Limit = plan.limit(metric, period.window())?;
+        Some(LimitStanding { limit: *limit, period, standing: *standing })
+    };
+    claims.iter().zip(standings).filter_map(limited).collect()
+}
+
+fn used_up(account: &Account, plan: &Plan, claim: Option<&Claim>, standing: Standing) -> Refusal {
+    match claim {
+        Some(Claim { counter, max: Some(limit), .. }) => Refusal::QuotaUsedUp(Box::new(QuotaFacts {
+            tenant: account.tenant.id.clone(),
+            plan: plan.name.clone(),
+            metric: counter.metric,
+            period: counter.period,
+            limit: *limit,
+            standing,
+        })),
+        // A store that refuses a claim without a maximum breaks its contract: refuse without naming a quota.
+        _ => Refusal::CountersDown,
+    }
+}

@@ -1,0 +1,123 @@
+//! Carries settled events from the journal to the ledger, in batches, until it is told to end and all are there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use crate::domain::event::UsageEvent;
+use crate::domain::ids::KeyId;
+use crate::domain::time::Micros;
+use crate::ports::StoreError;
+use crate::ports::journal::{Batch, Journal};
+use crate::ports::sink::Sink;
+use crate::ports::tenants::TenantStore;
+use crate::ports::usage::UsageStore;
+
+/// Events in one transaction: beyond this a larger batch gains nothing and holds the write lock longer.
+const BATCH_EVENTS_MAX: usize = 2_000;
+
+/// How long a batch gathers before it is written. A transaction costs an fsync however small it is; a question to the
+/// ledger does not wait for this (see [`Recorder::caught_up`]).
+const GATHER: Duration = Duration::from_millis(50);
+
+/// First and longest pause after the ledger failed. It is tried for ever: an event is never dropped.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// How long a question to the ledger waits for events that are still on their way.
+const CATCH_UP_MAX: Duration = Duration::from_secs(2);
+
+/// The recorder: one task runs [`Recorder::run`], everyone else asks how far it is.
+pub struct Recorder {
+    journal: Arc<dyn Journal>,
+    usage: Arc<dyn UsageStore>,
+    tenants: Arc<dyn TenantStore>,
+    sinks: Vec<Arc<dyn Sink>>,
+    hurry: Notify,
+    through: watch::Sender<u64>,
+}
+
+impl Recorder {
+    /// A recorder over its ports.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        usage: Arc<dyn UsageStore>,
+        tenants: Arc<dyn TenantStore>,
+        sinks: Vec<Arc<dyn Sink>>,
+    ) -> Self {
+        Self { journal, usage, tenants, sinks, hurry: Notify::new(), through: watch::Sender::new(0) }
+    }
+
+    /// Runs until the journal is closed and empty.
+    pub async fn run(&self) {
+        loop {
+            self.gather().await;
+            let batch = self.journal.next(BATCH_EVENTS_MAX).await;
+            if batch.events.is_empty() {
+                return;
+            }
+            self.write(&batch).await;
+            self.journal.ack(batch.through);
+            self.through.send_replace(batch.through);
+            for sink in &self.sinks {
+                sink.booked(&batch.events);
+            }
+            self.touch_keys(&batch.events).await;
+        }
+    }
+
+    /// Waits until every event that was settled before this call is in the ledger, or for two seconds.
+    pub async fn caught_up(&self) {
+        let target = self.journal.settled_through();
+        let mut through = self.through.subscribe();
+        if *through.borrow_and_update() >= target {
+            return;
+        }
+        self.hurry.notify_one();
+        let arrived = timeout(CATCH_UP_MAX, through.wait_for(|through| *through >= target)).await;
+        if arrived.is_err() {
+            warn!(backlog = self.journal.backlog().events, "The ledger is behind; an answer was given without the newest events.");
+        }
+    }
+
+    /// Lets a batch grow, unless somebody waits for it or the journal is closing.
+    async fn gather(&self) {
+        self.journal.ready().await;
+        let full = self.journal.backlog().events >= BATCH_EVENTS_MAX as u64;
+        if !full && !self.journal.is_closed() {
+            // Either way the batch is written now.
+            timeout(GATHER, self.hurry.notified()).await.unwrap_or_default();
+        }
+    }
+
+    async fn write(&self, batch: &Batch) {
+        let mut pause = BACKOFF.0;
+        loop {
+            match self.usage.append(&batch.events).await {
+                Ok(_) => return,
+                Err(error) => report(&error, batch.events.len()),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// `last_used_at` is for people: losing one is harmless, so a failure is only told.
+    async fn touch_keys(&self, events: &[UsageEvent]) {
+        let mut used: Vec<(KeyId, Micros)> = events.iter().filter_map(|event| Some((event.key.clone()?, event.requested_at))).collect();
+        used.sort_by(|a, b| b.cmp(a));
+        used.dedup_by(|a, b| a.0 == b.0);
+        if used.is_empty() {
+            return;
+        }
+        if let Err(error) = self.tenants.touch_keys(&used).await {
+            warn!(%error, "The last use of keys was not noted.");
+        }
+    }
+}
+
+fn report(error: &StoreError, events: usize) {
+    warn!(%error, events, "The ledger did not take a batch; it will be sent again.");
+}

@@ -1,0 +1,89 @@
+//! Log lines on stderr, filtered as `RUST_LOG` says, for people or machines; lines of libraries that use `log` too.
+//!
+//! May use: nothing of ours. The filter and the form come in as values.
+
+use std::io::IsTerminal;
+
+use tracing::{Level, Metadata};
+use tracing_log::LogTracer;
+use tracing_log::log::LevelFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::{EnvFilter, Registry, filter, fmt};
+
+/// Starts logging for the process. `filter` is in the syntax of `RUST_LOG`; `json` writes one object a line.
+///
+/// # Errors
+/// One line that names the fix: a filter that is none, or logging that runs already.
+pub fn start(filter: &str, json: bool) -> Result<(), String> {
+    let filter = parse_filter(filter)?;
+    let guard = filter::filter_fn(may_be_shown);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let started = if json {
+        let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        let lines = lines.with_filter(guard).with_filter(filter);
+        tracing::subscriber::set_global_default(Registry::default().with(lines))
+    } else {
+        let lines = lines.with_ansi(std::io::stderr().is_terminal());
+        let lines = lines.with_filter(guard).with_filter(filter);
+        tracing::subscriber::set_global_default(Registry::default().with(lines))
+    };
+    started.map_err(|_| "logging is started already: start it once".to_owned())?;
+    LogTracer::init_with_filter(LevelFilter::Info)
+        .map_err(|_| "another logger is installed: start logging once".to_owned())
+}
+
+fn parse_filter(text: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(text).map_err(|_| {
+        format!("log.filter {text:?} is no filter: write a level or target=level, such as info,tollgate=debug")
+    })
+}
+
+/// Libraries print what they handle below `info`: heads with credentials, URLs with keys. However the filter is set,
+/// such lines are not written; our own never hold any.
+fn may_be_shown(line: &Metadata<'_>) -> bool {
+    *line.level() <= Level::INFO || line.target() == "tollgate" || line.target().starts_with("tollgate::")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_is_none_is_named() {
+        assert!(parse_filter("info,tollgate=debug").is_ok());
+        let error = parse_filter("tollgate=loud").unwrap_err();
+        assert!(error.contains("tollgate=loud") && error.contains("such as info"), "{error}");
+    }
+
+    #[test]
+    fn debug_lines_of_libraries_are_never_shown() {
+        use std::sync::{Arc, Mutex};
+
+        #[derive(Clone, Default)]
+        struct Kept(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let lines = fmt::layer().with_writer(move || writer.clone());
+        let filter = parse_filter("trace").unwrap();
+        let lines = lines.with_filter(filter::filter_fn(may_be_shown)).with_filter(filter);
+        tracing::subscriber::with_default(Registry::default().with(lines), || {
+            tracing::debug!(target: "pingora_core::h1", "secret head");
+            tracing::debug!(target: "tollgatekeeper", "secret other");
+            tracing::info!(target: "pingora_core", "library news");
+            tracing::debug!(target: "tollgate::edge", "own detail");
+        });
+        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("library news") && text.contains("own detail"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+    }
+}

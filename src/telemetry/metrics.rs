@@ -1,0 +1,342 @@
+//! Prometheus metrics: a sink that counts what the ledger has, and gauges read at each scrape.
+//!
+//! May use: `domain`, `ports`. No label is a tenant, key or model: their number is not bounded by this program. Floats
+//! stand only where the client library wants them, and nothing is computed with them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::domain::event::{UsageEvent, UsageSource};
+use crate::domain::price::Priced;
+use crate::domain::tokens::Tokens;
+use crate::ports::clock::Clock;
+use crate::ports::journal::Journal;
+use crate::ports::sink::Sink;
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Microseconds to a tenth of a second: what the gateway adds.
+const OVERHEAD_SECONDS: [f64; 10] = [0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1];
+
+/// What a model takes: from an error at once to ten minutes of thought.
+const CALL_SECONDS: [f64; 13] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
+type Label = (&'static str, Cow<'static, str>);
+type Labelled<const N: usize, M> = Family<[Label; N], M>;
+
+/// All metrics of one process.
+pub struct Metrics {
+    registry: Registry,
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    requests: Labelled<4, Counter>,
+    chats: Labelled<1, Counter>,
+    tokens: Labelled<2, Counter>,
+    cost_picodollars: Labelled<1, Counter>,
+    unpriced_requests: Labelled<1, Counter>,
+    estimated_requests: Labelled<1, Counter>,
+    refusals: Labelled<1, Counter>,
+    call_seconds: Labelled<1, Histogram>,
+    first_byte_seconds: Labelled<1, Histogram>,
+    overhead_seconds: Histogram,
+    recorder_lag_us: Gauge<u64, AtomicU64>,
+    backlog_events: Gauge<u64, AtomicU64>,
+    in_flight: Gauge<u64, AtomicU64>,
+    journal_free: Gauge<u64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Fresh metrics. `journal` is asked at each scrape, `clock` at each batch.
+    pub fn new(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
+        let call_seconds: fn() -> Histogram = || Histogram::new(CALL_SECONDS);
+        let mut metrics = Self {
+            registry: Registry::with_prefix("tollgate"),
+            journal,
+            clock,
+            requests: Family::default(),
+            chats: Family::default(),
+            tokens: Family::default(),
+            cost_picodollars: Family::default(),
+            unpriced_requests: Family::default(),
+            estimated_requests: Family::default(),
+            refusals: Family::default(),
+            call_seconds: Family::new_with_constructor(call_seconds),
+            first_byte_seconds: Family::new_with_constructor(call_seconds),
+            overhead_seconds: Histogram::new(OVERHEAD_SECONDS),
+            recorder_lag_us: Gauge::default(),
+            backlog_events: Gauge::default(),
+            in_flight: Gauge::default(),
+            journal_free: Gauge::default(),
+        };
+        metrics.register_counters();
+        metrics.register_gauges();
+        metrics
+    }
+
+    fn register_counters(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "requests",
+            "Metered calls in the ledger, by status class and outcome",
+            self.requests.clone(),
+        );
+        registry.register("chats", "Chats counted", self.chats.clone());
+        registry.register(
+            "tokens",
+            "Tokens booked; cached is a part of prompt, reasoning a part of completion",
+            self.tokens.clone(),
+        );
+        registry.register(
+            "cost_picodollars",
+            "Cost booked, in 1e-12 USD; divide by 1e12 for dollars",
+            self.cost_picodollars.clone(),
+        );
+        registry.register(
+            "unpriced_requests",
+            "Calls booked whose model has no price: add it to the price file",
+            self.unpriced_requests.clone(),
+        );
+        registry.register(
+            "estimated_requests",
+            "Calls booked whose tokens the gateway had to estimate",
+            self.estimated_requests.clone(),
+        );
+        registry.register("refusals", "Requests that the gateway answered itself, by code", self.refusals.clone());
+    }
+
+    fn register_gauges(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("request_duration_seconds", "From admission to settlement", self.call_seconds.clone());
+        registry.register(
+            "first_byte_seconds",
+            "From admission to the first byte of the answer",
+            self.first_byte_seconds.clone(),
+        );
+        registry.register(
+            "overhead_seconds",
+            "The part of the time to the first byte that the gateway itself took",
+            self.overhead_seconds.clone(),
+        );
+        registry.register(
+            "recorder_lag_microseconds",
+            "How old the oldest event of the last batch was when the ledger had it",
+            self.recorder_lag_us.clone(),
+        );
+        registry.register(
+            "recorder_backlog_events",
+            "Settled events not yet in the ledger",
+            self.backlog_events.clone(),
+        );
+        registry.register("in_flight", "Admitted calls not yet settled", self.in_flight.clone());
+        registry.register("journal_free", "How many more calls can be admitted", self.journal_free.clone());
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "The running version", Info::new(version));
+    }
+
+    /// Counts a request that the gateway answered itself. `code` is the refusal's.
+    pub fn count_refusal(&self, code: &'static str) {
+        self.refusals.get_or_create(&[("code", Cow::Borrowed(code))]).inc();
+    }
+
+    /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let backlog = self.journal.backlog();
+        self.backlog_events.set(backlog.events);
+        self.in_flight.set(backlog.in_flight);
+        self.journal_free.set(backlog.free);
+        let mut text = String::new();
+        // Writing to a String cannot fail; should a metric refuse to be written, a scrape without end mark is an error
+        // to Prometheus, which is what it then is.
+        if encode(&mut text, &self.registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+
+    fn count(&self, event: &UsageEvent) {
+        let provider = || ("provider", Cow::Owned(event.provider.as_str().to_owned()));
+        self.requests
+            .get_or_create(&[
+                provider(),
+                ("endpoint", event.endpoint.clone()),
+                ("status", Cow::Borrowed(status_class(event.status))),
+                ("outcome", Cow::Borrowed(event.outcome.as_str())),
+            ])
+            .inc();
+        self.chats.get_or_create(&[provider()]).inc_by(event.chats);
+        let Tokens { prompt, cached, completion, reasoning, .. } = event.tokens;
+        for (kind, count) in
+            [("prompt", prompt), ("cached", cached), ("completion", completion), ("reasoning", reasoning)]
+        {
+            self.tokens.get_or_create(&[provider(), ("kind", Cow::Borrowed(kind))]).inc_by(count);
+        }
+        // 64 bits hold 18 million dollars; after that the counter begins anew, which Prometheus takes for a restart.
+        let pico = event.cost.and_then(|cost| u64::try_from(cost.0).ok());
+        self.cost_picodollars.get_or_create(&[provider()]).inc_by(pico.unwrap_or(0));
+        if event.priced == Priced::Unpriced {
+            self.unpriced_requests.get_or_create(&[provider()]).inc();
+        }
+        if event.source == UsageSource::Estimate {
+            self.estimated_requests.get_or_create(&[provider()]).inc();
+        }
+        self.call_seconds.get_or_create(&[provider()]).observe(seconds(event.duration_us));
+        if let Some(first_byte_us) = event.first_byte_us {
+            self.first_byte_seconds.get_or_create(&[provider()]).observe(seconds(first_byte_us));
+            self.overhead_seconds.observe(seconds(event.overhead_us));
+        }
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics(..)")
+    }
+}
+
+impl Sink for Metrics {
+    fn booked(&self, events: &[UsageEvent]) {
+        for event in events {
+            self.count(event);
+        }
+        let settled = |event: &UsageEvent| event.requested_at.0.saturating_add_unsigned(event.duration_us);
+        if let Some(oldest) = events.iter().map(settled).min() {
+            let lag_us = self.clock.now().0.saturating_sub(oldest);
+            self.recorder_lag_us.set(u64::try_from(lag_us).unwrap_or(0));
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        self.refusals.get_or_create(&[("code", Cow::Borrowed(refusal.code()))]).inc();
+    }
+}
+
+fn seconds(microseconds: u64) -> f64 {
+    Duration::from_micros(microseconds).as_secs_f64()
+}
+
+fn status_class(status: u16) -> &'static str {
+    match status {
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        500..=599 => "5xx",
+        _ => "none",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::Outcome;
+    use crate::domain::ids::{EventId, ProviderId};
+    use crate::domain::money::PicoUsd;
+    use crate::domain::price::ServiceTier;
+    use crate::domain::time::Micros;
+    use crate::ports::BoxFuture;
+    use crate::ports::journal::{Backlog, Batch, JournalFull, Slot};
+
+    struct At(i64);
+    impl Clock for At {
+        fn now(&self) -> Micros {
+            Micros(self.0)
+        }
+        fn monotonic_us(&self) -> u64 {
+            0
+        }
+        fn random(&self) -> u128 {
+            0
+        }
+    }
+
+    struct Behind;
+    impl Journal for Behind {
+        fn admit(&self) -> Result<Slot, JournalFull> {
+            Err(JournalFull)
+        }
+        fn settle(&self, _: Slot, _: UsageEvent) {}
+        fn release(&self, _: Slot) {}
+        fn next(&self, _: usize) -> BoxFuture<'_, Batch> {
+            Box::pin(async { Batch::default() })
+        }
+        fn ack(&self, _: u64) {}
+        fn close(&self) {}
+        fn backlog(&self) -> Backlog {
+            Backlog { events: 3, in_flight: 2, free: 95 }
+        }
+    }
+
+    fn event() -> UsageEvent {
+        UsageEvent {
+            id: EventId::new(0, 0),
+            tenant: "acme".parse().unwrap(),
+            key: None,
+            user_id: Some("someone".into()),
+            kb_id: None,
+            provider: ProviderId::new("openai"),
+            model: "gpt-4".into(),
+            requested_model: "gpt-4".into(),
+            endpoint: "chat.completions".into(),
+            chats: 1,
+            tokens: Tokens { prompt: 11, completion: 7, ..Tokens::default() },
+            source: UsageSource::Estimate,
+            cost: Some(PicoUsd(750_000_000)),
+            priced: Priced::Priced,
+            price_version: "v".into(),
+            service_tier: ServiceTier::Standard,
+            requested_at: Micros(1_000_000),
+            duration_us: 500_000,
+            first_byte_us: Some(300_000),
+            overhead_us: 80,
+            status: 200,
+            outcome: Outcome::Completed,
+            request_id: None,
+        }
+    }
+
+    #[test]
+    fn what_is_booked_is_counted_without_naming_a_tenant() {
+        let metrics = Metrics::new(Arc::new(Behind), Arc::new(At(2_000_000)));
+        metrics.booked(&[event(), UsageEvent { status: 502, outcome: Outcome::NoAnswer, chats: 0, ..event() }]);
+        metrics.count_refusal("quota_exceeded");
+        let text = metrics.encode();
+        for line in [
+            r#"tollgate_requests_total{provider="openai",endpoint="chat.completions",status="2xx",outcome="completed"} 1"#,
+            r#"tollgate_requests_total{provider="openai",endpoint="chat.completions",status="5xx",outcome="no_answer"} 1"#,
+            r#"tollgate_chats_total{provider="openai"} 1"#,
+            r#"tollgate_tokens_total{provider="openai",kind="prompt"} 22"#,
+            r#"tollgate_tokens_total{provider="openai",kind="completion"} 14"#,
+            r#"tollgate_cost_picodollars_total{provider="openai"} 1500000000"#,
+            r#"tollgate_estimated_requests_total{provider="openai"} 2"#,
+            r#"tollgate_refusals_total{code="quota_exceeded"} 1"#,
+            r#"tollgate_request_duration_seconds_bucket{le="0.5",provider="openai"} 2"#,
+            r#"tollgate_overhead_seconds_bucket{le="0.0001"} 2"#,
+            "tollgate_recorder_lag_microseconds 500000",
+            "tollgate_recorder_backlog_events 3",
+            "tollgate_in_flight 2",
+            "tollgate_journal_free 95",
+            concat!("tollgate_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\nis missing in\n{text}");
+        }
+        assert!(!text.contains("acme") && !text.contains("someone") && !text.contains("gpt-4"));
+    }
+
+    #[test]
+    fn every_status_has_a_class() {
+        for (status, class) in [(0, "none"), (200, "2xx"), (302, "3xx"), (402, "4xx"), (529, "5xx"), (600, "none")] {
+            assert_eq!(status_class(status), class);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! One suite for each port, as functions over the port's trait object, run against every adapter.
+//!
+//! A new adapter adds a line to `adapters` of its port's suite; a rule of a port's contract adds a function.
+
+mod counters;
+mod journal;
+
+use std::borrow::Cow;
+
+use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
+use tollgate::domain::ids::{EventId, ProviderId, TenantId};
+use tollgate::domain::money::PicoUsd;
+use tollgate::domain::price::{Priced, ServiceTier};
+use tollgate::domain::time::Micros;
+use tollgate::domain::tokens::Tokens;
+
+fn tenant(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+fn at(text: &str) -> Micros {
+    text.parse().unwrap()
+}
+
+fn event_id(number: u64) -> EventId {
+    EventId::new(1_764_000_000_000, u128::from(number) << 20)
+}
+
+/// A plain event of tenant `acme` with its own id.
+fn event(number: u64) -> UsageEvent {
+    UsageEvent {
+        id: event_id(number),
+        tenant: tenant("acme"),
+        key: Some("key_0123456789abcdef".parse().unwrap()),
+        user_id: None,
+        kb_id: None,
+        provider: ProviderId::new("openai"),
+        model: "gpt-4o".into(),
+        requested_model: "gpt-4o".into(),
+        endpoint: Cow::Borrowed("chat.completions"),
+        chats: 1,
+        tokens: Tokens { prompt: 11, completion: 7, ..Tokens::default() },
+        source: UsageSource::Provider,
+        cost: Some(PicoUsd(97_500_000)),
+        priced: Priced::Priced,
+        price_version: "2026-11-24".into(),
+        service_tier: ServiceTier::Standard,
+        requested_at: at("2026-11-24T10:00:00Z"),
+        duration_us: 1_200,
+        first_byte_us: Some(800),
+        overhead_us: 0,
+        status: 200,
+        outcome: Outcome::Completed,
+        request_id: Some(format!("req_{number}").into()),
+    }
+}

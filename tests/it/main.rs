@@ -1,0 +1,5 @@
+//! Integration tests in one binary, because linking it is what takes time.
+#![cfg(feature = "gateway")]
+
+#[cfg(test)]
+mod conformance;
