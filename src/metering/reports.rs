@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::money::MoneyError;
+use crate::domain::price::ServiceTier;
+use crate::domain::price::rates::Rates;
 use crate::domain::time::{Micros, Period, Window};
-use crate::domain::tokens::Tokens;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::usage::{Dimension, EventsQuery, Group, Sums, SumsQuery, UsageStore};
@@ -64,12 +64,6 @@ impl ReportError {
     }
 }
 
-impl From<MoneyError> for ReportError {
-    fn from(_: MoneyError) -> Self {
-        Self::Overflow
-    }
-}
-
 /// What was used in one day or month.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageReport {
@@ -115,6 +109,9 @@ pub struct CostRow {
     pub model: String,
     /// Its sums.
     pub sums: Totals,
+    /// List prices of the standard tier for short inputs, at the end of the report's time; `None` when the model has no
+    /// price. Each event was charged by the prices of its own tier, length and moment.
+    pub rates: Option<Rates>,
 }
 
 /// One page of line items, in insert order.
@@ -176,7 +173,7 @@ impl Reports {
         let mut providers: BTreeMap<String, Sums> =
             crate::providers::ALL.iter().map(|provider| (provider.id().to_string(), Sums::default())).collect();
         for Group { values, sums } in fold(&fine, &[Dimension::Provider])? {
-            providers.insert(first(&values), sums);
+            providers.insert(value(&values, 0), sums);
         }
         let groups = if group_by.is_empty() { Vec::new() } else { fold(&fine, &group_by)? };
         Ok(UsageReport { tenant, period, totals: total(&fine.groups)?, providers, group_by, groups })
@@ -191,17 +188,27 @@ impl Reports {
     ) -> Result<CostReport, ReportError> {
         let by_model = [Dimension::Provider, Dimension::Model];
         let fine = self.sums(&tenant, period, &group_by, &by_model).await?;
+        let prices = self.snapshots.load().prices.clone();
+        let now = self.clock.now();
+        let at = period.map_or(now, |period| now.min(Micros(period.end().0.saturating_sub(1))));
         let rows = fold(&fine, &by_model)?
             .into_iter()
-            .map(|Group { values, sums }| CostRow {
-                provider: first(&values),
-                model: values.get(1).cloned().flatten().unwrap_or_default(),
-                sums,
+            .map(|Group { values, sums }| {
+                let (provider, model) = (value(&values, 0), value(&values, 1));
+                let rates = prices.rates(&provider, &model, ServiceTier::Standard, 0, at).copied();
+                CostRow { provider, model, sums, rates }
             })
             .collect();
         let groups = if group_by.is_empty() { Vec::new() } else { fold(&fine, &group_by)? };
-        let price_version = self.snapshots.load().prices.version();
-        Ok(CostReport { tenant, period, totals: total(&fine.groups)?, rows, group_by, groups, price_version })
+        Ok(CostReport {
+            tenant,
+            period,
+            totals: total(&fine.groups)?,
+            rows,
+            group_by,
+            groups,
+            price_version: prices.version(),
+        })
     }
 
     /// One page of line items.
@@ -289,65 +296,13 @@ fn total(groups: &[Group]) -> Result<Sums, ReportError> {
     groups.iter().try_fold(Sums::default(), |sum, group| add(sum, group.sums))
 }
 
-/// The first value of a group that is grouped by provider, which every event has.
-fn first(values: &[Option<String>]) -> String {
-    values.first().cloned().flatten().unwrap_or_default()
+/// A value that every event has, such as its provider.
+fn value(values: &[Option<String>], at: usize) -> String {
+    values.get(at).cloned().flatten().unwrap_or_default()
 }
 
 fn add(a: Sums, b: Sums) -> Result<Sums, ReportError> {
-    let Sums {
-        requests,
-        chats,
-        failed_requests,
-        tokens,
-        cost,
-        unpriced_requests,
-        estimated_requests,
-        estimated_prompt,
-        estimated_completion,
-    } = b;
-    Ok(Sums {
-        requests: plus(a.requests, requests)?,
-        chats: plus(a.chats, chats)?,
-        failed_requests: plus(a.failed_requests, failed_requests)?,
-        tokens: add_tokens(a.tokens, tokens)?,
-        cost: a.cost.plus(cost)?,
-        unpriced_requests: plus(a.unpriced_requests, unpriced_requests)?,
-        estimated_requests: plus(a.estimated_requests, estimated_requests)?,
-        estimated_prompt: plus(a.estimated_prompt, estimated_prompt)?,
-        estimated_completion: plus(a.estimated_completion, estimated_completion)?,
-    })
-}
-
-fn add_tokens(a: Tokens, b: Tokens) -> Result<Tokens, ReportError> {
-    let Tokens {
-        prompt,
-        cached,
-        cache_write,
-        prompt_audio,
-        prompt_image,
-        cached_audio,
-        completion,
-        reasoning,
-        completion_audio,
-        completion_image,
-    } = b;
-    Ok(Tokens {
-        prompt: plus(a.prompt, prompt)?,
-        cached: plus(a.cached, cached)?,
-        cache_write: plus(a.cache_write, cache_write)?,
-        prompt_audio: plus(a.prompt_audio, prompt_audio)?,
-        prompt_image: plus(a.prompt_image, prompt_image)?,
-        cached_audio: plus(a.cached_audio, cached_audio)?,
-        completion: plus(a.completion, completion)?,
-        reasoning: plus(a.reasoning, reasoning)?,
-        completion_audio: plus(a.completion_audio, completion_audio)?,
-        completion_image: plus(a.completion_image, completion_image)?,
-    })
-}
-
-fn plus(a: u64, b: u64) -> Result<u64, ReportError> {
-    a.checked_add(b).ok_or(ReportError::Overflow)
+    a.plus(&b).ok_or(ReportError::Overflow)
 }
 
 #[cfg(test)]

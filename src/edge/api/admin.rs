@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use crate::domain::ids::{IdError, KeyId, TenantId};
 use crate::domain::time::Micros;
 
-use super::identity::{Caller, unknown_tenant};
+use super::identity::{Asker, unknown_tenant};
 use super::input::{Query, read_json};
 use super::problem::{Problem, ReadProblems, WriteProblems};
 use super::wire::tenants::{IssuedKeyBody, KeyBody, KeysBody, NewKey, NewTenant, TenantBody, TenantPatch, TenantsBody};
@@ -35,11 +35,11 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
 )]
 async fn create_tenant(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<impl IntoResponse, Problem> {
-    admit(&caller, raw.as_deref())?;
+    admit(&asker, raw.as_deref())?;
     let NewTenant { id, name, plan } = read_json(request.into_body(), NewTenant::FIELDS).await?;
     let id: TenantId = id.parse().map_err(|error: IdError| Problem::body_field("id", format!("Bad id: {error}.")))?;
     let name = name.unwrap_or_else(|| id.to_string());
@@ -57,10 +57,10 @@ async fn create_tenant(
 )]
 async fn tenants(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<TenantsBody>, Problem> {
-    admit(&caller, raw.as_deref())?;
+    admit(&asker, raw.as_deref())?;
     let tenants = within(&state, state.admin.tenants()).await?;
     Ok(Json(TenantsBody { tenants: tenants.into_iter().map(TenantBody::from).collect() }))
 }
@@ -75,11 +75,11 @@ async fn tenants(
 )]
 async fn tenant(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     path: Option<Path<String>>,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<TenantBody>, Problem> {
-    admit(&caller, raw.as_deref())?;
+    admit(&asker, raw.as_deref())?;
     let id = tenant_in(path)?;
     Ok(Json(within(&state, state.admin.tenant(&id)).await?.into()))
 }
@@ -95,12 +95,12 @@ async fn tenant(
 )]
 async fn change_tenant(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     path: Option<Path<String>>,
     RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<Json<TenantBody>, Problem> {
-    admit(&caller, raw.as_deref())?;
+    admit(&asker, raw.as_deref())?;
     let id = tenant_in(path)?;
     let TenantPatch { name, suspended } = read_json(request.into_body(), TenantPatch::FIELDS).await?;
     if name.is_none() && suspended.is_none() {
@@ -120,12 +120,12 @@ async fn change_tenant(
 )]
 async fn issue_key(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     path: Option<Path<String>>,
     RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<impl IntoResponse, Problem> {
-    admit(&caller, raw.as_deref())?;
+    admit(&asker, raw.as_deref())?;
     let id = tenant_in(path)?;
     let NewKey { name, expires_at } = read_json(request.into_body(), NewKey::FIELDS).await?;
     let expires_at = expires_at.map(|text| text.parse::<Micros>()).transpose();
@@ -146,11 +146,11 @@ async fn issue_key(
 )]
 async fn keys(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     path: Option<Path<String>>,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<KeysBody>, Problem> {
-    admit(&caller, raw.as_deref())?;
+    admit(&asker, raw.as_deref())?;
     let id = tenant_in(path)?;
     let keys = within(&state, state.admin.keys(&id)).await?;
     Ok(Json(KeysBody { keys: keys.into_iter().map(KeyBody::from).collect() }))
@@ -169,11 +169,11 @@ async fn keys(
 )]
 async fn key(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     path: Option<Path<(String, String)>>,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<KeyBody>, Problem> {
-    admit(&caller, raw.as_deref())?;
+    admit(&asker, raw.as_deref())?;
     let (tenant, key) = key_in(path)?;
     Ok(Json(within(&state, state.admin.key(&tenant, &key)).await?.into()))
 }
@@ -191,18 +191,18 @@ async fn key(
 )]
 async fn revoke_key(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     path: Option<Path<(String, String)>>,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<KeyBody>, Problem> {
-    admit(&caller, raw.as_deref())?;
+    admit(&asker, raw.as_deref())?;
     let (tenant, key) = key_in(path)?;
     Ok(Json(within(&state, state.admin.revoke_key(&tenant, &key)).await?.into()))
 }
 
 /// The admin only, and no query: these routes have no parameters.
-fn admit(caller: &Caller, raw_query: Option<&str>) -> Result<(), Problem> {
-    caller.must_be_admin()?;
+fn admit(asker: &Asker, raw_query: Option<&str>) -> Result<(), Problem> {
+    asker.must_be_admin()?;
     Query::parse(raw_query, &[]).map(drop)
 }
 

@@ -9,15 +9,16 @@ use utoipa_axum::routes;
 
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::time::{Micros, Period, Window};
+use crate::metering::identity::Mode;
 use crate::metering::reports::{EVENTS_PER_PAGE_MAX, GroupBy, PageQuery, parse_group_by};
 
-use super::identity::Caller;
+use super::identity::Asker;
 use super::input::{Query, read_json};
 use super::problem::{Problem, ReadProblems, WriteProblems};
 use super::wire::cost::CostReportBody;
 use super::wire::events::{EventBody, EventsBody};
 use super::wire::{LimitsBody, PlanChange, UsageBody};
-use super::{ApiState, PlanChanges, within};
+use super::{ApiState, within};
 
 /// Line items on a page where the client does not say.
 const EVENTS_PER_PAGE: u32 = 100;
@@ -47,11 +48,11 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
 )]
 async fn usage(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<UsageBody>, Problem> {
     let query = Query::parse(raw.as_deref(), &["range", "date", "group_by", "tenant_id"])?;
-    let tenant = tenant(&state, &caller, &query).await?;
+    let tenant = tenant(&state, &asker, &query).await?;
     let window = match query.get("range") {
         None | Some("month") => Window::Month,
         Some("day") => Window::Day,
@@ -72,11 +73,11 @@ async fn usage(
 )]
 async fn limits(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<LimitsBody>, Problem> {
     let query = Query::parse(raw.as_deref(), &["tenant_id"])?;
-    let tenant = caller.one_tenant(query.get("tenant_id"))?;
+    let tenant = asker.one_tenant(query.get("tenant_id"))?;
     let view = within(&state, state.admin.limits(&tenant)).await?;
     Ok(Json(view.into()))
 }
@@ -92,17 +93,17 @@ async fn limits(
 )]
 async fn set_plan(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<Json<LimitsBody>, Problem> {
     Query::parse(raw.as_deref(), &[])?;
-    if matches!((&caller, state.plan_changes), (Caller::Tenant(_), PlanChanges::AdminOnly)) {
+    if matches!((&asker, state.identities.mode()), (Asker::Tenant(_), Mode::Prod)) {
         return Err(Problem::forbidden("Only the admin key changes plans."));
     }
     let PlanChange { tenant_id, plan } = read_json(request.into_body(), PlanChange::FIELDS).await?;
-    let tenant = caller.one_tenant(Some(&tenant_id))?;
-    within(&state, state.admin.set_plan(&tenant, &plan)).await?;
+    let tenant = asker.one_tenant(Some(&tenant_id))?;
+    within(&state, state.admin.set_plan(&tenant, &plan, asker.as_str())).await?;
     let view = within(&state, state.admin.limits(&tenant)).await?;
     Ok(Json(view.into()))
 }
@@ -126,11 +127,11 @@ async fn set_plan(
 )]
 async fn cost_report(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, Problem> {
     let query = Query::parse(raw.as_deref(), &["range", "date", "group_by", "format", "tenant_id"])?;
-    let tenant = tenant(&state, &caller, &query).await?;
+    let tenant = tenant(&state, &asker, &query).await?;
     let period = match query.get("range") {
         None | Some("month") => Some(period(&state, Window::Month, &query)?),
         Some("all") if query.get("date").is_some() => {
@@ -172,11 +173,11 @@ async fn cost_report(
 )]
 async fn events(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<EventsBody>, Problem> {
     let query = Query::parse(raw.as_deref(), &["from", "to", "cursor", "limit", "tenant_id"])?;
-    let tenant = tenant(&state, &caller, &query).await?;
+    let tenant = tenant(&state, &asker, &query).await?;
     let (from, to) = (instant(&query, "from")?, instant(&query, "to")?);
     if from.zip(to).is_some_and(|(from, to)| from >= to) {
         return Err(Problem::parameter("from", "from is not before to."));
@@ -202,12 +203,12 @@ async fn events(
 )]
 async fn event(
     State(state): State<ApiState>,
-    caller: Caller,
+    asker: Asker,
     path: Option<Path<String>>,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<EventBody>, Problem> {
     let query = Query::parse(raw.as_deref(), &["tenant_id"])?;
-    let tenant = tenant(&state, &caller, &query).await?;
+    let tenant = tenant(&state, &asker, &query).await?;
     let unknown = || Problem::not_found("unknown_event", "There is no event of that id.");
     let id: EventId = path.and_then(|Path(id)| id.parse().ok()).ok_or_else(unknown)?;
     let event = within(&state, state.reports.event(tenant.as_ref(), id)).await?;
@@ -215,9 +216,9 @@ async fn event(
 }
 
 /// Whose ledger a reading route is about; a tenant that the admin names has to exist.
-async fn tenant(state: &ApiState, caller: &Caller, query: &Query) -> Result<Option<TenantId>, Problem> {
-    let tenant = caller.tenant_or_all(query.get("tenant_id"))?;
-    if let (Caller::Admin, Some(named)) = (caller, &tenant) {
+async fn tenant(state: &ApiState, asker: &Asker, query: &Query) -> Result<Option<TenantId>, Problem> {
+    let tenant = asker.tenant_or_all(query.get("tenant_id"))?;
+    if let (Asker::Admin, Some(named)) = (asker, &tenant) {
         within(state, state.admin.tenant(named)).await?;
     }
     Ok(tenant)

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::domain::price::rates::Rates;
 use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
 
-use super::wire::cost::CostSumsBody;
+use super::wire::cost::{CostSumsBody, UnitPricesBody};
 
 /// The columns after those that name the row.
 const FIGURES: [&str; 17] = [
@@ -27,37 +28,65 @@ const FIGURES: [&str; 17] = [
     "estimated_cost_usd",
 ];
 
-/// One line for each group of the asked grouping; by provider and model where none was asked.
+/// The columns after those, where the row is a model: dollars for a million tokens, and the version of these prices.
+const PRICES: [&str; 10] = [
+    "input_usd_per_million_tokens",
+    "cached_usd_per_million_tokens",
+    "cache_write_usd_per_million_tokens",
+    "input_audio_usd_per_million_tokens",
+    "cached_audio_usd_per_million_tokens",
+    "input_image_usd_per_million_tokens",
+    "output_usd_per_million_tokens",
+    "output_audio_usd_per_million_tokens",
+    "output_image_usd_per_million_tokens",
+    "price_version",
+];
+
+/// One line for each group of the asked grouping; by provider and model, with their prices, where none was asked.
 pub fn cost_report(report: &CostReport) -> String {
     let mut lines = Vec::new();
     if report.group_by.is_empty() {
-        lines.push(header(&["provider", "model"]));
-        for CostRow { provider, model, sums } in &report.rows {
-            lines.push(line(&[Some(provider), Some(model)], *sums));
+        lines.push([&["provider", "model"][..], &FIGURES, &PRICES].concat().join(","));
+        for CostRow { provider, model, sums, rates } in &report.rows {
+            let mut cells = vec![text(provider), text(model)];
+            cells.extend(figures(*sums).into_iter().map(Cow::Owned));
+            cells.extend(prices(*rates).into_iter().map(Cow::Owned));
+            cells.push(text(&report.price_version));
+            lines.push(cells.join(","));
         }
     } else {
-        lines.push(header(&report.group_by.iter().map(|dimension| dimension.as_str()).collect::<Vec<_>>()));
+        let names: Vec<&str> = report.group_by.iter().map(|dimension| dimension.as_str()).collect();
+        lines.push([&names[..], &FIGURES].concat().join(","));
         for GroupRow { values, sums } in &report.groups {
-            lines.push(line(&values.iter().map(Option::as_ref).collect::<Vec<_>>(), *sums));
+            let mut cells: Vec<Cow<'_, str>> = values.iter().map(|value| text(value.as_deref().unwrap_or(""))).collect();
+            cells.extend(figures(*sums).into_iter().map(Cow::Owned));
+            lines.push(cells.join(","));
         }
     }
-    lines.concat()
+    lines.push(String::new());
+    lines.join("\r\n")
 }
 
-fn header(names: &[&str]) -> String {
-    let columns: Vec<&str> = names.iter().copied().chain(FIGURES).collect();
-    columns.join(",") + "\r\n"
+/// One cell for each kind; empty where a kind, or the whole model, has no price of its own.
+fn prices(rates: Option<Rates>) -> [String; PRICES.len() - 1] {
+    let UnitPricesBody {
+        input,
+        cached,
+        cache_write,
+        input_audio,
+        cached_audio,
+        input_image,
+        output,
+        output_audio,
+        output_image,
+    } = rates.map(UnitPricesBody::from).unwrap_or_default();
+    [input, cached, cache_write, input_audio, cached_audio, input_image, output, output_audio, output_image]
+        .map(|price| price.map_or_else(String::new, |price| price.0.to_string()))
 }
 
-fn line(names: &[Option<&String>], sums: Totals) -> String {
-    let figures = figures(sums.into());
-    let names = names.iter().map(|name| name.map_or(Cow::Borrowed(""), |name| text(name)));
-    names.chain(figures.into_iter().map(Cow::Owned)).collect::<Vec<_>>().join(",") + "\r\n"
-}
-
-fn figures(sums: CostSumsBody) -> [String; FIGURES.len()] {
+fn figures(sums: Totals) -> [String; FIGURES.len()] {
     let CostSumsBody { requests, chats, failed_requests, tokens, estimated_cost_usd, unpriced_requests, estimated } =
-        sums;
+        sums.into();
     let counts = [
         requests,
         chats,

@@ -15,37 +15,32 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, StatusCode};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::domain::refusal::Refusal;
 use crate::metering::admin::Admin;
+use crate::metering::identity::Identities;
 use crate::metering::reports::Reports;
-
-pub mod identity;
-pub mod problem;
 
 mod admin;
 mod billing;
 mod csv;
 pub mod health;
+mod identity;
 mod input;
+mod problem;
 mod wire;
 
 use health::{TellPulse, WriteMetrics};
-use identity::{AdminKey, Caller};
 use problem::Problem;
 
 /// How long the ledger may take for one answer. Reports of a month take milliseconds; beyond this a client is told to
 /// come back rather than kept.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Finds the tenant whose credential a request carries, in any of the places that one may be.
-pub type Resolve = Arc<dyn Fn(&HeaderMap, Option<&str>) -> Result<Caller, Refusal> + Send + Sync>;
 
 /// Everything that the routes work with. Cheap to clone.
 #[derive(Clone)]
@@ -54,27 +49,14 @@ pub struct ApiState {
     pub admin: Arc<Admin>,
     /// Reports.
     pub reports: Arc<Reports>,
-    /// The admin key, which is accepted on the admin listener only.
-    pub admin_key: Arc<AdminKey>,
-    /// Finds the tenant of a request on the admin listener.
-    pub resolve: Resolve,
-    /// Who may change plans.
-    pub plan_changes: PlanChanges,
+    /// Whose a credential is. The admin key is accepted on the admin listener only.
+    pub identities: Arc<Identities>,
     /// How the process is.
     pub pulse: TellPulse,
     /// All metrics.
     pub metrics: WriteMetrics,
     /// How long the ledger may take; [`STORE_TIMEOUT`].
     pub store_timeout: Duration,
-}
-
-/// Who may change plans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlanChanges {
-    /// The admin key only: prod.
-    AdminOnly,
-    /// A tenant's key too, for its own plan: dev.
-    OwnTenant,
 }
 
 /// Which listener a router is for.
@@ -115,27 +97,33 @@ impl Modify for KeyScheme {
     }
 }
 
-/// The routes of the proxy listener. Whoever calls it has put the [`Caller`] into the request's extensions; without one
-/// the billing routes answer 401.
+/// The routes of the proxy listener.
 pub fn proxy_router(state: ApiState) -> Router {
-    finish(state, billing::router().merge(health::router()), Listener::Proxy)
+    finish(state, billing::router(), health::router(), Listener::Proxy)
 }
 
-/// The routes of the admin listener. It finds the [`Caller`] by itself.
+/// The routes of the admin listener.
 pub fn admin_router(state: ApiState) -> Router {
-    let identify = from_fn_with_state(state.clone(), identity::identify);
-    let routes = billing::router().merge(admin::router()).route_layer(identify);
-    finish(state, routes.merge(health::router()).merge(health::metrics_router()), Listener::Admin)
+    let open = health::router().merge(health::metrics_router());
+    finish(state, billing::router().merge(admin::router()), open, Listener::Admin)
 }
 
-fn finish(state: ApiState, routes: OpenApiRouter<ApiState>, listener: Listener) -> Router {
+/// `keyed` routes take a key, `open` ones none.
+fn finish(
+    state: ApiState,
+    keyed: OpenApiRouter<ApiState>,
+    open: OpenApiRouter<ApiState>,
+    listener: Listener,
+) -> Router {
     let mut base = Base::openapi();
     if listener == Listener::Proxy
         && let Some(tags) = &mut base.tags
     {
         tags.retain(|tag| tag.name != "admin");
     }
-    let (router, document) = OpenApiRouter::with_openapi(base).merge(routes).routes(routes!(openapi)).split_for_parts();
+    let keyed = keyed.route_layer(from_fn_with_state(state.clone(), identity::identify));
+    let routes = OpenApiRouter::with_openapi(base).merge(keyed).merge(open).routes(routes!(openapi));
+    let (router, document) = routes.split_for_parts();
     let text = document.to_json().unwrap_or_else(|error| {
         tracing::error!(%error, "The OpenAPI document could not be written.");
         String::new()

@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::domain::money::PicoUsd;
+use crate::domain::price::rates::Rates;
 use crate::domain::tokens::Tokens;
 use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
 
 use super::{EstimatedBody, PeriodBody, SumsBody, Usd};
+
+/// Unit prices are said for so many tokens, as the providers' price lists do.
+const TOKENS_PER_UNIT: u64 = 1_000_000;
 
 /// Every kind of token. Kinds are parts of `prompt_tokens` or `completion_tokens`, never beside them.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -107,6 +112,62 @@ pub struct CostRowBody {
     pub model: String,
     #[serde(flatten)]
     pub sums: CostSumsBody,
+    /// List prices in dollars for a million tokens: of the standard tier, for short inputs, at the end of the report's
+    /// time. Null when the model has no price. Each event was charged by the prices of its own tier, length and moment.
+    pub usd_per_million_tokens: Option<UnitPricesBody>,
+    /// The version of these prices.
+    pub price_version: String,
+}
+
+/// Dollars for a million tokens of each kind; a kind that is not there has no price of its own.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct UnitPricesBody {
+    /// Input.
+    pub input: Option<Usd>,
+    /// Input read from the provider's cache.
+    pub cached: Option<Usd>,
+    /// Input written to the provider's cache.
+    pub cache_write: Option<Usd>,
+    /// Audio input.
+    pub input_audio: Option<Usd>,
+    /// Audio input read from the cache.
+    pub cached_audio: Option<Usd>,
+    /// Image input.
+    pub input_image: Option<Usd>,
+    /// Output.
+    pub output: Option<Usd>,
+    /// Audio output.
+    pub output_audio: Option<Usd>,
+    /// Image output.
+    pub output_image: Option<Usd>,
+}
+
+impl From<Rates> for UnitPricesBody {
+    fn from(rates: Rates) -> Self {
+        let Rates {
+            input,
+            output,
+            cached,
+            cache_write,
+            input_audio,
+            cached_audio,
+            input_image,
+            output_audio,
+            output_image,
+        } = rates;
+        let million = |pico: i64| PicoUsd::of(TOKENS_PER_UNIT, pico).ok().map(Usd);
+        Self {
+            input: million(input),
+            cached: cached.and_then(million),
+            cache_write: cache_write.and_then(million),
+            input_audio: input_audio.and_then(million),
+            cached_audio: cached_audio.and_then(million),
+            input_image: input_image.and_then(million),
+            output: output.and_then(million),
+            output_audio: output_audio.and_then(million),
+            output_image: output_image.and_then(million),
+        }
+    }
 }
 
 /// One group and its sums with every kind of token.
@@ -144,7 +205,13 @@ impl From<CostReport> for CostReportBody {
         let names = group_by.iter().map(|dimension| dimension.as_str());
         let group =
             |GroupRow { values, sums }| CostGroupBody { group: names.clone().zip(values).collect(), sums: sums.into() };
-        let row = |CostRow { provider, model, sums }| CostRowBody { provider, model, sums: sums.into() };
+        let row = |CostRow { provider, model, sums, rates }| CostRowBody {
+            provider,
+            model,
+            sums: sums.into(),
+            usd_per_million_tokens: rates.map(UnitPricesBody::from),
+            price_version: price_version.to_string(),
+        };
         Self {
             tenant_id: tenant.map(|tenant| tenant.to_string()),
             range: period.map_or("all", |period| period.window().as_str()),
