@@ -63,7 +63,12 @@ pub struct Whole {
 }
 
 /// Reads a whole body of at most `limit` bytes; `length` is its `Content-Length`, when it has one.
-pub async fn read_whole(session: &mut ServerSession, length: Option<u64>, limit: u64, budget: &Budget) -> Result<Whole, Refusal> {
+pub async fn read_whole(
+    session: &mut ServerSession,
+    length: Option<u64>,
+    limit: u64,
+    budget: &Budget,
+) -> Result<Whole, Refusal> {
     if length.is_some_and(|length| length > limit) {
         return Err(Refusal::BodyTooLarge { limit });
     }
@@ -73,7 +78,11 @@ pub async fn read_whole(session: &mut ServerSession, length: Option<u64>, limit:
     };
     // Nearly every body comes in one piece: no copy then.
     let Some(second) = read_piece(session).await? else {
-        return if count(&first) > limit { Err(Refusal::BodyTooLarge { limit }) } else { Ok(Whole { bytes: first, reserved }) };
+        return if count(&first) > limit {
+            Err(Refusal::BodyTooLarge { limit })
+        } else {
+            Ok(Whole { bytes: first, reserved })
+        };
     };
     let expected = usize::try_from(length.unwrap_or(0)).unwrap_or(0).max(first.len() + second.len());
     let mut all = BytesMut::with_capacity(expected);

@@ -39,7 +39,13 @@ struct Relay<'a> {
 }
 
 /// Relays `answer` and settles `in_flight`, whatever becomes of the client.
-pub async fn relay(gate: &Gate, session: &mut ServerSession, asked: &Asked, mut in_flight: Option<InFlight>, answer: Answer) -> Fate {
+pub async fn relay(
+    gate: &Gate,
+    session: &mut ServerSession,
+    asked: &Asked,
+    mut in_flight: Option<InFlight>,
+    answer: Answer,
+) -> Fate {
     let Answer { head, mut body } = answer;
     let status = head.status.as_u16();
     let sight = sight(&head);
@@ -224,7 +230,8 @@ fn client_head(gate: &Gate, asked: &Asked, head: &response::Parts, keep_length: 
     let mut out = headers::to_client(head, keep_length)?;
     let id = asked.id.as_deref().unwrap_or_default();
     headers::add_ours(&mut out, id, &asked.limits, gate.meter.now())?;
-    let bodyless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || asked.method == http::Method::HEAD;
+    let bodyless =
+        matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || asked.method == http::Method::HEAD;
     if !bodyless && !out.headers.contains_key(header::CONTENT_LENGTH) && asked.chunks {
         out.insert_header(header::TRANSFER_ENCODING, "chunked").ok()?;
     }

@@ -134,8 +134,13 @@ impl Identities {
         if let Some(account) = self.account(&id) {
             return active(&account).map(|account| Identity::Tenant(account, None));
         }
-        let tenant =
-            Tenant { id: id.clone(), name: id.to_string(), plan: self.starter.clone(), suspended: false, created_at: self.clock.now() };
+        let tenant = Tenant {
+            id: id.clone(),
+            name: id.to_string(),
+            plan: self.starter.clone(),
+            suspended: false,
+            created_at: self.clock.now(),
+        };
         match self.store.create_tenant(&tenant).await {
             // Another call created it at the same time: as good.
             Ok(()) | Err(StoreError::Exists(_)) => self.refresh().await,
