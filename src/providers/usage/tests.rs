@@ -52,7 +52,7 @@ fn untrusted_numbers_are_never_booked() {
         "\"x\"",
         r#"{"totalTokenCount":9}"#,
         r#"{"promptTokensDetails":7}"#,
-        r#"{"promptTokensDetails":[7]}"#,
+        r#"{"promptTokensDetails":["AUDIO"]}"#,
     ] {
         assert_eq!(gemini(raw(odd)), Err(Unbelievable), "{odd}");
     }
