@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -34,10 +34,12 @@ use crate::domain::price::PriceBook;
 use crate::domain::time::Window;
 use crate::edge::exchange::{Gate, Settings};
 use crate::edge::listener::{self, Connections, Phase};
-use crate::edge::{api, body::Budget};
+use crate::edge::api::health::{Pulse, TellPulse};
+use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
+use crate::edge::body::Budget;
 use crate::metering::admin::{self, Admin};
 use crate::metering::fresh::Fresh;
-use crate::metering::identity::{Identities, Mode};
+use crate::metering::identity::{self, Identities, Mode};
 use crate::metering::meter::Meter;
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
@@ -133,7 +135,7 @@ pub async fn open_ledger(config: &Config) -> Result<Arc<SqliteLedger>, BootError
     make_data_dir(&config.data_dir)?;
     let path = &config.ledger_file;
     let failed = |source| BootError::Ledger { path: path.clone(), source };
-    let ledger = SqliteLedger::open(path, true).await.map_err(failed)?;
+    let ledger = SqliteLedger::open(&path.to_string_lossy(), true).await.map_err(failed)?;
     ledger.migrate().await.map_err(failed)?;
     Ok(Arc::new(ledger))
 }
@@ -217,7 +219,15 @@ impl Parts {
         let identities =
             Arc::new(Identities::new(mode, admin_key, PlanName::starter(), snapshots.clone(), tenants.clone(), clock.clone()));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage, recorder.clone()));
-        let state = api_state(&identities, &snapshots, (tenants, fresh, counters), clock, &journal, metrics);
+        let draining = Arc::new(AtomicBool::new(false));
+        let state = ApiState {
+            admin: Arc::new(Admin::new(tenants, snapshots.clone(), counters, clock.clone())),
+            reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
+            identities: identities.clone(),
+            pulse: pulse(journal.clone(), draining.clone()),
+            metrics: Arc::new(move || metrics.encode()),
+            store_timeout: STORE_TIMEOUT,
+        };
         let gate = Arc::new(Gate {
             meter,
             identities,
@@ -225,7 +235,7 @@ impl Parts {
             local: api::proxy_router(state.clone()),
             budget: Budget::new(config.listen.buffer_total),
             settings: settings(config),
-            draining: false.into(),
+            draining,
         });
         Ok(Self { gate, ledger, journal, recorder, snapshots, admin_router: api::admin_router(state) })
     }
@@ -264,7 +274,9 @@ impl Background {
         let flushed = timeout(FLUSH_MAX, self.recorder).await.is_ok();
         self.refresher.abort();
         self.admin.abort();
-        parts.ledger.close().await;
+        if let Err(error) = parts.ledger.close().await {
+            warn!(%error, "The ledger was not closed cleanly; nothing is lost.");
+        }
         if flushed { Ok(()) } else { Err(BootError::Unflushed { events: parts.journal.backlog().events }) }
     }
 }
@@ -353,7 +365,7 @@ fn make_data_dir(path: &Path) -> Result<(), BootError> {
 /// The hash of the admin key: the given one's, or the ledger's own, which is made once and shown in a file.
 async fn admin_key(config: &Config, tenants: &dyn TenantStore) -> Result<KeyHash, BootError> {
     if let Some(given) = &config.admin_key {
-        return Ok(admin::hash_key(given.expose_secret()));
+        return Ok(identity::hash(given.expose_secret()));
     }
     let failed = |source| BootError::Ledger { path: config.ledger_file.clone(), source };
     if let Some(hash) = tenants.admin_key_hash().await.map_err(failed)? {
@@ -365,10 +377,19 @@ async fn admin_key(config: &Config, tenants: &dyn TenantStore) -> Result<KeyHash
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(unwritable)?;
     writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(unwritable)?;
-    let hash = admin::hash_key(&key);
+    let hash = identity::hash(&key);
     tenants.set_admin_key_hash(hash).await.map_err(failed)?;
     info!(path = %path.display(), "An admin key was made; it is in this file.");
     Ok(hash)
+}
+
+/// How the process is, for `/readyz`.
+fn pulse(journal: Arc<dyn Journal>, draining: Arc<AtomicBool>) -> TellPulse {
+    Arc::new(move || {
+        let backlog = journal.backlog();
+        let draining = draining.load(Ordering::Relaxed);
+        Pulse { draining, events_waiting: backlog.events, in_flight: backlog.in_flight, free: backlog.free }
+    })
 }
 
 /// Counters start from what the ledger knows: this period and the one before, in case the clock was ahead.

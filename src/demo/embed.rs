@@ -7,22 +7,24 @@ use serde_json::Value;
 /// More dimensions than any model has.
 const DIMENSIONS_MAX: usize = 8_192;
 const DIMENSIONS_DEFAULT: usize = 16;
-const PATTERN: [f32; 4] = [0.5, -0.25, 0.125, 0.0625];
+/// The numbers of a vector in turn: as JSON, and as the four bytes of a little-endian IEEE 754 single.
+const PATTERN: [(&str, [u8; 4]); 4] = [
+    ("0.5", [0, 0, 0x00, 0x3f]),
+    ("-0.25", [0, 0, 0x80, 0xbe]),
+    ("0.125", [0, 0, 0x00, 0x3e]),
+    ("0.0625", [0, 0, 0x80, 0x3d]),
+];
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// A vector of the asked length.
-pub(super) fn vector(dimensions: Option<u64>) -> Vec<f32> {
+/// A vector of the asked length, as OpenAI's `encoding_format` says: `base64` or numbers.
+pub(super) fn vector(dimensions: Option<u64>, format: Option<&str>) -> Value {
     let wanted = dimensions.and_then(|count| usize::try_from(count).ok()).unwrap_or(DIMENSIONS_DEFAULT);
-    PATTERN.iter().copied().cycle().take(wanted.min(DIMENSIONS_MAX)).collect()
-}
-
-/// The vector as OpenAI's `encoding_format` says: `base64` or numbers.
-pub(super) fn encoded(vector: &[f32], format: Option<&str>) -> Value {
+    let numbers = PATTERN.iter().cycle().take(wanted.min(DIMENSIONS_MAX));
     if format == Some("base64") {
-        let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let bytes: Vec<u8> = numbers.flat_map(|(_, bytes)| *bytes).collect();
         Value::String(base64(&bytes))
     } else {
-        vector.iter().map(|number| Value::from(f64::from(*number))).collect()
+        numbers.filter_map(|(text, _)| serde_json::from_str::<Value>(text).ok()).collect()
     }
 }
 
@@ -62,9 +64,9 @@ mod tests {
 
     #[test]
     fn a_vector_has_the_asked_length_in_both_forms() {
-        assert_eq!(vector(Some(3)), [0.5, -0.25, 0.125]);
-        assert_eq!(vector(None).len(), 16);
-        assert_eq!(encoded(&vector(Some(2)), None).to_string(), "[0.5,-0.25]");
-        assert_eq!(encoded(&vector(Some(1)), Some("base64")), Value::from("AAAAPw=="));
+        assert_eq!(vector(Some(5), None).to_string(), "[0.5,-0.25,0.125,0.0625,0.5]");
+        assert_eq!(vector(None, None).as_array().unwrap().len(), 16);
+        // Python: base64.b64encode(struct.pack("<4f", 0.5, -0.25, 0.125, 0.0625))
+        assert_eq!(vector(Some(4), Some("base64")), Value::from("AAAAPwAAgL4AAAA+AACAPQ=="));
     }
 }

@@ -183,9 +183,9 @@ impl Request<'_> {
     }
 
     fn embedding(request: &Value) -> (Value, u64) {
-        let vector = embed::vector(request.get("outputDimensionality").and_then(Value::as_u64));
+        let values = embed::vector(request.get("outputDimensionality").and_then(Value::as_u64), None);
         let text = request.get("content").map_or(0, words);
-        (json!({"values": embed::encoded(&vector, None)}), text)
+        (json!({"values": values}), text)
     }
 
     /// `:embedContent`.

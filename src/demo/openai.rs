@@ -238,9 +238,8 @@ impl Request<'_> {
             Value::Array(items) if items.iter().all(|item| item.is_string() || item.is_array()) => items.len(),
             _ => 1,
         };
-        let vector = embed::vector(self.body.get("dimensions").and_then(Value::as_u64));
-        let format = self.body.get("encoding_format").and_then(Value::as_str);
-        let embedding = embed::encoded(&vector, format);
+        let dimensions = self.body.get("dimensions").and_then(Value::as_u64);
+        let embedding = embed::vector(dimensions, self.body.get("encoding_format").and_then(Value::as_str));
         let data: Vec<Value> =
             (0..vectors).map(|index| json!({"object": "embedding", "index": index, "embedding": embedding})).collect();
         let counted = Counted { prompt: words(input), completion: 0 };

@@ -18,7 +18,7 @@ pub struct Budget {
 }
 
 /// A part of the budget; it is given back when dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reserved {
     permit: Option<OwnedSemaphorePermit>,
     bytes: u64,
@@ -32,7 +32,7 @@ impl Budget {
     }
 
     fn take(&self, bytes: u64) -> Result<Reserved, Refusal> {
-        let mut reserved = Reserved { permit: None, bytes: 0 };
+        let mut reserved = Reserved::default();
         self.grow(&mut reserved, bytes)?;
         Ok(reserved)
     }

@@ -40,7 +40,7 @@ pub struct Gate {
     /// Limits of size and time.
     pub settings: Settings,
     /// No new requests.
-    pub draining: AtomicBool,
+    pub draining: Arc<AtomicBool>,
 }
 
 /// One provider that is on: where it is and what opens it.
@@ -196,7 +196,7 @@ impl Gate {
 
     fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
         let id = provider.id();
-        let is_vertex = providers::is_vertex(&endpoint.path);
+        let is_vertex = endpoint.path.contains("/publishers/google/");
         let of_provider = || self.origins.iter().filter(|origin| origin.provider == id);
         of_provider()
             .find(|origin| origin.vertex == is_vertex)

@@ -49,7 +49,7 @@ pub async fn relay(
     let Answer { head, mut body } = answer;
     let status = head.status.as_u16();
     let sight = sight(&head);
-    let takes_out = in_flight.as_ref().is_some_and(InFlight::takes_out_usage) && is_event_stream(&head);
+    let takes_out = matches!(sight, Sight::Plain) && is_event_stream(&head) && in_flight.as_ref().is_some_and(InFlight::takes_out_usage);
     if let Some(in_flight) = &mut in_flight {
         let text = |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
         in_flight.head(status, text(header::CONTENT_TYPE), text(headers::REQUEST_ID));
