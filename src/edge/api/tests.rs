@@ -1,3 +1,5 @@
+//! Tests of the routers: both listeners over ports in memory.
+
 use std::sync::Arc;
 use std::time::Duration;
 

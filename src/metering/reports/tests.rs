@@ -1,3 +1,5 @@
+//! Tests of reports over ports in memory.
+
 use crate::domain::price::pattern::Pattern;
 use crate::domain::price::{ModelPrices, PriceBook, PriceRow};
 

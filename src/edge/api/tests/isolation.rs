@@ -1,3 +1,5 @@
+//! A tenant sees itself, however it asks; only the admin key on the admin listener sees all.
+
 use super::*;
 
 /// What only globex's data holds.

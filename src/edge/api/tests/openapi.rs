@@ -1,3 +1,5 @@
+//! The OpenAPI documents against the routes there are.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Each route: its answer, and what it refuses.
+
 use super::*;
 
 #[tokio::test]
