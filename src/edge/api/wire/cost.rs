@@ -222,3 +222,16 @@ impl From<CostReport> for CostReportBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_prices_are_exact_dollars_for_a_million_tokens() {
+        let rates = Rates { input: 150_000, output: Some(600_000), cached: Some(75_001), ..Rates::default() };
+        let text = serde_json::to_string(&UnitPricesBody::from(rates)).unwrap();
+        let start = r#"{"input":0.15,"cached":0.075001,"cache_write":null,"#;
+        assert!(text.starts_with(start) && text.contains(r#""output":0.6,"#), "{text}");
+    }
+}
