@@ -89,6 +89,13 @@ impl FromStr for PlanName {
     }
 }
 
+impl PlanName {
+    /// The plan of tenants that dev mode creates.
+    pub fn starter() -> Self {
+        Self("starter".into())
+    }
+}
+
 impl KeyId {
     /// A key id out of 64 random bits.
     pub fn from_random(random: u64) -> Self {

@@ -20,7 +20,6 @@ use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
 use crate::providers::{AnswerReader, Call, Endpoint, Provider, Reading};
 
-use super::estimator::Estimator;
 use super::meter::Meter;
 use super::snapshot::Account;
 
@@ -126,7 +125,8 @@ impl InFlight {
         progress.status = status;
         progress.first_byte_us = Some(now.saturating_sub(open.started_us));
         progress.upstream_us = now.saturating_sub(progress.sent_us.unwrap_or(now));
-        progress.request_id = request_id.map(|id| id.chars().filter(|c| c.is_ascii_graphic()).take(REQUEST_ID_CHARS_MAX).collect());
+        progress.request_id =
+            request_id.map(|id| id.chars().filter(|c| c.is_ascii_graphic()).take(REQUEST_ID_CHARS_MAX).collect());
         progress.reader = Some(open.provider.reader(&open.endpoint, &open.call, content_type));
     }
 
@@ -163,12 +163,20 @@ impl InFlight {
         open.progress.ending = Some(ending);
         let reading = open.reading();
         let estimate = match open.estimate_input(verdict(ending), &reading) {
-            Some(input) => Some(Estimator::run(&open.meter.estimator, input).await),
+            Some(input) => Some(open.meter.estimator.run(input).await),
             None => None,
         };
         if let Some(open) = self.open.take() {
             open.close(ending, reading, estimate);
         }
+    }
+
+    /// Books a call that had no answer; `status` is what the client gets instead.
+    pub async fn settle_unanswered(mut self, status: u16) {
+        if let Some(open) = &mut self.open {
+            open.progress.status = status;
+        }
+        self.settle(Ending::NoHead).await;
     }
 
     fn reader(&mut self) -> Option<&mut Box<dyn AnswerReader>> {
@@ -213,7 +221,21 @@ impl Open {
 
     /// Gives back or keeps the chat and hands the event to the journal.
     fn close(self: Box<Self>, ending: Ending, reading: Reading, estimate: Option<Tokens>) {
-        let Self { meter, slot, id, claims, caller, provider, endpoint, call, prices, admitted_at, started_us, progress, .. } = *self;
+        let Self {
+            meter,
+            slot,
+            id,
+            claims,
+            caller,
+            provider,
+            endpoint,
+            call,
+            prices,
+            admitted_at,
+            started_us,
+            progress,
+            ..
+        } = *self;
         let verdict = verdict(ending);
         let duration_us = meter.monotonic_us().saturating_sub(started_us);
         let chats = claims.first().map_or(0, |claim| if verdict.chat_kept { claim.amount } else { 0 });
@@ -229,7 +251,9 @@ impl Open {
         let provider_id = provider.id();
         let charge = match verdict.basis {
             Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate => prices.charge(provider_id.as_str(), &model, reading.tier, &tokens, admitted_at),
+            Basis::ReportedOrEstimate => {
+                prices.charge(provider_id.as_str(), &model, reading.tier, &tokens, admitted_at)
+            }
         };
         let event = UsageEvent {
             id,

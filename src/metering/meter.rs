@@ -8,6 +8,7 @@ use crate::domain::time::{Micros, Window};
 use crate::ports::clock::Clock;
 use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome};
 use crate::ports::journal::Journal;
+use crate::ports::sink::Sink;
 use crate::providers::{Call, Endpoint, Kind, Provider};
 
 use super::estimator::Estimator;
@@ -25,6 +26,7 @@ pub struct Meter {
     pub(super) estimator: Estimator,
     snapshots: Arc<Snapshots>,
     clock: Arc<dyn Clock>,
+    sinks: Vec<Arc<dyn Sink>>,
 }
 
 impl Meter {
@@ -34,8 +36,16 @@ impl Meter {
         journal: Arc<dyn Journal>,
         snapshots: Arc<Snapshots>,
         clock: Arc<dyn Clock>,
+        sinks: Vec<Arc<dyn Sink>>,
     ) -> Self {
-        Self { counters, journal, estimator: Estimator::default(), snapshots, clock }
+        Self { counters, journal, estimator: Estimator::default(), snapshots, clock, sinks }
+    }
+
+    /// The gateway answered a request itself.
+    pub fn refused(&self, refusal: &Refusal) {
+        for sink in &self.sinks {
+            sink.refused(refusal);
+        }
     }
 
     pub(super) fn monotonic_us(&self) -> u64 {

@@ -6,6 +6,7 @@ pub mod admin;
 pub mod estimator;
 #[cfg(test)]
 pub(crate) mod fakes;
+pub mod fresh;
 pub mod identity;
 pub mod in_flight;
 pub mod meter;

@@ -18,9 +18,11 @@ use prometheus_client::registry::Registry;
 
 use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::price::Priced;
+use crate::domain::refusal::Refusal;
 use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
+use crate::domain::refusal::Refusal;
 use crate::ports::sink::Sink;
 
 /// The media type of [`Metrics::encode`].
@@ -144,11 +146,6 @@ impl Metrics {
         registry.register("build", "The running version", Info::new(version));
     }
 
-    /// Counts a request that the gateway answered itself. `code` is the refusal's.
-    pub fn count_refusal(&self, code: &'static str) {
-        self.refusals.get_or_create(&[("code", Cow::Borrowed(code))]).inc();
-    }
-
     /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
         let backlog = self.journal.backlog();
@@ -215,6 +212,10 @@ impl Sink for Metrics {
             self.recorder_lag_us.set(u64::try_from(lag_us).unwrap_or(0));
         }
     }
+
+    fn refused(&self, refusal: &Refusal) {
+        self.refusals.get_or_create(&[("code", Cow::Borrowed(refusal.code()))]).inc();
+    }
 }
 
 fn seconds(microseconds: u64) -> f64 {
@@ -262,6 +263,15 @@ mod tests {
         }
         fn settle(&self, _: Slot, _: UsageEvent) {}
         fn release(&self, _: Slot) {}
+        fn ready(&self) -> BoxFuture<'_, ()> {
+            Box::pin(async {})
+        }
+        fn is_closed(&self) -> bool {
+            false
+        }
+        fn settled_through(&self) -> u64 {
+            0
+        }
         fn next(&self, _: usize) -> BoxFuture<'_, Batch> {
             Box::pin(async { Batch::default() })
         }
@@ -304,7 +314,7 @@ mod tests {
     fn what_is_booked_is_counted_without_naming_a_tenant() {
         let metrics = Metrics::new(Arc::new(Behind), Arc::new(At(2_000_000)));
         metrics.booked(&[event(), UsageEvent { status: 502, outcome: Outcome::NoAnswer, chats: 0, ..event() }]);
-        metrics.count_refusal("quota_exceeded");
+        metrics.refused(&Refusal::UnknownRoute);
         let text = metrics.encode();
         for line in [
             r#"tollgate_requests_total{provider="openai",endpoint="chat.completions",status="2xx",outcome="completed"} 1"#,
@@ -314,7 +324,7 @@ mod tests {
             r#"tollgate_tokens_total{provider="openai",kind="completion"} 14"#,
             r#"tollgate_cost_picodollars_total{provider="openai"} 1500000000"#,
             r#"tollgate_estimated_requests_total{provider="openai"} 2"#,
-            r#"tollgate_refusals_total{code="quota_exceeded"} 1"#,
+            r#"tollgate_refusals_total{code="unknown_route"} 1"#,
             r#"tollgate_request_duration_seconds_bucket{le="0.5",provider="openai"} 2"#,
             r#"tollgate_overhead_seconds_bucket{le="0.0001"} 2"#,
             "tollgate_recorder_lag_microseconds 500000",

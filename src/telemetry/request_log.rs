@@ -1,11 +1,12 @@
-//! One structured log line for each metered call, once the ledger has it.
+//! One structured log line for each request: metered calls once the ledger has them, refusals at once.
 //!
 //! May use: `domain`, `ports`. Target `tollgate::request`, level `info`: `RUST_LOG=info,tollgate::request=off` turns
 //! it off.
 
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::domain::event::UsageEvent;
+use crate::domain::refusal::Refusal;
 use crate::ports::sink::Sink;
 
 /// The sink that writes request lines.
@@ -17,6 +18,17 @@ impl Sink for RequestLog {
         for event in events {
             line(event);
         }
+    }
+
+    /// Below `info`, as it is written on the request path: whoever floods the gateway with bad keys must not flood its
+    /// log. The metric of refusals counts them all.
+    fn refused(&self, refusal: &Refusal) {
+        let tenant = match refusal {
+            Refusal::QuotaUsedUp(quota) => Some(quota.tenant.as_str()),
+            Refusal::Suspended(tenant) => Some(tenant.as_str()),
+            _ => None,
+        };
+        debug!(target: "tollgate::request", status = refusal.status(), code = refusal.code(), tenant, "Request is refused.");
     }
 }
 

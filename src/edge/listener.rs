@@ -1,0 +1,193 @@
+//! Accepts clients, reads the heads of their requests, keeps their connections, and drains them at the end.
+//!
+//! Each worker is one thread with its own single-threaded runtime: a connection, its exchange and the provider
+//! connections it uses never leave it, so the request path has no cross-thread wake-up. All workers accept from one
+//! socket; the kernel hands a connection to whoever waits.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use crate::domain::refusal::Refusal;
+
+use super::answer;
+use super::client_stream::ClientStream;
+use super::exchange::{Fate, Gate};
+
+/// Connections that the kernel keeps while no worker accepts; more are refused by the kernel.
+const BACKLOG: i32 = 4096;
+
+/// pingora reads heads up to 1 MiB; no client needs more than this.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// A pause after `accept` failed, which means that there are no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where shutdown stands, as the listener and every connection see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Serving.
+    #[default]
+    Running,
+    /// No new connections or requests; answers in flight finish.
+    Draining,
+    /// Everything still open is dropped.
+    Cut,
+}
+
+/// Open connections of all workers.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: AtomicUsize,
+    changed: tokio::sync::Notify,
+}
+
+impl Connections {
+    fn enter(self: &Arc<Self>) -> Connected {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        Connected(self.clone())
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until none is open.
+    pub async fn none_open(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.open() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+struct Connected(Arc<Connections>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// Binds a listening socket.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until draining begins, then waits until this worker's connections are done or cut.
+pub async fn serve(
+    gate: Arc<Gate>,
+    listener: std::net::TcpListener,
+    connections: Arc<Connections>,
+    mut phase: watch::Receiver<Phase>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let mut tasks = tokio::task::JoinSet::new();
+    while *phase.borrow_and_update() == Phase::Running {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, _)) => {
+                    let connected = connections.enter();
+                    tasks.spawn(connection(gate.clone(), tcp, phase.clone(), connected));
+                }
+                Err(error) => {
+                    warn!(%error, "A connection could not be accepted.");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            // A panic ended one connection; its call was settled by its guard.
+            Some(_ended) = tasks.join_next() => {}
+            changed = phase.changed() => if changed.is_err() { break },
+        }
+    }
+    drop(listener);
+    while *phase.borrow_and_update() != Phase::Cut {
+        tokio::select! {
+            ended = tasks.join_next() => if ended.is_none() { return Ok(()) },
+            changed = phase.changed() => if changed.is_err() { break },
+        }
+    }
+    tasks.shutdown().await;
+    Ok(())
+}
+
+async fn connection(gate: Arc<Gate>, tcp: TcpStream, mut phase: watch::Receiver<Phase>, _connected: Connected) {
+    // Every event of a stream is a small write that must not wait for the next.
+    if tcp.set_nodelay(true).is_err() {
+        return;
+    }
+    let mut client = Box::new(ClientStream::new(tcp));
+    let mut ahead: Option<BytesMut> = None;
+    loop {
+        if ahead.is_none() && !next_request_begins(&gate, &mut client, &mut phase).await {
+            return;
+        }
+        let Some((back, pipelined)) = one_request(&gate, client, ahead.take()).await else { return };
+        client = back;
+        ahead = pipelined;
+    }
+}
+
+async fn next_request_begins(gate: &Gate, client: &mut ClientStream, phase: &mut watch::Receiver<Phase>) -> bool {
+    let idle = timeout(gate.settings.keepalive_timeout, client.wait_for_request());
+    tokio::select! {
+        biased;
+        begun = idle => matches!(begun, Ok(Ok(true))),
+        _ = phase.wait_for(|phase| *phase != Phase::Running) => false,
+    }
+}
+
+/// Serves one request; gives the connection back, and what was read beyond the request, if it may carry another.
+async fn one_request(
+    gate: &Arc<Gate>,
+    client: Box<ClientStream>,
+    ahead: Option<BytesMut>,
+) -> Option<(Box<ClientStream>, Option<BytesMut>)> {
+    let mut session = ServerSession::new_http1(client as Stream);
+    session.set_pipelining_enabled(true);
+    if let Some(ahead) = ahead {
+        session.set_pipelined_prefix(ahead);
+    }
+    match timeout(gate.settings.header_timeout, session.read_request()).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) | Err(_) => return None,
+        Ok(Err(error)) => {
+            if *error.etype() == pingora_core::ErrorType::InvalidHTTPHeader {
+                answer::reject_head(&mut session, &Refusal::BadRequest { reason: "malformed HTTP" }).await;
+            }
+            return None;
+        }
+    }
+    if session.to_h1_raw().len() > HEAD_BYTES_MAX {
+        answer::reject_head(&mut session, &Refusal::HeadTooLarge).await;
+        return None;
+    }
+    let fate = gate.serve(&mut session).await;
+    if fate == Fate::Close {
+        return None;
+    }
+    let (stream, pipelined) = session.finish().await.ok()??.into_parts();
+    let client = stream.into_any().downcast::<ClientStream>().ok()?;
+    Some((client, pipelined))
+}

@@ -1,0 +1,65 @@
+//! The ledger as a question sees it: every call that ended before the question was asked is in the answer.
+//!
+//! Events reach the ledger in batches, a moment after their calls. Whoever asks right after a call must not miss it.
+
+use std::sync::Arc;
+
+use crate::domain::event::UsageEvent;
+use crate::domain::ids::{EventId, TenantId};
+use crate::domain::time::Period;
+use crate::ports::usage::{EventsQuery, Group, StoredEvent, SumsQuery, UsageStore};
+use crate::ports::{BoxFuture, StoreError};
+
+use super::recorder::Recorder;
+
+/// A ledger that waits for the recorder before it answers.
+pub struct Fresh {
+    ledger: Arc<dyn UsageStore>,
+    recorder: Arc<Recorder>,
+}
+
+impl Fresh {
+    /// The same ledger, asked after `recorder` has caught up.
+    pub fn new(ledger: Arc<dyn UsageStore>, recorder: Arc<Recorder>) -> Self {
+        Self { ledger, recorder }
+    }
+}
+
+impl UsageStore for Fresh {
+    fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
+        self.ledger.append(events)
+    }
+
+    fn sums<'a>(&'a self, query: &'a SumsQuery) -> BoxFuture<'a, Result<Vec<Group>, StoreError>> {
+        Box::pin(async move {
+            self.recorder.caught_up().await;
+            self.ledger.sums(query).await
+        })
+    }
+
+    fn events<'a>(&'a self, query: &'a EventsQuery) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        Box::pin(async move {
+            self.recorder.caught_up().await;
+            self.ledger.events(query).await
+        })
+    }
+
+    fn event<'a>(
+        &'a self,
+        tenant: Option<&'a TenantId>,
+        id: EventId,
+    ) -> BoxFuture<'a, Result<Option<StoredEvent>, StoreError>> {
+        Box::pin(async move {
+            self.recorder.caught_up().await;
+            self.ledger.event(tenant, id).await
+        })
+    }
+
+    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
+        self.ledger.chats(period)
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.ledger.ready()
+    }
+}
