@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 """Makes config/prices.json and config/NOTICE from two published price lists.
 
-    pip download --no-deps genai-prices==VERSION        # Pydantic's list: the base
-    cargo add llm-prices  (or the crate's tarball)      # Busel's list: the second opinion
-    python3 config/prices.py --base slim.json --base-version 0.2.3 --base-date 2026-11-24 --base-licence LICENSE \
+The first is the repository pydantic/genai-prices at a release (prices/data*_slim.json: an array of providers), the base;
+the second the crate llm-prices (prices.json), the second opinion.
+
+    python3 config/prices.py --base slim.json --base-version 0.2.3 --base-date 2026-11 --base-licence LICENSE \
         --check prices.json --check-version 1.0.0 --check-licence LICENSE --out config
 
-The base is genai-prices' data in its "slim" JSON form (an array of providers). Every price that both lists have must be
-the same number, or nothing is written. What the base lacks and the second list has is taken over: Gemini's flex and
-priority tiers, OpenAI's ultrafast tier. What is wrong or missing in both is corrected below, each correction with its
-reason. Prices are decimal text all the way and leave as whole pico-dollars (1e-12 USD) a token; one that is no whole
-number stops the run.
+Every price that both lists have must be the same number, or nothing is written. What the base lacks and the second
+list has is taken over: Gemini's flex and priority tiers, OpenAI's ultrafast tier. What is wrong or missing in both is
+corrected below, each correction with its reason. Prices are decimal text all the way and leave as whole pico-dollars
+(1e-12 USD) a token; one that is no whole number stops the run.
 The output depends on the inputs only. Python 3.9 or later, standard library alone.
 """
 
