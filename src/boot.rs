@@ -4,6 +4,7 @@
 //! small runtime of our own for everything that must outlive them: the recorder, the ledger, the admin listener.
 
 mod origins;
+mod routes;
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,7 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -133,7 +134,7 @@ pub async fn open_ledger(config: &Config) -> Result<Arc<SqliteLedger>, BootError
     make_data_dir(&config.data_dir)?;
     let path = &config.ledger_file;
     let failed = |source| BootError::Ledger { path: path.clone(), source };
-    let ledger = SqliteLedger::open(path, true).await.map_err(failed)?;
+    let ledger = SqliteLedger::open(&path.to_string_lossy(), true).await.map_err(failed)?;
     ledger.migrate().await.map_err(failed)?;
     Ok(Arc::new(ledger))
 }
@@ -217,7 +218,16 @@ impl Parts {
         let identities =
             Arc::new(Identities::new(mode, admin_key, PlanName::starter(), snapshots.clone(), tenants.clone(), clock.clone()));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage, recorder.clone()));
-        let state = api_state(&identities, &snapshots, (tenants, fresh, counters), clock, &journal, metrics);
+        let draining = Arc::new(AtomicBool::new(false));
+        let state = routes::state(routes::Shared {
+            admin: Admin::new(tenants, snapshots.clone(), counters, clock.clone()),
+            reports: Reports::new(fresh, snapshots.clone(), clock),
+            admin_key,
+            identities: identities.clone(),
+            journal: journal.clone(),
+            metrics,
+            draining: draining.clone(),
+        });
         let gate = Arc::new(Gate {
             meter,
             identities,
@@ -225,7 +235,7 @@ impl Parts {
             local: api::proxy_router(state.clone()),
             budget: Budget::new(config.listen.buffer_total),
             settings: settings(config),
-            draining: false.into(),
+            draining,
         });
         Ok(Self { gate, ledger, journal, recorder, snapshots, admin_router: api::admin_router(state) })
     }
@@ -264,7 +274,9 @@ impl Background {
         let flushed = timeout(FLUSH_MAX, self.recorder).await.is_ok();
         self.refresher.abort();
         self.admin.abort();
-        parts.ledger.close().await;
+        if let Err(error) = parts.ledger.close().await {
+            warn!(%error, "The ledger was not closed cleanly; nothing is lost.");
+        }
         if flushed { Ok(()) } else { Err(BootError::Unflushed { events: parts.journal.backlog().events }) }
     }
 }

@@ -5,4 +5,5 @@
 
 pub mod memory_counters;
 pub mod memory_journal;
+pub mod sqlite;
 pub mod system_clock;

@@ -8,10 +8,10 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::SecretString;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Providers};
+use crate::domain::ids::ProviderId;
 use crate::edge::exchange::Origin;
 use crate::edge::upstream::{Limits, Upstream};
-use crate::providers::{Provider, gemini, openai};
 
 use super::BootError;
 
@@ -20,21 +20,19 @@ const POOLED: Duration = Duration::from_secs(50);
 
 /// Every provider whose key is there.
 pub(super) fn of(config: &Config) -> Result<Vec<Origin>, BootError> {
-    let providers = &config.providers;
-    let openai: &'static dyn Provider = &openai::OpenAi;
-    let gemini: &'static dyn Provider = &gemini::Gemini;
+    let Providers { openai, gemini, vertex } = &config.providers;
     let places = [
-        (openai, false, &providers.openai.api_key, &providers.openai.origin),
-        (gemini, false, &providers.gemini.api_key, &providers.gemini.origin),
-        (gemini, true, &providers.gemini.api_key, &providers.vertex),
+        ("openai", false, &openai.api_key, &openai.origin),
+        ("gemini", false, &gemini.api_key, &gemini.origin),
+        ("gemini", true, &gemini.api_key, vertex),
     ];
-    let on: Vec<_> = places.into_iter().filter_map(|(provider, vertex, key, place)| Some((provider, vertex, key.clone()?, place))).collect();
-    let tls = if on.iter().any(|(.., place)| place.tls) { Some(client_tls()?) } else { None };
-    let origin = |(index, (provider, vertex, key, place)): (usize, (&'static dyn Provider, bool, SecretString, &config::Origin))| {
+    let on = || places.into_iter().filter_map(|(name, vertex, key, place)| Some((name, vertex, key.clone()?, place)));
+    let tls = if on().any(|(.., place)| place.tls) { Some(client_tls()?) } else { None };
+    let origin = |(index, (name, vertex, key, place)): (usize, (&'static str, bool, SecretString, &config::Origin))| {
         let upstream = upstream(config, index, place, tls.as_ref())?;
-        Ok(Origin { provider: provider.id(), vertex, upstream, key })
+        Ok(Origin { provider: ProviderId::new(name), vertex, upstream, key })
     };
-    on.into_iter().enumerate().map(origin).collect()
+    on().enumerate().map(origin).collect()
 }
 
 fn upstream(config: &Config, index: usize, place: &config::Origin, tls: Option<&Arc<ClientConfig>>) -> Result<Upstream, BootError> {

@@ -46,6 +46,22 @@ impl Tokens {
         self.prompt.saturating_add(self.completion)
     }
 
+    /// Both together, kind by kind; `None` where a count does not fit.
+    pub fn plus(&self, other: &Self) -> Option<Self> {
+        Some(Self {
+            prompt: self.prompt.checked_add(other.prompt)?,
+            cached: self.cached.checked_add(other.cached)?,
+            cache_write: self.cache_write.checked_add(other.cache_write)?,
+            prompt_audio: self.prompt_audio.checked_add(other.prompt_audio)?,
+            prompt_image: self.prompt_image.checked_add(other.prompt_image)?,
+            cached_audio: self.cached_audio.checked_add(other.cached_audio)?,
+            completion: self.completion.checked_add(other.completion)?,
+            reasoning: self.reasoning.checked_add(other.reasoning)?,
+            completion_audio: self.completion_audio.checked_add(other.completion_audio)?,
+            completion_image: self.completion_image.checked_add(other.completion_image)?,
+        })
+    }
+
     /// Refuses counts that cannot be true.
     pub fn checked(self) -> Result<Self, TokensError> {
         if self.prompt > TOKENS_PER_CALL_MAX || self.completion > TOKENS_PER_CALL_MAX {

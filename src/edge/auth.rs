@@ -107,7 +107,11 @@ mod tests {
         ];
         for (headers, query, want) in rows {
             let got = presented(&map(headers), query);
-            assert_eq!(got, want.map(|(secret, place)| Presented { secret: secret.into(), place }), "{headers:?} {query:?}");
+            assert_eq!(
+                got,
+                want.map(|(secret, place)| Presented { secret: secret.into(), place }),
+                "{headers:?} {query:?}"
+            );
         }
     }
 

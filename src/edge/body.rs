@@ -18,7 +18,7 @@ pub struct Budget {
 }
 
 /// A part of the budget; it is given back when dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reserved {
     permit: Option<OwnedSemaphorePermit>,
     bytes: u64,
@@ -32,7 +32,7 @@ impl Budget {
     }
 
     fn take(&self, bytes: u64) -> Result<Reserved, Refusal> {
-        let mut reserved = Reserved { permit: None, bytes: 0 };
+        let mut reserved = Reserved::default();
         self.grow(&mut reserved, bytes)?;
         Ok(reserved)
     }
@@ -63,7 +63,12 @@ pub struct Whole {
 }
 
 /// Reads a whole body of at most `limit` bytes; `length` is its `Content-Length`, when it has one.
-pub async fn read_whole(session: &mut ServerSession, length: Option<u64>, limit: u64, budget: &Budget) -> Result<Whole, Refusal> {
+pub async fn read_whole(
+    session: &mut ServerSession,
+    length: Option<u64>,
+    limit: u64,
+    budget: &Budget,
+) -> Result<Whole, Refusal> {
     if length.is_some_and(|length| length > limit) {
         return Err(Refusal::BodyTooLarge { limit });
     }
@@ -73,7 +78,11 @@ pub async fn read_whole(session: &mut ServerSession, length: Option<u64>, limit:
     };
     // Nearly every body comes in one piece: no copy then.
     let Some(second) = read_piece(session).await? else {
-        return if count(&first) > limit { Err(Refusal::BodyTooLarge { limit }) } else { Ok(Whole { bytes: first, reserved }) };
+        return if count(&first) > limit {
+            Err(Refusal::BodyTooLarge { limit })
+        } else {
+            Ok(Whole { bytes: first, reserved })
+        };
     };
     let expected = usize::try_from(length.unwrap_or(0)).unwrap_or(0).max(first.len() + second.len());
     let mut all = BytesMut::with_capacity(expected);

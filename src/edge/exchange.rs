@@ -11,7 +11,7 @@ use pingora_core::protocols::http::ServerSession;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{KeyId, ProviderId};
 use crate::domain::refusal::Refusal;
 use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
@@ -40,7 +40,7 @@ pub struct Gate {
     /// Limits of size and time.
     pub settings: Settings,
     /// No new requests.
-    pub draining: AtomicBool,
+    pub draining: Arc<AtomicBool>,
 }
 
 /// One provider that is on: where it is and what opens it.
@@ -116,8 +116,12 @@ impl Asked {
         let head = session.req_header();
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
         let place = auth::place(&head.headers, query.as_deref());
-        let expect = head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let length = head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let expect = head
+            .headers
+            .get(header::EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let length =
+            head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
         Self {
             method: head.method.clone(),
@@ -181,10 +185,16 @@ impl Gate {
         }
     }
 
+    /// Whose a credential is: on this listener only a tenant's.
+    pub async fn identify(&self, presented: &Presented) -> Result<(Arc<Account>, Option<KeyId>), Refusal> {
+        match self.identities.find(&presented.secret).await? {
+            Identity::Tenant(account, key) => Ok((account, key)),
+            Identity::Admin => Err(Refusal::AdminKeyOnProxy),
+        }
+    }
+
     async fn caller(&self, asked: &mut Asked, presented: &Presented) -> Result<Caller, Refusal> {
-        let Identity::Tenant(account, key) = self.identities.find(&presented.secret).await? else {
-            return Err(Refusal::AdminKeyOnProxy);
-        };
+        let (account, key) = self.identify(presented).await?;
         asked.account = Some(account.clone());
         let (user_id, kb_id) = auth::attribution(&asked.headers)?;
         Ok(Caller { account, key, user_id, kb_id })
@@ -192,12 +202,12 @@ impl Gate {
 
     fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
         let id = provider.id();
-        let is_vertex = providers::is_vertex(&endpoint.path);
+        let is_vertex = endpoint.path.contains("/publishers/google/");
         let of_provider = || self.origins.iter().filter(|origin| origin.provider == id);
-        of_provider().find(|origin| origin.vertex == is_vertex).or_else(|| of_provider().next()).ok_or_else(|| Refusal::ProviderOff {
-            provider: id.to_string(),
-            variable: provider.key_variable(),
-        })
+        of_provider()
+            .find(|origin| origin.vertex == is_vertex)
+            .or_else(|| of_provider().next())
+            .ok_or_else(|| Refusal::ProviderOff { provider: id.to_string(), variable: provider.key_variable() })
     }
 
     /// Unbilled routes: the same way without a meter, and without holding the body.
@@ -219,7 +229,8 @@ impl Gate {
         match asked.length.filter(|_| endpoint.body == BodyRule::Streamed) {
             Some(left) if left > 0 => {
                 let (sender, pieces) = mpsc::channel(STREAMED_PIECES_MAX);
-                let request = self.request(asked, presented, target, Coding::AsAsked, Outgoing::Streamed { pieces, left })?;
+                let request =
+                    self.request(asked, presented, target, Coding::AsAsked, Outgoing::Streamed { pieces, left })?;
                 let answer = send_while_reading(session, &sender, origin.upstream.send(request, || ())).await?;
                 // The sender lives until the answer is through: an answer may come before the end of the request.
                 let fate = self.relay(session, asked, None, answer, reserved).await;
@@ -280,10 +291,9 @@ impl Gate {
         *request.uri_mut() = uri;
         let mut out = headers::to_provider(&asked.headers, &presented.secret, coding);
         out.insert(header::HOST, origin.upstream.authority.clone());
-        let form = provider.credential(endpoint);
-        let (name, value) = headers::credential(form, origin.key.expose_secret()).ok_or_else(|| Refusal::ProviderOff {
-            provider: provider.id().to_string(),
-            variable: provider.key_variable(),
+        let form = provider.credential();
+        let (name, value) = headers::credential(form, origin.key.expose_secret()).ok_or_else(|| {
+            Refusal::ProviderOff { provider: provider.id().to_string(), variable: provider.key_variable() }
         })?;
         out.insert(name, value);
         *request.headers_mut() = out;

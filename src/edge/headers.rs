@@ -122,7 +122,10 @@ pub fn percent_decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let decoded = (*byte == b'%').then(|| text.get(at + 1..at + 3)).flatten().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let decoded = (*byte == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         out.push(decoded.unwrap_or(*byte));
         at += if decoded.is_some() { 3 } else { 1 };
     }
@@ -143,7 +146,12 @@ pub fn to_client(provider: &http::response::Parts, keep_length: bool) -> Option<
 }
 
 /// Puts the gateway's ids and the standing of the caller's limits on an answer.
-pub fn add_ours(answer: &mut ResponseHeader, id: &str, limits: &[LimitStanding], now: crate::domain::time::Micros) -> Option<()> {
+pub fn add_ours(
+    answer: &mut ResponseHeader,
+    id: &str,
+    limits: &[LimitStanding],
+    now: crate::domain::time::Micros,
+) -> Option<()> {
     answer.insert_header(OUR_REQUEST_ID, id).ok()?;
     if !answer.headers.contains_key(&REQUEST_ID) {
         answer.insert_header(REQUEST_ID, id).ok()?;
@@ -178,7 +186,12 @@ fn accepts_gzip(asked: &HeaderValue) -> bool {
     asked.split(',').any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
         let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        let is_refused = parts.any(|part| matches!(part.split_once('=').map(|(k, v)| (k.trim(), v.trim())), Some(("q" | "Q", "0" | "0." | "0.0" | "0.00" | "0.000"))));
+        let is_refused = parts.any(|part| {
+            matches!(
+                part.split_once('=').map(|(k, v)| (k.trim(), v.trim())),
+                Some(("q" | "Q", "0" | "0." | "0.0" | "0.00" | "0.000"))
+            )
+        });
         is_gzip && !is_refused
     })
 }
@@ -224,7 +237,9 @@ mod tests {
 
     #[test]
     fn the_meter_only_asks_for_what_it_can_read() {
-        for (asked, gzip) in [("gzip", true), ("br;q=1, gzip;q=0.5", true), ("gzip;q=0", false), ("br", false), ("x-gzip", false)] {
+        for (asked, gzip) in
+            [("gzip", true), ("br;q=1, gzip;q=0.5", true), ("gzip;q=0", false), ("br", false), ("x-gzip", false)]
+        {
             let client = map(&[("accept-encoding", asked)]);
             let want = if gzip { "gzip" } else { "identity" };
             assert_eq!(to_provider(&client, "s", Coding::GzipIfAccepted)["accept-encoding"], want, "{asked}");

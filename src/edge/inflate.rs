@@ -37,7 +37,8 @@ impl Inflate {
             if !self.step.is_empty() {
                 inflated(&self.step);
             }
-            self.readable = matches!(status, Ok(Status::Ok | Status::BufError)) && self.state.total_out() <= INFLATED_BYTES_MAX;
+            self.readable =
+                matches!(status, Ok(Status::Ok | Status::BufError)) && self.state.total_out() <= INFLATED_BYTES_MAX;
             if self.step.len() < STEP_BYTES && compressed.is_empty() || matches!(status, Ok(Status::BufError)) {
                 return;
             }

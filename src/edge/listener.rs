@@ -159,7 +159,11 @@ async fn next_request_begins(gate: &Gate, client: &mut ClientStream, phase: &mut
 }
 
 /// Serves one request; gives the connection back, and what was read beyond the request, if it may carry another.
-async fn one_request(gate: &Arc<Gate>, client: Box<ClientStream>, ahead: Option<BytesMut>) -> Option<(Box<ClientStream>, Option<BytesMut>)> {
+async fn one_request(
+    gate: &Arc<Gate>,
+    client: Box<ClientStream>,
+    ahead: Option<BytesMut>,
+) -> Option<(Box<ClientStream>, Option<BytesMut>)> {
     let mut session = ServerSession::new_http1(client as Stream);
     session.set_pipelining_enabled(true);
     if let Some(ahead) = ahead {

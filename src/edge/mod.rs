@@ -33,8 +33,10 @@
 //! | `relay` | the answer, from provider to client, read on the way |
 //! | `inflate` | the metered side copy of a compressed answer |
 //! | `answer` | what the gateway says itself |
+//! | `api` | the billing, admin and health routes |
 
 pub mod answer;
+pub mod api;
 pub mod auth;
 pub mod body;
 pub mod client_stream;

@@ -39,11 +39,17 @@ struct Relay<'a> {
 }
 
 /// Relays `answer` and settles `in_flight`, whatever becomes of the client.
-pub async fn relay(gate: &Gate, session: &mut ServerSession, asked: &Asked, mut in_flight: Option<InFlight>, answer: Answer) -> Fate {
+pub async fn relay(
+    gate: &Gate,
+    session: &mut ServerSession,
+    asked: &Asked,
+    mut in_flight: Option<InFlight>,
+    answer: Answer,
+) -> Fate {
     let Answer { head, mut body } = answer;
     let status = head.status.as_u16();
     let sight = sight(&head);
-    let takes_out = in_flight.as_ref().is_some_and(InFlight::takes_out_usage) && is_event_stream(&head);
+    let takes_out = matches!(sight, Sight::Plain) && is_event_stream(&head) && in_flight.as_ref().is_some_and(InFlight::takes_out_usage);
     if let Some(in_flight) = &mut in_flight {
         let text = |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
         in_flight.head(status, text(header::CONTENT_TYPE), text(headers::REQUEST_ID));
@@ -224,7 +230,8 @@ fn client_head(gate: &Gate, asked: &Asked, head: &response::Parts, keep_length: 
     let mut out = headers::to_client(head, keep_length)?;
     let id = asked.id.as_deref().unwrap_or_default();
     headers::add_ours(&mut out, id, &asked.limits, gate.meter.now())?;
-    let bodyless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || asked.method == http::Method::HEAD;
+    let bodyless =
+        matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || asked.method == http::Method::HEAD;
     if !bodyless && !out.headers.contains_key(header::CONTENT_LENGTH) && asked.chunks {
         out.insert_header(header::TRANSFER_ENCODING, "chunked").ok()?;
     }

@@ -5,10 +5,8 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::domain::ids::{KeyId, PlanName, TenantId};
-use crate::domain::key::{self, Key, KeyHash};
+use crate::domain::key::{self, Key};
 use crate::domain::plan::{Limit, Metric, Standing};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
@@ -17,6 +15,7 @@ use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterKey, CounterStore, CountersUnavailable};
 use crate::ports::tenants::{TenantChange, TenantStore};
 
+use super::identity::hash;
 use super::snapshot::{Account, Snapshots};
 
 /// Characters of a display name. It is for people, and it is kept in every snapshot.
@@ -76,6 +75,13 @@ pub enum AdminError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl AdminError {
+    /// Whether the same call may succeed later as it is: something outside did not answer.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unavailable(_)) | Self::Counters(_) | Self::Randomness(_))
+    }
 }
 
 /// How one limit of a tenant stands.
@@ -159,17 +165,18 @@ impl Admin {
         if let Some(name) = &name {
             check_name(name)?;
         }
-        self.change(id, &TenantChange { name, suspended, plan: None }).await
+        self.change(id, &TenantChange { name, suspended, ..TenantChange::default() }).await
     }
 
-    /// Puts a tenant on a plan. What was used carries over. Setting the plan that it is on already changes nothing.
-    pub async fn set_plan(&self, id: &TenantId, plan: &str) -> Result<Tenant, AdminError> {
+    /// Puts a tenant on a plan. What was used carries over. Setting the plan that it is on already changes nothing. `by`
+    /// says who asks, for the history.
+    pub async fn set_plan(&self, id: &TenantId, plan: &str, by: &str) -> Result<Tenant, AdminError> {
         let plan = self.plan(plan)?;
         let tenant = self.tenant(id).await?;
         if tenant.plan == plan {
             return Ok(tenant);
         }
-        self.change(id, &TenantChange { plan: Some(plan), ..TenantChange::default() }).await
+        self.change(id, &TenantChange { plan: Some(plan), by: Some(by.to_owned()), ..TenantChange::default() }).await
     }
 
     /// Every tenant, in the order of their ids.
@@ -206,7 +213,7 @@ impl Admin {
         let key = Key {
             id: KeyId::from_random(u64::from_be_bytes(id)),
             tenant: tenant.clone(),
-            hash: hash_key(&plaintext),
+            hash: hash(&plaintext),
             last4: key::last4(&plaintext),
             name,
             created_at: now,
@@ -320,12 +327,6 @@ pub fn mint_key() -> Result<String, AdminError> {
     let mut random = [0; 32];
     fill_random(&mut random)?;
     Ok(key::mint(random))
-}
-
-/// The SHA-256 of a key: what is kept of it and what it is looked up by. A key carries 190 random bits, so a slow hash
-/// would protect nothing more and cost every request.
-pub fn hash_key(text: &str) -> KeyHash {
-    KeyHash(Sha256::digest(text.as_bytes()).into())
 }
 
 fn fill_random(bytes: &mut [u8]) -> Result<(), AdminError> {

@@ -17,7 +17,7 @@ use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{Claim, CounterKey, CounterStore, CountersUnavailable, HoldOutcome};
-use crate::ports::tenants::{Directory, TenantChange, TenantStore};
+use crate::ports::tenants::{Directory, PlanChange, TenantChange, TenantStore};
 use crate::ports::usage::{Dimension, EventsQuery, Group, StoredEvent, Sums, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
@@ -142,13 +142,21 @@ impl TenantStore for FakeStore {
     ) -> BoxFuture<'a, Result<Tenant, StoreError>> {
         self.answer(|tables| {
             let tenant = tables.tenants.get_mut(id).ok_or_else(|| StoreError::Missing(id.to_string()))?;
-            let TenantChange { name, suspended, plan } = change.clone();
+            let TenantChange { name, suspended, plan, by: _ } = change.clone();
             tenant.name = name.unwrap_or_else(|| tenant.name.clone());
             tenant.suspended = suspended.unwrap_or(tenant.suspended);
             tenant.plan = plan.unwrap_or_else(|| tenant.plan.clone());
             tables.revision += 1;
             Ok(tenant.clone())
         })
+    }
+
+    fn plan_history<'a>(&'a self, _: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
+        self.answer(|_| Ok(Vec::new()))
+    }
+
+    fn touch_keys<'a>(&'a self, _: &'a [(KeyId, Micros)]) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.answer(|_| Ok(()))
     }
 
     fn add_key<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -202,27 +210,6 @@ fn value(event: &UsageEvent, dimension: Dimension) -> Option<String> {
     }
 }
 
-fn count(sums: &mut Sums, event: &UsageEvent) {
-    if event.outcome.is_failed() {
-        sums.failed_requests += 1;
-        return;
-    }
-    let (into, tokens) = (&mut sums.tokens, &event.tokens);
-    sums.requests += 1;
-    sums.chats += event.chats;
-    into.prompt += tokens.prompt;
-    into.cached += tokens.cached;
-    into.completion += tokens.completion;
-    into.reasoning += tokens.reasoning;
-    sums.cost = sums.cost.plus(event.cost.unwrap_or_default()).unwrap();
-    sums.unpriced_requests += u64::from(event.priced == Priced::Unpriced);
-    if event.source == UsageSource::Estimate {
-        sums.estimated_requests += 1;
-        sums.estimated_prompt += tokens.prompt;
-        sums.estimated_completion += tokens.completion;
-    }
-}
-
 impl UsageStore for FakeStore {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
         self.answer(|tables| {
@@ -245,7 +232,8 @@ impl UsageStore for FakeStore {
             };
             for event in tables.events.iter().map(|stored| &stored.event).filter(wanted) {
                 let values = query.group_by.iter().map(|dimension| value(event, *dimension)).collect();
-                count(groups.entry(values).or_default(), event);
+                let sums = groups.entry(values).or_default();
+                *sums = sums.plus(&Sums::of(event)).unwrap();
             }
             Ok(groups.into_iter().map(|(values, sums)| Group { values, sums }).collect())
         })

@@ -44,7 +44,11 @@ impl UsageStore for Fresh {
         })
     }
 
-    fn event<'a>(&'a self, tenant: Option<&'a TenantId>, id: EventId) -> BoxFuture<'a, Result<Option<StoredEvent>, StoreError>> {
+    fn event<'a>(
+        &'a self,
+        tenant: Option<&'a TenantId>,
+        id: EventId,
+    ) -> BoxFuture<'a, Result<Option<StoredEvent>, StoreError>> {
         Box::pin(async move {
             self.recorder.caught_up().await;
             self.ledger.event(tenant, id).await

@@ -125,7 +125,8 @@ impl InFlight {
         progress.status = status;
         progress.first_byte_us = Some(now.saturating_sub(open.started_us));
         progress.upstream_us = now.saturating_sub(progress.sent_us.unwrap_or(now));
-        progress.request_id = request_id.map(|id| id.chars().filter(|c| c.is_ascii_graphic()).take(REQUEST_ID_CHARS_MAX).collect());
+        progress.request_id =
+            request_id.map(|id| id.chars().filter(|c| c.is_ascii_graphic()).take(REQUEST_ID_CHARS_MAX).collect());
         progress.reader = Some(open.provider.reader(&open.endpoint, &open.call, content_type));
     }
 
@@ -220,7 +221,21 @@ impl Open {
 
     /// Gives back or keeps the chat and hands the event to the journal.
     fn close(self: Box<Self>, ending: Ending, reading: Reading, estimate: Option<Tokens>) {
-        let Self { meter, slot, id, claims, caller, provider, endpoint, call, prices, admitted_at, started_us, progress, .. } = *self;
+        let Self {
+            meter,
+            slot,
+            id,
+            claims,
+            caller,
+            provider,
+            endpoint,
+            call,
+            prices,
+            admitted_at,
+            started_us,
+            progress,
+            ..
+        } = *self;
         let verdict = verdict(ending);
         let duration_us = meter.monotonic_us().saturating_sub(started_us);
         let chats = claims.first().map_or(0, |claim| if verdict.chat_kept { claim.amount } else { 0 });
@@ -236,7 +251,9 @@ impl Open {
         let provider_id = provider.id();
         let charge = match verdict.basis {
             Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate => prices.charge(provider_id.as_str(), &model, reading.tier, &tokens, admitted_at),
+            Basis::ReportedOrEstimate => {
+                prices.charge(provider_id.as_str(), &model, reading.tier, &tokens, admitted_at)
+            }
         };
         let event = UsageEvent {
             id,

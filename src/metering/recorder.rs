@@ -78,7 +78,10 @@ impl Recorder {
         self.hurry.notify_one();
         let arrived = timeout(CATCH_UP_MAX, through.wait_for(|through| *through >= target)).await;
         if arrived.is_err() {
-            warn!(backlog = self.journal.backlog().events, "The ledger is behind; an answer was given without the newest events.");
+            warn!(
+                backlog = self.journal.backlog().events,
+                "The ledger is behind; an answer was given without the newest events."
+            );
         }
     }
 
@@ -106,7 +109,8 @@ impl Recorder {
 
     /// `last_used_at` is for people: losing one is harmless, so a failure is only told.
     async fn touch_keys(&self, events: &[UsageEvent]) {
-        let mut used: Vec<(KeyId, Micros)> = events.iter().filter_map(|event| Some((event.key.clone()?, event.requested_at))).collect();
+        let mut used: Vec<(KeyId, Micros)> =
+            events.iter().filter_map(|event| Some((event.key.clone()?, event.requested_at))).collect();
         used.sort_by(|a, b| b.cmp(a));
         used.dedup_by(|a, b| a.0 == b.0);
         if used.is_empty() {

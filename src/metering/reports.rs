@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::money::MoneyError;
+use crate::domain::price::ServiceTier;
+use crate::domain::price::rates::Rates;
 use crate::domain::time::{Micros, Period, Window};
-use crate::domain::tokens::Tokens;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::usage::{Dimension, EventsQuery, Group, Sums, SumsQuery, UsageStore};
@@ -23,6 +23,15 @@ pub const GROUPS_MAX: usize = 50_000;
 /// Line items on one page: about a megabyte of JSON.
 pub const EVENTS_PER_PAGE_MAX: u32 = 1_000;
 
+/// The sums in a report. The layer above says them under this name and needs to know no port.
+pub type Totals = Sums;
+
+/// One group of a report and its sums.
+pub type GroupRow = Group;
+
+/// What a report is grouped by: each dimension at most once.
+pub type GroupBy = Vec<Dimension>;
+
 /// Why there is no report. Each sentence may be shown to whoever asked, except that of `Store`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
@@ -34,6 +43,9 @@ pub enum ReportError {
         /// How many it would have.
         groups: usize,
     },
+    /// A grouping that names something else than dimensions, or one of them twice.
+    #[error("group_by takes a list, separated by commas, of each at most once: {}", dimension_names())]
+    InvalidGroupBy,
     /// The cursor is no line item of those that were asked for.
     #[error("the cursor names no event of this list")]
     UnknownCursor,
@@ -45,9 +57,10 @@ pub enum ReportError {
     Store(#[from] StoreError),
 }
 
-impl From<MoneyError> for ReportError {
-    fn from(_: MoneyError) -> Self {
-        Self::Overflow
+impl ReportError {
+    /// Whether the same question may be answered later as it is: the store did not answer.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unavailable(_)))
     }
 }
 
@@ -59,13 +72,13 @@ pub struct UsageReport {
     /// When.
     pub period: Period,
     /// Everything.
-    pub totals: Sums,
+    pub totals: Totals,
     /// The same by provider, those with nothing too.
-    pub providers: BTreeMap<String, Sums>,
+    pub providers: BTreeMap<String, Totals>,
     /// What `groups` are grouped by.
-    pub group_by: Vec<Dimension>,
+    pub group_by: GroupBy,
     /// The same by the asked dimensions; empty when none was asked.
-    pub groups: Vec<Group>,
+    pub groups: Vec<GroupRow>,
 }
 
 /// What was spent.
@@ -76,13 +89,13 @@ pub struct CostReport {
     /// When; `None` for all time.
     pub period: Option<Period>,
     /// Everything.
-    pub totals: Sums,
+    pub totals: Totals,
     /// The same by provider and model.
     pub rows: Vec<CostRow>,
     /// What `groups` are grouped by.
-    pub group_by: Vec<Dimension>,
+    pub group_by: GroupBy,
     /// The same by the asked dimensions; empty when none was asked.
-    pub groups: Vec<Group>,
+    pub groups: Vec<GroupRow>,
     /// The version of the price book that is in force now. Each event keeps the version that priced it.
     pub price_version: Arc<str>,
 }
@@ -95,7 +108,10 @@ pub struct CostRow {
     /// The model, as the provider answered.
     pub model: String,
     /// Its sums.
-    pub sums: Sums,
+    pub sums: Totals,
+    /// List prices of the standard tier for short inputs, at the end of the report's time; `None` when the model has no
+    /// price. Each event was charged by the prices of its own tier, length and moment.
+    pub rates: Option<Rates>,
 }
 
 /// One page of line items, in insert order.
@@ -136,6 +152,11 @@ impl Reports {
         Self { store, snapshots, clock }
     }
 
+    /// Whether the ledger answers and has the schema that this version needs.
+    pub async fn ready(&self) -> Result<(), ReportError> {
+        Ok(self.store.ready().await?)
+    }
+
     /// The day or month that is running.
     pub fn current(&self, window: Window) -> Period {
         window.period(self.clock.now())
@@ -146,13 +167,13 @@ impl Reports {
         &self,
         tenant: Option<TenantId>,
         period: Period,
-        group_by: Vec<Dimension>,
+        group_by: GroupBy,
     ) -> Result<UsageReport, ReportError> {
         let fine = self.sums(&tenant, Some(period), &group_by, &[Dimension::Provider]).await?;
         let mut providers: BTreeMap<String, Sums> =
             crate::providers::ALL.iter().map(|provider| (provider.id().to_string(), Sums::default())).collect();
         for Group { values, sums } in fold(&fine, &[Dimension::Provider])? {
-            providers.insert(first(&values), sums);
+            providers.insert(value(&values, 0), sums);
         }
         let groups = if group_by.is_empty() { Vec::new() } else { fold(&fine, &group_by)? };
         Ok(UsageReport { tenant, period, totals: total(&fine.groups)?, providers, group_by, groups })
@@ -163,21 +184,31 @@ impl Reports {
         &self,
         tenant: Option<TenantId>,
         period: Option<Period>,
-        group_by: Vec<Dimension>,
+        group_by: GroupBy,
     ) -> Result<CostReport, ReportError> {
         let by_model = [Dimension::Provider, Dimension::Model];
         let fine = self.sums(&tenant, period, &group_by, &by_model).await?;
+        let prices = self.snapshots.load().prices.clone();
+        let now = self.clock.now();
+        let at = period.map_or(now, |period| now.min(Micros(period.end().0.saturating_sub(1))));
         let rows = fold(&fine, &by_model)?
             .into_iter()
-            .map(|Group { values, sums }| CostRow {
-                provider: first(&values),
-                model: values.get(1).cloned().flatten().unwrap_or_default(),
-                sums,
+            .map(|Group { values, sums }| {
+                let (provider, model) = (value(&values, 0), value(&values, 1));
+                let rates = prices.rates(&provider, &model, ServiceTier::Standard, 0, at).copied();
+                CostRow { provider, model, sums, rates }
             })
             .collect();
         let groups = if group_by.is_empty() { Vec::new() } else { fold(&fine, &group_by)? };
-        let price_version = self.snapshots.load().prices.version();
-        Ok(CostReport { tenant, period, totals: total(&fine.groups)?, rows, group_by, groups, price_version })
+        Ok(CostReport {
+            tenant,
+            period,
+            totals: total(&fine.groups)?,
+            rows,
+            group_by,
+            groups,
+            price_version: prices.version(),
+        })
     }
 
     /// One page of line items.
@@ -226,14 +257,30 @@ impl Reports {
     }
 }
 
+/// Reads a grouping as it stands in a query: `provider,model`.
+pub fn parse_group_by(text: &str) -> Result<GroupBy, ReportError> {
+    let mut group_by = GroupBy::new();
+    for name in text.split(',') {
+        match Dimension::parse(name) {
+            Some(dimension) if !group_by.contains(&dimension) => group_by.push(dimension),
+            _ => return Err(ReportError::InvalidGroupBy),
+        }
+    }
+    Ok(group_by)
+}
+
+fn dimension_names() -> String {
+    Dimension::ALL.map(Dimension::as_str).join(", ")
+}
+
 /// The finest grouping that a report needs.
 struct Fine {
-    group_by: Vec<Dimension>,
-    groups: Vec<Group>,
+    group_by: GroupBy,
+    groups: Vec<GroupRow>,
 }
 
 /// Adds fine groups up by fewer dimensions, in ascending order of their values.
-fn fold(fine: &Fine, by: &[Dimension]) -> Result<Vec<Group>, ReportError> {
+fn fold(fine: &Fine, by: &[Dimension]) -> Result<Vec<GroupRow>, ReportError> {
     let places: Vec<Option<usize>> =
         by.iter().map(|wanted| fine.group_by.iter().position(|dimension| dimension == wanted)).collect();
     let mut folded: BTreeMap<Vec<Option<String>>, Sums> = BTreeMap::new();
@@ -249,65 +296,13 @@ fn total(groups: &[Group]) -> Result<Sums, ReportError> {
     groups.iter().try_fold(Sums::default(), |sum, group| add(sum, group.sums))
 }
 
-/// The first value of a group that is grouped by provider, which every event has.
-fn first(values: &[Option<String>]) -> String {
-    values.first().cloned().flatten().unwrap_or_default()
+/// A value that every event has, such as its provider.
+fn value(values: &[Option<String>], at: usize) -> String {
+    values.get(at).cloned().flatten().unwrap_or_default()
 }
 
 fn add(a: Sums, b: Sums) -> Result<Sums, ReportError> {
-    let Sums {
-        requests,
-        chats,
-        failed_requests,
-        tokens,
-        cost,
-        unpriced_requests,
-        estimated_requests,
-        estimated_prompt,
-        estimated_completion,
-    } = b;
-    Ok(Sums {
-        requests: plus(a.requests, requests)?,
-        chats: plus(a.chats, chats)?,
-        failed_requests: plus(a.failed_requests, failed_requests)?,
-        tokens: add_tokens(a.tokens, tokens)?,
-        cost: a.cost.plus(cost)?,
-        unpriced_requests: plus(a.unpriced_requests, unpriced_requests)?,
-        estimated_requests: plus(a.estimated_requests, estimated_requests)?,
-        estimated_prompt: plus(a.estimated_prompt, estimated_prompt)?,
-        estimated_completion: plus(a.estimated_completion, estimated_completion)?,
-    })
-}
-
-fn add_tokens(a: Tokens, b: Tokens) -> Result<Tokens, ReportError> {
-    let Tokens {
-        prompt,
-        cached,
-        cache_write,
-        prompt_audio,
-        prompt_image,
-        cached_audio,
-        completion,
-        reasoning,
-        completion_audio,
-        completion_image,
-    } = b;
-    Ok(Tokens {
-        prompt: plus(a.prompt, prompt)?,
-        cached: plus(a.cached, cached)?,
-        cache_write: plus(a.cache_write, cache_write)?,
-        prompt_audio: plus(a.prompt_audio, prompt_audio)?,
-        prompt_image: plus(a.prompt_image, prompt_image)?,
-        cached_audio: plus(a.cached_audio, cached_audio)?,
-        completion: plus(a.completion, completion)?,
-        reasoning: plus(a.reasoning, reasoning)?,
-        completion_audio: plus(a.completion_audio, completion_audio)?,
-        completion_image: plus(a.completion_image, completion_image)?,
-    })
-}
-
-fn plus(a: u64, b: u64) -> Result<u64, ReportError> {
-    a.checked_add(b).ok_or(ReportError::Overflow)
+    a.plus(&b).ok_or(ReportError::Overflow)
 }
 
 #[cfg(test)]

@@ -66,6 +66,12 @@ pub struct Snapshots {
     current: ArcSwap<Snapshot>,
 }
 
+impl From<Snapshot> for Snapshots {
+    fn from(snapshot: Snapshot) -> Self {
+        Self { current: ArcSwap::from_pointee(snapshot) }
+    }
+}
+
 impl Snapshots {
     /// Reads everything from the store for the first time.
     pub async fn open(store: &dyn TenantStore, plans: Plans, prices: PriceBook) -> Result<Self, StoreError> {

@@ -22,8 +22,11 @@ pub enum StoreError {
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
     /// The store holds something this version does not understand.
-    #[error("the store holds a row that this version cannot read: {0}")]
+    #[error("the store holds something that this version cannot read: {0}")]
     Corrupt(String),
+    /// What was given does not fit the store, such as a cost beyond what a row can hold: it will not fit later either.
+    #[error("the store cannot take this: {0}")]
+    Refused(String),
     /// What was asked breaks a rule of the store, such as a second tenant with the same id.
     #[error("{0} exists already")]
     Exists(String),

@@ -27,10 +27,23 @@ pub struct TenantChange {
     pub suspended: Option<bool>,
     /// A new plan.
     pub plan: Option<PlanName>,
+    /// Who asks for it, such as `admin` or `tenant`, for the history of plans.
+    pub by: Option<String>,
 }
 
-/// The store of tenants, plans of tenants and keys. The contract: each call is one transaction that also raises the
-/// revision, so that another process sees the change; a call that fails changed nothing.
+/// A plan that a tenant was put on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanChange {
+    /// The plan.
+    pub plan: PlanName,
+    /// Since when; until the next change.
+    pub valid_from: Micros,
+    /// Who asked for it, where that is known.
+    pub by: Option<String>,
+}
+
+/// The store of tenants, plans of tenants and keys. The contract: each call is one transaction; one that changes
+/// anything also raises the revision, so that another process sees it; one that fails changed nothing.
 pub trait TenantStore: Send + Sync {
     /// Everything, read at one revision.
     fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>>;
@@ -41,7 +54,7 @@ pub trait TenantStore: Send + Sync {
     /// Creates a tenant on a plan. [`StoreError::Exists`] when the id is taken.
     fn create_tenant<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Changes a tenant; a new plan is a new row in its history. [`StoreError::Missing`] when there is none.
+    /// Changes a tenant and says how it is now; another plan is a new entry in its history. [`StoreError::Missing`] when there is none.
     fn change_tenant<'a>(
         &'a self,
         id: &'a TenantId,
@@ -49,7 +62,11 @@ pub trait TenantStore: Send + Sync {
         now: Micros,
     ) -> BoxFuture<'a, Result<Tenant, StoreError>>;
 
-    /// Adds a key. [`StoreError::Missing`] when its tenant does not exist.
+    /// The plans a tenant was put on, oldest first; the last is the one it is on. Empty when there is no such tenant.
+    fn plan_history<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>>;
+
+    /// Adds a key. [`StoreError::Missing`] when its tenant does not exist, [`StoreError::Exists`] when its id or hash
+    /// is taken.
     fn add_key<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// All keys of a tenant, revoked ones too, newest first.
@@ -63,7 +80,8 @@ pub trait TenantStore: Send + Sync {
         now: Micros,
     ) -> BoxFuture<'a, Result<Key, StoreError>>;
 
-    /// Notes when keys were last used, to the minute. Does not raise the revision.
+    /// Remembers when keys last made a call, to the minute below. Keys that are not there and earlier times than the
+    /// known ones change nothing. The revision stays: no decision depends on it.
     fn touch_keys<'a>(&'a self, used: &'a [(KeyId, Micros)]) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// The hash of the admin key, if one was made for this ledger.

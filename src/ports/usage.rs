@@ -1,8 +1,9 @@
 //! The ledger: events, their sums, and the questions asked of them.
 
-use crate::domain::event::UsageEvent;
+use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::money::PicoUsd;
+use crate::domain::price::Priced;
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
 
@@ -71,6 +72,42 @@ pub struct Sums {
     pub estimated_prompt: u64,
     /// The estimated part of the completion tokens.
     pub estimated_completion: u64,
+}
+
+impl Sums {
+    /// What one event adds.
+    pub fn of(event: &UsageEvent) -> Self {
+        let failed = event.outcome.is_failed();
+        let request_if = |is: bool| u64::from(is && !failed);
+        let is_estimate = event.source == UsageSource::Estimate;
+        let estimated = |tokens: u64| if is_estimate { tokens } else { 0 };
+        Self {
+            requests: u64::from(!failed),
+            chats: event.chats,
+            failed_requests: u64::from(failed),
+            tokens: event.tokens,
+            cost: event.cost.unwrap_or_default(),
+            unpriced_requests: request_if(event.priced == Priced::Unpriced),
+            estimated_requests: request_if(is_estimate),
+            estimated_prompt: estimated(event.tokens.prompt),
+            estimated_completion: estimated(event.tokens.completion),
+        }
+    }
+
+    /// Both together; `None` where a sum does not fit.
+    pub fn plus(&self, other: &Self) -> Option<Self> {
+        Some(Self {
+            requests: self.requests.checked_add(other.requests)?,
+            chats: self.chats.checked_add(other.chats)?,
+            failed_requests: self.failed_requests.checked_add(other.failed_requests)?,
+            tokens: self.tokens.plus(&other.tokens)?,
+            cost: self.cost.plus(other.cost).ok()?,
+            unpriced_requests: self.unpriced_requests.checked_add(other.unpriced_requests)?,
+            estimated_requests: self.estimated_requests.checked_add(other.estimated_requests)?,
+            estimated_prompt: self.estimated_prompt.checked_add(other.estimated_prompt)?,
+            estimated_completion: self.estimated_completion.checked_add(other.estimated_completion)?,
+        })
+    }
 }
 
 /// One group and its sums.

@@ -11,8 +11,32 @@ use crate::domain::price::ServiceTier;
 use crate::domain::refusal::Refusal;
 use crate::domain::tokens::Tokens;
 
-/// Every provider. A new one is one file and one line here.
-pub static ALL: &[&dyn Provider] = &[];
+mod answer;
+mod dialect;
+pub mod estimate;
+mod gemini;
+mod json;
+mod json_array;
+mod json_doc;
+mod nesting;
+mod openai;
+mod path;
+mod prompt;
+mod request;
+mod route;
+mod sse;
+mod text;
+mod told;
+mod usage;
+
+pub use request::apply;
+pub use route::{Row, dialect_of, route, table};
+pub use text::OUTPUT_TEXT_BYTES_MAX;
+
+/// Every provider, once. A new one is one file, one line here and one arm in [`route()`].
+///
+/// [`route()`] may also give Gemini behind its OpenAI-compatible endpoint: same id and key, other dialect.
+pub static ALL: &[&dyn Provider] = &[&openai::OPENAI, &gemini::GEMINI];
 
 /// How a request of an endpoint counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,17 +71,6 @@ pub struct Endpoint {
     pub model: Option<String>,
     /// The path to ask the provider for: the client's, without our prefix.
     pub path: String,
-}
-
-/// How an answer is built, which decides how it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerForm {
-    /// One JSON document.
-    Json,
-    /// Server-sent events (WHATWG HTML, 9.2).
-    Sse,
-    /// One JSON array, streamed element by element.
-    JsonArray,
 }
 
 /// Bytes to put in place of `range` of the request body.
@@ -172,3 +185,26 @@ pub enum CredentialPlace {
     /// Nowhere.
     None,
 }
+
+/// One route as it is declared.
+#[derive(Debug, Clone, Copy)]
+struct Route {
+    /// Its methods, as in an `Allow` header.
+    methods: &'static str,
+    /// Its path, or a part of it where the provider puts it together.
+    path: &'static str,
+    /// The endpoint's name.
+    name: &'static str,
+    /// How it counts.
+    kind: Kind,
+}
+
+impl Route {
+    fn endpoint(&self, path: &str) -> Endpoint {
+        let body = if self.kind == Kind::Unbilled { BodyRule::Streamed } else { BodyRule::Json };
+        Endpoint { name: self.name, kind: self.kind, body, model: None, path: path.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

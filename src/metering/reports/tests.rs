@@ -86,3 +86,13 @@ fn a_sum_that_does_not_fit_is_an_error() {
     assert_eq!(add(most, Sums { requests: 1, ..Sums::default() }), Err(ReportError::Overflow));
     assert_eq!(add(most, Sums::default()), Ok(most));
 }
+
+#[test]
+fn a_grouping_names_each_dimension_once() {
+    assert_eq!(parse_group_by("model,day"), Ok(vec![Dimension::Model, Dimension::Day]));
+    for bad in ["", "model,", "model,model", "tenant", "Model", "model, day"] {
+        assert_eq!(parse_group_by(bad), Err(ReportError::InvalidGroupBy), "{bad:?}");
+    }
+    let told = ReportError::InvalidGroupBy.to_string();
+    assert!(told.ends_with("provider, model, key, user, kb, day, hour"), "{told}");
+}

@@ -4,9 +4,14 @@
 
 mod counters;
 mod journal;
+mod tenants;
+mod usage;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use tempfile::TempDir;
+use tollgate::adapters::sqlite::SqliteLedger;
 use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
 use tollgate::domain::ids::{EventId, ProviderId, TenantId};
 use tollgate::domain::money::PicoUsd;
@@ -53,4 +58,13 @@ fn event(number: u64) -> UsageEvent {
         outcome: Outcome::Completed,
         request_id: Some(format!("req_{number}").into()),
     }
+}
+
+/// A new SQLite ledger, and the directory that goes with it.
+async fn sqlite() -> (Arc<SqliteLedger>, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("billing/billing.db");
+    let ledger = SqliteLedger::open(path.to_str().unwrap(), true).await.unwrap();
+    ledger.migrate().await.unwrap();
+    (Arc::new(ledger), directory)
 }

@@ -1,0 +1,362 @@
+//! What a call costs inside the gateway, without a network: nanoseconds and allocations of routing, reading the
+//! request, admission, reading the answer, settlement and the price.
+//!
+//! `cargo bench --bench hot_path [-- FILTER]`. Each line is the median of [`ROUNDS`] rounds of about [`ROUND`]; the
+//! allocations of one operation are exact. Machine and commit belong beside every number that is kept.
+
+use std::alloc::System;
+use std::error::Error;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::Method;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+use tollgate::adapters::memory_counters::MemoryCounters;
+use tollgate::adapters::memory_journal::MemoryJournal;
+use tollgate::adapters::system_clock::SystemClock;
+use tollgate::config::price_file;
+use tollgate::domain::plan::{Limit, Metric, Plan};
+use tollgate::domain::price::{PriceBook, ServiceTier};
+use tollgate::domain::settlement::Ending;
+use tollgate::domain::tenant::Tenant;
+use tollgate::domain::time::{Micros, Window};
+use tollgate::domain::tokens::Tokens;
+use tollgate::metering::in_flight::{Caller, InFlight};
+use tollgate::metering::meter::Meter;
+use tollgate::metering::snapshot::{Account, Snapshot, Snapshots};
+use tollgate::ports::journal::Journal;
+use tollgate::providers::{self, Call, CredentialPlace, Endpoint, Provider};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Rounds of which the median is shown.
+const ROUNDS: usize = 9;
+/// About how long a round lasts.
+const ROUND: Duration = Duration::from_millis(40);
+/// Calls that are in flight at once while admission and settlement are timed apart.
+const CALLS: usize = 512;
+/// Events of the streams that are read, without head and tail.
+const EVENTS: usize = 100;
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Prints the table and leaves out what was not asked for.
+struct Table {
+    filter: Option<String>,
+}
+
+impl Table {
+    fn wants(&self, name: &str) -> bool {
+        self.filter.as_deref().is_none_or(|filter| name.contains(filter))
+    }
+
+    /// Times `once`, which does `units` operations each time it is called.
+    fn time(&self, name: &str, units: u64, mut once: impl FnMut() -> Outcome) -> Outcome {
+        if !self.wants(name) {
+            return Ok(());
+        }
+        once()?;
+        let start = Instant::now();
+        once()?;
+        let times = (ROUND.as_nanos() / start.elapsed().as_nanos().max(1)).clamp(1, 1_000_000);
+        let mut rounds = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            for _ in 0..times {
+                once()?;
+            }
+            rounds.push(start.elapsed().as_nanos() * 10 / times / u128::from(units));
+        }
+        let region = Region::new(ALLOCATOR);
+        once()?;
+        let change = region.change();
+        self.print(
+            name,
+            &mut rounds,
+            u64::try_from(change.allocations)?,
+            u64::try_from(change.bytes_allocated)?,
+            units,
+        );
+        Ok(())
+    }
+
+    fn print(&self, name: &str, tenths_ns: &mut [u128], allocations: u64, bytes: u64, units: u64) {
+        tenths_ns.sort_unstable();
+        let median = tenths_ns.get(tenths_ns.len() / 2).copied().unwrap_or_default();
+        let tenths = |value: u64| format!("{}.{}", value / 10, value % 10);
+        println!(
+            "{name:<44} {:>10} ns {:>8} allocations {:>10} bytes",
+            format!("{}.{}", median / 10, median % 10),
+            tenths(allocations * 10 / units),
+            bytes / units
+        );
+    }
+}
+
+fn main() -> Outcome {
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let table = Table { filter };
+    println!("{:<44} {:>13} {:>20} {:>16}", "one", "time", "", "");
+    let book = Arc::new(price_file::builtin()?);
+    prices(&table, &book)?;
+    requests(&table)?;
+    answers(&table)?;
+    admissions(&table, book)
+}
+
+fn prices(table: &Table, book: &Arc<PriceBook>) -> Outcome {
+    let at: Micros = "2026-11-24T10:00:00Z".parse()?;
+    let tokens = Tokens { prompt: 3_000, cached: 1_024, completion: 500, reasoning: 100, ..Tokens::default() };
+    for (name, provider, model, tier) in [
+        ("price: by name", "openai", "gpt-4o-mini-2024-07-18", ServiceTier::Standard),
+        ("price: by name, flex, 272k step", "openai", "gpt-6-sol", ServiceTier::Flex),
+        ("price: dated snapshot of a pattern", "openai", "gpt-6-sol-2026-08-01", ServiceTier::Standard),
+        ("price: last pattern", "gemini", "gemini-robotics-er-2-preview", ServiceTier::Standard),
+        ("price: models/ in front", "gemini", "models/gemini-2.5-flash", ServiceTier::Standard),
+        ("price: unknown model", "gemini", "gemini-99-ultra-preview", ServiceTier::Standard),
+    ] {
+        table.time(name, 1, || {
+            black_box(book.charge(black_box(provider), black_box(model), tier, black_box(&tokens), at));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A request for an answer in `events` pieces or whole, with a prompt of about `prompt` bytes.
+struct Asked {
+    provider: &'static dyn Provider,
+    endpoint: Endpoint,
+    body: Bytes,
+}
+
+fn asked(path: &str, place: CredentialPlace, body: String) -> Outcome<Asked> {
+    let (provider, endpoint) =
+        providers::route(&Method::POST, path, place).map_err(|refusal| format!("{refusal:?}"))?;
+    Ok(Asked { provider, endpoint, body: body.into() })
+}
+
+fn call(asked: &Asked) -> Outcome<Call> {
+    let call = asked.provider.call(&asked.endpoint, Some("alt=sse"), &asked.body);
+    Ok(call.map_err(|refusal| format!("{refusal:?}"))?)
+}
+
+fn chat(prompt_bytes: usize, stream: bool) -> String {
+    let prompt = "word ".repeat(prompt_bytes / 5);
+    format!(r#"{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"{prompt}"}}],"stream":{stream}}}"#)
+}
+
+fn contents(prompt_bytes: usize) -> String {
+    format!(r#"{{"contents":[{{"role":"user","parts":[{{"text":"{}"}}]}}]}}"#, "word ".repeat(prompt_bytes / 5))
+}
+
+const CHAT: &str = "/v1/chat/completions";
+const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
+const GENERATE_STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent";
+
+fn requests(table: &Table) -> Outcome {
+    for (name, path, place) in [
+        ("route: chat completions", CHAT, CredentialPlace::Bearer),
+        ("route: streamGenerateContent", GENERATE_STREAM, CredentialPlace::Google),
+    ] {
+        table.time(name, 1, || {
+            black_box(providers::route(&Method::POST, black_box(path), place).is_ok());
+            Ok(())
+        })?;
+    }
+    for (name, path, place, body) in [
+        ("request: chat, 1 KB", CHAT, CredentialPlace::Bearer, chat(1_000, false)),
+        ("request: chat, stream, 1 KB", CHAT, CredentialPlace::Bearer, chat(1_000, true)),
+        ("request: chat, stream, 100 KB", CHAT, CredentialPlace::Bearer, chat(100_000, true)),
+        ("request: generateContent, 1 KB", GENERATE, CredentialPlace::Google, contents(1_000)),
+    ] {
+        let asked = asked(path, place, body)?;
+        table.time(name, 1, || {
+            black_box(call(&asked)?);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A recorded-looking answer and what reads it.
+struct Answer {
+    asked: Asked,
+    content_type: &'static str,
+    chunks: Vec<Bytes>,
+}
+
+fn openai_events() -> Vec<Bytes> {
+    let head = r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_1","choices":["#;
+    let event = format!(
+        "{head}{}",
+        "{\"index\":0,\"delta\":{\"content\":\" word\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"aB3dE\"}\n\n"
+    );
+    let usage = format!(
+        "{head}{}",
+        "],\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":100,\"total_tokens\":120,\"prompt_tokens_details\":{\"cached_tokens\":0,\"audio_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0,\"audio_tokens\":0,\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}}\n\n"
+    );
+    let mut chunks = vec![Bytes::from(event); EVENTS];
+    chunks.push(usage.into());
+    chunks.push(Bytes::from_static(b"data: [DONE]\n\n"));
+    chunks
+}
+
+fn gemini_events() -> Vec<Bytes> {
+    let event = |count: usize| {
+        format!(
+            "data: {{\"candidates\": [{{\"content\": {{\"parts\": [{{\"text\": \" word\"}}],\"role\": \"model\"}},\"index\": 0}}],\"usageMetadata\": {{\"promptTokenCount\": 20,\"candidatesTokenCount\": {count},\"totalTokenCount\": {},\"promptTokensDetails\": [{{\"modality\": \"TEXT\",\"tokenCount\": 20}}]}},\"modelVersion\": \"gemini-2.5-flash\",\"responseId\": \"abc\"}}\r\n\r\n",
+            count + 20
+        )
+    };
+    (1..=EVENTS).map(|count| event(count).into()).collect()
+}
+
+fn openai_document() -> Bytes {
+    let text = "word ".repeat(200);
+    format!(
+        r#"{{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"gpt-4o-mini-2024-07-18","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null,"annotations":[]}},"logprobs":null,"finish_reason":"stop"}}],"usage":{{"prompt_tokens":20,"completion_tokens":200,"total_tokens":220,"prompt_tokens_details":{{"cached_tokens":0,"audio_tokens":0}},"completion_tokens_details":{{"reasoning_tokens":0,"audio_tokens":0}}}},"service_tier":"default"}}"#
+    )
+    .into()
+}
+
+fn read(answer: &Answer, call: &Call, out: &mut Vec<Bytes>) -> Outcome {
+    let mut reader = answer.asked.provider.reader(&answer.asked.endpoint, call, Some(answer.content_type));
+    for chunk in &answer.chunks {
+        out.clear();
+        reader.pass(chunk.clone(), out);
+    }
+    reader.flush(out);
+    let reading = reader.reading();
+    reading.tokens.ok_or("the answer's usage was not read")?;
+    black_box(reading);
+    Ok(())
+}
+
+fn answers(table: &Table) -> Outcome {
+    let sse = "text/event-stream";
+    let events = u64::try_from(EVENTS)?;
+    let openai = |stream| asked(CHAT, CredentialPlace::Bearer, chat(100, stream));
+    let gemini = || asked(GENERATE_STREAM, CredentialPlace::Google, contents(100));
+    let whole = Bytes::from(openai_events().concat());
+    let document =
+        |chunks| Ok::<_, Box<dyn Error>>(Answer { asked: openai(false)?, content_type: "application/json", chunks });
+    let pieces = openai_document().chunks(1_460).map(Bytes::copy_from_slice).collect();
+    for (name, units, answer) in [
+        (
+            "read: chat event, one a chunk",
+            events,
+            Answer { asked: openai(true)?, content_type: sse, chunks: openai_events() },
+        ),
+        (
+            "read: chat event, all in one chunk",
+            events,
+            Answer { asked: openai(true)?, content_type: sse, chunks: vec![whole] },
+        ),
+        (
+            "read: Gemini event, one a chunk",
+            events,
+            Answer { asked: gemini()?, content_type: sse, chunks: gemini_events() },
+        ),
+        ("read: chat document of 1.5 KB", 1, document(vec![openai_document()])?),
+        ("read: chat document of 1.5 KB in segments", 1, document(pieces)?),
+    ] {
+        let call = call(&answer.asked)?;
+        let mut out = Vec::with_capacity(8);
+        table.time(name, units, || read(&answer, &call, &mut out))?;
+    }
+    Ok(())
+}
+
+struct Bench {
+    meter: Arc<Meter>,
+    journal: Arc<MemoryJournal>,
+    caller: Caller,
+    answer: Answer,
+}
+
+fn bench(book: Arc<PriceBook>, limits: Vec<Limit>) -> Outcome<Bench> {
+    let plan = Plan { name: "bench".parse()?, limits };
+    let created_at = Micros(0);
+    let tenant =
+        Tenant { id: "acme".parse()?, name: "Acme".into(), plan: plan.name.clone(), suspended: false, created_at };
+    let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)) });
+    let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, ..Snapshot::default() }));
+    let journal = Arc::new(MemoryJournal::new(1 << 20));
+    let (counters, clock) = (Arc::new(MemoryCounters::new()), Arc::new(SystemClock::new()));
+    let meter = Arc::new(Meter::new(counters, journal.clone(), snapshots, clock));
+    let caller = Caller { account, key: None, user_id: Some("user-1".into()), kb_id: None };
+    let asked = asked(CHAT, CredentialPlace::Bearer, chat(100, false))?;
+    let answer = Answer { asked, content_type: "application/json", chunks: vec![openai_document()] };
+    Ok(Bench { meter, journal, caller, answer })
+}
+
+/// Everything in memory is ready at once; a call that waits is a bug of the bench.
+fn now<T>(future: impl Future<Output = T>) -> Outcome<T> {
+    Ok(future.now_or_never().ok_or("a step had to wait")?)
+}
+
+impl Bench {
+    fn admit(&self, call: &Call) -> Outcome<InFlight> {
+        let Asked { provider, endpoint, .. } = &self.answer.asked;
+        let admitted = self.meter.admit(self.caller.clone(), *provider, endpoint.clone(), call.clone());
+        Ok(now(admitted)?.map_err(|refusal| format!("{refusal:?}"))?)
+    }
+
+    fn empty_journal(&self) -> Outcome {
+        let batch = now(self.journal.next(usize::MAX))?;
+        self.journal.ack(batch.through);
+        Ok(())
+    }
+}
+
+/// Admission and settlement need each other, so many calls are admitted and then settled, and each half is timed.
+fn admissions(table: &Table, book: Arc<PriceBook>) -> Outcome {
+    let chats = |window, max| Limit { metric: Metric::Chats, window, max };
+    for (name, limits) in [
+        ("unlimited", Vec::new()),
+        ("chats a month and a day", vec![chats(Window::Month, u64::MAX), chats(Window::Day, u64::MAX)]),
+    ] {
+        let (admit, settle) = (format!("admit: {name}"), format!("settle: {name}"));
+        if !table.wants(&admit) && !table.wants(&settle) {
+            continue;
+        }
+        let bench = bench(book.clone(), limits)?;
+        let call = call(&bench.answer.asked)?;
+        let units = u64::try_from(CALLS)?;
+        let (mut admit_tenths, mut settle_tenths) = (Vec::new(), Vec::new());
+        let mut counts = [(0, 0), (0, 0)];
+        for _ in 0..ROUNDS * 10 {
+            let mut calls = Vec::with_capacity(CALLS);
+            let (region, start) = (Region::new(ALLOCATOR), Instant::now());
+            for _ in 0..CALLS {
+                calls.push(bench.admit(&call)?);
+            }
+            admit_tenths.push(start.elapsed().as_nanos() * 10 / u128::from(units));
+            let admitted = region.change();
+            for in_flight in &mut calls {
+                in_flight.sending();
+                in_flight.head(200, Some("application/json"), Some("req_1"));
+                let mut out = Vec::with_capacity(1);
+                in_flight.pass(openai_document(), &mut out);
+            }
+            let (region, start) = (Region::new(ALLOCATOR), Instant::now());
+            for in_flight in calls {
+                now(in_flight.settle(Ending::Whole { status: 200, client_left: false }))?;
+            }
+            settle_tenths.push(start.elapsed().as_nanos() * 10 / u128::from(units));
+            let settled = region.change();
+            counts = [(admitted.allocations, admitted.bytes_allocated), (settled.allocations, settled.bytes_allocated)];
+            bench.empty_journal()?;
+        }
+        let [admitted, settled] = counts;
+        table.print(&admit, &mut admit_tenths, u64::try_from(admitted.0)?, u64::try_from(admitted.1)?, units);
+        table.print(&settle, &mut settle_tenths, u64::try_from(settled.0)?, u64::try_from(settled.1)?, units);
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! `/admin/*`: tenants and their keys. The admin key only.
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::response::IntoResponse;
+use http::StatusCode;
+use http::header::LOCATION;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::domain::ids::{IdError, KeyId, TenantId};
+use crate::domain::time::Micros;
+
+use super::identity::{Asker, unknown_tenant};
+use super::input::{Query, read_json};
+use super::problem::{Problem, ReadProblems, WriteProblems};
+use super::wire::tenants::{IssuedKeyBody, KeyBody, KeysBody, NewKey, NewTenant, TenantBody, TenantPatch, TenantsBody};
+use super::{ApiState, within};
+
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(create_tenant, tenants))
+        .routes(routes!(tenant, change_tenant))
+        .routes(routes!(issue_key, keys))
+        .routes(routes!(key, revoke_key))
+}
+
+/// Creates a tenant.
+#[utoipa::path(
+    post,
+    path = "/admin/tenants",
+    tag = "admin",
+    request_body = NewTenant,
+    responses((status = 201, description = "The tenant.", body = TenantBody), WriteProblems),
+)]
+async fn create_tenant(
+    State(state): State<ApiState>,
+    asker: Asker,
+    RawQuery(raw): RawQuery,
+    request: Request,
+) -> Result<impl IntoResponse, Problem> {
+    admit(&asker, raw.as_deref())?;
+    let NewTenant { id, name, plan } = read_json(request.into_body(), NewTenant::FIELDS).await?;
+    let id: TenantId = id.parse().map_err(|error: IdError| Problem::body_field("id", format!("Bad id: {error}.")))?;
+    let name = name.unwrap_or_else(|| id.to_string());
+    let tenant = within(&state, state.admin.create_tenant(id, name, &plan)).await?;
+    let location = [(LOCATION, format!("/admin/tenants/{}", tenant.id))];
+    Ok((StatusCode::CREATED, location, Json(TenantBody::from(tenant))))
+}
+
+/// All tenants.
+#[utoipa::path(
+    get,
+    path = "/admin/tenants",
+    tag = "admin",
+    responses((status = 200, description = "All tenants.", body = TenantsBody), ReadProblems),
+)]
+async fn tenants(
+    State(state): State<ApiState>,
+    asker: Asker,
+    RawQuery(raw): RawQuery,
+) -> Result<Json<TenantsBody>, Problem> {
+    admit(&asker, raw.as_deref())?;
+    let tenants = within(&state, state.admin.tenants()).await?;
+    Ok(Json(TenantsBody { tenants: tenants.into_iter().map(TenantBody::from).collect() }))
+}
+
+/// One tenant.
+#[utoipa::path(
+    get,
+    path = "/admin/tenants/{id}",
+    tag = "admin",
+    params(("id" = String, Path, description = "The tenant.", example = "acme")),
+    responses((status = 200, description = "The tenant.", body = TenantBody), ReadProblems),
+)]
+async fn tenant(
+    State(state): State<ApiState>,
+    asker: Asker,
+    path: Option<Path<String>>,
+    RawQuery(raw): RawQuery,
+) -> Result<Json<TenantBody>, Problem> {
+    admit(&asker, raw.as_deref())?;
+    let id = tenant_in(path)?;
+    Ok(Json(within(&state, state.admin.tenant(&id)).await?.into()))
+}
+
+/// Renames a tenant, suspends it or lets it in again. Its plan is changed by `POST /billing/plan`.
+#[utoipa::path(
+    patch,
+    path = "/admin/tenants/{id}",
+    tag = "admin",
+    params(("id" = String, Path, description = "The tenant.", example = "acme")),
+    request_body = TenantPatch,
+    responses((status = 200, description = "The tenant as it is now.", body = TenantBody), WriteProblems),
+)]
+async fn change_tenant(
+    State(state): State<ApiState>,
+    asker: Asker,
+    path: Option<Path<String>>,
+    RawQuery(raw): RawQuery,
+    request: Request,
+) -> Result<Json<TenantBody>, Problem> {
+    admit(&asker, raw.as_deref())?;
+    let id = tenant_in(path)?;
+    let TenantPatch { name, suspended } = read_json(request.into_body(), TenantPatch::FIELDS).await?;
+    if name.is_none() && suspended.is_none() {
+        return Err(Problem::body_field("name", "Nothing to change: give name, suspended or both."));
+    }
+    Ok(Json(within(&state, state.admin.change_tenant(&id, name, suspended)).await?.into()))
+}
+
+/// Issues a key. The answer holds the key itself, this once.
+#[utoipa::path(
+    post,
+    path = "/admin/tenants/{id}/keys",
+    tag = "admin",
+    params(("id" = String, Path, description = "Whose key.", example = "acme")),
+    request_body = NewKey,
+    responses((status = 201, description = "The key.", body = IssuedKeyBody), WriteProblems),
+)]
+async fn issue_key(
+    State(state): State<ApiState>,
+    asker: Asker,
+    path: Option<Path<String>>,
+    RawQuery(raw): RawQuery,
+    request: Request,
+) -> Result<impl IntoResponse, Problem> {
+    admit(&asker, raw.as_deref())?;
+    let id = tenant_in(path)?;
+    let NewKey { name, expires_at } = read_json(request.into_body(), NewKey::FIELDS).await?;
+    let expires_at = expires_at.map(|text| text.parse::<Micros>()).transpose();
+    let expires_at =
+        expires_at.map_err(|error| Problem::body_field("expires_at", format!("Bad expires_at: {error}.")))?;
+    let (known, key) = within(&state, state.admin.issue_key(&id, name, expires_at)).await?;
+    let location = [(LOCATION, format!("/admin/tenants/{id}/keys/{}", known.id))];
+    Ok((StatusCode::CREATED, location, Json(IssuedKeyBody { known: known.into(), key })))
+}
+
+/// All keys of a tenant, revoked ones too, newest first.
+#[utoipa::path(
+    get,
+    path = "/admin/tenants/{id}/keys",
+    tag = "admin",
+    params(("id" = String, Path, description = "Whose keys.", example = "acme")),
+    responses((status = 200, description = "The keys, without the keys themselves.", body = KeysBody), ReadProblems),
+)]
+async fn keys(
+    State(state): State<ApiState>,
+    asker: Asker,
+    path: Option<Path<String>>,
+    RawQuery(raw): RawQuery,
+) -> Result<Json<KeysBody>, Problem> {
+    admit(&asker, raw.as_deref())?;
+    let id = tenant_in(path)?;
+    let keys = within(&state, state.admin.keys(&id)).await?;
+    Ok(Json(KeysBody { keys: keys.into_iter().map(KeyBody::from).collect() }))
+}
+
+/// One key of a tenant.
+#[utoipa::path(
+    get,
+    path = "/admin/tenants/{id}/keys/{key_id}",
+    tag = "admin",
+    params(
+        ("id" = String, Path, description = "Whose key.", example = "acme"),
+        ("key_id" = String, Path, description = "The key's id.", example = "key_0123456789abcdef"),
+    ),
+    responses((status = 200, description = "The key, without the key itself.", body = KeyBody), ReadProblems),
+)]
+async fn key(
+    State(state): State<ApiState>,
+    asker: Asker,
+    path: Option<Path<(String, String)>>,
+    RawQuery(raw): RawQuery,
+) -> Result<Json<KeyBody>, Problem> {
+    admit(&asker, raw.as_deref())?;
+    let (tenant, key) = key_in(path)?;
+    Ok(Json(within(&state, state.admin.key(&tenant, &key)).await?.into()))
+}
+
+/// Revokes a key for good. Revoking twice changes nothing.
+#[utoipa::path(
+    delete,
+    path = "/admin/tenants/{id}/keys/{key_id}",
+    tag = "admin",
+    params(
+        ("id" = String, Path, description = "Whose key.", example = "acme"),
+        ("key_id" = String, Path, description = "The key's id.", example = "key_0123456789abcdef"),
+    ),
+    responses((status = 200, description = "The key, with the time it was revoked.", body = KeyBody), WriteProblems),
+)]
+async fn revoke_key(
+    State(state): State<ApiState>,
+    asker: Asker,
+    path: Option<Path<(String, String)>>,
+    RawQuery(raw): RawQuery,
+) -> Result<Json<KeyBody>, Problem> {
+    admit(&asker, raw.as_deref())?;
+    let (tenant, key) = key_in(path)?;
+    Ok(Json(within(&state, state.admin.revoke_key(&tenant, &key)).await?.into()))
+}
+
+/// The admin only, and no query: these routes have no parameters.
+fn admit(asker: &Asker, raw_query: Option<&str>) -> Result<(), Problem> {
+    asker.must_be_admin()?;
+    Query::parse(raw_query, &[]).map(drop)
+}
+
+/// A text that is no id names no tenant: that is a 404, as for an id that nobody has.
+fn tenant_in(path: Option<Path<String>>) -> Result<TenantId, Problem> {
+    path.and_then(|Path(id)| id.parse().ok()).ok_or_else(unknown_tenant)
+}
+
+fn key_in(path: Option<Path<(String, String)>>) -> Result<(TenantId, KeyId), Problem> {
+    let Path((tenant, key)) = path.ok_or_else(unknown_tenant)?;
+    let tenant = tenant.parse().map_err(|_| unknown_tenant())?;
+    let unknown_key = || Problem::not_found("unknown_key", "There is no key of that id.");
+    Ok((tenant, key.parse().map_err(|_| unknown_key())?))
+}

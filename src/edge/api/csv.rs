@@ -1,0 +1,149 @@
+//! The cost report as CSV (RFC 4180), safe to open in a spreadsheet.
+
+use std::borrow::Cow;
+
+use crate::domain::price::rates::Rates;
+use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
+
+use super::wire::cost::{CostSumsBody, UnitPricesBody};
+
+/// The columns after those that name the row.
+const FIGURES: [&str; 17] = [
+    "requests",
+    "chats",
+    "failed_requests",
+    "prompt_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "prompt_audio_tokens",
+    "prompt_image_tokens",
+    "cached_audio_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "completion_audio_tokens",
+    "completion_image_tokens",
+    "total_tokens",
+    "unpriced_requests",
+    "estimated_requests",
+    "estimated_cost_usd",
+];
+
+/// The columns after those, where the row is a model: dollars for a million tokens, and the version of these prices.
+const PRICES: [&str; 10] = [
+    "input_usd_per_million_tokens",
+    "cached_usd_per_million_tokens",
+    "cache_write_usd_per_million_tokens",
+    "input_audio_usd_per_million_tokens",
+    "cached_audio_usd_per_million_tokens",
+    "input_image_usd_per_million_tokens",
+    "output_usd_per_million_tokens",
+    "output_audio_usd_per_million_tokens",
+    "output_image_usd_per_million_tokens",
+    "price_version",
+];
+
+/// One line for each group of the asked grouping; by provider and model, with their prices, where none was asked.
+pub fn cost_report(report: &CostReport) -> String {
+    let mut lines = Vec::new();
+    if report.group_by.is_empty() {
+        lines.push([&["provider", "model"][..], &FIGURES, &PRICES].concat().join(","));
+        for CostRow { provider, model, sums, rates } in &report.rows {
+            let mut cells = vec![text(provider), text(model)];
+            cells.extend(figures(*sums).into_iter().map(Cow::Owned));
+            cells.extend(prices(*rates).into_iter().map(Cow::Owned));
+            cells.push(text(&report.price_version));
+            lines.push(cells.join(","));
+        }
+    } else {
+        let names: Vec<&str> = report.group_by.iter().map(|dimension| dimension.as_str()).collect();
+        lines.push([&names[..], &FIGURES].concat().join(","));
+        for GroupRow { values, sums } in &report.groups {
+            let mut cells: Vec<Cow<'_, str>> = values.iter().map(|value| text(value.as_deref().unwrap_or(""))).collect();
+            cells.extend(figures(*sums).into_iter().map(Cow::Owned));
+            lines.push(cells.join(","));
+        }
+    }
+    lines.push(String::new());
+    lines.join("\r\n")
+}
+
+/// One cell for each kind; empty where a kind, or the whole model, has no price of its own.
+fn prices(rates: Option<Rates>) -> [String; PRICES.len() - 1] {
+    let UnitPricesBody {
+        input,
+        cached,
+        cache_write,
+        input_audio,
+        cached_audio,
+        input_image,
+        output,
+        output_audio,
+        output_image,
+    } = rates.map(UnitPricesBody::from).unwrap_or_default();
+    [input, cached, cache_write, input_audio, cached_audio, input_image, output, output_audio, output_image]
+        .map(|price| price.map_or_else(String::new, |price| price.0.to_string()))
+}
+
+fn figures(sums: Totals) -> [String; FIGURES.len()] {
+    let CostSumsBody { requests, chats, failed_requests, tokens, estimated_cost_usd, unpriced_requests, estimated } =
+        sums.into();
+    let counts = [
+        requests,
+        chats,
+        failed_requests,
+        tokens.prompt_tokens,
+        tokens.cached_tokens,
+        tokens.cache_write_tokens,
+        tokens.prompt_audio_tokens,
+        tokens.prompt_image_tokens,
+        tokens.cached_audio_tokens,
+        tokens.completion_tokens,
+        tokens.reasoning_tokens,
+        tokens.completion_audio_tokens,
+        tokens.completion_image_tokens,
+        tokens.total_tokens,
+        unpriced_requests,
+        estimated.requests,
+    ];
+    let mut cells = counts.iter().map(u64::to_string).chain([estimated_cost_usd.0.to_string()]);
+    std::array::from_fn(|_| cells.next().unwrap_or_default())
+}
+
+/// A cell of text. What a spreadsheet would take for a formula gets an apostrophe in front: user ids are written by
+/// whoever calls, and the report is opened by the operator. Figures are ours and stay numbers.
+fn text(cell: &str) -> Cow<'_, str> {
+    let guarded = if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        Cow::Owned(format!("'{cell}"))
+    } else {
+        Cow::Borrowed(cell)
+    };
+    if guarded.contains(['"', ',', '\r', '\n']) {
+        Cow::Owned(format!("\"{}\"", guarded.replace('"', "\"\"")))
+    } else {
+        guarded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_never_a_formula_and_never_two_cells() {
+        for (cell, written) in [
+            ("gpt-4", "gpt-4"),
+            ("", ""),
+            ("=1+1", "'=1+1"),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", "'\t=1"),
+            ("\r=1", "\"'\r=1\""),
+            ("a,b", "\"a,b\""),
+            ("say \"hi\"", "\"say \"\"hi\"\"\""),
+            ("=HYPERLINK(\"http://x\",\"y\")", "\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\""),
+        ] {
+            assert_eq!(text(cell), written, "{cell:?}");
+        }
+    }
+}

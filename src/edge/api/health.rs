@@ -1,0 +1,144 @@
+//! `/healthz`, `/readyz` and `/metrics`: for load balancers, orchestrators and Prometheus. They take no key.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{ApiState, Listener, within};
+
+/// What Prometheus reads: OpenMetrics text.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Tells how the process is, without waiting. Boot fills it from the journal and the shutdown signal.
+pub type TellPulse = Arc<dyn Fn() -> Pulse + Send + Sync>;
+
+/// Writes all metrics as OpenMetrics text.
+pub type WriteMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// How the process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pulse {
+    /// Shutting down: no new calls.
+    pub draining: bool,
+    /// Settled events that are not in the ledger.
+    pub events_waiting: u64,
+    /// Admitted calls that are not settled.
+    pub in_flight: u64,
+    /// How many more calls can be admitted.
+    pub free: u64,
+}
+
+/// The answer of `/healthz`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HealthBody {
+    /// `ok`: the process runs.
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReadyBody {
+    /// `ready`, `degraded` (calls are served, reports are not) or `not_ready`.
+    #[schema(example = "ready")]
+    status: &'static str,
+    /// What the status follows from.
+    checks: ChecksBody,
+    /// How far the ledger is behind. On the admin listener only: it tells of all tenants together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorder: Option<RecorderBody>,
+}
+
+/// What readiness follows from.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChecksBody {
+    /// The ledger: `ok` or `down`.
+    #[schema(example = "ok")]
+    store: &'static str,
+    /// The way to the ledger: `ok` or `full`.
+    #[schema(example = "ok")]
+    recorder: &'static str,
+    /// Whether the process shuts down.
+    draining: bool,
+}
+
+/// How far the ledger is behind.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RecorderBody {
+    /// Settled events that are not in the ledger.
+    events_waiting: u64,
+    /// Admitted calls that are not settled.
+    in_flight: u64,
+    /// How many more calls can be admitted.
+    free: u64,
+}
+
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default().routes(routes!(healthz)).routes(routes!(readyz))
+}
+
+pub(super) fn metrics_router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default().routes(routes!(metrics))
+}
+
+/// Whether the process runs.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "It runs.", body = HealthBody)),
+)]
+async fn healthz() -> Json<HealthBody> {
+    Json(HealthBody { status: "ok" })
+}
+
+/// Whether the process should get calls. It should while the ledger is away: calls are journalled and booked later, and
+/// taking every node out at once would turn a slow report into an outage.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    security(()),
+    responses(
+        (status = 200, description = "Ready, or degraded.", body = ReadyBody),
+        (status = 503, description = "Draining, or the way to the ledger is full.", body = ReadyBody),
+    ),
+)]
+async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Listener>) -> Response {
+    let store_answers = within(&state, state.reports.ready()).await.is_ok();
+    let Pulse { draining, events_waiting, in_flight, free } = (state.pulse)();
+    let is_full = free == 0;
+    let (code, status) = match (draining || is_full, store_answers) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+        (false, true) => (StatusCode::OK, "ready"),
+        (false, false) => (StatusCode::OK, "degraded"),
+    };
+    let checks = ChecksBody {
+        store: if store_answers { "ok" } else { "down" },
+        recorder: if is_full { "full" } else { "ok" },
+        draining,
+    };
+    let recorder = (listener == Listener::Admin).then_some(RecorderBody { events_waiting, in_flight, free });
+    (code, Json(ReadyBody { status, checks, recorder })).into_response()
+}
+
+/// All metrics, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "OpenMetrics text.", body = String, content_type = "application/openmetrics-text")),
+)]
+async fn metrics(State(state): State<ApiState>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], (state.metrics)())
+}

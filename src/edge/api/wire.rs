@@ -1,0 +1,309 @@
+//! The bodies of the routes, field by field as the contract has them, and their making from reports.
+//!
+//! Money is a JSON number with every digit written out; unlimited is -1; every conversion takes its source apart by
+//! name, so that a new field does not compile until it is handled.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::domain::money::PicoUsd;
+use crate::domain::time::Period;
+use crate::metering::admin::{LimitRow, LimitsView};
+use crate::metering::reports::{GroupBy, GroupRow, Totals, UsageReport};
+
+pub mod cost;
+pub mod events;
+pub mod tenants;
+
+/// Dollars as a JSON number with every digit, never through a float.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usd(pub PicoUsd);
+
+impl Serialize for Usd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(self.0.to_string()).map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl PartialSchema for Usd {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Number)
+            .description(Some("US dollars, exact: every digit is written out. Read it as a decimal, not as a float."))
+            .examples([serde_json::json!(0.0000178)])
+            .into()
+    }
+}
+
+impl ToSchema for Usd {}
+
+/// The time that a report is about: `[start, end)`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PeriodBody {
+    /// The first instant inside.
+    #[schema(example = "2026-11-01T00:00:00Z")]
+    start: String,
+    /// The first instant after.
+    #[schema(example = "2026-12-01T00:00:00Z")]
+    end: String,
+    /// The zone that the days and months are of.
+    #[schema(example = "UTC")]
+    timezone: &'static str,
+}
+
+impl From<Period> for PeriodBody {
+    fn from(period: Period) -> Self {
+        Self { start: period.start().to_string(), end: period.end().to_string(), timezone: "UTC" }
+    }
+}
+
+/// The part of the totals that was estimated.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EstimatedBody {
+    /// Requests whose tokens were estimated.
+    pub requests: u64,
+    /// Their prompt tokens.
+    pub prompt_tokens: u64,
+    /// Their completion tokens.
+    pub completion_tokens: u64,
+}
+
+/// Sums of what was used.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SumsBody {
+    /// Answers below 400, and calls that were interrupted or broke off.
+    requests: u64,
+    /// Chats that count against the plan.
+    chats: u64,
+    /// Answers of 400 and more, and calls without an answer. They have no tokens.
+    failed_requests: u64,
+    /// All input tokens.
+    prompt_tokens: u64,
+    /// Those of them that were read from the provider's cache.
+    cached_tokens: u64,
+    /// All output tokens.
+    completion_tokens: u64,
+    /// Those of them that were spent on reasoning.
+    reasoning_tokens: u64,
+    /// Input and output.
+    total_tokens: u64,
+    /// The cost of everything that has a price.
+    estimated_cost_usd: Usd,
+    /// Requests whose model has no price: their cost is unknown, not 0.
+    unpriced_requests: u64,
+    /// The part that was estimated.
+    estimated: EstimatedBody,
+}
+
+impl From<Totals> for SumsBody {
+    fn from(sums: Totals) -> Self {
+        let Totals {
+            requests,
+            chats,
+            failed_requests,
+            tokens,
+            cost,
+            unpriced_requests,
+            estimated_requests,
+            estimated_prompt,
+            estimated_completion,
+        } = sums;
+        Self {
+            requests,
+            chats,
+            failed_requests,
+            prompt_tokens: tokens.prompt,
+            cached_tokens: tokens.cached,
+            completion_tokens: tokens.completion,
+            reasoning_tokens: tokens.reasoning,
+            total_tokens: tokens.total(),
+            estimated_cost_usd: Usd(cost),
+            unpriced_requests,
+            estimated: EstimatedBody {
+                requests: estimated_requests,
+                prompt_tokens: estimated_prompt,
+                completion_tokens: estimated_completion,
+            },
+        }
+    }
+}
+
+/// What was used of one provider.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProviderBody {
+    /// As in the totals.
+    requests: u64,
+    /// As in the totals.
+    prompt_tokens: u64,
+    /// As in the totals.
+    completion_tokens: u64,
+    /// As in the totals.
+    total_tokens: u64,
+    /// As in the totals.
+    estimated_cost_usd: Usd,
+}
+
+impl From<Totals> for ProviderBody {
+    fn from(sums: Totals) -> Self {
+        Self {
+            requests: sums.requests,
+            prompt_tokens: sums.tokens.prompt,
+            completion_tokens: sums.tokens.completion,
+            total_tokens: sums.tokens.total(),
+            estimated_cost_usd: Usd(sums.cost),
+        }
+    }
+}
+
+/// One group and its sums.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GroupBody {
+    /// The value of each asked dimension; null where the events have none.
+    #[schema(example = json!({"provider": "openai", "user": null}))]
+    group: BTreeMap<&'static str, Option<String>>,
+    #[serde(flatten)]
+    sums: SumsBody,
+}
+
+fn groups(group_by: &GroupBy, groups: Vec<GroupRow>) -> Vec<GroupBody> {
+    let names = group_by.iter().map(|dimension| dimension.as_str());
+    let body = |GroupRow { values, sums }| GroupBody { group: names.clone().zip(values).collect(), sums: sums.into() };
+    groups.into_iter().map(body).collect()
+}
+
+/// The answer of `GET /billing/usage`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UsageBody {
+    /// Whose usage; null for all tenants.
+    #[schema(example = "acme")]
+    tenant_id: Option<String>,
+    /// `day` or `month`.
+    #[schema(example = "month")]
+    range: &'static str,
+    /// The time that it is about.
+    period: PeriodBody,
+    #[serde(flatten)]
+    totals: SumsBody,
+    /// The same by provider.
+    providers: BTreeMap<String, ProviderBody>,
+    /// The same by what `group_by` asked for; every grouping adds up to the totals.
+    groups: Vec<GroupBody>,
+}
+
+impl From<UsageReport> for UsageBody {
+    fn from(report: UsageReport) -> Self {
+        let UsageReport { tenant, period, totals, providers, group_by, groups: rows } = report;
+        Self {
+            tenant_id: tenant.map(|tenant| tenant.to_string()),
+            range: period.window().as_str(),
+            period: period.into(),
+            totals: totals.into(),
+            providers: providers.into_iter().map(|(provider, sums)| (provider, sums.into())).collect(),
+            groups: groups(&group_by, rows),
+        }
+    }
+}
+
+/// How one limit stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LimitBody {
+    /// What is counted.
+    #[schema(example = "chats")]
+    metric: &'static str,
+    /// `day` or `month`.
+    #[schema(example = "month")]
+    window: &'static str,
+    /// How much fits; -1 when unlimited.
+    limit: i64,
+    /// How much is used.
+    used: u64,
+    /// How much calls in flight hold.
+    held: u64,
+    /// What is left; -1 when unlimited.
+    remaining: i64,
+    /// When the window ends.
+    #[schema(example = "2026-12-01T00:00:00Z")]
+    resets_at: String,
+}
+
+/// The answer of `GET /billing/limits` and `POST /billing/plan`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LimitsBody {
+    /// Whose limits.
+    #[schema(example = "acme")]
+    tenant_id: String,
+    /// The plan it is on.
+    #[schema(example = "starter")]
+    plan: String,
+    /// Chats a month; -1 when unlimited.
+    #[schema(example = 500)]
+    monthly_limit: i64,
+    /// Chats used this month.
+    used: u64,
+    /// Chats that calls in flight hold.
+    held: u64,
+    /// Chats left; -1 when unlimited.
+    remaining: i64,
+    /// When the month ends.
+    #[schema(example = "2026-12-01T00:00:00Z")]
+    resets_at: String,
+    /// Every limit of the plan, chats a month first.
+    limits: Vec<LimitBody>,
+}
+
+/// A limit as the contract writes it.
+fn or_unlimited(limit: Option<u64>) -> i64 {
+    limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
+}
+
+impl From<&LimitRow> for LimitBody {
+    fn from(row: &LimitRow) -> Self {
+        let LimitRow { metric, period, limit, standing } = row;
+        Self {
+            metric: metric.as_str(),
+            window: period.window().as_str(),
+            limit: or_unlimited(*limit),
+            used: standing.used,
+            held: standing.held,
+            remaining: or_unlimited(row.remaining()),
+            resets_at: row.resets_at().to_string(),
+        }
+    }
+}
+
+impl From<LimitsView> for LimitsBody {
+    fn from(view: LimitsView) -> Self {
+        let LimitsView { tenant, plan, chats, others } = view;
+        Self {
+            tenant_id: tenant.to_string(),
+            plan: plan.to_string(),
+            monthly_limit: or_unlimited(chats.limit),
+            used: chats.standing.used,
+            held: chats.standing.held,
+            remaining: or_unlimited(chats.remaining()),
+            resets_at: chats.resets_at().to_string(),
+            limits: std::iter::once(&chats).chain(&others).map(LimitBody::from).collect(),
+        }
+    }
+}
+
+/// The body of `POST /billing/plan`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanChange {
+    /// Whose plan.
+    #[schema(example = "acme")]
+    pub tenant_id: String,
+    /// The new plan.
+    #[schema(example = "growth")]
+    pub plan: String,
+}
+
+impl PlanChange {
+    /// The fields there are.
+    pub const FIELDS: &[&str] = &["tenant_id", "plan"];
+}

@@ -1,0 +1,224 @@
+//! The body of the cost report, and the kinds of token that it shares with line items.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::domain::money::PicoUsd;
+use crate::domain::price::rates::Rates;
+use crate::domain::tokens::Tokens;
+use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
+
+use super::{EstimatedBody, PeriodBody, SumsBody, Usd};
+
+/// Unit prices are said for so many tokens, as the providers' price lists do.
+const TOKENS_PER_UNIT: u64 = 1_000_000;
+
+/// Every kind of token. Kinds are parts of `prompt_tokens` or `completion_tokens`, never beside them.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct TokensBody {
+    /// All input.
+    pub prompt_tokens: u64,
+    /// Input read from the provider's cache.
+    pub cached_tokens: u64,
+    /// Input written to the provider's cache.
+    pub cache_write_tokens: u64,
+    /// Audio input.
+    pub prompt_audio_tokens: u64,
+    /// Image input.
+    pub prompt_image_tokens: u64,
+    /// Audio input read from the cache.
+    pub cached_audio_tokens: u64,
+    /// All output.
+    pub completion_tokens: u64,
+    /// Output spent on reasoning.
+    pub reasoning_tokens: u64,
+    /// Audio output.
+    pub completion_audio_tokens: u64,
+    /// Image output.
+    pub completion_image_tokens: u64,
+    /// Input and output.
+    pub total_tokens: u64,
+}
+
+impl From<Tokens> for TokensBody {
+    fn from(tokens: Tokens) -> Self {
+        let total_tokens = tokens.total();
+        let Tokens {
+            prompt,
+            cached,
+            cache_write,
+            prompt_audio,
+            prompt_image,
+            cached_audio,
+            completion,
+            reasoning,
+            completion_audio,
+            completion_image,
+        } = tokens;
+        Self {
+            prompt_tokens: prompt,
+            cached_tokens: cached,
+            cache_write_tokens: cache_write,
+            prompt_audio_tokens: prompt_audio,
+            prompt_image_tokens: prompt_image,
+            cached_audio_tokens: cached_audio,
+            completion_tokens: completion,
+            reasoning_tokens: reasoning,
+            completion_audio_tokens: completion_audio,
+            completion_image_tokens: completion_image,
+            total_tokens,
+        }
+    }
+}
+
+/// Sums with every kind of token.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CostSumsBody {
+    /// Answers below 400, and calls that were interrupted or broke off.
+    pub requests: u64,
+    /// Chats that count against the plan.
+    pub chats: u64,
+    /// Answers of 400 and more, and calls without an answer.
+    pub failed_requests: u64,
+    #[serde(flatten)]
+    pub tokens: TokensBody,
+    /// The cost of everything that has a price.
+    pub estimated_cost_usd: Usd,
+    /// Requests whose model has no price: their cost is unknown, not 0.
+    pub unpriced_requests: u64,
+    /// The part that was estimated.
+    pub estimated: EstimatedBody,
+}
+
+impl From<Totals> for CostSumsBody {
+    fn from(sums: Totals) -> Self {
+        let SumsBody { requests, chats, failed_requests, estimated_cost_usd, unpriced_requests, estimated, .. } =
+            sums.into();
+        let tokens = sums.tokens.into();
+        Self { requests, chats, failed_requests, tokens, estimated_cost_usd, unpriced_requests, estimated }
+    }
+}
+
+/// What one model of one provider cost.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CostRowBody {
+    /// The provider.
+    #[schema(example = "openai")]
+    pub provider: String,
+    /// The model, as the provider answered.
+    #[schema(example = "gpt-4o-mini")]
+    pub model: String,
+    #[serde(flatten)]
+    pub sums: CostSumsBody,
+    /// List prices in dollars for a million tokens: of the standard tier, for short inputs, at the end of the report's
+    /// time. Null when the model has no price. Each event was charged by the prices of its own tier, length and moment.
+    pub usd_per_million_tokens: Option<UnitPricesBody>,
+    /// The version of these prices.
+    pub price_version: String,
+}
+
+/// Dollars for a million tokens of each kind; a kind that is not there has no price of its own.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct UnitPricesBody {
+    /// Input.
+    pub input: Option<Usd>,
+    /// Input read from the provider's cache.
+    pub cached: Option<Usd>,
+    /// Input written to the provider's cache.
+    pub cache_write: Option<Usd>,
+    /// Audio input.
+    pub input_audio: Option<Usd>,
+    /// Audio input read from the cache.
+    pub cached_audio: Option<Usd>,
+    /// Image input.
+    pub input_image: Option<Usd>,
+    /// Output.
+    pub output: Option<Usd>,
+    /// Audio output.
+    pub output_audio: Option<Usd>,
+    /// Image output.
+    pub output_image: Option<Usd>,
+}
+
+impl From<Rates> for UnitPricesBody {
+    fn from(rates: Rates) -> Self {
+        let Rates {
+            input,
+            output,
+            cached,
+            cache_write,
+            input_audio,
+            cached_audio,
+            input_image,
+            output_audio,
+            output_image,
+        } = rates;
+        let million = |pico: i64| PicoUsd::of(TOKENS_PER_UNIT, pico).ok().map(Usd);
+        Self {
+            input: million(input),
+            cached: cached.and_then(million),
+            cache_write: cache_write.and_then(million),
+            input_audio: input_audio.and_then(million),
+            cached_audio: cached_audio.and_then(million),
+            input_image: input_image.and_then(million),
+            output: output.and_then(million),
+            output_audio: output_audio.and_then(million),
+            output_image: output_image.and_then(million),
+        }
+    }
+}
+
+/// One group and its sums with every kind of token.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CostGroupBody {
+    /// The value of each asked dimension; null where the events have none.
+    #[schema(example = json!({"day": "2026-11-24"}))]
+    pub group: BTreeMap<&'static str, Option<String>>,
+    #[serde(flatten)]
+    pub sums: CostSumsBody,
+}
+
+/// The answer of `GET /billing/cost-report` as JSON.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CostReportBody {
+    /// Whose cost; null for all tenants.
+    #[schema(example = "acme")]
+    tenant_id: Option<String>,
+    /// `month` or `all`.
+    #[schema(example = "month")]
+    range: &'static str,
+    /// The time that it is about; null for all time.
+    period: Option<PeriodBody>,
+    /// Everything.
+    totals: CostSumsBody,
+    /// The same by provider and model.
+    rows: Vec<CostRowBody>,
+    /// The same by what `group_by` asked for; every grouping adds up to the totals.
+    groups: Vec<CostGroupBody>,
+}
+
+impl From<CostReport> for CostReportBody {
+    fn from(report: CostReport) -> Self {
+        let CostReport { tenant, period, totals, rows, group_by, groups, price_version } = report;
+        let names = group_by.iter().map(|dimension| dimension.as_str());
+        let group =
+            |GroupRow { values, sums }| CostGroupBody { group: names.clone().zip(values).collect(), sums: sums.into() };
+        let row = |CostRow { provider, model, sums, rates }| CostRowBody {
+            provider,
+            model,
+            sums: sums.into(),
+            usd_per_million_tokens: rates.map(UnitPricesBody::from),
+            price_version: price_version.to_string(),
+        };
+        Self {
+            tenant_id: tenant.map(|tenant| tenant.to_string()),
+            range: period.map_or("all", |period| period.window().as_str()),
+            period: period.map(PeriodBody::from),
+            totals: totals.into(),
+            rows: rows.into_iter().map(row).collect(),
+            groups: groups.into_iter().map(group).collect(),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The bodies of the admin routes.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::key::Key;
+use crate::domain::tenant::Tenant;
+use crate::domain::time::Micros;
+
+/// A tenant.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TenantBody {
+    /// Its id.
+    #[schema(example = "acme")]
+    id: String,
+    /// Its display name.
+    #[schema(example = "Acme")]
+    name: String,
+    /// The plan it is on.
+    #[schema(example = "starter")]
+    plan: String,
+    /// Whether its keys are refused.
+    suspended: bool,
+    /// When it was created.
+    #[schema(example = "2026-11-24T10:00:00Z")]
+    created_at: String,
+}
+
+impl From<Tenant> for TenantBody {
+    fn from(tenant: Tenant) -> Self {
+        let Tenant { id, name, plan, suspended, created_at } = tenant;
+        Self { id: id.to_string(), name, plan: plan.to_string(), suspended, created_at: created_at.to_string() }
+    }
+}
+
+/// All tenants.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TenantsBody {
+    /// In the order of their ids.
+    pub tenants: Vec<TenantBody>,
+}
+
+/// The body of `POST /admin/tenants`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTenant {
+    /// Its id: 1 to 64 characters out of `a-z`, `0-9`, `_` and `-`.
+    #[schema(example = "acme")]
+    pub id: String,
+    /// Its display name; the id where there is none.
+    #[schema(example = "Acme")]
+    pub name: Option<String>,
+    /// Its plan.
+    #[schema(example = "starter")]
+    pub plan: String,
+}
+
+impl NewTenant {
+    /// The fields there are.
+    pub const FIELDS: &[&str] = &["id", "name", "plan"];
+}
+
+/// The body of `PATCH /admin/tenants/{id}`; what is not there stays as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantPatch {
+    /// A new display name.
+    pub name: Option<String>,
+    /// Whether its keys are refused.
+    pub suspended: Option<bool>,
+}
+
+impl TenantPatch {
+    /// The fields there are.
+    pub const FIELDS: &[&str] = &["name", "suspended"];
+}
+
+/// What is known of a key.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KeyBody {
+    /// Its public id. It gives no access.
+    #[schema(example = "key_0123456789abcdef")]
+    pub id: String,
+    /// Whose it is.
+    #[schema(example = "acme")]
+    tenant_id: String,
+    /// Its display name.
+    #[schema(example = "production")]
+    name: String,
+    /// Its last four characters.
+    #[schema(example = "x7Qa")]
+    last4: String,
+    /// When it was issued.
+    created_at: String,
+    /// From when on it is refused; null for never.
+    expires_at: Option<String>,
+    /// When it was revoked.
+    revoked_at: Option<String>,
+    /// When it last made a call, to the minute.
+    last_used_at: Option<String>,
+}
+
+impl From<Key> for KeyBody {
+    fn from(key: Key) -> Self {
+        // The hash stays inside: it is what a stolen ledger would be searched for.
+        let Key { id, tenant, hash: _, last4, name, created_at, expires_at, revoked_at, last_used_at } = key;
+        let text = |at: Option<Micros>| at.map(|at| at.to_string());
+        Self {
+            id: id.to_string(),
+            tenant_id: tenant.to_string(),
+            name,
+            last4,
+            created_at: created_at.to_string(),
+            expires_at: text(expires_at),
+            revoked_at: text(revoked_at),
+            last_used_at: text(last_used_at),
+        }
+    }
+}
+
+/// A new key, with the key itself.
+#[derive(Serialize, ToSchema)]
+pub struct IssuedKeyBody {
+    #[serde(flatten)]
+    pub known: KeyBody,
+    /// The key. It is shown this once and kept nowhere.
+    #[schema(example = "tg_live_0123456789abcdefghijABCDEFGHIJ01abc123")]
+    pub key: String,
+}
+
+/// All keys of a tenant.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KeysBody {
+    /// Newest first, revoked ones too.
+    pub keys: Vec<KeyBody>,
+}
+
+/// The body of `POST /admin/tenants/{id}/keys`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// Its display name.
+    #[schema(example = "production")]
+    pub name: String,
+    /// From when on it is refused; never where there is none.
+    #[schema(example = "2027-11-24T00:00:00Z")]
+    pub expires_at: Option<String>,
+}
+
+impl NewKey {
+    /// The fields there are.
+    pub const FIELDS: &[&str] = &["name", "expires_at"];
+}

@@ -1,0 +1,259 @@
+//! Reads an answer of any form, and takes out the one usage event that the client did not ask for.
+//!
+//! May use: the sibling readers. The form is told by the content type and, where that says too little, by the first
+//! byte: an array, a document or events. What a message means is the provider's part, behind [`Wire`].
+
+use bytes::Bytes;
+
+use super::json_array::ArraySplitter;
+use super::json_doc::DocumentBuffer;
+use super::sse::SseScanner;
+use super::told::Told;
+use super::{AnswerReader, Reading};
+
+/// An event that is longer is not held back and so not taken out: a usage event has about 500 bytes.
+pub(super) const HELD_BYTES_MAX: usize = 64 * 1024;
+
+/// What one message of an answer was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Message {
+    /// It has a usage object and nothing else for the client.
+    pub(super) usage_only: bool,
+    /// No message follows it.
+    pub(super) last: bool,
+}
+
+/// What the messages of one API mean.
+pub(super) trait Wire: Send {
+    /// Reads one message: the data of an event, an element of an array or a document. `whole`: the answer is one document.
+    fn read(&self, message: &[u8], whole: bool, told: &mut Told) -> Message;
+
+    /// Whether an answer may have used no token at all.
+    fn nothing_is_possible(&self) -> bool;
+}
+
+/// Reads one answer.
+#[derive(Debug)]
+pub(super) struct Answer<W> {
+    wire: W,
+    form: Form,
+    told: Told,
+    complete: bool,
+    finished: bool,
+    take_out: Option<TakeOut>,
+}
+
+#[derive(Debug)]
+enum Form {
+    Unknown,
+    Sse(SseScanner),
+    Array(ArraySplitter),
+    Document(DocumentBuffer),
+}
+
+/// What is held back of the event that has begun, as it may be the one to take out.
+#[derive(Debug, Default)]
+struct TakeOut {
+    held: Vec<u8>,
+    /// The event that has begun is too long to be it: it goes through as it comes.
+    let_go: bool,
+    /// The last piece ended in a CR that ended an event: an LF right after it shares that event's fate.
+    cr_of: Option<Fate>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Passed,
+    TakenOut,
+}
+
+impl<W: Wire> Answer<W> {
+    pub(super) fn new(wire: W, content_type: Option<&str>, take_out: bool) -> Self {
+        let form = if is_event_stream(content_type) { Form::Sse(SseScanner::default()) } else { Form::Unknown };
+        let take_out = take_out.then(TakeOut::default);
+        Self { wire, form, told: Told::default(), complete: false, finished: false, take_out }
+    }
+
+    fn settle_form(&mut self, piece: &[u8]) {
+        if matches!(self.form, Form::Unknown) {
+            // 0xEF begins a byte order mark, which only events may have in front.
+            let first = piece.iter().find(|byte| !byte.is_ascii_whitespace());
+            self.form = match first {
+                None => return,
+                Some(b'{') => Form::Document(DocumentBuffer::default()),
+                Some(b'[') => Form::Array(ArraySplitter::default()),
+                Some(_) => Form::Sse(SseScanner::default()),
+            };
+        }
+    }
+
+    /// Looks at the next piece; calls `ended` with the end of each event and whether the client is to get it.
+    fn read(&mut self, piece: &[u8], mut ended: impl FnMut(usize, Fate)) {
+        self.settle_form(piece);
+        let Self { wire, form, told, complete, .. } = self;
+        let mut read = |message: &[u8], whole: bool| {
+            let Message { usage_only, last } = wire.read(message, whole, told);
+            *complete |= last;
+            if usage_only { Fate::TakenOut } else { Fate::Passed }
+        };
+        match form {
+            Form::Unknown => {}
+            Form::Sse(scanner) => scanner.feed(piece, |event| {
+                ended(event.end, event.data.map_or(Fate::Passed, |data| read(data, false)));
+            }),
+            Form::Array(splitter) => {
+                splitter.feed(piece, |element| {
+                    read(element, false);
+                });
+                *complete |= splitter.is_closed();
+            }
+            Form::Document(buffer) => {
+                buffer.feed(piece, |document| {
+                    read(document, true);
+                });
+                *complete |= buffer.is_closed();
+            }
+        }
+    }
+
+    /// Reads what was begun and will not be ended.
+    fn finish(&mut self) -> Fate {
+        if std::mem::replace(&mut self.finished, true) {
+            return Fate::Passed;
+        }
+        let Self { wire, form, told, complete, .. } = self;
+        let message = match form {
+            Form::Sse(scanner) => scanner.finish().map(|data| wire.read(data, false, told)),
+            Form::Document(buffer) if !buffer.is_closed() => Some(wire.read(buffer.begun(), true, told)),
+            _ => None,
+        };
+        let Message { usage_only, last } = message.unwrap_or_default();
+        *complete |= last;
+        if usage_only { Fate::TakenOut } else { Fate::Passed }
+    }
+}
+
+impl<W: Wire> AnswerReader for Answer<W> {
+    fn look(&mut self, decoded: &[u8]) {
+        self.read(decoded, |_, _| {});
+    }
+
+    fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
+        if chunk.is_empty() {
+            return;
+        }
+        self.settle_form(&chunk);
+        match self.take_out.take() {
+            Some(mut take_out) if matches!(self.form, Form::Sse(_)) => {
+                let mut sieve = Sieve::new(&mut take_out, &chunk, out);
+                self.read(&chunk, |end, fate| sieve.event(end, fate));
+                sieve.rest();
+                self.take_out = Some(take_out);
+            }
+            take_out => {
+                self.take_out = take_out;
+                self.read(&chunk, |_, _| {});
+                out.push(chunk);
+            }
+        }
+    }
+
+    fn flush(&mut self, out: &mut Vec<Bytes>) {
+        let fate = self.finish();
+        if let Some(TakeOut { held, .. }) = self.take_out.take()
+            && !held.is_empty()
+            && fate == Fate::Passed
+        {
+            out.push(Bytes::from(held));
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        // The mark counts as soon as its line is whole: clients hang up right after it.
+        self.complete || matches!(&self.form, Form::Sse(scanner) if scanner.pending() == Some(DONE))
+    }
+
+    fn reading(&mut self) -> Reading {
+        self.finish();
+        self.told.reading(self.wire.nothing_is_possible())
+    }
+}
+
+/// The data of the event that ends an OpenAI stream.
+pub(super) const DONE: &[u8] = b"[DONE]";
+
+/// Sorts one chunk into what goes on and what is taken out.
+struct Sieve<'a> {
+    take_out: &'a mut TakeOut,
+    chunk: &'a Bytes,
+    out: &'a mut Vec<Bytes>,
+    /// Begin of the bytes that go on in one piece.
+    run: usize,
+    /// End of the last event.
+    at: usize,
+}
+
+impl<'a> Sieve<'a> {
+    fn new(take_out: &'a mut TakeOut, chunk: &'a Bytes, out: &'a mut Vec<Bytes>) -> Self {
+        let at = match take_out.cr_of.take() {
+            Some(fate) if chunk.first() == Some(&b'\n') => {
+                if fate == Fate::Passed {
+                    out.push(chunk.slice(..1));
+                }
+                1
+            }
+            _ => 0,
+        };
+        Self { take_out, chunk, out, run: at, at }
+    }
+
+    fn event(&mut self, end: usize, fate: Fate) {
+        let length = self.take_out.held.len() + (end - self.at);
+        let let_go = std::mem::take(&mut self.take_out.let_go) || length > HELD_BYTES_MAX;
+        let fate = if let_go { Fate::Passed } else { fate };
+        match fate {
+            Fate::TakenOut => {
+                self.push(self.at);
+                self.take_out.held.clear();
+                self.run = end;
+            }
+            Fate::Passed => self.push_held(),
+        }
+        self.at = end;
+        if end == self.chunk.len() && self.chunk.last() == Some(&b'\r') {
+            self.take_out.cr_of = Some(fate);
+        }
+    }
+
+    /// After the last event of the chunk.
+    fn rest(&mut self) {
+        let rest = self.chunk.len() - self.at;
+        if self.take_out.let_go || self.take_out.held.len() + rest > HELD_BYTES_MAX {
+            self.push_held();
+            self.take_out.let_go = rest > 0 || self.take_out.let_go;
+            self.push(self.chunk.len());
+        } else {
+            self.push(self.at);
+            self.take_out.held.extend_from_slice(self.chunk.get(self.at..).unwrap_or_default());
+        }
+    }
+
+    /// What is held is of the first event in the chunk, so it stands before all that is not pushed.
+    fn push_held(&mut self) {
+        if !self.take_out.held.is_empty() {
+            self.out.push(Bytes::from(std::mem::take(&mut self.take_out.held)));
+        }
+    }
+
+    fn push(&mut self, end: usize) {
+        if self.run < end {
+            self.out.push(self.chunk.slice(self.run..end));
+        }
+        self.run = end;
+    }
+}
+
+fn is_event_stream(content_type: Option<&str>) -> bool {
+    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("text/event-stream")
+}

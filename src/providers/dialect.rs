@@ -1,0 +1,175 @@
+//! Refusals in the two dialects that clients read: OpenAI's error envelope and Google's.
+//!
+//! May use: `domain`. Clients' SDKs take their exceptions from these fields, so they are the provider's own, with the
+//! facts of a used-up quota beside them.
+
+use serde::Serialize;
+
+use crate::domain::refusal::{QuotaFacts, Refusal};
+
+#[derive(Serialize)]
+struct OpenAiEnvelope<'a> {
+    error: OpenAiError<'a>,
+}
+
+#[derive(Serialize)]
+struct OpenAiError<'a> {
+    message: String,
+    r#type: &'static str,
+    param: Option<&'static str>,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<Quota<'a>>,
+}
+
+#[derive(Serialize)]
+struct GoogleEnvelope<'a> {
+    error: GoogleError<'a>,
+}
+
+#[derive(Serialize)]
+struct GoogleError<'a> {
+    code: u16,
+    message: String,
+    status: &'static str,
+    details: [GoogleDetail<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct GoogleDetail<'a> {
+    reason: String,
+    #[serde(flatten)]
+    quota: Option<Quota<'a>>,
+}
+
+#[derive(Serialize)]
+struct Quota<'a> {
+    tenant_id: String,
+    plan: String,
+    metric: &'a str,
+    window: &'a str,
+    limit: u64,
+    used: u64,
+    held: u64,
+    resets_at: String,
+}
+
+impl<'a> Quota<'a> {
+    fn of(refusal: &'a Refusal) -> Option<Self> {
+        let Refusal::QuotaUsedUp(facts) = refusal else { return None };
+        let QuotaFacts { tenant, plan, metric, period, limit, standing } = &**facts;
+        Some(Self {
+            tenant_id: tenant.to_string(),
+            plan: plan.to_string(),
+            metric: metric.as_str(),
+            window: period.window().as_str(),
+            limit: *limit,
+            used: standing.used,
+            held: standing.held,
+            resets_at: facts.resets_at().to_string(),
+        })
+    }
+}
+
+/// The refusal as OpenAI would say it.
+pub(super) fn openai(refusal: &Refusal) -> String {
+    let error = OpenAiError {
+        message: refusal.to_string(),
+        r#type: openai_type(refusal.status()),
+        param: None,
+        code: refusal.code(),
+        quota: Quota::of(refusal),
+    };
+    serialized(&OpenAiEnvelope { error })
+}
+
+/// The refusal as Google's APIs would say it (google.rpc.Status in JSON).
+pub(super) fn google(refusal: &Refusal) -> String {
+    let detail = GoogleDetail { reason: refusal.code().to_ascii_uppercase(), quota: Quota::of(refusal) };
+    let error = GoogleError {
+        code: refusal.status(),
+        message: refusal.to_string(),
+        status: google_status(refusal.status()),
+        details: [detail],
+    };
+    serialized(&GoogleEnvelope { error })
+}
+
+fn serialized(envelope: &impl Serialize) -> String {
+    // Strings and numbers cannot fail to serialise.
+    serde_json::to_string(envelope).unwrap_or_default()
+}
+
+fn openai_type(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        402 => "insufficient_quota",
+        403 => "permission_error",
+        429 => "rate_limit_error",
+        500.. => "server_error",
+        _ => "invalid_request_error",
+    }
+}
+
+/// The names of google.rpc.Code.
+fn google_status(status: u16) -> &'static str {
+    match status {
+        401 => "UNAUTHENTICATED",
+        402 | 429 => "RESOURCE_EXHAUSTED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        405 => "UNIMPLEMENTED",
+        503 | 502 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        500.. => "INTERNAL",
+        _ => "INVALID_ARGUMENT",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::plan::{Metric, Standing};
+    use crate::domain::time::Window;
+
+    fn used_up() -> Refusal {
+        Refusal::QuotaUsedUp(Box::new(QuotaFacts {
+            tenant: "acme".parse().unwrap(),
+            plan: "starter".parse().unwrap(),
+            metric: Metric::Chats,
+            period: Window::Month.period("2026-11-24T10:00:00Z".parse().unwrap()),
+            limit: 500,
+            standing: Standing { used: 500, held: 0 },
+        }))
+    }
+
+    #[test]
+    fn a_used_up_quota_reads_as_the_dialect_demands() {
+        let quota = r#""tenant_id":"acme","plan":"starter","metric":"chats","window":"month","limit":500,"used":500,"held":0,"resets_at":"2026-12-01T00:00:00Z"}"#;
+        let message = "Tenant acme has used 500 of 500 chats of plan starter for 2026-11. Resets 2026-12-01T00:00:00Z.";
+        assert_eq!(
+            openai(&used_up()),
+            format!(
+                r#"{{"error":{{"message":"{message}","type":"insufficient_quota","param":null,"code":"quota_exceeded","quota":{{{quota}}}}}"#
+            )
+        );
+        assert_eq!(
+            google(&used_up()),
+            format!(
+                r#"{{"error":{{"code":402,"message":"{message}","status":"RESOURCE_EXHAUSTED","details":[{{"reason":"QUOTA_EXCEEDED",{quota}]}}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn other_refusals_have_the_envelope_without_a_quota() {
+        let openai = openai(&Refusal::BadJson { reason: "it is \"no\" object" });
+        let google = google(&Refusal::NoKey);
+        assert!(
+            openai.contains(r#"\"no\" object"#) && openai.contains(r#""type":"invalid_request_error""#),
+            "{openai}"
+        );
+        assert!(!openai.contains("quota"), "{openai}");
+        assert!(google.contains(r#""status":"UNAUTHENTICATED","details":[{"reason":"MISSING_API_KEY"}]"#), "{google}");
+    }
+}

@@ -1,0 +1,149 @@
+//! Looks at the members of one JSON object without building it: the values stay spans of the bytes they stand in.
+//!
+//! May use: `domain`. Only the top level of what it is given is read, so text that merely looks like a member counts for
+//! nothing wherever it stands. Of a key that occurs twice the last one is seen last, as in every provider's parser.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// A count as untrusted JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Count {
+    /// There is no such member.
+    #[default]
+    Absent,
+    /// `null`.
+    Null,
+    /// A whole number that is not negative.
+    Whole(u64),
+    /// Anything else: negative, fractional, an exponent, text, a list.
+    Bad,
+}
+
+struct Key<'n> {
+    names: &'n [&'static str],
+}
+
+struct Members<'n, F> {
+    names: &'n [&'static str],
+    see: F,
+}
+
+impl Count {
+    /// The count that `raw` spells.
+    pub(super) fn of(raw: &RawValue) -> Self {
+        let text = raw.get();
+        if text == "null" {
+            return Self::Null;
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Self::Bad;
+        }
+        text.parse().map_or(Self::Bad, Self::Whole)
+    }
+}
+
+/// Calls `see` with the index in `names` and the value of each top-level member of the object `json` that has one of
+/// these names, in their order. Fails when `json` is not one whole object.
+pub(super) fn members<'a>(
+    json: &'a [u8],
+    names: &[&'static str],
+    see: impl FnMut(usize, &'a RawValue),
+) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    deserializer.deserialize_map(Members { names, see })?;
+    deserializer.end()
+}
+
+/// The text of a JSON string; `None` for every other value.
+pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { serde_json::from_str(raw.get()).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+/// Whether the value is an object.
+pub(super) fn is_object(raw: &RawValue) -> bool {
+    raw.get().starts_with('{')
+}
+
+/// Whether the value is an array without elements.
+pub(super) fn is_empty_array(raw: &RawValue) -> bool {
+    raw.get()
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .is_some_and(|inner| inner.bytes().all(|byte| byte.is_ascii_whitespace()))
+}
+
+impl<'de, F: FnMut(usize, &'de RawValue)> Visitor<'de> for Members<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(known) = map.next_key_seed(Key { names: self.names })? {
+            match known {
+                Some(index) => (self.see)(index, map.next_value()?),
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member's name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.names.iter().position(|known| *known == name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(json: &str) -> Option<Vec<(usize, String)>> {
+        let mut seen = Vec::new();
+        members(json.as_bytes(), &["a", "b"], |index, raw| seen.push((index, raw.get().to_owned()))).ok()?;
+        Some(seen)
+    }
+
+    #[test]
+    fn members_are_seen_at_the_top_only_and_in_order() {
+        assert_eq!(seen(r#"{"x":{"a":1},"b": [2] ,"a":"3"}"#), Some(vec![(1, "[2]".into()), (0, "\"3\"".into())]));
+        assert_eq!(seen(r#"{"\u0061":1,"a":2}"#), Some(vec![(0, "1".into()), (0, "2".into())]));
+        for broken in ["", "[]", "{}{}", "{\"a\":}", "{\"a\":1", "null", "{\"a\":1} x"] {
+            assert_eq!(seen(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn only_whole_numbers_are_counts() {
+        let count = |text: &str| Count::of(serde_json::from_str(text).unwrap());
+        assert_eq!(count("0"), Count::Whole(0));
+        assert_eq!(count("18446744073709551615"), Count::Whole(u64::MAX));
+        assert_eq!(count("null"), Count::Null);
+        for bad in ["-1", "1.0", "1e3", "18446744073709551616", "\"7\"", "[7]", "{}", "true"] {
+            assert_eq!(count(bad), Count::Bad, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Paths of a provider's API that may go upstream.
+//!
+//! May use: nothing. A path is joined to the provider's origin as it stands, so whatever a server may read as another
+//! path (empty and dot segments, backslashes, encoded slashes and dots) is refused here, once for all routes.
+
+use std::borrow::Cow;
+
+/// No path of a provider comes near this.
+const PATH_BYTES_MAX: usize = 2048;
+
+/// Whether `path` means the same to everybody: ASCII segments, none of them empty or of dots, and no percent-encoding
+/// that hides a separator, a dot, a control character or another percent sign.
+pub(super) fn is_plain(path: &str) -> bool {
+    path.len() <= PATH_BYTES_MAX
+        && path
+            .strip_prefix('/')
+            .is_some_and(|rest| rest.split('/').all(|segment| is_plain_segment(segment.as_bytes())))
+}
+
+fn is_plain_segment(mut segment: &[u8]) -> bool {
+    // Some servers cut a segment's parameters off before they look for dots.
+    if segment.iter().take_while(|byte| **byte != b';').all(|byte| *byte == b'.') {
+        return false;
+    }
+    loop {
+        segment = match segment {
+            [] => return true,
+            [b'%', high, low, rest @ ..] if hex(*high, *low).is_some_and(may_be_encoded) => rest,
+            [byte, rest @ ..] if is_plain_byte(*byte) => rest,
+            _ => return false,
+        };
+    }
+}
+
+/// Names may hold UTF-8 and a few reserved characters in percent-encoding; what separates or controls may not hide in it.
+fn may_be_encoded(byte: u8) -> bool {
+    let is_name = is_plain_byte(byte) && !matches!(byte, b'.' | b';');
+    is_name || byte >= 0x80 || b" \"<>[]|".contains(&byte)
+}
+
+/// RFC 3986 `pchar` without the percent sign.
+fn is_plain_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
+}
+
+/// The percent-decoded segment; `None` when it is not text.
+pub(super) fn decoded(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(Cow::Borrowed(segment));
+    }
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    loop {
+        rest = match rest {
+            [] => break,
+            [b'%', high, low, rest @ ..] => {
+                bytes.push(hex(*high, *low)?);
+                rest
+            }
+            [byte, rest @ ..] => {
+                bytes.push(*byte);
+                rest
+            }
+        };
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+fn hex(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some((digit(high)? << 4) | digit(low)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_that_mean_one_thing_are_plain() {
+        for plain in ["/v1/models/ft:gpt-4o:org::id", "/v1/files/file-1/content", "/v1/m@1", "/v1/caf%C3%A9", "/v1/a.b"]
+        {
+            assert!(is_plain(plain), "{plain}");
+        }
+        for odd in [
+            "",
+            "v1",
+            "/",
+            "/v1//models",
+            "/v1/models/",
+            "/v1/../x",
+            "/v1/./x",
+            "/v1/.../x",
+            "/v1/%2e%2e/x",
+            "/v1/%2E/x",
+            "/v1/a%2fb",
+            "/v1/a%2Fb",
+            "/v1/a%5cb",
+            "/v1/a\\b",
+            "/v1/a%00b",
+            "/v1/a%0ab",
+            "/v1/a%zz",
+            "/v1/a%2",
+            "/v1/a%",
+            "/v1/a%252e",
+            "/v1/a b",
+            "/v1/é",
+            "/v1/a?b",
+            "/v1/a#b",
+            "/v1/a%3fb",
+            "/v1/a%23b",
+            "/v1/..;/x",
+            "/v1/;a/x",
+            "/v1/a\nb",
+        ] {
+            assert!(!is_plain(odd), "{odd}");
+        }
+        assert!(!is_plain(&format!("/v1/{}", "a".repeat(PATH_BYTES_MAX))));
+    }
+}

@@ -1,0 +1,147 @@
+//! Reads what admission needs from a JSON request body, and asks for usage in a stream where the client did not.
+//!
+//! May use: `domain`. The body is never written anew: what is asked for goes in as edits of byte ranges.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::value::RawValue;
+
+use crate::domain::refusal::Refusal;
+
+use super::json;
+use super::nesting::{Bracket, Nesting};
+use super::{Call, Edit, Prompt, prompt};
+
+/// Deeper bodies are refused: serde_json and most parsers of providers stop at this depth, and no tool's schema is near it.
+const DEPTH_MAX: u32 = 128;
+
+/// Larger bodies are not kept for an estimate: at 4 bytes a token this is half of the largest context there is.
+const KEPT_PROMPT_BYTES_MAX: usize = 256 * 1024;
+
+/// How a request names its model.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ModelIn<'a> {
+    /// In the body's `model`, which must be a string.
+    Body,
+    /// In the body's `model`, if there is one.
+    BodyIfAny,
+    /// Elsewhere: this is it.
+    Path(&'a str),
+}
+
+/// How a request says that it wants a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamBy {
+    /// By `stream` in the body, and usage comes only if `stream_options` asks for it.
+    BodyWithOptions,
+    /// By `stream` in the body.
+    Body,
+    /// By the route.
+    Route(bool),
+}
+
+/// Reads `body`.
+pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> Result<Call, Refusal> {
+    refuse_deep(body)?;
+    let (mut model, mut stream, mut options) = (None, None, None);
+    json::members(body, &["model", "stream", "stream_options"], |index, raw| match index {
+        0 => model = Some(raw),
+        1 => stream = Some(raw),
+        _ => options = Some(raw),
+    })
+    .map_err(|_| Refusal::BadJson { reason: "it is not a JSON object" })?;
+    let model = match model_in {
+        ModelIn::Path(model) => model.to_owned(),
+        ModelIn::BodyIfAny if model.is_none_or(|raw| raw.get() == "null") => String::new(),
+        ModelIn::Body | ModelIn::BodyIfAny => {
+            let raw = model.ok_or(Refusal::BadJson { reason: "model is missing" })?;
+            json::text(raw).ok_or(Refusal::BadJson { reason: "model is not a string" })?.into_owned()
+        }
+    };
+    let stream = match stream_by {
+        StreamBy::Route(stream) => stream,
+        StreamBy::Body | StreamBy::BodyWithOptions => stream.is_some_and(|raw| raw.get() == "true"),
+    };
+    let edits =
+        if stream && stream_by == StreamBy::BodyWithOptions { ask_for_usage(body, options)? } else { Vec::new() };
+    let prompt = if body.len() <= KEPT_PROMPT_BYTES_MAX {
+        Prompt::Body(body.clone())
+    } else {
+        Prompt::TextBytes(prompt::text_bytes(body))
+    };
+    Ok(Call { model, stream, edits, prompt })
+}
+
+/// The body with the edits in it.
+pub fn apply(edits: &[Edit], body: Bytes) -> Bytes {
+    if edits.is_empty() {
+        return body;
+    }
+    let added = edits.iter().map(|edit| edit.with.len()).sum::<usize>();
+    let mut edited = BytesMut::with_capacity(body.len() + added);
+    let mut at = 0;
+    for Edit { range, with } in edits {
+        edited.extend_from_slice(body.get(at..range.start).unwrap_or_default());
+        edited.extend_from_slice(with.as_bytes());
+        at = range.end;
+    }
+    edited.extend_from_slice(body.get(at..).unwrap_or_default());
+    edited.freeze()
+}
+
+fn refuse_deep(body: &[u8]) -> Result<(), Refusal> {
+    let mut deepest = 0;
+    Nesting::default().follow(body, |bracket, depth, _| {
+        if bracket == Bracket::Open {
+            deepest = deepest.max(depth);
+        }
+        deepest <= DEPTH_MAX
+    });
+    if deepest > DEPTH_MAX { Err(Refusal::BadJson { reason: "it is nested too deeply" }) } else { Ok(()) }
+}
+
+/// The edit that makes `stream_options.include_usage` true; none where it is, or where the provider will refuse the value.
+fn ask_for_usage(body: &Bytes, options: Option<&RawValue>) -> Result<Vec<Edit>, Refusal> {
+    let edit = match options {
+        None => insert_first(body, 0..body.len(), r#""stream_options":{"include_usage":true}"#),
+        Some(raw) if raw.get() == "null" => {
+            place(body, raw).map(|range| Edit { range, with: r#"{"include_usage":true}"#.into() })
+        }
+        Some(raw) if json::is_object(raw) => {
+            let mut asked = None;
+            json::members(raw.get().as_bytes(), &["include_usage"], |_, raw| asked = Some(raw))
+                .map_err(|_| Refusal::BadJson { reason: "stream_options is not a JSON object" })?;
+            match asked {
+                None => place(body, raw).and_then(|range| insert_first(body, range, r#""include_usage":true"#)),
+                Some(asked) if matches!(asked.get(), "false" | "null") => {
+                    place(body, asked).map(|range| Edit { range, with: "true".into() })
+                }
+                Some(_) => None,
+            }
+        }
+        Some(_) => None,
+    };
+    Ok(edit.into_iter().collect())
+}
+
+/// An edit that puts a member first into the object at `within`.
+fn insert_first(body: &[u8], within: Range<usize>, member: &str) -> Option<Edit> {
+    let object = body.get(within.clone())?;
+    let inside = memchr::memchr(b'{', object)? + 1;
+    let is_empty = object.get(inside..)?.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+    let at = within.start + inside;
+    let comma = if is_empty { "" } else { "," };
+    Some(Edit { range: at..at, with: format!("{member}{comma}") })
+}
+
+/// Where the value stands in the body that it borrows from.
+fn place(body: &[u8], raw: &RawValue) -> Option<Range<usize>> {
+    let value = raw.get().as_bytes();
+    let start = value.as_ptr().addr().checked_sub(body.as_ptr().addr())?;
+    let range = start..start + value.len();
+    (body.get(range.clone()) == Some(value)).then_some(range)
+}
+
+#[cfg(test)]
+mod tests;

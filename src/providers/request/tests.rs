@@ -1,0 +1,133 @@
+use super::*;
+
+fn call(body: &str) -> Result<Call, Refusal> {
+    read(&Bytes::copy_from_slice(body.as_bytes()), ModelIn::Body, StreamBy::BodyWithOptions)
+}
+
+fn edited(body: &str) -> String {
+    let call = call(body).unwrap_or_else(|refusal| panic!("{body}: {refusal}"));
+    String::from_utf8(apply(&call.edits, Bytes::copy_from_slice(body.as_bytes())).to_vec()).unwrap()
+}
+
+#[test]
+fn usage_is_asked_for_where_the_client_did_not_and_nothing_else_changes() {
+    let check = |body: &str, expected: &str| assert_eq!(edited(body), expected, "{body}");
+    check(r#"{"model":"m","stream":true}"#, r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#);
+    check(
+        " {\n\"stream\" : true ,\"model\":\"m\"}",
+        " {\"stream_options\":{\"include_usage\":true},\n\"stream\" : true ,\"model\":\"m\"}",
+    );
+    check(
+        r#"{"model":"m","stream":true,"stream_options": null }"#,
+        r#"{"model":"m","stream":true,"stream_options": {"include_usage":true} }"#,
+    );
+    check(
+        r#"{"stream_options":{ },"model":"m","stream":true}"#,
+        r#"{"stream_options":{"include_usage":true },"model":"m","stream":true}"#,
+    );
+    check(
+        r#"{"stream_options":{"include_obfuscation":false},"model":"m","stream":true}"#,
+        r#"{"stream_options":{"include_usage":true,"include_obfuscation":false},"model":"m","stream":true}"#,
+    );
+    check(
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage" : false}}"#,
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage" : true}}"#,
+    );
+    check(
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true,"include_usage":null}}"#,
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true,"include_usage":true}}"#,
+    );
+    check(
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"str\u0065am_options":{}}"#,
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"str\u0065am_options":{"include_usage":true}}"#,
+    );
+    check(
+        r#"{"stream":false,"model":"m","messages":[{"stream_options":{}}],"stre\u0061m":true}"#,
+        r#"{"stream_options":{"include_usage":true},"stream":false,"model":"m","messages":[{"stream_options":{}}],"stre\u0061m":true}"#,
+    );
+}
+
+#[test]
+fn nothing_is_edited_where_usage_comes_anyway_or_the_provider_will_refuse() {
+    for body in [
+        r#"{"model":"m"}"#,
+        r#"{"model":"m","stream":false}"#,
+        r#"{"model":"m","stream":true,"stream":false}"#,
+        r#"{"model":"m","stream":null}"#,
+        r#"{"model":"m","stream":"true"}"#,
+        r#"{"model":"m","messages":[{"stream":true}]}"#,
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":"yes"}}"#,
+        r#"{"model":"m","stream":true,"stream_options":[]}"#,
+    ] {
+        assert_eq!(edited(body), body);
+    }
+}
+
+#[test]
+fn the_last_model_counts_and_must_be_a_string() {
+    let model = |body: &str| call(body).map(|call| call.model);
+    assert_eq!(model(r#"{"model":"a","model":"b"}"#), Ok("b".into()));
+    assert_eq!(model(r#"{"model":"caf\u00e9"}"#), Ok("café".into()));
+    for bad in [r#"{"model":1}"#, r#"{"model":null}"#, "{}", r#"{"model":"\ud800"}"#, r#"{"model":"a","model":[]}"#] {
+        assert!(matches!(model(bad), Err(Refusal::BadJson { .. })), "{bad}");
+    }
+    let any = |body: &'static str| read(&Bytes::from_static(body.as_bytes()), ModelIn::BodyIfAny, StreamBy::Body);
+    assert_eq!(any("{}").map(|call| call.model), Ok(String::new()));
+    assert!(any(r#"{"model":7}"#).is_err());
+}
+
+#[test]
+fn what_is_no_object_or_too_deep_is_refused() {
+    let deep = |depth: usize| format!("{{\"model\":\"m\",\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    assert!(call(&deep(127)).is_ok());
+    assert_eq!(call(&deep(128)), Err(Refusal::BadJson { reason: "it is nested too deeply" }));
+    for bad in
+        ["", " ", "[]", "null", "\"x\"", "{", "{\"model\":\"m\"}}", "{\"model\":\"m\",}", "{'model':'m'}", "\u{feff}{}"]
+    {
+        assert!(matches!(call(bad), Err(Refusal::BadJson { .. })), "{bad}");
+    }
+    let bomb = "[".repeat(1_000_000);
+    assert!(matches!(call(&bomb), Err(Refusal::BadJson { .. })));
+    let deep_options = format!("{{\"model\":\"m\",\"stream\":true,\"stream_options\":{}", "{\"a\":".repeat(200));
+    assert!(call(&deep_options).is_err());
+}
+
+#[test]
+fn a_large_prompt_is_counted_and_not_kept() {
+    let small = Bytes::from_static(br#"{"model":"m"}"#);
+    let kept = read(&small, ModelIn::Body, StreamBy::Body).map(|call| call.prompt);
+    assert_eq!(kept, Ok(Prompt::Body(small)));
+    let text = "x".repeat(KEPT_PROMPT_BYTES_MAX);
+    let large = Bytes::from(format!(r#"{{"model":"m","prompt":"{text}"}}"#));
+    let counted = read(&large, ModelIn::Body, StreamBy::Body).map(|call| call.prompt);
+    assert_eq!(counted, Ok(Prompt::TextBytes(KEPT_PROMPT_BYTES_MAX as u64)));
+}
+
+proptest::proptest! {
+    #[test]
+    fn the_edited_body_is_the_body_with_usage_asked_for(
+        members in proptest::collection::vec(0usize..8, 0..8), space in "[ \n\t]{0,3}"
+    ) {
+        let known = [
+            r#""stream":true"#, r#""stream":false"#, r#""stream_options":null"#, r#""stream_options":{}"#,
+            r#""stream_options":{"include_usage":false,"x":[{}]}"#, r#""stream_options":{"include_usage":true}"#,
+            r#""a":"\"stream\":true,{"}"#.trim_end_matches('}'), r#""b":{"stream":true,"stream_options":{}}"#,
+        ];
+        let mut body = format!("{space}{{{space}\"model\":\"m\"");
+        for member in members {
+            body += &format!("{space},{space}{}", known[member]);
+        }
+        body += &format!("{space}}}");
+        let before: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let after: serde_json::Value = serde_json::from_str(&edited(&body)).unwrap();
+        let mut expected = before.clone();
+        if before["stream"] == true {
+            if !expected["stream_options"].is_object() {
+                expected["stream_options"] = serde_json::json!({});
+            }
+            expected["stream_options"]["include_usage"] = true.into();
+        }
+        proptest::prop_assert_eq!(after, expected);
+    }
+}

@@ -1,0 +1,96 @@
+//! Which provider serves a path, and the table of all routes.
+//!
+//! May use: `domain`, the providers beside it.
+
+use http::Method;
+
+use crate::domain::refusal::Refusal;
+
+use super::gemini::{self, GEMINI, GEMINI_OPENAI};
+use super::openai::{self, OPENAI};
+use super::{CredentialPlace, Endpoint, Kind, Provider, Route};
+
+/// One line of the table of routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The provider's short name.
+    pub provider: String,
+    /// Its methods, as in an `Allow` header.
+    pub methods: &'static str,
+    /// Its path; `{…}` is any segment, `**` any rest.
+    pub path: String,
+    /// The endpoint's name.
+    pub name: &'static str,
+    /// How it counts.
+    pub kind: Kind,
+}
+
+/// Finds who serves a request and as what, by its path (without the query) and where its credential stood.
+///
+/// Refuses with [`Refusal::UnknownRoute`] or [`Refusal::MethodNotAllowed`]; [`dialect_of`] says in whose words.
+pub fn route(
+    method: &Method,
+    path: &str,
+    place: CredentialPlace,
+) -> Result<(&'static dyn Provider, Endpoint), Refusal> {
+    let (provider, path) = owner(path, place).ok_or(Refusal::UnknownRoute)?;
+    Ok((provider, provider.endpoint(method, path)?))
+}
+
+/// Whose dialect a refusal is in when there is no route: OpenAI's, unless the path or the credential is Google's.
+pub fn dialect_of(path: &str, place: CredentialPlace) -> &'static dyn Provider {
+    match owner(path, place) {
+        Some((provider, _)) => provider,
+        None if place == CredentialPlace::Google || path.starts_with("/upload/") || path.starts_with("/ws/") => &GEMINI,
+        None => &OPENAI,
+    }
+}
+
+/// All routes, for documentation.
+pub fn table() -> Vec<Row> {
+    let row = |provider: &dyn Provider, route: &Route, path: String| Row {
+        provider: provider.id().as_str().to_owned(),
+        methods: route.methods,
+        path,
+        name: route.name,
+        kind: route.kind,
+    };
+    let literal = |provider: &dyn Provider, route: &Route| row(provider, route, route.path.to_owned());
+    let mut rows: Vec<Row> = openai::ROUTES.iter().map(|route| literal(&OPENAI, route)).collect();
+    rows.push(literal(&OPENAI, &openai::READS));
+    for (versions, parent) in gemini::PARENTS {
+        for version in *versions {
+            let verbs = gemini::VERBS.iter();
+            rows.extend(verbs.map(|verb| row(&GEMINI, verb, format!("/{version}/{parent}/{{model}}{}", verb.path))));
+        }
+    }
+    rows.extend(gemini::VERSIONS.iter().map(|version| row(&GEMINI, &openai::READS, format!("/{version}/**"))));
+    rows.extend(gemini::OPENAI_ROUTES.iter().map(|route| literal(&GEMINI_OPENAI, route)));
+    rows.push(literal(&GEMINI_OPENAI, &gemini::OPENAI_READS));
+    rows
+}
+
+/// The provider whose path it is, and the path without our prefix.
+fn owner(path: &str, place: CredentialPlace) -> Option<(&'static dyn Provider, &str)> {
+    if let Some(path) = path.strip_prefix("/openai").filter(|path| path.starts_with('/')) {
+        return Some((&OPENAI, path));
+    }
+    if let Some(path) = path.strip_prefix("/gemini").filter(|path| path.starts_with('/')) {
+        return Some((google(path), path));
+    }
+    let first = path.strip_prefix('/')?.split('/').next()?;
+    let provider = match first {
+        "v1" if place == CredentialPlace::Google || gemini::is_google_path(path) => &GEMINI,
+        "v1" => &OPENAI as &'static dyn Provider,
+        "v1beta" | "v1alpha" | "v1beta1" => google(path),
+        _ => return None,
+    };
+    Some((provider, path))
+}
+
+fn google(path: &str) -> &'static dyn Provider {
+    if path.starts_with(gemini::OPENAI_BASE) { &GEMINI_OPENAI } else { &GEMINI }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Finds text in JSON by a quick look instead of a parse: for estimates, should a provider not say what it charged.
+//!
+//! May use: nothing. The look never fails, also on JSON that broke off.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2, memmem};
+
+/// How much delivered text is kept to be counted by the tokenizer; beyond it only bytes are counted.
+pub const OUTPUT_TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// Members whose strings are labels, not text.
+const LABELS: &[&[u8]] = &[
+    b"id",
+    b"type",
+    b"role",
+    b"status",
+    b"call_id",
+    b"tool_call_id",
+    b"object",
+    b"model",
+    b"mimeType",
+    b"mime_type",
+    b"finish_reason",
+    b"encrypted_content",
+    b"thought_signature",
+    b"thoughtSignature",
+];
+
+/// One thing found in a JSON value.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found<'a> {
+    /// The name of a member.
+    Name(&'a [u8]),
+    /// A string, unescaped, of the member with this name (empty in no object). Strings that are labels are left out.
+    Text {
+        /// The member's name.
+        of: &'a [u8],
+        /// The text.
+        text: Cow<'a, str>,
+    },
+    /// A number that is an element of an array: prompts may be arrays of tokens.
+    Element,
+}
+
+/// Delivered text, kept up to [`OUTPUT_TEXT_BYTES_MAX`] and counted beyond.
+#[derive(Debug, Default)]
+pub(super) struct OutputText {
+    pub(super) text: String,
+    pub(super) bytes: u64,
+}
+
+impl OutputText {
+    fn push(&mut self, text: &str) {
+        self.bytes = self.bytes.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
+        let room = OUTPUT_TEXT_BYTES_MAX.saturating_sub(self.text.len());
+        let end = text.floor_char_boundary(room);
+        self.text.push_str(text.get(..end).unwrap_or_default());
+    }
+
+    /// Adds all text below the members that the anchors (`"name"`, quotes included) name, wherever these stand.
+    pub(super) fn collect(&mut self, json: &[u8], anchors: &[&str]) {
+        for anchor in anchors {
+            let mut rest = json;
+            while let Some(at) = memmem::find(rest, anchor.as_bytes()) {
+                rest = rest.get(at + anchor.len()..).unwrap_or_default();
+                if let [b':', value @ ..] = rest.trim_ascii_start() {
+                    rest = walk(value.trim_ascii_start(), |found| {
+                        if let Found::Text { text, .. } = found {
+                            self.push(&text);
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Calls `see` with what the JSON value at the begin of `json` holds. Gives what follows on it.
+pub(super) fn walk<'a>(json: &'a [u8], mut see: impl FnMut(Found<'a>)) -> &'a [u8] {
+    let mut depth = 0u32;
+    let mut name: &[u8] = b"";
+    let mut before = b' ';
+    let mut rest = json;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'"' => {
+                let (string, after) = split_string(rest);
+                rest = after;
+                if depth > 0 && matches!(after.trim_ascii_start(), [b':', ..]) {
+                    name = string;
+                    see(Found::Name(string));
+                } else if !LABELS.contains(&name) {
+                    see(Found::Text { of: name, text: unescaped(string) });
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'0'..=b'9' if matches!(before, b'[' | b',') => see(Found::Element),
+            _ => {}
+        }
+        if !byte.is_ascii_whitespace() {
+            before = *byte;
+        }
+        if depth == 0 && matches!(byte, b'"' | b'}' | b']' | b',') {
+            break;
+        }
+    }
+    rest
+}
+
+/// What stands before the closing quote and what stands after it.
+fn split_string(json: &[u8]) -> (&[u8], &[u8]) {
+    let mut at = 0;
+    while let Some(found) = json.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if json.get(at) == Some(&b'"') {
+            let (string, rest) = json.split_at(at);
+            return (string, rest.get(1..).unwrap_or_default());
+        }
+        at += 2;
+    }
+    (json, &[])
+}
+
+fn unescaped(string: &[u8]) -> Cow<'_, str> {
+    if memchr(b'\\', string).is_some() {
+        let quoted = [b"\"", string, b"\""].concat();
+        if let Ok(text) = serde_json::from_slice::<String>(&quoted) {
+            return Cow::Owned(text);
+        }
+    }
+    String::from_utf8_lossy(string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: &str, anchors: &[&str], text: &str) {
+        let mut output = OutputText::default();
+        output.collect(json.as_bytes(), anchors);
+        assert_eq!(output.text, text, "{json}");
+        assert_eq!(output.bytes, text.len() as u64);
+    }
+
+    #[test]
+    fn text_is_found_below_the_anchors_without_its_labels() {
+        let delta = &["\"delta\""];
+        check(r#"{"choices":[{"delta":{"role":"assistant","content":"Hi \"you\""},"x":"y"}]}"#, delta, "Hi \"you\"");
+        check(r#"{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}],"z":"c"}"#, delta, "ab");
+        check(r#"{"type":"t","delta" : "caf\u00e9"}"#, delta, "café");
+        check(r#"{"delta":{"tool_calls":[{"id":"i","function":{"name":"f","arguments":"{}"}}]}}"#, delta, "f{}");
+        check(r#"{"delta":{"content":null,"type":null,"refusal":"no"}}"#, delta, "no");
+        check(r#"{"delta":null,"x":"y"}"#, delta, "");
+        check(r#"{"delta":{"content":"cut he"#, delta, "cut he");
+        check(r#"{"a":"\"delta\":\"no\""}"#, delta, "");
+    }
+
+    #[test]
+    fn text_beyond_the_bound_is_counted_but_not_kept() {
+        let mut output = OutputText::default();
+        output.push(&"é".repeat(OUTPUT_TEXT_BYTES_MAX));
+        output.push("x");
+        assert_eq!((output.text.len(), output.bytes), (OUTPUT_TEXT_BYTES_MAX, 2 * OUTPUT_TEXT_BYTES_MAX as u64 + 1));
+    }
+}

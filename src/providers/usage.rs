@@ -1,0 +1,245 @@
+//! Usage objects, read as what an untrusted third party says: whole numbers of a believable size, or not believed.
+//!
+//! May use: `domain`. How the counts add up was measured on recorded answers of both providers: OpenAI's details are parts
+//! of its counts; Gemini's thoughts and tool use stand beside its counts, and what it leaves out is 0.
+
+use serde_json::value::RawValue;
+
+use crate::domain::price::ServiceTier;
+use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
+
+use super::json::{self, Count};
+
+/// The usage object cannot be true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unbelievable;
+
+/// How output is counted in an OpenAI-shaped usage object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// `completion_tokens` (or `output_tokens`) holds all of it.
+    Counted,
+    /// What `total_tokens` has beyond `prompt_tokens`: Gemini's OpenAI-compatible endpoint shows thoughts only there.
+    WithinTotal,
+    /// There is none (embeddings).
+    None,
+}
+
+const OPENAI_USAGE: &[&str] = &[
+    "prompt_tokens",
+    "input_tokens",
+    "completion_tokens",
+    "output_tokens",
+    "total_tokens",
+    "prompt_tokens_details",
+    "input_tokens_details",
+    "completion_tokens_details",
+    "output_tokens_details",
+];
+
+const OPENAI_DETAILS: &[&str] =
+    &["cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens", "reasoning_tokens"];
+
+const GEMINI_USAGE: &[&str] = &[
+    "promptTokenCount",
+    "candidatesTokenCount",
+    "thoughtsTokenCount",
+    "toolUsePromptTokenCount",
+    "cachedContentTokenCount",
+    "totalTokenCount",
+    "promptTokensDetails",
+    "promptTokenDetails",
+    "toolUsePromptTokensDetails",
+    "cacheTokensDetails",
+    "candidatesTokensDetails",
+    "serviceTier",
+    "trafficType",
+];
+
+/// What an OpenAI-shaped usage object says.
+pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Tokens, Unbelievable> {
+    let mut counts = [Count::Absent; 5];
+    let (mut input_details, mut output_details) = (None, None);
+    json::members(usage.get().as_bytes(), OPENAI_USAGE, |index, raw| match index {
+        5 | 6 => input_details = Some(raw),
+        7 | 8 => output_details = Some(raw),
+        _ => {
+            if let Some(count) = counts.get_mut(index) {
+                *count = Count::of(raw);
+            }
+        }
+    })
+    .map_err(|_| Unbelievable)?;
+    let [prompt, input, completion, out, total] = counts;
+    let prompt = required(if prompt == Count::Absent { input } else { prompt })?;
+    let completion = if completion == Count::Absent { out } else { completion };
+    let input = openai_details(input_details)?;
+    let parts = openai_details(output_details)?;
+    let mut reasoning = parts.reasoning;
+    let completion = match output {
+        Output::None => 0,
+        Output::Counted => required(completion)?,
+        Output::WithinTotal => {
+            let visible = required(completion)?;
+            // A total that leaves no room for what is visible contradicts itself: then the parts count.
+            let billed = optional(total)?.saturating_sub(prompt).max(visible);
+            reasoning = reasoning.max(billed - visible);
+            billed
+        }
+    };
+    let tokens = Tokens {
+        prompt,
+        cached: input.cached,
+        cache_write: input.cache_write,
+        prompt_audio: input.audio,
+        prompt_image: input.image,
+        completion,
+        reasoning,
+        completion_audio: parts.audio,
+        completion_image: parts.image,
+        ..Tokens::default()
+    };
+    tokens.checked().map_err(|_| Unbelievable)
+}
+
+/// What a Gemini `usageMetadata` says, with the tier it names. All absent is all zero: so it is for a blocked prompt.
+pub(super) fn gemini(usage: &RawValue) -> Result<(Tokens, ServiceTier), Unbelievable> {
+    let mut counts = [Count::Absent; 6];
+    let mut input = Modalities::default();
+    let (mut cached_parts, mut output_parts) = (Modalities::default(), Modalities::default());
+    let mut tier = ServiceTier::Standard;
+    let mut bad_details = false;
+    json::members(usage.get().as_bytes(), GEMINI_USAGE, |index, raw| {
+        let details = match index {
+            6..=8 => &mut input,
+            9 => &mut cached_parts,
+            10 => &mut output_parts,
+            11 | 12 => {
+                tier = json::text(raw).map_or(tier, |name| tier_named(&name, tier));
+                return;
+            }
+            _ => {
+                if let Some(count) = counts.get_mut(index) {
+                    *count = Count::of(raw);
+                }
+                return;
+            }
+        };
+        bad_details |= details.add(raw).is_err();
+    })
+    .map_err(|_| Unbelievable)?;
+    if bad_details {
+        return Err(Unbelievable);
+    }
+    let [prompt, candidates, thoughts, tool_use, cached, total] = counts;
+    let known = optional(prompt)?.saturating_add(optional(tool_use)?).saturating_add(optional(thoughts)?);
+    let prompt_absent = prompt == Count::Absent && tool_use == Count::Absent;
+    let beyond = match total {
+        Count::Whole(total) => total.saturating_sub(known),
+        _ => 0,
+    };
+    // A turn without text can lack `candidatesTokenCount`; what the total has beyond the rest is its output.
+    let candidates = if candidates == Count::Absent { beyond } else { optional(candidates)? };
+    if prompt_absent && candidates > 0 {
+        return Err(Unbelievable);
+    }
+    let tokens = Tokens {
+        prompt: optional(prompt)?.saturating_add(optional(tool_use)?),
+        cached: optional(cached)?,
+        // Cached audio is audio input, also where the details of the input leave it out.
+        prompt_audio: input.audio.max(cached_parts.audio),
+        prompt_image: input.image,
+        cached_audio: cached_parts.audio,
+        completion: candidates.saturating_add(optional(thoughts)?),
+        reasoning: optional(thoughts)?,
+        completion_audio: output_parts.audio,
+        completion_image: output_parts.image,
+        ..Tokens::default()
+    };
+    tokens.checked().map(|tokens| (tokens, tier)).map_err(|_| Unbelievable)
+}
+
+/// The tier that a provider calls `name`; `otherwise` when the name says nothing of the price.
+pub(super) fn tier_named(name: &str, otherwise: ServiceTier) -> ServiceTier {
+    match name {
+        "flex" | "ON_DEMAND_FLEX" => ServiceTier::Flex,
+        "batch" => ServiceTier::Batch,
+        "priority" | "fast" | "ultrafast" | "ON_DEMAND_PRIORITY" => ServiceTier::Priority,
+        "default" | "standard" | "ON_DEMAND" => ServiceTier::Standard,
+        _ => otherwise,
+    }
+}
+
+/// A count that must be there.
+fn required(count: Count) -> Result<u64, Unbelievable> {
+    match count {
+        Count::Whole(tokens) if tokens <= TOKENS_PER_CALL_MAX => Ok(tokens),
+        _ => Err(Unbelievable),
+    }
+}
+
+/// A count that is 0 where it is left out.
+fn optional(count: Count) -> Result<u64, Unbelievable> {
+    if count == Count::Absent { Ok(0) } else { required(count) }
+}
+
+#[derive(Debug, Default)]
+struct Details {
+    cached: u64,
+    cache_write: u64,
+    audio: u64,
+    image: u64,
+    reasoning: u64,
+}
+
+/// Details may be left out or `null`, whole or one by one.
+fn openai_details(raw: Option<&RawValue>) -> Result<Details, Unbelievable> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(Details::default()) };
+    let mut counts = [Count::Absent; 5];
+    json::members(raw.get().as_bytes(), OPENAI_DETAILS, |index, raw| {
+        if let Some(count) = counts.get_mut(index) {
+            *count = Count::of(raw);
+        }
+    })
+    .map_err(|_| Unbelievable)?;
+    let detail = |count| if count == Count::Null { Ok(0) } else { optional(count) };
+    let [cached, cache_write, audio, image, reasoning] = counts;
+    Ok(Details {
+        cached: detail(cached)?,
+        cache_write: detail(cache_write)?,
+        audio: detail(audio)?,
+        image: detail(image)?,
+        reasoning: detail(reasoning)?,
+    })
+}
+
+/// Tokens by modality: `[{"modality":"AUDIO","tokenCount":5}, …]`. What they do not cover is text.
+#[derive(Debug, Default)]
+struct Modalities {
+    audio: u64,
+    image: u64,
+}
+
+impl Modalities {
+    fn add(&mut self, raw: &RawValue) -> Result<(), Unbelievable> {
+        let parts: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| Unbelievable)?;
+        for part in parts {
+            let (mut modality, mut count) = (None, Count::Absent);
+            json::members(part.get().as_bytes(), &["modality", "tokenCount"], |index, raw| match index {
+                0 => modality = json::text(raw),
+                _ => count = Count::of(raw),
+            })
+            .map_err(|_| Unbelievable)?;
+            let tokens = optional(count)?;
+            match modality.as_deref() {
+                Some("AUDIO") => self.audio = self.audio.saturating_add(tokens),
+                Some("IMAGE") => self.image = self.image.saturating_add(tokens),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! What every [`TenantStore`] promises.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tollgate::domain::ids::{KeyId, PlanName};
+use tollgate::domain::key::{Key, KeyHash};
+use tollgate::domain::tenant::Tenant;
+use tollgate::domain::time::Micros;
+use tollgate::ports::StoreError;
+use tollgate::ports::tenants::{PlanChange, TenantChange, TenantStore};
+
+use super::{at, sqlite, tenant};
+
+type Store = Arc<dyn TenantStore>;
+
+/// Every adapter, empty, with what has to live as long as it does.
+async fn adapters() -> Vec<(&'static str, Store, TempDir)> {
+    let (ledger, directory) = sqlite().await;
+    vec![("sqlite", ledger, directory)]
+}
+
+fn plan(name: &str) -> PlanName {
+    name.parse().unwrap()
+}
+
+fn acme() -> Tenant {
+    Tenant {
+        id: tenant("acme"),
+        name: "Acme & Söhne".to_owned(),
+        plan: plan("starter"),
+        suspended: false,
+        created_at: at("2026-11-24T10:00:00Z"),
+    }
+}
+
+fn key(number: u8) -> Key {
+    Key {
+        id: KeyId::from_random(u64::from(number)),
+        tenant: tenant("acme"),
+        hash: KeyHash([number; 32]),
+        last4: "wxyz".to_owned(),
+        name: format!("key {number}"),
+        created_at: Micros(at("2026-11-24T10:00:00Z").0 + i64::from(number)),
+        expires_at: number.is_multiple_of(2).then(|| at("2027-01-01T00:00:00Z")),
+        revoked_at: None,
+        last_used_at: None,
+    }
+}
+
+fn now() -> Micros {
+    at("2026-11-25T12:00:30.5Z")
+}
+
+#[tokio::test]
+async fn what_was_created_is_loaded_with_its_revision() {
+    for (name, store, _directory) in adapters().await {
+        let empty = store.load().await.unwrap();
+        assert!(empty.tenants.is_empty() && empty.keys.is_empty(), "{name}");
+        let other = Tenant { id: tenant("other"), suspended: true, ..acme() };
+        store.create_tenant(&other).await.unwrap();
+        store.create_tenant(&acme()).await.unwrap();
+        for number in [1, 2] {
+            store.add_key(&key(number)).await.unwrap();
+        }
+        let mut directory = store.load().await.unwrap();
+        directory.tenants.sort_by(|one, two| one.id.cmp(&two.id));
+        directory.keys.sort_by(|one, two| one.id.cmp(&two.id));
+        assert_eq!(directory.tenants, [acme(), other], "{name}");
+        assert_eq!(directory.keys, [key(1), key(2)], "{name}");
+        assert_eq!(Ok(directory.revision), store.revision().await, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn every_change_raises_the_revision_and_what_changes_nothing_does_not() {
+    for (name, store, _directory) in adapters().await {
+        let mut last = store.revision().await.unwrap();
+        let mut check = async |what: &str, is_raised: bool| {
+            let revision = store.revision().await.unwrap();
+            assert_eq!(revision > last, is_raised, "{name}: {what}");
+            assert!(revision >= last, "{name}: {what}");
+            last = revision;
+        };
+        let id = tenant("acme");
+        store.create_tenant(&acme()).await.unwrap();
+        check("create", true).await;
+        store.create_tenant(&acme()).await.unwrap_err();
+        check("create again", false).await;
+        let growth = TenantChange { plan: Some(plan("growth")), ..TenantChange::default() };
+        store.change_tenant(&id, &growth, now()).await.unwrap();
+        check("change", true).await;
+        store.change_tenant(&id, &growth, now()).await.unwrap();
+        check("change to the same", false).await;
+        store.change_tenant(&tenant("nobody"), &growth, now()).await.unwrap_err();
+        check("change nobody", false).await;
+        store.add_key(&key(1)).await.unwrap();
+        check("key", true).await;
+        store.add_key(&key(1)).await.unwrap_err();
+        check("key again", false).await;
+        store.touch_keys(&[(key(1).id, now())]).await.unwrap();
+        check("touch", false).await;
+        store.revoke_key(&id, &key(1).id, now()).await.unwrap();
+        check("revoke", true).await;
+        store.revoke_key(&id, &key(1).id, now()).await.unwrap();
+        check("revoke again", false).await;
+        store.set_admin_key_hash(KeyHash([9; 32])).await.unwrap();
+        check("admin key", true).await;
+    }
+}
+
+#[tokio::test]
+async fn what_exists_already_is_not_made_twice_and_stays_as_it_was() {
+    for (name, store, _directory) in adapters().await {
+        store.create_tenant(&acme()).await.unwrap();
+        let again = Tenant { name: "Other".to_owned(), plan: plan("pro"), ..acme() };
+        let refused = store.create_tenant(&again).await;
+        assert!(matches!(refused, Err(StoreError::Exists(_))), "{name}: {refused:?}");
+
+        store.add_key(&key(1)).await.unwrap();
+        let same_id = Key { id: key(1).id, ..key(2) };
+        let same_hash = Key { hash: key(1).hash, ..key(2) };
+        for taken in [same_id, same_hash] {
+            let refused = store.add_key(&taken).await;
+            assert!(matches!(refused, Err(StoreError::Exists(_))), "{name}: {refused:?}");
+        }
+        let directory = store.load().await.unwrap();
+        assert_eq!((directory.tenants, directory.keys), (vec![acme()], vec![key(1)]), "{name}");
+        assert_eq!(store.plan_history(&tenant("acme")).await.unwrap().len(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_said_to_be() {
+    for (name, store, _directory) in adapters().await {
+        store.create_tenant(&acme()).await.unwrap();
+        store.create_tenant(&Tenant { id: tenant("other"), ..acme() }).await.unwrap();
+        store.add_key(&key(1)).await.unwrap();
+        let nobody = tenant("nobody");
+        let missing = [
+            store.change_tenant(&nobody, &TenantChange::default(), now()).await.map(|_| ()),
+            store.add_key(&Key { tenant: nobody.clone(), ..key(2) }).await,
+            store.revoke_key(&tenant("acme"), &key(2).id, now()).await.map(|_| ()),
+            store.revoke_key(&tenant("other"), &key(1).id, now()).await.map(|_| ()),
+        ];
+        for outcome in missing {
+            assert!(matches!(outcome, Err(StoreError::Missing(_))), "{name}: {outcome:?}");
+        }
+        assert_eq!(store.keys(&nobody).await, Ok(Vec::new()), "{name}");
+        assert_eq!(store.plan_history(&nobody).await, Ok(Vec::new()), "{name}");
+        assert_eq!(store.load().await.unwrap().keys, [key(1)], "{name}: nothing was revoked");
+    }
+}
+
+#[tokio::test]
+async fn a_change_touches_only_what_it_names() {
+    for (name, store, _directory) in adapters().await {
+        store.create_tenant(&acme()).await.unwrap();
+        let mut expected = acme();
+        for change in [
+            TenantChange { name: Some("New".to_owned()), ..TenantChange::default() },
+            TenantChange { suspended: Some(true), ..TenantChange::default() },
+            TenantChange { plan: Some(plan("pro")), ..TenantChange::default() },
+            TenantChange::default(),
+        ] {
+            expected.name = change.name.clone().unwrap_or(expected.name);
+            expected.suspended = change.suspended.unwrap_or(expected.suspended);
+            expected.plan = change.plan.clone().unwrap_or(expected.plan);
+            assert_eq!(store.change_tenant(&expected.id, &change, now()).await.as_ref(), Ok(&expected), "{name}");
+            assert_eq!(store.load().await.unwrap().tenants, [expected.clone()], "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_history_of_plans_has_each_change_once() {
+    for (name, store, _directory) in adapters().await {
+        store.create_tenant(&acme()).await.unwrap();
+        let by = Some("admin".to_owned());
+        // A clock that went back does not change which plan is the newest.
+        let steps = [("growth", 10), ("growth", 20), ("starter", 5)];
+        for (to, at_us) in steps {
+            let change = TenantChange { plan: Some(plan(to)), by: by.clone(), ..TenantChange::default() };
+            store.change_tenant(&tenant("acme"), &change, Micros(at_us)).await.unwrap();
+        }
+        let expected = [
+            PlanChange { plan: plan("starter"), valid_from: acme().created_at, by: None },
+            PlanChange { plan: plan("growth"), valid_from: Micros(10), by: by.clone() },
+            PlanChange { plan: plan("starter"), valid_from: Micros(5), by },
+        ];
+        assert_eq!(store.plan_history(&tenant("acme")).await.unwrap(), expected, "{name}");
+        assert_eq!(store.load().await.unwrap().tenants[0].plan, plan("starter"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_listed_but_not_loaded_and_keeps_its_first_date() {
+    for (name, store, _directory) in adapters().await {
+        store.create_tenant(&acme()).await.unwrap();
+        for number in [1, 2, 3] {
+            store.add_key(&key(number)).await.unwrap();
+        }
+        let revoked = Key { revoked_at: Some(now()), ..key(2) };
+        let later = Micros(now().0 + 1);
+        assert_eq!(store.revoke_key(&tenant("acme"), &key(2).id, now()).await.as_ref(), Ok(&revoked), "{name}");
+        assert_eq!(store.revoke_key(&tenant("acme"), &key(2).id, later).await.as_ref(), Ok(&revoked), "{name}");
+        assert_eq!(store.load().await.unwrap().keys, [key(1), key(3)], "{name}");
+        assert_eq!(store.keys(&tenant("acme")).await.unwrap(), [key(3), revoked, key(1)], "{name}: newest first");
+    }
+}
+
+#[tokio::test]
+async fn the_last_use_of_a_key_is_kept_to_the_minute_and_never_goes_back() {
+    for (name, store, _directory) in adapters().await {
+        store.create_tenant(&acme()).await.unwrap();
+        store.add_key(&key(1)).await.unwrap();
+        store.add_key(&key(2)).await.unwrap();
+        let minute = at("2026-11-25T12:00:00Z");
+        let earlier = Micros(minute.0 - 1);
+        store.touch_keys(&[(key(7).id, now()), (key(1).id, now())]).await.unwrap();
+        store.touch_keys(&[(key(1).id, earlier)]).await.unwrap();
+        store.touch_keys(&[]).await.unwrap();
+        let used: Vec<_> = store.load().await.unwrap().keys.into_iter().map(|key| key.last_used_at).collect();
+        assert_eq!(used, [Some(minute), None], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_hash_of_the_admin_key_is_the_last_one_set() {
+    for (name, store, _directory) in adapters().await {
+        assert_eq!(store.admin_key_hash().await, Ok(None), "{name}");
+        for byte in [1, 2] {
+            store.set_admin_key_hash(KeyHash([byte; 32])).await.unwrap();
+            assert_eq!(store.admin_key_hash().await, Ok(Some(KeyHash([byte; 32]))), "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_that_create_one_tenant_at_once_one_succeeds() {
+    for (name, store, _directory) in adapters().await {
+        let tries: Vec<_> = (0..20)
+            .map(|_| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move { store.create_tenant(&acme()).await.is_ok() })
+            })
+            .collect();
+        let mut created = 0;
+        for one in tries {
+            created += u32::from(one.await.unwrap());
+        }
+        assert_eq!(created, 1, "{name}");
+    }
+}

@@ -1,0 +1,379 @@
+//! What every [`UsageStore`] promises.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tempfile::TempDir;
+use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
+use tollgate::domain::ids::ProviderId;
+use tollgate::domain::money::PicoUsd;
+use tollgate::domain::price::{Priced, ServiceTier};
+use tollgate::domain::time::{Micros, Period, Window};
+use tollgate::domain::tokens::Tokens;
+use tollgate::ports::StoreError;
+use tollgate::ports::usage::{Dimension, EventsQuery, Group, Sums, SumsQuery, UsageStore};
+
+use super::{at, event, event_id, sqlite, tenant};
+
+type Store = Arc<dyn UsageStore>;
+
+/// Every adapter, empty, with what has to live as long as it does.
+async fn adapters() -> Vec<(&'static str, Store, TempDir)> {
+    let (ledger, directory) = sqlite().await;
+    vec![("sqlite", ledger, directory)]
+}
+
+/// Events of all kinds: three tenants, two providers, three models, keys, users and none, two months around midnight,
+/// every outcome, estimates, unpriced models, and the dearest rows there can be.
+fn many() -> Vec<UsageEvent> {
+    let times = ["2026-10-31T23:59:59.999999Z", "2026-11-01T00:00:00Z", "2026-11-24T10:59:59Z", "2026-11-24T11:00:00Z"];
+    (0..600_u64)
+        .map(|number| {
+            // A linear congruential sequence (Knuth's MMIX constants) for each event: arbitrary, the same in every run.
+            let mut state = number;
+            let mut pick = |out_of: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                usize::try_from((state >> 33) % out_of).unwrap()
+            };
+            let outcome = Outcome::ALL[pick(6)];
+            let source = [UsageSource::Provider, UsageSource::Estimate][pick(2)];
+            let priced = [Priced::Priced, Priced::Unpriced, Priced::Free, Priced::Incomplete][pick(4)];
+            let cost = match priced {
+                Priced::Unpriced => None,
+                Priced::Free => Some(PicoUsd::ZERO),
+                Priced::Priced => Some(PicoUsd::from(i64::MAX)),
+                Priced::Incomplete => Some(PicoUsd(1_000_000 + i128::from(number))),
+            };
+            let tokens = Tokens {
+                prompt: number * 11,
+                cached: number,
+                cache_write: number * 2,
+                prompt_audio: number * 3,
+                prompt_image: number * 4,
+                cached_audio: number / 2,
+                completion: number * 7,
+                reasoning: number * 5,
+                completion_audio: number * 6,
+                completion_image: number / 3,
+            };
+            UsageEvent {
+                tenant: tenant(["acme", "beta", "gamma"][pick(3)]),
+                key: [None, Some("key_0123456789abcdef".parse().unwrap())][pick(2)].clone(),
+                user_id: [None, Some("alice".into()), Some("bob \u{1f980} '\"%".into())][pick(3)].clone(),
+                kb_id: [None, Some("kb".into())][pick(2)].clone(),
+                provider: ProviderId::new(["openai", "gemini"][pick(2)]),
+                model: ["gpt-4o", "gemini-pro", "o3"][pick(3)].into(),
+                chats: u64::from(!outcome.is_failed()),
+                tokens: if outcome.is_failed() { Tokens::default() } else { tokens },
+                source,
+                cost,
+                priced,
+                service_tier: ServiceTier::ALL[pick(4)],
+                requested_at: at(times[pick(4)]),
+                first_byte_us: [None, Some(5)][pick(2)],
+                status: [0, 200, 599][pick(3)],
+                outcome,
+                request_id: [None, Some("req".into())][pick(2)].clone(),
+                ..event(number)
+            }
+        })
+        .collect()
+}
+
+fn value(event: &UsageEvent, dimension: Dimension) -> Option<String> {
+    let text = |text: &Option<Box<str>>| text.as_ref().map(ToString::to_string);
+    match dimension {
+        Dimension::Provider => Some(event.provider.to_string()),
+        Dimension::Model => Some(event.model.to_string()),
+        Dimension::Key => event.key.as_ref().map(ToString::to_string),
+        Dimension::User => text(&event.user_id),
+        Dimension::Kb => text(&event.kb_id),
+        Dimension::Day => Some(Window::Day.period(event.requested_at).to_string()),
+        Dimension::Hour => event.requested_at.to_string().get(..13).map(str::to_owned),
+    }
+}
+
+/// The answer by plain addition over the events.
+fn model(events: &[UsageEvent], query: &SumsQuery) -> Vec<Group> {
+    let mut groups: BTreeMap<Vec<Option<String>>, Sums> = BTreeMap::new();
+    if query.group_by.is_empty() {
+        groups.insert(Vec::new(), Sums::default());
+    }
+    for event in events {
+        let is_asked = query.tenant.as_ref().is_none_or(|tenant| *tenant == event.tenant)
+            && query.period.is_none_or(|period| (period.start()..period.end()).contains(&event.requested_at));
+        if is_asked {
+            let values = query.group_by.iter().map(|dimension| value(event, *dimension)).collect();
+            let sums = groups.entry(values).or_default();
+            *sums = sums.plus(&Sums::of(event)).unwrap();
+        }
+    }
+    groups.into_iter().map(|(values, sums)| Group { values, sums }).collect()
+}
+
+fn total(tenant: Option<&str>, period: Option<Period>) -> SumsQuery {
+    SumsQuery { tenant: tenant.map(super::tenant), period, group_by: Vec::new() }
+}
+
+fn list(after: Option<i64>, events_max: u32) -> EventsQuery {
+    EventsQuery { tenant: None, from: None, to: None, after, events_max }
+}
+
+/// Whether days, months and events tell the same, whichever of them a question is answered from.
+async fn check_sums(name: &str, store: &Store, events: &[UsageEvent]) {
+    let groupings: [&[Dimension]; 10] = [
+        &[],
+        &[Dimension::Provider],
+        &[Dimension::Model, Dimension::Provider],
+        &[Dimension::Day],
+        &[Dimension::Day, Dimension::Model],
+        &[Dimension::Hour],
+        &[Dimension::Key],
+        &[Dimension::User, Dimension::Kb],
+        &[Dimension::Provider, Dimension::Key, Dimension::Day],
+        &Dimension::ALL,
+    ];
+    let periods = [
+        None,
+        Some(Period::parse_month("2026-10").unwrap()),
+        Some(Period::parse_month("2026-11").unwrap()),
+        Some(Period::parse_month("2026-12").unwrap()),
+        Some(Period::parse_day("2026-10-31").unwrap()),
+        Some(Period::parse_day("2026-11-24").unwrap()),
+    ];
+    for period in periods {
+        for asked in [None, Some("acme"), Some("gamma"), Some("nobody")] {
+            for group_by in groupings {
+                let query = SumsQuery { group_by: group_by.to_vec(), ..total(asked, period) };
+                let groups = store.sums(&query).await.unwrap();
+                assert_eq!(groups, model(events, &query), "{name} {query:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_sum_equals_the_sum_of_its_events_to_the_unit() {
+    for (name, store, _directory) in adapters().await {
+        let events = many();
+        for batch in events.chunks(97) {
+            assert_eq!(store.append(batch).await, Ok(u64::try_from(batch.len()).unwrap()), "{name}");
+        }
+        check_sums(name, &store, &events).await;
+    }
+}
+
+#[tokio::test]
+async fn every_grouping_sums_to_the_total() {
+    for (name, store, _directory) in adapters().await {
+        store.append(&many()).await.unwrap();
+        let total = store.sums(&total(None, None)).await.unwrap()[0].sums;
+        assert!(total.cost.0 > i128::from(i64::MAX) * 100, "{name}: the sum is beyond 64 bits");
+        assert!(total.estimated_requests > 0 && total.unpriced_requests > 0 && total.failed_requests > 0, "{name}");
+        for dimension in Dimension::ALL {
+            let query = SumsQuery { tenant: None, period: None, group_by: vec![dimension] };
+            let groups = store.sums(&query).await.unwrap();
+            let sum = groups.iter().fold(Sums::default(), |sum, group| sum.plus(&group.sums).unwrap());
+            assert_eq!(sum, total, "{name} {dimension:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_comes_back_as_it_was_written() {
+    for (name, store, _directory) in adapters().await {
+        let events = many();
+        store.append(&events).await.unwrap();
+        let listed = store.events(&list(None, 10_000)).await.unwrap();
+        assert_eq!(listed.iter().map(|stored| stored.event.clone()).collect::<Vec<_>>(), events, "{name}");
+        for stored in listed.iter().take(20) {
+            assert_eq!(store.event(None, stored.event.id).await.unwrap().as_ref(), Some(stored), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_time_the_gateway_took_is_not_kept() {
+    for (name, store, _directory) in adapters().await {
+        store.append(&[UsageEvent { overhead_us: 9, ..event(1) }]).await.unwrap();
+        assert_eq!(store.event(None, event_id(1)).await.unwrap().unwrap().event, event(1), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn appending_again_changes_nothing() {
+    for (name, store, _directory) in adapters().await {
+        let events = many();
+        store.append(&events[..400]).await.unwrap();
+        assert_eq!(store.append(&events[..400]).await, Ok(0), "{name}: all known");
+        assert_eq!(store.append(&events[300..500]).await, Ok(100), "{name}: half known");
+        let twice: Vec<UsageEvent> = events[500..].iter().chain(&events[500..]).cloned().collect();
+        assert_eq!(store.append(&twice).await, Ok(100), "{name}: twice in one batch");
+        assert_eq!(store.append(&[]).await, Ok(0), "{name}: none");
+        // The same id with other content is the same event: the first one stands.
+        let other = UsageEvent { tenant: tenant("beta"), chats: 1_000, ..events[0].clone() };
+        assert_eq!(store.append(&[other]).await, Ok(0), "{name}");
+        check_sums(name, &store, &events).await;
+    }
+}
+
+#[tokio::test]
+async fn of_two_events_with_one_id_in_a_batch_the_first_counts() {
+    for (name, store, _directory) in adapters().await {
+        let [first, second] = [event(1), UsageEvent { model: "other".into(), chats: 5, ..event(1) }];
+        assert_eq!(store.append(&[first.clone(), second]).await, Ok(1), "{name}");
+        check_sums(name, &store, &[first]).await;
+    }
+}
+
+#[tokio::test]
+async fn an_append_that_is_dropped_on_the_way_leaves_no_half() {
+    let events = many();
+    let mut dropped = 0_u32;
+    for polls in 1..200_u32 {
+        for (name, store, _directory) in adapters().await {
+            let mut left = polls;
+            let mut append = store.append(&events);
+            let whole = std::future::poll_fn(|context| {
+                left -= 1;
+                match append.poll_unpin(context) {
+                    std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(None),
+                    other => other.map(Some),
+                }
+            })
+            .await;
+            drop(append);
+            dropped += u32::from(whole.is_none());
+            // A commit may still be on its way. What is written after it tells that it has ended.
+            let after = event(1_000_000);
+            store.append(std::slice::from_ref(&after)).await.unwrap();
+            let listed = store.events(&list(None, 10_000)).await.unwrap();
+            assert!([1, 1 + events.len()].contains(&listed.len()), "{name} {polls}: {}", listed.len());
+            let kept: Vec<UsageEvent> = listed.into_iter().map(|stored| stored.event).collect();
+            let query = SumsQuery { group_by: vec![Dimension::Model], ..total(Some("acme"), None) };
+            assert_eq!(store.sums(&query).await.unwrap(), model(&kept, &query), "{name} {polls}");
+            // Sent again after the unknown outcome, it is there once.
+            store.append(&events).await.unwrap();
+            let all: Vec<UsageEvent> = events.iter().cloned().chain([after]).collect();
+            assert_eq!(store.sums(&query).await.unwrap(), model(&all, &query), "{name} {polls}");
+            if whole.is_some() {
+                assert!(dropped > 3, "{name}: {dropped} drops hit an append on its way");
+                return;
+            }
+        }
+    }
+    panic!("no append ever ended");
+}
+
+#[tokio::test]
+async fn a_batch_with_an_event_that_no_row_can_hold_changes_nothing() {
+    for (name, store, _directory) in adapters().await {
+        let too_dear = UsageEvent { cost: Some(PicoUsd(i128::from(i64::MAX) + 1)), ..event(1) };
+        let too_many = UsageEvent { tokens: Tokens { prompt: u64::MAX, ..Tokens::default() }, ..event(2) };
+        for bad in [too_dear, too_many] {
+            let refused = store.append(&[event(3), bad]).await;
+            assert!(matches!(refused, Err(StoreError::Refused(_))), "{name}: {refused:?}");
+        }
+        assert_eq!(store.events(&list(None, 10)).await, Ok(Vec::new()), "{name}");
+        check_sums(name, &store, &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sum_that_no_longer_fits_is_an_error_and_changes_nothing() {
+    for (name, store, _directory) in adapters().await {
+        let half = u64::try_from(i64::MAX / 2).unwrap();
+        let huge = |number| UsageEvent { tokens: Tokens { prompt: half, ..Tokens::default() }, ..event(number) };
+        assert_eq!(store.append(&[huge(1)]).await, Ok(1), "{name}");
+        assert_eq!(store.append(&[huge(2)]).await, Ok(1), "{name}");
+        let refused = store.append(&[huge(3)]).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{name}: {refused:?}");
+        check_sums(name, &store, &[huge(1), huge(2)]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_passes_every_event_once_while_others_are_written() {
+    for (name, store, _directory) in adapters().await {
+        let events = many();
+        let mut batches = events.chunks(30);
+        store.append(batches.next().unwrap()).await.unwrap();
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.events(&list(after, 7)).await.unwrap();
+            let Some(last) = page.last() else { break };
+            assert!(page.windows(2).all(|pair| pair[0].row < pair[1].row), "{name}");
+            after = Some(last.row);
+            seen.extend(page.into_iter().map(|stored| stored.event));
+            if let Some(batch) = batches.next() {
+                store.append(batch).await.unwrap();
+            }
+        }
+        assert_eq!(seen, events, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_holds_what_was_requested_from_and_before() {
+    for (name, store, _directory) in adapters().await {
+        let events = many();
+        store.append(&events).await.unwrap();
+        let edge = at("2026-11-01T00:00:00Z");
+        for (from, to) in [(None, Some(edge)), (Some(edge), None), (Some(edge), Some(Micros(edge.0 + 1)))] {
+            let query = EventsQuery { tenant: Some(tenant("beta")), from, to, ..list(None, 10_000) };
+            let found: Vec<UsageEvent> = store.events(&query).await.unwrap().into_iter().map(|s| s.event).collect();
+            let expected: Vec<UsageEvent> = events
+                .iter()
+                .filter(|event| event.tenant.as_str() == "beta")
+                .filter(|event| from.is_none_or(|from| event.requested_at >= from))
+                .filter(|event| to.is_none_or(|to| event.requested_at < to))
+                .cloned()
+                .collect();
+            assert!(!expected.is_empty(), "{from:?} {to:?}");
+            assert_eq!(found, expected, "{name} {from:?} {to:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_sees_nothing_of_another() {
+    for (name, store, _directory) in adapters().await {
+        store.append(&[event(1), UsageEvent { tenant: tenant("beta"), ..event(2) }]).await.unwrap();
+        let [acme, beta] = [tenant("acme"), tenant("beta")];
+        assert!(store.event(Some(&acme), event_id(1)).await.unwrap().is_some(), "{name}");
+        assert_eq!(store.event(Some(&beta), event_id(1)).await, Ok(None), "{name}");
+        assert_eq!(store.event(Some(&acme), event_id(3)).await, Ok(None), "{name}");
+        let query = EventsQuery { tenant: Some(beta), ..list(None, 10) };
+        let listed = store.events(&query).await.unwrap();
+        assert_eq!(listed.iter().map(|stored| stored.event.id).collect::<Vec<_>>(), [event_id(2)], "{name}");
+        assert_eq!(store.sums(&total(Some("beta"), None)).await.unwrap()[0].sums.requests, 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn chats_of_a_day_and_of_a_month_are_told_for_every_tenant() {
+    for (name, store, _directory) in adapters().await {
+        let events = many();
+        store.append(&events).await.unwrap();
+        for period in ["2026-10", "2026-11", "2026-12"].map(|month| Period::parse_month(month).unwrap()) {
+            let mut expected: BTreeMap<_, u64> = BTreeMap::new();
+            for event in events.iter().filter(|event| period.window().period(event.requested_at) == period) {
+                *expected.entry(event.tenant.clone()).or_default() += event.chats;
+            }
+            let mut chats = store.chats(period).await.unwrap();
+            chats.sort();
+            assert_eq!(chats, expected.into_iter().collect::<Vec<_>>(), "{name} {period}");
+        }
+        let day = Period::parse_day("2026-10-31").unwrap();
+        let month = Period::parse_month("2026-10").unwrap();
+        assert_eq!(store.chats(day).await, store.chats(month).await, "{name}: one day has all of that month");
+    }
+}
+
+#[tokio::test]
+async fn a_store_with_its_schema_is_ready() {
+    for (name, store, _directory) in adapters().await {
+        assert_eq!(store.ready().await, Ok(()), "{name}");
+    }
+}
