@@ -137,7 +137,10 @@ fn config(
         None => Some(own("listen.admin", free_from(ADMIN_PORT).to_string())),
         Some(_) => None,
     });
-    all.extend(flags(common, [("--listen", "listen.proxy", listen), ("--admin-listen", "listen.admin", admin_listen)])?);
+    all.extend(flags(
+        common,
+        [("--listen", "listen.proxy", listen), ("--admin-listen", "listen.admin", admin_listen)],
+    )?);
     let mut environment: BTreeMap<String, String> = BTreeMap::new();
     if let Some(filter) = ProcessEnvironment.get("RUST_LOG") {
         environment.insert("RUST_LOG".to_owned(), filter);
@@ -212,7 +215,9 @@ fn examples(ready: Ready, keys: &Keys) -> Vec<(&'static str, String)> {
         ("What it cost", format!("curl -s 'http://{proxy}/billing/cost-report?range=month' {own}")),
         (
             "Another plan, as admin",
-            format!(r#"curl -s http://{admin}/billing/plan {of_admin} {json} -d '{{"tenant_id":"demo","plan":"growth"}}'"#),
+            format!(
+                r#"curl -s http://{admin}/billing/plan {of_admin} {json} -d '{{"tenant_id":"demo","plan":"growth"}}'"#
+            ),
         ),
         ("Metrics", format!("curl -s http://{admin}/metrics")),
     ]

@@ -33,13 +33,15 @@ pub(super) struct HealthArgs {
 
 /// Asks; an answer other than 200 is a failure.
 pub(super) fn health(args: HealthArgs, config: &Config, output: Output) -> Result<(), Failure> {
-    let (key, address) = if args.admin { ("listen.admin", config.listen.admin) } else { ("listen.proxy", config.listen.proxy) };
+    let (key, address) =
+        if args.admin { ("listen.admin", config.listen.admin) } else { ("listen.proxy", config.listen.proxy) };
     if address.port() == 0 {
         return Err(format!("{key} has port 0, so that nobody knows where it is: give it a port").into());
     }
     let address = reachable(address);
     let path = if args.ready { "/readyz" } else { "/healthz" };
-    let status = ask(address, path).map_err(|error| format!("http://{address}{path}: {error}: is the gateway running?"))?;
+    let status =
+        ask(address, path).map_err(|error| format!("http://{address}{path}: {error}: is the gateway running?"))?;
     if status != 200 {
         return Err(format!("http://{address}{path} answers {status}: look into the gateway's log").into());
     }

@@ -166,7 +166,11 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     let output = Output::new(common.json);
     match command {
         Command::Serve(ServeArgs { listen, admin_listen, env }) => {
-            let own = [("--listen", "listen.proxy", listen), ("--admin-listen", "listen.admin", admin_listen), ("--env", "env", env)];
+            let own = [
+                ("--listen", "listen.proxy", listen),
+                ("--admin-listen", "listen.admin", admin_listen),
+                ("--env", "env", env),
+            ];
             run::serve(&load(&common, own)?, output)
         }
         Command::Demo(args) => demo::demo(&common, args, output),

@@ -56,11 +56,8 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
         "prices": {"version": &*version, "models": models},
     });
     output.print(&document, || {
-        let rows: Vec<_> = config
-            .explain()
-            .iter()
-            .map(|row| [row.key.clone(), row.value.clone(), row.source.to_string()])
-            .collect();
+        let rows: Vec<_> =
+            config.explain().iter().map(|row| [row.key.clone(), row.value.clone(), row.source.to_string()]).collect();
         let mut text = table(["KEY", "VALUE", "FROM"], &rows);
         text.push_str(&format!("\nPrices: {models} models, version {version}.\n"));
         for warning in &config.warnings {

@@ -22,7 +22,6 @@ use crate::domain::refusal::Refusal;
 use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
-use crate::domain::refusal::Refusal;
 use crate::ports::sink::Sink;
 
 /// The media type of [`Metrics::encode`].
