@@ -155,7 +155,7 @@ pub(super) fn tenant(command: TenantCommand, config: &Config, output: Output) ->
             }
             TenantCommand::Suspend { tenant } => admin.change_tenant(&tenant, None, Some(true)).await?,
             TenantCommand::Resume { tenant } => admin.change_tenant(&tenant, None, Some(false)).await?,
-            TenantCommand::SetPlan { tenant, plan } => admin.set_plan(&tenant, &plan).await?,
+            TenantCommand::SetPlan { tenant, plan } => admin.set_plan(&tenant, &plan, "cli").await?,
             TenantCommand::Show { tenant } => admin.tenant(&tenant).await?,
             TenantCommand::List => return Err(Failure(Vec::new())),
         })
