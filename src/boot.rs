@@ -4,7 +4,6 @@
 //! small runtime of our own for everything that must outlive them: the recorder, the ledger, the admin listener.
 
 mod origins;
-mod routes;
 
 use std::fs;
 use std::io::{self, Write};
@@ -35,10 +34,12 @@ use crate::domain::price::PriceBook;
 use crate::domain::time::Window;
 use crate::edge::exchange::{Gate, Settings};
 use crate::edge::listener::{self, Connections, Phase};
-use crate::edge::{api, body::Budget};
+use crate::edge::api::health::{Pulse, TellPulse};
+use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
+use crate::edge::body::Budget;
 use crate::metering::admin::{self, Admin};
 use crate::metering::fresh::Fresh;
-use crate::metering::identity::{Identities, Mode};
+use crate::metering::identity::{self, Identities, Mode};
 use crate::metering::meter::Meter;
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
@@ -219,15 +220,14 @@ impl Parts {
             Arc::new(Identities::new(mode, admin_key, PlanName::starter(), snapshots.clone(), tenants.clone(), clock.clone()));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage, recorder.clone()));
         let draining = Arc::new(AtomicBool::new(false));
-        let state = routes::state(routes::Shared {
-            admin: Admin::new(tenants, snapshots.clone(), counters, clock.clone()),
-            reports: Reports::new(fresh, snapshots.clone(), clock),
-            admin_key,
+        let state = ApiState {
+            admin: Arc::new(Admin::new(tenants, snapshots.clone(), counters, clock.clone())),
+            reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
             identities: identities.clone(),
-            journal: journal.clone(),
-            metrics,
-            draining: draining.clone(),
-        });
+            pulse: pulse(journal.clone(), draining.clone()),
+            metrics: Arc::new(move || metrics.encode()),
+            store_timeout: STORE_TIMEOUT,
+        };
         let gate = Arc::new(Gate {
             meter,
             identities,
@@ -365,7 +365,7 @@ fn make_data_dir(path: &Path) -> Result<(), BootError> {
 /// The hash of the admin key: the given one's, or the ledger's own, which is made once and shown in a file.
 async fn admin_key(config: &Config, tenants: &dyn TenantStore) -> Result<KeyHash, BootError> {
     if let Some(given) = &config.admin_key {
-        return Ok(admin::hash_key(given.expose_secret()));
+        return Ok(identity::hash(given.expose_secret()));
     }
     let failed = |source| BootError::Ledger { path: config.ledger_file.clone(), source };
     if let Some(hash) = tenants.admin_key_hash().await.map_err(failed)? {
@@ -377,10 +377,19 @@ async fn admin_key(config: &Config, tenants: &dyn TenantStore) -> Result<KeyHash
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(unwritable)?;
     writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(unwritable)?;
-    let hash = admin::hash_key(&key);
+    let hash = identity::hash(&key);
     tenants.set_admin_key_hash(hash).await.map_err(failed)?;
     info!(path = %path.display(), "An admin key was made; it is in this file.");
     Ok(hash)
+}
+
+/// How the process is, for `/readyz`.
+fn pulse(journal: Arc<dyn Journal>, draining: Arc<AtomicBool>) -> TellPulse {
+    Arc::new(move || {
+        let backlog = journal.backlog();
+        let draining = draining.load(Ordering::Relaxed);
+        Pulse { draining, events_waiting: backlog.events, in_flight: backlog.in_flight, free: backlog.free }
+    })
 }
 
 /// Counters start from what the ledger knows: this period and the one before, in case the clock was ahead.

@@ -1,6 +1,5 @@
 //! What the gateway says itself: refusals in the caller's dialect, and its own routes.
 
-use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -11,9 +10,7 @@ use tower::ServiceExt;
 
 use crate::domain::refusal::Refusal;
 
-use super::api::identity::Caller;
-use super::api::problem::Problem;
-use super::{auth, body};
+use super::body;
 use super::exchange::{Asked, Fate, Gate};
 use super::headers;
 
@@ -87,19 +84,7 @@ pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked) 
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = asked.headers.clone();
-    let response = match caller(gate, asked).await {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            gate.local.clone().oneshot(request).await
-        }
-        Err(refusal) if asked.path.starts_with("/billing") => {
-            gate.meter.refused(&refusal);
-            Ok(Problem::from(refusal).into_response())
-        }
-        // Health needs no key.
-        Err(_) => gate.local.clone().oneshot(request).await,
-    };
-    let Ok(response) = response;
+    let Ok(response) = gate.local.clone().oneshot(request).await;
     let (parts, body) = response.into_parts();
     let status = parts.status;
     let body = match body.collect().await {
@@ -117,12 +102,6 @@ pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked) 
         None => false,
     };
     Ok(if written { Fate::Reuse } else { Fate::Close })
-}
-
-async fn caller(gate: &Gate, asked: &Asked) -> Result<Caller, Refusal> {
-    let presented = auth::presented(&asked.headers, asked.query.as_deref())?;
-    let (account, _) = gate.identify(&presented).await?;
-    Ok(Caller::Tenant(account.tenant.id.clone()))
 }
 
 /// Says what is wrong with a head that could not be read, and ends the connection.

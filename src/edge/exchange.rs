@@ -11,7 +11,7 @@ use pingora_core::protocols::http::ServerSession;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 
-use crate::domain::ids::{KeyId, ProviderId};
+use crate::domain::ids::ProviderId;
 use crate::domain::refusal::Refusal;
 use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
@@ -185,16 +185,10 @@ impl Gate {
         }
     }
 
-    /// Whose a credential is: on this listener only a tenant's.
-    pub async fn identify(&self, presented: &Presented) -> Result<(Arc<Account>, Option<KeyId>), Refusal> {
-        match self.identities.find(&presented.secret).await? {
-            Identity::Tenant(account, key) => Ok((account, key)),
-            Identity::Admin => Err(Refusal::AdminKeyOnProxy),
-        }
-    }
-
     async fn caller(&self, asked: &mut Asked, presented: &Presented) -> Result<Caller, Refusal> {
-        let (account, key) = self.identify(presented).await?;
+        let Identity::Tenant(account, key) = self.identities.find(&presented.secret).await? else {
+            return Err(Refusal::AdminKeyOnProxy);
+        };
         asked.account = Some(account.clone());
         let (user_id, kb_id) = auth::attribution(&asked.headers)?;
         Ok(Caller { account, key, user_id, kb_id })

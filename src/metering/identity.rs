@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tracing::warn;
 
@@ -16,7 +17,6 @@ use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::tenants::TenantStore;
 
-use super::admin::hash_key;
 use super::snapshot::{Account, Snapshots};
 
 /// Unknown keys that are remembered, so that each is looked up once. When full, all are forgotten: an attacker who mints
@@ -59,6 +59,11 @@ pub struct Identities {
     looked_up_us: AtomicU64,
 }
 
+/// The SHA-256 of a key.
+pub fn hash(secret: &str) -> KeyHash {
+    KeyHash(Sha256::digest(secret.as_bytes()).into())
+}
+
 impl Identities {
     /// Identities over the store. `starter` is the plan of tenants that dev mode creates.
     pub fn new(
@@ -81,25 +86,15 @@ impl Identities {
     /// Whose `secret` is. [`Refusal::BadKey`] when nobody's.
     pub async fn find(&self, secret: &str) -> Result<Identity, Refusal> {
         if key::is_well_formed(secret) {
-            return self.find_key(hash_key(secret)).await;
+            return self.find_key(hash(secret)).await;
         }
-        if bool::from(hash_key(secret).0.ct_eq(&self.admin.0)) {
+        if bool::from(hash(secret).0.ct_eq(&self.admin.0)) {
             return Ok(Identity::Admin);
         }
         match (self.mode, secret.parse::<TenantId>()) {
             (Mode::Dev, Ok(id)) => self.find_dev_tenant(id).await,
             _ => Err(Refusal::BadKey),
         }
-    }
-
-    /// Whose `secret` is as far as the snapshot knows: nothing is looked up or created.
-    pub fn known(&self, secret: &str) -> Result<Identity, Refusal> {
-        if let Some(found) = self.known_key(hash_key(secret)) {
-            return found;
-        }
-        let id = secret.parse::<TenantId>().ok().filter(|_| self.mode == Mode::Dev);
-        let account = id.and_then(|id| self.account(&id)).ok_or(Refusal::BadKey)?;
-        active(&account).map(|account| Identity::Tenant(account, None))
     }
 
     async fn find_key(&self, hash: KeyHash) -> Result<Identity, Refusal> {
