@@ -79,7 +79,16 @@ pub(super) fn demo(common: &Common, args: DemoArgs, output: Output) -> Result<()
     };
     let (provider, provider_address) = start_provider(provider_key.clone())?;
     let data_dir = temporary.as_ref().map(|directory| directory.0.as_path());
+    let given = [args.listen.is_some(), args.admin_listen.is_some()];
     let config = config(common, args, data_dir, provider_address, (&admin, &provider_key))?;
+    let [proxy_given, admin_given] = given;
+    let moved: Vec<String> = [
+        moved_from(PROXY_PORT, config.listen.proxy, "--listen", proxy_given),
+        moved_from(ADMIN_PORT, config.listen.admin, "--admin-listen", admin_given),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     logging::start(&config.log.filter, false)?;
     let tenant = with_ledger(&config, async |desk| {
         let id = TENANT.parse().map_err(|error| Failure::from(format!("{TENANT}: {error}")))?;
@@ -90,7 +99,7 @@ pub(super) fn demo(common: &Common, args: DemoArgs, output: Output) -> Result<()
     })?;
     let keys = Keys { tenant, admin, provider: provider_key };
     let served = boot::serve(&config, |ready| {
-        if let Err(Failure(lines)) = announce(ready, provider_address, &keys, output) {
+        if let Err(Failure(lines)) = announce(ready, provider_address, &keys, &moved, output) {
             output::complain(&lines);
         }
     });
@@ -155,7 +164,13 @@ fn free_from(port: u16) -> SocketAddr {
     near.into_iter().find(|address| TcpListener::bind(address).is_ok()).unwrap_or_else(|| loopback(0))
 }
 
-fn announce(ready: Ready, provider: SocketAddr, keys: &Keys, output: Output) -> Result<(), Failure> {
+/// What to say of a port that was to be the usual one and is taken.
+fn moved_from(port: u16, config: SocketAddr, flag: &str, given: bool) -> Option<String> {
+    let moved = !given && config.port() != port;
+    moved.then(|| format!("Port {port} is taken: the demo uses the next free one; {flag} chooses another.\n"))
+}
+
+fn announce(ready: Ready, provider: SocketAddr, keys: &Keys, moved: &[String], output: Output) -> Result<(), Failure> {
     let examples = examples(ready, keys);
     let Ready { proxy, admin } = ready;
     let Keys { tenant, admin: admin_key, provider: provider_key } = keys;
@@ -167,10 +182,8 @@ fn announce(ready: Ready, provider: SocketAddr, keys: &Keys, output: Output) -> 
     });
     output.print(&document, || {
         let mut text = format!("tollgate ready proxy={proxy} admin={admin}\n\n");
-        for (address, port, flag) in [(proxy, PROXY_PORT, "--listen"), (admin, ADMIN_PORT, "--admin-listen")] {
-            if address.port() != port {
-                text.push_str(&format!("Port {port} is not used; this is {} ({flag} chooses).\n", address.port()));
-            }
+        for line in moved {
+            text.push_str(line);
         }
         text.push_str(&format!(
             "Tenant {TENANT} is on plan starter: 500 chats a month.\n  its key    {tenant}\n  admin key  {admin_key}\n\

@@ -217,6 +217,8 @@ fn flags<'a>(
 }
 
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
