@@ -1,5 +1,27 @@
-//! Integration tests in one binary, because linking it is what takes time.
+//! End to end: the real binary between scripted providers and clients that speak HTTP by hand.
+//!
+//! One test binary, as each link of the gateway's dependencies takes long; one module for each theme.
 #![cfg(feature = "gateway")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::type_complexity,
+    reason = "a test that meets something unexpected has failed, and a table of cases is easiest read as tuples"
+)]
 
-#[cfg(test)]
+mod billing;
+mod calls;
 mod conformance;
+mod credentials;
+mod endings;
+mod framing;
+mod lies;
+mod lifetime;
+mod quota;
+mod refusals;
+mod soak;
+mod support;
+mod tidy;

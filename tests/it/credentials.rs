@@ -1,0 +1,233 @@
+//! Who may call: good and bad credentials in every place, and which of them leave the gateway.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::support::bodies::*;
+use super::support::gateway::{ADMIN_KEY, GEMINI_KEY, OPENAI_KEY};
+use super::support::*;
+
+/// A revocation reaches every call within this.
+const REVOKED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Each place a key may stand in, for a request of each dialect.
+fn in_each_place(key: &str) -> Vec<Request> {
+    vec![
+        Request::post(CHAT, CHAT_REQUEST).bearer(key),
+        Request::post(CHAT, CHAT_REQUEST).header("api-key", key),
+        Request::post(GEMINI, GEMINI_REQUEST).google(key),
+        Request::post(GEMINI, GEMINI_REQUEST).bearer(key),
+        Request::post(format!("{GEMINI}?key={key}"), GEMINI_REQUEST),
+        Request::post(format!("{GEMINI_SSE}&key={key}"), GEMINI_REQUEST),
+        Request::post("/v1/embeddings", r#"{"model":"text-embedding-3-small","input":"x"}"#).bearer(key),
+        Request::get("/v1/models").bearer(key),
+    ]
+}
+
+fn is_gemini(request: &Request) -> bool {
+    request.target.starts_with("/v1beta")
+}
+
+/// A 401 in the caller's dialect that does not say the key again.
+fn demand_401(answer: &Answer, request: &Request, key: &str) {
+    let name = format!("{key:?} at {} {:?}", request.target, request.headers);
+    assert_eq!(answer.status, 401, "{name}: {}", answer.text());
+    let error = answer.json()["error"].clone();
+    assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{name}: {error}");
+    if is_gemini(request) {
+        assert_eq!((&error["code"], &error["status"]), (&401.into(), &"UNAUTHENTICATED".into()), "{name}");
+    } else {
+        assert!(error["code"].is_string() && error["type"].is_string(), "{name}: {error}");
+        assert_eq!(answer.header("x-should-retry").as_deref(), Some("false"), "{name}");
+    }
+    assert!(key.len() < 4 || !answer.text().contains(key), "{name}: the key is echoed");
+}
+
+#[test]
+fn a_bad_credential_is_refused_in_every_place_and_nothing_goes_upstream() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    let good = gateway.issue("acme", "starter");
+    let mut mistyped = good.clone().into_bytes();
+    mistyped[20] = if mistyped[20] == b'x' { b'y' } else { b'x' };
+    let mistyped = String::from_utf8(mistyped).unwrap();
+    let soon = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(60);
+    let bad = [
+        "acme".to_owned(),
+        "sk-proj-abcdefghijklmnop".to_owned(),
+        "tg_live_".to_owned(),
+        "tg_live_short".to_owned(),
+        // Well formed, never issued.
+        tollgate::domain::key::mint([7; 32]),
+        good.to_uppercase(),
+        format!("{good}x"),
+        good[..good.len() - 1].to_owned(),
+        mistyped,
+        ADMIN_KEY.to_owned(),
+        OPENAI_KEY.to_owned(),
+        GEMINI_KEY.to_owned(),
+    ];
+    for key in &bad {
+        for request in in_each_place(key) {
+            demand_401(&gateway.send(&request), &request, key);
+        }
+        let billing = gateway.send(&Request::get("/billing/usage?range=month").bearer(key));
+        assert_eq!(billing.status, 401, "{key}");
+        assert_eq!(billing.header("content-type").as_deref(), Some("application/problem+json"), "{key}");
+    }
+    for request in [
+        Request::post(CHAT, CHAT_REQUEST),
+        Request::post(GEMINI, GEMINI_REQUEST),
+        Request::post(CHAT, CHAT_REQUEST).header("Authorization", ""),
+        Request::post(CHAT, CHAT_REQUEST).header("Authorization", "Bearer"),
+        Request::post(CHAT, CHAT_REQUEST).header("Authorization", "Bearer "),
+        Request::post(CHAT, CHAT_REQUEST).header("Authorization", &good),
+        Request::post(CHAT, CHAT_REQUEST).header("Authorization", format!("Basic {good}")),
+        Request::post(format!("{GEMINI}?key="), GEMINI_REQUEST),
+        Request::post(GEMINI, GEMINI_REQUEST).header("x-goog-api-key", ""),
+    ] {
+        demand_401(&gateway.send(&request), &request, "");
+    }
+    // An expiry in the past is refused when it is made or when it is used.
+    let body = serde_json::json!({"name": "old", "expires_at": soon.to_string()});
+    let made = gateway.admin(Request::post("/admin/tenants/acme/keys", body.to_string()));
+    if made.status == 201 {
+        let expired = made.json()["key"].as_str().unwrap().to_owned();
+        for request in in_each_place(&expired) {
+            demand_401(&gateway.send(&request), &request, &expired);
+        }
+    } else {
+        assert_eq!(made.status, 422, "{}", made.text());
+    }
+    assert_eq!(provider.count(), 0);
+    assert_eq!(gateway.usage(&good).calls(), 0);
+    assert_eq!(gateway.chats(&good), (0, 500));
+    assert_eq!(gateway.send(&chat(&good)).status, 200);
+}
+
+#[test]
+fn two_different_credentials_are_refused_and_the_same_twice_is_one() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    let (a, b) = (gateway.issue("a", "starter"), gateway.issue("b", "starter"));
+    let two = [
+        chat(&a).google(&b),
+        chat(&a).header("api-key", &b),
+        chat(&a).bearer(&b),
+        gemini(&a).bearer(&b),
+        gemini(&a).to(format!("{GEMINI}?key={b}")),
+        gemini(&a).to(format!("{GEMINI}?key={a}&key={b}")),
+        chat(&a).google("nonsense"),
+    ];
+    for request in two {
+        let answer = gateway.send(&request);
+        assert!(matches!(answer.status, 400 | 401), "{}: {}", answer.status, answer.text());
+    }
+    assert_eq!(provider.count(), 0);
+    assert_eq!(gateway.send(&chat(&a).header("api-key", &a)).status, 200);
+    assert_eq!(gateway.send(&gemini(&a).to(format!("{GEMINI}?key={a}"))).status, 200);
+    assert_eq!((gateway.booked(&a, 2).requests, gateway.usage(&b).calls()), (2, 0));
+}
+
+#[test]
+fn the_tenant_s_key_stays_and_the_provider_s_key_goes_out() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    let key = gateway.issue("acme", "starter");
+    for request in in_each_place(&key) {
+        let request = request
+            .header("OpenAI-Organization", "org-of-the-client")
+            .header("OpenAI-Project", "project-of-the-client")
+            .header("Cookie", "session=of-the-client")
+            .header("x-api-key", "other-of-the-client")
+            .header("x-debug", format!("before {key} after"))
+            .header("x-harmless", "stays")
+            .header("Connection", "Authorization, x-goog-api-key, x-listed")
+            .header("x-listed", "hop-of-the-client");
+        let answer = gateway.send(&request);
+        assert_eq!(answer.status, 200, "{}: {}", request.target, answer.text());
+        let seen = provider.last();
+        let everything = seen.everything();
+        assert!(!everything.contains(&key) && !everything.contains("of-the-client"), "{everything}");
+        assert!(!everything.contains("key="), "{everything}");
+        assert_eq!(seen.header("x-harmless"), Some("stays"));
+        if is_gemini(&request) {
+            assert_eq!(seen.header("x-goog-api-key"), Some(GEMINI_KEY), "{everything}");
+            assert_eq!(seen.header("authorization"), None, "{everything}");
+        } else {
+            assert_eq!(seen.header("authorization"), Some(format!("Bearer {OPENAI_KEY}").as_str()), "{everything}");
+            assert_eq!(seen.header("x-goog-api-key"), None, "{everything}");
+        }
+        assert_eq!(seen.headers.iter().filter(|(name, _)| name == "host").count(), 1, "{everything}");
+        assert_eq!(seen.header("host"), Some(provider.address.to_string().as_str()), "{everything}");
+        assert_eq!(seen.target.contains("alt=sse"), request.target.contains("alt=sse"), "{everything}");
+    }
+}
+
+#[test]
+fn a_revoked_key_is_refused_while_the_other_key_of_its_tenant_works() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    let first = gateway.issue("acme", "starter");
+    let second = gateway.issue_key("acme", serde_json::json!({"name": "second"}));
+    let (second, id) = (second["key"].as_str().unwrap(), second["id"].as_str().unwrap());
+    assert_eq!((gateway.send(&chat(&first)).status, gateway.send(&chat(second)).status), (200, 200));
+    let gone = gateway.admin(Request::get(format!("/admin/tenants/acme/keys/{id}")).method("DELETE"));
+    assert!(matches!(gone.status, 200 | 204), "{}", gone.text());
+    let deadline = Instant::now() + REVOKED_WITHIN;
+    while gateway.send(&chat(second)).status == 200 {
+        assert!(Instant::now() < deadline, "still good");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let request = chat(second);
+    demand_401(&gateway.send(&request), &request, second);
+    assert_eq!(gateway.send(&chat(&first)).status, 200);
+}
+
+#[test]
+fn a_key_that_expires_is_refused_from_then_on() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    gateway.issue("acme", "starter");
+    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1500);
+    let key = gateway.issue_key("acme", serde_json::json!({"name": "short", "expires_at": at.to_string()}));
+    let key = key["key"].as_str().unwrap();
+    assert_eq!(gateway.send(&chat(key)).status, 200);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while gateway.send(&chat(key)).status == 200 {
+        assert!(Instant::now() < deadline, "still good");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(jiff::Timestamp::now() >= at, "refused before its time");
+    let request = chat(key);
+    demand_401(&gateway.send(&request), &request, key);
+}
+
+#[test]
+fn a_slug_is_a_tenant_in_dev_and_nothing_in_prod() {
+    let provider = Provider::start(honest);
+    let dev = Setup::new(&provider).start();
+    for tenant in ["a", "acme", "a_b-9", &"x".repeat(64)] {
+        assert_eq!(dev.send(&chat(tenant)).status, 200, "{tenant}");
+        assert_eq!(dev.booked(tenant, 1).chats, 1, "{tenant}");
+    }
+    for key in ["Acme", "a.b", "tg_x", "sk-x", &"x".repeat(65), "a b"] {
+        assert_eq!(dev.send(&chat(key)).status, 401, "{key}");
+    }
+    let key = dev.issue("acme2", "growth");
+    assert_eq!(dev.send(&chat(&key)).status, 200, "issued keys are good in dev too");
+    assert_eq!(dev.chats(&key), (1, 4999));
+}
+
+#[test]
+fn a_suspended_tenant_is_refused_and_comes_back() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    let key = gateway.issue("acme", "starter");
+    for (body, status) in [(r#"{"suspended":true}"#, 403), (r#"{"suspended":false}"#, 200)] {
+        let changed = gateway.admin(Request::post("/admin/tenants/acme", body).method("PATCH"));
+        assert_eq!(changed.status, 200, "{}", changed.text());
+        assert_eq!(gateway.send(&chat(&key)).status, status, "{body}");
+    }
+    assert_eq!(provider.count(), 1);
+}

@@ -1,0 +1,240 @@
+//! Providers that lie about usage, and models that print it: the client's bytes are never changed, the books stay right.
+
+use super::support::bodies::*;
+use super::support::*;
+
+/// A chat answer with `content` as its text and `usage` as it stands there.
+fn chat_answer(content: &str, usage: &str) -> String {
+    format!(
+        r#"{{"id":"chatcmpl-1","object":"chat.completion","model":"gpt-4o-mini","choices":[{{"index":0,"message":{{"role":"assistant","content":{}}},"finish_reason":"stop"}}]{usage}}}"#,
+        serde_json::json!(content)
+    )
+}
+
+const TRUE_USAGE: &str = r#","usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}"#;
+
+#[test]
+fn usage_that_cannot_be_true_is_estimated_and_flagged() {
+    let numbers =
+        ["-1", "1e30", "1e400", "10000001", "18446744073709551616", "\"11\"", "1.5", "null", "[]", "{}", "true"];
+    let mut usages: Vec<String> = numbers
+        .iter()
+        .map(|number| format!(r#","usage":{{"prompt_tokens":{number},"completion_tokens":7,"total_tokens":18}}"#))
+        .collect();
+    usages.extend(
+        numbers
+            .iter()
+            .map(|number| format!(r#","usage":{{"prompt_tokens":11,"completion_tokens":{number},"total_tokens":18}}"#)),
+    );
+    usages.extend(
+        [
+            "",
+            r#","usage":null"#,
+            r#","usage":"#,
+            r#","usage":[1]"#,
+            r#","usage":"18""#,
+            r#","usage":7"#,
+            r#","usage":{}"#,
+        ]
+        .map(str::to_owned),
+    );
+    usages.push(
+        r#","usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":12}}"#
+            .to_owned(),
+    );
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for (at, usage) in usages.iter().enumerate() {
+        let tenant = format!("lie-{at}");
+        let body = chat_answer("One, two, three.", usage);
+        let script = Script::json(200, &body);
+        provider.now_does(move |_| script.clone());
+        let answer = gateway.send(&chat(&tenant));
+        assert_eq!((answer.status, answer.text()), (200, body), "{usage}");
+        let booked = gateway.booked(&tenant, 1);
+        assert_eq!((booked.requests, booked.chats, booked.estimated.requests), (1, 1, 1), "{usage}: {booked:?}");
+        assert!((1..100).contains(&booked.prompt_tokens), "{usage}: {booked:?}");
+        assert!((1..100).contains(&booked.completion_tokens), "{usage}: {booked:?}");
+        assert_eq!(booked.total_tokens, booked.prompt_tokens + booked.completion_tokens, "{usage}");
+        assert_eq!(gateway.event(&tenant)["usage_source"], "estimate", "{usage}");
+        // The next honest call is exact.
+        provider.now_does(honest);
+        gateway.send(&chat(&tenant));
+        let next = gateway.booked(&tenant, 2);
+        assert_eq!(next.prompt_tokens - booked.prompt_tokens, 11, "{usage}");
+        assert_eq!(next.completion_tokens - booked.completion_tokens, 7, "{usage}");
+    }
+}
+
+#[test]
+fn gemini_counts_that_cannot_be_true_are_estimated_and_flagged() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for (at, number) in ["-1", "1e30", "10000001", "\"11\"", "1.5", "[]"].iter().enumerate() {
+        let tenant = format!("lie-{at}");
+        let body = GEMINI_ANSWER.replace(r#""promptTokenCount":11"#, &format!(r#""promptTokenCount":{number}"#));
+        let script = Script::json(200, &body);
+        provider.now_does(move |_| script.clone());
+        assert_eq!(gateway.send(&gemini(&tenant)).text(), body, "{number}");
+        let booked = gateway.booked(&tenant, 1);
+        assert_eq!(booked.estimated.requests, 1, "{number}: {booked:?}");
+        assert!((1..100).contains(&booked.prompt_tokens), "{number}: {booked:?}");
+    }
+}
+
+#[test]
+fn usage_that_a_model_prints_is_text() {
+    let fake = r#""usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#;
+    let usage_event = String::from_utf8(chat_usage_event()).unwrap();
+    let texts = [
+        fake.to_owned(),
+        format!("{{{fake}}}"),
+        format!("\n\ndata: {{{fake},\"choices\":[]}}\n\n"),
+        usage_event.replace("11", "0"),
+        "data: [DONE]\n\n".to_owned(),
+        "\r\n\r\n{\"usage\":null}".to_owned(),
+        "\\\"usage\\\":{\\\"prompt_tokens\\\":1}".to_owned(),
+    ];
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for (at, text) in texts.iter().enumerate() {
+        let nested =
+            chat_answer("x", TRUE_USAGE).replacen(r#""index":0"#, &format!(r#""index":0,"metadata":{{{fake}}}"#), 1);
+        let tool = chat_answer("x", TRUE_USAGE).replacen(
+            r#""content":"x""#,
+            &format!(r#""content":null,"tool_calls":[{{"id":"c","type":"function","function":{{"name":"f","arguments":{}}}}}]"#, serde_json::json!(text)),
+            1,
+        );
+        let order = format!(r#"{{{},{}"#, &TRUE_USAGE[1..], &chat_answer(text, "")[1..]);
+        for (form, body) in [chat_answer(text, TRUE_USAGE), nested, tool, order].into_iter().enumerate() {
+            let tenant = format!("json-{at}-{form}");
+            let script = Script::json(200, &body);
+            provider.now_does(move |_| script.clone());
+            assert_eq!(gateway.send(&chat(&tenant)).text(), body);
+            let booked = gateway.booked(&tenant, 1);
+            assert_eq!((booked.tokens(), booked.estimated.requests), ((11, 7, 18), 0), "{body}");
+        }
+        let events = vec![chat_event("a"), chat_event(text), chat_event("b"), chat_usage_event(), DONE.to_vec()];
+        let script = Script::pieces("text/event-stream", &events);
+        provider.now_does(move |_| script.clone());
+        for (tenant, request, left) in [("asked", CHAT_USAGE_REQUEST, 4), ("unasked", CHAT_STREAM_REQUEST, 3)] {
+            let mut expected = events.clone();
+            if left == 3 {
+                expected.remove(3);
+            }
+            let tenant = format!("sse-{tenant}-{at}");
+            assert_eq!(gateway.send(&chat_with(&tenant, request)).text(), String::from_utf8_lossy(&whole(&expected)));
+            assert_eq!(gateway.booked(&tenant, 1).tokens(), (11, 7, 18), "{text}");
+        }
+    }
+}
+
+#[test]
+fn of_two_usages_neither_makes_a_call_free() {
+    let zero = r#","usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#;
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for (at, usage) in [format!("{TRUE_USAGE}{zero}"), format!("{zero}{TRUE_USAGE}")].iter().enumerate() {
+        let tenant = format!("twice-{at}");
+        let script = Script::json(200, chat_answer("One, two, three.", usage));
+        provider.now_does(move |_| script.clone());
+        gateway.send(&chat(&tenant));
+        let booked = gateway.booked(&tenant, 1);
+        assert!(booked.tokens() == (11, 7, 18) || booked.estimated.requests == 1, "{usage}: {booked:?}");
+        assert!(booked.total_tokens > 0, "{usage}");
+    }
+}
+
+#[test]
+fn of_running_totals_the_last_counts() {
+    let with = |prompt: u64, completion: u64| {
+        let usage = format!(
+            r#""usage":{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{}}}"#,
+            prompt + completion
+        );
+        String::from_utf8(chat_event("w")).unwrap().replace(r#""usage":null"#, &usage).into_bytes()
+    };
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let rows: [(&str, Vec<Vec<u8>>); 4] = [
+        ("running", vec![with(11, 1), with(11, 4), with(11, 7), DONE.to_vec()]),
+        ("falling", vec![with(50, 90), with(11, 7), DONE.to_vec()]),
+        ("twice", vec![chat_usage_event(), chat_usage_event(), DONE.to_vec()]),
+        ("middle", vec![chat_event("a"), chat_usage_event(), chat_event("b"), DONE.to_vec()]),
+    ];
+    for (tenant, events) in rows {
+        let script = Script::pieces("text/event-stream", &events);
+        provider.now_does(move |_| script.clone());
+        assert_eq!(gateway.send(&chat_with(tenant, CHAT_USAGE_REQUEST)).body, whole(&events), "{tenant}");
+        assert_eq!(gateway.booked(tenant, 1).tokens(), (11, 7, 18), "{tenant}");
+    }
+}
+
+#[test]
+fn a_stream_is_read_by_the_rules_of_event_streams() {
+    let text = String::from_utf8(whole(&chat_events(3))).unwrap();
+    let split = text.replace("\"choices\":[],", "\"choices\":[],\ndata: ");
+    let large = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}\n\n{text}", "x".repeat(1 << 20));
+    let rows = [
+        ("crlf", text.replace('\n', "\r\n")),
+        ("cr", text.replace('\n', "\r")),
+        ("bom", format!("\u{feff}{text}")),
+        ("comments", text.replace("data:", ": keep-alive\n\ndata:")),
+        ("no-space", text.replace("data: ", "data:")),
+        ("named", text.replace("data:", "event: chunk\nid: 7\nretry: 10\ndata:")),
+        ("lines", split),
+        ("no-blank", text.trim_end().to_owned()),
+        ("no-done", text.replace("data: [DONE]\n\n", "")),
+        ("large", large),
+    ];
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for (tenant, stream) in rows {
+        let script = Script::pieces(
+            "text/event-stream",
+            &stream.as_bytes().chunks(1000).map(<[u8]>::to_vec).collect::<Vec<_>>(),
+        );
+        provider.now_does(move |_| script.clone());
+        let answer = gateway.send(&chat_with(tenant, CHAT_USAGE_REQUEST));
+        assert_eq!((answer.text() == stream, answer.whole), (true, true), "{tenant}");
+        let booked = gateway.booked(tenant, 1);
+        assert_eq!((booked.tokens(), booked.estimated.requests), ((11, 7, 18), 0), "{tenant}");
+    }
+}
+
+#[test]
+fn an_answer_without_usage_is_estimated_near_the_truth() {
+    // 60 tokens by the o200k vocabulary's public encoder, give or take a few for the frame of a message.
+    let prose = "The ledger is the memory of a business: every sale, every debt and every promise is written down once, in order, \
+                 and never rubbed out. Whoever keeps it well can be asked at any moment what is owed and will answer with a number \
+                 that can be proved, line by line, to anybody who doubts it.";
+    let provider = Provider::always(Script::json(200, chat_answer(prose, "")));
+    let gateway = Setup::new(&provider).start();
+    let request = serde_json::json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prose}]});
+    gateway.send(&chat_with("acme", request.to_string()));
+    let booked = gateway.booked("acme", 1);
+    assert_eq!(booked.estimated.requests, 1);
+    assert_eq!(
+        (booked.estimated.prompt_tokens, booked.estimated.completion_tokens),
+        (booked.prompt_tokens, booked.completion_tokens)
+    );
+    let near = |tokens: u64| (48..=80).contains(&tokens);
+    assert!(near(booked.prompt_tokens) && near(booked.completion_tokens), "{booked:?}");
+}
+
+#[test]
+fn a_megabyte_of_one_letter_without_usage_holds_nobody_up() {
+    let content = "a".repeat(1 << 20);
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let script = Script::json(200, chat_answer(&content, ""));
+    provider.now_does(move |_| script.clone());
+    let started = std::time::Instant::now();
+    gateway.send(&chat_with("acme", CHAT_REQUEST.replace("Count to three.", &content)));
+    provider.now_does(honest);
+    gateway.send(&chat("neighbour"));
+    assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    let booked = gateway.booked("acme", 1);
+    assert_eq!(booked.estimated.requests, 1);
+    assert!(booked.prompt_tokens > 10_000 && booked.completion_tokens > 10_000, "{booked:?}");
+}

@@ -1,0 +1,177 @@
+//! Requests that are wrong: routes, bodies, sizes. Each is refused in the caller's dialect and costs nothing.
+
+use super::support::bodies::*;
+use super::support::*;
+
+/// Checks a refusal: status, code or Gemini status, and that nothing went upstream.
+fn check(gateway: &Gateway, provider: &Provider, request: &Request, status: u16) -> Answer {
+    let before = provider.count();
+    let answer = gateway.send(request);
+    let name = format!("{} {}", request.method, request.target);
+    assert_eq!(answer.status, status, "{name}: {}", answer.text());
+    assert!(answer.whole, "{name}");
+    if request.method != "HEAD" {
+        let error = answer.json()["error"].clone();
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{name}: {error}");
+    }
+    assert_eq!(provider.count(), before, "{name}");
+    answer
+}
+
+#[test]
+fn what_no_provider_serves_is_refused_and_not_forwarded_free() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for (method, target, status) in [
+        ("POST", "/v1/unknown", 404),
+        ("POST", "/v1/chat/completions/", 404),
+        ("POST", "/v1/chat/completionsx", 404),
+        ("POST", "/v1/../v1/chat/completions", 404),
+        ("POST", "/V1/chat/completions", 404),
+        ("POST", "/", 404),
+        ("POST", "/v2/chat/completions", 404),
+        ("POST", "/v1beta/models/gemini-2.5-flash", 404),
+        ("POST", "/v1beta/models/gemini-2.5-flash:unknownVerb", 404),
+        ("POST", "/v1beta/models/a%2F..%2Fb:generateContent", 404),
+        ("PUT", CHAT, 405),
+        ("PATCH", CHAT, 405),
+        ("DELETE", CHAT, 405),
+        ("DELETE", GEMINI, 405),
+        ("GET", GEMINI, 405),
+        ("GET", "/v1/embeddings", 405),
+    ] {
+        let request = chat("acme").to(target).method(method);
+        let answer = gateway.send(&request);
+        let refused = answer.status == status || (status == 404 && answer.status == 400);
+        assert!(refused, "{method} {target}: {} {}", answer.status, answer.text());
+        assert!(status != 405 || answer.header("allow").is_some(), "{method} {target}");
+    }
+    assert_eq!(provider.count(), 0);
+    check(&gateway, &provider, &chat("acme").to("/v1/unknown"), 404);
+    assert_eq!(gateway.usage("acme").calls(), 0);
+    assert_eq!(gateway.send(&chat("acme")).status, 200);
+}
+
+#[test]
+fn a_body_that_is_no_object_is_refused() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+    for body in
+        ["", "{", "null", "[]", "\"text\"", "{\"model\":}", "{\"model\":\"gpt-4o-mini\"} x", "\u{feff}{}", &deep]
+    {
+        let name = &body[..body.len().min(40)];
+        let answer = gateway.send(&chat_with("acme", body));
+        assert_eq!(answer.status, 400, "{name}: {}", answer.text());
+        assert_eq!(answer.json()["error"]["code"], "invalid_json", "{name}");
+        let answer = gateway.send(&Request::post(GEMINI, body).google("acme"));
+        assert_eq!(answer.status, 400, "{name}: {}", answer.text());
+        assert_eq!(answer.json()["error"]["status"], "INVALID_ARGUMENT", "{name}");
+    }
+    let depth = format!(r#"{{"model":"gpt-4o-mini","messages":{deep}}}"#);
+    let answer = gateway.send(&chat_with("acme", depth));
+    assert!(matches!(answer.status, 200 | 400), "{}", answer.status);
+    let answer = gateway.send(&chat_with("acme", b"{\"model\":\"\xff\"}".to_vec()));
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let answer = gateway.send(&chat_with("acme", gzip(CHAT_REQUEST.as_bytes())).header("Content-Encoding", "gzip"));
+    assert_eq!(answer.status, 415, "{}", answer.text());
+    assert!(provider.count() <= 1, "{}", provider.count());
+    assert_eq!(gateway.send(&chat("other")).status, 200);
+}
+
+#[test]
+fn the_model_that_is_billed_is_the_one_the_provider_used() {
+    // Of a member that stands twice the provider takes the last; the answer says which model it was.
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let body = CHAT_REQUEST.replacen("{", r#"{"model":"gpt-4","#, 1);
+    let answer = gateway.send(&chat_with("acme", body));
+    match answer.status {
+        200 => assert_eq!(gateway.booked("acme", 1).cost(), CHAT_PICO_USD),
+        status => assert_eq!(status, 400, "{}", answer.text()),
+    }
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_by_length_and_by_count() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).set("TOLLGATE_BODY_LIMIT", "64KiB").start();
+    let body = |bytes: usize| {
+        let frame = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":""}]}"#;
+        frame.replace(r#""""#, &format!(r#""{}""#, "x".repeat(bytes - frame.len())))
+    };
+    assert_eq!(body(65_536).len(), 65_536);
+    assert_eq!(gateway.send(&chat_with("acme", body(65_536))).status, 200);
+    let answer = check(&gateway, &provider, &chat_with("acme", body(65_537)), 413);
+    assert_eq!(answer.json()["error"]["code"], "body_too_large");
+    check(&gateway, &provider, &Request::post(GEMINI, body(65_537)).google("acme"), 413);
+
+    // By length: before anything of it is sent.
+    let mut wire = Wire::open(gateway.proxy);
+    wire.send(&chat_with("acme", vec![b' '; 1 << 20]).head_bytes());
+    assert_eq!(wire.answer().expect("an early answer").status, 413);
+
+    // By count: chunks without end.
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer acme\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut wire = Wire::open(gateway.proxy);
+    wire.send(head.as_bytes());
+    let chunk = wire::chunk(&[b' '; 16 * 1024]);
+    for _ in 0..64 {
+        if wire.try_send(&chunk).is_err() {
+            break;
+        }
+    }
+    assert_eq!(wire.answer().expect("an answer").status, 413);
+
+    // Chunks within the limit are a body like any other, and reach the provider with a length.
+    let mut wire = Wire::open(gateway.proxy);
+    wire.send(head.as_bytes());
+    for chunk in wire::chunks(CHAT_REQUEST.as_bytes(), 7) {
+        wire.send(&chunk);
+    }
+    wire.send(wire::LAST_CHUNK);
+    assert_eq!(wire.answer().expect("an answer").status, 200);
+    assert_eq!(provider.last().body, CHAT_REQUEST.as_bytes());
+    assert_eq!(provider.last().header("content-length"), Some(CHAT_REQUEST.len().to_string().as_str()));
+    assert_eq!(gateway.booked("acme", 2).requests, 2);
+}
+
+#[test]
+fn bodies_beyond_the_common_buffer_are_put_off_and_the_others_go_on() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).config("[listen]\nbuffer_total = \"8MiB\"\nbody_limit = \"4MiB\"\n").start();
+    let body = CHAT_REQUEST.replace("Count", &"x".repeat(3 << 20));
+    let request = chat_with("acme", body.as_str());
+    let bytes = request.bytes();
+    let (most, rest) = bytes.split_at(bytes.len() - 1000);
+    let mut waiting: Vec<Wire> = (0..2)
+        .map(|_| {
+            let mut wire = Wire::open(gateway.proxy);
+            wire.send(most);
+            wire
+        })
+        .collect();
+    // Whether the other two are held by their length or by what has come of them: the third does not fit. What was sent
+    // may take a moment to arrive, so it is asked until it is refused.
+    let refused = (0..50).map(|_| gateway.send(&request)).find(|answer| answer.status != 200).expect("a refusal");
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert_eq!(refused.json()["error"]["code"], "buffers_full");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(gateway.send(&chat("small")).status, 200, "a small call still fits");
+    for wire in &mut waiting {
+        wire.send(rest);
+        assert_eq!(wire.answer().expect("an answer").status, 200);
+    }
+    for _ in 0..5 {
+        assert_eq!(gateway.send(&request).status, 200, "the buffer is given back");
+    }
+}
+
+#[test]
+fn a_provider_without_a_key_is_named_with_what_turns_it_on() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).set("GEMINI_API_KEY", "").start();
+    let answer = check(&gateway, &provider, &gemini("acme"), 503);
+    assert!(answer.text().contains("GEMINI_API_KEY"), "{}", answer.text());
+    assert_eq!(gateway.send(&chat("acme")).status, 200);
+}
