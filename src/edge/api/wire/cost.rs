@@ -82,6 +82,7 @@ pub struct CostSumsBody {
     pub chats: u64,
     /// Answers of 400 and more, and calls without an answer.
     pub failed_requests: u64,
+    /// Tokens of each kind.
     #[serde(flatten)]
     pub tokens: TokensBody,
     /// The cost of everything that has a price.
@@ -110,6 +111,7 @@ pub struct CostRowBody {
     /// The model, as the provider answered.
     #[schema(example = "gpt-4o-mini")]
     pub model: String,
+    /// What it comes to.
     #[serde(flatten)]
     pub sums: CostSumsBody,
     /// List prices in dollars for a million tokens: of the standard tier, for short inputs, at the end of the report's
@@ -176,6 +178,7 @@ pub struct CostGroupBody {
     /// The value of each asked dimension; null where the events have none.
     #[schema(example = json!({"day": "2026-11-24"}))]
     pub group: BTreeMap<&'static str, Option<String>>,
+    /// What it comes to.
     #[serde(flatten)]
     pub sums: CostSumsBody,
 }
