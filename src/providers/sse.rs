@@ -249,7 +249,8 @@ mod tests {
     #[test]
     fn an_event_over_the_bound_is_passed_over_and_the_next_is_read() {
         let most = "x".repeat(EVENT_BYTES_MAX - "data: ".len());
-        for (value, is_read) in [(most.clone(), true), (most.clone() + "x", false), (format!("{most}\ndata: yyyyyyyy"), false)]
+        for (value, is_read) in
+            [(most.clone(), true), (most.clone() + "x", false), (format!("{most}\ndata: yyyyyyyy"), false)]
         {
             let stream = format!("data: {value}\n\ndata: next\n\n");
             for size in [stream.len(), 1_000_003] {

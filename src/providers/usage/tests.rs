@@ -1,3 +1,5 @@
+//! What of a usage object is believed.
+
 use super::*;
 
 fn raw(text: &str) -> &RawValue {
