@@ -289,7 +289,7 @@ fn bench(book: Arc<PriceBook>, limits: Vec<Limit>) -> Outcome<Bench> {
     let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, ..Snapshot::default() }));
     let journal = Arc::new(MemoryJournal::new(1 << 20));
     let (counters, clock) = (Arc::new(MemoryCounters::new()), Arc::new(SystemClock::new()));
-    let meter = Arc::new(Meter::new(counters, journal.clone(), snapshots, clock));
+    let meter = Arc::new(Meter::new(counters, journal.clone(), snapshots, clock, Vec::new()));
     let caller = Caller { account, key: None, user_id: Some("user-1".into()), kb_id: None };
     let asked = asked(CHAT, CredentialPlace::Bearer, chat(100, false))?;
     let answer = Answer { asked, content_type: "application/json", chunks: vec![openai_document()] };

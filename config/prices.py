@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Makes config/prices.json and config/NOTICE from two published price lists.
 
-    pip download --no-deps genai-prices==VERSION        # Pydantic's list: the base
-    cargo add llm-prices  (or the crate's tarball)      # Busel's list: the second opinion
-    python3 config/prices.py --base slim.json --base-version 0.2.3 --base-date 2026-11-24 --base-licence LICENSE \
+The first is the repository pydantic/genai-prices at a release (prices/data*_slim.json: an array of providers), the base;
+the second the crate llm-prices (prices.json), the second opinion.
+
+    python3 config/prices.py --base slim.json --base-version 0.2.3 --base-date 2026-11 --base-licence LICENSE \
         --check prices.json --check-version 1.0.0 --check-licence LICENSE --out config
 
-The base is genai-prices' data in its "slim" JSON form (an array of providers). Every price that both lists have must be
-the same number, or nothing is written. What the base lacks and the second list has is taken over: Gemini's flex and
-priority tiers. What is wrong or missing in both is corrected below, each correction with its reason. Prices are decimal
-text all the way and leave as whole pico-dollars (1e-12 USD) a token; one that is no whole number stops the run.
+Every price that both lists have must be the same number, or nothing is written. What the base lacks and the second
+list has is taken over: Gemini's flex and priority tiers, OpenAI's ultrafast tier. What is wrong or missing in both is
+corrected below, each correction with its reason. Prices are decimal text all the way and leave as whole pico-dollars
+(1e-12 USD) a token; one that is no whole number stops the run.
 The output depends on the inputs only. Python 3.9 or later, standard library alone.
 """
 
@@ -45,18 +46,20 @@ LEFT_OUT_KEYS = {
 
 # The kinds that a discount on `input`, `cached` and `output` holds for, when it must be carried over.
 CARRIED = {
-    "input": ["input", "input_audio", "input_image"],
+    "input": ["input", "cache_write", "input_audio", "input_image"],
     "cached": ["cached", "cached_audio"],
     "output": ["output", "output_audio", "output_image"],
 }
 
-TIERS = ["standard", "flex", "batch", "priority"]
+TIERS = ["standard", "flex", "batch", "priority", "ultrafast"]
 CONTEXTS = {
     "standard": [],
     "flex": [("service_tier", "flex")],
     "batch": [("processing", "batch")],
     # OpenAI's new name of priority is fast; its answers still say priority.
     "priority": [("service_tier", "priority"), ("service_tier", "fast")],
+    # The base does not know it.
+    "ultrafast": [],
 }
 
 # Corrections: facts, with their reasons in CORRECTIONS.
@@ -99,8 +102,9 @@ CORRECTIONS = [
     "speech models: their one output price is the price of audio tokens",
     "gpt-image models with one output price: it is the price of image tokens",
     "models whose page has one input price for all modalities, by the base's own notes: it is that of audio tokens too",
-    "Gemini flex and priority: from llm-prices; for dates, context steps and kinds that it does not list, the ratio of the "
-    "listed price to the standard price is kept (Google: flex is half, priority 1.8 times the standard price)",
+    "Gemini flex and priority, OpenAI ultrafast: from llm-prices; for dates, context steps and kinds that it does not "
+    "list, the ratio of the listed price to the standard price is kept (Google: flex is half, priority 1.8 times "
+    "the standard)",
 ]
 
 
@@ -212,7 +216,9 @@ def tier_rows(model, tier, where):
     dates = {""}
     if isinstance(model["prices"], list):
         dates |= {start_of(entry, where) for entry in model["prices"]}
-    dates |= {start_of(v, where) for v in model.get("price_variants", []) if list(v["when"].items())[0] in CONTEXTS[tier]}
+    for variant in model.get("price_variants", []):
+        if list(variant["when"].items())[0] in CONTEXTS[tier]:
+            dates.add(start_of(variant, where))
     rows, last = [], None
     for date in sorted(dates):
         if tier == "standard":
@@ -241,7 +247,8 @@ def read_base(providers):
             if ours == "gemini" and "claude" in name:
                 continue  # another provider's models, sold by Google
             match, but = patterns(entry["match"], where)
-            model = {"provider": ours, "model": name, "match": sorted(set(match), key=match.index), "except": sorted(set(but))}
+            match = sorted(set(match), key=match.index)
+            model = {"provider": ours, "model": name, "match": match, "except": sorted(set(but))}
             if name in FREE[ours]:
                 if entry["prices"]:
                     raise Stop(f"{where}: has a price now; it is listed here as free")
@@ -267,6 +274,9 @@ def corrected(models):
             raise Stop(f"a correction is for {provider}/{name}, which the base does not have")
         return found[0]
 
+    def text_only(row):
+        return {kind: price for kind, price in row.items() if not kind.endswith("_audio")}
+
     def each_row(model):
         return [row for rows in model["rates"].values() for _, _, row in rows]
 
@@ -279,11 +289,8 @@ def corrected(models):
     for provider, name, own, audio_in, audio_out, cached in AUDIO:
         model = of(provider, name)
         if own:
-            prices = {"input_audio", "output_audio", "cached_audio"}
-            rates = {
-                tier: [(start, above, {kind: row[kind] for kind in row if kind not in prices}) for start, above, row in rows]
-                for tier, rows in model["rates"].items()
-            }
+            rates = {tier: [(start, above, text_only(row)) for start, above, row in rows]
+                     for tier, rows in model["rates"].items()}  # fmt: skip
             place = models.index(model)
             model = {"provider": provider, "model": own, "match": [own], "except": [], "rates": rates}
             models.insert(place, model)
@@ -347,17 +354,20 @@ def second_opinion(models, listed):
         if entry["long_context"]:
             moments.append((date, entry["long_context"]["threshold_tokens"], entry["long_context"]))
         for moment, above, prices in moments:
-            compare(rates["standard"], moment, above, {k: prices.get(n) for k, n in names.items()}, f"{label} {moment} >{above}")
+            standard = {kind: prices.get(key) for kind, key in names.items()}
+            compare(rates["standard"], moment, above, standard, f"{label} {moment} >{above}")
             batch = {"input": prices.get("batch_input"), "output": prices.get("batch_output")}
             compare(rates["batch"], moment, above, batch, f"{label} batch {moment} >{above}")
         for name, prices in (entry["other_tiers"] or {}).items():
-            tier = {"flex": "flex", "priority": "priority", "fast": "priority"}.get(name)
+            tier = {"fast": "priority"}.get(name, name)
             wanted = {kind: prices.get(key) for kind, key in names.items()}
-            if tier and rates[tier]:
+            if tier not in TIERS:
+                wrong.append(f"{label}: unknown tier {name}")
+            elif rates[tier]:
                 compare(rates[tier], date, 0, wanted, f"{label} {tier}")
-            elif tier and provider == "gemini":
+            elif provider == "gemini" or tier == "ultrafast":
                 missing.append((model, tier, date, {k: pico(v, label) for k, v in wanted.items() if v is not None}))
-            elif tier:
+            else:
                 wrong.append(f"{label}: the base has no {tier} prices")
     if wrong:
         raise Stop("the lists disagree:\n  " + "\n  ".join(wrong))
@@ -396,14 +406,11 @@ def written(models, about):
     def one(value):
         return json.dumps(value, ensure_ascii=False)
 
-    lines = ["{", '  "format": 1,', '  "about": ' + json.dumps(about, indent=2, ensure_ascii=False).replace("\n", "\n  ") + ","]
-    lines.append('  "models": [')
+    for_people = json.dumps(about, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+    lines = ["{", '  "format": 1,', f'  "about": {for_people},', '  "models": [']
     for number, model in enumerate(models):
-        head = [f'"provider": {one(model["provider"])}', f'"model": {one(model["model"])}', f'"match": {one(model["match"])}']
-        if model["except"]:
-            head.append(f'"except": {one(model["except"])}')
-        if "unverified" in model:
-            head.append(f'"unverified": {one(model["unverified"])}')
+        keys = ["provider", "model", "match", "except", "unverified"]
+        head = [f'"{key}": {one(model[key])}' for key in keys if model.get(key)]
         lines.append("    {" + ", ".join(head) + ', "rates": [')
         rows = []
         for tier in TIERS:
@@ -447,7 +454,8 @@ def main():
         notice += f"\n--- {name} ---\n\n{Path(licence).read_text().strip()}\n"
     out.joinpath("prices.json").write_text(written(models, about))
     out.joinpath("NOTICE").write_text(notice)
-    print(f"{len(models)} models; {equal} prices are the same in both lists; {len(missing)} tiers taken over", file=sys.stderr)
+    said = f"{len(models)} models; {equal} prices are the same in both lists; {len(missing)} tiers taken over"
+    print(said, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ fn readme_table() -> String {
 }
 
 /// Compares a document, or the part between two marks of it, with what the code says.
-fn check(path: &str, marks: Option<(&str, &str)>, expected: &str) {
+pub(crate) fn check(path: &str, marks: Option<(&str, &str)>, expected: &str) {
     let path = in_package(path);
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let (before, found, after) = match marks {

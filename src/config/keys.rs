@@ -73,7 +73,7 @@ pub static KEYS: &[Key] = &[
         "listen.upload_limit",
         &["TOLLGATE_UPLOAD_LIMIT"],
         "1GiB",
-        "The largest body that is streamed: files, uploads and multipart.",
+        "The largest body that is streamed: files, uploads and multipart. No route of this version takes one.",
     ),
     secret(
         "admin.key",

@@ -432,6 +432,6 @@ fn cores() -> usize {
 }
 
 #[cfg(test)]
-mod documents;
+pub(crate) mod documents;
 #[cfg(test)]
 mod tests;

@@ -72,7 +72,7 @@ pub enum EntryError {
         from: String,
     },
     /// A text that is no tier.
-    #[error("{model}: {tier:?} is no service tier; there are standard, flex, batch and priority")]
+    #[error("{model}: {tier:?} is no service tier; there are standard, flex, batch, priority and ultrafast")]
     Tier {
         /// The entry.
         model: String,

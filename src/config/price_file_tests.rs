@@ -8,7 +8,7 @@ use crate::domain::price::{Charge, Priced};
 use crate::domain::time::Micros;
 use crate::domain::tokens::Tokens;
 
-use ServiceTier::{Batch, Flex, Priority, Standard};
+use ServiceTier::{Batch, Flex, Priority, Standard, Ultrafast};
 
 /// Published prices: provider, model, tier, tokens of input from which on they are looked up, day, then USD per million
 /// tokens of input, cached input (`-`: none) and output.
@@ -43,6 +43,8 @@ const PUBLISHED: &[Published] = &[
     ("openai", "gpt-5.5", Standard, 272_001, DAY, ["10", "1", "45"]),
     ("openai", "gpt-6-sol-2026-08-01", Standard, 1, DAY, ["2", "0.2", "10"]),
     ("openai", "gpt-6-sol", Batch, 272_001, DAY, ["2", "0.2", "7.5"]),
+    ("openai", "gpt-6.1-sol", Ultrafast, 272_000, DAY, ["12", "0.6", "60"]),
+    ("openai", "gpt-6.1-sol", Ultrafast, 272_001, DAY, ["24", "1.2", "90"]),
     ("openai", "o3", Standard, 1, DAY, ["2", "0.5", "8"]),
     ("openai", "o3", Standard, 1, "2025-06-09", ["10", "0.5", "40"]),
     ("openai", "o4-mini", Standard, 1, DAY, ["1.1", "0.275", "4.4"]),

@@ -70,11 +70,13 @@ pub enum ServiceTier {
     Batch,
     /// Dearer and faster.
     Priority,
+    /// The dearest and fastest: three times the priority price where it is sold.
+    Ultrafast,
 }
 
 impl ServiceTier {
     /// All of them, for parsers.
-    pub const ALL: [Self; 4] = [Self::Standard, Self::Flex, Self::Batch, Self::Priority];
+    pub const ALL: [Self; 5] = [Self::Standard, Self::Flex, Self::Batch, Self::Priority, Self::Ultrafast];
 
     /// The name in rows, answers and price files.
     pub fn as_str(self) -> &'static str {
@@ -83,6 +85,7 @@ impl ServiceTier {
             Self::Flex => "flex",
             Self::Batch => "batch",
             Self::Priority => "priority",
+            Self::Ultrafast => "ultrafast",
         }
     }
 

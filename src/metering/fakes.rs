@@ -11,7 +11,7 @@ use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Plan, Standing};
-use crate::domain::price::{Priced, ServiceTier};
+use crate::domain::price::{PriceBook, Priced, ServiceTier};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
@@ -327,10 +327,15 @@ impl World {
     }
 
     pub(crate) async fn open() -> Self {
+        Self::open_with(PriceBook::default()).await
+    }
+
+    /// The same with these prices.
+    pub(crate) async fn open_with(prices: PriceBook) -> Self {
         let store = Arc::new(FakeStore::default());
         let counters = Arc::new(ShownCounters::default());
         let clock = Arc::new(StoppedClock(Self::now()));
-        let snapshots = Arc::new(Snapshots::open(&*store, plans(), Default::default()).await.unwrap());
+        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices).await.unwrap());
         let admin = Arc::new(Admin::new(store.clone(), snapshots.clone(), counters.clone(), clock.clone()));
         let reports = Arc::new(Reports::new(store.clone(), snapshots.clone(), clock));
         for id in ["acme", "globex"] {

@@ -66,7 +66,8 @@ pub fn by_tokenizer(input: &EstimateInput) -> Tokens {
 
 fn tokens(prompt: u64, completion: u64) -> Tokens {
     Tokens {
-        prompt: prompt.min(TOKENS_PER_CALL_MAX),
+        // Whatever was asked, it was not nothing.
+        prompt: prompt.clamp(1, TOKENS_PER_CALL_MAX),
         completion: completion.min(TOKENS_PER_CALL_MAX),
         ..Tokens::default()
     }
@@ -127,6 +128,8 @@ mod tests {
     fn bytes_give_a_quarter_as_many_tokens_and_never_none_for_some() {
         assert_eq!(by_bytes(&input("12345678", "1234")), Tokens { prompt: 8, completion: 1, ..Tokens::default() });
         assert_eq!(by_bytes(&input("1", "1")), Tokens { prompt: 7, completion: 1, ..Tokens::default() });
+        let nothing = EstimateInput { prompt: Prompt::TextBytes(0), ..input("", "") };
+        assert_eq!(by_bytes(&nothing).prompt, 1);
         let large = EstimateInput { prompt: Prompt::TextBytes(u64::MAX), ..input("", "") };
         assert_eq!(by_bytes(&large).prompt, TOKENS_PER_CALL_MAX);
     }

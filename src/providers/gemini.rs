@@ -11,6 +11,7 @@ use crate::domain::refusal::Refusal;
 use super::answer::{Answer, Message, Wire};
 use super::openai::{self, OpenAiWire, READ};
 use super::request::{self, ModelIn, StreamBy};
+use super::text::{Anchor, anchor};
 use super::told::Told;
 use super::usage::{self, Output};
 use super::{AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Route, dialect, json, path};
@@ -144,7 +145,9 @@ impl Provider for GeminiOpenAi {
     }
 
     fn call(&self, endpoint: &Endpoint, _query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
-        openai::call(endpoint, body)
+        let call = openai::call(endpoint, body)?;
+        let model = call.model.strip_prefix("models/").map(str::to_owned);
+        Ok(Call { model: model.unwrap_or(call.model), ..call })
     }
 
     fn reader(&self, endpoint: &Endpoint, call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {
@@ -238,7 +241,10 @@ impl Wire for GeminiWire {
         // Every event of a stream has usage, so there is nothing to skip.
         self.read_members(message, told);
         if self.generates && (!whole || told.lacks_tokens()) {
-            told.output.collect(message, &["\"text\"", "\"args\""]);
+            static TEXT: Anchor = anchor!("text");
+            static ARGS: Anchor = anchor!("args");
+            told.output.collect(message, &TEXT);
+            told.output.collect(message, &ARGS);
         }
         Message::default()
     }

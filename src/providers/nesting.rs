@@ -25,29 +25,25 @@ pub(super) struct Nesting {
 impl Nesting {
     /// Looks at the next bytes. Calls `see` with each bracket, the depth after it and its index, until that says to stop.
     pub(super) fn follow(&mut self, bytes: &[u8], mut see: impl FnMut(Bracket, u32, usize) -> bool) {
-        let mut at = 0;
-        while at < bytes.len() {
-            if self.in_string {
-                at = self.skip_string(bytes, at);
-                continue;
-            }
-            let Some(byte) = bytes.get(at) else { return };
-            let bracket = match byte {
-                b'"' => {
-                    self.in_string = true;
-                    None
-                }
-                b'{' | b'[' => {
+        let mut at = if self.in_string { self.skip_string(bytes, 0) } else { 0 };
+        while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| is_mark(*byte))) {
+            at += found;
+            let bracket = match bytes.get(at) {
+                Some(b'{' | b'[') => {
                     self.depth = self.depth.saturating_add(1);
-                    Some(Bracket::Open)
+                    Bracket::Open
                 }
-                b'}' | b']' => {
+                Some(b'}' | b']') => {
                     self.depth = self.depth.saturating_sub(1);
-                    Some(Bracket::Close)
+                    Bracket::Close
                 }
-                _ => None,
+                _ => {
+                    self.in_string = true;
+                    at = self.skip_string(bytes, at + 1);
+                    continue;
+                }
             };
-            if bracket.is_some_and(|bracket| !see(bracket, self.depth, at)) {
+            if !see(bracket, self.depth, at) {
                 return;
             }
             at += 1;
@@ -56,7 +52,7 @@ impl Nesting {
 
     /// The index after the string that `at` is in, or the end.
     fn skip_string(&mut self, bytes: &[u8], mut at: usize) -> usize {
-        if self.escaped {
+        if self.escaped && at < bytes.len() {
             self.escaped = false;
             at += 1;
         }
@@ -74,6 +70,10 @@ impl Nesting {
         }
         bytes.len()
     }
+}
+
+fn is_mark(byte: u8) -> bool {
+    matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::domain::refusal::Refusal;
 
 use super::answer::{Answer, DONE, Message, Wire};
 use super::request::{self, ModelIn, StreamBy};
+use super::text::{Anchor, anchor};
 use super::told::Told;
 use super::usage::{self, Output};
 use super::{AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Route, dialect, json, path};
@@ -144,13 +145,17 @@ impl OpenAiWire {
     }
 
     /// Where a message has the text that it delivers.
-    fn anchors(self, whole: bool) -> &'static [&'static str] {
+    fn anchor(self, whole: bool) -> Option<&'static Anchor> {
+        static DELTA: Anchor = anchor!("delta");
+        static MESSAGE: Anchor = anchor!("message");
+        static OUTPUT: Anchor = anchor!("output");
+        static TEXT: Anchor = anchor!("text");
         match (self, whole) {
-            (Self::Chat(_), false) | (Self::Responses, false) => &["\"delta\""],
-            (Self::Chat(_), true) => &["\"message\""],
-            (Self::Completions, _) => &["\"text\""],
-            (Self::Responses, true) => &["\"output\""],
-            (Self::Embeddings, _) => &[],
+            (Self::Chat(_) | Self::Responses, false) => Some(&DELTA),
+            (Self::Chat(_), true) => Some(&MESSAGE),
+            (Self::Completions, _) => Some(&TEXT),
+            (Self::Responses, true) => Some(&OUTPUT),
+            (Self::Embeddings, _) => None,
         }
     }
 
@@ -205,8 +210,10 @@ impl Wire for OpenAiWire {
             || may_have_usage(message)
             || matches!(self, Self::Responses) && may_be_last(message);
         let read = if matters { self.read_members(message, told) } else { Message::default() };
-        if !whole || told.lacks_tokens() {
-            told.output.collect(message, self.anchors(whole));
+        if (!whole || told.lacks_tokens())
+            && let Some(anchor) = self.anchor(whole)
+        {
+            told.output.collect(message, anchor);
         }
         read
     }
@@ -219,7 +226,7 @@ impl Wire for OpenAiWire {
 /// Whether a message can have a `usage` that is not `null`. Text with that word, or with escapes that could spell it,
 /// costs a parse; the parse decides.
 fn may_have_usage(message: &[u8]) -> bool {
-    static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage\""));
+    static USAGE: Anchor = anchor!("usage");
     static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\\u00"));
     let is_null = |at: usize| {
         let value = message.get(at + USAGE.needle().len()..).unwrap_or_default().trim_ascii_start();

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::json;
-use super::text::{Found, walk};
+use super::text::{Found, unescaped, walk};
 
 /// Members of a request that the model reads, in both dialects.
 const READ_BY_MODEL: &[&str] = &[
@@ -63,11 +63,8 @@ pub(super) fn texts(body: &[u8], mut see: impl FnMut(Cow<'_, str>)) -> Counted {
         walk(raw.get().as_bytes(), |found| match found {
             Found::Name(name) if is_schema => see(String::from_utf8_lossy(name)),
             Found::Name(b"role") => counted.messages += 1,
-            Found::Text { of, text } if MEDIA.contains(&of) || text.starts_with("data:") => {
-                counted.media += 1;
-                drop(text);
-            }
-            Found::Text { text, .. } => see(text),
+            Found::Text { of, text } if MEDIA.contains(&of) || text.starts_with(b"data:") => counted.media += 1,
+            Found::Text { text, .. } => see(unescaped(text)),
             Found::Element if !is_schema => counted.elements += 1,
             Found::Name(_) | Found::Element => {}
         });

@@ -199,3 +199,71 @@ impl SseScanner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data of each event (`-` for none), and of the one that was begun.
+    fn events(pieces: &[&[u8]]) -> (Vec<String>, Option<String>) {
+        let (mut scanner, mut seen) = (SseScanner::default(), Vec::new());
+        let text = |data: &[u8]| String::from_utf8(data.to_vec()).unwrap();
+        for piece in pieces {
+            scanner.feed(piece, |event| {
+                assert!(event.end > 0 && event.end <= piece.len());
+                if let Some(data) = event.data {
+                    seen.push(text(data));
+                }
+            });
+        }
+        (seen, scanner.finish().map(text))
+    }
+
+    #[test]
+    fn events_are_those_of_the_standard_at_every_cut() {
+        let check = |stream: &str, expected: &[&str], begun: Option<&str>| {
+            for ending in ["\n", "\r\n", "\r"] {
+                let stream = stream.replace('\n', ending);
+                for cut in 0..=stream.len() {
+                    let (head, tail) = stream.as_bytes().split_at(cut);
+                    let (seen, rest) = events(&[head, tail]);
+                    assert_eq!(
+                        (seen, rest.as_deref()),
+                        (expected.iter().map(|e| (*e).to_owned()).collect(), begun),
+                        "{stream:?} at {cut}"
+                    );
+                }
+            }
+        };
+        check("data: a\n\ndata:b\n\ndata:  c\n\n", &["a", "b", " c"], None);
+        check("\u{feff}data: a\n\n", &["a"], None);
+        check("\u{feff}\ndata: a\n\n\u{feff}data: b\n\n", &["a"], None);
+        check("data: a\ndata: b\ndata\ndata:\n\n", &["a\nb\n\n"], None);
+        check(": c\nevent: x\nid: 1\nretry: 5\ndata: a\nevent: y\n\n", &["a"], None);
+        check("\n\n\nevent: x\n\ndatas: no\nData: no\n data: no\n\ndata: a\n\n\n", &["a"], None);
+        check("data: a\n\ndata: b", &["a"], Some("b"));
+        check("data: a\n\ndata: b\ndata: c\n", &["a"], Some("b\nc"));
+        check("data: a\n\n: comment", &["a"], None);
+    }
+
+    #[test]
+    fn an_event_over_the_bound_is_passed_over_and_the_next_is_read() {
+        let most = "x".repeat(EVENT_BYTES_MAX - "data: ".len());
+        for (value, is_read) in
+            [(most.clone(), true), (most.clone() + "x", false), (format!("{most}\ndata: yyyyyyyy"), false)]
+        {
+            let stream = format!("data: {value}\n\ndata: next\n\n");
+            for size in [stream.len(), 1_000_003] {
+                let pieces: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
+                let (seen, rest) = events(&pieces);
+                assert_eq!(
+                    (seen.len(), seen.last().map(String::as_str), rest),
+                    (1 + usize::from(is_read), Some("next"), None)
+                );
+            }
+        }
+        let line = format!("{}\n\ndata: next\n\n", "d".repeat(3 * EVENT_BYTES_MAX));
+        let pieces: Vec<&[u8]> = line.as_bytes().chunks(100_003).collect();
+        assert_eq!(events(&pieces).0, ["next"]);
+    }
+}

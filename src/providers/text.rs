@@ -3,45 +3,40 @@
 //! May use: nothing. The look never fails, also on JSON that broke off.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use memchr::{memchr, memchr2, memmem};
+use memchr::memmem::Finder;
+use memchr::{memchr, memchr2};
 
 /// How much delivered text is kept to be counted by the tokenizer; beyond it only bytes are counted.
 pub const OUTPUT_TEXT_BYTES_MAX: usize = 64 * 1024;
-
-/// Members whose strings are labels, not text.
-const LABELS: &[&[u8]] = &[
-    b"id",
-    b"type",
-    b"role",
-    b"status",
-    b"call_id",
-    b"tool_call_id",
-    b"object",
-    b"model",
-    b"mimeType",
-    b"mime_type",
-    b"finish_reason",
-    b"encrypted_content",
-    b"thought_signature",
-    b"thoughtSignature",
-];
 
 /// One thing found in a JSON value.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'a> {
     /// The name of a member.
     Name(&'a [u8]),
-    /// A string, unescaped, of the member with this name (empty in no object). Strings that are labels are left out.
+    /// A string of the member with this name (empty in no object), for [`unescaped`]. Labels are left out.
     Text {
         /// The member's name.
         of: &'a [u8],
-        /// The text.
-        text: Cow<'a, str>,
+        /// What stands between the quotes.
+        text: &'a [u8],
     },
     /// A number that is an element of an array: prompts may be arrays of tokens.
     Element,
 }
+
+/// The name of a member that has text below it, with its quotes.
+pub(super) type Anchor = LazyLock<Finder<'static>>;
+
+/// An anchor. Built once: building takes longer than finding.
+macro_rules! anchor {
+    ($name:literal) => {
+        std::sync::LazyLock::new(|| memchr::memmem::Finder::new(concat!("\"", $name, "\"")))
+    };
+}
+pub(super) use anchor;
 
 /// Delivered text, kept up to [`OUTPUT_TEXT_BYTES_MAX`] and counted beyond.
 #[derive(Debug, Default)]
@@ -58,19 +53,17 @@ impl OutputText {
         self.text.push_str(text.get(..end).unwrap_or_default());
     }
 
-    /// Adds all text below the members that the anchors (`"name"`, quotes included) name, wherever these stand.
-    pub(super) fn collect(&mut self, json: &[u8], anchors: &[&str]) {
-        for anchor in anchors {
-            let mut rest = json;
-            while let Some(at) = memmem::find(rest, anchor.as_bytes()) {
-                rest = rest.get(at + anchor.len()..).unwrap_or_default();
-                if let [b':', value @ ..] = rest.trim_ascii_start() {
-                    rest = walk(value.trim_ascii_start(), |found| {
-                        if let Found::Text { text, .. } = found {
-                            self.push(&text);
-                        }
-                    });
-                }
+    /// Adds all text below the members that the anchor names, wherever these stand.
+    pub(super) fn collect(&mut self, json: &[u8], anchor: &Anchor) {
+        let mut rest = json;
+        while let Some(at) = anchor.find(rest) {
+            rest = rest.get(at + anchor.needle().len()..).unwrap_or_default();
+            if let [b':', value @ ..] = rest.trim_ascii_start() {
+                rest = walk(value.trim_ascii_start(), |found| {
+                    if let Found::Text { text, .. } = found {
+                        self.push(&unescaped(text));
+                    }
+                });
             }
         }
     }
@@ -91,8 +84,8 @@ pub(super) fn walk<'a>(json: &'a [u8], mut see: impl FnMut(Found<'a>)) -> &'a [u
                 if depth > 0 && matches!(after.trim_ascii_start(), [b':', ..]) {
                     name = string;
                     see(Found::Name(string));
-                } else if !LABELS.contains(&name) {
-                    see(Found::Text { of: name, text: unescaped(string) });
+                } else if !is_label(name) {
+                    see(Found::Text { of: name, text: string });
                 }
             }
             b'{' | b'[' => depth += 1,
@@ -110,6 +103,27 @@ pub(super) fn walk<'a>(json: &'a [u8], mut see: impl FnMut(Found<'a>)) -> &'a [u
     rest
 }
 
+/// Whether the strings of a member are no text.
+fn is_label(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"id"
+            | b"type"
+            | b"role"
+            | b"status"
+            | b"call_id"
+            | b"tool_call_id"
+            | b"object"
+            | b"model"
+            | b"mimeType"
+            | b"mime_type"
+            | b"finish_reason"
+            | b"encrypted_content"
+            | b"thought_signature"
+            | b"thoughtSignature"
+    )
+}
+
 /// What stands before the closing quote and what stands after it.
 fn split_string(json: &[u8]) -> (&[u8], &[u8]) {
     let mut at = 0;
@@ -124,7 +138,8 @@ fn split_string(json: &[u8]) -> (&[u8], &[u8]) {
     (json, &[])
 }
 
-fn unescaped(string: &[u8]) -> Cow<'_, str> {
+/// The text of a JSON string that stands between its quotes.
+pub(super) fn unescaped(string: &[u8]) -> Cow<'_, str> {
     if memchr(b'\\', string).is_some() {
         let quoted = [b"\"", string, b"\""].concat();
         if let Ok(text) = serde_json::from_slice::<String>(&quoted) {
@@ -138,24 +153,25 @@ fn unescaped(string: &[u8]) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    fn check(json: &str, anchors: &[&str], text: &str) {
+    static DELTA: Anchor = anchor!("delta");
+
+    fn check(json: &str, text: &str) {
         let mut output = OutputText::default();
-        output.collect(json.as_bytes(), anchors);
+        output.collect(json.as_bytes(), &DELTA);
         assert_eq!(output.text, text, "{json}");
         assert_eq!(output.bytes, text.len() as u64);
     }
 
     #[test]
     fn text_is_found_below_the_anchors_without_its_labels() {
-        let delta = &["\"delta\""];
-        check(r#"{"choices":[{"delta":{"role":"assistant","content":"Hi \"you\""},"x":"y"}]}"#, delta, "Hi \"you\"");
-        check(r#"{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}],"z":"c"}"#, delta, "ab");
-        check(r#"{"type":"t","delta" : "caf\u00e9"}"#, delta, "café");
-        check(r#"{"delta":{"tool_calls":[{"id":"i","function":{"name":"f","arguments":"{}"}}]}}"#, delta, "f{}");
-        check(r#"{"delta":{"content":null,"type":null,"refusal":"no"}}"#, delta, "no");
-        check(r#"{"delta":null,"x":"y"}"#, delta, "");
-        check(r#"{"delta":{"content":"cut he"#, delta, "cut he");
-        check(r#"{"a":"\"delta\":\"no\""}"#, delta, "");
+        check(r#"{"choices":[{"delta":{"role":"assistant","content":"Hi \"you\""},"x":"y"}]}"#, "Hi \"you\"");
+        check(r#"{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}],"z":"c"}"#, "ab");
+        check(r#"{"type":"t","delta" : "caf\u00e9"}"#, "café");
+        check(r#"{"delta":{"tool_calls":[{"id":"i","function":{"name":"f","arguments":"{}"}}]}}"#, "f{}");
+        check(r#"{"delta":{"content":null,"type":null,"refusal":"no"}}"#, "no");
+        check(r#"{"delta":null,"x":"y"}"#, "");
+        check(r#"{"delta":{"content":"cut he"#, "cut he");
+        check(r#"{"a":"\"delta\":\"no\""}"#, "");
     }
 
     #[test]

@@ -46,10 +46,12 @@ impl Told {
         self.tokens.is_none()
     }
 
-    /// Takes the name of the model that answers.
+    /// Takes the name of the model that answers; Google's resource names without their collection.
     pub(super) fn answered_by(&mut self, raw: &RawValue) {
-        if let Some(name) = json::text(raw).filter(|name| is_name(name)) {
-            self.model = Some(name.into_owned());
+        let Some(name) = json::text(raw) else { return };
+        let name = name.strip_prefix("models/").unwrap_or(&name);
+        if is_name(name) && self.model.as_deref() != Some(name) {
+            self.model = Some(name.to_owned());
         }
     }
 

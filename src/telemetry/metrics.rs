@@ -272,7 +272,7 @@ mod tests {
             0
         }
         fn next(&self, _: usize) -> BoxFuture<'_, Batch> {
-            Box::pin(async { Batch::default() })
+            Box::pin(async { Batch { events: Arc::from([]), through: 0 } })
         }
         fn ack(&self, _: u64) {}
         fn close(&self) {}

@@ -1,6 +1,7 @@
 //! `/admin/*`: tenants and their keys. The admin key only.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::IntoResponse;
 use http::StatusCode;
@@ -76,7 +77,7 @@ async fn tenants(
 async fn tenant(
     State(state): State<ApiState>,
     asker: Asker,
-    path: Option<Path<String>>,
+    path: Result<Path<String>, PathRejection>,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<TenantBody>, Problem> {
     admit(&asker, raw.as_deref())?;
@@ -96,7 +97,7 @@ async fn tenant(
 async fn change_tenant(
     State(state): State<ApiState>,
     asker: Asker,
-    path: Option<Path<String>>,
+    path: Result<Path<String>, PathRejection>,
     RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<Json<TenantBody>, Problem> {
@@ -121,7 +122,7 @@ async fn change_tenant(
 async fn issue_key(
     State(state): State<ApiState>,
     asker: Asker,
-    path: Option<Path<String>>,
+    path: Result<Path<String>, PathRejection>,
     RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<impl IntoResponse, Problem> {
@@ -147,7 +148,7 @@ async fn issue_key(
 async fn keys(
     State(state): State<ApiState>,
     asker: Asker,
-    path: Option<Path<String>>,
+    path: Result<Path<String>, PathRejection>,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<KeysBody>, Problem> {
     admit(&asker, raw.as_deref())?;
@@ -170,7 +171,7 @@ async fn keys(
 async fn key(
     State(state): State<ApiState>,
     asker: Asker,
-    path: Option<Path<(String, String)>>,
+    path: Result<Path<(String, String)>, PathRejection>,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<KeyBody>, Problem> {
     admit(&asker, raw.as_deref())?;
@@ -192,7 +193,7 @@ async fn key(
 async fn revoke_key(
     State(state): State<ApiState>,
     asker: Asker,
-    path: Option<Path<(String, String)>>,
+    path: Result<Path<(String, String)>, PathRejection>,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<KeyBody>, Problem> {
     admit(&asker, raw.as_deref())?;
@@ -207,12 +208,12 @@ fn admit(asker: &Asker, raw_query: Option<&str>) -> Result<(), Problem> {
 }
 
 /// A text that is no id names no tenant: that is a 404, as for an id that nobody has.
-fn tenant_in(path: Option<Path<String>>) -> Result<TenantId, Problem> {
-    path.and_then(|Path(id)| id.parse().ok()).ok_or_else(unknown_tenant)
+fn tenant_in(path: Result<Path<String>, PathRejection>) -> Result<TenantId, Problem> {
+    path.ok().and_then(|Path(id)| id.parse().ok()).ok_or_else(unknown_tenant)
 }
 
-fn key_in(path: Option<Path<(String, String)>>) -> Result<(TenantId, KeyId), Problem> {
-    let Path((tenant, key)) = path.ok_or_else(unknown_tenant)?;
+fn key_in(path: Result<Path<(String, String)>, PathRejection>) -> Result<(TenantId, KeyId), Problem> {
+    let Path((tenant, key)) = path.map_err(|_| unknown_tenant())?;
     let tenant = tenant.parse().map_err(|_| unknown_tenant())?;
     let unknown_key = || Problem::not_found("unknown_key", "There is no key of that id.");
     Ok((tenant, key.parse().map_err(|_| unknown_key())?))

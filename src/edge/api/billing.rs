@@ -1,6 +1,7 @@
 //! `/billing/*`: what a tenant used, what is left, what it costs, and the line items behind it.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -204,13 +205,13 @@ async fn events(
 async fn event(
     State(state): State<ApiState>,
     asker: Asker,
-    path: Option<Path<String>>,
+    path: Result<Path<String>, PathRejection>,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<EventBody>, Problem> {
     let query = Query::parse(raw.as_deref(), &["tenant_id"])?;
     let tenant = tenant(&state, &asker, &query).await?;
     let unknown = || Problem::not_found("unknown_event", "There is no event of that id.");
-    let id: EventId = path.and_then(|Path(id)| id.parse().ok()).ok_or_else(unknown)?;
+    let id: EventId = path.ok().and_then(|Path(id)| id.parse().ok()).ok_or_else(unknown)?;
     let event = within(&state, state.reports.event(tenant.as_ref(), id)).await?;
     event.map(|event| Json(event.into())).ok_or_else(unknown)
 }

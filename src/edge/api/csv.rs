@@ -58,7 +58,8 @@ pub fn cost_report(report: &CostReport) -> String {
         let names: Vec<&str> = report.group_by.iter().map(|dimension| dimension.as_str()).collect();
         lines.push([&names[..], &FIGURES].concat().join(","));
         for GroupRow { values, sums } in &report.groups {
-            let mut cells: Vec<Cow<'_, str>> = values.iter().map(|value| text(value.as_deref().unwrap_or(""))).collect();
+            let mut cells: Vec<Cow<'_, str>> =
+                values.iter().map(|value| text(value.as_deref().unwrap_or(""))).collect();
             cells.extend(figures(*sums).into_iter().map(Cow::Owned));
             lines.push(cells.join(","));
         }

@@ -33,7 +33,7 @@ pub mod health;
 mod identity;
 mod input;
 mod problem;
-mod wire;
+pub mod wire;
 
 use health::{TellPulse, WriteMetrics};
 use problem::Problem;

@@ -1,3 +1,5 @@
+//! Tests of administration over ports in memory.
+
 use super::super::fakes::World;
 use super::*;
 

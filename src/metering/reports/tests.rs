@@ -1,3 +1,8 @@
+//! Tests of reports over ports in memory.
+
+use crate::domain::price::pattern::Pattern;
+use crate::domain::price::{ModelPrices, PriceBook, PriceRow};
+
 use super::super::fakes::{World, event};
 use super::*;
 
@@ -95,4 +100,41 @@ fn a_grouping_names_each_dimension_once() {
     }
     let told = ReportError::InvalidGroupBy.to_string();
     assert!(told.ends_with("provider, model, key, user, kb, day, hour"), "{told}");
+}
+
+#[tokio::test]
+async fn a_row_has_the_prices_of_the_end_of_its_time() {
+    let row = |from: Option<&str>, input| PriceRow {
+        tier: ServiceTier::Standard,
+        from: from.map(|from| from.parse().unwrap()),
+        above: 0,
+        rates: Rates { input, output: Some(600_000), ..Rates::default() },
+    };
+    let model = ModelPrices {
+        provider: "openai".into(),
+        name: "gpt-4o-mini".into(),
+        names: vec![Pattern::parse("gpt-4o-mini").unwrap()],
+        except: Vec::new(),
+        unverified: None,
+        rows: vec![
+            row(None, 300_000),
+            row(Some("2026-11-01T00:00:00Z"), 150_000),
+            row(Some("2026-11-24T10:00:01Z"), 1),
+        ],
+    };
+    let world = World::open_with(PriceBook::new("v1".into(), vec![model]).unwrap()).await;
+    let events = [
+        event("acme", 1, "openai", "gpt-4o-mini", "2026-10-31T23:59:59Z"),
+        event("acme", 2, "openai", "gpt-4o-mini", NOW),
+        event("acme", 3, "openai", "unheard-of", NOW),
+    ];
+    world.store.append(&events).await.unwrap();
+    for (month, input) in [("2026-10", 300_000), ("2026-11", 150_000)] {
+        let report = world.reports.cost(acme(), Some(Period::parse_month(month).unwrap()), vec![]).await.unwrap();
+        assert_eq!(report.rows[0].rates.map(|rates| rates.input), Some(input), "{month}");
+        assert_eq!(&*report.price_version, "v1");
+    }
+    let report = world.reports.cost(acme(), None, vec![]).await.unwrap();
+    let inputs: Vec<Option<i64>> = report.rows.iter().map(|row| row.rates.map(|rates| rates.input)).collect();
+    assert_eq!(inputs, [Some(150_000), None]);
 }

@@ -1,3 +1,5 @@
+//! Requests are read and edited as a provider would read them.
+
 use super::*;
 
 fn call(body: &str) -> Result<Call, Refusal> {

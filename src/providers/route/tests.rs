@@ -1,3 +1,5 @@
+//! Where paths go, and where they do not.
+
 use super::*;
 
 fn found(method: Method, path: &str, place: CredentialPlace) -> String {

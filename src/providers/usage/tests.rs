@@ -1,3 +1,5 @@
+//! What of a usage object is believed.
+
 use super::*;
 
 fn raw(text: &str) -> &RawValue {
@@ -52,7 +54,7 @@ fn untrusted_numbers_are_never_booked() {
         "\"x\"",
         r#"{"totalTokenCount":9}"#,
         r#"{"promptTokensDetails":7}"#,
-        r#"{"promptTokensDetails":[7]}"#,
+        r#"{"promptTokensDetails":["AUDIO"]}"#,
     ] {
         assert_eq!(gemini(raw(odd)), Err(Unbelievable), "{odd}");
     }

@@ -82,6 +82,7 @@ pub struct CostSumsBody {
     pub chats: u64,
     /// Answers of 400 and more, and calls without an answer.
     pub failed_requests: u64,
+    /// Tokens of each kind.
     #[serde(flatten)]
     pub tokens: TokensBody,
     /// The cost of everything that has a price.
@@ -110,6 +111,7 @@ pub struct CostRowBody {
     /// The model, as the provider answered.
     #[schema(example = "gpt-4o-mini")]
     pub model: String,
+    /// What it comes to.
     #[serde(flatten)]
     pub sums: CostSumsBody,
     /// List prices in dollars for a million tokens: of the standard tier, for short inputs, at the end of the report's
@@ -176,6 +178,7 @@ pub struct CostGroupBody {
     /// The value of each asked dimension; null where the events have none.
     #[schema(example = json!({"day": "2026-11-24"}))]
     pub group: BTreeMap<&'static str, Option<String>>,
+    /// What it comes to.
     #[serde(flatten)]
     pub sums: CostSumsBody,
 }
@@ -220,5 +223,18 @@ impl From<CostReport> for CostReportBody {
             rows: rows.into_iter().map(row).collect(),
             groups: groups.into_iter().map(group).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_prices_are_exact_dollars_for_a_million_tokens() {
+        let rates = Rates { input: 150_000, output: Some(600_000), cached: Some(75_001), ..Rates::default() };
+        let text = serde_json::to_string(&UnitPricesBody::from(rates)).unwrap();
+        let start = r#"{"input":0.15,"cached":0.075001,"cache_write":null,"#;
+        assert!(text.starts_with(start) && text.contains(r#""output":0.6,"#), "{text}");
     }
 }

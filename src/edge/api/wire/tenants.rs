@@ -121,6 +121,7 @@ impl From<Key> for KeyBody {
 /// A new key, with the key itself.
 #[derive(Serialize, ToSchema)]
 pub struct IssuedKeyBody {
+    /// What is known of the key.
     #[serde(flatten)]
     pub known: KeyBody,
     /// The key. It is shown this once and kept nowhere.

@@ -1,0 +1,239 @@
+//! Tenants and their keys from a shell, on the ledger itself: a gateway that runs on the same ledger sees each change
+//! within seconds.
+//!
+//! May use: `boot`, `metering`, `adapters`, `config`.
+
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use tokio::runtime::Builder;
+
+use crate::adapters::memory_counters::MemoryCounters;
+use crate::adapters::system_clock::SystemClock;
+use crate::boot;
+use crate::config::Config;
+use crate::domain::ids::{KeyId, TenantId};
+use crate::domain::key::Key;
+use crate::domain::tenant::Tenant;
+use crate::domain::time::Micros;
+use crate::metering::admin::Admin;
+use crate::metering::reports::Reports;
+use crate::metering::snapshot::Snapshots;
+use crate::ports::clock::Clock;
+use crate::ports::tenants::TenantStore;
+use crate::ports::usage::UsageStore;
+
+use super::Failure;
+use super::output::{Output, table};
+
+/// What `tollgate tenant` can do.
+#[derive(Subcommand)]
+pub(super) enum TenantCommand {
+    /// Creates a tenant.
+    #[command(after_help = "Example:\n  tollgate tenant create acme --name 'Acme Inc.' --plan growth")]
+    Create(CreateTenant),
+    /// Lists all tenants.
+    List,
+    /// Shows one tenant.
+    Show {
+        /// The tenant's id.
+        tenant: TenantId,
+    },
+    /// Refuses all keys of a tenant until it is resumed.
+    Suspend {
+        /// The tenant's id.
+        tenant: TenantId,
+    },
+    /// Lets a suspended tenant in again.
+    Resume {
+        /// The tenant's id.
+        tenant: TenantId,
+    },
+    /// Puts a tenant on another plan; what was used carries over.
+    #[command(after_help = "Example:\n  tollgate tenant set-plan acme pro")]
+    SetPlan {
+        /// The tenant's id.
+        tenant: TenantId,
+        /// The plan's name; see tollgate plan list.
+        plan: String,
+    },
+}
+
+/// A new tenant.
+#[derive(Args)]
+pub(super) struct CreateTenant {
+    /// Its id: a-z, 0-9, '_' and '-'.
+    tenant: TenantId,
+    /// Its display name; the id without one.
+    #[arg(long)]
+    name: Option<String>,
+    /// Its plan.
+    #[arg(long, default_value = "starter")]
+    plan: String,
+}
+
+/// What `tollgate key` can do.
+#[derive(Subcommand)]
+pub(super) enum KeyCommand {
+    /// Issues a key. It is shown this once and kept as a hash.
+    #[command(after_help = "Example:\n  tollgate key create acme --name backend --expires 2027-01-01T00:00:00Z")]
+    Create {
+        /// Whose key.
+        tenant: TenantId,
+        /// A name to tell keys apart.
+        #[arg(long, default_value = "default")]
+        name: String,
+        /// From when on it is refused (RFC 3339); never without one.
+        #[arg(long, value_name = "TIME")]
+        expires: Option<Micros>,
+    },
+    /// Lists the keys of a tenant, revoked ones too.
+    List {
+        /// Whose keys.
+        tenant: TenantId,
+    },
+    /// Revokes a key for good.
+    Revoke {
+        /// Whose key.
+        tenant: TenantId,
+        /// The key's id, such as key_0123456789abcdef.
+        key: KeyId,
+    },
+}
+
+/// What commands on the ledger work with.
+pub(super) struct Desk {
+    /// Administration of tenants.
+    pub admin: Admin,
+    /// Reports over usage.
+    pub reports: Reports,
+}
+
+/// Opens the ledger, brings it up to date, does `work` and closes it.
+pub(super) fn with_ledger<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(&Desk) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the system refused a runtime: {error}: raise the limits of this user (ulimit -a)"))?;
+    runtime.block_on(async {
+        let ledger = boot::open_ledger(config).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let tenants: Arc<dyn TenantStore> = ledger.clone();
+        let usage: Arc<dyn UsageStore> = ledger.clone();
+        let snapshots = Snapshots::open(tenants.as_ref(), boot::plans(config), boot::prices(config)?).await;
+        let snapshots = Arc::new(snapshots.map_err(|error| Failure::from(error.to_string()))?);
+        // What calls in flight hold is known to the gateway's own process only; these counters stay empty.
+        let counters = Arc::new(MemoryCounters::new());
+        let desk = Desk {
+            admin: Admin::new(tenants, snapshots.clone(), counters, clock.clone()),
+            reports: Reports::new(usage, snapshots, clock),
+        };
+        let done = work(&desk).await;
+        let closed = ledger.close().await.map_err(|error| Failure::from(error.to_string()));
+        let done = done?;
+        closed.map(|()| done)
+    })
+}
+
+/// Runs `tollgate tenant`.
+pub(super) fn tenant(command: TenantCommand, config: &Config, output: Output) -> Result<(), Failure> {
+    if let TenantCommand::List = command {
+        let tenants = with_ledger(config, async |desk| Ok(desk.admin.tenants().await?))?;
+        let document: Vec<Value> = tenants.iter().map(tenant_document).collect();
+        return output.print(&document, || tenant_table(&tenants));
+    }
+    let tenant = with_ledger(config, async |desk| {
+        let admin = &desk.admin;
+        Ok(match command {
+            TenantCommand::Create(CreateTenant { tenant, name, plan }) => {
+                let name = name.unwrap_or_else(|| tenant.to_string());
+                admin.create_tenant(tenant, name, &plan).await?
+            }
+            TenantCommand::Suspend { tenant } => admin.change_tenant(&tenant, None, Some(true)).await?,
+            TenantCommand::Resume { tenant } => admin.change_tenant(&tenant, None, Some(false)).await?,
+            TenantCommand::SetPlan { tenant, plan } => admin.set_plan(&tenant, &plan, "cli").await?,
+            TenantCommand::Show { tenant } => admin.tenant(&tenant).await?,
+            TenantCommand::List => return Err(Failure(Vec::new())),
+        })
+    })?;
+    output.print(&tenant_document(&tenant), || tenant_table(std::slice::from_ref(&tenant)))
+}
+
+fn tenant_document(tenant: &Tenant) -> Value {
+    let Tenant { id, name, plan, suspended, created_at } = tenant;
+    json!({
+        "id": id.as_str(), "name": name, "plan": plan.as_str(), "suspended": suspended,
+        "created_at": created_at.to_string(),
+    })
+}
+
+fn tenant_table(tenants: &[Tenant]) -> String {
+    let row = |tenant: &Tenant| {
+        let state = if tenant.suspended { "suspended" } else { "active" };
+        [
+            tenant.id.to_string(),
+            tenant.name.clone(),
+            tenant.plan.to_string(),
+            state.to_owned(),
+            tenant.created_at.to_string(),
+        ]
+    };
+    table(["ID", "NAME", "PLAN", "STATE", "CREATED"], &tenants.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Runs `tollgate key`.
+pub(super) fn key(command: KeyCommand, config: &Config, output: Output) -> Result<(), Failure> {
+    match command {
+        KeyCommand::Create { tenant, name, expires } => {
+            let (key, secret) =
+                with_ledger(config, async |desk| Ok(desk.admin.issue_key(&tenant, name, expires).await?))?;
+            let mut document = key_document(&key);
+            if let Some(members) = document.as_object_mut() {
+                members.insert("key".to_owned(), Value::from(secret.as_str()));
+            }
+            output.print(&document, || {
+                format!("{secret}\n\nThis key of tenant {} is shown this once. Its id is {}.", key.tenant, key.id)
+            })
+        }
+        KeyCommand::List { tenant } => {
+            let keys = with_ledger(config, async |desk| Ok(desk.admin.keys(&tenant).await?))?;
+            let document: Vec<Value> = keys.iter().map(key_document).collect();
+            output.print(&document, || key_table(&keys))
+        }
+        KeyCommand::Revoke { tenant, key } => {
+            let key = with_ledger(config, async |desk| Ok(desk.admin.revoke_key(&tenant, &key).await?))?;
+            output.print(&key_document(&key), || key_table(std::slice::from_ref(&key)))
+        }
+    }
+}
+
+fn key_document(key: &Key) -> Value {
+    let Key { id, tenant, hash: _, last4, name, created_at, expires_at, revoked_at, last_used_at } = key;
+    let time = |at: &Option<Micros>| at.map(|at| at.to_string());
+    json!({
+        "id": id.as_str(), "tenant_id": tenant.as_str(), "name": name, "last4": last4,
+        "created_at": created_at.to_string(), "expires_at": time(expires_at), "revoked_at": time(revoked_at),
+        "last_used_at": time(last_used_at),
+    })
+}
+
+fn key_table(keys: &[Key]) -> String {
+    let time = |at: Option<Micros>| at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+    let row = |key: &Key| {
+        [
+            key.id.to_string(),
+            key.name.clone(),
+            format!("…{}", key.last4),
+            key.created_at.to_string(),
+            time(key.expires_at),
+            time(key.revoked_at),
+            time(key.last_used_at),
+        ]
+    };
+    let head = ["ID", "NAME", "KEY", "CREATED", "EXPIRES", "REVOKED", "LAST USED"];
+    table(head, &keys.iter().map(row).collect::<Vec<_>>())
+}

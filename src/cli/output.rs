@@ -1,0 +1,89 @@
+//! Printing: a table or sentence for people, or JSON; and complaints on stderr.
+//!
+//! May use: nothing of ours.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::Failure;
+
+/// Where a command's result goes, and in which form.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// JSON, or text for people.
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether JSON was asked for.
+    pub fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Prints a result: `value` as JSON, or `text`.
+    pub fn print(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        let text = if self.json {
+            serde_json::to_string_pretty(value).map_err(|error| Failure::from(error.to_string()))?
+        } else {
+            text()
+        };
+        write_line(&text)
+    }
+}
+
+/// Writes one text and a line end to stdout.
+pub(super) fn write_line(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(format!("stdout cannot be written: {error}: check the disk or the pipe").into()),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Writes lines to stderr, each after the program's name.
+pub(super) fn complain(lines: &[String]) {
+    let mut stderr = io::stderr().lock();
+    for line in lines {
+        if writeln!(stderr, "tollgate: {line}").is_err() {
+            return;
+        }
+    }
+}
+
+/// Rows in columns as wide as their longest cell, under a head.
+pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = head.map(|cell| cell.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in std::iter::once(&head.map(str::to_owned)).chain(rows) {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_longest_cell() {
+        let rows = [["a".to_owned(), "1".to_owned()], ["longer".to_owned(), String::new()]];
+        assert_eq!(table(["id", "count"], &rows), "id      count\na       1\nlonger\n");
+    }
+}

@@ -1,0 +1,76 @@
+//! The commands that are about the gateway as a whole: serve, check, migrate.
+//!
+//! May use: everything.
+
+use serde_json::json;
+
+use crate::boot::{self, Ready};
+use crate::config::{Config, LogFormat};
+use crate::telemetry::logging;
+
+use super::output::{self, Output, table};
+use super::{Failure, accounts};
+
+/// Runs the gateway until it is told to end.
+pub(super) fn serve(config: &Config, output: Output) -> Result<(), Failure> {
+    logging::start(&config.log.filter, config.log.format == LogFormat::Json)?;
+    boot::serve(config, |ready| announce(ready, output))?;
+    Ok(())
+}
+
+/// The one line on stdout that says where the gateway listens. Scripts wait for it, as ports may be free ones.
+fn announce(ready: Ready, output: Output) {
+    let Ready { proxy, admin } = ready;
+    let line = if output.is_json() {
+        json!({"ready": {"proxy": proxy.to_string(), "admin": admin.to_string()}}).to_string()
+    } else {
+        format!("tollgate ready proxy={proxy} admin={admin}")
+    };
+    if let Err(Failure(lines)) = output::write_line(&line) {
+        // The gateway serves; that nobody could be told is no reason to end.
+        output::complain(&lines);
+    }
+}
+
+/// Says what is in effect, or everything that is wrong.
+pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(), Failure> {
+    let checked = loaded.and_then(|config| Ok((boot::prices(&config)?, config)));
+    let (prices, config) = match checked {
+        Ok(checked) => checked,
+        Err(Failure(errors)) => {
+            if output.is_json() {
+                output.print(&json!({"ok": false, "errors": errors}), String::new)?;
+            }
+            return Err(Failure(errors));
+        }
+    };
+    let settings: Vec<_> = config
+        .explain()
+        .iter()
+        .map(|row| json!({"key": row.key, "value": row.value, "source": row.source.to_string()}))
+        .collect();
+    let models = prices.models().count();
+    let version = prices.version();
+    let document = json!({
+        "ok": true, "settings": settings, "warnings": config.warnings,
+        "prices": {"version": &*version, "models": models},
+    });
+    output.print(&document, || {
+        let rows: Vec<_> =
+            config.explain().iter().map(|row| [row.key.clone(), row.value.clone(), row.source.to_string()]).collect();
+        let mut text = table(["KEY", "VALUE", "FROM"], &rows);
+        text.push_str(&format!("\nPrices: {models} models, version {version}.\n"));
+        for warning in &config.warnings {
+            text.push_str(&format!("Warning: {warning}.\n"));
+        }
+        text.push_str("The configuration is right.");
+        text
+    })
+}
+
+/// Creates the schema or brings it up to date.
+pub(super) fn migrate(config: &Config, output: Output) -> Result<(), Failure> {
+    let path = config.ledger_file.display().to_string();
+    accounts::with_ledger(config, async |_| Ok(()))?;
+    output.print(&json!({"ok": true, "ledger": path}), || format!("The ledger {path} is up to date."))
+}
