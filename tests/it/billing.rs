@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::support::bodies::*;
-use super::support::gateway::{ADMIN_KEY, pico_usd};
+use super::support::gateway::{ADMIN_KEY, pico_usd_of};
 use super::support::*;
 
 /// The sums of a usage or cost answer that its groups must add up to.
@@ -92,7 +92,7 @@ fn every_grouping_sums_to_the_total() {
                 let sum: u64 = groups.iter().filter_map(|group| group[name].as_u64()).sum();
                 assert_eq!(totals[name], sum, "{target}: {name} in {text}");
             }
-            let costs: u64 = groups.iter().map(|group| pico_usd(&group["estimated_cost_usd"].to_string())).sum();
+            let costs: u64 = groups.iter().map(|group| pico_usd_of(&group["estimated_cost_usd"])).sum();
             assert_eq!(costs, 2 * CHAT_PICO_USD + GEMINI_PICO_USD + EMBEDDING_PICO_USD, "{target}: {text}");
         }
     }
@@ -122,7 +122,7 @@ fn a_cost_report_has_a_row_for_each_model() {
         ("text-embedding-3-small", EMBEDDING_PICO_USD),
     ] {
         let row = rows.iter().find(|row| row["model"] == model).unwrap_or_else(|| panic!("{model} in {models:?}"));
-        assert_eq!(pico_usd(&row["estimated_cost_usd"].to_string()), cost, "{row}");
+        assert_eq!(pico_usd_of(&row["estimated_cost_usd"]), cost, "{row}");
     }
     let csv = gateway.send(&Request::get("/billing/cost-report?range=month&format=csv").bearer("acme"));
     assert_eq!(csv.status, 200, "{}", csv.text());
@@ -207,7 +207,7 @@ fn events_come_once_each_in_order_page_by_page() {
     // The line items are what the sums were made of.
     let sum: u64 = all.iter().filter_map(|event| event["total_tokens"].as_u64()).sum();
     assert_eq!(sum, gateway.usage("acme").total_tokens);
-    let cost: u64 = all.iter().map(|event| pico_usd(&event["estimated_cost_usd"].to_string())).sum();
+    let cost: u64 = all.iter().map(|event| pico_usd_of(&event["estimated_cost_usd"])).sum();
     assert_eq!(cost, gateway.usage("acme").cost());
 }
 

@@ -121,7 +121,7 @@ fn two_different_credentials_are_refused_and_the_same_twice_is_one() {
     ];
     for request in two {
         let answer = gateway.send(&request);
-        assert!(matches!(answer.status, 400 | 401), "{}: {}", answer.status, answer.text());
+        assert!(matches!(answer.status, 400 | 401), "{} {:?}: {}", request.target, request.headers, answer.text());
     }
     assert_eq!(provider.count(), 0);
     assert_eq!(gateway.send(&chat(&a).header("api-key", &a)).status, 200);

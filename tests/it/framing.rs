@@ -111,8 +111,8 @@ fn an_answer_that_ends_with_its_connection_is_whole() {
             whole(&chat_events(3)),
         ),
         (
-            "http-1.0",
-            gemini("http-1.0"),
+            "http-one",
+            gemini("http-one"),
             Script::raw(format!("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{GEMINI_ANSWER}"))
                 .then(Step::Close),
             GEMINI_ANSWER.into(),
@@ -191,18 +191,20 @@ fn ambiguous_requests_are_refused_and_their_connection_closed() {
     ] {
         rows.push((line.to_owned(), head(line, &["Host: x", AUTH])));
     }
+    let mut wrong = Vec::new();
     for (name, bytes) in rows {
+        let before = provider.count();
         let mut wire = Wire::open(gateway.proxy);
         wire.send(&bytes);
         // The rest may meet a connection that is closed already.
         drop(wire.try_send(format!("{CHAT_REQUEST}{hidden}").as_bytes()));
-        let answer = wire.answer();
-        if let Some(answer) = &answer {
-            assert!((400..=505).contains(&answer.status), "{name}: {} {}", answer.status, answer.text());
+        let first = wire.answer().map(|answer| answer.status);
+        let second = wire.answer().map(|answer| answer.status);
+        if first.is_some_and(|status| status < 400) || second.is_some() || provider.count() != before {
+            wrong.push(format!("{name}: {first:?}, then {second:?}, {} sent upstream", provider.count() - before));
         }
-        assert!(wire.answer().is_none(), "{name}: a second answer");
-        assert_eq!(provider.count(), 0, "{name}: {:?}", provider.seen());
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(gateway.usage("acme").calls(), 0);
     assert_eq!(gateway.send(&chat("acme")).status, 200);
 }

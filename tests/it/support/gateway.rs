@@ -95,6 +95,17 @@ pub fn pico_usd(text: &str) -> u64 {
     format!("{whole}{fraction:0<12}").parse().unwrap_or_else(|_| panic!("{text} is no amount"))
 }
 
+/// The amount of a parsed JSON document in pico-dollars: of its double, the shortest text, which has all the digits that
+/// an amount of these tests has.
+pub fn pico_usd_of(value: &Value) -> u64 {
+    let text = value.to_string();
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let places = 12 + exponent.parse::<i32>().unwrap() - i32::try_from(fraction.len()).unwrap();
+    let zeros = usize::try_from(places).unwrap_or_else(|_| panic!("{text} is finer than a pico-dollar"));
+    format!("{whole}{fraction}{}", "0".repeat(zeros)).parse().unwrap_or_else(|_| panic!("{text} is no amount"))
+}
+
 impl Setup {
     /// A gateway in dev mode in front of `provider`, which speaks both dialects.
     pub fn new(provider: &Provider) -> Self {

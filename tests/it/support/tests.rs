@@ -1,7 +1,7 @@
 //! The test bench itself: what it sends and gets without a gateway in between.
 
 use super::bodies::*;
-use super::gateway::pico_usd;
+use super::gateway::{pico_usd, pico_usd_of};
 use super::*;
 
 #[test]
@@ -36,5 +36,6 @@ fn a_broken_answer_is_seen_as_broken() {
 fn amounts_are_read_to_the_last_digit() {
     for (text, pico) in [("0", 0), ("1", 1_000_000_000_000), ("0.00000585", 5_850_000), ("0.000000000001", 1)] {
         assert_eq!(pico_usd(text), pico, "{text}");
+        assert_eq!(pico_usd_of(&serde_json::from_str(text).unwrap()), pico, "{text}");
     }
 }
