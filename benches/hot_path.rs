@@ -101,7 +101,6 @@ impl Table {
 fn main() -> Outcome {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let table = Table { filter };
-    println!("{:<44} {:>13} {:>20} {:>16}", "one", "time", "", "");
     let book = Arc::new(price_file::builtin()?);
     prices(&table, &book)?;
     requests(&table)?;
@@ -128,7 +127,7 @@ fn prices(table: &Table, book: &Arc<PriceBook>) -> Outcome {
     Ok(())
 }
 
-/// A request for an answer in `events` pieces or whole, with a prompt of about `prompt` bytes.
+/// A request and where it goes.
 struct Asked {
     provider: &'static dyn Provider,
     endpoint: Endpoint,
@@ -289,7 +288,7 @@ fn bench(book: Arc<PriceBook>, limits: Vec<Limit>) -> Outcome<Bench> {
     let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, ..Snapshot::default() }));
     let journal = Arc::new(MemoryJournal::new(1 << 20));
     let (counters, clock) = (Arc::new(MemoryCounters::new()), Arc::new(SystemClock::new()));
-    let meter = Arc::new(Meter::new(counters, journal.clone(), snapshots, clock));
+    let meter = Arc::new(Meter::new(counters, journal.clone(), snapshots, clock, Vec::new()));
     let caller = Caller { account, key: None, user_id: Some("user-1".into()), kb_id: None };
     let asked = asked(CHAT, CredentialPlace::Bearer, chat(100, false))?;
     let answer = Answer { asked, content_type: "application/json", chunks: vec![openai_document()] };
