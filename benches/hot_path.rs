@@ -101,7 +101,6 @@ impl Table {
 fn main() -> Outcome {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let table = Table { filter };
-    println!("{:<44} {:>13} {:>20} {:>16}", "one", "time", "", "");
     let book = Arc::new(price_file::builtin()?);
     prices(&table, &book)?;
     requests(&table)?;
@@ -128,7 +127,7 @@ fn prices(table: &Table, book: &Arc<PriceBook>) -> Outcome {
     Ok(())
 }
 
-/// A request for an answer in `events` pieces or whole, with a prompt of about `prompt` bytes.
+/// A request and where it goes.
 struct Asked {
     provider: &'static dyn Provider,
     endpoint: Endpoint,

@@ -66,10 +66,12 @@ const LEDGER_THREADS: usize = 2;
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// A listener cannot be had.
-    #[error("{key} {address}: {reason}: {fix}")]
+    #[error("{key} {address}: {reason}: {fix} with {variable}")]
     Listen {
         /// The configuration key.
         key: &'static str,
+        /// The environment variable that sets it.
+        variable: &'static str,
         /// What it says.
         address: SocketAddr,
         /// What the system said.
@@ -157,8 +159,8 @@ pub fn plans(config: &Config) -> Plans {
 
 /// Runs the gateway until it is told to end. `ready` is called once it serves.
 pub fn serve(config: &Config, ready: impl FnOnce(Ready)) -> Result<(), BootError> {
-    let proxy = bind("listen.proxy", config.listen.proxy)?;
-    let admin = bind("listen.admin", config.listen.admin)?;
+    let proxy = bind("listen.proxy", "TOLLGATE_LISTEN", config.listen.proxy)?;
+    let admin = bind("listen.admin", "TOLLGATE_ADMIN_LISTEN", config.listen.admin)?;
     let addresses = Ready { proxy: address_of(&proxy, config.listen.proxy), admin: address_of(&admin, config.listen.admin) };
     let ledger_runtime = Builder::new_multi_thread()
         .worker_threads(LEDGER_THREADS)
@@ -340,16 +342,16 @@ async fn ended_by_signal() {
     }
 }
 
-fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BootError> {
+fn bind(key: &'static str, variable: &'static str, address: SocketAddr) -> Result<TcpListener, BootError> {
     listener::bind(address).map_err(|error| {
         let fix = match error.kind() {
             io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
             io::ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE: choose a higher one",
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address: use 127.0.0.1 or 0.0.0.0",
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose 127.0.0.1 or 0.0.0.0",
             _ => "choose another address",
         };
         let reason = if error.kind() == io::ErrorKind::AddrInUse { "the port is in use".into() } else { error.to_string() };
-        BootError::Listen { key, address, reason, fix }
+        BootError::Listen { key, variable, address, reason, fix }
     })
 }
 

@@ -1,5 +1,6 @@
 //! Carries settled events from the journal to the ledger, in batches, until it is told to end and all are there.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tracing::warn;
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::KeyId;
-use crate::domain::time::Micros;
+use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::ports::StoreError;
 use crate::ports::journal::{Batch, Journal};
 use crate::ports::sink::Sink;
@@ -52,6 +53,7 @@ impl Recorder {
 
     /// Runs until the journal is closed and empty.
     pub async fn run(&self) {
+        let mut touched = Touched::default();
         loop {
             self.gather().await;
             let batch = self.journal.next(BATCH_EVENTS_MAX).await;
@@ -64,7 +66,7 @@ impl Recorder {
             for sink in &self.sinks {
                 sink.booked(&batch.events);
             }
-            self.touch_keys(&batch.events).await;
+            self.touch_keys(touched.news(&batch.events)).await;
         }
     }
 
@@ -88,7 +90,7 @@ impl Recorder {
     /// Lets a batch grow, unless somebody waits for it or the journal is closing.
     async fn gather(&self) {
         self.journal.ready().await;
-        let full = self.journal.backlog().events >= BATCH_EVENTS_MAX as u64;
+        let full = self.journal.backlog().events >= u64::try_from(BATCH_EVENTS_MAX).unwrap_or(u64::MAX);
         if !full && !self.journal.is_closed() {
             // Either way the batch is written now.
             timeout(GATHER, self.hurry.notified()).await.unwrap_or_default();
@@ -108,17 +110,39 @@ impl Recorder {
     }
 
     /// `last_used_at` is for people: losing one is harmless, so a failure is only told.
-    async fn touch_keys(&self, events: &[UsageEvent]) {
-        let mut used: Vec<(KeyId, Micros)> =
-            events.iter().filter_map(|event| Some((event.key.clone()?, event.requested_at))).collect();
-        used.sort_by(|a, b| b.cmp(a));
-        used.dedup_by(|a, b| a.0 == b.0);
+    async fn touch_keys(&self, used: Vec<(KeyId, Micros)>) {
         if used.is_empty() {
             return;
         }
         if let Err(error) = self.tenants.touch_keys(&used).await {
             warn!(%error, "The last use of keys was not noted.");
         }
+    }
+}
+
+/// The keys whose use in this minute the store knows already: noting it is one more transaction, and once a minute will do.
+#[derive(Default)]
+struct Touched {
+    minute: i64,
+    keys: HashSet<KeyId>,
+}
+
+impl Touched {
+    fn news(&mut self, events: &[UsageEvent]) -> Vec<(KeyId, Micros)> {
+        let mut news = Vec::new();
+        for event in events {
+            let Some(key) = &event.key else { continue };
+            let minute = event.requested_at.0.div_euclid(60 * MICROS_PER_SECOND);
+            if minute > self.minute {
+                self.minute = minute;
+                self.keys.clear();
+            }
+            if !self.keys.contains(key) {
+                self.keys.insert(key.clone());
+                news.push((key.clone(), event.requested_at));
+            }
+        }
+        news
     }
 }
 

@@ -164,7 +164,8 @@ pub(super) fn tier_named(name: &str, otherwise: ServiceTier) -> ServiceTier {
     match name {
         "flex" | "ON_DEMAND_FLEX" => ServiceTier::Flex,
         "batch" => ServiceTier::Batch,
-        "priority" | "fast" | "ultrafast" | "ON_DEMAND_PRIORITY" => ServiceTier::Priority,
+        "priority" | "fast" | "ON_DEMAND_PRIORITY" => ServiceTier::Priority,
+        "ultrafast" => ServiceTier::Ultrafast,
         "default" | "standard" | "ON_DEMAND" => ServiceTier::Standard,
         _ => otherwise,
     }
