@@ -200,7 +200,13 @@ fn ambiguous_requests_are_refused_and_their_connection_closed() {
         drop(wire.try_send(format!("{CHAT_REQUEST}{hidden}").as_bytes()));
         let first = wire.answer().map(|answer| answer.status);
         let second = wire.answer().map(|answer| answer.status);
-        if first.is_some_and(|status| status < 400) || second.is_some() || provider.count() != before {
+        // After a broken line nothing is served; after a body whose end is unclear the connection is closed as well.
+        let goes_on = if name.contains(" HTTP/") || name.starts_with("GET ") {
+            second.is_some_and(|status| status < 400)
+        } else {
+            second.is_some()
+        };
+        if first.is_some_and(|status| status < 400) || goes_on || provider.count() != before {
             wrong.push(format!("{name}: {first:?}, then {second:?}, {} sent upstream", provider.count() - before));
         }
     }

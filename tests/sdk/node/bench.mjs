@@ -19,15 +19,14 @@ let number = 0;
 export class Gateway {
   static async start() {
     const directory = await mkdtemp(path.join(tmpdir(), "tollgate-node-"));
-    const env = {
-      PATH: process.env.PATH,
-      TOLLGATE_LISTEN: "127.0.0.1:0",
-      TOLLGATE_ADMIN_LISTEN: "127.0.0.1:0",
-      TOLLGATE_DATA_DIR: path.join(directory, "data"),
-      RUST_LOG: "warn",
+    const options = {
+      cwd: directory,
+      env: { PATH: process.env.PATH, RUST_LOG: "warn" },
+      stdio: ["ignore", "pipe", "pipe"],
     };
-    const options = { cwd: directory, env, stdio: ["ignore", "pipe", "pipe"] };
-    const child = spawn(process.env.TOLLGATE_BINARY, ["demo", "--json"], options);
+    const free = "127.0.0.1:0";
+    const words = ["demo", "--listen", free, "--admin-listen", free, "--data-dir", path.join(directory, "data")];
+    const child = spawn(process.env.TOLLGATE_BINARY, words, options);
     const gateway = new Gateway();
     Object.assign(gateway, { child, directory, log: "" });
     await new Promise((resolve, reject) => {

@@ -97,7 +97,7 @@ test("a 402", async () => {
 test("a stream that is left is booked to its end", async () => {
   const tenant = gateway.tenant();
   const abort = new AbortController();
-  const options = { ...CALL, model: "words-100+pace-5ms", config: { abortSignal: abort.signal } };
+  const options = { ...CALL, model: "words-100", config: { abortSignal: abort.signal } };
   for await (const chunk of await clientOf(tenant).models.generateContentStream(options)) {
     assert.ok(chunk.text);
     abort.abort();

@@ -24,18 +24,13 @@ class Gateway:
     """`tollgate demo` as a child process on free ports."""
 
     def __init__(self, binary, directory):
-        environment = {
-            "PATH": os.environ.get("PATH", ""),
-            "TOLLGATE_LISTEN": "127.0.0.1:0",
-            "TOLLGATE_ADMIN_LISTEN": "127.0.0.1:0",
-            "TOLLGATE_DATA_DIR": str(directory / "data"),
-            "RUST_LOG": "warn",
-        }
+        free = "127.0.0.1:0"
+        data = str(directory / "data")
         self.lines = []
         self.child = subprocess.Popen(
-            [binary, "demo", "--json"],
+            [binary, "demo", "--listen", free, "--admin-listen", free, "--data-dir", data],
             cwd=directory,
-            env=environment,
+            env={"PATH": os.environ.get("PATH", ""), "RUST_LOG": "warn"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
