@@ -32,11 +32,11 @@ use crate::domain::key::KeyHash;
 use crate::domain::plan::Metric;
 use crate::domain::price::PriceBook;
 use crate::domain::time::Window;
-use crate::edge::exchange::{Gate, Settings};
-use crate::edge::listener::{self, Connections, Phase};
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
 use crate::edge::body::Budget;
+use crate::edge::exchange::{Gate, Settings};
+use crate::edge::listener::{self, Connections, Phase};
 use crate::metering::admin::{self, Admin};
 use crate::metering::fresh::Fresh;
 use crate::metering::identity::{self, Identities, Mode};
@@ -145,7 +145,8 @@ pub async fn open_ledger(config: &Config) -> Result<Arc<SqliteLedger>, BootError
 /// The price book: the operator's file, or the built-in one.
 pub fn prices(config: &Config) -> Result<PriceBook, BootError> {
     let Some(path) = &config.prices_file else {
-        return config::price_file::builtin().map_err(|error| BootError::Prices { path: "built-in".into(), reason: error.to_string() });
+        return config::price_file::builtin()
+            .map_err(|error| BootError::Prices { path: "built-in".into(), reason: error.to_string() });
     };
     let failed = |reason: String| BootError::Prices { path: path.clone(), reason };
     let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
@@ -161,7 +162,8 @@ pub fn plans(config: &Config) -> Plans {
 pub fn serve(config: &Config, ready: impl FnOnce(Ready)) -> Result<(), BootError> {
     let proxy = bind("listen.proxy", "TOLLGATE_LISTEN", config.listen.proxy)?;
     let admin = bind("listen.admin", "TOLLGATE_ADMIN_LISTEN", config.listen.admin)?;
-    let addresses = Ready { proxy: address_of(&proxy, config.listen.proxy), admin: address_of(&admin, config.listen.admin) };
+    let addresses =
+        Ready { proxy: address_of(&proxy, config.listen.proxy), admin: address_of(&admin, config.listen.admin) };
     let ledger_runtime = Builder::new_multi_thread()
         .worker_threads(LEDGER_THREADS)
         .thread_name("tollgate-ledger")
@@ -205,7 +207,8 @@ impl Parts {
         let usage: Arc<dyn UsageStore> = ledger.clone();
         let tenants: Arc<dyn TenantStore> = ledger.clone();
         let admin_key = admin_key(config, tenants.as_ref()).await?;
-        let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans(config), prices(config)?).await.map_err(failed)?);
+        let snapshots =
+            Arc::new(Snapshots::open(tenants.as_ref(), plans(config), prices(config)?).await.map_err(failed)?);
         let counters: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
         seed(counters.as_ref(), usage.as_ref(), clock.as_ref()).await.map_err(failed)?;
         let events_max = u64::try_from(config.journal_events_max).unwrap_or(u64::MAX);
@@ -218,8 +221,14 @@ impl Parts {
             config::Mode::Dev => Mode::Dev,
             config::Mode::Prod => Mode::Prod,
         };
-        let identities =
-            Arc::new(Identities::new(mode, admin_key, PlanName::starter(), snapshots.clone(), tenants.clone(), clock.clone()));
+        let identities = Arc::new(Identities::new(
+            mode,
+            admin_key,
+            PlanName::starter(),
+            snapshots.clone(),
+            tenants.clone(),
+            clock.clone(),
+        ));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage, recorder.clone()));
         let draining = Arc::new(AtomicBool::new(false));
         let state = ApiState {
@@ -251,9 +260,15 @@ struct Background {
 }
 
 impl Background {
-    fn start(runtime: &Runtime, parts: &Parts, admin: TcpListener, phase: watch::Receiver<Phase>) -> Result<Self, BootError> {
+    fn start(
+        runtime: &Runtime,
+        parts: &Parts,
+        admin: TcpListener,
+        phase: watch::Receiver<Phase>,
+    ) -> Result<Self, BootError> {
         let _entered = runtime.enter();
-        let listener = tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
+        let listener =
+            tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
         let recorder = parts.recorder.clone();
         let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.clone());
         Ok(Self {
@@ -332,7 +347,8 @@ async fn run_until_ended(config: &Config, parts: &Parts, connections: &Connectio
 }
 
 async fn ended_by_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         // Without handlers the default action of the signals ends the process.
         return std::future::pending().await;
     };
@@ -346,11 +362,14 @@ fn bind(key: &'static str, variable: &'static str, address: SocketAddr) -> Resul
     listener::bind(address).map_err(|error| {
         let fix = match error.kind() {
             io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
-            io::ErrorKind::PermissionDenied => "ports below 1024 need the capability CAP_NET_BIND_SERVICE: choose a higher one",
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need the capability CAP_NET_BIND_SERVICE: choose a higher one"
+            }
             io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose 127.0.0.1 or 0.0.0.0",
             _ => "choose another address",
         };
-        let reason = if error.kind() == io::ErrorKind::AddrInUse { "the port is in use".into() } else { error.to_string() };
+        let reason =
+            if error.kind() == io::ErrorKind::AddrInUse { "the port is in use".into() } else { error.to_string() };
         BootError::Listen { key, variable, address, reason, fix }
     })
 }
@@ -400,7 +419,8 @@ async fn seed(counters: &dyn CounterStore, usage: &dyn UsageStore, clock: &dyn C
         let current = window.period(clock.now());
         for period in [current, current.previous()] {
             let key = |tenant| CounterKey { tenant, metric: Metric::Chats, period };
-            let known: Vec<_> = usage.chats(period).await?.into_iter().map(|(tenant, chats)| (key(tenant), chats)).collect();
+            let known: Vec<_> =
+                usage.chats(period).await?.into_iter().map(|(tenant, chats)| (key(tenant), chats)).collect();
             counters.seed(&known).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         }
     }

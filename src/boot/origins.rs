@@ -35,7 +35,12 @@ pub(super) fn of(config: &Config) -> Result<Vec<Origin>, BootError> {
     on().enumerate().map(origin).collect()
 }
 
-fn upstream(config: &Config, index: usize, place: &config::Origin, tls: Option<&Arc<ClientConfig>>) -> Result<Upstream, BootError> {
+fn upstream(
+    config: &Config,
+    index: usize,
+    place: &config::Origin,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Upstream, BootError> {
     let wrong = || BootError::HostName(place.host.clone());
     let name = || ServerName::try_from(place.host.clone()).map_err(|_| wrong());
     let tls = match tls.filter(|_| place.tls) {

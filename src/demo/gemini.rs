@@ -77,7 +77,9 @@ fn declared_function(body: &Value) -> Option<(String, Value)> {
         .iter()
         .filter_map(|tool| tool.get("functionDeclarations").or_else(|| tool.get("function_declarations"))?.as_array());
     let first = declarations.flatten().next()?;
-    let schema = first.get("parameters").or_else(|| first.get("parametersJsonSchema")).cloned().unwrap_or_default();
+    // SDKs spell it each in their own way.
+    let names = ["parameters", "parametersJsonSchema", "parameters_json_schema"];
+    let schema = names.into_iter().find_map(|name| first.get(name)).cloned().unwrap_or_default();
     Some((first.get("name")?.as_str()?.to_owned(), schema))
 }
 

@@ -40,7 +40,9 @@ pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked,
     {
         asked.limits = gate.meter.standings(account).await;
     }
-    let usable = !refusal.closes_connection() && !asked.expects_continue && rest_is_read(session, asked).await;
+    // The end of a chunked body that was refused is as doubtful as the body: pingora reads an empty size line as 0.
+    let has_clear_end = asked.length.is_some() && !refusal.closes_connection() && !asked.expects_continue;
+    let usable = has_clear_end && rest_is_read(session, asked).await;
     if !usable {
         session.set_keepalive(None);
     }

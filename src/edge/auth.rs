@@ -6,7 +6,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use crate::domain::refusal::Refusal;
 use crate::providers::CredentialPlace;
 
-use super::headers::{KB_ID, USER_ID, key_in_query};
+use super::headers::{KB_ID, USER_ID, keys_in_query};
 
 /// Attribution is at most this long: it keys groups in reports.
 const ATTRIBUTION_CHARS_MAX: usize = 128;
@@ -22,7 +22,7 @@ pub struct Presented {
 
 /// Where a request presents its credential, whether or not it is any good. For the dialect of refusals.
 pub fn place(headers: &HeaderMap, query: Option<&str>) -> CredentialPlace {
-    if headers.contains_key("x-goog-api-key") || query.is_some_and(|query| key_in_query(query).is_some()) {
+    if headers.contains_key("x-goog-api-key") || query.is_some_and(|query| keys_in_query(query).next().is_some()) {
         CredentialPlace::Google
     } else if headers.contains_key(AUTHORIZATION) || headers.contains_key("api-key") {
         CredentialPlace::Bearer
@@ -48,7 +48,7 @@ pub fn presented(headers: &HeaderMap, query: Option<&str>) -> Result<Presented, 
             secrets.push(value.to_str().map_err(|_| Refusal::BadKey)?.trim().to_owned());
         }
     }
-    secrets.extend(query.and_then(key_in_query));
+    secrets.extend(query.into_iter().flat_map(keys_in_query));
     let (first, rest) = secrets.split_first().ok_or(Refusal::NoKey)?;
     if rest.iter().any(|other| other != first) {
         return Err(Refusal::TwoKeys);
@@ -59,9 +59,19 @@ pub fn presented(headers: &HeaderMap, query: Option<&str>) -> Result<Presented, 
     Ok(Presented { secret: first.clone(), place: place(headers, query) })
 }
 
-/// `x-tollgate-user-id` and `x-tollgate-kb-id`.
-pub fn attribution(headers: &HeaderMap) -> Result<(Option<Box<str>>, Option<Box<str>>), Refusal> {
-    Ok((label(headers, &USER_ID, "x-tollgate-user-id")?, label(headers, &KB_ID, "x-tollgate-kb-id")?))
+/// For whom a tenant makes a call, in its own words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attribution {
+    /// `x-tollgate-user-id`.
+    pub user_id: Option<Box<str>>,
+    /// `x-tollgate-kb-id`.
+    pub kb_id: Option<Box<str>>,
+}
+
+/// The attribution of a request.
+pub fn attribution(headers: &HeaderMap) -> Result<Attribution, Refusal> {
+    let user_id = label(headers, &USER_ID, "x-tollgate-user-id")?;
+    Ok(Attribution { user_id, kb_id: label(headers, &KB_ID, "x-tollgate-kb-id")? })
 }
 
 fn label(headers: &HeaderMap, name: &HeaderName, shown: &'static str) -> Result<Option<Box<str>>, Refusal> {
@@ -89,10 +99,13 @@ mod tests {
         map
     }
 
+    type Headers = &'static [(&'static str, &'static str)];
+    type Row = (Headers, Option<&'static str>, Result<(&'static str, CredentialPlace), Refusal>);
+
     #[test]
     fn a_request_has_one_credential() {
         let google = CredentialPlace::Google;
-        let rows: [(&[(&'static str, &'static str)], Option<&str>, Result<(&str, CredentialPlace), Refusal>); 11] = [
+        let rows: [Row; 12] = [
             (&[("authorization", "Bearer k")], None, Ok(("k", CredentialPlace::Bearer))),
             (&[("authorization", "bearer  k ")], None, Ok(("k", CredentialPlace::Bearer))),
             (&[("api-key", "k")], None, Ok(("k", CredentialPlace::Bearer))),
@@ -100,6 +113,7 @@ mod tests {
             (&[], Some("key=k"), Ok(("k", google))),
             (&[("authorization", "Bearer k"), ("x-goog-api-key", "k")], None, Ok(("k", google))),
             (&[("authorization", "Bearer k"), ("x-goog-api-key", "l")], None, Err(Refusal::TwoKeys)),
+            (&[("x-goog-api-key", "k")], Some("key=k&%6bey=l"), Err(Refusal::TwoKeys)),
             (&[("authorization", "Bearer k"), ("authorization", "Bearer l")], None, Err(Refusal::TwoKeys)),
             (&[("authorization", "Basic k")], None, Err(Refusal::BadKey)),
             (&[("authorization", "Bearer ")], None, Err(Refusal::NoKey)),
@@ -117,7 +131,10 @@ mod tests {
 
     #[test]
     fn attribution_is_short_printable_and_single() {
-        assert_eq!(attribution(&map(&[("x-tollgate-user-id", "u 1")])), Ok((Some("u 1".into()), None)));
+        assert_eq!(
+            attribution(&map(&[("x-tollgate-user-id", "u 1")])),
+            Ok(Attribution { user_id: Some("u 1".into()), kb_id: None })
+        );
         assert!(attribution(&map(&[("x-tollgate-user-id", "")])).is_err());
         assert!(attribution(&map(&[("x-tollgate-kb-id", "a"), ("x-tollgate-kb-id", "b")])).is_err());
         let long: &'static str = Box::leak("x".repeat(129).into_boxed_str());

@@ -5,6 +5,7 @@
 //! without starting the clock for the head.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -51,6 +52,17 @@ impl ClientStream {
         self.taken = 0;
         self.first.reserve_exact(FIRST_READ_BYTES);
         Ok((&mut self.tcp).take(FIRST_READ_BYTES as u64).read_buf(&mut self.first).await? > 0)
+    }
+
+    /// Whether the client is known to have closed its side. Looks at what the kernel has told already and waits for
+    /// nothing.
+    pub async fn has_left(&self) -> bool {
+        let mut byte = [0];
+        poll_fn(|cx| {
+            let peeked = self.tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+            Poll::Ready(matches!(peeked, Poll::Ready(Ok(0) | Err(_))))
+        })
+        .await
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -19,7 +19,7 @@ use crate::metering::meter::Meter;
 use crate::metering::snapshot::Account;
 use crate::providers::{self, BodyRule, Endpoint, Kind, Provider};
 
-use super::auth::{self, Presented};
+use super::auth::{self, Attribution, Presented};
 use super::body::{self, Budget};
 use super::headers::{self, Coding};
 use super::upstream::{Answer, Outgoing, SendError, Upstream};
@@ -190,7 +190,7 @@ impl Gate {
             return Err(Refusal::AdminKeyOnProxy);
         };
         asked.account = Some(account.clone());
-        let (user_id, kb_id) = auth::attribution(&asked.headers)?;
+        let Attribution { user_id, kb_id } = auth::attribution(&asked.headers)?;
         Ok(Caller { account, key, user_id, kb_id })
     }
 

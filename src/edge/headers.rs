@@ -105,10 +105,10 @@ pub fn query_without_key(query: &str) -> Option<String> {
     (!joined.is_empty()).then_some(joined)
 }
 
-/// The value of the first `key` parameter, percent-decoded.
-pub fn key_in_query(query: &str) -> Option<String> {
-    let pair = query.split('&').find(|pair| is_key(pair))?;
-    Some(percent_decoded(pair.split_once('=').map_or("", |(_, value)| value)))
+/// The values of all `key` parameters, percent-decoded.
+pub fn keys_in_query(query: &str) -> impl Iterator<Item = String> {
+    let value = |pair: &str| percent_decoded(pair.split_once('=').map_or("", |(_, value)| value));
+    query.split('&').filter(|pair| is_key(pair)).map(value)
 }
 
 fn is_key(pair: &str) -> bool {
@@ -257,7 +257,7 @@ mod tests {
             ("keys=1&monkey=2", None, Some("keys=1&monkey=2")),
             ("key", Some(""), None),
         ] {
-            assert_eq!(key_in_query(query).as_deref(), key, "{query}");
+            assert_eq!(keys_in_query(query).next().as_deref(), key, "{query}");
             assert_eq!(query_without_key(query).as_deref(), rest, "{query}");
         }
     }

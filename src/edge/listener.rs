@@ -24,6 +24,7 @@ use crate::domain::refusal::Refusal;
 use super::answer;
 use super::client_stream::ClientStream;
 use super::exchange::{Fate, Gate};
+use super::hygiene;
 
 /// Connections that the kernel keeps while no worker accepts; more are refused by the kernel.
 const BACKLOG: i32 = 4096;
@@ -179,8 +180,8 @@ async fn one_request(
             return None;
         }
     }
-    if session.to_h1_raw().len() > HEAD_BYTES_MAX {
-        answer::reject_head(&mut session, &Refusal::HeadTooLarge).await;
+    if let Err(refusal) = check_head(&session) {
+        answer::reject_head(&mut session, &refusal).await;
         return None;
     }
     let fate = gate.serve(&mut session).await;
@@ -190,4 +191,12 @@ async fn one_request(
     let (stream, pipelined) = session.finish().await.ok()??.into_parts();
     let client = stream.into_any().downcast::<ClientStream>().ok()?;
     Some((client, pipelined))
+}
+
+fn check_head(session: &ServerSession) -> Result<(), Refusal> {
+    let raw = session.to_h1_raw();
+    if raw.len() > HEAD_BYTES_MAX {
+        return Err(Refusal::HeadTooLarge);
+    }
+    hygiene::check(&raw, &session.req_header().method)
 }

@@ -25,6 +25,7 @@
 //! |---|---|
 //! | `listener` | accepts, reads heads, keeps connections, drains |
 //! | `client_stream` | the bytes of one client connection, under pingora's session |
+//! | `hygiene` | refuses heads that can be read in two ways |
 //! | `exchange` | the life of one request, as one visible line |
 //! | `auth` | the credential a request presents |
 //! | `headers` | which headers and query go to the provider, which come back |
@@ -42,6 +43,7 @@ pub mod body;
 pub mod client_stream;
 pub mod exchange;
 pub mod headers;
+pub mod hygiene;
 pub mod inflate;
 pub mod listener;
 pub mod relay;

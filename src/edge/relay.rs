@@ -9,6 +9,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 use crate::domain::settlement::Ending;
 use crate::metering::in_flight::InFlight;
 
+use super::client_stream::ClientStream;
 use super::exchange::{Asked, Fate, Gate};
 use super::headers;
 use super::inflate::Inflate;
@@ -33,6 +34,8 @@ struct Relay<'a> {
     sight: Sight,
     status: u16,
     out: Vec<Bytes>,
+    /// What came right behind the pieces that are being written.
+    ahead: Option<Step>,
     /// Since when the client is gone.
     gone: Option<Instant>,
     drained_bytes: u64,
@@ -46,21 +49,24 @@ pub async fn relay(
     mut in_flight: Option<InFlight>,
     answer: Answer,
 ) -> Fate {
-    let Answer { head, mut body } = answer;
+    let Answer { head, body } = answer;
     let status = head.status.as_u16();
     let sight = sight(&head);
-    let takes_out = matches!(sight, Sight::Plain) && is_event_stream(&head) && in_flight.as_ref().is_some_and(InFlight::takes_out_usage);
+    let takes_out = matches!(sight, Sight::Plain)
+        && is_event_stream(&head)
+        && in_flight.as_ref().is_some_and(InFlight::takes_out_usage);
     if let Some(in_flight) = &mut in_flight {
         let text = |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
         in_flight.head(status, text(header::CONTENT_TYPE), text(headers::REQUEST_ID));
     }
     let drain = Drain::of(gate, in_flight.as_ref());
-    let mut relay = Relay { session, in_flight, sight, status, out: Vec::new(), gone: None, drained_bytes: 0 };
+    let mut relay =
+        Relay { session, in_flight, sight, status, out: Vec::new(), ahead: None, gone: None, drained_bytes: 0 };
     match client_head(gate, asked, &head, !takes_out) {
         Some(client_head) => relay.write_head(client_head).await,
         None => relay.gone = Some(Instant::now()),
     }
-    relay.run(&mut body, drain).await
+    relay.run(body, drain).await
 }
 
 /// How far a provider is read on for the meter alone.
@@ -82,16 +88,25 @@ impl Drain {
 }
 
 impl Relay<'_> {
-    async fn run(mut self, body: &mut AnswerBody, drain: Drain) -> Fate {
+    async fn run(mut self, mut body: AnswerBody, drain: Drain) -> Fate {
         loop {
-            match self.gather(body, drain).await {
+            let step = match self.ahead.take() {
+                Some(step) => step,
+                None => self.gather(&mut body, drain).await,
+            };
+            match step {
                 Step::Pieces => {
                     self.settle_if_complete().await;
                     self.write().await;
                 }
                 Step::End => return self.end().await,
                 Step::BrokeOff => return self.broke_off().await,
-                Step::Capped => return self.settle(Ending::DrainCapped).await,
+                Step::Capped => {
+                    // The provider is stopped before anything is counted: it is read, and paid, no further.
+                    drop(body);
+                    self.settle_with(Ending::DrainCapped).await;
+                    return Fate::Close;
+                }
             }
             if self.gone.is_some() && self.in_flight.is_none() {
                 return Fate::Close;
@@ -114,14 +129,14 @@ impl Relay<'_> {
             Err(step) => return step,
         };
         while bytes < GATHER_BYTES_MAX {
-            match body.try_next().await {
-                None => break,
-                // The end and a break are met again by the next call, after what came before them was written.
-                Some(Ok(None) | Err(BrokeOff)) => break,
-                Some(piece) => match self.take(piece) {
-                    Ok(more) => bytes += more,
-                    Err(step) => return step,
-                },
+            let Some(piece) = body.try_next().await else { break };
+            match self.take(piece) {
+                Ok(more) => bytes += more,
+                // Met once: what came before it is written first.
+                Err(step) => {
+                    self.ahead = Some(step);
+                    break;
+                }
             }
         }
         Step::Pieces
@@ -152,8 +167,15 @@ impl Relay<'_> {
     /// A complete answer is booked before its last bytes go out: a client that has them has paid.
     async fn settle_if_complete(&mut self) {
         if self.in_flight.as_ref().is_some_and(InFlight::is_complete) {
-            let ending = Ending::Whole { status: self.status, client_left: self.gone.is_some() };
-            self.settle_with(ending).await;
+            self.settle_whole().await;
+        }
+    }
+
+    /// A client may have left while everything still fitted into its socket: no write failed then.
+    async fn settle_whole(&mut self) {
+        if self.in_flight.is_some() {
+            let client_left = self.gone.is_some() || has_left(self.session).await;
+            self.settle_with(Ending::Whole { status: self.status, client_left }).await;
         }
     }
 
@@ -165,14 +187,8 @@ impl Relay<'_> {
         }
     }
 
-    async fn settle(&mut self, ending: Ending) -> Fate {
-        self.settle_with(ending).await;
-        Fate::Close
-    }
-
     async fn end(mut self) -> Fate {
-        let ending = Ending::Whole { status: self.status, client_left: self.gone.is_some() };
-        self.settle_with(ending).await;
+        self.settle_whole().await;
         self.write().await;
         if self.gone.is_some() { Fate::Close } else { Fate::Reuse }
     }
@@ -200,6 +216,13 @@ impl Relay<'_> {
         if self.session.write_response_body(bytes, false).await.is_err() {
             self.gone = Some(Instant::now());
         }
+    }
+}
+
+async fn has_left(session: &ServerSession) -> bool {
+    match session.stream().and_then(|stream| stream.as_any().downcast_ref::<ClientStream>()) {
+        Some(client) => client.has_left().await,
+        None => false,
     }
 }
 

@@ -210,7 +210,7 @@ fn has_models(version: &str, parent: &str) -> bool {
 fn is_model(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MODEL_BYTES_MAX
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._@".contains(&byte))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._@+".contains(&byte))
 }
 
 impl GeminiWire {
