@@ -220,6 +220,18 @@ fn a_slug_is_a_tenant_in_dev_and_nothing_in_prod() {
 }
 
 #[test]
+fn a_tenant_in_dev_whose_name_is_a_word_loses_no_header() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for tenant in ["json", "app", "a"] {
+        assert_eq!(gateway.send(&chat(tenant).header("User-Agent", "an-app/1.0")).status, 200, "{tenant}");
+        let seen = provider.last();
+        assert_eq!(seen.header("content-type"), Some("application/json"), "{tenant}");
+        assert_eq!(seen.header("user-agent"), Some("an-app/1.0"), "{tenant}");
+    }
+}
+
+#[test]
 fn a_suspended_tenant_is_refused_and_comes_back() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).prod().start();
