@@ -182,7 +182,6 @@ fn nothing_of_the_top_level_is_missing_or_too_much() {
         "benches",
         "config",
         "migrations",
-        "rustfmt.toml",
         "src",
         "tests",
     ];
