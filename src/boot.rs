@@ -430,6 +430,7 @@ async fn seed(counters: &dyn CounterStore, usage: &dyn UsageStore, clock: &dyn C
 fn settings(config: &Config) -> Settings {
     Settings {
         body_limit: config.listen.body_limit,
+        upload_limit: config.listen.upload_limit,
         header_timeout: config.listen.header_timeout,
         body_timeout: config.listen.body_timeout,
         write_timeout: config.listen.write_timeout,

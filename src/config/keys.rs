@@ -73,7 +73,7 @@ pub static KEYS: &[Key] = &[
         "listen.upload_limit",
         &["TOLLGATE_UPLOAD_LIMIT"],
         "1GiB",
-        "The largest body that is streamed: files, uploads and multipart. No route of this version takes one.",
+        "The largest request body that is streamed, on routes that are not billed.",
     ),
     secret(
         "admin.key",
@@ -141,7 +141,7 @@ pub static KEYS: &[Key] = &[
         "upstream.idle_connections_max",
         &["TOLLGATE_IDLE_CONNECTIONS_MAX"],
         "256",
-        "How many idle connections to providers are kept, all together.",
+        "How many idle connections to each provider a worker thread keeps.",
     ),
     key(
         "shutdown.drain_limit",

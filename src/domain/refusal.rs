@@ -60,7 +60,7 @@ pub enum Refusal {
         /// The environment variable that turns it on.
         variable: &'static str,
     },
-    /// The body is longer than `listen.body_limit`.
+    /// The body is longer than `listen.body_limit`, or `listen.upload_limit` where it is streamed.
     BodyTooLarge {
         /// The limit in bytes.
         limit: u64,
@@ -186,7 +186,7 @@ impl fmt::Display for Refusal {
             Self::ProviderOff { provider, variable } => {
                 write!(f, "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}.")
             }
-            Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes (listen.body_limit)."),
+            Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
             Self::BodyIncomplete => f.write_str("The request body broke off or came too slowly."),
             Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),
             Self::EncodedBody => f.write_str("The request body has a content coding. Send it without Content-Encoding."),

@@ -60,6 +60,8 @@ pub struct Origin {
 pub struct Settings {
     /// The largest JSON body, in bytes.
     pub body_limit: u64,
+    /// The largest body that is streamed, in bytes.
+    pub upload_limit: u64,
     /// For a whole request head.
     pub header_timeout: Duration,
     /// Between two pieces of a request body.
@@ -170,7 +172,7 @@ impl Gate {
         if asked.headers.contains_key(header::CONTENT_ENCODING) {
             return Err(Refusal::EncodedBody);
         }
-        self.answer_continue(session, asked).await?;
+        self.expect_body(session, asked, self.settings.body_limit).await?;
         let whole = body::read_whole(session, asked.length, self.settings.body_limit, &self.budget).await?;
         let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
         let coding = if call.edits.is_empty() { Coding::GzipIfAccepted } else { Coding::Identity };
@@ -217,7 +219,9 @@ impl Gate {
             asked.limits = self.meter.standings(account).await;
         }
         asked.id = Some(self.meter.request_id());
-        self.answer_continue(session, asked).await?;
+        let limit =
+            if endpoint.body == BodyRule::Streamed { self.settings.upload_limit } else { self.settings.body_limit };
+        self.expect_body(session, asked, limit).await?;
         let target = (origin, asked.dialect, endpoint);
         let reserved = body::Reserved::default();
         match asked.length.filter(|_| endpoint.body == BodyRule::Streamed) {
@@ -255,12 +259,13 @@ impl Gate {
         Box::pin(relay::relay(self, session, asked, in_flight, answer)).await
     }
 
-    async fn answer_continue(&self, session: &mut ServerSession, asked: &mut Asked) -> Result<(), Refusal> {
+    /// Refuses a body that is too large by its own account; asks for it where the client waits for that.
+    async fn expect_body(&self, session: &mut ServerSession, asked: &mut Asked, limit: u64) -> Result<(), Refusal> {
+        if asked.length.is_some_and(|length| length > limit) {
+            return Err(Refusal::BodyTooLarge { limit });
+        }
         if !asked.expects_continue {
             return Ok(());
-        }
-        if asked.length.is_some_and(|length| length > self.settings.body_limit) {
-            return Err(Refusal::BodyTooLarge { limit: self.settings.body_limit });
         }
         asked.expects_continue = false;
         session.write_continue_response().await.map_err(|_| Refusal::BodyIncomplete)

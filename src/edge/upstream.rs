@@ -138,7 +138,8 @@ pub struct AnswerBody {
     pool: (usize, usize),
     idle: Duration,
     last_piece: Instant,
-    alarm: Pin<Box<Sleep>>,
+    /// Made when a piece is waited for: a plain answer is mostly there with its head.
+    alarm: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
@@ -245,14 +246,13 @@ impl Upstream {
 
     fn answer(&self, connection: Connection, response: Response<Incoming>) -> Answer {
         let (head, incoming) = response.into_parts();
-        let now = Instant::now();
         let body = AnswerBody {
             connection: Some(connection),
             incoming,
             pool: (self.index, self.limits.idle_connections_max),
             idle: self.limits.idle,
-            last_piece: now,
-            alarm: Box::pin(sleep_until(now + self.limits.idle)),
+            last_piece: Instant::now(),
+            alarm: None,
             ended: false,
         };
         Answer { head, body }
@@ -296,12 +296,13 @@ impl AnswerBody {
             self.last_piece = Instant::now();
             return Poll::Ready(piece);
         }
-        while self.alarm.as_mut().poll(cx).is_ready() {
-            let due = self.last_piece + self.idle;
+        let due = self.last_piece + self.idle;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        while alarm.as_mut().poll(cx).is_ready() {
             if due <= Instant::now() {
                 return Poll::Ready(Err(BrokeOff));
             }
-            self.alarm.as_mut().reset(due);
+            alarm.as_mut().reset(due);
         }
         Poll::Pending
     }

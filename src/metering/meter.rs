@@ -163,3 +163,6 @@ fn used_up(account: &Account, plan: &Plan, claim: Option<&Claim>, standing: Stan
         _ => Refusal::CountersDown,
     }
 }
+
+#[cfg(test)]
+mod tests;

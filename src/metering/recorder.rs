@@ -149,3 +149,6 @@ impl Touched {
 fn report(error: &StoreError, events: usize) {
     warn!(%error, events, "The ledger did not take a batch; it will be sent again.");
 }
+
+#[cfg(test)]
+mod tests;

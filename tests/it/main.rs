@@ -25,3 +25,4 @@ mod refusals;
 mod soak;
 mod support;
 mod tidy;
+mod tls;

@@ -1,0 +1,163 @@
+//! Tests of admission and settlement: what a call takes, and what each way of ending leaves behind.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+
+use crate::adapters::memory_counters::MemoryCounters;
+use crate::adapters::memory_journal::MemoryJournal;
+use crate::domain::event::{Outcome, UsageEvent, UsageSource};
+use crate::domain::plan::Standing;
+use crate::domain::refusal::Refusal;
+use crate::domain::settlement::Ending;
+use crate::metering::fakes::World;
+use crate::providers::{self, CredentialPlace};
+
+use super::*;
+
+struct Bench {
+    world: World,
+    meter: Arc<Meter>,
+    journal: Arc<MemoryJournal>,
+}
+
+const ANSWER: &[u8] =
+    br#"{"model":"gpt-4o","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}"#;
+
+impl Bench {
+    async fn open(places: u64) -> Self {
+        let world = World::open().await;
+        let journal = Arc::new(MemoryJournal::new(places));
+        let clock = Arc::new(crate::adapters::system_clock::SystemClock::new());
+        let counters = Arc::new(MemoryCounters::new());
+        let meter = Arc::new(Meter::new(counters, journal.clone(), world.snapshots.clone(), clock, Vec::new()));
+        Self { world, meter, journal }
+    }
+
+    fn caller(&self) -> Caller {
+        let account = self.world.snapshots.load().accounts.get("acme").cloned().unwrap();
+        Caller { account, key: None, user_id: None, kb_id: None }
+    }
+
+    async fn admit(&self, path: &str) -> Result<InFlight, Refusal> {
+        let (provider, endpoint) = providers::route(&Method::POST, path, CredentialPlace::Bearer).unwrap();
+        let body =
+            Bytes::from_static(br#"{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"input":"hi"}"#);
+        let call = provider.call(&endpoint, None, &body).unwrap();
+        self.meter.admit(self.caller(), provider, endpoint, call).await
+    }
+
+    async fn chat(&self) -> InFlight {
+        self.admit("/v1/chat/completions").await.unwrap()
+    }
+
+    async fn standing(&self) -> Standing {
+        self.meter.standings(&self.caller().account).await.first().unwrap().standing
+    }
+
+    /// The one event that was settled.
+    async fn event(&self) -> UsageEvent {
+        let batch = self.journal.next(10).await;
+        assert_eq!(batch.events.len(), 1);
+        batch.events[0].clone()
+    }
+}
+
+#[tokio::test]
+async fn a_chat_is_held_while_it_runs_and_used_when_it_is_settled() {
+    let bench = Bench::open(10).await;
+    let mut chat = bench.chat().await;
+    assert_eq!(bench.standing().await, Standing { used: 0, held: 1 });
+    assert_eq!(chat.limits()[0].standing.remaining(500), 499);
+    chat.sending();
+    chat.head(200, Some("application/json"), Some("req_1"));
+    let mut out = Vec::new();
+    chat.pass(Bytes::from_static(ANSWER), &mut out);
+    assert_eq!(out, [Bytes::from_static(ANSWER)]);
+    assert!(chat.is_complete());
+    chat.settle(Ending::Whole { status: 200, client_left: false }).await;
+    assert_eq!(bench.standing().await, Standing { used: 1, held: 0 });
+    let event = bench.event().await;
+    assert_eq!((event.tokens.prompt, event.tokens.completion, event.source), (11, 7, UsageSource::Provider));
+    assert_eq!((event.outcome, event.chats, event.status), (Outcome::Completed, 1, 200));
+    assert_eq!(event.request_id.as_deref(), Some("req_1"));
+}
+
+#[tokio::test]
+async fn what_the_provider_does_not_bill_is_given_back() {
+    for (status, ending, outcome) in [
+        (502, Ending::NoHead, Outcome::NoAnswer),
+        (429, Ending::Whole { status: 429, client_left: false }, Outcome::UpstreamError),
+        (204, Ending::Whole { status: 204, client_left: false }, Outcome::Completed),
+    ] {
+        let bench = Bench::open(10).await;
+        let mut chat = bench.chat().await;
+        chat.sending();
+        if ending == Ending::NoHead {
+            chat.settle_unanswered(status).await;
+        } else {
+            chat.head(status, None, None);
+            chat.settle(ending).await;
+        }
+        assert_eq!(bench.standing().await, Standing::default(), "{ending:?}");
+        let event = bench.event().await;
+        assert_eq!((event.outcome, event.chats, event.tokens.total(), event.status), (outcome, 0, 0, status));
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_call_is_booked_as_interrupted_and_kept_only_if_it_was_sent() {
+    for sent in [false, true] {
+        let bench = Bench::open(10).await;
+        let mut chat = bench.chat().await;
+        if sent {
+            chat.sending();
+        }
+        drop(chat);
+        let event = bench.event().await;
+        assert_eq!((event.outcome, event.chats), (Outcome::Interrupted, u64::from(sent)));
+        assert_eq!(bench.standing().await, Standing { used: u64::from(sent), held: 0 });
+        assert_eq!(event.source == UsageSource::Estimate && event.tokens.prompt > 0, sent);
+    }
+}
+
+#[tokio::test]
+async fn a_settlement_that_is_dropped_while_it_estimates_books_its_own_ending() {
+    let bench = Bench::open(10).await;
+    let mut chat = bench.chat().await;
+    chat.sending();
+    chat.head(200, Some("application/json"), None);
+    let mut settling = Box::pin(chat.settle(Ending::BrokeOff { status: 200 }));
+    // One poll starts the estimate on another thread; then the task goes away.
+    let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(settling.as_mut().poll(cx).is_ready())).await;
+    assert!(!polled);
+    drop(settling);
+    let event = bench.event().await;
+    assert_eq!((event.outcome, event.source, event.chats), (Outcome::UpstreamFailed, UsageSource::Estimate, 1));
+}
+
+#[tokio::test]
+async fn the_chat_after_the_last_is_refused_and_takes_nothing() {
+    let bench = Bench::open(1_000).await;
+    let mut running = Vec::new();
+    for _ in 0..500 {
+        running.push(bench.chat().await);
+    }
+    let Err(Refusal::QuotaUsedUp(quota)) = bench.admit("/v1/chat/completions").await else { panic!("admitted") };
+    assert_eq!((quota.limit, quota.standing), (500, Standing { used: 0, held: 500 }));
+    assert_eq!(bench.journal.backlog().in_flight, 500);
+    // A used-up chat limit refuses chats only.
+    assert!(bench.admit("/v1/embeddings").await.is_ok());
+}
+
+#[tokio::test]
+async fn without_a_place_in_the_journal_nothing_is_admitted_or_held() {
+    let bench = Bench::open(1).await;
+    let first = bench.chat().await;
+    assert!(matches!(bench.admit("/v1/chat/completions").await, Err(Refusal::JournalFull)));
+    assert_eq!(bench.standing().await, Standing { used: 0, held: 1 });
+    drop(first);
+    bench.journal.ack(bench.journal.next(1).await.through);
+    assert!(bench.admit("/v1/chat/completions").await.is_ok());
+}

@@ -1,0 +1,63 @@
+//! Tests of the way to the ledger: nothing is lost while the store is down, and questions wait for what was settled.
+
+use crate::adapters::memory_journal::MemoryJournal;
+use crate::metering::fakes::{FakeStore, World, event};
+use crate::ports::usage::SumsQuery;
+
+use super::*;
+
+fn parts(world: &World) -> (Arc<MemoryJournal>, Arc<FakeStore>, Arc<Recorder>) {
+    let journal = Arc::new(MemoryJournal::new(100));
+    let store = world.store.clone();
+    let recorder = Arc::new(Recorder::new(journal.clone(), store.clone(), store.clone(), Vec::new()));
+    (journal, store, recorder)
+}
+
+async fn requests(store: &FakeStore) -> u64 {
+    let all = SumsQuery { tenant: None, period: None, group_by: Vec::new() };
+    store.sums(&all).await.unwrap()[0].sums.requests
+}
+
+fn settle(journal: &MemoryJournal, number: u128) {
+    let slot = journal.admit().unwrap();
+    journal.settle(slot, event("acme", number, "openai", "gpt-4o", "2026-11-24T10:00:00Z"));
+}
+
+#[tokio::test]
+async fn a_question_waits_for_everything_settled_before_it() {
+    let world = World::open().await;
+    let (journal, store, recorder) = parts(&world);
+    let running = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.run().await }
+    });
+    for number in 0..5 {
+        settle(&journal, number);
+        recorder.caught_up().await;
+        assert_eq!(requests(&store).await, u64::try_from(number).unwrap() + 1);
+    }
+    journal.close();
+    running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_outlive_a_store_that_is_down() {
+    let world = World::open().await;
+    let (journal, store, recorder) = parts(&world);
+    store.set_down(true);
+    settle(&journal, 1);
+    settle(&journal, 2);
+    journal.close();
+    let running = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.run().await }
+    });
+    // The clock of this test is turned by hand: an hour of failures passes at once.
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert!(!running.is_finished());
+    assert_eq!(journal.backlog().events, 2);
+    store.set_down(false);
+    running.await.unwrap();
+    assert_eq!(requests(&store).await, 2);
+    assert_eq!(journal.backlog().events, 0);
+}

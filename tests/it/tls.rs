@@ -1,0 +1,85 @@
+//! The provider is reached over TLS, and only when its certificate is one that the roots vouch for.
+//!
+//! The fixture is a self-signed certificate for `localhost`, made for these tests alone.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::support::bodies::*;
+use super::support::*;
+
+const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/localhost.pem");
+const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/localhost.key");
+
+/// A provider that answers each request on a TLS connection with `body`; gives its port.
+fn provider(body: Vec<u8>) -> u16 {
+    let certificate = CertificateDer::from_pem_file(CERTIFICATE).unwrap();
+    let key = PrivateKeyDer::from_pem_file(KEY).unwrap();
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for tcp in listener.incoming().map_while(Result::ok) {
+            let tls = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), tcp);
+            let body = body.clone();
+            thread::spawn(move || answer_all(tls, &body));
+        }
+    });
+    port
+}
+
+/// Ends when the other side does, or when it does not trust the certificate.
+fn answer_all(tls: impl Read + Write, body: &[u8]) {
+    let mut wire = BufReader::new(tls);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if wire.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        wire.read_exact(&mut vec![0; length]).unwrap();
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+        wire.get_mut().write_all(&[head.as_bytes(), body].concat()).unwrap();
+        wire.get_mut().flush().unwrap();
+    }
+}
+
+#[test]
+fn a_provider_that_the_roots_vouch_for_is_called_over_tls() {
+    let port = provider(CHAT_ANSWER.into());
+    let gateway = Setup::at(&format!("https://localhost:{port}")).set("SSL_CERT_FILE", CERTIFICATE).start();
+    for calls in 1..=3 {
+        let answer = gateway.send(&chat("acme"));
+        assert_eq!((answer.status, answer.body.as_slice()), (200, CHAT_ANSWER.as_bytes()));
+        assert_eq!(gateway.booked("acme", calls).chats, calls);
+    }
+}
+
+#[test]
+fn a_provider_that_nobody_vouches_for_gets_nothing() {
+    let port = provider(CHAT_ANSWER.into());
+    // Roots that vouch for another: the name is right, the certificate is not theirs.
+    let other = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(other.path(), include_bytes!("../fixtures/tls/other.pem")).unwrap();
+    let gateway =
+        Setup::at(&format!("https://localhost:{port}")).set("SSL_CERT_FILE", other.path().to_str().unwrap()).start();
+    assert_eq!(gateway.send(&chat("acme")).status, 502);
+    assert_eq!(gateway.chats("acme").0, 0);
+}
