@@ -71,11 +71,7 @@ fn a_client_that_leaves_at_once_is_billed_as_the_provider_bills() {
         let before = provider.count();
         let mut wire = Wire::open(gateway.proxy);
         wire.send(&request.bytes());
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while provider.count() == before {
-            assert!(Instant::now() < deadline, "{tenant}: never forwarded");
-            std::thread::yield_now();
-        }
+        provider.demand_count(before + 1);
         drop(wire);
         gate.pass();
         let usage = gateway.booked(tenant, 1);

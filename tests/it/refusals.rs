@@ -138,32 +138,32 @@ fn a_body_over_the_limit_is_refused_by_length_and_by_count() {
 
 #[test]
 fn bodies_beyond_the_common_buffer_are_put_off_and_the_others_go_on() {
-    let provider = Provider::start(honest);
+    // A large body is held for as long as its provider does not answer.
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let provider = Provider::start(move |seen| match seen.body.len() {
+        0..=1_000_000 => honest(seen),
+        _ => honest(seen).after(Step::Wait(waits.clone(), 1)),
+    });
     let gateway = Setup::new(&provider).config("[listen]\nbuffer_total = \"8MiB\"\nbody_limit = \"4MiB\"\n").start();
-    let body = CHAT_REQUEST.replace("Count", &"x".repeat(3 << 20));
-    let request = chat_with("acme", body.as_str());
-    let slow = request.clone().header("Expect", "100-continue");
-    let mut waiting: Vec<Wire> = (0..2)
-        .map(|_| {
-            let mut wire = Wire::open(gateway.proxy);
-            wire.send(&slow.head_bytes());
-            // Asked for its body, it has its place in the buffer.
-            assert_eq!(wire.head_of_answer("POST").expect("an interim answer").status(), 100);
-            wire
-        })
-        .collect();
-    let refused = gateway.send(&request);
-    assert_eq!(refused.status, 503, "{}", refused.text());
-    assert_eq!(refused.json()["error"]["code"], "buffers_full");
-    assert!(refused.header("retry-after").is_some());
-    assert_eq!(gateway.send(&chat("small")).status, 200, "a small call still fits");
-    for wire in &mut waiting {
-        wire.send(body.as_bytes());
-        assert_eq!(wire.answer().expect("an answer").status, 200);
-    }
+    let large = chat_with("acme", CHAT_REQUEST.replace("Count", &"x".repeat(3 << 20)));
+    std::thread::scope(|scope| {
+        let held: Vec<_> = (0..2).map(|_| scope.spawn(|| gateway.send(&large).status)).collect();
+        provider.demand_count(2);
+        let refused = gateway.send(&large);
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert_eq!(refused.json()["error"]["code"], "buffers_full");
+        assert!(refused.header("retry-after").is_some());
+        assert_eq!(gateway.send(&chat("small")).status, 200, "a small call still fits");
+        gate.pass();
+        for caller in held {
+            assert_eq!(caller.join().unwrap(), 200);
+        }
+    });
     for _ in 0..5 {
-        assert_eq!(gateway.send(&request).status, 200, "the buffer is given back");
+        assert_eq!(gateway.send(&large).status, 200, "the buffer is given back");
     }
+    assert_eq!(gateway.booked("acme", 7).requests, 7);
 }
 
 #[test]
@@ -173,4 +173,36 @@ fn a_provider_without_a_key_is_named_with_what_turns_it_on() {
     let answer = check(&gateway, &provider, &gemini("acme"), 503);
     assert!(answer.text().contains("GEMINI_API_KEY"), "{}", answer.text());
     assert_eq!(gateway.send(&chat("acme")).status, 200);
+}
+
+#[test]
+fn no_request_chooses_where_it_goes() {
+    let (provider, canary) = (Provider::start(honest), Provider::start(honest));
+    let gateway = Setup::new(&provider).start();
+    let url = canary.url();
+    let body = CHAT_REQUEST.replacen('{', &format!(r#"{{"base_url":"{url}","api_base":"{url}","#), 1);
+    for request in [
+        chat("acme").to(format!("{url}{CHAT}")),
+        chat("acme").to(format!("/{url}{CHAT}")),
+        chat("acme").to(format!("//{}{CHAT}", canary.address)),
+        chat("acme").to(format!("@{}{CHAT}", canary.address)),
+        chat("acme").header("X-Base-Url", &url).header("X-Forwarded-Host", canary.address.to_string()),
+        chat_with("acme", body),
+        gemini("acme").to(format!("/v1beta/models/x@{}/:generateContent", canary.address)),
+        gemini("acme").to("/v1beta/models/..%2f..%2fx:generateContent"),
+    ] {
+        gateway.send(&request);
+    }
+    // The Host header is the client's word for the gateway, not for the provider.
+    let mut wire = Wire::open(gateway.proxy);
+    let elsewhere =
+        String::from_utf8(chat("acme").bytes()).unwrap().replace("gateway.test", &canary.address.to_string());
+    wire.send(elsewhere.as_bytes());
+    assert_eq!(wire.answer().expect("an answer").status, 200);
+    assert_eq!(canary.connections(), 0, "{:?}", canary.seen());
+    assert!(provider.count() >= 2, "the harmless ones are served");
+    for seen in provider.seen() {
+        assert!(seen.target.starts_with("/v1"), "{}", seen.target);
+        assert_eq!(seen.header("host"), Some(provider.address.to_string().as_str()));
+    }
 }

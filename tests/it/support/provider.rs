@@ -210,6 +210,15 @@ impl Provider {
         self.state.seen.lock().unwrap().len()
     }
 
+    /// Waits until it was asked so often.
+    pub fn demand_count(&self, count: usize) {
+        let deadline = Instant::now() + GATE_TIMEOUT;
+        while self.count() < count {
+            assert!(Instant::now() < deadline, "asked {} times, not {count}", self.count());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// When each write was made.
     pub fn sent(&self) -> Vec<Instant> {
         self.state.sent.lock().unwrap().clone()
