@@ -95,6 +95,16 @@ pub enum BootError {
         /// What it said.
         source: StoreError,
     },
+    /// A tenant is on a plan that is no longer configured.
+    #[error(
+        "tenant {tenant} is on plan {plan}, which the configuration does not have: add [plans.{plan}] to it, or put the tenant on another plan with `tollgate tenant set-plan {tenant} PLAN`"
+    )]
+    UnknownPlan {
+        /// The tenant.
+        tenant: String,
+        /// The plan.
+        plan: String,
+    },
     /// The operator's price file is wrong.
     #[error("prices.file {}: {reason}", path.display())]
     Prices {
@@ -209,6 +219,7 @@ impl Parts {
         let admin_key = admin_key(config, tenants.as_ref()).await?;
         let snapshots =
             Arc::new(Snapshots::open(tenants.as_ref(), plans(config), prices(config)?).await.map_err(failed)?);
+        every_plan_is_known(&snapshots)?;
         let counters: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
         seed(counters.as_ref(), usage.as_ref(), clock.as_ref()).await.map_err(failed)?;
         let events_max = u64::try_from(config.journal_events_max).unwrap_or(u64::MAX);
@@ -402,6 +413,15 @@ async fn admin_key(config: &Config, tenants: &dyn TenantStore) -> Result<KeyHash
     tenants.set_admin_key_hash(hash).await.map_err(failed)?;
     info!(path = %path.display(), "An admin key was made; it is in this file.");
     Ok(hash)
+}
+
+/// A tenant whose plan nobody knows could only be refused: better said at the start.
+fn every_plan_is_known(snapshots: &Snapshots) -> Result<(), BootError> {
+    let snapshot = snapshots.load();
+    match snapshot.accounts.values().find(|account| account.plan.is_none()).map(|account| &account.tenant) {
+        None => Ok(()),
+        Some(tenant) => Err(BootError::UnknownPlan { tenant: tenant.id.to_string(), plan: tenant.plan.to_string() }),
+    }
 }
 
 /// How the process is, for `/readyz`.

@@ -44,6 +44,13 @@ pub enum Refusal {
     AdminKeyOnProxy,
     /// The tenant is suspended.
     Suspended(TenantId),
+    /// The tenant is on a plan that the configuration does not have: nobody can say what it may use.
+    UnknownPlan {
+        /// The tenant.
+        tenant: TenantId,
+        /// The plan.
+        plan: PlanName,
+    },
     /// A limit of the plan is used up.
     QuotaUsedUp(Box<QuotaFacts>),
     /// No provider serves or bills this path.
@@ -115,9 +122,12 @@ impl Refusal {
             Self::HeadTooLarge => 431,
             Self::Unreachable => 502,
             Self::UpstreamTimeout => 504,
-            Self::ProviderOff { .. } | Self::BuffersFull | Self::JournalFull | Self::CountersDown | Self::Draining => {
-                503
-            }
+            Self::UnknownPlan { .. }
+            | Self::ProviderOff { .. }
+            | Self::BuffersFull
+            | Self::JournalFull
+            | Self::CountersDown
+            | Self::Draining => 503,
         }
     }
 
@@ -129,6 +139,7 @@ impl Refusal {
             Self::TwoKeys => "ambiguous_api_key",
             Self::AdminKeyOnProxy => "admin_key_not_allowed",
             Self::Suspended(_) => "tenant_suspended",
+            Self::UnknownPlan { .. } => "unknown_plan",
             Self::QuotaUsedUp(_) => "quota_exceeded",
             Self::UnknownRoute => "unknown_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -180,6 +191,9 @@ impl fmt::Display for Refusal {
             Self::TwoKeys => f.write_str("Two different API keys in one request. Send exactly one."),
             Self::AdminKeyOnProxy => f.write_str("The admin key is accepted on the admin listener only. Use a tenant's key here."),
             Self::Suspended(tenant) => write!(f, "Tenant {tenant} is suspended. Ask the operator of this gateway."),
+            Self::UnknownPlan { tenant, plan } => {
+                write!(f, "Tenant {tenant} is on plan {plan}, which this gateway does not know. Ask its operator.")
+            }
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
             Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter; its README lists the routes."),
             Self::MethodNotAllowed { allow } => write!(f, "This route does not have that method. Allowed: {allow}."),

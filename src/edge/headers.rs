@@ -6,6 +6,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_http::ResponseHeader;
 
+use crate::domain::key;
 use crate::metering::in_flight::LimitStanding;
 use crate::providers::CredentialHeader;
 
@@ -69,14 +70,16 @@ pub enum Coding {
     AsAsked,
 }
 
-/// The headers of the request to the provider, without `Host`, `Content-Length` and credential.
-pub fn to_provider(client: &HeaderMap, secret: &str, coding: Coding) -> HeaderMap {
+/// The headers of the request to the provider, without `Host`, `Content-Length` and credential. `presented` is the
+/// client's credential: a header that repeats it is dropped, if it is a secret at all and not the name of a dev tenant.
+pub fn to_provider(client: &HeaderMap, presented: &str, coding: Coding) -> HeaderMap {
     let nominated = nominated(client);
+    let is_secret = key::is_well_formed(presented);
     let mut out = HeaderMap::with_capacity(client.len() + 4);
     for (name, value) in client {
         let dropped = is_hop_by_hop(name, &nominated)
             || NOT_TO_PROVIDER.contains(&name.as_str())
-            || memchr::memmem::find(value.as_bytes(), secret.as_bytes()).is_some();
+            || (is_secret && memchr::memmem::find(value.as_bytes(), presented.as_bytes()).is_some());
         if !dropped {
             out.append(name.clone(), value.clone());
         }
@@ -217,19 +220,20 @@ mod tests {
 
     #[test]
     fn credentials_account_and_connection_headers_stay_here() {
-        let client = map(&[
+        let secret = key::mint([7; 32]);
+        let mut client = map(&[
             ("authorization", "Bearer secret"),
             ("x-goog-user-project", "p"),
             ("openai-organization", "o"),
             ("cookie", "c"),
             ("connection", "x-hop, close"),
             ("x-hop", "1"),
-            ("x-echo", "my secret is out"),
             ("x-http-method-override", "POST"),
             ("x-stainless-lang", "python"),
             ("accept-encoding", "gzip, br"),
         ]);
-        let out = to_provider(&client, "secret", Coding::GzipIfAccepted);
+        client.insert("x-echo", HeaderValue::from_str(&format!("my {secret} is out")).unwrap());
+        let out = to_provider(&client, &secret, Coding::GzipIfAccepted);
         let names: Vec<&str> = out.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["x-stainless-lang", "accept-encoding"]);
         assert_eq!(out["accept-encoding"], "gzip");

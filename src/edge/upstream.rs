@@ -22,8 +22,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -34,6 +35,13 @@ const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// An unsent request meets a connection that just closed at most this often before a fresh one is made.
 const STALE_CONNECTIONS_MAX: usize = 8;
+
+/// Addresses of a host that are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// A provider that thinks for minutes sends nothing: the kernel then asks whether it is still there, and keeps the way
+/// through address translators open.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
 
 /// Limits of time and number for one provider.
 #[derive(Debug, Clone, Copy)]
@@ -198,8 +206,9 @@ impl Upstream {
     }
 
     async fn connect(&self) -> io::Result<Connection> {
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let tcp = self.connect_tcp().await?;
         tcp.set_nodelay(true)?;
+        SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
         let socket = match &self.tls {
             None => Socket::Plain(tcp),
             Some((config, name)) => {
@@ -213,6 +222,22 @@ impl Upstream {
             .await
             .map_err(io::Error::other)?;
         Ok(Connection { sender, driver: Box::pin(driver), closed: false, idle_since: Instant::now() })
+    }
+
+    /// Tries the host's addresses in turn, each for its share of the time: one family may lead nowhere.
+    async fn connect_tcp(&self) -> io::Result<TcpStream> {
+        let found = lookup_host((self.host.as_str(), self.port)).await?;
+        let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
+        let share = self.limits.connect / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in addresses {
+            match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(tcp)) => return Ok(tcp),
+                Ok(Err(error)) => failed = error,
+                Err(_) => failed = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(failed)
     }
 
     async fn exchange(&self, mut connection: Connection, request: Request<Outgoing>) -> Result<Answer, Attempt> {

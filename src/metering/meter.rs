@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::domain::plan::{Limit, Metric, Plan, Standing};
 use crate::domain::refusal::{QuotaFacts, Refusal};
+use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Window};
 use crate::ports::clock::Clock;
 use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome};
@@ -124,7 +125,8 @@ impl Meter {
 }
 
 fn plan_of(account: &Account) -> Result<&Plan, Refusal> {
-    account.plan.as_deref().ok_or(Refusal::CountersDown)
+    let Tenant { id, plan, .. } = &account.tenant;
+    account.plan.as_deref().ok_or_else(|| Refusal::UnknownPlan { tenant: id.clone(), plan: plan.clone() })
 }
 
 /// What a call takes: one chat in each window, or nothing.

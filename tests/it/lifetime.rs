@@ -263,3 +263,17 @@ fn check_names_every_error_and_masks_every_secret() {
     let said = format!("{stdout}{stderr}");
     assert!(said.contains("TOLLGATE_LISTEN") && said.contains("TOLLGATE_UPSTREAM_TIMEOUT"), "{said}");
 }
+
+#[test]
+fn a_tenant_on_a_plan_that_is_gone_is_named_at_the_start() {
+    let provider = Provider::start(honest);
+    let mut first = Setup::new(&provider).config("[plans.gold]\nchats_per_month = 7\n").start();
+    let key = first.issue("acme", "gold");
+    assert_eq!(first.send(&chat(&key)).status, 200);
+    first.stop();
+    let refused = Setup::new(&provider).on_ledger_of(&first).refused();
+    for word in ["acme", "gold", "[plans.gold]", "set-plan"] {
+        assert!(refused.contains(word), "{word}: {refused}");
+    }
+    assert_eq!(refused.trim_end().lines().count(), 1, "{refused}");
+}

@@ -147,8 +147,9 @@ impl Setup {
         self
     }
 
-    pub fn start(self) -> Gateway {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command
             .arg("serve")
             .args(&self.arguments)
             .env_clear()
@@ -157,9 +158,19 @@ impl Setup {
             .current_dir(self.data.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts a gateway that has to refuse to serve; gives what it says.
+    pub fn refused(self) -> String {
+        let output = self.command().output().expect("the binary starts");
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    pub fn start(self) -> Gateway {
+        let mut child = self.command().spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(String::new()));
         let (say_ready, ready) = mpsc::sync_channel(1);
         keep(child.stdout.take().unwrap(), Arc::clone(&log), Some(say_ready));
