@@ -11,7 +11,7 @@ use tower::ServiceExt;
 use crate::domain::refusal::Refusal;
 
 use super::body;
-use super::exchange::{Asked, Fate, Gate};
+use super::exchange::{Asked, Fate, Gate, headers_of};
 use super::headers;
 
 /// A request body up to this is read before a refusal, so that the connection stays usable.
@@ -85,7 +85,7 @@ pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked) 
     let mut request = Request::new(axum::body::Body::from(whole.bytes));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = uri;
-    *request.headers_mut() = asked.headers.clone();
+    *request.headers_mut() = headers_of(session).clone();
     let Ok(response) = gate.local.clone().oneshot(request).await;
     let (parts, body) = response.into_parts();
     let status = parts.status;

@@ -95,8 +95,6 @@ pub struct Asked {
     pub path: String,
     /// The query as it was sent.
     pub query: Option<String>,
-    /// The headers as they were sent.
-    pub headers: HeaderMap,
     /// HTTP/1.0 knows no chunks.
     pub chunks: bool,
     /// `Content-Length`, which pingora has checked.
@@ -130,7 +128,6 @@ impl Asked {
             dialect: providers::dialect_of(&path, place),
             path,
             query,
-            headers: head.headers.clone(),
             chunks: head.version != Version::HTTP_10,
             length: if is_chunked { None } else { Some(length.unwrap_or(0)) },
             expects_continue: expect && head.version != Version::HTTP_10,
@@ -161,15 +158,16 @@ impl Gate {
         if answer::is_local(&asked.path) {
             return answer::local(self, session, asked).await;
         }
-        let presented = auth::presented(&asked.headers, asked.query.as_deref())?;
+        let presented = auth::presented(headers_of(session), asked.query.as_deref())?;
         let (provider, endpoint) = providers::route(&asked.method, &asked.path, presented.place)?;
         asked.dialect = provider;
-        let caller = self.caller(asked, &presented).await?;
+        let attribution = auth::attribution(headers_of(session));
+        let caller = self.caller(asked, &presented, attribution).await?;
         let origin = self.origin(provider, &endpoint)?;
         if endpoint.kind == Kind::Unbilled {
             return self.pass_through(session, asked, &presented, origin, &endpoint).await;
         }
-        if asked.headers.contains_key(header::CONTENT_ENCODING) {
+        if headers_of(session).contains_key(header::CONTENT_ENCODING) {
             return Err(Refusal::EncodedBody);
         }
         self.expect_body(session, asked, self.settings.body_limit).await?;
@@ -177,7 +175,8 @@ impl Gate {
         let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
         let coding = if call.edits.is_empty() { Coding::GzipIfAccepted } else { Coding::Identity };
         let outgoing = Outgoing::Whole(Some(providers::apply(&call.edits, whole.bytes)));
-        let request = self.request(asked, &presented, (origin, provider, &endpoint), coding, outgoing)?;
+        let out = headers::to_provider(headers_of(session), &presented.secret, coding);
+        let request = self.request(asked, out, (origin, provider, &endpoint), outgoing)?;
         let mut in_flight = self.meter.admit(caller, provider, endpoint, call).await?;
         asked.id = in_flight.id().map(|id| id.to_string());
         asked.limits = in_flight.limits().to_vec();
@@ -187,12 +186,18 @@ impl Gate {
         }
     }
 
-    async fn caller(&self, asked: &mut Asked, presented: &Presented) -> Result<Caller, Refusal> {
+    /// `attribution` is judged only after the key: a stranger learns nothing of what else is wrong.
+    async fn caller(
+        &self,
+        asked: &mut Asked,
+        presented: &Presented,
+        attribution: Result<Attribution, Refusal>,
+    ) -> Result<Caller, Refusal> {
         let Identity::Tenant(account, key) = self.identities.find(&presented.secret).await? else {
             return Err(Refusal::AdminKeyOnProxy);
         };
         asked.account = Some(account.clone());
-        let Attribution { user_id, kb_id } = auth::attribution(&asked.headers)?;
+        let Attribution { user_id, kb_id } = attribution?;
         Ok(Caller { account, key, user_id, kb_id })
     }
 
@@ -223,12 +228,12 @@ impl Gate {
             if endpoint.body == BodyRule::Streamed { self.settings.upload_limit } else { self.settings.body_limit };
         self.expect_body(session, asked, limit).await?;
         let target = (origin, asked.dialect, endpoint);
+        let out = headers::to_provider(headers_of(session), &presented.secret, Coding::AsAsked);
         let reserved = body::Reserved::default();
         match asked.length.filter(|_| endpoint.body == BodyRule::Streamed) {
             Some(left) if left > 0 => {
                 let (sender, pieces) = mpsc::channel(STREAMED_PIECES_MAX);
-                let request =
-                    self.request(asked, presented, target, Coding::AsAsked, Outgoing::Streamed { pieces, left })?;
+                let request = self.request(asked, out, target, Outgoing::Streamed { pieces, left })?;
                 let answer = send_while_reading(session, &sender, origin.upstream.send(request, || ())).await?;
                 // The sender lives until the answer is through: an answer may come before the end of the request.
                 let fate = self.relay(session, asked, None, answer, reserved).await;
@@ -238,7 +243,7 @@ impl Gate {
             _ => {
                 let whole = body::read_whole(session, asked.length, self.settings.body_limit, &self.budget).await?;
                 let outgoing = Outgoing::Whole(Some(whole.bytes).filter(|bytes| !bytes.is_empty()));
-                let request = self.request(asked, presented, target, Coding::AsAsked, outgoing)?;
+                let request = self.request(asked, out, target, outgoing)?;
                 let answer = origin.upstream.send(request, || ()).await.map_err(|error| refusal_of(error).0)?;
                 Ok(self.relay(session, asked, None, answer, whole.reserved).await)
             }
@@ -274,9 +279,8 @@ impl Gate {
     fn request(
         &self,
         asked: &Asked,
-        presented: &Presented,
+        mut out: HeaderMap,
         (origin, provider, endpoint): (&Origin, &'static dyn Provider, &Endpoint),
-        coding: Coding,
         body: Outgoing,
     ) -> Result<Request<Outgoing>, Refusal> {
         let query = asked.query.as_deref().and_then(headers::query_without_key);
@@ -288,7 +292,6 @@ impl Gate {
         let mut request = Request::new(body);
         *request.method_mut() = asked.method.clone();
         *request.uri_mut() = uri;
-        let mut out = headers::to_provider(&asked.headers, &presented.secret, coding);
         out.insert(header::HOST, origin.upstream.authority.clone());
         let form = provider.credential();
         let (name, value) = headers::credential(form, origin.key.expose_secret()).ok_or_else(|| {
@@ -298,6 +301,11 @@ impl Gate {
         *request.headers_mut() = out;
         Ok(request)
     }
+}
+
+/// The headers as the client sent them.
+pub(super) fn headers_of(session: &ServerSession) -> &HeaderMap {
+    &session.req_header().headers
 }
 
 /// Pieces of a streamed request body that wait for the provider: one on its way while the next is read.

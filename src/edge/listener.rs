@@ -13,10 +13,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_timeout::fast_timeout::fast_timeout;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::warn;
 
 use crate::domain::refusal::Refusal;
@@ -151,7 +152,7 @@ async fn connection(gate: Arc<Gate>, tcp: TcpStream, mut phase: watch::Receiver<
 }
 
 async fn next_request_begins(gate: &Gate, client: &mut ClientStream, phase: &mut watch::Receiver<Phase>) -> bool {
-    let idle = timeout(gate.settings.keepalive_timeout, client.wait_for_request());
+    let idle = fast_timeout(gate.settings.keepalive_timeout, client.wait_for_request());
     tokio::select! {
         biased;
         begun = idle => matches!(begun, Ok(Ok(true))),
@@ -170,7 +171,7 @@ async fn one_request(
     if let Some(ahead) = ahead {
         session.set_pipelined_prefix(ahead);
     }
-    match timeout(gate.settings.header_timeout, session.read_request()).await {
+    match fast_timeout(gate.settings.header_timeout, session.read_request()).await {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) | Err(_) => return None,
         Ok(Err(error)) => {

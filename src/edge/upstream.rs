@@ -21,12 +21,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use pingora_timeout::fast_timeout::fast_timeout;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -244,7 +245,6 @@ impl Upstream {
         if !connection.is_ready().await {
             return Err(Attempt::Unsent(Box::new(request)));
         }
-        let started = Instant::now();
         let response = {
             let Connection { sender, driver, closed, .. } = &mut connection;
             let mut sent = std::pin::pin!(sender.try_send_request(request));
@@ -257,7 +257,7 @@ impl Upstream {
                 }
                 sent.as_mut().poll(cx)
             });
-            timeout_at(started + self.limits.first_byte, drive).await
+            fast_timeout(self.limits.first_byte, drive).await
         };
         match response {
             Ok(Ok(response)) => Ok(self.answer(connection, response)),

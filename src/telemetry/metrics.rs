@@ -4,6 +4,7 @@
 //! stand only where the client library wants them, and nothing is computed with them.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -19,7 +20,6 @@ use prometheus_client::registry::Registry;
 use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::price::Priced;
 use crate::domain::refusal::Refusal;
-use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
 use crate::ports::sink::Sink;
@@ -35,6 +35,10 @@ const CALL_SECONDS: [f64; 13] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 
 type Label = (&'static str, Cow<'static, str>);
 type Labelled<const N: usize, M> = Family<[Label; N], M>;
+/// One number of an event.
+type Count = fn(&UsageEvent) -> u64;
+/// Provider, endpoint, status class and outcome.
+type Shape<'a> = (&'a str, &'a str, &'static str, &'static str);
 
 /// All metrics of one process.
 pub struct Metrics {
@@ -160,36 +164,61 @@ impl Metrics {
         text
     }
 
-    fn count(&self, event: &UsageEvent) {
-        let provider = || ("provider", Cow::Owned(event.provider.as_str().to_owned()));
-        self.requests
-            .get_or_create(&[
-                provider(),
-                ("endpoint", event.endpoint.clone()),
-                ("status", Cow::Borrowed(status_class(event.status))),
-                ("outcome", Cow::Borrowed(event.outcome.as_str())),
-            ])
-            .inc();
-        self.chats.get_or_create(&[provider()]).inc_by(event.chats);
-        let Tokens { prompt, cached, completion, reasoning, .. } = event.tokens;
-        for (kind, count) in
-            [("prompt", prompt), ("cached", cached), ("completion", completion), ("reasoning", reasoning)]
-        {
-            self.tokens.get_or_create(&[provider(), ("kind", Cow::Borrowed(kind))]).inc_by(count);
+    /// Adds a batch up before it touches the registry: a look-up by labels costs more than counting the call.
+    fn count(&self, events: &[UsageEvent]) {
+        let mut shapes: HashMap<Shape<'_>, u64> = HashMap::new();
+        let mut providers: HashMap<&str, Vec<&UsageEvent>> = HashMap::new();
+        for event in events {
+            let (status, outcome) = (status_class(event.status), event.outcome.as_str());
+            let shape = (event.provider.as_str(), event.endpoint.as_ref(), status, outcome);
+            *shapes.entry(shape).or_default() += 1;
+            providers.entry(event.provider.as_str()).or_default().push(event);
         }
-        // 64 bits hold 18 million dollars; after that the counter begins anew, which Prometheus takes for a restart.
-        let pico = event.cost.and_then(|cost| u64::try_from(cost.0).ok());
-        self.cost_picodollars.get_or_create(&[provider()]).inc_by(pico.unwrap_or(0));
-        if event.priced == Priced::Unpriced {
-            self.unpriced_requests.get_or_create(&[provider()]).inc();
+        for ((provider, endpoint, status, outcome), calls) in shapes {
+            let labels = [
+                label("provider", provider),
+                label("endpoint", endpoint),
+                ("status", Cow::Borrowed(status)),
+                ("outcome", Cow::Borrowed(outcome)),
+            ];
+            self.requests.get_or_create(&labels).inc_by(calls);
         }
-        if event.source == UsageSource::Estimate {
-            self.estimated_requests.get_or_create(&[provider()]).inc();
+        for (provider, events) in providers {
+            self.count_provider(provider, &events);
         }
-        self.call_seconds.get_or_create(&[provider()]).observe(seconds(event.duration_us));
-        if let Some(first_byte_us) = event.first_byte_us {
-            self.first_byte_seconds.get_or_create(&[provider()]).observe(seconds(first_byte_us));
-            self.overhead_seconds.observe(seconds(event.overhead_us));
+    }
+
+    fn count_provider(&self, provider: &str, events: &[&UsageEvent]) {
+        let labels = [label("provider", provider)];
+        // A counter wraps at 64 bits (cost: 18 million dollars), which Prometheus takes for a restart.
+        let sum = |count: Count| events.iter().map(|event| count(event)).fold(0, u64::wrapping_add);
+        let kinds: [(&'static str, Count); 4] = [
+            ("prompt", |event| event.tokens.prompt),
+            ("cached", |event| event.tokens.cached),
+            ("completion", |event| event.tokens.completion),
+            ("reasoning", |event| event.tokens.reasoning),
+        ];
+        for (kind, count) in kinds {
+            self.tokens.get_or_create(&[label("provider", provider), ("kind", Cow::Borrowed(kind))]).inc_by(sum(count));
+        }
+        let pico = |event: &UsageEvent| event.cost.and_then(|cost| u64::try_from(cost.0).ok()).unwrap_or(0);
+        self.chats.get_or_create(&labels).inc_by(sum(|event| event.chats));
+        self.cost_picodollars.get_or_create(&labels).inc_by(sum(pico));
+        let unpriced = sum(|event| u64::from(event.priced == Priced::Unpriced));
+        let estimated = sum(|event| u64::from(event.source == UsageSource::Estimate));
+        for (counter, calls) in [(&self.unpriced_requests, unpriced), (&self.estimated_requests, estimated)] {
+            if calls > 0 {
+                counter.get_or_create(&labels).inc_by(calls);
+            }
+        }
+        let call_seconds = self.call_seconds.get_or_create_owned(&labels);
+        let first_byte_seconds = self.first_byte_seconds.get_or_create_owned(&labels);
+        for event in events {
+            call_seconds.observe(seconds(event.duration_us));
+            if let Some(first_byte_us) = event.first_byte_us {
+                first_byte_seconds.observe(seconds(first_byte_us));
+                self.overhead_seconds.observe(seconds(event.overhead_us));
+            }
         }
     }
 }
@@ -202,9 +231,7 @@ impl std::fmt::Debug for Metrics {
 
 impl Sink for Metrics {
     fn booked(&self, events: &[UsageEvent]) {
-        for event in events {
-            self.count(event);
-        }
+        self.count(events);
         let settled = |event: &UsageEvent| event.requested_at.0.saturating_add_unsigned(event.duration_us);
         if let Some(oldest) = events.iter().map(settled).min() {
             let lag_us = self.clock.now().0.saturating_sub(oldest);
@@ -215,6 +242,10 @@ impl Sink for Metrics {
     fn refused(&self, refusal: &Refusal) {
         self.refusals.get_or_create(&[("code", Cow::Borrowed(refusal.code()))]).inc();
     }
+}
+
+fn label(name: &'static str, value: &str) -> Label {
+    (name, Cow::Owned(value.to_owned()))
 }
 
 fn seconds(microseconds: u64) -> f64 {
@@ -239,6 +270,7 @@ mod tests {
     use crate::domain::money::PicoUsd;
     use crate::domain::price::ServiceTier;
     use crate::domain::time::Micros;
+    use crate::domain::tokens::Tokens;
     use crate::ports::BoxFuture;
     use crate::ports::journal::{Backlog, Batch, JournalFull, Slot};
 
