@@ -35,11 +35,7 @@ pub fn is_local(path: &str) -> bool {
 /// Answers a request instead of the provider.
 pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked, refusal: &Refusal) -> Fate {
     gate.meter.refused(refusal);
-    if asked.limits.is_empty()
-        && let Some(account) = &asked.account
-    {
-        asked.limits = gate.meter.standings(account).await;
-    }
+    gate.know_limits(asked).await;
     // The end of a chunked body that was refused is as doubtful as the body: pingora reads an empty size line as 0.
     let has_clear_end = asked.length.is_some() && !refusal.closes_connection() && !asked.expects_continue;
     let usable = has_clear_end && rest_is_read(session, asked).await;

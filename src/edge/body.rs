@@ -24,6 +24,13 @@ pub struct Reserved {
     bytes: u64,
 }
 
+impl Reserved {
+    /// Whether it is no more than so many bytes.
+    pub fn is_at_most(&self, bytes: usize) -> bool {
+        u64::try_from(bytes).is_ok_and(|bytes| self.bytes <= bytes)
+    }
+}
+
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(bytes: u64) -> Self {

@@ -180,6 +180,7 @@ impl Gate {
         let mut in_flight = self.meter.admit(caller, provider, endpoint, call).await?;
         asked.id = in_flight.id().map(|id| id.to_string());
         asked.limits = in_flight.limits().to_vec();
+        self.know_limits(asked).await;
         match origin.upstream.send(request, || in_flight.sending()).await {
             Ok(answer) => Ok(self.relay(session, asked, Some(in_flight), answer, whole.reserved).await),
             Err(error) => Err(unanswered(in_flight, error).await),
@@ -201,9 +202,16 @@ impl Gate {
         Ok(Caller { account, key, user_id, kb_id })
     }
 
+    /// Every answer to a limited tenant says how it stands, whatever it asked for.
+    pub(super) async fn know_limits(&self, asked: &mut Asked) {
+        if let Some(account) = asked.account.as_ref().filter(|_| asked.limits.is_empty()) {
+            asked.limits = self.meter.standings(account).await;
+        }
+    }
+
     fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
         let id = provider.id();
-        let is_vertex = endpoint.path.contains("/publishers/google/");
+        let is_vertex = providers::is_vertex(&endpoint.path);
         let of_provider = || self.origins.iter().filter(|origin| origin.provider == id);
         of_provider()
             .find(|origin| origin.vertex == is_vertex)
@@ -220,9 +228,7 @@ impl Gate {
         origin: &Origin,
         endpoint: &Endpoint,
     ) -> Result<Fate, Refusal> {
-        if let Some(account) = &asked.account {
-            asked.limits = self.meter.standings(account).await;
-        }
+        self.know_limits(asked).await;
         asked.id = Some(self.meter.request_id());
         let limit =
             if endpoint.body == BodyRule::Streamed { self.settings.upload_limit } else { self.settings.body_limit };
@@ -258,8 +264,8 @@ impl Gate {
         answer: Answer,
         reserved: body::Reserved,
     ) -> Fate {
-        // The head is there, so the request was sent: its bytes are no longer held for it.
-        drop(reserved);
+        // The head is there, so the request was sent: a large body is no longer held. A small one is, for an estimate.
+        let _kept = reserved.is_at_most(providers::KEPT_PROMPT_BYTES_MAX).then_some(reserved);
         // Boxed: the relay is the long part of a stream, and the rest of the line need not be kept for it.
         Box::pin(relay::relay(self, session, asked, in_flight, answer)).await
     }

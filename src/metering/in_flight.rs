@@ -94,7 +94,7 @@ impl InFlight {
         self.open.as_ref().map(|open| open.id)
     }
 
-    /// The limits of the caller's plan, this call included.
+    /// The limits of the caller's plan that this call counts against, itself included.
     pub fn limits(&self) -> &[LimitStanding] {
         self.open.as_ref().map_or(&[], |open| &open.limits)
     }

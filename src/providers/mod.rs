@@ -29,8 +29,8 @@ mod text;
 mod told;
 mod usage;
 
-pub use request::apply;
-pub use route::{Row, dialect_of, route, table};
+pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
+pub use route::{Row, dialect_of, is_vertex, route, table};
 pub use text::OUTPUT_TEXT_BYTES_MAX;
 
 /// Every provider, once. A new one is one file, one line here and one arm in [`route()`].

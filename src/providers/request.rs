@@ -17,7 +17,7 @@ use super::{Call, Edit, Prompt, prompt};
 const DEPTH_MAX: u32 = 128;
 
 /// Larger bodies are not kept for an estimate: at 4 bytes a token this is half of the largest context there is.
-const KEPT_PROMPT_BYTES_MAX: usize = 256 * 1024;
+pub const KEPT_PROMPT_BYTES_MAX: usize = 256 * 1024;
 
 /// How a request names its model.
 #[derive(Debug, Clone, Copy)]

@@ -46,6 +46,11 @@ pub fn dialect_of(path: &str, place: CredentialPlace) -> &'static dyn Provider {
     }
 }
 
+/// Whether a path of Gemini's API is one that Vertex serves, which may be at another origin.
+pub fn is_vertex(path: &str) -> bool {
+    path.starts_with("/v1beta1/") || path.contains("/publishers/google/")
+}
+
 /// All routes, for documentation.
 pub fn table() -> Vec<Row> {
     let row = |provider: &dyn Provider, route: &Route, path: String| Row {

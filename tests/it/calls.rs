@@ -55,6 +55,17 @@ fn limits_stand_in_the_headers_of_every_answer() {
         let reset = limit.strip_prefix(&format!("\"chats\";r={left};t=")).unwrap_or_else(|| panic!("{call}: {limit}"));
         assert!(reset.parse::<u64>().unwrap() <= window, "{limit}");
     }
+    // No chat, and no success, but the same tenant.
+    let embeddings = Request::post("/v1/embeddings", r#"{"model":"text-embedding-3-small","input":"hi"}"#);
+    for (request, status) in [
+        (embeddings.bearer("acme"), 200),
+        (Request::get("/v1/models").bearer("acme"), 200),
+        (chat_with("acme", "no JSON"), 400),
+    ] {
+        let answer = gateway.send(&request);
+        let limit = answer.header("ratelimit").unwrap_or_default();
+        assert_eq!((answer.status, limit.starts_with("\"chats\";r=498;t=")), (status, true), "{limit}");
+    }
 }
 
 #[test]
