@@ -31,8 +31,9 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// hyper's read buffer for one connection. 8 KB is its floor; a larger one holds more memory for each open stream.
-const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// The most that hyper buffers of one connection, and so the longest head it takes: a provider's may have many cookies.
+/// The buffer begins at 8 KB and grows only while reads fill it, which the events of a stream do not.
+const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// An unsent request meets a connection that just closed at most this often before a fresh one is made.
 const STALE_CONNECTIONS_MAX: usize = 8;
@@ -218,7 +219,7 @@ impl Upstream {
             }
         };
         let (sender, driver) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER_BYTES)
+            .max_buf_size(READ_BUFFER_BYTES_MAX)
             .handshake(TokioIo::new(socket))
             .await
             .map_err(io::Error::other)?;
