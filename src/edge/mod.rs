@@ -22,8 +22,9 @@
 //! its own) costs the same for plain calls, and three quarters for saturated streams.
 //!
 //! The whole gateway, with credentials, quota, metering and a SQLite ledger on the same core, measured the same way on
-//! the same day: 37.0 µs a request beside 32.3 of the bare `ProxyHttp` proxy (1.15 ×), 22.8 µs a paced event beside 22.9
-//! (0.99 ×), 77 KB a stream beside 167. `cargo bench --bench proxy` shows the same gateway beside a direct connection.
+//! the same day (median of three rounds): 40.7 µs a request beside 33.9 of the bare `ProxyHttp` proxy (1.20 ×), 27.3 µs a
+//! paced event beside 25.8 (1.06 ×), 82 KB a stream beside 168. `cargo bench --bench proxy` shows the same gateway beside
+//! a direct connection.
 //!
 //! | file | what |
 //! |---|---|
