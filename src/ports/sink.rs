@@ -9,7 +9,5 @@ pub trait Sink: Send + Sync {
     fn booked(&self, events: &[UsageEvent]);
 
     /// The gateway answered a request itself, on the request path.
-    fn refused(&self, refusal: &Refusal) {
-        let _ = refusal;
-    }
+    fn refused(&self, _refusal: &Refusal) {}
 }
