@@ -3,24 +3,22 @@
 //! May use: everything. Two kinds of runtime: one single-threaded runtime for each worker, which moves requests, and one
 //! small runtime of our own for everything that must outlive them: the recorder, the ledger, the admin listener.
 
+mod admin_key;
+mod background;
+mod lifecycle;
 mod origins;
+mod sockets;
 
 use std::fs;
-use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
-use secrecy::ExposeSecret;
-use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::adapters::memory_counters::MemoryCounters;
 use crate::adapters::memory_journal::MemoryJournal;
@@ -28,7 +26,6 @@ use crate::adapters::sqlite::SqliteLedger;
 use crate::adapters::system_clock::SystemClock;
 use crate::config::{self, Config};
 use crate::domain::ids::PlanName;
-use crate::domain::key::KeyHash;
 use crate::domain::plan::Metric;
 use crate::domain::price::PriceBook;
 use crate::domain::time::Window;
@@ -36,10 +33,10 @@ use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
 use crate::edge::body::Budget;
 use crate::edge::exchange::{Gate, Settings};
-use crate::edge::listener::{self, Connections, Phase};
-use crate::metering::admin::{self, Admin};
+use crate::edge::listener::{Connections, Phase};
+use crate::metering::admin::Admin;
 use crate::metering::fresh::Fresh;
-use crate::metering::identity::{self, Identities, Mode};
+use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
@@ -53,11 +50,7 @@ use crate::ports::usage::UsageStore;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_log::RequestLog;
 
-/// Tenants and keys that another process changed are seen within this.
-const REFRESH: Duration = Duration::from_secs(2);
-
-/// After the last call is over, the ledger has so long to take what is left.
-const FLUSH_MAX: Duration = Duration::from_secs(30);
+use self::background::Background;
 
 /// Threads of the runtime beside the workers: one may wait for the disk while the other serves an admin.
 const LEDGER_THREADS: usize = 2;
@@ -170,10 +163,12 @@ pub fn plans(config: &Config) -> Plans {
 
 /// Runs the gateway until it is told to end. `ready` is called once it serves.
 pub fn serve(config: &Config, ready: impl FnOnce(Ready)) -> Result<(), BootError> {
-    let proxy = bind("listen.proxy", "TOLLGATE_LISTEN", config.listen.proxy)?;
-    let admin = bind("listen.admin", "TOLLGATE_ADMIN_LISTEN", config.listen.admin)?;
-    let addresses =
-        Ready { proxy: address_of(&proxy, config.listen.proxy), admin: address_of(&admin, config.listen.admin) };
+    let proxy = sockets::bind("listen.proxy", "TOLLGATE_LISTEN", config.listen.proxy)?;
+    let admin = sockets::bind("listen.admin", "TOLLGATE_ADMIN_LISTEN", config.listen.admin)?;
+    let addresses = Ready {
+        proxy: sockets::address_of(&proxy, config.listen.proxy),
+        admin: sockets::address_of(&admin, config.listen.admin),
+    };
     let ledger_runtime = Builder::new_multi_thread()
         .worker_threads(LEDGER_THREADS)
         .thread_name("tollgate-ledger")
@@ -184,13 +179,13 @@ pub fn serve(config: &Config, ready: impl FnOnce(Ready)) -> Result<(), BootError
     let (phase, seen) = watch::channel(Phase::Running);
     let connections = Arc::<Connections>::default();
     let background = Background::start(&ledger_runtime, &parts, admin, seen.clone())?;
-    let workers = start_workers(config, &parts.gate, &proxy, &connections, &seen)?;
+    let workers = lifecycle::start_workers(config, &parts.gate, &proxy, &connections, &seen)?;
     drop(proxy);
     for warning in &config.warnings {
         warn!("{warning}");
     }
     ready(addresses);
-    ledger_runtime.block_on(run_until_ended(config, &parts, &connections, &phase));
+    ledger_runtime.block_on(lifecycle::run_until_ended(config, &parts, &connections, &phase));
     for worker in workers {
         if worker.join().is_err() {
             error!("A worker ended in a panic; its calls were booked as interrupted.");
@@ -216,7 +211,7 @@ impl Parts {
         let failed = |source| BootError::Ledger { path: config.ledger_file.clone(), source };
         let usage: Arc<dyn UsageStore> = ledger.clone();
         let tenants: Arc<dyn TenantStore> = ledger.clone();
-        let admin_key = admin_key(config, tenants.as_ref()).await?;
+        let admin_key = admin_key::hash(config, tenants.as_ref()).await?;
         let snapshots =
             Arc::new(Snapshots::open(tenants.as_ref(), plans(config), prices(config)?).await.map_err(failed)?);
         every_plan_is_known(&snapshots)?;
@@ -263,156 +258,9 @@ impl Parts {
     }
 }
 
-/// Tasks beside the workers.
-struct Background {
-    recorder: tokio::task::JoinHandle<()>,
-    admin: tokio::task::JoinHandle<()>,
-    refresher: tokio::task::JoinHandle<()>,
-}
-
-impl Background {
-    fn start(
-        runtime: &Runtime,
-        parts: &Parts,
-        admin: TcpListener,
-        phase: watch::Receiver<Phase>,
-    ) -> Result<Self, BootError> {
-        let _entered = runtime.enter();
-        let listener =
-            tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
-        let recorder = parts.recorder.clone();
-        let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.clone());
-        Ok(Self {
-            recorder: runtime.spawn(async move { recorder.run().await }),
-            admin: runtime.spawn(serve_admin(listener, parts.admin_router.clone(), phase)),
-            refresher: runtime.spawn(async move {
-                loop {
-                    tokio::time::sleep(REFRESH).await;
-                    if let Err(error) = snapshots.refresh(ledger.as_ref()).await {
-                        warn!(%error, "Tenants and keys could not be read again; those known stay in force.");
-                    }
-                }
-            }),
-        })
-    }
-
-    /// Every call is settled: what is left goes to the ledger, then the ledger is closed.
-    async fn finish(self, parts: &Parts) -> Result<(), BootError> {
-        parts.journal.close();
-        let flushed = timeout(FLUSH_MAX, self.recorder).await.is_ok();
-        self.refresher.abort();
-        self.admin.abort();
-        if let Err(error) = parts.ledger.close().await {
-            warn!(%error, "The ledger was not closed cleanly; nothing is lost.");
-        }
-        if flushed { Ok(()) } else { Err(BootError::Unflushed { events: parts.journal.backlog().events }) }
-    }
-}
-
-async fn serve_admin(listener: tokio::net::TcpListener, router: axum::Router, mut phase: watch::Receiver<Phase>) {
-    // Health and metrics answer while calls drain; the listener goes when they are cut or done.
-    let ended = async move {
-        // A sender that is gone means the end, too.
-        phase.wait_for(|phase| *phase == Phase::Cut).await.map(drop).unwrap_or_default();
-    };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(ended).await {
-        error!(%error, "The admin listener ended.");
-    }
-}
-
-fn start_workers(
-    config: &Config,
-    gate: &Arc<Gate>,
-    proxy: &TcpListener,
-    connections: &Arc<Connections>,
-    phase: &watch::Receiver<Phase>,
-) -> Result<Vec<thread::JoinHandle<()>>, BootError> {
-    let failed = |error: io::Error| BootError::Thread(error.to_string());
-    (0..config.workers)
-        .map(|number| {
-            let (gate, listener) = (gate.clone(), proxy.try_clone().map_err(failed)?);
-            let (connections, phase) = (connections.clone(), phase.clone());
-            let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-            let work = move || {
-                if let Err(error) = runtime.block_on(listener::serve(gate, listener, connections, phase)) {
-                    error!(%error, "A worker could not accept.");
-                }
-            };
-            thread::Builder::new().name(format!("tollgate-{number}")).spawn(work).map_err(failed)
-        })
-        .collect()
-}
-
-/// SIGTERM or SIGINT drains; a second one, or the drain limit, cuts.
-async fn run_until_ended(config: &Config, parts: &Parts, connections: &Connections, phase: &watch::Sender<Phase>) {
-    ended_by_signal().await;
-    info!(open = connections.open(), "Draining: no new calls; those in flight finish.");
-    parts.gate.draining.store(true, Ordering::Relaxed);
-    phase.send_replace(Phase::Draining);
-    tokio::select! {
-        () = connections.none_open() => {}
-        () = tokio::time::sleep(config.shutdown_drain_limit) => warn!(open = connections.open(), "The drain limit is over: what is still open is cut."),
-        () = ended_by_signal() => warn!(open = connections.open(), "Told to end at once: what is still open is cut."),
-    }
-    phase.send_replace(Phase::Cut);
-}
-
-async fn ended_by_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the default action of the signals ends the process.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
-fn bind(key: &'static str, variable: &'static str, address: SocketAddr) -> Result<TcpListener, BootError> {
-    listener::bind(address).map_err(|error| {
-        let fix = match error.kind() {
-            io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
-            io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need the capability CAP_NET_BIND_SERVICE: choose a higher one"
-            }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose 127.0.0.1 or 0.0.0.0",
-            _ => "choose another address",
-        };
-        let reason =
-            if error.kind() == io::ErrorKind::AddrInUse { "the port is in use".into() } else { error.to_string() };
-        BootError::Listen { key, variable, address, reason, fix }
-    })
-}
-
-fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
-}
-
 fn make_data_dir(path: &Path) -> Result<(), BootError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() })
-}
-
-/// The hash of the admin key: the given one's, or the ledger's own, which is made once and shown in a file.
-async fn admin_key(config: &Config, tenants: &dyn TenantStore) -> Result<KeyHash, BootError> {
-    if let Some(given) = &config.admin_key {
-        return Ok(identity::hash(given.expose_secret()));
-    }
-    let failed = |source| BootError::Ledger { path: config.ledger_file.clone(), source };
-    if let Some(hash) = tenants.admin_key_hash().await.map_err(failed)? {
-        return Ok(hash);
-    }
-    let key = admin::mint_key().map_err(|_| BootError::Random)?;
-    let path = config.data_dir.join("admin.key");
-    let unwritable = |error: io::Error| BootError::DataDir { path: path.clone(), reason: error.to_string() };
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(unwritable)?;
-    writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(unwritable)?;
-    let hash = identity::hash(&key);
-    tenants.set_admin_key_hash(hash).await.map_err(failed)?;
-    info!(path = %path.display(), "An admin key was made; it is in this file.");
-    Ok(hash)
 }
 
 /// A tenant whose plan nobody knows could only be refused: better said at the start.
