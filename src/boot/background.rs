@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tracing::{error, warn};
 
 use crate::edge::listener::Phase;
+use crate::ports::journal::Journal;
 
 use super::{BootError, Parts};
 
@@ -22,7 +23,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(30);
 
 /// Tasks beside the workers.
 pub(super) struct Background {
-    recorder: tokio::task::JoinHandle<()>,
+    recorder: Option<tokio::task::JoinHandle<()>>,
     admin: tokio::task::JoinHandle<()>,
     refresher: tokio::task::JoinHandle<()>,
 }
@@ -30,17 +31,16 @@ pub(super) struct Background {
 impl Background {
     pub(super) fn start(
         runtime: &Runtime,
-        parts: &Parts,
+        parts: &mut Parts,
         admin: TcpListener,
         phase: watch::Receiver<Phase>,
     ) -> Result<Self, BootError> {
         let _entered = runtime.enter();
         let listener =
             tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
-        let recorder = parts.recorder.clone();
         let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.clone());
         Ok(Self {
-            recorder: runtime.spawn(async move { recorder.run().await }),
+            recorder: parts.recording.take(),
             admin: runtime.spawn(serve_admin(listener, parts.admin_router.clone(), phase)),
             refresher: runtime.spawn(async move {
                 loop {
@@ -56,13 +56,22 @@ impl Background {
     /// Every call is settled: what is left goes to the ledger, then the ledger is closed.
     pub(super) async fn finish(self, parts: &Parts) -> Result<(), BootError> {
         parts.journal.close();
-        let flushed = timeout(FLUSH_MAX, self.recorder).await.is_ok();
+        if let Some(recorder) = self.recorder
+            && timeout(FLUSH_MAX, recorder).await.is_err()
+        {
+            let events = parts.journal.backlog().events;
+            warn!(
+                events,
+                "The ledger does not take what is left: it waits in the journal and is booked at the next start."
+            );
+        }
+        parts.journal.stop();
         self.refresher.abort();
         self.admin.abort();
         if let Err(error) = parts.ledger.close().await {
             warn!(%error, "The ledger was not closed cleanly; nothing is lost.");
         }
-        if flushed { Ok(()) } else { Err(BootError::Unflushed { events: parts.journal.backlog().events }) }
+        Ok(())
     }
 }
 
