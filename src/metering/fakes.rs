@@ -1,6 +1,6 @@
 //! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -85,6 +85,7 @@ struct Tables {
     revision: i64,
     admin_key: Option<KeyHash>,
     events: Vec<StoredEvent>,
+    refused: HashSet<EventId>,
 }
 
 /// Tenants and ledger in memory, which can be told to be down or never to answer.
@@ -99,6 +100,11 @@ impl FakeStore {
     /// From now on every call fails, or none.
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// From now on a batch with this event is refused for good.
+    pub(crate) fn refuse(&self, id: EventId) {
+        self.tables.lock().refused.insert(id);
     }
 
     /// From now on no call is ever answered.
@@ -224,6 +230,9 @@ fn value(event: &UsageEvent, dimension: Dimension) -> Option<String> {
 impl UsageStore for FakeStore {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
         self.answer(|tables| {
+            if events.iter().any(|event| tables.refused.contains(&event.id)) {
+                return Err(StoreError::Refused("an event that does not fit".to_owned()));
+            }
             for event in events {
                 let row = tables.events.last().map_or(1, |last| last.row + 1);
                 tables.events.push(StoredEvent { row, event: event.clone() });
