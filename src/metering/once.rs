@@ -13,9 +13,8 @@
 //! neither: of the admin key at most its SHA-256, of the idempotency key its SHA-256 (in the audit log). So whoever takes
 //! the ledger must also know the admin key, at least 32 characters, and the idempotency key. Whoever takes the file of a
 //! generated admin key as well can issue keys anyway, and still lacks the other. Once a record is dropped, nobody can
-//! compute what it held. The cipher is
-//! ChaCha20-Poly1305 (RFC 8439) with a random nonce, since a key that is used again after 24 hours seals another answer;
-//! what the answer belongs to is authenticated with it.
+//! compute what it held. The cipher is ChaCha20-Poly1305 (RFC 8439) with a random nonce, since a key that is used again
+//! after 24 hours seals another answer; what the answer belongs to is authenticated with it.
 //!
 //! An idempotency key belongs to one credential and one route with its path: the same text of another caller, or on
 //! another path, is another key. A new admin key therefore begins anew.
