@@ -370,6 +370,9 @@ fn admissions(table: &Table, book: Arc<PriceBook>) -> Outcome {
     Ok(())
 }
 
+/// One of the things that are done with many calls at once.
+type JournalStep<'a> = &'a mut dyn FnMut(&mut Vec<Slot>) -> Outcome;
+
 /// The journal alone: what its two records cost a request, and what reading them back costs the recorder.
 fn journal(table: &Table, book: Arc<PriceBook>) -> Outcome {
     if !table.wants("journal: admit") && !table.wants("journal: settle") && !table.wants("journal: read back") {
@@ -391,7 +394,7 @@ fn journal(table: &Table, book: Arc<PriceBook>) -> Outcome {
     let mut counts = [(0, 0); 3];
     for _ in 0..ROUNDS * 10 {
         let mut slots = Vec::with_capacity(CALLS);
-        let mut steps: [&mut dyn FnMut(&mut Vec<Slot>) -> Outcome; 3] = [
+        let mut steps: [JournalStep<'_>; 3] = [
             &mut |slots| {
                 for _ in 0..CALLS {
                     slots.push(bench.journal.admit(&event)?);

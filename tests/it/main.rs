@@ -18,6 +18,7 @@ mod conformance;
 mod credentials;
 mod endings;
 mod framing;
+mod idempotency;
 mod lies;
 mod lifetime;
 mod quota;
