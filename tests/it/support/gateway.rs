@@ -167,9 +167,20 @@ impl Setup {
 
     /// Starts a gateway that has to refuse to serve; gives what it says.
     pub fn refused(self) -> String {
-        let output = self.command().output().expect("the binary starts");
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
+        let mut child = self.command().spawn().expect("the binary starts");
+        let deadline = Instant::now() + START_TIMEOUT;
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if Instant::now() > deadline => break None,
+                None => thread::sleep(POLL),
+            }
+        };
+        drop(child.kill());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(status.is_some_and(|status| !status.success()), "{status:?}: not refused: {said}");
+        said
     }
 
     /// The data directory of the gateway.
