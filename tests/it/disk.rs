@@ -11,8 +11,8 @@ use super::support::load::{self, End, Load, Made, Paused, Plan, Tenant};
 use super::support::machine::{Chance, SmallDisk, figures, until};
 use super::support::*;
 
-/// A journal that some thousand calls fill.
-const CONFIG: &str = "[journal]\nbytes_max = \"4MiB\"\n";
+/// The smallest journal: some thousand calls fill it.
+const CONFIG: &str = "[journal]\nbytes_max = \"1MiB\"\n";
 const DISK_MIB: u32 = 48;
 /// Streams that are under way when there is no room any more.
 const STREAMS: u64 = 8;

@@ -55,6 +55,11 @@ fn number_of(text: &str) -> Option<u64> {
     rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
 }
 
+/// The number of a call that the provider got.
+pub fn number_of_seen(seen: &Seen) -> u64 {
+    number_of(&String::from_utf8_lossy(&seen.body)).expect("a call of the load")
+}
+
 /// Call number `number`: both dialects, plain and streams, by turns.
 pub fn call(number: u64, key: &str) -> Request {
     let prompt = format!("{MARK}{number} Count to three.");
@@ -79,8 +84,7 @@ pub fn call(number: u64, key: &str) -> Request {
 
 /// A provider of both dialects that charges by the mark. Streams take their time, a few milliseconds an event.
 pub fn charging(seen: &Seen) -> Script {
-    let text = String::from_utf8_lossy(&seen.body).into_owned();
-    let number = number_of(&text).expect("a call of the load");
+    let number = number_of_seen(seen);
     let (prompt, completion) = charge(number);
     let total = prompt + completion;
     let charged = |text: &str| {
@@ -242,7 +246,7 @@ pub struct Account {
 pub fn account(made: &[Made], seen: &[Seen], booked: &[Booked], may_refuse: &[u16]) -> Account {
     let mut asked = BTreeSet::new();
     for seen in seen {
-        let number = number_of(&String::from_utf8_lossy(&seen.body)).expect("a call of the load");
+        let number = number_of_seen(seen);
         assert!(asked.insert(number), "call {number} went to the provider twice");
     }
     let mut events: BTreeMap<u64, &Booked> = BTreeMap::new();

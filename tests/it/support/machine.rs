@@ -156,12 +156,10 @@ pub struct TurnedClock {
 impl TurnedClock {
     /// `None` where libfaketime is not installed.
     pub fn new() -> Option<Self> {
-        let known = ["x86_64-linux-gnu/faketime", "aarch64-linux-gnu/faketime", "faketime"];
-        let library = known
-            .iter()
-            .flat_map(|place| [format!("/usr/lib/{place}"), format!("/usr/lib64/{place}")])
-            .map(|place| Path::new(&place).join("libfaketimeMT.so.1"))
-            .find(|path| path.exists())?;
+        let libraries = |lib: &str| std::fs::read_dir(lib).ok();
+        let folders = ["/usr/lib", "/usr/lib64"].into_iter().filter_map(libraries).flatten().flatten();
+        let mut found = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+        let library = found.find(|path| path.exists())?;
         let directory = TempDir::new().unwrap();
         let file = directory.path().join("clock");
         let clock = Self { library, file, _directory: directory };
