@@ -37,6 +37,7 @@ use crate::metering::admin::Admin;
 use crate::metering::fresh::Fresh;
 use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
+use crate::metering::rebuild::rebuild;
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
@@ -130,14 +131,6 @@ pub enum BootError {
         path: PathBuf,
         /// What the system said.
         reason: String,
-    },
-    /// The ledger does not take what the last process left.
-    #[error(
-        "{events} events of the last process wait in the journal, and the ledger does not take them: look above for what it said, then start again; nothing is lost"
-    )]
-    Unbooked {
-        /// How many.
-        events: u64,
     },
 }
 
@@ -239,12 +232,11 @@ impl Parts {
         let metrics = Arc::new(Metrics::new(journal.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
         let recorder = Arc::new(Recorder::new(journal.clone(), usage.clone(), tenants.clone(), sinks()));
+        rebuild(&*counters, &*usage, &*journal, &*clock).await.map_err(failed)?;
         let recording = tokio::spawn({
             let recorder = recorder.clone();
             async move { recorder.run().await }
         });
-        recovery::book(&recorder, &*journal).await?;
-        recovery::seed(counters.as_ref(), usage.as_ref(), clock.as_ref()).await.map_err(failed)?;
         let meter = Arc::new(Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks()));
         let mode = match config.mode {
             config::Mode::Dev => Mode::Dev,

@@ -341,6 +341,13 @@ impl UsageStore for FakeStore {
         })
     }
 
+    fn known<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<EventId>, StoreError>> {
+        self.answer(|tables| {
+            let has = |id: &&EventId| tables.events.iter().any(|stored| stored.event.id == **id);
+            Ok(ids.iter().filter(has).copied().collect())
+        })
+    }
+
     fn chats<'a>(&'a self, _: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
         self.answer(|_| Ok(Vec::new()))
     }

@@ -322,6 +322,9 @@ mod tests {
         fn durable(&self, _: u64) -> BoxFuture<'_, ()> {
             Box::pin(async {})
         }
+        fn waiting(&self, _: &mut dyn FnMut(UsageEvent)) -> Result<(), StoreError> {
+            Ok(())
+        }
         fn quarantine(&self, _: &UsageEvent, _: &str) -> Result<(), StoreError> {
             Ok(())
         }

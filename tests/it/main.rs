@@ -27,6 +27,7 @@ mod lies;
 mod lifetime;
 mod locked;
 mod quota;
+mod recovery;
 mod refusals;
 mod soak;
 mod support;

@@ -28,6 +28,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const BOOKED_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
 
+/// The binary under test: the one that cargo built, or another that is named, such as a release.
+pub fn binary() -> String {
+    std::env::var("TOLLGATE_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tollgate").to_owned())
+}
+
 /// What a gateway is started with.
 pub struct Setup {
     variables: BTreeMap<String, String>,
@@ -151,7 +156,7 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        let mut command = Command::new(binary());
         command
             .arg("serve")
             .args(&self.arguments)
