@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, warn};
 
 use crate::edge::listener::Phase;
 
+use super::signals::Signals;
 use super::{BootError, Parts};
 
 /// Tenants and keys that another process changed are seen within this.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// After the last call is over, the ledger has so long to take what is left.
-const FLUSH_MAX: Duration = Duration::from_secs(30);
+/// To close the ledger, which moves its own log into its file. The next start does that as well.
+const CLOSE_MAX: Duration = Duration::from_millis(300);
 
 /// Tasks beside the workers.
 pub(super) struct Background {
@@ -53,16 +54,27 @@ impl Background {
         })
     }
 
-    /// Every call is settled: what is left goes to the ledger, then the ledger is closed.
-    pub(super) async fn finish(self, parts: &Parts) -> Result<(), BootError> {
+    /// Every call is settled: what is left goes to the ledger, then the ledger is closed. What the ledger does not take by
+    /// `until`, or before another signal to end, waits in the journal.
+    pub(super) async fn finish(self, parts: &Parts, until: Instant, signals: &mut Signals) {
         parts.journal.close();
-        let flushed = timeout(FLUSH_MAX, self.recorder).await.is_ok();
+        tokio::select! {
+            ended = timeout_at(until, self.recorder) => if let Ok(Err(error)) = ended {
+                error!(%error, "The recorder ended in a panic.");
+            },
+            () = signals.end() => {}
+        }
         self.refresher.abort();
         self.admin.abort();
-        if let Err(error) = parts.ledger.close().await {
-            warn!(%error, "The ledger was not closed cleanly; nothing is lost.");
+        match timeout(CLOSE_MAX, parts.ledger.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "The ledger was not closed cleanly; nothing is lost."),
+            Err(_) => warn!("The ledger is busy and was not closed cleanly; nothing is lost."),
         }
-        if flushed { Ok(()) } else { Err(BootError::Unflushed { events: parts.journal.backlog().events }) }
+        let events = parts.journal.backlog().events;
+        if events > 0 {
+            warn!(events, "Events wait in the journal and are booked at the next start.");
+        }
     }
 }
 

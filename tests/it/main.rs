@@ -22,6 +22,7 @@ mod lies;
 mod lifetime;
 mod quota;
 mod refusals;
+mod signals;
 mod soak;
 mod support;
 mod tidy;

@@ -34,6 +34,8 @@ pub struct Pulse {
     pub in_flight: u64,
     /// How many more calls can be admitted.
     pub free: u64,
+    /// The configuration was to be read again and was refused: the last good one is in force.
+    pub reload_failed: bool,
 }
 
 /// The answer of `/healthz`.
@@ -55,6 +57,9 @@ pub struct ReadyBody {
     /// How far the ledger is behind. On the admin listener only: it tells of all tenants together.
     #[serde(skip_serializing_if = "Option::is_none")]
     recorder: Option<RecorderBody>,
+    /// Which configuration is in force. On the admin listener only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<ConfigurationBody>,
 }
 
 /// What readiness follows from.
@@ -79,6 +84,13 @@ pub struct RecorderBody {
     in_flight: u64,
     /// How many more calls can be admitted.
     free: u64,
+}
+
+/// Which configuration is in force.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ConfigurationBody {
+    /// Whether the last reload was refused, so that an older configuration is in force. The log says why.
+    last_reload_failed: bool,
 }
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
@@ -115,7 +127,7 @@ async fn healthz() -> Json<HealthBody> {
 )]
 async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Listener>) -> Response {
     let store_answers = within(&state, state.reports.ready()).await.is_ok();
-    let Pulse { draining, events_waiting, in_flight, free } = (state.pulse)();
+    let Pulse { draining, events_waiting, in_flight, free, reload_failed } = (state.pulse)();
     let is_full = free == 0;
     let (code, status) = match (draining || is_full, store_answers) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
@@ -127,8 +139,10 @@ async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Li
         recorder: if is_full { "full" } else { "ok" },
         draining,
     };
-    let recorder = (listener == Listener::Admin).then_some(RecorderBody { events_waiting, in_flight, free });
-    (code, Json(ReadyBody { status, checks, recorder })).into_response()
+    let is_admin = listener == Listener::Admin;
+    let recorder = is_admin.then_some(RecorderBody { events_waiting, in_flight, free });
+    let configuration = is_admin.then_some(ConfigurationBody { last_reload_failed: reload_failed });
+    (code, Json(ReadyBody { status, checks, recorder, configuration })).into_response()
 }
 
 /// All metrics, for Prometheus.

@@ -76,7 +76,7 @@ impl Site {
             admin: world.admin.clone(),
             reports: world.reports.clone(),
             identities: Arc::new(identities),
-            pulse: Arc::new(|| Pulse { draining: false, events_waiting: 3, in_flight: 2, free: 100 }),
+            pulse: Arc::new(|| Pulse { events_waiting: 3, in_flight: 2, free: 100, ..Pulse::default() }),
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             store_timeout: STORE_TIMEOUT,
         };
