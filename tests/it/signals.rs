@@ -160,6 +160,14 @@ fn a_reload_does_not_disturb_a_drain() {
     assert!(status.success(), "{status}");
 }
 
+/// The lines with `text` that the gateway logs from `from` on, as soon as there is one.
+fn logged(gateway: &Gateway, from: usize, text: &str) -> Vec<String> {
+    let lines =
+        || -> Vec<String> { gateway.log()[from..].lines().filter(|l| l.contains(text)).map(str::to_owned).collect() };
+    until(text, || !lines().is_empty());
+    lines()
+}
+
 /// A gateway whose configuration is a file, and how often it was reloaded.
 struct Reloading {
     gateway: Gateway,
@@ -260,9 +268,8 @@ fn a_reload_changes_what_can_change_and_names_what_waits() {
     assert_eq!((as_admin(&reloading, "A"), as_admin(&reloading, "B")), (401, 200));
     let long = CHAT_REQUEST.replace("Count", &"Count ".repeat(100));
     assert_eq!(gateway.send(&chat_with("acme", long)).status, 413);
-    let log = gateway.log();
-    let waiting: Vec<&str> = log.lines().filter(|line| line.contains("wait for a restart")).collect();
-    assert_eq!(waiting.len(), 1, "{log}");
+    let waiting = logged(gateway, 0, "wait for a restart");
+    assert_eq!(waiting.len(), 1, "{waiting:?}");
     assert!(waiting[0].contains("runtime.workers"), "{waiting:?}");
 }
 
@@ -294,9 +301,8 @@ fn a_configuration_that_is_wrong_changes_nothing_and_every_error_is_named() {
         std::fs::write(&reloading.file, toml).unwrap();
         let before = reloading.gateway.log().len();
         reloading.refused();
-        let log = reloading.gateway.log()[before..].to_owned();
-        let lines: Vec<&str> = log.lines().filter(|line| line.contains("was not reloaded")).collect();
-        assert_eq!(lines.len(), 1, "{what}: {log}");
+        let lines = logged(&reloading.gateway, before, "was not reloaded");
+        assert_eq!(lines.len(), 1, "{what}: {lines:?}");
         for word in words {
             assert!(lines[0].contains(word), "{what}: {word} in {}", lines[0]);
         }
