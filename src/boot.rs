@@ -181,9 +181,15 @@ pub fn serve(config: &Config, source: Option<Source<'_>>, ready: impl FnOnce(Rea
         .enable_all()
         .build()
         .map_err(|error| BootError::Thread(error.to_string()))?;
-    let parts = ledger_runtime.block_on(Parts::open(config))?;
-    // Until here the system's own answer to a signal, which is to kill, does no harm: nothing was served.
     let mut signals = ledger_runtime.block_on(async { Signals::register() })?;
+    let opened = ledger_runtime.block_on(async {
+        tokio::select! {
+            parts = Parts::open(config) => parts.map(Some),
+            // Nothing was served: leaving now is no more than being killed, which opening bears at any point.
+            () = signals.end() => Ok(None),
+        }
+    })?;
+    let Some(parts) = opened else { return Ok(()) };
     let mut reloader = source.map(|source| Reloader::new(source, config));
     let (phase, seen) = watch::channel(Phase::Running);
     let connections = Arc::<Connections>::default();

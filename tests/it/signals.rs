@@ -147,6 +147,51 @@ fn a_second_signal_cuts_at_once() {
     }
 }
 
+/// Holds the write lock of a ledger until it is dropped.
+struct Locked {
+    _runtime: tokio::runtime::Runtime,
+    _connection: sqlx::SqliteConnection,
+}
+
+fn lock(gateway: &Gateway) -> Locked {
+    use sqlx::Connection;
+    let ledger = gateway.files().into_iter().find(|path| path.ends_with("billing.db")).expect("a ledger");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let connection = runtime.block_on(async {
+        let mut connection = sqlx::SqliteConnection::connect(&format!("sqlite://{}", ledger.display())).await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+        connection
+    });
+    Locked { _runtime: runtime, _connection: connection }
+}
+
+#[test]
+fn a_ledger_that_takes_nothing_does_not_hold_up_the_end() {
+    // The limit alone bounds the wait, then a second signal does.
+    for (drain_limit, signals) in [("1s", ["TERM"].as_slice()), ("30s", &["INT", "INT"])] {
+        let provider = Provider::start(honest);
+        let mut gateway = Setup::new(&provider).set("TOLLGATE_SHUTDOWN_DRAIN_LIMIT", drain_limit).start();
+        assert_eq!(gateway.send(&chat("acme")).status, 200);
+        gateway.booked("acme", 1);
+        let locked = lock(&gateway);
+        assert_eq!(gateway.send(&chat("acme")).status, 200);
+        let began = Instant::now();
+        for (at, signal) in signals.iter().enumerate() {
+            gateway.signal(signal);
+            if at + 1 < signals.len() {
+                until("the signal is taken", || gateway.log().contains("Draining"));
+            }
+        }
+        let status = gateway.ended();
+        let took = began.elapsed();
+        assert!(status.success(), "{status}");
+        assert!(took < Duration::from_secs(1) + GRACE, "{took:?} of {drain_limit}");
+        let lines = logged(&gateway, 0, "booked at the next start");
+        assert!(lines.len() == 1 && lines[0].contains("events=1"), "{lines:?}");
+        drop(locked);
+    }
+}
+
 #[test]
 fn a_reload_does_not_disturb_a_drain() {
     let (_provider, mut gateway, gate, mut wire, mut body) = streaming(|provider| Setup::new(provider).config(""));
