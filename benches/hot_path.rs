@@ -14,9 +14,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::Method;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tempfile::TempDir;
 
+use tollgate::adapters::file_journal::disk::Folder;
+use tollgate::adapters::file_journal::{FileJournal, Options};
 use tollgate::adapters::memory_counters::MemoryCounters;
-use tollgate::adapters::memory_journal::MemoryJournal;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::config::price_file;
 use tollgate::domain::plan::{Limit, Metric, Plan};
@@ -28,7 +30,7 @@ use tollgate::domain::tokens::Tokens;
 use tollgate::metering::in_flight::{Caller, InFlight};
 use tollgate::metering::meter::Meter;
 use tollgate::metering::snapshot::{Account, Snapshot, Snapshots};
-use tollgate::ports::journal::Journal;
+use tollgate::ports::journal::{Journal, Slot};
 use tollgate::providers::{self, Call, CredentialPlace, Endpoint, Provider};
 
 #[global_allocator]
@@ -40,6 +42,8 @@ const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_millis(40);
 /// Calls that are in flight at once while admission and settlement are timed apart.
 const CALLS: usize = 512;
+/// What the journal may take on disk, as by default.
+const JOURNAL_BYTES: u64 = 1 << 30;
 /// Events of the streams that are read, without head and tail.
 const EVENTS: usize = 100;
 
@@ -105,7 +109,8 @@ fn main() -> Outcome {
     prices(&table, &book)?;
     requests(&table)?;
     answers(&table)?;
-    admissions(&table, book)
+    admissions(&table, book.clone())?;
+    journal(&table, book)
 }
 
 fn prices(table: &Table, book: &Arc<PriceBook>) -> Outcome {
@@ -274,7 +279,8 @@ fn answers(table: &Table) -> Outcome {
 
 struct Bench {
     meter: Arc<Meter>,
-    journal: Arc<MemoryJournal>,
+    journal: Arc<FileJournal>,
+    _directory: TempDir,
     caller: Caller,
     answer: Answer,
 }
@@ -286,13 +292,16 @@ fn bench(book: Arc<PriceBook>, limits: Vec<Limit>) -> Outcome<Bench> {
         Tenant { id: "acme".parse()?, name: "Acme".into(), plan: plan.name.clone(), suspended: false, created_at };
     let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)) });
     let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, ..Snapshot::default() }));
-    let journal = Arc::new(MemoryJournal::new(1 << 20));
+    let directory = tempfile::tempdir()?;
+    let disk = Arc::new(Folder::open(directory.path())?);
+    let (journal, _) = FileJournal::open(disk, Options { bytes_max: JOURNAL_BYTES, strict: false })?;
+    let journal = Arc::new(journal);
     let (counters, clock) = (Arc::new(MemoryCounters::new()), Arc::new(SystemClock::new()));
     let meter = Arc::new(Meter::new(counters, journal.clone(), snapshots, clock, Vec::new()));
     let caller = Caller { account, key: None, user_id: Some("user-1".into()), kb_id: None };
     let asked = asked(CHAT, CredentialPlace::Bearer, chat(100, false))?;
     let answer = Answer { asked, content_type: "application/json", chunks: vec![openai_document()] };
-    Ok(Bench { meter, journal, caller, answer })
+    Ok(Bench { meter, journal, _directory: directory, caller, answer })
 }
 
 /// Everything in memory is ready at once; a call that waits is a bug of the bench.
@@ -310,6 +319,7 @@ impl Bench {
     fn empty_journal(&self) -> Outcome {
         let batch = now(self.journal.next(usize::MAX))?;
         self.journal.ack(batch.through);
+        self.journal.maintain();
         Ok(())
     }
 }
@@ -356,6 +366,66 @@ fn admissions(table: &Table, book: Arc<PriceBook>) -> Outcome {
         let [admitted, settled] = counts;
         table.print(&admit, &mut admit_tenths, u64::try_from(admitted.0)?, u64::try_from(admitted.1)?, units);
         table.print(&settle, &mut settle_tenths, u64::try_from(settled.0)?, u64::try_from(settled.1)?, units);
+    }
+    Ok(())
+}
+
+/// One of the things that are done with many calls at once.
+type JournalStep<'a> = &'a mut dyn FnMut(&mut Vec<Slot>) -> Outcome;
+
+/// The journal alone: what its two records cost a request, and what reading them back costs the recorder.
+fn journal(table: &Table, book: Arc<PriceBook>) -> Outcome {
+    if !table.wants("journal: admit") && !table.wants("journal: settle") && !table.wants("journal: read back") {
+        return Ok(());
+    }
+    let bench = bench(book, Vec::new())?;
+    let event = {
+        let mut call = bench.admit(&call(&bench.answer.asked)?)?;
+        call.sending();
+        call.head(200, Some("application/json"), Some("req_1"));
+        call.pass(openai_document(), &mut Vec::new());
+        now(call.settle(Ending::Whole { status: 200, client_left: false }))?;
+        let batch = now(bench.journal.next(1))?;
+        bench.journal.ack(batch.through);
+        batch.events.first().cloned().ok_or("no event")?
+    };
+    let units = u64::try_from(CALLS)?;
+    let mut tenths: [Vec<u128>; 3] = Default::default();
+    let mut counts = [(0, 0); 3];
+    for _ in 0..ROUNDS * 10 {
+        let mut slots = Vec::with_capacity(CALLS);
+        let mut steps: [JournalStep<'_>; 3] = [
+            &mut |slots| {
+                for _ in 0..CALLS {
+                    slots.push(bench.journal.admit(&event)?);
+                }
+                Ok(())
+            },
+            &mut |slots| {
+                for slot in slots.drain(..) {
+                    bench.journal.settle(slot, &event);
+                }
+                Ok(())
+            },
+            &mut |_| {
+                let batch = now(bench.journal.next(CALLS))?;
+                bench.journal.ack(batch.through);
+                Ok(())
+            },
+        ];
+        for ((step, tenths), counts) in steps.iter_mut().zip(&mut tenths).zip(&mut counts) {
+            let (region, start) = (Region::new(ALLOCATOR), Instant::now());
+            step(&mut slots)?;
+            tenths.push(start.elapsed().as_nanos() * 10 / u128::from(units));
+            let change = region.change();
+            *counts = (change.allocations, change.bytes_allocated);
+        }
+        bench.journal.maintain();
+    }
+    for ((name, tenths), (allocations, bytes)) in
+        ["journal: admit", "journal: settle", "journal: read back"].into_iter().zip(&mut tenths).zip(counts)
+    {
+        table.print(name, tenths, u64::try_from(allocations)?, u64::try_from(bytes)?, units);
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod admin_key;
 mod background;
 mod lifecycle;
 mod origins;
+mod recovery;
 pub mod reload;
 mod signals;
 mod sockets;
@@ -24,15 +25,13 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
+use crate::adapters::file_journal::FileJournal;
 use crate::adapters::memory_counters::MemoryCounters;
-use crate::adapters::memory_journal::MemoryJournal;
 use crate::adapters::sqlite::SqliteLedger;
 use crate::adapters::system_clock::SystemClock;
 use crate::config::{self, Config};
 use crate::domain::ids::PlanName;
-use crate::domain::plan::Metric;
 use crate::domain::price::PriceBook;
-use crate::domain::time::Window;
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
 use crate::edge::exchange::Gate;
@@ -46,7 +45,7 @@ use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
-use crate::ports::counters::{CounterKey, CounterStore};
+use crate::ports::counters::CounterStore;
 use crate::ports::journal::Journal;
 use crate::ports::tenants::TenantStore;
 use crate::ports::usage::UsageStore;
@@ -129,6 +128,28 @@ pub enum BootError {
     /// Signals cannot be had.
     #[error("the system refuses a handler for signals: {0}: allow the system call sigaction")]
     Signals(String),
+    /// Another process serves from the same data directory.
+    #[error("data_dir {}: another tollgate is running on it: stop that one, or set TOLLGATE_DATA_DIR to another directory", path.display())]
+    DataDirTaken {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The journal cannot be opened.
+    #[error("journal {}: {reason}: make room on its disk and let this user write there", path.display())]
+    Journal {
+        /// Its directory.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The ledger does not take what the last process left.
+    #[error(
+        "{events} events of the last process wait in the journal, and the ledger does not take them: look above for what it said, then start again; nothing is lost"
+    )]
+    Unbooked {
+        /// How many.
+        events: u64,
+    },
 }
 
 /// Where a started gateway listens.
@@ -182,6 +203,8 @@ pub fn serve(config: &Config, source: Option<Source<'_>>, ready: impl FnOnce(Rea
         .build()
         .map_err(|error| BootError::Thread(error.to_string()))?;
     let mut signals = ledger_runtime.block_on(async { Signals::register() })?;
+    make_data_dir(&config.data_dir)?;
+    let _lock = recovery::DataLock::take(&config.data_dir)?;
     let opened = ledger_runtime.block_on(async {
         tokio::select! {
             parts = Parts::open(config) => parts.map(Some),
@@ -189,11 +212,14 @@ pub fn serve(config: &Config, source: Option<Source<'_>>, ready: impl FnOnce(Rea
             () = signals.end() => Ok(None),
         }
     })?;
-    let Some(parts) = opened else { return Ok(()) };
+    let Some(mut parts) = opened else {
+        ledger_runtime.shutdown_timeout(RUNTIME_END_MAX);
+        return Ok(());
+    };
     let mut reloader = source.map(|source| Reloader::new(source, config));
     let (phase, seen) = watch::channel(Phase::Running);
     let connections = Arc::<Connections>::default();
-    let background = Background::start(&ledger_runtime, &parts, admin, seen.clone())?;
+    let background = Background::start(&ledger_runtime, &mut parts, admin, seen.clone())?;
     let workers = lifecycle::start_workers(config, &parts.gate, &proxy, &connections, &seen)?;
     drop(proxy);
     for warning in &config.warnings {
@@ -217,8 +243,8 @@ pub fn serve(config: &Config, source: Option<Source<'_>>, ready: impl FnOnce(Rea
 struct Parts {
     gate: Arc<Gate>,
     ledger: Arc<SqliteLedger>,
-    journal: Arc<dyn Journal>,
-    recorder: Arc<Recorder>,
+    journal: Arc<FileJournal>,
+    recording: Option<tokio::task::JoinHandle<()>>,
     snapshots: Arc<Snapshots>,
     metrics: Arc<Metrics>,
     reload_failed: Arc<AtomicBool>,
@@ -237,12 +263,18 @@ impl Parts {
         let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans, prices).await.map_err(failed)?);
         snapshots.every_plan_is_known()?;
         let counters: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
-        seed(counters.as_ref(), usage.as_ref(), clock.as_ref()).await.map_err(failed)?;
-        let events_max = u64::try_from(config.journal_events_max).unwrap_or(u64::MAX);
-        let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(events_max));
+        let (files, _) = recovery::open_journal(config)?;
+        files.start_maintainer(config.journal.fsync_interval).map_err(|error| BootError::Thread(error.to_string()))?;
+        let journal: Arc<dyn Journal> = files.clone();
         let metrics = Arc::new(Metrics::new(journal.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
         let recorder = Arc::new(Recorder::new(journal.clone(), usage.clone(), tenants.clone(), sinks()));
+        let recording = tokio::spawn({
+            let recorder = recorder.clone();
+            async move { recorder.run().await }
+        });
+        recovery::book(&recorder, &*journal).await?;
+        recovery::seed(counters.as_ref(), usage.as_ref(), clock.as_ref()).await.map_err(failed)?;
         let meter = Arc::new(Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks()));
         let mode = match config.mode {
             config::Mode::Dev => Mode::Dev,
@@ -277,7 +309,8 @@ impl Parts {
             draining,
         });
         let admin_router = api::admin_router(state);
-        Ok(Self { gate, ledger, journal, recorder, snapshots, metrics, reload_failed, admin_router })
+        let recording = Some(recording);
+        Ok(Self { gate, ledger, journal: files, recording, snapshots, metrics, reload_failed, admin_router })
     }
 }
 
@@ -288,28 +321,9 @@ fn make_data_dir(path: &Path) -> Result<(), BootError> {
 
 /// How the process is, for `/readyz`.
 fn pulse(journal: Arc<dyn Journal>, draining: Arc<AtomicBool>, reload_failed: Arc<AtomicBool>) -> TellPulse {
-    Arc::new(move || {
-        let backlog = journal.backlog();
-        Pulse {
-            draining: draining.load(Ordering::Relaxed),
-            events_waiting: backlog.events,
-            in_flight: backlog.in_flight,
-            free: backlog.free,
-            reload_failed: reload_failed.load(Ordering::Relaxed),
-        }
+    Arc::new(move || Pulse {
+        draining: draining.load(Ordering::Relaxed),
+        backlog: journal.backlog(),
+        reload_failed: reload_failed.load(Ordering::Relaxed),
     })
-}
-
-/// Counters start from what the ledger knows: this period and the one before, in case the clock was ahead.
-async fn seed(counters: &dyn CounterStore, usage: &dyn UsageStore, clock: &dyn Clock) -> Result<(), StoreError> {
-    for window in [Window::Month, Window::Day] {
-        let current = window.period(clock.now());
-        for period in [current, current.previous()] {
-            let key = |tenant| CounterKey { tenant, metric: Metric::Chats, period };
-            let known: Vec<_> =
-                usage.chats(period).await?.into_iter().map(|(tenant, chats)| (key(tenant), chats)).collect();
-            counters.seed(&known).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        }
-    }
-    Ok(())
 }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, warn};
 
 use crate::edge::listener::Phase;
+use crate::ports::journal::Journal;
 
 use super::signals::Signals;
 use super::{BootError, Parts};
@@ -23,7 +24,7 @@ const CLOSE_MAX: Duration = Duration::from_millis(300);
 
 /// Tasks beside the workers.
 pub(super) struct Background {
-    recorder: tokio::task::JoinHandle<()>,
+    recorder: Option<tokio::task::JoinHandle<()>>,
     admin: tokio::task::JoinHandle<()>,
     refresher: tokio::task::JoinHandle<()>,
 }
@@ -31,17 +32,16 @@ pub(super) struct Background {
 impl Background {
     pub(super) fn start(
         runtime: &Runtime,
-        parts: &Parts,
+        parts: &mut Parts,
         admin: TcpListener,
         phase: watch::Receiver<Phase>,
     ) -> Result<Self, BootError> {
         let _entered = runtime.enter();
         let listener =
             tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
-        let recorder = parts.recorder.clone();
         let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.clone());
         Ok(Self {
-            recorder: runtime.spawn(async move { recorder.run().await }),
+            recorder: parts.recording.take(),
             admin: runtime.spawn(serve_admin(listener, parts.admin_router.clone(), phase)),
             refresher: runtime.spawn(async move {
                 loop {
@@ -58,12 +58,16 @@ impl Background {
     /// `until`, or before another signal to end, waits in the journal.
     pub(super) async fn finish(self, parts: &Parts, until: Instant, signals: &mut Signals) {
         parts.journal.close();
-        tokio::select! {
-            ended = timeout_at(until, self.recorder) => if let Ok(Err(error)) = ended {
-                error!(%error, "The recorder ended in a panic.");
-            },
-            () = signals.end() => {}
+        if let Some(mut recorder) = self.recorder {
+            tokio::select! {
+                ended = timeout_at(until, &mut recorder) => if let Ok(Err(error)) = ended {
+                    error!(%error, "The recorder ended in a panic.");
+                },
+                () = signals.end() => {}
+            }
+            recorder.abort();
         }
+        parts.journal.stop();
         self.refresher.abort();
         self.admin.abort();
         match timeout(CLOSE_MAX, parts.ledger.close()).await {

@@ -1,11 +1,16 @@
 //! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::sync::Notify;
 
+use crate::adapters::file_journal::disk::Folder;
+use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
+use crate::domain::audit::{Actor, AuditEntry, Author, Change};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
@@ -17,16 +22,27 @@ use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{Claim, CounterKey, CounterStore, CountersUnavailable, HoldOutcome};
-use crate::ports::tenants::{Directory, PlanChange, TenantChange, TenantStore};
+use crate::ports::tenants::{
+    Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
+    TenantStore,
+};
 use crate::ports::usage::{Dimension, EventsQuery, Group, StoredEvent, Sums, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
-use super::admin::Admin;
+use super::admin::{Admin, Order};
 use super::reports::Reports;
 use super::snapshot::{Plans, Snapshots};
 
 /// What the store says when it is down: words that no client may ever read.
 pub(crate) const STORE_WORDS: &str = "secret-host:5432 refused";
+
+/// A journal of the smallest size on a disk of its own.
+pub(crate) fn journal() -> (Arc<FileJournal>, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Folder::open(directory.path()).unwrap());
+    let (journal, _) = FileJournal::open(disk, Options { bytes_max: BYTES_MIN, strict: false }).unwrap();
+    (Arc::new(journal), directory)
+}
 
 /// A clock that stands still.
 pub(crate) struct StoppedClock(pub(crate) Micros);
@@ -74,6 +90,39 @@ struct Tables {
     revision: i64,
     admin_key: Option<KeyHash>,
     events: Vec<StoredEvent>,
+    refused: HashSet<EventId>,
+    audit: Vec<AuditEntry>,
+    memories: HashMap<Digest, (Micros, Answered)>,
+}
+
+impl Tables {
+    fn recall(&self, id: Digest, now: Micros) -> Option<Answered> {
+        let (at, answered) = self.memories.get(&id)?;
+        (at.0 > now.0 - REMEMBERED_US).then(|| answered.clone())
+    }
+
+    /// Does `work` unless it was done, and writes down what it changed.
+    fn once<T>(
+        &mut self,
+        act: &Act,
+        work: impl FnOnce(&mut Self) -> Result<(T, Option<Change>), StoreError>,
+    ) -> Result<Done<T>, StoreError> {
+        if let Some(answered) = act.memory.as_ref().and_then(|memory| self.recall(memory.id, act.at)) {
+            return Ok(Done::Before(answered));
+        }
+        let (done, change) = work(self)?;
+        if let Some(change) = change {
+            self.revision += 1;
+            let row = self.audit.last().map_or(1, |last| last.row + 1);
+            let sha256 = act.memory.as_ref().map(|memory| memory.key_sha256.0);
+            let author = act.author.clone();
+            self.audit.push(AuditEntry { row, at: act.at, author, idempotency_key_sha256: sha256, change });
+        }
+        if let Some(memory) = &act.memory {
+            self.memories.insert(memory.id, (act.at, memory.answered.clone()));
+        }
+        Ok(Done::Now(done))
+    }
 }
 
 /// Tenants and ledger in memory, which can be told to be down or never to answer.
@@ -82,12 +131,30 @@ pub(crate) struct FakeStore {
     tables: Mutex<Tables>,
     down: AtomicBool,
     silent: AtomicBool,
+    slowness: Mutex<Option<Arc<Slowness>>>,
+}
+
+/// Where a slow store stands.
+#[derive(Default)]
+pub(crate) struct Slowness {
+    pub(crate) asked: Notify,
+    pub(crate) let_go: Notify,
 }
 
 impl FakeStore {
     /// From now on every call fails, or none.
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// From now on a batch with this event is refused for good.
+    pub(crate) fn refuse(&self, id: EventId) {
+        self.tables.lock().refused.insert(id);
+    }
+
+    /// From now on whoever reads everything gets it as it was when it was asked for, and only when it is let go.
+    pub(crate) fn slow_down(&self) -> Arc<Slowness> {
+        self.slowness.lock().insert(Arc::default()).clone()
     }
 
     /// From now on no call is ever answered.
@@ -113,24 +180,33 @@ impl FakeStore {
 
 impl TenantStore for FakeStore {
     fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>> {
-        self.answer(|tables| {
+        let answer = self.answer(|tables| {
             let keys = tables.keys.iter().filter(|key| key.revoked_at.is_none()).cloned().collect();
             Ok(Directory { tenants: tables.tenants.values().cloned().collect(), keys, revision: tables.revision })
-        })
+        });
+        match self.slowness.lock().clone() {
+            None => answer,
+            Some(slowness) => Box::pin(async move {
+                slowness.asked.notify_one();
+                slowness.let_go.notified().await;
+                answer.await
+            }),
+        }
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
         self.answer(|tables| Ok(tables.revision))
     }
 
-    fn create_tenant<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn create_tenant<'a>(&'a self, tenant: &'a Tenant, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
         self.answer(|tables| {
-            if tables.tenants.contains_key(&tenant.id) {
-                return Err(StoreError::Exists(tenant.id.to_string()));
-            }
-            tables.tenants.insert(tenant.id.clone(), tenant.clone());
-            tables.revision += 1;
-            Ok(())
+            tables.once(act, |tables| {
+                if tables.tenants.contains_key(&tenant.id) {
+                    return Err(StoreError::Exists(tenant.id.to_string()));
+                }
+                tables.tenants.insert(tenant.id.clone(), tenant.clone());
+                Ok(((), Some(Change::tenant_created(tenant))))
+            })
         })
     }
 
@@ -138,16 +214,18 @@ impl TenantStore for FakeStore {
         &'a self,
         id: &'a TenantId,
         change: &'a TenantChange,
-        _now: Micros,
-    ) -> BoxFuture<'a, Result<Tenant, StoreError>> {
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<Tenant>, StoreError>> {
         self.answer(|tables| {
-            let tenant = tables.tenants.get_mut(id).ok_or_else(|| StoreError::Missing(id.to_string()))?;
-            let TenantChange { name, suspended, plan, by: _ } = change.clone();
-            tenant.name = name.unwrap_or_else(|| tenant.name.clone());
-            tenant.suspended = suspended.unwrap_or(tenant.suspended);
-            tenant.plan = plan.unwrap_or_else(|| tenant.plan.clone());
-            tables.revision += 1;
-            Ok(tenant.clone())
+            tables.once(act, |tables| {
+                let tenant = tables.tenants.get_mut(id).ok_or_else(|| StoreError::Missing(id.to_string()))?;
+                let before = tenant.clone();
+                let TenantChange { name, suspended, plan } = change.clone();
+                tenant.name = name.unwrap_or_else(|| tenant.name.clone());
+                tenant.suspended = suspended.unwrap_or(tenant.suspended);
+                tenant.plan = plan.unwrap_or_else(|| tenant.plan.clone());
+                Ok((tenant.clone(), Change::tenant_changed(&before, tenant)))
+            })
         })
     }
 
@@ -159,11 +237,12 @@ impl TenantStore for FakeStore {
         self.answer(|_| Ok(()))
     }
 
-    fn add_key<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn add_key<'a>(&'a self, key: &'a Key, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
         self.answer(|tables| {
-            tables.keys.insert(0, key.clone());
-            tables.revision += 1;
-            Ok(())
+            tables.once(act, |tables| {
+                tables.keys.insert(0, key.clone());
+                Ok(((), Some(Change::key_created(key))))
+            })
         })
     }
 
@@ -175,14 +254,33 @@ impl TenantStore for FakeStore {
         &'a self,
         tenant: &'a TenantId,
         key: &'a KeyId,
-        now: Micros,
-    ) -> BoxFuture<'a, Result<Key, StoreError>> {
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<Key>, StoreError>> {
         self.answer(|tables| {
-            let found = tables.keys.iter_mut().find(|known| known.tenant == *tenant && known.id == *key);
-            let found = found.ok_or_else(|| StoreError::Missing(key.to_string()))?;
-            found.revoked_at.get_or_insert(now);
-            tables.revision += 1;
-            Ok(found.clone())
+            tables.once(act, |tables| {
+                let found = tables.keys.iter_mut().find(|known| known.tenant == *tenant && known.id == *key);
+                let found = found.ok_or_else(|| StoreError::Missing(key.to_string()))?;
+                let change = found.revoked_at.is_none().then(|| Change::key_revoked(found));
+                found.revoked_at.get_or_insert(act.at);
+                Ok((found.clone(), change))
+            })
+        })
+    }
+
+    fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>> {
+        self.answer(|tables| Ok(tables.recall(id, now)))
+    }
+
+    fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
+        self.answer(|tables| {
+            let AuditQuery { tenant, start, entries_max } = query;
+            let theirs = |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant == *tenant);
+            let found: Vec<AuditEntry> = tables.audit.iter().filter(theirs).cloned().collect();
+            let max = *entries_max as usize;
+            Ok(match start {
+                AuditStart::After(row) => found.into_iter().filter(|entry| entry.row > *row).take(max).collect(),
+                AuditStart::End => found[found.len().saturating_sub(max)..].to_vec(),
+            })
         })
     }
 
@@ -213,6 +311,9 @@ fn value(event: &UsageEvent, dimension: Dimension) -> Option<String> {
 impl UsageStore for FakeStore {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
         self.answer(|tables| {
+            if events.iter().any(|event| tables.refused.contains(&event.id)) {
+                return Err(StoreError::Refused("an event that does not fit".to_owned()));
+            }
             for event in events {
                 let row = tables.events.last().map_or(1, |last| last.row + 1);
                 tables.events.push(StoredEvent { row, event: event.clone() });
@@ -338,8 +439,10 @@ impl World {
         let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices).await.unwrap());
         let admin = Arc::new(Admin::new(store.clone(), snapshots.clone(), counters.clone(), clock.clone()));
         let reports = Arc::new(Reports::new(store.clone(), snapshots.clone(), clock));
+        let author = Author::of(Actor::Cli);
         for id in ["acme", "globex"] {
-            admin.create_tenant(id.parse().unwrap(), id.to_uppercase(), "starter").await.unwrap();
+            let order = Order::by(&author);
+            admin.create_tenant(order, id.parse().unwrap(), id.to_uppercase(), "starter").await.unwrap();
         }
         Self { store, counters, snapshots, admin, reports }
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::domain::event::{UsageEvent, UsageSource};
+use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId};
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Standing};
-use crate::domain::price::{Charge, PriceBook, Priced};
+use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
 use crate::domain::settlement::{Basis, Ending, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
@@ -57,16 +57,15 @@ pub struct InFlight {
 pub(super) struct Open {
     pub meter: Arc<Meter>,
     pub slot: Slot,
-    pub id: EventId,
     pub claims: Vec<Claim>,
     pub limits: Vec<LimitStanding>,
-    pub caller: Caller,
     pub provider: &'static dyn Provider,
     pub endpoint: Endpoint,
     pub call: Call,
     pub prices: Arc<PriceBook>,
-    pub admitted_at: Micros,
     pub started_us: u64,
+    /// As it stands if nothing else is heard of the call; settling makes the final one of it.
+    pub event: UsageEvent,
     pub progress: Progress,
 }
 
@@ -91,7 +90,7 @@ impl InFlight {
 
     /// The event's id.
     pub fn id(&self) -> Option<EventId> {
-        self.open.as_ref().map(|open| open.id)
+        self.open.as_ref().map(|open| open.event.id)
     }
 
     /// The limits of the caller's plan that this call counts against, itself included.
@@ -167,7 +166,9 @@ impl InFlight {
             None => None,
         };
         if let Some(open) = self.open.take() {
-            open.close(ending, reading, estimate);
+            let journal = open.meter.journal.clone();
+            let position = open.close(ending, reading, estimate);
+            journal.durable(position).await;
         }
     }
 
@@ -219,69 +220,79 @@ impl Open {
         self.close(ending, reading, estimate);
     }
 
-    /// Gives back or keeps the chat and hands the event to the journal.
-    fn close(self: Box<Self>, ending: Ending, reading: Reading, estimate: Option<Tokens>) {
-        let Self {
-            meter,
-            slot,
-            id,
-            claims,
-            caller,
-            provider,
-            endpoint,
-            call,
-            prices,
-            admitted_at,
-            started_us,
-            progress,
-            ..
-        } = *self;
+    /// Gives back or keeps the chat and hands the event to the journal. Gives its position there.
+    fn close(self: Box<Self>, ending: Ending, reading: Reading, estimate: Option<Tokens>) -> u64 {
+        let Self { meter, slot, claims, prices, started_us, mut event, progress, .. } = *self;
         let verdict = verdict(ending);
-        let duration_us = meter.monotonic_us().saturating_sub(started_us);
-        let chats = claims.first().map_or(0, |claim| if verdict.chat_kept { claim.amount } else { 0 });
         let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
-        meter.counters.settle(id, &claims, &used);
+        meter.counters.settle(event.id, &claims, &used);
 
-        let (tokens, source) = match (verdict.basis, reading.tokens, estimate) {
+        (event.tokens, event.source) = match (verdict.basis, reading.tokens, estimate) {
             (Basis::Nothing, _, _) => (Tokens::default(), UsageSource::Provider),
             (Basis::ReportedOrEstimate, Some(reported), _) => (reported, UsageSource::Provider),
             (Basis::ReportedOrEstimate, None, estimate) => (estimate.unwrap_or_default(), UsageSource::Estimate),
         };
-        let model = reading.model.filter(|model| !model.is_empty()).unwrap_or_else(|| call.model.clone());
-        let provider_id = provider.id();
+        if let Some(model) = reading.model.filter(|model| !model.is_empty()) {
+            event.model = bounded(model);
+        }
         let charge = match verdict.basis {
             Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate => {
-                prices.charge(provider_id.as_str(), &model, reading.tier, &tokens, admitted_at)
-            }
+            Basis::ReportedOrEstimate => charge(&prices, &event, reading.tier),
         };
-        let event = UsageEvent {
-            id,
-            tenant: caller.account.tenant.id.clone(),
-            key: caller.key,
-            user_id: caller.user_id,
-            kb_id: caller.kb_id,
-            provider: provider_id,
-            model: bounded(model),
-            requested_model: bounded(call.model),
-            endpoint: endpoint.name.into(),
-            chats,
-            tokens,
-            source,
-            cost: charge.cost,
-            priced: charge.priced,
-            price_version: prices.version(),
-            service_tier: reading.tier,
-            requested_at: admitted_at,
-            duration_us,
-            first_byte_us: progress.first_byte_us,
-            overhead_us: progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us)),
-            status: progress.status,
-            outcome: verdict.outcome,
-            request_id: progress.request_id,
-        };
-        meter.journal.settle(slot, event);
+        (event.cost, event.priced) = (charge.cost, charge.priced);
+        event.chats = used.first().copied().unwrap_or(0);
+        event.service_tier = reading.tier;
+        event.duration_us = meter.monotonic_us().saturating_sub(started_us);
+        event.first_byte_us = progress.first_byte_us;
+        event.overhead_us = progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us));
+        event.status = progress.status;
+        event.outcome = verdict.outcome;
+        event.request_id = progress.request_id;
+        meter.journal.settle(slot, &event)
     }
+}
+
+fn charge(prices: &PriceBook, event: &UsageEvent, tier: ServiceTier) -> Charge {
+    prices.charge(event.provider.as_str(), &event.model, tier, &event.tokens, event.requested_at)
+}
+
+/// The event of a call that was just admitted, as it stands if nothing else is ever heard of it: the prompt estimated,
+/// no answer, and the chat counted, since the provider may have seen the request.
+pub(super) fn pending(
+    id: EventId,
+    admitted_at: Micros,
+    (caller, claims): (Caller, &[Claim]),
+    (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
+    prices: &PriceBook,
+) -> UsageEvent {
+    let mut event = UsageEvent {
+        id,
+        tenant: caller.account.tenant.id.clone(),
+        key: caller.key,
+        user_id: caller.user_id,
+        kb_id: caller.kb_id,
+        provider: provider.id(),
+        model: bounded(call.model.clone()),
+        requested_model: bounded(call.model.clone()),
+        endpoint: endpoint.name.into(),
+        chats: claims.first().map_or(0, |claim| claim.amount),
+        tokens: estimate::of_prompt(&call.prompt),
+        source: UsageSource::Estimate,
+        cost: None,
+        priced: Priced::Unpriced,
+        price_version: prices.version(),
+        service_tier: ServiceTier::default(),
+        requested_at: admitted_at,
+        duration_us: 0,
+        first_byte_us: None,
+        overhead_us: 0,
+        status: 0,
+        outcome: Outcome::Interrupted,
+        request_id: None,
+    };
+    let charge = charge(prices, &event, event.service_tier);
+    (event.cost, event.priced) = (charge.cost, charge.priced);
+    event
 }
 
 /// Longer model names are cut: they come from outside, and the ledger's rows are bounded.

@@ -189,6 +189,8 @@ fn a_ledger_that_takes_nothing_does_not_hold_up_the_end() {
         let lines = logged(&gateway, 0, "booked at the next start");
         assert!(lines.len() == 1 && lines[0].contains("events=1"), "{lines:?}");
         drop(locked);
+        let usage = Setup::new(&provider).on_ledger_of(&gateway).start().booked("acme", 2);
+        assert_eq!((usage.chats, usage.cost()), (2, 2 * CHAT_PICO_USD));
     }
 }
 

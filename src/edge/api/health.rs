@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::ports::journal::Backlog;
+
 use super::{ApiState, Listener, within};
 
 /// What Prometheus reads: OpenMetrics text.
@@ -28,12 +30,8 @@ pub type WriteMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct Pulse {
     /// Shutting down: no new calls.
     pub draining: bool,
-    /// Settled events that are not in the ledger.
-    pub events_waiting: u64,
-    /// Admitted calls that are not settled.
-    pub in_flight: u64,
-    /// How many more calls can be admitted.
-    pub free: u64,
+    /// How far the ledger is behind, and what the journal can still take.
+    pub backlog: Backlog,
     /// The configuration was to be read again and was refused: the last good one is in force.
     pub reload_failed: bool,
 }
@@ -82,8 +80,14 @@ pub struct RecorderBody {
     events_waiting: u64,
     /// Admitted calls that are not settled.
     in_flight: u64,
-    /// How many more calls can be admitted.
-    free: u64,
+    /// For how many milliseconds the ledger has taken none of the waiting events; 0 when there are none.
+    waiting_ms: u64,
+    /// Bytes that the journal occupies.
+    journal_bytes: u64,
+    /// Bytes that it may occupy.
+    journal_bytes_max: u64,
+    /// Events that the ledger refused since the start, set aside in the journal.
+    quarantined: u64,
 }
 
 /// Which configuration is in force.
@@ -127,8 +131,8 @@ async fn healthz() -> Json<HealthBody> {
 )]
 async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Listener>) -> Response {
     let store_answers = within(&state, state.reports.ready()).await.is_ok();
-    let Pulse { draining, events_waiting, in_flight, free, reload_failed } = (state.pulse)();
-    let is_full = free == 0;
+    let Pulse { draining, backlog, reload_failed } = (state.pulse)();
+    let is_full = backlog.full;
     let (code, status) = match (draining || is_full, store_answers) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         (false, true) => (StatusCode::OK, "ready"),
@@ -140,9 +144,21 @@ async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Li
         draining,
     };
     let is_admin = listener == Listener::Admin;
-    let recorder = is_admin.then_some(RecorderBody { events_waiting, in_flight, free });
+    let recorder = is_admin.then(|| recorder_body(&backlog));
     let configuration = is_admin.then_some(ConfigurationBody { last_reload_failed: reload_failed });
     (code, Json(ReadyBody { status, checks, recorder, configuration })).into_response()
+}
+
+fn recorder_body(backlog: &Backlog) -> RecorderBody {
+    let Backlog { events, waiting_us, in_flight, bytes, bytes_max, quarantined, .. } = *backlog;
+    RecorderBody {
+        events_waiting: events,
+        in_flight,
+        waiting_ms: waiting_us / 1_000,
+        journal_bytes: bytes,
+        journal_bytes_max: bytes_max,
+        quarantined,
+    }
 }
 
 /// All metrics, for Prometheus.

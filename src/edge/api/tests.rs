@@ -10,16 +10,31 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::domain::audit::{Actor, Author};
+use crate::metering::admin::Order;
 use crate::metering::fakes::{STORE_WORDS, StoppedClock, World, event};
 use crate::metering::identity::{Identities, Mode, hash};
+use crate::ports::journal::Backlog;
 use crate::ports::usage::UsageStore;
 
 use super::health::Pulse;
 use super::*;
 
 mod isolation;
+mod once;
 mod openapi;
 mod routes;
+
+/// How far the ledger is behind in these tests.
+const BEHIND: Backlog = Backlog {
+    events: 3,
+    waiting_us: 70_500,
+    in_flight: 2,
+    bytes: 4_096,
+    bytes_max: 1_048_576,
+    full: false,
+    quarantined: 1,
+};
 
 const ADMIN_KEY: &str = "an-admin-key-of-at-least-32-characters";
 
@@ -54,7 +69,13 @@ impl Site {
     async fn open(mode: Mode) -> Self {
         let world = World::open().await;
         let key = async |tenant: &str| {
-            world.admin.issue_key(&tenant.parse().unwrap(), "test".to_owned(), None).await.unwrap().1
+            let author = Author::of(Actor::Cli);
+            world
+                .admin
+                .issue_key(Order::by(&author), &tenant.parse().unwrap(), "test".to_owned(), None)
+                .await
+                .unwrap()
+                .1
         };
         let (acme_key, globex_key) = (key("acme").await, key("globex").await);
         let now = "2026-11-24T10:00:00Z";
@@ -76,7 +97,7 @@ impl Site {
             admin: world.admin.clone(),
             reports: world.reports.clone(),
             identities: Arc::new(identities),
-            pulse: Arc::new(|| Pulse { events_waiting: 3, in_flight: 2, free: 100, ..Pulse::default() }),
+            pulse: Arc::new(|| Pulse { backlog: BEHIND, ..Pulse::default() }),
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             store_timeout: STORE_TIMEOUT,
         };

@@ -1,16 +1,19 @@
 //! Tests of the way to the ledger: nothing is lost while the store is down, and questions wait for what was settled.
 
-use crate::adapters::memory_journal::MemoryJournal;
-use crate::metering::fakes::{FakeStore, World, event};
+use tempfile::TempDir;
+
+use crate::adapters::file_journal::disk::Folder;
+use crate::adapters::file_journal::{FileJournal, Stored, survey};
+use crate::metering::fakes::{self, FakeStore, World, event};
 use crate::ports::usage::SumsQuery;
 
 use super::*;
 
-fn parts(world: &World) -> (Arc<MemoryJournal>, Arc<FakeStore>, Arc<Recorder>) {
-    let journal = Arc::new(MemoryJournal::new(100));
+fn parts(world: &World) -> (Arc<FileJournal>, Arc<FakeStore>, Arc<Recorder>, TempDir) {
+    let (journal, directory) = fakes::journal();
     let store = world.store.clone();
     let recorder = Arc::new(Recorder::new(journal.clone(), store.clone(), store.clone(), Vec::new()));
-    (journal, store, recorder)
+    (journal, store, recorder, directory)
 }
 
 async fn requests(store: &FakeStore) -> u64 {
@@ -18,15 +21,16 @@ async fn requests(store: &FakeStore) -> u64 {
     store.sums(&all).await.unwrap()[0].sums.requests
 }
 
-fn settle(journal: &MemoryJournal, number: u128) {
-    let slot = journal.admit().unwrap();
-    journal.settle(slot, event("acme", number, "openai", "gpt-4o", "2026-11-24T10:00:00Z"));
+fn settle(journal: &FileJournal, number: u128) {
+    let event = event("acme", number, "openai", "gpt-4o", "2026-11-24T10:00:00Z");
+    let slot = journal.admit(&event).unwrap();
+    journal.settle(slot, &event);
 }
 
 #[tokio::test]
 async fn a_question_waits_for_everything_settled_before_it() {
     let world = World::open().await;
-    let (journal, store, recorder) = parts(&world);
+    let (journal, store, recorder, _directory) = parts(&world);
     let running = tokio::spawn({
         let recorder = recorder.clone();
         async move { recorder.run().await }
@@ -43,7 +47,7 @@ async fn a_question_waits_for_everything_settled_before_it() {
 #[tokio::test(start_paused = true)]
 async fn events_outlive_a_store_that_is_down() {
     let world = World::open().await;
-    let (journal, store, recorder) = parts(&world);
+    let (journal, store, recorder, _directory) = parts(&world);
     store.set_down(true);
     settle(&journal, 1);
     settle(&journal, 2);
@@ -60,4 +64,49 @@ async fn events_outlive_a_store_that_is_down() {
     running.await.unwrap();
     assert_eq!(requests(&store).await, 2);
     assert_eq!(journal.backlog().events, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_refused_for_good_is_set_aside_and_the_rest_goes_on() {
+    let world = World::open().await;
+    let (journal, store, recorder, directory) = parts(&world);
+    let poison = [3, 4, 17];
+    for number in 0..20 {
+        settle(&journal, number);
+        if poison.contains(&number) {
+            store.refuse(event("acme", number, "openai", "gpt-4o", "2026-11-24T10:00:00Z").id);
+        }
+    }
+    journal.close();
+    recorder.run().await;
+    assert_eq!(requests(&store).await, 17);
+    let backlog = journal.backlog();
+    assert_eq!((backlog.events, backlog.quarantined), (0, 3));
+    let mut kept = 0;
+    let disk = Folder::open(directory.path()).unwrap();
+    survey(&disk, |stored| kept += u32::from(matches!(stored, Stored::Quarantined(..)))).unwrap();
+    assert_eq!(kept, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_event_waits_for_a_quarantine_that_cannot_take_it() {
+    let world = World::open().await;
+    let (journal, store, recorder, directory) = parts(&world);
+    settle(&journal, 1);
+    store.refuse(event("acme", 1, "openai", "gpt-4o", "2026-11-24T10:00:00Z").id);
+    journal.close();
+    let name = format!("{}.quarantined", event("acme", 1, "openai", "gpt-4o", "2026-11-24T10:00:00Z").id);
+    // A directory in its place: the file cannot be made.
+    let in_the_way = directory.path().join(name);
+    std::fs::create_dir(&in_the_way).unwrap();
+    let running = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.run().await }
+    });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!running.is_finished());
+    assert_eq!((journal.backlog().events, journal.backlog().quarantined), (1, 0));
+    std::fs::remove_dir(&in_the_way).unwrap();
+    running.await.unwrap();
+    assert_eq!((journal.backlog().events, journal.backlog().quarantined), (0, 1));
 }

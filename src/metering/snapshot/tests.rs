@@ -3,15 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use tokio::sync::Notify;
-
-use super::super::fakes::{FakeStore, World};
+use super::super::admin::Order;
+use super::super::fakes::World;
 use super::*;
-use crate::domain::ids::KeyId;
+use crate::domain::audit::{Actor, Author};
 use crate::domain::plan::{Limit, Metric};
-use crate::domain::time::{Micros, Window};
-use crate::ports::BoxFuture;
-use crate::ports::tenants::{PlanChange, TenantChange};
+use crate::domain::time::Window;
+use crate::ports::tenants::Act;
 
 /// `starter` with so many chats a month, and `growth`.
 fn plans(chats_max: u64) -> Plans {
@@ -29,72 +27,8 @@ fn chats_max(snapshots: &Snapshots, tenant: &str) -> Option<u64> {
     plan.limit(Metric::Chats, Window::Month).map(|limit| limit.max)
 }
 
-/// A store whose answers take until the test lets them go.
-struct SlowStore {
-    inner: Arc<FakeStore>,
-    asked: Notify,
-    let_go: Notify,
-}
-
-impl TenantStore for SlowStore {
-    fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>> {
-        Box::pin(async {
-            let directory = self.inner.load().await;
-            self.asked.notify_one();
-            self.let_go.notified().await;
-            directory
-        })
-    }
-
-    fn revision(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
-        self.inner.revision()
-    }
-
-    fn create_tenant<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.inner.create_tenant(tenant)
-    }
-
-    fn change_tenant<'a>(
-        &'a self,
-        id: &'a TenantId,
-        change: &'a TenantChange,
-        now: Micros,
-    ) -> BoxFuture<'a, Result<Tenant, StoreError>> {
-        self.inner.change_tenant(id, change, now)
-    }
-
-    fn plan_history<'a>(&'a self, id: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
-        self.inner.plan_history(id)
-    }
-
-    fn touch_keys<'a>(&'a self, used: &'a [(KeyId, Micros)]) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.inner.touch_keys(used)
-    }
-
-    fn add_key<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.inner.add_key(key)
-    }
-
-    fn keys<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<Key>, StoreError>> {
-        self.inner.keys(tenant)
-    }
-
-    fn revoke_key<'a>(
-        &'a self,
-        tenant: &'a TenantId,
-        key: &'a KeyId,
-        now: Micros,
-    ) -> BoxFuture<'a, Result<Key, StoreError>> {
-        self.inner.revoke_key(tenant, key, now)
-    }
-
-    fn admin_key_hash(&self) -> BoxFuture<'_, Result<Option<KeyHash>, StoreError>> {
-        self.inner.admin_key_hash()
-    }
-
-    fn set_admin_key_hash(&self, hash: KeyHash) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.inner.set_admin_key_hash(hash)
-    }
+fn author() -> Author {
+    Author::of(Actor::Cli)
 }
 
 async fn tenant(world: &World, id: &str) {
@@ -105,18 +39,18 @@ async fn tenant(world: &World, id: &str) {
         suspended: false,
         created_at: World::now(),
     };
-    world.store.create_tenant(&tenant).await.unwrap();
+    world.store.create_tenant(&tenant, &Act::by(author(), World::now())).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_refresh_that_began_before_a_reload_does_not_undo_it() {
     let world = World::open().await;
     let snapshots = world.snapshots.clone();
-    let slow = Arc::new(SlowStore { inner: world.store.clone(), asked: Notify::new(), let_go: Notify::new() });
     tenant(&world, "initech").await;
+    let slow = world.store.slow_down();
     let refresh = tokio::spawn({
-        let (snapshots, slow) = (snapshots.clone(), slow.clone());
-        async move { snapshots.refresh(&*slow).await }
+        let (snapshots, store) = (snapshots.clone(), world.store.clone());
+        async move { snapshots.refresh(&*store).await }
     });
     slow.asked.notified().await;
     snapshots.replace(plans(7), PriceBook::default()).unwrap();
@@ -129,7 +63,8 @@ async fn a_refresh_that_began_before_a_reload_does_not_undo_it() {
 #[tokio::test]
 async fn a_reload_keeps_tenants_and_keys() {
     let world = World::open().await;
-    let (key, _) = world.admin.issue_key(&"acme".parse().unwrap(), "ci".to_owned(), None).await.unwrap();
+    let (key, _) =
+        world.admin.issue_key(Order::by(&author()), &"acme".parse().unwrap(), "ci".to_owned(), None).await.unwrap();
     let before = world.snapshots.load().revision;
     world.snapshots.replace(plans(7), PriceBook::default()).unwrap();
     let after = world.snapshots.load();
@@ -141,7 +76,7 @@ async fn a_reload_keeps_tenants_and_keys() {
 async fn plans_that_leave_a_tenant_without_its_plan_change_nothing() {
     let world = World::open().await;
     world.snapshots.replace(plans(7), PriceBook::default()).unwrap();
-    world.admin.set_plan(&"globex".parse().unwrap(), "growth", "admin").await.unwrap();
+    world.admin.set_plan(Order::by(&author()), &"globex".parse().unwrap(), "growth").await.unwrap();
     let mut fewer = plans(9);
     fewer.remove("growth");
     let missing = PlanMissing { tenant: "globex".parse().unwrap(), plan: "growth".parse().unwrap() };
