@@ -29,6 +29,7 @@ mod locked;
 mod quota;
 mod recovery;
 mod refusals;
+mod signals;
 mod soak;
 mod support;
 mod tidy;

@@ -32,6 +32,8 @@ pub struct Pulse {
     pub draining: bool,
     /// How far the ledger is behind, and what the journal can still take.
     pub backlog: Backlog,
+    /// The configuration was to be read again and was refused: the last good one is in force.
+    pub reload_failed: bool,
 }
 
 /// The answer of `/healthz`.
@@ -53,6 +55,9 @@ pub struct ReadyBody {
     /// How far the ledger is behind. On the admin listener only: it tells of all tenants together.
     #[serde(skip_serializing_if = "Option::is_none")]
     recorder: Option<RecorderBody>,
+    /// Which configuration is in force. On the admin listener only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<ConfigurationBody>,
 }
 
 /// What readiness follows from.
@@ -83,6 +88,13 @@ pub struct RecorderBody {
     journal_bytes_max: u64,
     /// Events that the ledger refused since the start, set aside in the journal.
     quarantined: u64,
+}
+
+/// Which configuration is in force.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ConfigurationBody {
+    /// Whether the last reload was refused, so that an older configuration is in force. The log says why.
+    last_reload_failed: bool,
 }
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
@@ -119,7 +131,7 @@ async fn healthz() -> Json<HealthBody> {
 )]
 async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Listener>) -> Response {
     let store_answers = within(&state, state.reports.ready()).await.is_ok();
-    let Pulse { draining, backlog } = (state.pulse)();
+    let Pulse { draining, backlog, reload_failed } = (state.pulse)();
     let is_full = backlog.full;
     let (code, status) = match (draining || is_full, store_answers) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
@@ -131,8 +143,10 @@ async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Li
         recorder: if is_full { "full" } else { "ok" },
         draining,
     };
-    let recorder = (listener == Listener::Admin).then(|| recorder_body(&backlog));
-    (code, Json(ReadyBody { status, checks, recorder })).into_response()
+    let is_admin = listener == Listener::Admin;
+    let recorder = is_admin.then(|| recorder_body(&backlog));
+    let configuration = is_admin.then_some(ConfigurationBody { last_reload_failed: reload_failed });
+    (code, Json(ReadyBody { status, checks, recorder, configuration })).into_response()
 }
 
 fn recorder_body(backlog: &Backlog) -> RecorderBody {

@@ -137,6 +137,12 @@ impl Setup {
         self
     }
 
+    /// Leaves a variable to the configuration file.
+    pub fn unset(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
     pub fn prod(self) -> Self {
         self.set("TOLLGATE_ENV", "prod")
     }
@@ -364,6 +370,11 @@ impl Gateway {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// The configuration file that [`Setup::config`] wrote.
+    pub fn config_file(&self) -> PathBuf {
+        self.data.path().join("tollgate.toml")
     }
 
     /// Everything below the data directory.
