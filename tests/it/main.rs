@@ -22,6 +22,7 @@ mod disk;
 mod endings;
 mod flips;
 mod framing;
+mod idempotency;
 mod lies;
 mod lifetime;
 mod locked;
