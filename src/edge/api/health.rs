@@ -19,6 +19,9 @@ use super::{ApiState, Listener, within};
 /// What Prometheus reads: OpenMetrics text.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// A ledger that has taken none of the waiting events for so long does not take them: a batch is written within a second.
+const BEHIND_US: u64 = 3_000_000;
+
 /// Tells how the process is, without waiting. Boot fills it from the journal and the shutdown signal.
 pub type TellPulse = Arc<dyn Fn() -> Pulse + Send + Sync>;
 
@@ -66,7 +69,7 @@ pub struct ChecksBody {
     /// The ledger: `ok` or `down`.
     #[schema(example = "ok")]
     store: &'static str,
-    /// The way to the ledger: `ok` or `full`.
+    /// The way to the ledger: `ok`, `behind` (the ledger takes no events) or `full`.
     #[schema(example = "ok")]
     recorder: &'static str,
     /// Whether the process shuts down.
@@ -133,14 +136,20 @@ async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Li
     let store_answers = within(&state, state.reports.ready()).await.is_ok();
     let Pulse { draining, backlog, reload_failed } = (state.pulse)();
     let is_full = backlog.full;
-    let (code, status) = match (draining || is_full, store_answers) {
+    // A ledger may answer questions and take no events: it is locked, or its disk is full.
+    let is_behind = backlog.waiting_us > BEHIND_US;
+    let (code, status) = match (draining || is_full, store_answers && !is_behind) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         (false, true) => (StatusCode::OK, "ready"),
         (false, false) => (StatusCode::OK, "degraded"),
     };
     let checks = ChecksBody {
         store: if store_answers { "ok" } else { "down" },
-        recorder: if is_full { "full" } else { "ok" },
+        recorder: match (is_full, is_behind) {
+            (true, _) => "full",
+            (false, true) => "behind",
+            (false, false) => "ok",
+        },
         draining,
     };
     let is_admin = listener == Listener::Admin;
