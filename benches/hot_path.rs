@@ -346,7 +346,7 @@ fn admissions(table: &Table, book: Arc<PriceBook>) -> Outcome {
             }
             let (region, start) = (Region::new(ALLOCATOR), Instant::now());
             for in_flight in calls {
-                now(in_flight.settle(Ending::Whole { status: 200, client_left: false }))?;
+                now(in_flight.settle(Ending::Whole))?;
             }
             settle_tenths.push(start.elapsed().as_nanos() * 10 / u128::from(units));
             let settled = region.change();

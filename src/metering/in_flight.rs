@@ -12,7 +12,7 @@ use crate::domain::ids::{EventId, KeyId};
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Standing};
 use crate::domain::price::{Charge, PriceBook, Priced};
-use crate::domain::settlement::{Basis, Ending, Verdict, verdict};
+use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
 use crate::ports::counters::Claim;
@@ -73,7 +73,7 @@ pub(super) struct Open {
 /// What is known of the exchange so far.
 #[derive(Default)]
 pub(super) struct Progress {
-    sent: bool,
+    phase: Phase,
     status: u16,
     reader: Option<Box<dyn AnswerReader>>,
     request_id: Option<Box<str>>,
@@ -112,7 +112,7 @@ impl InFlight {
     /// The request begins to go out: from here on the provider may charge.
     pub fn sending(&mut self) {
         if let Some(open) = &mut self.open {
-            open.progress.sent = true;
+            open.progress.phase = Phase::Sent;
             open.progress.sent_us = Some(open.meter.monotonic_us());
         }
     }
@@ -123,6 +123,7 @@ impl InFlight {
         let now = open.meter.monotonic_us();
         let progress = &mut open.progress;
         progress.status = status;
+        progress.phase = Phase::at_head(status);
         progress.first_byte_us = Some(now.saturating_sub(open.started_us));
         progress.upstream_us = now.saturating_sub(progress.sent_us.unwrap_or(now));
         progress.request_id =
@@ -132,7 +133,7 @@ impl InFlight {
 
     /// The next bytes of an answer in identity coding: pushes onto `out` what the client is to get.
     pub fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
-        match self.reader() {
+        match self.reader_of_piece() {
             Some(reader) => reader.pass(chunk, out),
             None => out.push(chunk),
         }
@@ -140,7 +141,7 @@ impl InFlight {
 
     /// The next decoded bytes of an answer that is relayed in another coding.
     pub fn look(&mut self, decoded: &[u8]) {
-        if let Some(reader) = self.reader() {
+        if let Some(reader) = self.reader_of_piece() {
             reader.look(decoded);
         }
     }
@@ -154,29 +155,36 @@ impl InFlight {
 
     /// Whether the answer said that it is complete.
     pub fn is_complete(&self) -> bool {
-        self.open.as_ref().and_then(|open| open.progress.reader.as_ref()).is_some_and(|reader| reader.is_complete())
+        self.open.as_ref().is_some_and(|open| open.is_complete())
     }
 
     /// Books the call. Waits only where tokens must be estimated, which happens off this thread.
     pub async fn settle(mut self, ending: Ending) {
         let Some(open) = &mut self.open else { return };
         open.progress.ending = Some(ending);
-        let reading = open.reading();
-        let estimate = match open.estimate_input(verdict(ending), &reading) {
+        let (verdict, reading) = (verdict(open.phase(), ending), open.reading());
+        let estimate = match open.estimate_input(verdict, &reading) {
             Some(input) => Some(open.meter.estimator.run(input).await),
             None => None,
         };
         if let Some(open) = self.open.take() {
-            open.close(ending, reading, estimate);
+            open.close(verdict, reading, estimate);
         }
     }
 
     /// Books a call that had no answer; `status` is what the client gets instead.
-    pub async fn settle_unanswered(mut self, status: u16) {
+    pub async fn settle_unanswered(mut self, ending: Ending, status: u16) {
         if let Some(open) = &mut self.open {
             open.progress.status = status;
         }
-        self.settle(Ending::NoHead).await;
+        self.settle(ending).await;
+    }
+
+    fn reader_of_piece(&mut self) -> Option<&mut Box<dyn AnswerReader>> {
+        if let Some(open) = &mut self.open {
+            open.progress.phase = open.progress.phase.after_piece(false);
+        }
+        self.reader()
     }
 
     fn reader(&mut self) -> Option<&mut Box<dyn AnswerReader>> {
@@ -196,6 +204,15 @@ impl Drop for InFlight {
 }
 
 impl Open {
+    fn is_complete(&self) -> bool {
+        self.progress.reader.as_ref().is_some_and(|reader| reader.is_complete())
+    }
+
+    fn phase(&self) -> Phase {
+        let phase = self.progress.phase;
+        if self.is_complete() { phase.after_piece(true) } else { phase }
+    }
+
     fn reading(&mut self) -> Reading {
         self.progress.reader.as_mut().map(|reader| reader.reading()).unwrap_or_default()
     }
@@ -212,15 +229,15 @@ impl Open {
     }
 
     fn interrupted(mut self: Box<Self>) {
-        let ending = self.progress.ending.unwrap_or(Ending::Dropped { sent: self.progress.sent });
-        let reading = self.reading();
+        let ending = self.progress.ending.unwrap_or(Ending::Dropped);
+        let (verdict, reading) = (verdict(self.phase(), ending), self.reading());
         // A drop may happen on any thread at any time: only the cheap estimate is allowed here.
-        let estimate = self.estimate_input(verdict(ending), &reading).map(|input| estimate::by_bytes(&input));
-        self.close(ending, reading, estimate);
+        let estimate = self.estimate_input(verdict, &reading).map(|input| estimate::by_bytes(&input));
+        self.close(verdict, reading, estimate);
     }
 
     /// Gives back or keeps the chat and hands the event to the journal.
-    fn close(self: Box<Self>, ending: Ending, reading: Reading, estimate: Option<Tokens>) {
+    fn close(self: Box<Self>, verdict: Verdict, reading: Reading, estimate: Option<Tokens>) {
         let Self {
             meter,
             slot,
@@ -236,7 +253,6 @@ impl Open {
             progress,
             ..
         } = *self;
-        let verdict = verdict(ending);
         let duration_us = meter.monotonic_us().saturating_sub(started_us);
         let chats = claims.first().map_or(0, |claim| if verdict.chat_kept { claim.amount } else { 0 });
         let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
@@ -244,14 +260,14 @@ impl Open {
 
         let (tokens, source) = match (verdict.basis, reading.tokens, estimate) {
             (Basis::Nothing, _, _) => (Tokens::default(), UsageSource::Provider),
-            (Basis::ReportedOrEstimate, Some(reported), _) => (reported, UsageSource::Provider),
-            (Basis::ReportedOrEstimate, None, estimate) => (estimate.unwrap_or_default(), UsageSource::Estimate),
+            (Basis::ReportedOrEstimate, Some(reported), _) if !reading.distrusted => (reported, UsageSource::Provider),
+            (_, reported, estimate) => (reported.or(estimate).unwrap_or_default(), UsageSource::Estimate),
         };
         let model = reading.model.filter(|model| !model.is_empty()).unwrap_or_else(|| call.model.clone());
         let provider_id = provider.id();
         let charge = match verdict.basis {
             Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate => {
+            Basis::ReportedOrEstimate | Basis::PromptEstimate => {
                 prices.charge(provider_id.as_str(), &model, reading.tier, &tokens, admitted_at)
             }
         };
