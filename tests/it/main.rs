@@ -20,6 +20,7 @@ mod endings;
 mod framing;
 mod lies;
 mod lifetime;
+mod matrix;
 mod quota;
 mod refusals;
 mod soak;
