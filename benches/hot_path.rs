@@ -14,9 +14,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::Method;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tempfile::TempDir;
 
+use tollgate::adapters::file_journal::disk::Folder;
+use tollgate::adapters::file_journal::{FileJournal, Options};
 use tollgate::adapters::memory_counters::MemoryCounters;
-use tollgate::adapters::memory_journal::MemoryJournal;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::config::price_file;
 use tollgate::domain::plan::{Limit, Metric, Plan};
@@ -40,6 +42,8 @@ const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_millis(40);
 /// Calls that are in flight at once while admission and settlement are timed apart.
 const CALLS: usize = 512;
+/// What the journal may take on disk, as by default.
+const JOURNAL_BYTES: u64 = 1 << 30;
 /// Events of the streams that are read, without head and tail.
 const EVENTS: usize = 100;
 
@@ -274,7 +278,8 @@ fn answers(table: &Table) -> Outcome {
 
 struct Bench {
     meter: Arc<Meter>,
-    journal: Arc<MemoryJournal>,
+    journal: Arc<FileJournal>,
+    _directory: TempDir,
     caller: Caller,
     answer: Answer,
 }
@@ -286,13 +291,16 @@ fn bench(book: Arc<PriceBook>, limits: Vec<Limit>) -> Outcome<Bench> {
         Tenant { id: "acme".parse()?, name: "Acme".into(), plan: plan.name.clone(), suspended: false, created_at };
     let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)) });
     let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, ..Snapshot::default() }));
-    let journal = Arc::new(MemoryJournal::new(1 << 20));
+    let directory = tempfile::tempdir()?;
+    let disk = Arc::new(Folder::open(directory.path())?);
+    let (journal, _) = FileJournal::open(disk, Options { bytes_max: JOURNAL_BYTES, strict: false })?;
+    let journal = Arc::new(journal);
     let (counters, clock) = (Arc::new(MemoryCounters::new()), Arc::new(SystemClock::new()));
     let meter = Arc::new(Meter::new(counters, journal.clone(), snapshots, clock, Vec::new()));
     let caller = Caller { account, key: None, user_id: Some("user-1".into()), kb_id: None };
     let asked = asked(CHAT, CredentialPlace::Bearer, chat(100, false))?;
     let answer = Answer { asked, content_type: "application/json", chunks: vec![openai_document()] };
-    Ok(Bench { meter, journal, caller, answer })
+    Ok(Bench { meter, journal, _directory: directory, caller, answer })
 }
 
 /// Everything in memory is ready at once; a call that waits is a bug of the bench.
@@ -310,6 +318,7 @@ impl Bench {
     fn empty_journal(&self) -> Outcome {
         let batch = now(self.journal.next(usize::MAX))?;
         self.journal.ack(batch.through);
+        self.journal.maintain();
         Ok(())
     }
 }

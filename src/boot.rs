@@ -3,61 +3,53 @@
 //! May use: everything. Two kinds of runtime: one single-threaded runtime for each worker, which moves requests, and one
 //! small runtime of our own for everything that must outlive them: the recorder, the ledger, the admin listener.
 
+mod admin_key;
+mod background;
+mod lifecycle;
 mod origins;
+mod recovery;
+mod sockets;
 
 use std::fs;
-use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
-use secrecy::ExposeSecret;
-use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use crate::adapters::file_journal::FileJournal;
 use crate::adapters::memory_counters::MemoryCounters;
-use crate::adapters::memory_journal::MemoryJournal;
 use crate::adapters::sqlite::SqliteLedger;
 use crate::adapters::system_clock::SystemClock;
 use crate::config::{self, Config};
 use crate::domain::ids::PlanName;
-use crate::domain::key::KeyHash;
-use crate::domain::plan::Metric;
 use crate::domain::price::PriceBook;
-use crate::domain::time::Window;
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
 use crate::edge::body::Budget;
 use crate::edge::exchange::{Gate, Settings};
-use crate::edge::listener::{self, Connections, Phase};
-use crate::metering::admin::{self, Admin};
+use crate::edge::listener::{Connections, Phase};
+use crate::metering::admin::Admin;
 use crate::metering::fresh::Fresh;
-use crate::metering::identity::{self, Identities, Mode};
+use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
-use crate::ports::counters::{CounterKey, CounterStore};
+use crate::ports::counters::CounterStore;
 use crate::ports::journal::Journal;
 use crate::ports::tenants::TenantStore;
 use crate::ports::usage::UsageStore;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_log::RequestLog;
 
-/// Tenants and keys that another process changed are seen within this.
-const REFRESH: Duration = Duration::from_secs(2);
-
-/// After the last call is over, the ledger has so long to take what is left.
-const FLUSH_MAX: Duration = Duration::from_secs(30);
+use self::background::Background;
 
 /// Threads of the runtime beside the workers: one may wait for the disk while the other serves an admin.
 const LEDGER_THREADS: usize = 2;
@@ -125,9 +117,25 @@ pub enum BootError {
     /// Random bytes cannot be had.
     #[error("the system gives no random bytes, which keys are made of")]
     Random,
-    /// The end came before the ledger had everything.
-    #[error("{events} events did not reach the ledger before the end: they are lost; look above for what it said")]
-    Unflushed {
+    /// Another process serves from the same data directory.
+    #[error("data_dir {}: another tollgate is running on it: stop that one, or set TOLLGATE_DATA_DIR to another directory", path.display())]
+    DataDirTaken {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The journal cannot be opened.
+    #[error("journal {}: {reason}: make room on its disk and let this user write there", path.display())]
+    Journal {
+        /// Its directory.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The ledger does not take what the last process left.
+    #[error(
+        "{events} events of the last process wait in the journal, and the ledger does not take them: look above for what it said, then start again; nothing is lost"
+    )]
+    Unbooked {
         /// How many.
         events: u64,
     },
@@ -170,27 +178,31 @@ pub fn plans(config: &Config) -> Plans {
 
 /// Runs the gateway until it is told to end. `ready` is called once it serves.
 pub fn serve(config: &Config, ready: impl FnOnce(Ready)) -> Result<(), BootError> {
-    let proxy = bind("listen.proxy", "TOLLGATE_LISTEN", config.listen.proxy)?;
-    let admin = bind("listen.admin", "TOLLGATE_ADMIN_LISTEN", config.listen.admin)?;
-    let addresses =
-        Ready { proxy: address_of(&proxy, config.listen.proxy), admin: address_of(&admin, config.listen.admin) };
+    let proxy = sockets::bind("listen.proxy", "TOLLGATE_LISTEN", config.listen.proxy)?;
+    let admin = sockets::bind("listen.admin", "TOLLGATE_ADMIN_LISTEN", config.listen.admin)?;
+    let addresses = Ready {
+        proxy: sockets::address_of(&proxy, config.listen.proxy),
+        admin: sockets::address_of(&admin, config.listen.admin),
+    };
     let ledger_runtime = Builder::new_multi_thread()
         .worker_threads(LEDGER_THREADS)
         .thread_name("tollgate-ledger")
         .enable_all()
         .build()
         .map_err(|error| BootError::Thread(error.to_string()))?;
-    let parts = ledger_runtime.block_on(Parts::open(config))?;
+    make_data_dir(&config.data_dir)?;
+    let _lock = recovery::DataLock::take(&config.data_dir)?;
+    let mut parts = ledger_runtime.block_on(Parts::open(config))?;
     let (phase, seen) = watch::channel(Phase::Running);
     let connections = Arc::<Connections>::default();
-    let background = Background::start(&ledger_runtime, &parts, admin, seen.clone())?;
-    let workers = start_workers(config, &parts.gate, &proxy, &connections, &seen)?;
+    let background = Background::start(&ledger_runtime, &mut parts, admin, seen.clone())?;
+    let workers = lifecycle::start_workers(config, &parts.gate, &proxy, &connections, &seen)?;
     drop(proxy);
     for warning in &config.warnings {
         warn!("{warning}");
     }
     ready(addresses);
-    ledger_runtime.block_on(run_until_ended(config, &parts, &connections, &phase));
+    ledger_runtime.block_on(lifecycle::run_until_ended(config, &parts, &connections, &phase));
     for worker in workers {
         if worker.join().is_err() {
             error!("A worker ended in a panic; its calls were booked as interrupted.");
@@ -203,8 +215,8 @@ pub fn serve(config: &Config, ready: impl FnOnce(Ready)) -> Result<(), BootError
 struct Parts {
     gate: Arc<Gate>,
     ledger: Arc<SqliteLedger>,
-    journal: Arc<dyn Journal>,
-    recorder: Arc<Recorder>,
+    journal: Arc<FileJournal>,
+    recording: Option<tokio::task::JoinHandle<()>>,
     snapshots: Arc<Snapshots>,
     admin_router: axum::Router,
 }
@@ -216,17 +228,23 @@ impl Parts {
         let failed = |source| BootError::Ledger { path: config.ledger_file.clone(), source };
         let usage: Arc<dyn UsageStore> = ledger.clone();
         let tenants: Arc<dyn TenantStore> = ledger.clone();
-        let admin_key = admin_key(config, tenants.as_ref()).await?;
+        let admin_key = admin_key::hash(config, tenants.as_ref()).await?;
         let snapshots =
             Arc::new(Snapshots::open(tenants.as_ref(), plans(config), prices(config)?).await.map_err(failed)?);
         every_plan_is_known(&snapshots)?;
         let counters: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
-        seed(counters.as_ref(), usage.as_ref(), clock.as_ref()).await.map_err(failed)?;
-        let events_max = u64::try_from(config.journal_events_max).unwrap_or(u64::MAX);
-        let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(events_max));
+        let (files, _) = recovery::open_journal(config)?;
+        files.start_maintainer(config.journal.fsync_interval).map_err(|error| BootError::Thread(error.to_string()))?;
+        let journal: Arc<dyn Journal> = files.clone();
         let metrics = Arc::new(Metrics::new(journal.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
         let recorder = Arc::new(Recorder::new(journal.clone(), usage.clone(), tenants.clone(), sinks()));
+        let recording = tokio::spawn({
+            let recorder = recorder.clone();
+            async move { recorder.run().await }
+        });
+        recovery::book(&recorder, &*journal).await?;
+        recovery::seed(counters.as_ref(), usage.as_ref(), clock.as_ref()).await.map_err(failed)?;
         let meter = Arc::new(Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks()));
         let mode = match config.mode {
             config::Mode::Dev => Mode::Dev,
@@ -259,160 +277,14 @@ impl Parts {
             settings: settings(config),
             draining,
         });
-        Ok(Self { gate, ledger, journal, recorder, snapshots, admin_router: api::admin_router(state) })
+        let admin_router = api::admin_router(state);
+        Ok(Self { gate, ledger, journal: files, recording: Some(recording), snapshots, admin_router })
     }
-}
-
-/// Tasks beside the workers.
-struct Background {
-    recorder: tokio::task::JoinHandle<()>,
-    admin: tokio::task::JoinHandle<()>,
-    refresher: tokio::task::JoinHandle<()>,
-}
-
-impl Background {
-    fn start(
-        runtime: &Runtime,
-        parts: &Parts,
-        admin: TcpListener,
-        phase: watch::Receiver<Phase>,
-    ) -> Result<Self, BootError> {
-        let _entered = runtime.enter();
-        let listener =
-            tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
-        let recorder = parts.recorder.clone();
-        let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.clone());
-        Ok(Self {
-            recorder: runtime.spawn(async move { recorder.run().await }),
-            admin: runtime.spawn(serve_admin(listener, parts.admin_router.clone(), phase)),
-            refresher: runtime.spawn(async move {
-                loop {
-                    tokio::time::sleep(REFRESH).await;
-                    if let Err(error) = snapshots.refresh(ledger.as_ref()).await {
-                        warn!(%error, "Tenants and keys could not be read again; those known stay in force.");
-                    }
-                }
-            }),
-        })
-    }
-
-    /// Every call is settled: what is left goes to the ledger, then the ledger is closed.
-    async fn finish(self, parts: &Parts) -> Result<(), BootError> {
-        parts.journal.close();
-        let flushed = timeout(FLUSH_MAX, self.recorder).await.is_ok();
-        self.refresher.abort();
-        self.admin.abort();
-        if let Err(error) = parts.ledger.close().await {
-            warn!(%error, "The ledger was not closed cleanly; nothing is lost.");
-        }
-        if flushed { Ok(()) } else { Err(BootError::Unflushed { events: parts.journal.backlog().events }) }
-    }
-}
-
-async fn serve_admin(listener: tokio::net::TcpListener, router: axum::Router, mut phase: watch::Receiver<Phase>) {
-    // Health and metrics answer while calls drain; the listener goes when they are cut or done.
-    let ended = async move {
-        // A sender that is gone means the end, too.
-        phase.wait_for(|phase| *phase == Phase::Cut).await.map(drop).unwrap_or_default();
-    };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(ended).await {
-        error!(%error, "The admin listener ended.");
-    }
-}
-
-fn start_workers(
-    config: &Config,
-    gate: &Arc<Gate>,
-    proxy: &TcpListener,
-    connections: &Arc<Connections>,
-    phase: &watch::Receiver<Phase>,
-) -> Result<Vec<thread::JoinHandle<()>>, BootError> {
-    let failed = |error: io::Error| BootError::Thread(error.to_string());
-    (0..config.workers)
-        .map(|number| {
-            let (gate, listener) = (gate.clone(), proxy.try_clone().map_err(failed)?);
-            let (connections, phase) = (connections.clone(), phase.clone());
-            let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-            let work = move || {
-                if let Err(error) = runtime.block_on(listener::serve(gate, listener, connections, phase)) {
-                    error!(%error, "A worker could not accept.");
-                }
-            };
-            thread::Builder::new().name(format!("tollgate-{number}")).spawn(work).map_err(failed)
-        })
-        .collect()
-}
-
-/// SIGTERM or SIGINT drains; a second one, or the drain limit, cuts.
-async fn run_until_ended(config: &Config, parts: &Parts, connections: &Connections, phase: &watch::Sender<Phase>) {
-    ended_by_signal().await;
-    info!(open = connections.open(), "Draining: no new calls; those in flight finish.");
-    parts.gate.draining.store(true, Ordering::Relaxed);
-    phase.send_replace(Phase::Draining);
-    tokio::select! {
-        () = connections.none_open() => {}
-        () = tokio::time::sleep(config.shutdown_drain_limit) => warn!(open = connections.open(), "The drain limit is over: what is still open is cut."),
-        () = ended_by_signal() => warn!(open = connections.open(), "Told to end at once: what is still open is cut."),
-    }
-    phase.send_replace(Phase::Cut);
-}
-
-async fn ended_by_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the default action of the signals ends the process.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
-fn bind(key: &'static str, variable: &'static str, address: SocketAddr) -> Result<TcpListener, BootError> {
-    listener::bind(address).map_err(|error| {
-        let fix = match error.kind() {
-            io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
-            io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need the capability CAP_NET_BIND_SERVICE: choose a higher one"
-            }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose 127.0.0.1 or 0.0.0.0",
-            _ => "choose another address",
-        };
-        let reason =
-            if error.kind() == io::ErrorKind::AddrInUse { "the port is in use".into() } else { error.to_string() };
-        BootError::Listen { key, variable, address, reason, fix }
-    })
-}
-
-fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
 }
 
 fn make_data_dir(path: &Path) -> Result<(), BootError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() })
-}
-
-/// The hash of the admin key: the given one's, or the ledger's own, which is made once and shown in a file.
-async fn admin_key(config: &Config, tenants: &dyn TenantStore) -> Result<KeyHash, BootError> {
-    if let Some(given) = &config.admin_key {
-        return Ok(identity::hash(given.expose_secret()));
-    }
-    let failed = |source| BootError::Ledger { path: config.ledger_file.clone(), source };
-    if let Some(hash) = tenants.admin_key_hash().await.map_err(failed)? {
-        return Ok(hash);
-    }
-    let key = admin::mint_key().map_err(|_| BootError::Random)?;
-    let path = config.data_dir.join("admin.key");
-    let unwritable = |error: io::Error| BootError::DataDir { path: path.clone(), reason: error.to_string() };
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(unwritable)?;
-    writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(unwritable)?;
-    let hash = identity::hash(&key);
-    tenants.set_admin_key_hash(hash).await.map_err(failed)?;
-    info!(path = %path.display(), "An admin key was made; it is in this file.");
-    Ok(hash)
 }
 
 /// A tenant whose plan nobody knows could only be refused: better said at the start.
@@ -426,25 +298,7 @@ fn every_plan_is_known(snapshots: &Snapshots) -> Result<(), BootError> {
 
 /// How the process is, for `/readyz`.
 fn pulse(journal: Arc<dyn Journal>, draining: Arc<AtomicBool>) -> TellPulse {
-    Arc::new(move || {
-        let backlog = journal.backlog();
-        let draining = draining.load(Ordering::Relaxed);
-        Pulse { draining, events_waiting: backlog.events, in_flight: backlog.in_flight, free: backlog.free }
-    })
-}
-
-/// Counters start from what the ledger knows: this period and the one before, in case the clock was ahead.
-async fn seed(counters: &dyn CounterStore, usage: &dyn UsageStore, clock: &dyn Clock) -> Result<(), StoreError> {
-    for window in [Window::Month, Window::Day] {
-        let current = window.period(clock.now());
-        for period in [current, current.previous()] {
-            let key = |tenant| CounterKey { tenant, metric: Metric::Chats, period };
-            let known: Vec<_> =
-                usage.chats(period).await?.into_iter().map(|(tenant, chats)| (key(tenant), chats)).collect();
-            counters.seed(&known).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        }
-    }
-    Ok(())
+    Arc::new(move || Pulse { draining: draining.load(Ordering::Relaxed), backlog: journal.backlog() })
 }
 
 fn settings(config: &Config) -> Settings {

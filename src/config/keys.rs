@@ -151,10 +151,22 @@ pub static KEYS: &[Key] = &[
     ),
     key("runtime.workers", &["TOLLGATE_WORKERS"], "0", "Threads that move requests. 0 is one for each core."),
     key(
-        "journal.events_max",
-        &["TOLLGATE_JOURNAL_EVENTS_MAX"],
-        "65536",
-        "Calls in flight and settled events that wait for the ledger, together. Beyond it 503 with Retry-After.",
+        "journal.bytes_max",
+        &["TOLLGATE_JOURNAL_BYTES_MAX"],
+        "1GiB",
+        "What calls in flight and events that wait for the ledger may take on disk: about 1.5 million calls. Beyond it 503 with Retry-After.",
+    ),
+    key(
+        "journal.durability",
+        &["TOLLGATE_JOURNAL_DURABILITY"],
+        "group",
+        "`group`: synced in the background; a power cut may take the last interval. `strict`: no answer ends before it is synced.",
+    ),
+    key(
+        "journal.fsync_interval",
+        &["TOLLGATE_JOURNAL_FSYNC_INTERVAL"],
+        "50ms",
+        "How often the journal is synced to disk.",
     ),
     key(
         "prices.file",

@@ -133,6 +133,17 @@ pub struct Setting {
     pub source: Source,
 }
 
+/// How the journal is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Journal {
+    /// Bytes of all its files together.
+    pub bytes_max: u64,
+    /// Whether an answer waits for the disk.
+    pub strict: bool,
+    /// How often it is synced.
+    pub fsync_interval: Duration,
+}
+
 /// A configuration that is right. Its `Debug` form shows no secret.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -154,8 +165,8 @@ pub struct Config {
     pub shutdown_drain_limit: Duration,
     /// Threads that move requests; at least 1.
     pub workers: usize,
-    /// Calls in flight and events that wait for the ledger, together.
-    pub journal_events_max: usize,
+    /// The way to the ledger.
+    pub journal: Journal,
     /// The operator's price file; `None` for the built-in list.
     pub prices_file: Option<PathBuf>,
     /// Every plan, in the order of their names.
@@ -288,7 +299,7 @@ impl Reader {
         let upstream = self.upstream();
         let shutdown_drain_limit = self.value("shutdown.drain_limit", values::duration);
         let workers = self.value("runtime.workers", |text| values::count(text, 0..=1_024));
-        let journal_events_max = self.value("journal.events_max", |text| values::count(text, 1..=10_000_000));
+        let journal = self.journal();
         let prices_file = self.optional("prices.file", |text| Ok(PathBuf::from(text)));
         let format = self.value("log.format", log_format);
         let filter = self.value("log.filter", |text| Ok(text.to_owned()));
@@ -308,13 +319,20 @@ impl Reader {
             upstream: upstream?,
             shutdown_drain_limit: shutdown_drain_limit?,
             workers: usize::try_from(workers?).ok().filter(|workers| *workers > 0).unwrap_or_else(cores),
-            journal_events_max: usize::try_from(journal_events_max?).ok()?,
+            journal: journal?,
             prices_file: prices_file?,
             plans,
             log: Log { format: format?, filter: filter? },
             warnings: std::mem::take(&mut self.settings.warnings),
             settings: std::mem::take(&mut self.shown),
         })
+    }
+
+    fn journal(&mut self) -> Option<Journal> {
+        let bytes_max = self.value("journal.bytes_max", journal_bytes);
+        let strict = self.value("journal.durability", durability);
+        let fsync_interval = self.value("journal.fsync_interval", fsync_interval);
+        Some(Journal { bytes_max: bytes_max?, strict: strict?, fsync_interval: fsync_interval? })
     }
 
     fn listen(&mut self) -> Option<Listen> {
@@ -394,6 +412,30 @@ fn mode(text: &str) -> Result<Mode, String> {
         "prod" => Ok(Mode::Prod),
         _ => Err("is no mode: write dev or prod; TOLLGATE_ENV wins over ENV".into()),
     }
+}
+
+fn journal_bytes(text: &str) -> Result<u64, String> {
+    let bytes = values::bytes(text)?;
+    if bytes < JOURNAL_BYTES_MIN { Err("is less than 1MiB: write a size such as 1GiB".into()) } else { Ok(bytes) }
+}
+
+/// Sixteen segments of 64 KiB: less would not hold the settlements of a few dozen calls.
+const JOURNAL_BYTES_MIN: u64 = 1 << 20;
+
+fn durability(text: &str) -> Result<bool, String> {
+    match text {
+        "group" => Ok(false),
+        "strict" => Ok(true),
+        _ => Err("is no durability: write group or strict".into()),
+    }
+}
+
+/// Above a minute the promise of what a power cut may take would mean nothing.
+const FSYNC_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+fn fsync_interval(text: &str) -> Result<Duration, String> {
+    let interval = values::positive_duration(text)?;
+    if interval > FSYNC_INTERVAL_MAX { Err("is longer than 60s: write one such as 50ms".into()) } else { Ok(interval) }
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use tempfile::TempDir;
 
+use crate::adapters::file_journal::disk::Folder;
+use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
@@ -27,6 +30,14 @@ use super::snapshot::{Plans, Snapshots};
 
 /// What the store says when it is down: words that no client may ever read.
 pub(crate) const STORE_WORDS: &str = "secret-host:5432 refused";
+
+/// A journal of the smallest size on a disk of its own.
+pub(crate) fn journal() -> (Arc<FileJournal>, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Folder::open(directory.path()).unwrap());
+    let (journal, _) = FileJournal::open(disk, Options { bytes_max: BYTES_MIN, strict: false }).unwrap();
+    (Arc::new(journal), directory)
+}
 
 /// A clock that stands still.
 pub(crate) struct StoppedClock(pub(crate) Micros);

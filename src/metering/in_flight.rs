@@ -1,17 +1,19 @@
 //! One admitted call, from admission to settlement.
 //!
 //! Whatever happens to the exchange that owns it, an [`InFlight`] settles exactly once: [`InFlight::settle`] consumes it,
-//! and dropping it (shutdown, a panic, a cancelled task) settles it as interrupted.
+//! and dropping it (shutdown, a panic, a cancelled task) settles it as interrupted. [`verdict`] says who pays then.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::error;
 
 use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId};
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Standing};
-use crate::domain::price::{Charge, PriceBook, Priced};
+use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
@@ -57,16 +59,15 @@ pub struct InFlight {
 pub(super) struct Open {
     pub meter: Arc<Meter>,
     pub slot: Slot,
-    pub id: EventId,
     pub claims: Vec<Claim>,
     pub limits: Vec<LimitStanding>,
-    pub caller: Caller,
     pub provider: &'static dyn Provider,
     pub endpoint: Endpoint,
     pub call: Call,
     pub prices: Arc<PriceBook>,
-    pub admitted_at: Micros,
     pub started_us: u64,
+    /// As it stands if nothing else is heard of the call; settling makes the final one of it.
+    pub event: UsageEvent,
     pub progress: Progress,
 }
 
@@ -82,6 +83,8 @@ pub(super) struct Progress {
     sent_us: Option<u64>,
     /// Set when settlement began, so that a drop in the middle of it books the true ending.
     ending: Option<Ending>,
+    /// What the reader said at the end, once it was asked: it is asked once.
+    reading: Option<Reading>,
 }
 
 impl InFlight {
@@ -91,7 +94,7 @@ impl InFlight {
 
     /// The event's id.
     pub fn id(&self) -> Option<EventId> {
-        self.open.as_ref().map(|open| open.id)
+        self.open.as_ref().map(|open| open.event.id)
     }
 
     /// The limits of the caller's plan that this call counts against, itself included.
@@ -162,13 +165,15 @@ impl InFlight {
     pub async fn settle(mut self, ending: Ending) {
         let Some(open) = &mut self.open else { return };
         open.progress.ending = Some(ending);
-        let (verdict, reading) = (verdict(open.phase(), ending), open.reading());
-        let estimate = match open.estimate_input(verdict, &reading) {
+        let verdict = open.judge(ending);
+        let estimate = match open.estimate_input(verdict) {
             Some(input) => Some(open.meter.estimator.run(input).await),
             None => None,
         };
         if let Some(open) = self.open.take() {
-            open.close(verdict, reading, estimate);
+            let journal = open.meter.journal.clone();
+            let position = open.close(verdict, estimate);
+            journal.durable(position).await;
         }
     }
 
@@ -197,10 +202,18 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
-            open.interrupted();
+        let Some(open) = self.open.take() else { return };
+        // This may run while a panic unwinds, and a second one that left it would end the process with all its calls.
+        if guarded(|| open.interrupted()).is_none() {
+            error!("A call could not be settled. The next start books it as it was admitted.");
         }
     }
+}
+
+/// What `work` gives, or nothing if it panics.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    // All that is looked at afterwards is replaced as a whole or not at all.
+    catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 impl Open {
@@ -208,96 +221,118 @@ impl Open {
         self.progress.reader.as_ref().is_some_and(|reader| reader.is_complete())
     }
 
-    fn phase(&self) -> Phase {
-        let phase = self.progress.phase;
-        if self.is_complete() { phase.after_piece(true) } else { phase }
+    /// Asks the reader how far the answer came and what it said, and gives the verdict.
+    fn judge(&mut self, ending: Ending) -> Verdict {
+        let Progress { phase, reader, reading, .. } = &mut self.progress;
+        if let Some(reader) = reader.as_mut().filter(|_| reading.is_none()) {
+            if reader.is_complete() {
+                *phase = phase.after_piece(true);
+            }
+            *reading = Some(reader.reading());
+        }
+        verdict(*phase, ending)
     }
 
-    fn reading(&mut self) -> Reading {
-        self.progress.reader.as_mut().map(|reader| reader.reading()).unwrap_or_default()
-    }
-
-    fn estimate_input(&self, verdict: Verdict, reading: &Reading) -> Option<EstimateInput> {
-        let needed = verdict.basis == Basis::ReportedOrEstimate && reading.tokens.is_none();
+    fn estimate_input(&self, verdict: Verdict) -> Option<EstimateInput> {
+        let reading = self.progress.reading.as_ref();
+        let needed = verdict.basis == Basis::ReportedOrEstimate && reading.is_none_or(|said| said.tokens.is_none());
         needed.then(|| EstimateInput {
             provider: self.provider.id(),
             model: self.call.model.clone(),
             prompt: self.call.prompt.clone(),
-            output: reading.output.clone(),
-            output_bytes: reading.output_bytes,
+            output: reading.map(|said| said.output.clone()).unwrap_or_default(),
+            output_bytes: reading.map_or(0, |said| said.output_bytes),
         })
     }
 
     fn interrupted(mut self: Box<Self>) {
         let ending = self.progress.ending.unwrap_or(Ending::Dropped);
-        let (verdict, reading) = (verdict(self.phase(), ending), self.reading());
+        // What panicked may have been the reader, and it may do it again: then it has said nothing.
+        let verdict = guarded(|| self.judge(ending)).unwrap_or_else(|| verdict(self.progress.phase, ending));
         // A drop may happen on any thread at any time: only the cheap estimate is allowed here.
-        let estimate = self.estimate_input(verdict, &reading).map(|input| estimate::by_bytes(&input));
-        self.close(verdict, reading, estimate);
+        let estimate = guarded(|| self.estimate_input(verdict).map(|input| estimate::by_bytes(&input)));
+        self.close(verdict, estimate.flatten());
     }
 
-    /// Gives back or keeps the chat and hands the event to the journal.
-    fn close(self: Box<Self>, verdict: Verdict, reading: Reading, estimate: Option<Tokens>) {
-        let Self {
-            meter,
-            slot,
-            id,
-            claims,
-            caller,
-            provider,
-            endpoint,
-            call,
-            prices,
-            admitted_at,
-            started_us,
-            progress,
-            ..
-        } = *self;
-        let duration_us = meter.monotonic_us().saturating_sub(started_us);
-        let chats = claims.first().map_or(0, |claim| if verdict.chat_kept { claim.amount } else { 0 });
+    /// Hands the event to the journal and gives back or keeps the chat. Gives the event's position.
+    fn close(self: Box<Self>, verdict: Verdict, estimate: Option<Tokens>) -> u64 {
+        let Self { meter, slot, claims, prices, started_us, mut event, progress, .. } = *self;
+        let reading = progress.reading.unwrap_or_default();
         let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
-        meter.counters.settle(id, &claims, &used);
-
-        let (tokens, source) = match (verdict.basis, reading.tokens, estimate) {
+        (event.tokens, event.source) = match (verdict.basis, reading.tokens, estimate) {
             (Basis::Nothing, _, _) => (Tokens::default(), UsageSource::Provider),
             (Basis::ReportedOrEstimate, Some(reported), _) if !reading.distrusted => (reported, UsageSource::Provider),
-            (_, reported, estimate) => (reported.or(estimate).unwrap_or_default(), UsageSource::Estimate),
+            (Basis::ReportedOrEstimate, reported, estimate) => {
+                (reported.or(estimate).unwrap_or(event.tokens), UsageSource::Estimate)
+            }
+            // It was estimated at admission.
+            (Basis::PromptEstimate, _, _) => (event.tokens, UsageSource::Estimate),
         };
-        let model = reading.model.filter(|model| !model.is_empty()).unwrap_or_else(|| call.model.clone());
-        let provider_id = provider.id();
+        if let Some(model) = reading.model.filter(|model| !model.is_empty()) {
+            event.model = bounded(model);
+        }
         let charge = match verdict.basis {
             Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate | Basis::PromptEstimate => {
-                prices.charge(provider_id.as_str(), &model, reading.tier, &tokens, admitted_at)
-            }
+            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(&prices, &event, reading.tier),
         };
-        let event = UsageEvent {
-            id,
-            tenant: caller.account.tenant.id.clone(),
-            key: caller.key,
-            user_id: caller.user_id,
-            kb_id: caller.kb_id,
-            provider: provider_id,
-            model: bounded(model),
-            requested_model: bounded(call.model),
-            endpoint: endpoint.name.into(),
-            chats,
-            tokens,
-            source,
-            cost: charge.cost,
-            priced: charge.priced,
-            price_version: prices.version(),
-            service_tier: reading.tier,
-            requested_at: admitted_at,
-            duration_us,
-            first_byte_us: progress.first_byte_us,
-            overhead_us: progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us)),
-            status: progress.status,
-            outcome: verdict.outcome,
-            request_id: progress.request_id,
-        };
-        meter.journal.settle(slot, event);
+        (event.cost, event.priced) = (charge.cost, charge.priced);
+        event.chats = used.first().copied().unwrap_or(0);
+        event.service_tier = reading.tier;
+        event.duration_us = meter.monotonic_us().saturating_sub(started_us);
+        event.first_byte_us = progress.first_byte_us;
+        event.overhead_us = progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us));
+        event.status = progress.status;
+        event.outcome = verdict.outcome;
+        event.request_id = progress.request_id;
+        // The event first: it is the truth, and counters follow from it.
+        let position = meter.journal.settle(slot, &event);
+        meter.counters.settle(event.id, &claims, &used);
+        position
     }
+}
+
+fn charge(prices: &PriceBook, event: &UsageEvent, tier: ServiceTier) -> Charge {
+    prices.charge(event.provider.as_str(), &event.model, tier, &event.tokens, event.requested_at)
+}
+
+/// The event of a call that was just admitted, as it stands if nothing else is ever heard of it: the prompt estimated,
+/// no answer, and the chat counted, since the provider may have seen the request: the matrix's row of killed calls.
+pub(super) fn pending(
+    id: EventId,
+    admitted_at: Micros,
+    (caller, claims): (Caller, &[Claim]),
+    (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
+    prices: &PriceBook,
+) -> UsageEvent {
+    let verdict = verdict(Phase::Admitted, Ending::Killed);
+    let mut event = UsageEvent {
+        id,
+        tenant: caller.account.tenant.id.clone(),
+        key: caller.key,
+        user_id: caller.user_id,
+        kb_id: caller.kb_id,
+        provider: provider.id(),
+        model: bounded(call.model.clone()),
+        requested_model: bounded(call.model.clone()),
+        endpoint: endpoint.name.into(),
+        chats: claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount),
+        tokens: estimate::of_prompt(&call.prompt),
+        source: UsageSource::Estimate,
+        cost: None,
+        priced: Priced::Unpriced,
+        price_version: prices.version(),
+        service_tier: ServiceTier::default(),
+        requested_at: admitted_at,
+        duration_us: 0,
+        first_byte_us: None,
+        overhead_us: 0,
+        status: 0,
+        outcome: verdict.outcome,
+        request_id: None,
+    };
+    let charge = charge(prices, &event, event.service_tier);
+    (event.cost, event.priced) = (charge.cost, charge.priced);
+    event
 }
 
 /// Longer model names are cut: they come from outside, and the ledger's rows are bounded.

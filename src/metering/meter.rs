@@ -13,7 +13,7 @@ use crate::ports::sink::Sink;
 use crate::providers::{Call, Endpoint, Kind, Provider};
 
 use super::estimator::Estimator;
-use super::in_flight::{Caller, InFlight, LimitStanding, Open, Progress};
+use super::in_flight::{Caller, InFlight, LimitStanding, Open, Progress, pending};
 use super::snapshot::{Account, Snapshots};
 
 /// Chats are counted in these windows whether or not the plan limits them, so that a limit set in the middle of a
@@ -65,38 +65,39 @@ impl Meter {
         let admitted_at = self.clock.now();
         let id = self.clock.event_id();
         let plan = plan_of(&caller.account)?;
-        let slot = self.journal.admit().map_err(|_| Refusal::JournalFull)?;
         let claims = claims(&caller.account, plan, endpoint.kind, admitted_at);
         let standings = match self.counters.hold(id, &claims).await {
             Ok(HoldOutcome::Held(standings)) => standings,
             Ok(HoldOutcome::Refused { claim, standing }) => {
-                self.journal.release(slot);
                 return Err(used_up(&caller.account, plan, claims.get(claim), standing));
             }
-            Err(_) => {
-                self.journal.release(slot);
-                return Err(Refusal::CountersDown);
-            }
+            Err(_) => return Err(Refusal::CountersDown),
         };
+        // From the hold to the guard that owns it nothing waits, so nothing can be forgotten between them.
         let limits = limit_standings(plan, &claims, &standings);
         let prices = self.snapshots.load().prices.clone();
-        let progress = Progress::default();
-        let meter = self.clone();
-        Ok(InFlight::new(Open {
+        let event = pending(id, admitted_at, (caller, &claims), (provider, &endpoint, &call), &prices);
+        let Ok(slot) = self.journal.admit(&event) else {
+            self.counters.settle(id, &claims, &vec![0; claims.len()]);
+            return Err(Refusal::JournalFull);
+        };
+        let position = slot.position;
+        let (meter, progress) = (self.clone(), Progress::default());
+        let in_flight = InFlight::new(Open {
             meter,
             slot,
-            id,
             claims,
             limits,
-            caller,
             provider,
             endpoint,
             call,
             prices,
-            admitted_at,
             started_us,
+            event,
             progress,
-        }))
+        });
+        self.journal.durable(position).await;
+        Ok(in_flight)
     }
 
     /// How the limits of an account stand, for answers that need no admission. Empty for an unlimited account.

@@ -1,4 +1,7 @@
 //! Carries settled events from the journal to the ledger, in batches, until it is told to end and all are there.
+//!
+//! While the ledger is away a batch is tried for ever. An event that the ledger refuses for good is found by halving its
+//! batch, set aside and told; the rest goes on.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::KeyId;
@@ -73,18 +76,23 @@ impl Recorder {
     /// Waits until every event that was settled before this call is in the ledger, or for two seconds.
     pub async fn caught_up(&self) {
         let target = self.journal.settled_through();
-        let mut through = self.through.subscribe();
-        if *through.borrow_and_update() >= target {
+        if *self.through.borrow() >= target {
             return;
         }
-        self.hurry.notify_one();
-        let arrived = timeout(CATCH_UP_MAX, through.wait_for(|through| *through >= target)).await;
-        if arrived.is_err() {
+        if timeout(CATCH_UP_MAX, self.reaches(target)).await.is_err() {
             warn!(
                 backlog = self.journal.backlog().events,
                 "The ledger is behind; an answer was given without the newest events."
             );
         }
+    }
+
+    /// Waits until everything up to a position of the journal is in the ledger.
+    pub async fn reaches(&self, position: u64) {
+        let mut through = self.through.subscribe();
+        self.hurry.notify_one();
+        // The sender is a part of this recorder, so there is always one.
+        through.wait_for(|through| *through >= position).await.map(drop).unwrap_or_default();
     }
 
     /// Lets a batch grow, unless somebody waits for it or the journal is closing.
@@ -97,13 +105,33 @@ impl Recorder {
         }
     }
 
+    /// Returns when the ledger, or the quarantine, has every event of the batch.
     async fn write(&self, batch: &Batch) {
+        // Parts still to be written, the next one last. At most one more than the times a batch can be halved.
+        let mut parts: Vec<&[UsageEvent]> = vec![&batch.events];
         let mut pause = BACKOFF.0;
-        loop {
-            match self.usage.append(&batch.events).await {
-                Ok(_) => return,
-                Err(error) => report(&error, batch.events.len()),
-            }
+        while let Some(part) = parts.pop() {
+            let failure = match (self.usage.append(part).await, part) {
+                (Ok(_), _) => {
+                    pause = BACKOFF.0;
+                    continue;
+                }
+                (Err(StoreError::Refused(reason)), [event]) => match self.journal.quarantine(event, &reason) {
+                    Ok(()) => {
+                        error!(id = %event.id, tenant = %event.tenant, reason, "The ledger refuses an event for good; it is set aside in the journal, and asked for again at the next start.");
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+                (Err(StoreError::Refused(_)), _) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                    continue;
+                }
+                (Err(error), _) => error,
+            };
+            report(&failure, part.len());
+            parts.push(part);
             sleep(pause).await;
             pause = (pause * 2).min(BACKOFF.1);
         }

@@ -34,11 +34,19 @@ pub struct EstimateInput {
 
 /// Tokens by the number of bytes: cheap, never 0 where there was text. Takes a scan of the kept prompt.
 pub fn by_bytes(input: &EstimateInput) -> Tokens {
-    let prompt_bytes = match &input.prompt {
+    tokens(prompt_bytes(&input.prompt).div_ceil(BYTES_PER_TOKEN), input.output_bytes.div_ceil(BYTES_PER_TOKEN))
+}
+
+/// The same for a call of which only the prompt is known.
+pub fn of_prompt(prompt: &Prompt) -> Tokens {
+    tokens(prompt_bytes(prompt).div_ceil(BYTES_PER_TOKEN), 0)
+}
+
+fn prompt_bytes(prompt: &Prompt) -> u64 {
+    match prompt {
         Prompt::Body(body) => prompt::text_bytes(body),
         Prompt::TextBytes(bytes) => *bytes,
-    };
-    tokens(prompt_bytes.div_ceil(BYTES_PER_TOKEN), input.output_bytes.div_ceil(BYTES_PER_TOKEN))
+    }
 }
 
 /// Tokens by the vocabulary of the model, or the nearest there is. Blocks: the first use loads the vocabulary (about

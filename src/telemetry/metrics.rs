@@ -57,8 +57,12 @@ pub struct Metrics {
     overhead_seconds: Histogram,
     recorder_lag_us: Gauge<u64, AtomicU64>,
     backlog_events: Gauge<u64, AtomicU64>,
+    backlog_waiting_us: Gauge<u64, AtomicU64>,
     in_flight: Gauge<u64, AtomicU64>,
-    journal_free: Gauge<u64, AtomicU64>,
+    journal_bytes: Gauge<u64, AtomicU64>,
+    journal_bytes_max: Gauge<u64, AtomicU64>,
+    journal_full: Gauge<u64, AtomicU64>,
+    quarantined: Gauge<u64, AtomicU64>,
 }
 
 impl Metrics {
@@ -82,7 +86,11 @@ impl Metrics {
             recorder_lag_us: Gauge::default(),
             backlog_events: Gauge::default(),
             in_flight: Gauge::default(),
-            journal_free: Gauge::default(),
+            backlog_waiting_us: Gauge::default(),
+            journal_bytes: Gauge::default(),
+            journal_bytes_max: Gauge::default(),
+            journal_full: Gauge::default(),
+            quarantined: Gauge::default(),
         };
         metrics.register_counters();
         metrics.register_gauges();
@@ -144,7 +152,19 @@ impl Metrics {
             self.backlog_events.clone(),
         );
         registry.register("in_flight", "Admitted calls not yet settled", self.in_flight.clone());
-        registry.register("journal_free", "How many more calls can be admitted", self.journal_free.clone());
+        registry.register(
+            "recorder_backlog_waiting_microseconds",
+            "For how long the ledger has taken none of the waiting events",
+            self.backlog_waiting_us.clone(),
+        );
+        registry.register("journal_bytes", "Bytes that the journal occupies", self.journal_bytes.clone());
+        registry.register("journal_bytes_max", "Bytes that it may occupy", self.journal_bytes_max.clone());
+        registry.register("journal_full", "1 while calls are refused for want of room", self.journal_full.clone());
+        registry.register(
+            "quarantined_events",
+            "Events that the ledger refused since the start, set aside",
+            self.quarantined.clone(),
+        );
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The running version", Info::new(version));
     }
@@ -154,7 +174,11 @@ impl Metrics {
         let backlog = self.journal.backlog();
         self.backlog_events.set(backlog.events);
         self.in_flight.set(backlog.in_flight);
-        self.journal_free.set(backlog.free);
+        self.backlog_waiting_us.set(backlog.waiting_us);
+        self.journal_bytes.set(backlog.bytes);
+        self.journal_bytes_max.set(backlog.bytes_max);
+        self.journal_full.set(u64::from(backlog.full));
+        self.quarantined.set(backlog.quarantined);
         let mut text = String::new();
         // Writing to a String cannot fail; should a metric refuse to be written, a scrape without end mark is an error
         // to Prometheus, which is what it then is.
@@ -271,8 +295,8 @@ mod tests {
     use crate::domain::price::ServiceTier;
     use crate::domain::time::Micros;
     use crate::domain::tokens::Tokens;
-    use crate::ports::BoxFuture;
     use crate::ports::journal::{Backlog, Batch, JournalFull, Slot};
+    use crate::ports::{BoxFuture, StoreError};
 
     struct At(i64);
     impl Clock for At {
@@ -289,11 +313,18 @@ mod tests {
 
     struct Behind;
     impl Journal for Behind {
-        fn admit(&self) -> Result<Slot, JournalFull> {
+        fn admit(&self, _: &UsageEvent) -> Result<Slot, JournalFull> {
             Err(JournalFull)
         }
-        fn settle(&self, _: Slot, _: UsageEvent) {}
-        fn release(&self, _: Slot) {}
+        fn settle(&self, _: Slot, _: &UsageEvent) -> u64 {
+            0
+        }
+        fn durable(&self, _: u64) -> BoxFuture<'_, ()> {
+            Box::pin(async {})
+        }
+        fn quarantine(&self, _: &UsageEvent, _: &str) -> Result<(), StoreError> {
+            Ok(())
+        }
         fn ready(&self) -> BoxFuture<'_, ()> {
             Box::pin(async {})
         }
@@ -309,7 +340,8 @@ mod tests {
         fn ack(&self, _: u64) {}
         fn close(&self) {}
         fn backlog(&self) -> Backlog {
-            Backlog { events: 3, in_flight: 2, free: 95 }
+            let (bytes, bytes_max) = (4_096, 1_048_576);
+            Backlog { events: 3, waiting_us: 70, in_flight: 2, bytes, bytes_max, full: true, quarantined: 1 }
         }
     }
 
@@ -361,7 +393,11 @@ mod tests {
             "tollgate_recorder_lag_microseconds 500000",
             "tollgate_recorder_backlog_events 3",
             "tollgate_in_flight 2",
-            "tollgate_journal_free 95",
+            "tollgate_recorder_backlog_waiting_microseconds 70",
+            "tollgate_journal_bytes 4096",
+            "tollgate_journal_bytes_max 1048576",
+            "tollgate_journal_full 1",
+            "tollgate_quarantined_events 1",
             concat!("tollgate_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
         ] {

@@ -12,6 +12,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::ports::journal::Backlog;
+
 use super::{ApiState, Listener, within};
 
 /// What Prometheus reads: OpenMetrics text.
@@ -28,12 +30,8 @@ pub type WriteMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct Pulse {
     /// Shutting down: no new calls.
     pub draining: bool,
-    /// Settled events that are not in the ledger.
-    pub events_waiting: u64,
-    /// Admitted calls that are not settled.
-    pub in_flight: u64,
-    /// How many more calls can be admitted.
-    pub free: u64,
+    /// How far the ledger is behind, and what the journal can still take.
+    pub backlog: Backlog,
 }
 
 /// The answer of `/healthz`.
@@ -77,8 +75,14 @@ pub struct RecorderBody {
     events_waiting: u64,
     /// Admitted calls that are not settled.
     in_flight: u64,
-    /// How many more calls can be admitted.
-    free: u64,
+    /// For how many milliseconds the ledger has taken none of the waiting events; 0 when there are none.
+    waiting_ms: u64,
+    /// Bytes that the journal occupies.
+    journal_bytes: u64,
+    /// Bytes that it may occupy.
+    journal_bytes_max: u64,
+    /// Events that the ledger refused since the start, set aside in the journal.
+    quarantined: u64,
 }
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
@@ -115,8 +119,8 @@ async fn healthz() -> Json<HealthBody> {
 )]
 async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Listener>) -> Response {
     let store_answers = within(&state, state.reports.ready()).await.is_ok();
-    let Pulse { draining, events_waiting, in_flight, free } = (state.pulse)();
-    let is_full = free == 0;
+    let Pulse { draining, backlog } = (state.pulse)();
+    let is_full = backlog.full;
     let (code, status) = match (draining || is_full, store_answers) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         (false, true) => (StatusCode::OK, "ready"),
@@ -127,8 +131,20 @@ async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Li
         recorder: if is_full { "full" } else { "ok" },
         draining,
     };
-    let recorder = (listener == Listener::Admin).then_some(RecorderBody { events_waiting, in_flight, free });
+    let recorder = (listener == Listener::Admin).then(|| recorder_body(&backlog));
     (code, Json(ReadyBody { status, checks, recorder })).into_response()
+}
+
+fn recorder_body(backlog: &Backlog) -> RecorderBody {
+    let Backlog { events, waiting_us, in_flight, bytes, bytes_max, quarantined, .. } = *backlog;
+    RecorderBody {
+        events_waiting: events,
+        in_flight,
+        waiting_ms: waiting_us / 1_000,
+        journal_bytes: bytes,
+        journal_bytes_max: bytes_max,
+        quarantined,
+    }
 }
 
 /// All metrics, for Prometheus.

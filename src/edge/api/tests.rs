@@ -12,6 +12,7 @@ use tower::ServiceExt;
 
 use crate::metering::fakes::{STORE_WORDS, StoppedClock, World, event};
 use crate::metering::identity::{Identities, Mode, hash};
+use crate::ports::journal::Backlog;
 use crate::ports::usage::UsageStore;
 
 use super::health::Pulse;
@@ -20,6 +21,17 @@ use super::*;
 mod isolation;
 mod openapi;
 mod routes;
+
+/// How far the ledger is behind in these tests.
+const BEHIND: Backlog = Backlog {
+    events: 3,
+    waiting_us: 70_500,
+    in_flight: 2,
+    bytes: 4_096,
+    bytes_max: 1_048_576,
+    full: false,
+    quarantined: 1,
+};
 
 const ADMIN_KEY: &str = "an-admin-key-of-at-least-32-characters";
 
@@ -76,7 +88,7 @@ impl Site {
             admin: world.admin.clone(),
             reports: world.reports.clone(),
             identities: Arc::new(identities),
-            pulse: Arc::new(|| Pulse { draining: false, events_waiting: 3, in_flight: 2, free: 100 }),
+            pulse: Arc::new(|| Pulse { draining: false, backlog: BEHIND }),
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             store_timeout: STORE_TIMEOUT,
         };

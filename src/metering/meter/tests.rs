@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
+use tempfile::TempDir;
 
+use crate::adapters::file_journal::disk::Folder;
+use crate::adapters::file_journal::{FileJournal, Stored, survey};
 use crate::adapters::memory_counters::MemoryCounters;
-use crate::adapters::memory_journal::MemoryJournal;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::plan::Standing;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
-use crate::metering::fakes::World;
+use crate::metering::fakes::{self, World};
 use crate::providers::{self, CredentialPlace};
 
 use super::*;
@@ -19,20 +21,21 @@ use super::*;
 struct Bench {
     world: World,
     meter: Arc<Meter>,
-    journal: Arc<MemoryJournal>,
+    journal: Arc<FileJournal>,
+    _directory: TempDir,
 }
 
 const ANSWER: &[u8] =
     br#"{"model":"gpt-4o","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}"#;
 
 impl Bench {
-    async fn open(places: u64) -> Self {
+    async fn open() -> Self {
         let world = World::open().await;
-        let journal = Arc::new(MemoryJournal::new(places));
+        let (journal, _directory) = fakes::journal();
         let clock = Arc::new(crate::adapters::system_clock::SystemClock::new());
         let counters = Arc::new(MemoryCounters::new());
         let meter = Arc::new(Meter::new(counters, journal.clone(), world.snapshots.clone(), clock, Vec::new()));
-        Self { world, meter, journal }
+        Self { world, meter, journal, _directory }
     }
 
     fn caller(&self) -> Caller {
@@ -66,7 +69,7 @@ impl Bench {
 
 #[tokio::test]
 async fn a_chat_is_held_while_it_runs_and_used_when_it_is_settled() {
-    let bench = Bench::open(10).await;
+    let bench = Bench::open().await;
     let mut chat = bench.chat().await;
     assert_eq!(bench.standing().await, Standing { used: 0, held: 1 });
     assert_eq!(chat.limits()[0].standing.remaining(500), 499);
@@ -92,7 +95,7 @@ async fn what_the_provider_does_not_bill_is_given_back() {
         (429, Ending::Whole, Outcome::UpstreamError),
         (204, Ending::Whole, Outcome::Completed),
     ] {
-        let bench = Bench::open(10).await;
+        let bench = Bench::open().await;
         let mut chat = bench.chat().await;
         chat.sending();
         if outcome == Outcome::NoAnswer {
@@ -110,7 +113,7 @@ async fn what_the_provider_does_not_bill_is_given_back() {
 #[tokio::test]
 async fn a_dropped_call_is_booked_as_interrupted_and_kept_only_if_it_was_sent() {
     for sent in [false, true] {
-        let bench = Bench::open(10).await;
+        let bench = Bench::open().await;
         let mut chat = bench.chat().await;
         if sent {
             chat.sending();
@@ -125,7 +128,7 @@ async fn a_dropped_call_is_booked_as_interrupted_and_kept_only_if_it_was_sent() 
 
 #[tokio::test]
 async fn a_settlement_that_is_dropped_while_it_estimates_books_its_own_ending() {
-    let bench = Bench::open(10).await;
+    let bench = Bench::open().await;
     let mut chat = bench.chat().await;
     chat.sending();
     chat.head(200, Some("application/json"), None);
@@ -140,7 +143,7 @@ async fn a_settlement_that_is_dropped_while_it_estimates_books_its_own_ending() 
 
 #[tokio::test]
 async fn the_chat_after_the_last_is_refused_and_takes_nothing() {
-    let bench = Bench::open(1_000).await;
+    let bench = Bench::open().await;
     let mut running = Vec::new();
     for _ in 0..500 {
         running.push(bench.chat().await);
@@ -153,12 +156,44 @@ async fn the_chat_after_the_last_is_refused_and_takes_nothing() {
 }
 
 #[tokio::test]
-async fn without_a_place_in_the_journal_nothing_is_admitted_or_held() {
-    let bench = Bench::open(1).await;
-    let first = bench.chat().await;
+async fn without_room_in_the_journal_nothing_is_admitted_or_held() {
+    let bench = Bench::open().await;
+    let mut running = Vec::new();
+    loop {
+        match bench.admit("/v1/embeddings").await {
+            Ok(call) => running.push(call),
+            Err(Refusal::JournalFull) => break,
+            Err(refusal) => panic!("{refusal:?}"),
+        }
+    }
     assert!(matches!(bench.admit("/v1/chat/completions").await, Err(Refusal::JournalFull)));
-    assert_eq!(bench.standing().await, Standing { used: 0, held: 1 });
-    drop(first);
-    bench.journal.ack(bench.journal.next(1).await.through);
+    assert_eq!(bench.standing().await, Standing::default());
+    // Every call that was admitted has its room, and gives it back when the ledger has it.
+    let admitted = running.len();
+    drop(running);
+    let mut booked = 0;
+    while booked < admitted {
+        let batch = bench.journal.next(100).await;
+        booked += batch.events.len();
+        bench.journal.ack(batch.through);
+    }
+    bench.journal.maintain();
     assert!(bench.admit("/v1/chat/completions").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_call_that_is_never_settled_is_booked_as_it_was_admitted() {
+    let bench = Bench::open().await;
+    let mut chat = bench.chat().await;
+    chat.sending();
+    let id = chat.id().unwrap();
+    // The process ends here: nothing is dropped, nothing is settled.
+    std::mem::forget(chat);
+    let disk = Folder::open(bench._directory.path()).unwrap();
+    let mut left = Vec::new();
+    survey(&disk, |stored| left.push(stored)).unwrap();
+    let [Stored::Open(event)] = left.as_slice() else { panic!("{left:?}") };
+    assert_eq!((event.id, event.outcome, event.chats), (id, Outcome::Interrupted, 1));
+    assert_eq!((event.source, event.tokens.completion), (UsageSource::Estimate, 0));
+    assert!(event.tokens.prompt > 0);
 }

@@ -1,16 +1,18 @@
 //! Tests of the way to the ledger: nothing is lost while the store is down, and questions wait for what was settled.
 
-use crate::adapters::memory_journal::MemoryJournal;
-use crate::metering::fakes::{FakeStore, World, event};
+use tempfile::TempDir;
+
+use crate::adapters::file_journal::FileJournal;
+use crate::metering::fakes::{self, FakeStore, World, event};
 use crate::ports::usage::SumsQuery;
 
 use super::*;
 
-fn parts(world: &World) -> (Arc<MemoryJournal>, Arc<FakeStore>, Arc<Recorder>) {
-    let journal = Arc::new(MemoryJournal::new(100));
+fn parts(world: &World) -> (Arc<FileJournal>, Arc<FakeStore>, Arc<Recorder>, TempDir) {
+    let (journal, directory) = fakes::journal();
     let store = world.store.clone();
     let recorder = Arc::new(Recorder::new(journal.clone(), store.clone(), store.clone(), Vec::new()));
-    (journal, store, recorder)
+    (journal, store, recorder, directory)
 }
 
 async fn requests(store: &FakeStore) -> u64 {
@@ -18,15 +20,16 @@ async fn requests(store: &FakeStore) -> u64 {
     store.sums(&all).await.unwrap()[0].sums.requests
 }
 
-fn settle(journal: &MemoryJournal, number: u128) {
-    let slot = journal.admit().unwrap();
-    journal.settle(slot, event("acme", number, "openai", "gpt-4o", "2026-11-24T10:00:00Z"));
+fn settle(journal: &FileJournal, number: u128) {
+    let event = event("acme", number, "openai", "gpt-4o", "2026-11-24T10:00:00Z");
+    let slot = journal.admit(&event).unwrap();
+    journal.settle(slot, &event);
 }
 
 #[tokio::test]
 async fn a_question_waits_for_everything_settled_before_it() {
     let world = World::open().await;
-    let (journal, store, recorder) = parts(&world);
+    let (journal, store, recorder, _directory) = parts(&world);
     let running = tokio::spawn({
         let recorder = recorder.clone();
         async move { recorder.run().await }
@@ -43,7 +46,7 @@ async fn a_question_waits_for_everything_settled_before_it() {
 #[tokio::test(start_paused = true)]
 async fn events_outlive_a_store_that_is_down() {
     let world = World::open().await;
-    let (journal, store, recorder) = parts(&world);
+    let (journal, store, recorder, _directory) = parts(&world);
     store.set_down(true);
     settle(&journal, 1);
     settle(&journal, 2);

@@ -282,12 +282,16 @@ async fn health_takes_no_key_and_tells_the_proxy_side_no_counts() {
     assert_eq!(site.proxy("GET", "/healthz", "", "").await.text, r#"{"status":"ok"}"#);
     let checks = json!({"store": "ok", "recorder": "ok", "draining": false});
     assert_eq!(site.proxy("GET", "/readyz", "", "").await.json(), json!({"status": "ready", "checks": checks}));
-    let recorder = json!({"events_waiting": 3, "in_flight": 2, "free": 100});
+    let recorder = json!({
+        "events_waiting": 3, "in_flight": 2, "waiting_ms": 70,
+        "journal_bytes": 4_096, "journal_bytes_max": 1_048_576, "quarantined": 1,
+    });
     assert_eq!(site.admin("GET", "/readyz", "", "").await.json()["recorder"], recorder);
     let metrics = site.admin("GET", "/metrics", "", "").await;
     assert_eq!((metrics.status, metrics.text.as_str()), (200, "# EOF\n"));
     assert_eq!(site.proxy("GET", "/metrics", "", "").await.status, 404);
-    for pulse in [Pulse { draining: true, free: 1, ..Pulse::default() }, Pulse::default()] {
+    let full = Backlog { full: true, ..Backlog::default() };
+    for pulse in [Pulse { draining: true, ..Pulse::default() }, Pulse { backlog: full, ..Pulse::default() }] {
         site.state.pulse = Arc::new(move || pulse);
         let answer = site.proxy("GET", "/readyz", "", "").await;
         assert_eq!((answer.status, &answer.json()["status"]), (503, &json!("not_ready")), "{pulse:?}");

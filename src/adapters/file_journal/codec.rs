@@ -1,0 +1,239 @@
+//! How an event stands in a record: its fields in a fixed order, numbers as LEB128, texts with their length before them.
+//!
+//! May use: `domain`. A field is only ever added at the end, together with a new format version (see [`super::segment`]).
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use crate::domain::event::{Outcome, UsageEvent, UsageSource};
+use crate::domain::ids::{EventId, ProviderId};
+use crate::domain::money::PicoUsd;
+use crate::domain::price::{Priced, ServiceTier};
+use crate::domain::time::Micros;
+use crate::domain::tokens::Tokens;
+
+/// Appends `event` to `out`.
+pub(super) fn encode(event: &UsageEvent, out: &mut Vec<u8>) {
+    let UsageEvent {
+        id,
+        tenant,
+        key,
+        user_id,
+        kb_id,
+        provider,
+        model,
+        requested_model,
+        endpoint,
+        chats,
+        tokens,
+        source,
+        cost,
+        priced,
+        price_version,
+        service_tier,
+        requested_at,
+        duration_us,
+        first_byte_us,
+        overhead_us,
+        status,
+        outcome,
+        request_id,
+    } = event;
+    out.extend_from_slice(&id.to_bytes());
+    text(out, tenant.as_str());
+    text_some(out, key.as_ref().map(|key| key.as_str()));
+    text_some(out, user_id.as_deref());
+    text_some(out, kb_id.as_deref());
+    text(out, provider.as_str());
+    text(out, model);
+    text(out, requested_model);
+    text(out, endpoint);
+    number(out, *chats);
+    for count in counts(tokens) {
+        number(out, count);
+    }
+    text(out, source.as_str());
+    match cost {
+        None => out.push(0),
+        Some(PicoUsd(cost)) => {
+            out.push(1);
+            out.extend_from_slice(&cost.to_le_bytes());
+        }
+    }
+    text(out, priced.as_str());
+    text(out, price_version);
+    text(out, service_tier.as_str());
+    out.extend_from_slice(&requested_at.0.to_le_bytes());
+    number(out, *duration_us);
+    number_some(out, *first_byte_us);
+    number(out, *overhead_us);
+    number(out, u64::from(*status));
+    text(out, outcome.as_str());
+    text_some(out, request_id.as_deref());
+}
+
+/// Reads an event; `None` when `bytes` are not exactly one.
+pub(super) fn decode(bytes: &[u8]) -> Option<UsageEvent> {
+    let mut from = Fields(bytes);
+    let event = UsageEvent {
+        id: EventId::from_bytes(from.array()?),
+        tenant: from.parsed()?,
+        key: from.some(Fields::parsed)?,
+        user_id: from.some(|from| from.text().map(Into::into))?,
+        kb_id: from.some(|from| from.text().map(Into::into))?,
+        provider: ProviderId::from_row(from.text()?.to_owned()),
+        model: from.text()?.into(),
+        requested_model: from.text()?.into(),
+        endpoint: Cow::Owned(from.text()?.to_owned()),
+        chats: from.number()?,
+        tokens: from.tokens()?,
+        source: UsageSource::parse(from.text()?)?,
+        cost: from.some(|from| Some(PicoUsd(i128::from_le_bytes(from.array()?))))?,
+        priced: Priced::parse(from.text()?)?,
+        price_version: from.text()?.into(),
+        service_tier: ServiceTier::parse(from.text()?)?,
+        requested_at: Micros(i64::from_le_bytes(from.array()?)),
+        duration_us: from.number()?,
+        first_byte_us: from.some(Fields::number)?,
+        overhead_us: from.number()?,
+        status: from.number()?.try_into().ok()?,
+        outcome: Outcome::parse(from.text()?)?,
+        request_id: from.some(|from| from.text().map(Into::into))?,
+    };
+    from.0.is_empty().then_some(event)
+}
+
+/// The id of the event that `bytes` begin with.
+pub(super) fn id(bytes: &[u8]) -> Option<EventId> {
+    Fields(bytes).array().map(EventId::from_bytes)
+}
+
+fn counts(tokens: &Tokens) -> [u64; 10] {
+    let Tokens {
+        prompt,
+        cached,
+        cache_write,
+        prompt_audio,
+        prompt_image,
+        cached_audio,
+        completion,
+        reasoning,
+        completion_audio,
+        completion_image,
+    } = *tokens;
+    [
+        prompt,
+        cached,
+        cache_write,
+        prompt_audio,
+        prompt_image,
+        cached_audio,
+        completion,
+        reasoning,
+        completion_audio,
+        completion_image,
+    ]
+}
+
+/// A number, seven bits to a byte, the lowest first; the high bit says that more follow.
+pub(super) fn number(out: &mut Vec<u8>, mut number: u64) {
+    while number > 0x7f {
+        out.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    out.push(number.to_le_bytes()[0]);
+}
+
+pub(super) fn text(out: &mut Vec<u8>, text: &str) {
+    number(out, u64::try_from(text.len()).unwrap_or(u64::MAX));
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn text_some(out: &mut Vec<u8>, some: Option<&str>) {
+    match some {
+        None => out.push(0),
+        Some(some) => {
+            out.push(1);
+            text(out, some);
+        }
+    }
+}
+
+fn number_some(out: &mut Vec<u8>, some: Option<u64>) {
+    match some {
+        None => out.push(0),
+        Some(some) => {
+            out.push(1);
+            number(out, some);
+        }
+    }
+}
+
+/// What is left to be read.
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    pub(super) fn number(&mut self) -> Option<u64> {
+        let mut number = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            // The tenth byte has room for one bit.
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        let length = usize::try_from(self.number()?).ok()?;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        std::str::from_utf8(text).ok()
+    }
+
+    fn parsed<T: FromStr>(&mut self) -> Option<T> {
+        self.text()?.parse().ok()
+    }
+
+    fn some<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        match self.byte()? {
+            0 => Some(None),
+            1 => read(self).map(Some),
+            _ => None,
+        }
+    }
+
+    fn tokens(&mut self) -> Option<Tokens> {
+        // Fields are read in the order they stand here, which is that of `counts`.
+        Some(Tokens {
+            prompt: self.number()?,
+            cached: self.number()?,
+            cache_write: self.number()?,
+            prompt_audio: self.number()?,
+            prompt_image: self.number()?,
+            cached_audio: self.number()?,
+            completion: self.number()?,
+            reasoning: self.number()?,
+            completion_audio: self.number()?,
+            completion_image: self.number()?,
+        })
+    }
+}

@@ -1,0 +1,268 @@
+//! Opening: finds what an earlier process left, and makes settled events of the calls that it did not settle.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::domain::event::UsageEvent;
+use crate::domain::ids::EventId;
+
+use super::codec::{self, Fields};
+use super::disk::Disk;
+use super::log::{Log, Segment};
+use super::reader::Reader;
+use super::record::{self, Kind};
+use super::segment::{Damage, Found, HEAD_END};
+use super::{BYTES_MIN, FileJournal, Options, QUARANTINE_SUFFIX, SEGMENT_BYTES_MAX, SEGMENTS};
+
+/// What an earlier process left, now all on its way to the ledger.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Records read.
+    pub records: u64,
+    /// Settled events that the ledger may not have.
+    pub settled: u64,
+    /// Calls that were in flight: booked as interrupted.
+    pub interrupted: u64,
+    /// Events that the ledger refused before: it is asked again.
+    pub requeued: u64,
+    /// Bytes that are no records.
+    pub damages: Vec<Damage>,
+}
+
+/// An event as a journal holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// Settled. `booked`: the journal knows that the ledger has it.
+    Settled(UsageEvent, bool),
+    /// Admitted and not settled, as it would be booked at a start.
+    Open(UsageEvent),
+    /// Refused by the ledger, with its words.
+    Quarantined(UsageEvent, String),
+}
+
+/// Reads a journal without changing it, also one that is being written: shows each event, and gives what is damaged.
+///
+/// # Errors
+/// When a file cannot be read, or is of another version of the format.
+pub fn survey(disk: &dyn Disk, mut see: impl FnMut(Stored)) -> io::Result<Vec<Damage>> {
+    let booked = read_all(disk, |_, _, _| {})?.booked;
+    let mut open = HashMap::new();
+    let read = read_all(disk, |_, position, record| match (record.kind, record.event()) {
+        (Kind::Settled, Some(event)) => {
+            open.remove(&event.id);
+            see(Stored::Settled(event, position <= booked));
+        }
+        (Kind::Admitted, Some(event)) => {
+            open.insert(event.id, event);
+        }
+        _ => {}
+    })?;
+    open.into_values().for_each(|event| see(Stored::Open(event)));
+    for (_, event, reason) in quarantined(disk)? {
+        see(Stored::Quarantined(event, reason));
+    }
+    Ok(read.damages)
+}
+
+#[derive(Default)]
+struct Read {
+    damages: Vec<Damage>,
+    booked: u64,
+    segments: Vec<(u64, String, u64)>,
+}
+
+/// Reads every segment, one after the other: shows each record with its segment and the position at which it ends.
+fn read_all(disk: &dyn Disk, mut see: impl FnMut(u64, u64, record::Record<'_>)) -> io::Result<Read> {
+    let mut read = Read::default();
+    for (base, name) in Found::names(disk)? {
+        let found = match Found::read(disk, base, name) {
+            Ok(found) => found,
+            // A segment that was done with a moment ago.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let damages = found.records(|end, record| {
+            if let Some(booked) = record.booked().filter(|_| record.kind == Kind::Booked) {
+                read.booked = read.booked.max(booked);
+            }
+            see(base, base.saturating_add(end), record);
+        });
+        read.segments.push((base, found.name.clone(), found.size()));
+        read.damages.extend(damages);
+    }
+    Ok(read)
+}
+
+fn quarantined(disk: &dyn Disk) -> io::Result<Vec<(String, UsageEvent, String)>> {
+    let mut found = Vec::new();
+    for name in disk.list()?.into_iter().filter(|name| name.ends_with(QUARANTINE_SUFFIX)) {
+        let file = disk.open(&name)?;
+        let mut bytes = vec![0; record::RECORD_BYTES_MAX];
+        let read = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        let Some(record) = record::read(&bytes, 0).filter(|record| record.kind == Kind::Quarantined) else { continue };
+        let mut fields = Fields(record.payload);
+        if let Some(reason) = fields.text().map(str::to_owned)
+            && let Some(event) = codec::decode(fields.0)
+        {
+            found.push((name, event, reason));
+        }
+    }
+    Ok(found)
+}
+
+/// One segment while the journal is read.
+#[derive(Default)]
+struct Counts {
+    end: u64,
+    settled: u64,
+    /// Of these, at or before the newest position that is known to be booked.
+    settled_ends: Vec<u64>,
+}
+
+impl FileJournal {
+    /// Opens the journal on `disk`, which no other process may use. Calls that were admitted and not settled are settled
+    /// as they stand; everything that the ledger may not have comes out of `next`.
+    ///
+    /// # Errors
+    /// When the disk cannot be read or has no room for one segment, or when the journal is of another version.
+    pub fn open(disk: Arc<dyn Disk>, options: Options) -> io::Result<(Self, Recovered)> {
+        let bytes_max = options.bytes_max.max(BYTES_MIN);
+        let mut recovered = Recovered::default();
+        let mut open: HashMap<EventId, Vec<u8>> = HashMap::new();
+        let mut counts: HashMap<u64, Counts> = HashMap::new();
+        let read = read_all(&*disk, |base, position, record| {
+            recovered.records += 1;
+            let counts = counts.entry(base).or_default();
+            counts.end = position.saturating_sub(base);
+            match (record.kind, record.id()) {
+                (Kind::Admitted, Some(id)) => {
+                    open.insert(id, record.payload.to_vec());
+                }
+                (Kind::Settled, Some(id)) => {
+                    open.remove(&id);
+                    counts.settled += 1;
+                    counts.settled_ends.push(position);
+                }
+                _ => {}
+            }
+        })?;
+        let booked = read.booked;
+        let mut waiting = 0;
+        let mut segments = VecDeque::new();
+        for (base, name, size) in &read.segments {
+            let Some(counts) = counts.get(base) else {
+                // Room that was set aside and never used.
+                disk.remove(name)?;
+                continue;
+            };
+            waiting += length(counts.settled_ends.iter().filter(|end| **end > booked).count());
+            let damaged = read.damages.iter().any(|damage| damage.file == *name && !damage.torn);
+            segments.push_back(sealed(&*disk, (*base, name.clone(), *size), counts, damaged)?);
+        }
+        let cursor = segments.iter().find(|segment| segment.base.saturating_add(segment.end) > booked);
+        let cursor = cursor.map_or(booked, |segment| booked.max(segment.base.saturating_add(HEAD_END)));
+        let settled_before = counts
+            .iter()
+            .find(|(base, counts)| (**base..base.saturating_add(counts.end)).contains(&cursor))
+            .map_or(0, |(_, counts)| length(counts.settled_ends.iter().filter(|end| **end <= cursor).count()));
+
+        let segment_bytes = (bytes_max / SEGMENTS).min(SEGMENT_BYTES_MAX);
+        let mut log = Log::new(disk.clone(), segment_bytes, bytes_max, segments);
+        log.acked = booked;
+        log.newest = counts.values().filter_map(|counts| counts.settled_ends.last()).max().copied().unwrap_or(0);
+        recovered.settled = waiting;
+        recovered.damages = read.damages;
+        recovered.interrupted = settle_left(&mut log, open)?;
+        let again = quarantined(&*disk)?;
+        for (_, event, _) in &again {
+            let mut record = Vec::new();
+            record::begin(&mut record, Kind::Settled);
+            codec::encode(event, &mut record);
+            write(&mut log, &mut record)?;
+            recovered.requeued += 1;
+        }
+        sync(&mut log)?;
+        for (name, ..) in &again {
+            disk.remove(name)?;
+        }
+        let events = waiting.saturating_add(recovered.interrupted).saturating_add(recovered.requeued);
+        let (position, newest) = (log.position(), if events > 0 { log.newest } else { 0 });
+        let journal = Self {
+            disk,
+            strict: options.strict,
+            log: Mutex::new(log),
+            reader: Mutex::new(Reader::new(cursor, settled_before)),
+            events: AtomicU64::new(events),
+            newest: AtomicU64::new(newest),
+            quarantined: AtomicU64::new(0),
+            started: Instant::now(),
+            waiting_since_us: AtomicU64::new(0),
+            ready: Notify::new(),
+            synced: watch::Sender::new(position),
+            maintainer: OnceLock::new(),
+            stopped: AtomicBool::new(false),
+        };
+        Ok((journal, recovered))
+    }
+}
+
+/// Settles, as they stand, the calls that an earlier process did not settle.
+fn settle_left(log: &mut Log, open: HashMap<EventId, Vec<u8>>) -> io::Result<u64> {
+    let mut left: Vec<(EventId, Vec<u8>)> = open.into_iter().collect();
+    // In the order of their admission, which is that of their ids.
+    left.sort_unstable_by_key(|(id, _)| id.to_bytes());
+    for (_, payload) in &left {
+        let mut record = Vec::with_capacity(payload.len() + record::HEADER_BYTES);
+        record::begin(&mut record, Kind::Settled);
+        record.extend_from_slice(payload);
+        write(log, &mut record)?;
+    }
+    Ok(length(left.len()))
+}
+
+fn write(log: &mut Log, record: &mut [u8]) -> io::Result<()> {
+    // What was left fits by right: its room was promised by the process that admitted it.
+    if log.recover(record) { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+}
+
+fn sync(log: &mut Log) -> io::Result<()> {
+    for (base, file, end, _) in log.unsynced() {
+        file.sync()?;
+        log.synced(base, end, true);
+    }
+    Ok(())
+}
+
+fn sealed(
+    disk: &dyn Disk,
+    (base, name, size): (u64, String, u64),
+    counts: &Counts,
+    damaged: bool,
+) -> io::Result<Segment> {
+    let file = disk.open(&name)?;
+    Ok(Segment {
+        name,
+        base,
+        size,
+        file,
+        end: counts.end,
+        synced: counts.end,
+        suspect: false,
+        sealed: true,
+        open: 0,
+        settled: counts.settled,
+        damaged,
+    })
+}
+
+fn length(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

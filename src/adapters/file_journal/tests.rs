@@ -1,0 +1,399 @@
+//! Tests of the journal's files: what is written is found again, whatever was torn, flipped or refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::domain::event::{Outcome, UsageSource};
+use crate::metering::fakes::event as plain;
+use crate::ports::journal::Journal as _;
+
+use super::disk::{DiskFile, Folder};
+use super::*;
+
+struct Bench {
+    directory: TempDir,
+    options: Options,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), options: Options { bytes_max: BYTES_MIN, strict: false } }
+    }
+
+    fn open(&self) -> (FileJournal, Recovered) {
+        FileJournal::open(Arc::new(Folder::open(self.directory.path()).unwrap()), self.options).unwrap()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+}
+
+fn event(number: u128) -> UsageEvent {
+    plain("acme", number, "openai", "gpt-4o", "2026-11-24T10:00:00Z")
+}
+
+fn pending(number: u128) -> UsageEvent {
+    UsageEvent { outcome: Outcome::Interrupted, source: UsageSource::Estimate, status: 0, ..event(number) }
+}
+
+fn settle(journal: &FileJournal, numbers: std::ops::Range<u128>) {
+    for number in numbers {
+        let slot = journal.admit(&pending(number)).unwrap();
+        journal.settle(slot, &event(number));
+    }
+}
+
+/// Everything that waits, without acknowledging it.
+fn waiting(journal: &FileJournal) -> Vec<UsageEvent> {
+    match journal.backlog().events {
+        0 => Vec::new(),
+        _ => journal.take(usize::MAX).map(|batch| batch.events.to_vec()).unwrap_or_default(),
+    }
+}
+
+fn acknowledge_all(journal: &FileJournal) -> usize {
+    let mut events = 0;
+    while journal.backlog().events > 0 {
+        let batch = journal.take(100).unwrap();
+        events += batch.events.len();
+        journal.ack(batch.through);
+    }
+    events
+}
+
+fn events(numbers: std::ops::Range<u128>) -> Vec<UsageEvent> {
+    numbers.map(event).collect()
+}
+
+#[test]
+fn an_event_is_read_as_it_was_written() {
+    let mut rich = event(7);
+    rich.key = Some("key_0123456789abcdef".parse().unwrap());
+    rich.kb_id = Some("ä".repeat(128).into());
+    rich.user_id = None;
+    rich.cost = None;
+    rich.tokens.cached = u64::MAX;
+    rich.first_byte_us = None;
+    rich.request_id = Some("r".repeat(128).into());
+    for event in [event(0), pending(1), rich] {
+        let mut bytes = Vec::new();
+        codec::encode(&event, &mut bytes);
+        assert_eq!(codec::decode(&bytes), Some(event.clone()));
+        assert_eq!(codec::id(&bytes), Some(event.id));
+        for end in 0..bytes.len() {
+            assert_eq!(codec::decode(&bytes[..end]), None, "cut at {end}");
+        }
+        bytes.push(0);
+        assert_eq!(codec::decode(&bytes), None);
+    }
+}
+
+#[test]
+fn the_largest_event_fits_into_a_record() {
+    let longest = || "\u{10ffff}".repeat(128).into_boxed_str();
+    let mut large = event(u128::MAX);
+    large.tenant = "t".repeat(64).parse().unwrap();
+    (large.user_id, large.kb_id, large.request_id) = (Some(longest()), Some(longest()), Some(longest()));
+    (large.model, large.requested_model) = ("m".repeat(200).into(), "m".repeat(200).into());
+    let mut record = Vec::new();
+    record::begin(&mut record, Kind::Settled);
+    codec::encode(&large, &mut record);
+    assert!(record::seal(&mut record, u64::MAX), "{} bytes", record.len());
+}
+
+#[test]
+fn a_process_that_is_killed_loses_nothing() {
+    let bench = Bench::new();
+    let (journal, recovered) = bench.open();
+    assert_eq!(recovered, Recovered::default());
+    settle(&journal, 0..10);
+    let open = journal.admit(&pending(10)).unwrap();
+    std::mem::forget(open);
+    drop(journal);
+
+    let (journal, recovered) = bench.open();
+    assert_eq!((recovered.settled, recovered.interrupted, recovered.damages.len()), (10, 1, 0));
+    let mut expected = events(0..10);
+    expected.push(pending(10));
+    assert_eq!(waiting(&journal), expected);
+    drop(journal);
+    // Killed again before anything was booked: the same events, each once.
+    let (journal, recovered) = bench.open();
+    assert_eq!((recovered.settled, recovered.interrupted), (11, 0));
+    assert_eq!(waiting(&journal), expected);
+}
+
+#[test]
+fn what_is_acknowledged_does_not_come_again_after_a_restart() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    settle(&journal, 0..10);
+    let batch = journal.take(4).unwrap();
+    journal.ack(batch.through);
+    settle(&journal, 10..12);
+    drop(journal);
+    let (journal, recovered) = bench.open();
+    assert_eq!(recovered.settled, 8);
+    assert_eq!(waiting(&journal), events(4..12));
+    acknowledge_all(&journal);
+    drop(journal);
+    let (journal, recovered) = bench.open();
+    assert_eq!((recovered.settled, recovered.interrupted), (0, 0));
+    assert!(waiting(&journal).is_empty());
+    settle(&journal, 12..13);
+    assert_eq!(waiting(&journal), events(12..13));
+}
+
+#[test]
+fn a_clean_end_leaves_no_segment() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    settle(&journal, 0..500);
+    assert_eq!(acknowledge_all(&journal), 500);
+    journal.close();
+    journal.stop();
+    assert_eq!(bench.files(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn segments_go_when_the_ledger_has_them_also_behind_a_call_that_lasts() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    let long = journal.admit(&pending(u128::MAX)).unwrap();
+    // More than the journal may hold at once, several times.
+    for round in 0..100 {
+        settle(&journal, round * 100..(round + 1) * 100);
+        assert_eq!(acknowledge_all(&journal), 100);
+        journal.maintain();
+        let backlog = journal.backlog();
+        assert!(backlog.bytes <= BYTES_MIN / 2, "{round}: {backlog:?}");
+    }
+    drop(journal);
+    // Its admission was carried along.
+    let (journal, recovered) = bench.open();
+    assert_eq!((recovered.settled, recovered.interrupted), (0, 1));
+    assert_eq!(waiting(&journal), [pending(u128::MAX)]);
+    std::mem::forget(long);
+}
+
+#[test]
+fn torn_or_flipped_bytes_at_any_offset_cost_at_most_the_record_they_hit() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    settle(&journal, 0..4);
+    drop(journal);
+    let file = bench.files().remove(0);
+    let whole = fs::read(&file).unwrap();
+    let written = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for offset in 0..written {
+        for damage in [Damaged::Flip, Damaged::Cut, Damaged::Zeros] {
+            let mut bytes = whole.clone();
+            match damage {
+                Damaged::Flip => bytes[offset] ^= 0x10,
+                Damaged::Cut => bytes.truncate(offset),
+                Damaged::Zeros => bytes[offset..].fill(0),
+            }
+            if bytes == whole {
+                continue;
+            }
+            let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+            let disk = Arc::new(MemoryDisk::default());
+            disk.0.lock().insert(name, Arc::new(MemoryFile(Mutex::new(bytes))));
+            let (journal, recovered) = FileJournal::open(disk, bench.options).unwrap();
+            let found = waiting(&journal);
+            demand_sound(&found, &recovered, offset, damage, &whole);
+        }
+    }
+}
+
+/// A disk that never syncs, as thousands of journals are opened here.
+#[derive(Default)]
+struct MemoryDisk(Mutex<BTreeMap<String, Arc<MemoryFile>>>);
+
+struct MemoryFile(Mutex<Vec<u8>>);
+
+impl Disk for MemoryDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.0.lock().keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let file = Arc::new(MemoryFile(Mutex::new(vec![0; usize::try_from(bytes).unwrap()])));
+        self.0.lock().insert(name.to_owned(), file.clone());
+        Ok(file)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.0.lock().get(name).unwrap().clone())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.lock().remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn rename(&self, name: &str, to: &str) -> io::Result<()> {
+        let mut files = self.0.lock();
+        let file = files.remove(name).unwrap();
+        files.insert(to.to_owned(), file);
+        Ok(())
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.lock().len() as u64)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let at = usize::try_from(offset).unwrap();
+        self.0.lock()[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let file = self.0.lock();
+        let rest = file.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let length = rest.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Damaged {
+    Flip,
+    Cut,
+    Zeros,
+}
+
+/// Each call at most once, as it was settled or as it was admitted; all of them whose records lie before the damage.
+fn demand_sound(found: &[UsageEvent], recovered: &Recovered, offset: usize, damage: Damaged, whole: &[u8]) {
+    let context = format!("{damage:?} at {offset}: {recovered:?}");
+    let mut ids: Vec<_> = found.iter().map(|event| event.id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), found.len(), "{context}: twice");
+    for got in found {
+        assert!((0..4).any(|number| *got == event(number) || *got == pending(number)), "{context}: {got:?}");
+    }
+    let mut at = segment::HEAD_BYTES;
+    for number in 0..4 {
+        for kind in [Kind::Admitted, Kind::Settled] {
+            let record = record::read(&whole[at..], at as u64).unwrap();
+            assert_eq!(record.kind, kind);
+            at += record.bytes();
+            if at <= offset && kind == Kind::Settled {
+                assert!(found.contains(&event(number)), "{context}: {number} is lost");
+            } else if at <= offset {
+                assert!(found.iter().any(|found| found.id == event(number).id), "{context}: {number} is forgotten");
+            }
+        }
+    }
+    if damage == Damaged::Flip {
+        assert_eq!(recovered.damages.len(), 1, "{context}: not told");
+        // What lies behind the damage is kept as well: at most one record is gone.
+        assert!(found.len() >= 3, "{context}: {} left", found.len());
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_put_aside_when_it_is_booked() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    settle(&journal, 0..4);
+    drop(journal);
+    let file = bench.files().remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let (journal, recovered) = bench.open();
+    assert!(!recovered.damages[0].torn);
+    settle(&journal, 4..5);
+    acknowledge_all(&journal);
+    journal.maintain();
+    let names: Vec<String> = bench.files().iter().map(|file| file.display().to_string()).collect();
+    assert!(names.iter().any(|name| name.ends_with(".log.damaged")), "{names:?}");
+}
+
+#[test]
+fn an_event_that_the_ledger_refuses_is_kept_and_asked_for_again() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    settle(&journal, 0..2);
+    let batch = journal.take(10).unwrap();
+    journal.quarantine(&batch.events[0], "a sum would not fit").unwrap();
+    journal.ack(batch.through);
+    assert_eq!(journal.backlog().quarantined, 1);
+    let mut seen = Vec::new();
+    survey(&Folder::open(bench.directory.path()).unwrap(), |stored| seen.push(stored)).unwrap();
+    assert!(seen.contains(&Stored::Quarantined(event(0), "a sum would not fit".into())), "{seen:?}");
+    drop(journal);
+    let (journal, recovered) = bench.open();
+    assert_eq!((recovered.requeued, recovered.settled), (1, 0));
+    assert_eq!(waiting(&journal), events(0..1));
+}
+
+#[test]
+fn a_survey_changes_nothing_and_sees_what_is_open_settled_and_booked() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    settle(&journal, 0..2);
+    let batch = journal.take(1).unwrap();
+    journal.ack(batch.through);
+    let open = journal.admit(&pending(2)).unwrap();
+    let before: Vec<_> = bench.files().iter().map(|file| fs::read(file).unwrap()).collect();
+    let mut seen = Vec::new();
+    let damages = survey(&Folder::open(bench.directory.path()).unwrap(), |stored| seen.push(stored)).unwrap();
+    assert_eq!(damages, []);
+    assert_eq!(seen, [Stored::Settled(event(0), true), Stored::Settled(event(1), false), Stored::Open(pending(2))]);
+    let after: Vec<_> = bench.files().iter().map(|file| fs::read(file).unwrap()).collect();
+    assert_eq!(before, after);
+    std::mem::forget(open);
+}
+
+#[test]
+fn a_journal_of_another_version_is_not_touched() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    settle(&journal, 0..1);
+    drop(journal);
+    let file = bench.files().remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[8] = 2;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..12]);
+    hasher.update(&bytes[16..24]);
+    bytes[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    fs::write(&file, &bytes).unwrap();
+    let error =
+        FileJournal::open(Arc::new(Folder::open(bench.directory.path()).unwrap()), bench.options).err().unwrap();
+    assert!(error.to_string().contains("version 2"), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn strict_returns_when_the_disk_has_it() {
+    let bench = Bench { options: Options { bytes_max: BYTES_MIN, strict: true }, ..Bench::new() };
+    let (journal, _) = bench.open();
+    let journal = Arc::new(journal);
+    let maintainer = journal.start_maintainer(Duration::from_secs(3_600)).unwrap();
+    let slot = journal.admit(&pending(0)).unwrap();
+    journal.durable(slot.position).await;
+    let position = journal.settle(slot, &event(0));
+    assert!(*journal.synced.borrow() < position);
+    journal.durable(position).await;
+    assert!(*journal.synced.borrow() >= position);
+    journal.stop();
+    maintainer.join().unwrap();
+}

@@ -1,0 +1,38 @@
+//! The admin key: the given one, or one that is made once for each ledger.
+//!
+//! May use: everything.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use secrecy::ExposeSecret;
+use tracing::info;
+
+use crate::config::Config;
+use crate::domain::key::KeyHash;
+use crate::metering::{admin, identity};
+use crate::ports::tenants::TenantStore;
+
+use super::BootError;
+
+/// The hash of the admin key: the given one's, or the ledger's own, which is made once and shown in a file.
+pub(super) async fn hash(config: &Config, tenants: &dyn TenantStore) -> Result<KeyHash, BootError> {
+    if let Some(given) = &config.admin_key {
+        return Ok(identity::hash(given.expose_secret()));
+    }
+    let failed = |source| BootError::Ledger { path: config.ledger_file.clone(), source };
+    if let Some(hash) = tenants.admin_key_hash().await.map_err(failed)? {
+        return Ok(hash);
+    }
+    let key = admin::mint_key().map_err(|_| BootError::Random)?;
+    let path = config.data_dir.join("admin.key");
+    let unwritable = |error: io::Error| BootError::DataDir { path: path.clone(), reason: error.to_string() };
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(unwritable)?;
+    writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(unwritable)?;
+    let hash = identity::hash(&key);
+    tenants.set_admin_key_hash(hash).await.map_err(failed)?;
+    info!(path = %path.display(), "An admin key was made; it is in this file.");
+    Ok(hash)
+}
