@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustix::fs::FallocateFlags;
 
 /// Zeros written at once where a file system cannot set room aside.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A directory of files.
 pub trait Disk: Send + Sync {

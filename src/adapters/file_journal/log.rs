@@ -250,7 +250,7 @@ impl Log {
     }
 
     /// Settles a call: the room was promised. Where the disk fails all the same, the record waits in memory.
-    pub(super) fn settle(&mut self, place: usize, record: &mut Vec<u8>) -> u64 {
+    pub(super) fn settle(&mut self, place: usize, record: &mut [u8]) -> u64 {
         let Some(open) = self.places.get_mut(place).and_then(Option::take) else { return self.newest };
         self.free_places.push(place);
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -258,7 +258,7 @@ impl Log {
         if self.faulty || !self.write_settled(record) {
             self.faulty = true;
             // Bounded: nothing is admitted while the disk is faulty, so these are the calls that were open before.
-            self.stranded.push(Stranded { base: open.base, record: record.clone() });
+            self.stranded.push(Stranded { base: open.base, record: record.to_vec() });
         } else {
             self.closed(open.base);
         }
@@ -343,7 +343,8 @@ impl Log {
     }
 
     /// Makes the journal whole again after a failure: behind the last good record, in a segment of its own, it writes
-    /// what waits in memory and what a failed sync may have lost. Gives how many settled records were written.
+    /// what waits in memory and what a failed sync may have lost. Gives how many settled records of the latter kind were
+    /// written: they stand in the journal twice.
     pub(super) fn heal(&mut self) -> u64 {
         if !self.faulty {
             // A disk that had no room is asked again.
@@ -359,23 +360,23 @@ impl Log {
         if !self.grow(waiting.saturating_add(record_bytes_max())) {
             return 0;
         }
-        let Ok(rescued) = self.rescue() else { return 0 };
-        let mut written = rescued;
+        let mut rescued = 0;
+        if self.rescue(&mut rescued).is_err() {
+            return rescued;
+        }
         while let Some(mut stranded) = self.stranded.pop() {
             if !self.write_settled(&mut stranded.record) {
                 self.stranded.push(stranded);
-                return written;
+                return rescued;
             }
             self.closed(stranded.base);
-            written += 1;
         }
         self.faulty = false;
-        written
+        rescued
     }
 
     /// Writes again what a failed sync may have lost.
-    fn rescue(&mut self) -> io::Result<u64> {
-        let mut written = 0;
+    fn rescue(&mut self, written: &mut u64) -> io::Result<()> {
         let suspects: Vec<usize> =
             self.segments.iter().enumerate().filter(|(_, segment)| segment.suspect).map(|(at, _)| at).collect();
         for at in suspects {
@@ -393,8 +394,9 @@ impl Log {
                 done += found.bytes();
                 let is_safe = match (found.kind, open.get(&offset)) {
                     (Kind::Settled, _) => {
-                        written += 1;
-                        self.recover(&mut copy)
+                        let is_safe = self.recover(&mut copy);
+                        *written += u64::from(is_safe);
+                        is_safe
                     }
                     (Kind::Admitted, Some(place)) => self.move_admission(*place, &mut copy),
                     (Kind::Admitted | Kind::Booked | Kind::Quarantined, _) => true,
@@ -407,7 +409,7 @@ impl Log {
                 (segment.suspect, segment.synced) = (false, segment.end);
             }
         }
-        Ok(written)
+        Ok(())
     }
 
     /// The open calls whose admission stands in a segment: their places by the offset of the record.

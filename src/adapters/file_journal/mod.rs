@@ -168,15 +168,16 @@ impl FileJournal {
     fn heal(&self) {
         let mut log = self.log.lock();
         let was_faulty = log.faulty;
-        let written = log.heal();
-        let position = log.newest;
-        let is_faulty = log.faulty;
+        // What was rescued is read twice, from its old place and from the new one.
+        self.count(log.heal());
+        let (newest, is_faulty) = (log.newest, log.faulty);
         drop(log);
-        if written > 0 {
-            self.arrived(written, position);
+        if was_faulty {
+            self.newest.fetch_max(newest, Ordering::AcqRel);
+            self.ready.notify_one();
         }
         if was_faulty && !is_faulty {
-            info!(written, "The journal's disk takes records again.");
+            info!("The journal's disk takes records again.");
         }
     }
 
@@ -231,13 +232,10 @@ impl FileJournal {
         }
     }
 
-    /// Settled records were written.
-    fn arrived(&self, events: u64, position: u64) {
-        self.newest.fetch_max(position, Ordering::AcqRel);
-        // The reader takes all there is, so only the first event has to wake it.
+    /// So many more events wait for the ledger.
+    fn count(&self, events: u64) {
         if self.events.fetch_add(events, Ordering::AcqRel) == 0 {
             self.waiting_since_us.store(self.elapsed_us(), Ordering::Release);
-            self.ready.notify_one();
         }
     }
 
@@ -286,17 +284,12 @@ impl Journal for FileJournal {
 
     fn settle(&self, slot: Slot, event: &UsageEvent) -> u64 {
         let place = usize::try_from(slot.place).unwrap_or(usize::MAX);
-        let (position, written, is_closed) = with_record(Kind::Settled, event, |record| {
-            let mut log = self.log.lock();
-            let position = log.settle(place, record);
-            (position, !log.faulty, log.is_closed)
-        });
-        if written {
-            self.arrived(1, position);
-        }
-        if is_closed {
-            self.ready.notify_one();
-        }
+        // Counted before the reader can see it: it must not acknowledge what was not counted yet.
+        self.count(1);
+        let position = with_record(Kind::Settled, event, |record| self.log.lock().settle(place, record));
+        self.newest.fetch_max(position, Ordering::AcqRel);
+        // Always: the reader may have looked between the two steps above, and waits then though the count is not 0.
+        self.ready.notify_one();
         position
     }
 

@@ -122,9 +122,67 @@ fn quarantined(disk: &dyn Disk) -> io::Result<Vec<(String, UsageEvent, String)>>
 #[derive(Default)]
 struct Counts {
     end: u64,
-    settled: u64,
-    /// Of these, at or before the newest position that is known to be booked.
+    /// Where its settled records end.
     settled_ends: Vec<u64>,
+}
+
+impl Counts {
+    fn settled_through(&self, position: u64) -> u64 {
+        length(self.settled_ends.iter().filter(|end| **end <= position).count())
+    }
+}
+
+/// Everything that a process left.
+struct Left {
+    read: Read,
+    records: u64,
+    /// Admitted and not settled: the payloads of the records.
+    open: HashMap<EventId, Vec<u8>>,
+    counts: HashMap<u64, Counts>,
+}
+
+impl Left {
+    fn read(disk: &dyn Disk) -> io::Result<Self> {
+        let (mut records, mut open) = (0, HashMap::new());
+        let mut counts: HashMap<u64, Counts> = HashMap::new();
+        let read = read_all(disk, |base, position, record| {
+            records += 1;
+            let counts = counts.entry(base).or_default();
+            counts.end = position.saturating_sub(base);
+            match (record.kind, record.id()) {
+                (Kind::Admitted, Some(id)) => drop(open.insert(id, record.payload.to_vec())),
+                (Kind::Settled, Some(id)) => {
+                    open.remove(&id);
+                    counts.settled_ends.push(position);
+                }
+                _ => {}
+            }
+        })?;
+        Ok(Self { read, records, open, counts })
+    }
+
+    /// The segments with records, oldest first. Room that was set aside and never used is given back.
+    fn segments(&self, disk: &dyn Disk) -> io::Result<VecDeque<Segment>> {
+        let mut segments = VecDeque::new();
+        for (base, name, size) in &self.read.segments {
+            let Some(counts) = self.counts.get(base) else {
+                disk.remove(name)?;
+                continue;
+            };
+            let damaged = self.read.damages.iter().any(|damage| damage.file == *name && !damage.torn);
+            segments.push_back(sealed(disk, (*base, name.clone(), *size), counts, damaged)?);
+        }
+        Ok(segments)
+    }
+
+    /// Where the reader begins, and how many settled records of that segment lie before.
+    fn cursor(&self, segments: &VecDeque<Segment>) -> (u64, u64) {
+        let booked = self.read.booked;
+        let first = segments.iter().find(|segment| segment.base.saturating_add(segment.end) > booked);
+        let Some(first) = first else { return (booked, 0) };
+        let cursor = booked.max(first.base.saturating_add(HEAD_END));
+        (cursor, self.counts.get(&first.base).map_or(0, |counts| counts.settled_through(cursor)))
+    }
 }
 
 impl FileJournal {
@@ -135,65 +193,24 @@ impl FileJournal {
     /// When the disk cannot be read or has no room for one segment, or when the journal is of another version.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> io::Result<(Self, Recovered)> {
         let bytes_max = options.bytes_max.max(BYTES_MIN);
-        let mut recovered = Recovered::default();
-        let mut open: HashMap<EventId, Vec<u8>> = HashMap::new();
-        let mut counts: HashMap<u64, Counts> = HashMap::new();
-        let read = read_all(&*disk, |base, position, record| {
-            recovered.records += 1;
-            let counts = counts.entry(base).or_default();
-            counts.end = position.saturating_sub(base);
-            match (record.kind, record.id()) {
-                (Kind::Admitted, Some(id)) => {
-                    open.insert(id, record.payload.to_vec());
-                }
-                (Kind::Settled, Some(id)) => {
-                    open.remove(&id);
-                    counts.settled += 1;
-                    counts.settled_ends.push(position);
-                }
-                _ => {}
-            }
-        })?;
-        let booked = read.booked;
-        let mut waiting = 0;
-        let mut segments = VecDeque::new();
-        for (base, name, size) in &read.segments {
-            let Some(counts) = counts.get(base) else {
-                // Room that was set aside and never used.
-                disk.remove(name)?;
-                continue;
-            };
-            waiting += length(counts.settled_ends.iter().filter(|end| **end > booked).count());
-            let damaged = read.damages.iter().any(|damage| damage.file == *name && !damage.torn);
-            segments.push_back(sealed(&*disk, (*base, name.clone(), *size), counts, damaged)?);
-        }
-        let cursor = segments.iter().find(|segment| segment.base.saturating_add(segment.end) > booked);
-        let cursor = cursor.map_or(booked, |segment| booked.max(segment.base.saturating_add(HEAD_END)));
-        let settled_before = counts
-            .iter()
-            .find(|(base, counts)| (**base..base.saturating_add(counts.end)).contains(&cursor))
-            .map_or(0, |(_, counts)| length(counts.settled_ends.iter().filter(|end| **end <= cursor).count()));
-
+        let left = Left::read(&*disk)?;
+        let segments = left.segments(&*disk)?;
+        let (cursor, settled_before) = left.cursor(&segments);
+        let booked = left.read.booked;
+        let settled_ends = || left.counts.values().flat_map(|counts| &counts.settled_ends).copied();
+        let mut recovered = Recovered {
+            records: left.records,
+            settled: length(settled_ends().filter(|end| *end > booked).count()),
+            ..Recovered::default()
+        };
         let segment_bytes = (bytes_max / SEGMENTS).min(SEGMENT_BYTES_MAX);
         let mut log = Log::new(disk.clone(), segment_bytes, bytes_max, segments);
         log.acked = booked;
-        log.newest = counts.values().filter_map(|counts| counts.settled_ends.last()).max().copied().unwrap_or(0);
-        recovered.settled = waiting;
-        recovered.damages = read.damages;
-        recovered.interrupted = settle_left(&mut log, open)?;
-        let again = quarantined(&*disk)?;
-        for (_, event, _) in &again {
-            let mut record = Vec::new();
-            record::begin(&mut record, Kind::Settled);
-            codec::encode(event, &mut record);
-            write(&mut log, &mut record)?;
-            recovered.requeued += 1;
-        }
-        sync(&mut log)?;
-        for (name, ..) in &again {
-            disk.remove(name)?;
-        }
-        let events = waiting.saturating_add(recovered.interrupted).saturating_add(recovered.requeued);
+        log.newest = settled_ends().max().unwrap_or(0);
+        recovered.interrupted = settle_left(&mut log, left.open)?;
+        recovered.requeued = requeue(&mut log, &*disk)?;
+        recovered.damages = left.read.damages;
+        let events = recovered.settled.saturating_add(recovered.interrupted).saturating_add(recovered.requeued);
         let (position, newest) = (log.position(), if events > 0 { log.newest } else { 0 });
         let journal = Self {
             disk,
@@ -212,6 +229,22 @@ impl FileJournal {
         };
         Ok((journal, recovered))
     }
+}
+
+/// Asks the ledger again for what it refused before: it may be a newer one, or mended.
+fn requeue(log: &mut Log, disk: &dyn Disk) -> io::Result<u64> {
+    let refused = quarantined(disk)?;
+    for (_, event, _) in &refused {
+        let mut record = Vec::new();
+        record::begin(&mut record, Kind::Settled);
+        codec::encode(event, &mut record);
+        write(log, &mut record)?;
+    }
+    sync(log)?;
+    for (name, ..) in &refused {
+        disk.remove(name)?;
+    }
+    Ok(length(refused.len()))
 }
 
 /// Settles, as they stand, the calls that an earlier process did not settle.
@@ -258,7 +291,7 @@ fn sealed(
         suspect: false,
         sealed: true,
         open: 0,
-        settled: counts.settled,
+        settled: length(counts.settled_ends.len()),
         damaged,
     })
 }

@@ -114,8 +114,7 @@ fn a_process_that_is_killed_loses_nothing() {
     let (journal, recovered) = bench.open();
     assert_eq!(recovered, Recovered::default());
     settle(&journal, 0..10);
-    let open = journal.admit(&pending(10)).unwrap();
-    std::mem::forget(open);
+    let _open = journal.admit(&pending(10)).unwrap();
     drop(journal);
 
     let (journal, recovered) = bench.open();
@@ -166,7 +165,7 @@ fn a_clean_end_leaves_no_segment() {
 fn segments_go_when_the_ledger_has_them_also_behind_a_call_that_lasts() {
     let bench = Bench::new();
     let (journal, _) = bench.open();
-    let long = journal.admit(&pending(u128::MAX)).unwrap();
+    let _long = journal.admit(&pending(u128::MAX)).unwrap();
     // More than the journal may hold at once, several times.
     for round in 0..100 {
         settle(&journal, round * 100..(round + 1) * 100);
@@ -180,7 +179,6 @@ fn segments_go_when_the_ledger_has_them_also_behind_a_call_that_lasts() {
     let (journal, recovered) = bench.open();
     assert_eq!((recovered.settled, recovered.interrupted), (0, 1));
     assert_eq!(waiting(&journal), [pending(u128::MAX)]);
-    std::mem::forget(long);
 }
 
 #[test]
@@ -351,7 +349,7 @@ fn a_survey_changes_nothing_and_sees_what_is_open_settled_and_booked() {
     settle(&journal, 0..2);
     let batch = journal.take(1).unwrap();
     journal.ack(batch.through);
-    let open = journal.admit(&pending(2)).unwrap();
+    let _open = journal.admit(&pending(2)).unwrap();
     let before: Vec<_> = bench.files().iter().map(|file| fs::read(file).unwrap()).collect();
     let mut seen = Vec::new();
     let damages = survey(&Folder::open(bench.directory.path()).unwrap(), |stored| seen.push(stored)).unwrap();
@@ -359,7 +357,6 @@ fn a_survey_changes_nothing_and_sees_what_is_open_settled_and_booked() {
     assert_eq!(seen, [Stored::Settled(event(0), true), Stored::Settled(event(1), false), Stored::Open(pending(2))]);
     let after: Vec<_> = bench.files().iter().map(|file| fs::read(file).unwrap()).collect();
     assert_eq!(before, after);
-    std::mem::forget(open);
 }
 
 #[test]
