@@ -18,6 +18,8 @@ use crate::providers::{self, CredentialPlace};
 
 use super::*;
 
+mod panics;
+
 struct Bench {
     world: World,
     meter: Arc<Meter>,

@@ -342,7 +342,7 @@ fn scrap() -> impl Strategy<Value = String> {
     prop_oneof![
         select(NO_COUNTS.to_vec()).prop_map(str::to_owned),
         any::<u64>().prop_map(|number| number.to_string()),
-        any::<f64>().prop_map(|number| number.to_string()),
+        (any::<i64>(), any::<u32>(), any::<i16>()).prop_map(|(whole, part, power)| format!("{whole}.{part}e{power}")),
         select(vec!["", "0", "9999999", ",", ":", "{", "}", "[", "]", "\"", "\\", "\n", "\n\n", "data: ", "\u{feff}"])
             .prop_map(str::to_owned),
         select(vec![
