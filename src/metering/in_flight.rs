@@ -170,9 +170,12 @@ impl InFlight {
             Some(input) => Some(open.meter.estimator.run(input).await),
             None => None,
         };
+        if let Some(open) = &mut self.open {
+            open.write_up(verdict, estimate);
+        }
         if let Some(open) = self.open.take() {
             let journal = open.meter.journal.clone();
-            let position = open.close(verdict, estimate);
+            let position = open.hand_over(verdict);
             journal.durable(position).await;
         }
     }
@@ -251,14 +254,17 @@ impl Open {
         let verdict = guarded(|| self.judge(ending)).unwrap_or_else(|| verdict(self.progress.phase, ending));
         // A drop may happen on any thread at any time: only the cheap estimate is allowed here.
         let estimate = guarded(|| self.estimate_input(verdict).map(|input| estimate::by_bytes(&input)));
-        self.close(verdict, estimate.flatten());
+        // What is written up is in the event, also where the rest of it failed.
+        guarded(|| self.write_up(verdict, estimate.flatten())).unwrap_or_default();
+        self.hand_over(verdict);
     }
 
-    /// Hands the event to the journal and gives back or keeps the chat. Gives the event's position.
-    fn close(self: Box<Self>, verdict: Verdict, estimate: Option<Tokens>) -> u64 {
-        let Self { meter, slot, claims, prices, started_us, mut event, progress, .. } = *self;
-        let reading = progress.reading.unwrap_or_default();
-        let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
+    /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
+    fn write_up(&mut self, verdict: Verdict, estimate: Option<Tokens>) {
+        let Self { meter, claims, prices, started_us, event, progress, .. } = self;
+        let reading = progress.reading.get_or_insert_default();
+        event.outcome = verdict.outcome;
+        event.chats = claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount);
         (event.tokens, event.source) = match (verdict.basis, reading.tokens, estimate) {
             (Basis::Nothing, _, _) => (Tokens::default(), UsageSource::Provider),
             (Basis::ReportedOrEstimate, Some(reported), _) if !reading.distrusted => (reported, UsageSource::Provider),
@@ -268,31 +274,35 @@ impl Open {
             // It was estimated at admission.
             (Basis::PromptEstimate, _, _) => (event.tokens, UsageSource::Estimate),
         };
-        if let Some(model) = reading.model.filter(|model| !model.is_empty()) {
+        if let Some(model) = reading.model.take().filter(|model| !model.is_empty()) {
             event.model = bounded(model);
         }
-        let charge = match verdict.basis {
-            Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(&prices, &event, reading.tier),
-        };
-        (event.cost, event.priced) = (charge.cost, charge.priced);
-        event.chats = used.first().copied().unwrap_or(0);
         event.service_tier = reading.tier;
-        event.duration_us = meter.monotonic_us().saturating_sub(started_us);
         event.first_byte_us = progress.first_byte_us;
         event.overhead_us = progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us));
         event.status = progress.status;
-        event.outcome = verdict.outcome;
-        event.request_id = progress.request_id;
+        event.request_id = progress.request_id.take().or(event.request_id.take());
+        let charge = match verdict.basis {
+            Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
+            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
+        };
+        (event.cost, event.priced) = (charge.cost, charge.priced);
+        event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
+    }
+
+    /// Hands the event to the journal and gives back or keeps the chat. Gives the event's position.
+    fn hand_over(self: Box<Self>, verdict: Verdict) -> u64 {
+        let Self { meter, slot, claims, event, .. } = *self;
         // The event first: it is the truth, and counters follow from it.
         let position = meter.journal.settle(slot, &event);
+        let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
         meter.counters.settle(event.id, &claims, &used);
         position
     }
 }
 
-fn charge(prices: &PriceBook, event: &UsageEvent, tier: ServiceTier) -> Charge {
-    prices.charge(event.provider.as_str(), &event.model, tier, &event.tokens, event.requested_at)
+fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
+    prices.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
 }
 
 /// The event of a call that was just admitted, as it stands if nothing else is ever heard of it: the prompt estimated,
@@ -330,7 +340,7 @@ pub(super) fn pending(
         outcome: verdict.outcome,
         request_id: None,
     };
-    let charge = charge(prices, &event, event.service_tier);
+    let charge = charge(prices, &event);
     (event.cost, event.priced) = (charge.cost, charge.priced);
     event
 }
