@@ -30,7 +30,7 @@ use tollgate::domain::tokens::Tokens;
 use tollgate::metering::in_flight::{Caller, InFlight};
 use tollgate::metering::meter::Meter;
 use tollgate::metering::snapshot::{Account, Snapshot, Snapshots};
-use tollgate::ports::journal::Journal;
+use tollgate::ports::journal::{Journal, Slot};
 use tollgate::providers::{self, Call, CredentialPlace, Endpoint, Provider};
 
 #[global_allocator]
@@ -109,7 +109,8 @@ fn main() -> Outcome {
     prices(&table, &book)?;
     requests(&table)?;
     answers(&table)?;
-    admissions(&table, book)
+    admissions(&table, book.clone())?;
+    journal(&table, book)
 }
 
 fn prices(table: &Table, book: &Arc<PriceBook>) -> Outcome {
@@ -365,6 +366,66 @@ fn admissions(table: &Table, book: Arc<PriceBook>) -> Outcome {
         let [admitted, settled] = counts;
         table.print(&admit, &mut admit_tenths, u64::try_from(admitted.0)?, u64::try_from(admitted.1)?, units);
         table.print(&settle, &mut settle_tenths, u64::try_from(settled.0)?, u64::try_from(settled.1)?, units);
+    }
+    Ok(())
+}
+
+/// One of the things that are done with many calls at once.
+type JournalStep<'a> = &'a mut dyn FnMut(&mut Vec<Slot>) -> Outcome;
+
+/// The journal alone: what its two records cost a request, and what reading them back costs the recorder.
+fn journal(table: &Table, book: Arc<PriceBook>) -> Outcome {
+    if !table.wants("journal: admit") && !table.wants("journal: settle") && !table.wants("journal: read back") {
+        return Ok(());
+    }
+    let bench = bench(book, Vec::new())?;
+    let event = {
+        let mut call = bench.admit(&call(&bench.answer.asked)?)?;
+        call.sending();
+        call.head(200, Some("application/json"), Some("req_1"));
+        call.pass(openai_document(), &mut Vec::new());
+        now(call.settle(Ending::Whole))?;
+        let batch = now(bench.journal.next(1))?;
+        bench.journal.ack(batch.through);
+        batch.events.first().cloned().ok_or("no event")?
+    };
+    let units = u64::try_from(CALLS)?;
+    let mut tenths: [Vec<u128>; 3] = Default::default();
+    let mut counts = [(0, 0); 3];
+    for _ in 0..ROUNDS * 10 {
+        let mut slots = Vec::with_capacity(CALLS);
+        let mut steps: [JournalStep<'_>; 3] = [
+            &mut |slots| {
+                for _ in 0..CALLS {
+                    slots.push(bench.journal.admit(&event)?);
+                }
+                Ok(())
+            },
+            &mut |slots| {
+                for slot in slots.drain(..) {
+                    bench.journal.settle(slot, &event);
+                }
+                Ok(())
+            },
+            &mut |_| {
+                let batch = now(bench.journal.next(CALLS))?;
+                bench.journal.ack(batch.through);
+                Ok(())
+            },
+        ];
+        for ((step, tenths), counts) in steps.iter_mut().zip(&mut tenths).zip(&mut counts) {
+            let (region, start) = (Region::new(ALLOCATOR), Instant::now());
+            step(&mut slots)?;
+            tenths.push(start.elapsed().as_nanos() * 10 / u128::from(units));
+            let change = region.change();
+            *counts = (change.allocations, change.bytes_allocated);
+        }
+        bench.journal.maintain();
+    }
+    for ((name, tenths), (allocations, bytes)) in
+        ["journal: admit", "journal: settle", "journal: read back"].into_iter().zip(&mut tenths).zip(counts)
+    {
+        table.print(name, tenths, u64::try_from(allocations)?, u64::try_from(bytes)?, units);
     }
     Ok(())
 }

@@ -107,7 +107,8 @@ pub(super) async fn book(recorder: &Recorder, journal: &dyn Journal) -> Result<(
     Ok(())
 }
 
-/// Counters start from what the ledger knows: this period and the one before, in case the clock was ahead.
+/// Counters start from what the ledger knows of the period before, of this one and of two to come, as many as a counter
+/// keeps: a clock that was ahead left events there, and when it gets there again their chats are used still.
 pub(super) async fn seed(
     counters: &dyn CounterStore,
     usage: &dyn UsageStore,
@@ -115,7 +116,8 @@ pub(super) async fn seed(
 ) -> Result<(), StoreError> {
     for window in [Window::Month, Window::Day] {
         let current = window.period(clock.now());
-        for period in [current, current.previous()] {
+        let next = window.period(current.end());
+        for period in [current.previous(), current, next, window.period(next.end())] {
             let key = |tenant| CounterKey { tenant, metric: Metric::Chats, period };
             let known: Vec<_> =
                 usage.chats(period).await?.into_iter().map(|(tenant, chats)| (key(tenant), chats)).collect();

@@ -13,11 +13,12 @@ use crate::adapters::memory_counters::MemoryCounters;
 use crate::adapters::system_clock::SystemClock;
 use crate::boot;
 use crate::config::Config;
+use crate::domain::audit::{Actor, Author};
 use crate::domain::ids::{KeyId, TenantId};
 use crate::domain::key::Key;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
-use crate::metering::admin::Admin;
+use crate::metering::admin::{Admin, Order};
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::Snapshots;
 use crate::ports::clock::Clock;
@@ -110,6 +111,11 @@ pub(super) struct Desk {
     pub reports: Reports,
 }
 
+/// Who makes changes here, for the audit log.
+pub(super) fn author() -> Author {
+    Author::of(Actor::Cli)
+}
+
 /// Opens the ledger, brings it up to date, does `work` and closes it.
 pub(super) fn with_ledger<T>(
     config: &Config,
@@ -146,16 +152,20 @@ pub(super) fn tenant(command: TenantCommand, config: &Config, output: Output) ->
         let document: Vec<Value> = tenants.iter().map(tenant_document).collect();
         return output.print(&document, || tenant_table(&tenants));
     }
+    let author = author();
     let tenant = with_ledger(config, async |desk| {
         let admin = &desk.admin;
         Ok(match command {
             TenantCommand::Create(CreateTenant { tenant, name, plan }) => {
                 let name = name.unwrap_or_else(|| tenant.to_string());
-                admin.create_tenant(tenant, name, &plan).await?
+                admin.create_tenant(Order::by(&author), tenant, name, &plan).await?
             }
-            TenantCommand::Suspend { tenant } => admin.change_tenant(&tenant, None, Some(true)).await?,
-            TenantCommand::Resume { tenant } => admin.change_tenant(&tenant, None, Some(false)).await?,
-            TenantCommand::SetPlan { tenant, plan } => admin.set_plan(&tenant, &plan, "cli").await?,
+            TenantCommand::Suspend { tenant } => admin.change_tenant(&author, &tenant, None, Some(true)).await?,
+            TenantCommand::Resume { tenant } => admin.change_tenant(&author, &tenant, None, Some(false)).await?,
+            TenantCommand::SetPlan { tenant, plan } => {
+                admin.set_plan(Order::by(&author), &tenant, &plan).await?;
+                admin.tenant(&tenant).await?
+            }
             TenantCommand::Show { tenant } => admin.tenant(&tenant).await?,
             TenantCommand::List => return Err(Failure(Vec::new())),
         })
@@ -189,8 +199,10 @@ fn tenant_table(tenants: &[Tenant]) -> String {
 pub(super) fn key(command: KeyCommand, config: &Config, output: Output) -> Result<(), Failure> {
     match command {
         KeyCommand::Create { tenant, name, expires } => {
-            let (key, secret) =
-                with_ledger(config, async |desk| Ok(desk.admin.issue_key(&tenant, name, expires).await?))?;
+            let author = author();
+            let (key, secret) = with_ledger(config, async |desk| {
+                Ok(desk.admin.issue_key(Order::by(&author), &tenant, name, expires).await?)
+            })?;
             let mut document = key_document(&key);
             if let Some(members) = document.as_object_mut() {
                 members.insert("key".to_owned(), Value::from(secret.as_str()));
@@ -205,7 +217,8 @@ pub(super) fn key(command: KeyCommand, config: &Config, output: Output) -> Resul
             output.print(&document, || key_table(&keys))
         }
         KeyCommand::Revoke { tenant, key } => {
-            let key = with_ledger(config, async |desk| Ok(desk.admin.revoke_key(&tenant, &key).await?))?;
+            let author = author();
+            let key = with_ledger(config, async |desk| Ok(desk.admin.revoke_key(&author, &tenant, &key).await?))?;
             output.print(&key_document(&key), || key_table(std::slice::from_ref(&key)))
         }
     }

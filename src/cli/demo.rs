@@ -16,10 +16,10 @@ use tokio::runtime::{Builder, Runtime};
 use crate::boot::{self, Ready};
 use crate::config::{Config, Environment, Flag, ProcessEnvironment};
 use crate::demo::provider;
-use crate::metering::admin::mint_key;
+use crate::metering::admin::{Order, mint_key};
 use crate::telemetry::logging;
 
-use super::accounts::with_ledger;
+use super::accounts::{author, with_ledger};
 use super::output::{self, Output};
 use super::{Common, Failure, flags};
 
@@ -90,12 +90,13 @@ pub(super) fn demo(common: &Common, args: DemoArgs, output: Output) -> Result<()
     .flatten()
     .collect();
     logging::start(&config.log.filter, false)?;
+    let author = author();
     let tenant = with_ledger(&config, async |desk| {
         let id = TENANT.parse().map_err(|error| Failure::from(format!("{TENANT}: {error}")))?;
         if desk.admin.tenant(&id).await.is_err() {
-            desk.admin.create_tenant(id.clone(), "Demo".to_owned(), "starter").await?;
+            desk.admin.create_tenant(Order::by(&author), id.clone(), "Demo".to_owned(), "starter").await?;
         }
-        Ok(desk.admin.issue_key(&id, "demo".to_owned(), None).await?.1)
+        Ok(desk.admin.issue_key(Order::by(&author), &id, "demo".to_owned(), None).await?.1)
     })?;
     let keys = Keys { tenant, admin, provider: provider_key };
     let served = boot::serve(&config, |ready| {

@@ -4,6 +4,7 @@
 //! A mistake in the set-up is one line on stderr that names the fix, and exit code 1; in the command's use, exit code 2.
 
 mod accounts;
+mod audit;
 mod demo;
 mod health;
 mod output;
@@ -80,6 +81,9 @@ enum Command {
     /// Keys of tenants: create, list, revoke.
     #[command(subcommand)]
     Key(accounts::KeyCommand),
+    /// Who changed what: tenants, their plans and keys.
+    #[command(after_help = "Examples:\n  tollgate audit\n  tollgate audit acme --limit 10 --json")]
+    Audit(audit::AuditArgs),
     /// Plans: list, show. Plans are changed in the configuration.
     #[command(subcommand)]
     Plan(usage::PlanCommand),
@@ -178,6 +182,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Migrate => run::migrate(&load(&common, [])?, output),
         Command::Tenant(command) => accounts::tenant(command, &load(&common, [])?, output),
         Command::Key(command) => accounts::key(command, &load(&common, [])?, output),
+        Command::Audit(args) => audit::audit(args, &load(&common, [])?, output),
         Command::Plan(command) => usage::plan(command, &load(&common, [])?, output),
         Command::Usage(args) => usage::usage(args, &load(&common, [])?, output),
         Command::Prices(command) => usage::prices(command, &load(&common, [])?, output),

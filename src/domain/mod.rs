@@ -3,6 +3,7 @@
 //! May use: itself and value libraries (`jiff` for the calendar). No I/O, no clock, no async, no serde, no SQL:
 //! time, ids and randomness come in as values, and wire and row formats are written where they are spoken.
 
+pub mod audit;
 pub mod event;
 pub mod ids;
 pub mod key;

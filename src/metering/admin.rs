@@ -2,24 +2,34 @@
 //!
 //! May use: `domain`, `ports`, the snapshot. A change counts at once in this process, because each one ends with a new
 //! snapshot; other processes see the store's revision grow.
+//!
+//! Every change names its author and leaves one entry in the audit log; a change that changes nothing leaves none. A
+//! change that was asked for with an idempotency key is made once: its answer is settled before the store is asked, and
+//! goes into the transaction of the change ([`super::once`]). A refusal changes nothing and is not remembered: the same
+//! key may be tried again, with a body that was put right, too.
 
 use std::sync::Arc;
 
+use crate::domain::audit::{AuditEntry, Author};
 use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{self, Key};
-use crate::domain::plan::{Limit, Metric, Standing};
+use crate::domain::plan::{Limit, Metric, Plan, Standing};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterKey, CounterStore, CountersUnavailable};
-use crate::ports::tenants::{TenantChange, TenantStore};
+use crate::ports::tenants::{Act, Answered, AuditQuery, AuditStart, Done, TenantChange, TenantStore};
 
 use super::identity::hash;
+use super::once::{Kept, Once};
 use super::snapshot::{Account, Snapshots};
 
 /// Characters of a display name. It is for people, and it is kept in every snapshot.
 pub const NAME_CHARS_MAX: usize = 128;
+
+/// Entries of the audit log on a page, at most.
+pub const ENTRIES_PER_PAGE_MAX: u32 = 1_000;
 
 /// Why an administrative act was not done. Each sentence may be shown to whoever asked, except those of `Store`,
 /// `Counters` and `Randomness`, which may hold another program's words.
@@ -66,6 +76,12 @@ pub enum AdminError {
         /// The time at which it was asked for.
         now: Micros,
     },
+    /// The same request was made and answered before; nothing was done now.
+    #[error("this request was answered before")]
+    DoneBefore(Kept),
+    /// The idempotency key belongs to another request.
+    #[error("this idempotency key was used within 24 hours for another body; a new request takes a new key")]
+    KeyReused,
     /// The operating system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Randomness(String),
@@ -122,6 +138,42 @@ pub struct LimitsView {
     pub others: Vec<LimitRow>,
 }
 
+/// A change that somebody asks for, and how to tell what was done (`T`) where the answer has to be kept.
+pub struct Order<'a, T> {
+    author: &'a Author,
+    once: Option<(&'a Once, &'a Tell<'a, T>)>,
+}
+
+/// Writes an answer.
+type Tell<'a, T> = dyn Fn(&T) -> Kept + Send + Sync + 'a;
+
+impl<'a, T> Order<'a, T> {
+    /// A change without an idempotency key.
+    pub fn by(author: &'a Author) -> Self {
+        Self { author, once: None }
+    }
+
+    /// The same, made once and answered by `tell`, if there is a key.
+    pub fn once(self, once: Option<&'a Once>, tell: &'a Tell<'a, T>) -> Self {
+        Self { once: once.map(|once| (once, tell)), ..self }
+    }
+
+    /// The change as a store takes it, if what comes of it is `done`.
+    fn act(&self, done: &T, at: Micros) -> Result<Act, AdminError> {
+        let memory = self.once.map(|(once, tell)| once.memory(tell(done).0)).transpose()?;
+        Ok(Act { author: self.author.clone(), at, memory })
+    }
+}
+
+/// A page of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditPage {
+    /// Oldest first.
+    pub entries: Vec<AuditEntry>,
+    /// The row after which the next page begins; `None` when this is the last one for now.
+    pub next: Option<i64>,
+}
+
 /// All administration. Cheap to share; holds no state of its own.
 pub struct Admin {
     store: Arc<dyn TenantStore>,
@@ -142,22 +194,30 @@ impl Admin {
     }
 
     /// Creates a tenant on a plan.
-    pub async fn create_tenant(&self, id: TenantId, name: String, plan: &str) -> Result<Tenant, AdminError> {
+    pub async fn create_tenant(
+        &self,
+        order: Order<'_, Tenant>,
+        id: TenantId,
+        name: String,
+        plan: &str,
+    ) -> Result<Tenant, AdminError> {
+        self.recall(&order).await?;
         check_name(&name)?;
-        let plan = self.plan(plan)?;
+        let plan = self.plan(plan)?.name.clone();
         let tenant = Tenant { id, name, plan, suspended: false, created_at: self.clock.now() };
-        match self.store.create_tenant(&tenant).await {
-            Ok(()) => {}
+        let act = order.act(&tenant, tenant.created_at)?;
+        match self.store.create_tenant(&tenant, &act).await {
+            Ok(done) => self.done(&order, done).await?,
             Err(StoreError::Exists(_)) => return Err(AdminError::TenantExists(tenant.id)),
             Err(error) => return Err(error.into()),
         }
-        self.publish().await;
         Ok(tenant)
     }
 
     /// Renames a tenant, suspends it or lets it in again; `None` leaves a field as it is.
     pub async fn change_tenant(
         &self,
+        author: &Author,
         id: &TenantId,
         name: Option<String>,
         suspended: Option<bool>,
@@ -165,18 +225,36 @@ impl Admin {
         if let Some(name) = &name {
             check_name(name)?;
         }
-        self.change(id, &TenantChange { name, suspended, ..TenantChange::default() }).await
+        let act = Act::by(author.clone(), self.clock.now());
+        let change = TenantChange { name, suspended, plan: None };
+        match self.store.change_tenant(id, &change, &act).await {
+            Ok(done) => self.done(&Order::<()>::by(author), done).await,
+            Err(StoreError::Missing(_)) => Err(AdminError::UnknownTenant(id.clone())),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Puts a tenant on a plan. What was used carries over. Setting the plan that it is on already changes nothing. `by`
-    /// says who asks, for the history.
-    pub async fn set_plan(&self, id: &TenantId, plan: &str, by: &str) -> Result<Tenant, AdminError> {
+    /// Puts a tenant on a plan and says how it then stands. What was used carries over. Setting the plan that it is on
+    /// already changes nothing.
+    pub async fn set_plan(
+        &self,
+        order: Order<'_, LimitsView>,
+        id: &TenantId,
+        plan: &str,
+    ) -> Result<LimitsView, AdminError> {
+        self.recall(&order).await?;
         let plan = self.plan(plan)?;
-        let tenant = self.tenant(id).await?;
-        if tenant.plan == plan {
-            return Ok(tenant);
-        }
-        self.change(id, &TenantChange { plan: Some(plan), by: Some(by.to_owned()), ..TenantChange::default() }).await
+        self.tenant(id).await?;
+        // Read before the change, as all that can fail comes first; what is used does not depend on the plan.
+        let view = self.standing(id, &plan).await?;
+        let act = order.act(&view, self.clock.now())?;
+        let change = TenantChange { plan: Some(plan.name.clone()), ..TenantChange::default() };
+        match self.store.change_tenant(id, &change, &act).await {
+            Ok(done) => self.done(&order, done).await?,
+            Err(StoreError::Missing(_)) => return Err(AdminError::UnknownTenant(id.clone())),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(view)
     }
 
     /// Every tenant, in the order of their ids.
@@ -197,10 +275,12 @@ impl Admin {
     /// Issues a key; gives what is kept of it and the key itself, which is nowhere kept.
     pub async fn issue_key(
         &self,
+        order: Order<'_, (Key, String)>,
         tenant: &TenantId,
         name: String,
         expires_at: Option<Micros>,
     ) -> Result<(Key, String), AdminError> {
+        self.recall(&order).await?;
         check_name(&name)?;
         let now = self.clock.now();
         if let Some(expires_at) = expires_at.filter(|at| *at <= now) {
@@ -221,13 +301,14 @@ impl Admin {
             revoked_at: None,
             last_used_at: None,
         };
-        match self.store.add_key(&key).await {
-            Ok(()) => {}
+        let issued = (key, plaintext);
+        let act = order.act(&issued, now)?;
+        match self.store.add_key(&issued.0, &act).await {
+            Ok(done) => self.done(&order, done).await?,
             Err(StoreError::Missing(_)) => return Err(AdminError::UnknownTenant(tenant.clone())),
             Err(error) => return Err(error.into()),
         }
-        self.publish().await;
-        Ok((key, plaintext))
+        Ok(issued)
     }
 
     /// All keys of a tenant, revoked ones too, newest first.
@@ -243,17 +324,35 @@ impl Admin {
     }
 
     /// Revokes a key for good. Revoking twice changes nothing.
-    pub async fn revoke_key(&self, tenant: &TenantId, id: &KeyId) -> Result<Key, AdminError> {
+    pub async fn revoke_key(&self, author: &Author, tenant: &TenantId, id: &KeyId) -> Result<Key, AdminError> {
         self.tenant(tenant).await?;
-        let revoked = match self.store.revoke_key(tenant, id, self.clock.now()).await {
-            Ok(key) => key,
-            Err(StoreError::Missing(_)) => {
-                return Err(AdminError::UnknownKey { tenant: tenant.clone(), key: id.clone() });
-            }
-            Err(error) => return Err(error.into()),
-        };
-        self.publish().await;
-        Ok(revoked)
+        let act = Act::by(author.clone(), self.clock.now());
+        match self.store.revoke_key(tenant, id, &act).await {
+            Ok(done) => self.done(&Order::<()>::by(author), done).await,
+            Err(StoreError::Missing(_)) => Err(AdminError::UnknownKey { tenant: tenant.clone(), key: id.clone() }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A page of the audit log, of one tenant or of all: what comes after the entry in row `after`. More than
+    /// [`ENTRIES_PER_PAGE_MAX`] entries count as that.
+    pub async fn audit(&self, tenant: Option<TenantId>, after: i64, entries_max: u32) -> Result<AuditPage, AdminError> {
+        let entries_max = entries_max.clamp(1, ENTRIES_PER_PAGE_MAX);
+        // One more than the page holds tells whether there is a next page.
+        let query = AuditQuery { tenant, start: AuditStart::After(after), entries_max: entries_max.saturating_add(1) };
+        let mut entries = self.store.audit(&query).await?;
+        let page = usize::try_from(entries_max).unwrap_or(usize::MAX);
+        let has_more = entries.len() > page;
+        entries.truncate(page);
+        let next = entries.last().filter(|_| has_more).map(|entry| entry.row);
+        Ok(AuditPage { entries, next })
+    }
+
+    /// The page at the end of the audit log, of one tenant or of all.
+    pub async fn last_audited(&self, tenant: Option<TenantId>, entries_max: u32) -> Result<AuditPage, AdminError> {
+        let entries_max = entries_max.clamp(1, ENTRIES_PER_PAGE_MAX);
+        let query = AuditQuery { tenant, start: AuditStart::End, entries_max };
+        Ok(AuditPage { entries: self.store.audit(&query).await?, next: None })
     }
 
     /// How a tenant stands at this instant. Asks the counters only: it is answered while the ledger is away, unless the
@@ -269,7 +368,15 @@ impl Admin {
             plan: tenant.plan.clone(),
             known: self.plan_names(),
         })?;
+        self.standing(id, plan).await
+    }
 
+    /// The names of all plans, in ascending order.
+    pub fn plan_names(&self) -> Vec<PlanName> {
+        self.snapshots.load().plans.keys().cloned().collect()
+    }
+
+    async fn standing(&self, id: &TenantId, plan: &Plan) -> Result<LimitsView, AdminError> {
         let now = self.clock.now();
         let is_chats = |limit: &Limit| (limit.metric, limit.window) == (Metric::Chats, Window::Month);
         let chats_max = plan.limit(Metric::Chats, Window::Month).map(|limit| limit.max);
@@ -286,16 +393,11 @@ impl Admin {
             LimitRow { metric: *metric, period: counter.period, limit: *limit, standing }
         });
         let chats = rows.next().ok_or_else(|| CountersUnavailable("no answer for the chats counter".to_owned()))?;
-        Ok(LimitsView { tenant: id.clone(), plan: tenant.plan.clone(), chats, others: rows.collect() })
+        Ok(LimitsView { tenant: id.clone(), plan: plan.name.clone(), chats, others: rows.collect() })
     }
 
-    /// The names of all plans, in ascending order.
-    pub fn plan_names(&self) -> Vec<PlanName> {
-        self.snapshots.load().plans.keys().cloned().collect()
-    }
-
-    fn plan(&self, name: &str) -> Result<PlanName, AdminError> {
-        let found = self.snapshots.load().plans.get_key_value(name).map(|(name, _)| name.clone());
+    fn plan(&self, name: &str) -> Result<Arc<Plan>, AdminError> {
+        let found = self.snapshots.load().plans.get(name).cloned();
         found.ok_or_else(|| AdminError::UnknownPlan { known: self.plan_names() })
     }
 
@@ -303,14 +405,32 @@ impl Admin {
         self.snapshots.load().accounts.get(id).cloned()
     }
 
-    async fn change(&self, id: &TenantId, change: &TenantChange) -> Result<Tenant, AdminError> {
-        let changed = match self.store.change_tenant(id, change, self.clock.now()).await {
-            Ok(tenant) => tenant,
-            Err(StoreError::Missing(_)) => return Err(AdminError::UnknownTenant(id.clone())),
-            Err(error) => return Err(error.into()),
-        };
+    /// Refuses an order that was carried out before, whatever the world looks like by now.
+    async fn recall<T>(&self, order: &Order<'_, T>) -> Result<(), AdminError> {
+        let Some((once, _)) = order.once else { return Ok(()) };
+        match self.store.recall(once.id(), self.clock.now()).await? {
+            None => Ok(()),
+            Some(answered) => Err(self.before(once, answered).await),
+        }
+    }
+
+    /// What the store made of an order; afterwards it counts in this process.
+    async fn done<T, D>(&self, order: &Order<'_, T>, done: Done<D>) -> Result<D, AdminError> {
+        match (done, order.once) {
+            (Done::Now(done), _) => {
+                self.publish().await;
+                Ok(done)
+            }
+            // Another request with the same key was faster.
+            (Done::Before(answered), Some((once, _))) => Err(self.before(once, answered).await),
+            (Done::Before(_), None) => Err(StoreError::Corrupt("an answer that nobody asked for".to_owned()).into()),
+        }
+    }
+
+    /// The answer that was given before. Whoever gave it may have ended before the change counted here.
+    async fn before(&self, once: &Once, answered: Answered) -> AdminError {
         self.publish().await;
-        Ok(changed)
+        once.open(answered).map_or_else(|error| error, AdminError::DoneBefore)
     }
 
     /// Makes a change count in this process. The change itself is stored by then: a failure here is no failure of the
@@ -329,7 +449,7 @@ pub fn mint_key() -> Result<String, AdminError> {
     Ok(key::mint(random))
 }
 
-fn fill_random(bytes: &mut [u8]) -> Result<(), AdminError> {
+pub(super) fn fill_random(bytes: &mut [u8]) -> Result<(), AdminError> {
     getrandom::fill(bytes).map_err(|error| AdminError::Randomness(error.to_string()))
 }
 

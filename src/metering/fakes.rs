@@ -1,6 +1,6 @@
 //! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
+use crate::domain::audit::{Actor, AuditEntry, Author, Change};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
@@ -20,11 +21,14 @@ use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{Claim, CounterKey, CounterStore, CountersUnavailable, HoldOutcome};
-use crate::ports::tenants::{Directory, PlanChange, TenantChange, TenantStore};
+use crate::ports::tenants::{
+    Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
+    TenantStore,
+};
 use crate::ports::usage::{Dimension, EventsQuery, Group, StoredEvent, Sums, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
-use super::admin::Admin;
+use super::admin::{Admin, Order};
 use super::reports::Reports;
 use super::snapshot::{Plans, Snapshots};
 
@@ -85,6 +89,39 @@ struct Tables {
     revision: i64,
     admin_key: Option<KeyHash>,
     events: Vec<StoredEvent>,
+    refused: HashSet<EventId>,
+    audit: Vec<AuditEntry>,
+    memories: HashMap<Digest, (Micros, Answered)>,
+}
+
+impl Tables {
+    fn recall(&self, id: Digest, now: Micros) -> Option<Answered> {
+        let (at, answered) = self.memories.get(&id)?;
+        (at.0 > now.0 - REMEMBERED_US).then(|| answered.clone())
+    }
+
+    /// Does `work` unless it was done, and writes down what it changed.
+    fn once<T>(
+        &mut self,
+        act: &Act,
+        work: impl FnOnce(&mut Self) -> Result<(T, Option<Change>), StoreError>,
+    ) -> Result<Done<T>, StoreError> {
+        if let Some(answered) = act.memory.as_ref().and_then(|memory| self.recall(memory.id, act.at)) {
+            return Ok(Done::Before(answered));
+        }
+        let (done, change) = work(self)?;
+        if let Some(change) = change {
+            self.revision += 1;
+            let row = self.audit.last().map_or(1, |last| last.row + 1);
+            let sha256 = act.memory.as_ref().map(|memory| memory.key_sha256.0);
+            let author = act.author.clone();
+            self.audit.push(AuditEntry { row, at: act.at, author, idempotency_key_sha256: sha256, change });
+        }
+        if let Some(memory) = &act.memory {
+            self.memories.insert(memory.id, (act.at, memory.answered.clone()));
+        }
+        Ok(Done::Now(done))
+    }
 }
 
 /// Tenants and ledger in memory, which can be told to be down or never to answer.
@@ -99,6 +136,11 @@ impl FakeStore {
     /// From now on every call fails, or none.
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// From now on a batch with this event is refused for good.
+    pub(crate) fn refuse(&self, id: EventId) {
+        self.tables.lock().refused.insert(id);
     }
 
     /// From now on no call is ever answered.
@@ -134,14 +176,15 @@ impl TenantStore for FakeStore {
         self.answer(|tables| Ok(tables.revision))
     }
 
-    fn create_tenant<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn create_tenant<'a>(&'a self, tenant: &'a Tenant, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
         self.answer(|tables| {
-            if tables.tenants.contains_key(&tenant.id) {
-                return Err(StoreError::Exists(tenant.id.to_string()));
-            }
-            tables.tenants.insert(tenant.id.clone(), tenant.clone());
-            tables.revision += 1;
-            Ok(())
+            tables.once(act, |tables| {
+                if tables.tenants.contains_key(&tenant.id) {
+                    return Err(StoreError::Exists(tenant.id.to_string()));
+                }
+                tables.tenants.insert(tenant.id.clone(), tenant.clone());
+                Ok(((), Some(Change::tenant_created(tenant))))
+            })
         })
     }
 
@@ -149,16 +192,18 @@ impl TenantStore for FakeStore {
         &'a self,
         id: &'a TenantId,
         change: &'a TenantChange,
-        _now: Micros,
-    ) -> BoxFuture<'a, Result<Tenant, StoreError>> {
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<Tenant>, StoreError>> {
         self.answer(|tables| {
-            let tenant = tables.tenants.get_mut(id).ok_or_else(|| StoreError::Missing(id.to_string()))?;
-            let TenantChange { name, suspended, plan, by: _ } = change.clone();
-            tenant.name = name.unwrap_or_else(|| tenant.name.clone());
-            tenant.suspended = suspended.unwrap_or(tenant.suspended);
-            tenant.plan = plan.unwrap_or_else(|| tenant.plan.clone());
-            tables.revision += 1;
-            Ok(tenant.clone())
+            tables.once(act, |tables| {
+                let tenant = tables.tenants.get_mut(id).ok_or_else(|| StoreError::Missing(id.to_string()))?;
+                let before = tenant.clone();
+                let TenantChange { name, suspended, plan } = change.clone();
+                tenant.name = name.unwrap_or_else(|| tenant.name.clone());
+                tenant.suspended = suspended.unwrap_or(tenant.suspended);
+                tenant.plan = plan.unwrap_or_else(|| tenant.plan.clone());
+                Ok((tenant.clone(), Change::tenant_changed(&before, tenant)))
+            })
         })
     }
 
@@ -170,11 +215,12 @@ impl TenantStore for FakeStore {
         self.answer(|_| Ok(()))
     }
 
-    fn add_key<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn add_key<'a>(&'a self, key: &'a Key, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
         self.answer(|tables| {
-            tables.keys.insert(0, key.clone());
-            tables.revision += 1;
-            Ok(())
+            tables.once(act, |tables| {
+                tables.keys.insert(0, key.clone());
+                Ok(((), Some(Change::key_created(key))))
+            })
         })
     }
 
@@ -186,14 +232,33 @@ impl TenantStore for FakeStore {
         &'a self,
         tenant: &'a TenantId,
         key: &'a KeyId,
-        now: Micros,
-    ) -> BoxFuture<'a, Result<Key, StoreError>> {
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<Key>, StoreError>> {
         self.answer(|tables| {
-            let found = tables.keys.iter_mut().find(|known| known.tenant == *tenant && known.id == *key);
-            let found = found.ok_or_else(|| StoreError::Missing(key.to_string()))?;
-            found.revoked_at.get_or_insert(now);
-            tables.revision += 1;
-            Ok(found.clone())
+            tables.once(act, |tables| {
+                let found = tables.keys.iter_mut().find(|known| known.tenant == *tenant && known.id == *key);
+                let found = found.ok_or_else(|| StoreError::Missing(key.to_string()))?;
+                let change = found.revoked_at.is_none().then(|| Change::key_revoked(found));
+                found.revoked_at.get_or_insert(act.at);
+                Ok((found.clone(), change))
+            })
+        })
+    }
+
+    fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>> {
+        self.answer(|tables| Ok(tables.recall(id, now)))
+    }
+
+    fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
+        self.answer(|tables| {
+            let AuditQuery { tenant, start, entries_max } = query;
+            let theirs = |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant == *tenant);
+            let found: Vec<AuditEntry> = tables.audit.iter().filter(theirs).cloned().collect();
+            let max = *entries_max as usize;
+            Ok(match start {
+                AuditStart::After(row) => found.into_iter().filter(|entry| entry.row > *row).take(max).collect(),
+                AuditStart::End => found[found.len().saturating_sub(max)..].to_vec(),
+            })
         })
     }
 
@@ -224,6 +289,9 @@ fn value(event: &UsageEvent, dimension: Dimension) -> Option<String> {
 impl UsageStore for FakeStore {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
         self.answer(|tables| {
+            if events.iter().any(|event| tables.refused.contains(&event.id)) {
+                return Err(StoreError::Refused("an event that does not fit".to_owned()));
+            }
             for event in events {
                 let row = tables.events.last().map_or(1, |last| last.row + 1);
                 tables.events.push(StoredEvent { row, event: event.clone() });
@@ -349,8 +417,10 @@ impl World {
         let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices).await.unwrap());
         let admin = Arc::new(Admin::new(store.clone(), snapshots.clone(), counters.clone(), clock.clone()));
         let reports = Arc::new(Reports::new(store.clone(), snapshots.clone(), clock));
+        let author = Author::of(Actor::Cli);
         for id in ["acme", "globex"] {
-            admin.create_tenant(id.parse().unwrap(), id.to_uppercase(), "starter").await.unwrap();
+            let order = Order::by(&author);
+            admin.create_tenant(order, id.parse().unwrap(), id.to_uppercase(), "starter").await.unwrap();
         }
         Self { store, counters, snapshots, admin, reports }
     }

@@ -9,13 +9,14 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tracing::warn;
 
+use crate::domain::audit::{Actor, Author};
 use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{self, KeyHash};
 use crate::domain::refusal::Refusal;
 use crate::domain::tenant::Tenant;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
-use crate::ports::tenants::TenantStore;
+use crate::ports::tenants::{Act, TenantStore};
 
 use super::snapshot::{Account, Snapshots};
 
@@ -136,9 +137,10 @@ impl Identities {
             suspended: false,
             created_at: self.clock.now(),
         };
-        match self.store.create_tenant(&tenant).await {
+        let act = Act::by(Author::of(Actor::Tenant), tenant.created_at);
+        match self.store.create_tenant(&tenant, &act).await {
             // Another call created it at the same time: as good.
-            Ok(()) | Err(StoreError::Exists(_)) => self.refresh().await,
+            Ok(_) | Err(StoreError::Exists(_)) => self.refresh().await,
             Err(error) => {
                 warn!(%error, "A dev tenant could not be created.");
                 return Err(Refusal::CountersDown);

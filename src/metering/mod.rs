@@ -10,6 +10,7 @@ pub mod fresh;
 pub mod identity;
 pub mod in_flight;
 pub mod meter;
+pub mod once;
 pub mod recorder;
 pub mod reports;
 pub mod snapshot;

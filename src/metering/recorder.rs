@@ -26,7 +26,7 @@ const BATCH_EVENTS_MAX: usize = 2_000;
 
 /// How long a batch gathers before it is written. A transaction costs an fsync however small it is; a question to the
 /// ledger does not wait for this (see [`Recorder::caught_up`]).
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(200);
 
 /// First and longest pause after the ledger failed. It is tried for ever: an event is never dropped.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));

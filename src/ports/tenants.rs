@@ -1,9 +1,10 @@
-//! Tenants, their plans and keys, at rest.
+//! Tenants, their plans and keys, at rest; the log of their changes; and what made each change happen once.
 
+use crate::domain::audit::{AuditEntry, Author};
 use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::tenant::Tenant;
-use crate::domain::time::Micros;
+use crate::domain::time::{MICROS_PER_SECOND, Micros};
 
 use super::{BoxFuture, StoreError};
 
@@ -27,8 +28,6 @@ pub struct TenantChange {
     pub suspended: Option<bool>,
     /// A new plan.
     pub plan: Option<PlanName>,
-    /// Who asks for it, such as `admin` or `tenant`, for the history of plans.
-    pub by: Option<String>,
 }
 
 /// A plan that a tenant was put on.
@@ -42,8 +41,90 @@ pub struct PlanChange {
     pub by: Option<String>,
 }
 
+/// How long the answer to a request with an idempotency key is remembered, in microseconds: 24 hours.
+pub const REMEMBERED_US: i64 = 24 * 3_600 * MICROS_PER_SECOND;
+
+/// 32 bytes that stand for something: a SHA-256 or an HMAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+/// What is remembered of a request with an idempotency key, together with what it changed. A store sees neither the key
+/// nor the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    /// Stands for caller, route and idempotency key: what a second try is found by.
+    pub id: Digest,
+    /// The SHA-256 of the idempotency key, for the audit log.
+    pub key_sha256: Digest,
+    /// What was asked and answered.
+    pub answered: Answered,
+}
+
+/// What a remembered request asked for, and the answer to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// Stands for the body: the same id with another body is another request.
+    pub request: Digest,
+    /// The answer, encrypted.
+    pub sealed: Vec<u8>,
+}
+
+/// By whom and when something is changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Act {
+    /// By whom.
+    pub author: Author,
+    /// When.
+    pub at: Micros,
+    /// What to remember of the request, if it came with an idempotency key.
+    pub memory: Option<Memory>,
+}
+
+impl Act {
+    /// An act that may be done twice.
+    pub fn by(author: Author, at: Micros) -> Self {
+        Self { author, at, memory: None }
+    }
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done<T> {
+    /// It is made, or there was nothing to change.
+    Now(T),
+    /// A request of the same id was answered within the last [`REMEMBERED_US`]: nothing was done.
+    Before(Answered),
+}
+
+/// A part of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// Of one tenant, or of all.
+    pub tenant: Option<TenantId>,
+    /// Where it begins.
+    pub start: AuditStart,
+    /// At most this many entries.
+    pub entries_max: u32,
+}
+
+/// Where a part of the audit log begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditStart {
+    /// After the entry in that row; 0 for the oldest.
+    After(i64),
+    /// So many entries before the end.
+    End,
+}
+
 /// The store of tenants, plans of tenants and keys. The contract: each call is one transaction; one that changes
 /// anything also raises the revision, so that another process sees it; one that fails changed nothing.
+///
+/// A call that takes an [`Act`] also writes, in the same transaction, exactly one entry of the audit log if it changed
+/// anything and none if not; and, if it succeeds, the act's memory. When a memory of that id is there already and not
+/// too old, the call changes nothing and gives that one ([`Done::Before`]). Of any number of concurrent calls with the
+/// same id one is done, the others wait for it. So no crash can leave a change without its entry and its answer, and
+/// none can make it happen twice. Each call that takes an act may also drop a bounded number of memories that are too
+/// old.
 pub trait TenantStore: Send + Sync {
     /// Everything, read at one revision.
     fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>>;
@@ -52,22 +133,22 @@ pub trait TenantStore: Send + Sync {
     fn revision(&self) -> BoxFuture<'_, Result<i64, StoreError>>;
 
     /// Creates a tenant on a plan. [`StoreError::Exists`] when the id is taken.
-    fn create_tenant<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn create_tenant<'a>(&'a self, tenant: &'a Tenant, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>>;
 
     /// Changes a tenant and says how it is now; another plan is a new entry in its history. [`StoreError::Missing`] when there is none.
     fn change_tenant<'a>(
         &'a self,
         id: &'a TenantId,
         change: &'a TenantChange,
-        now: Micros,
-    ) -> BoxFuture<'a, Result<Tenant, StoreError>>;
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<Tenant>, StoreError>>;
 
     /// The plans a tenant was put on, oldest first; the last is the one it is on. Empty when there is no such tenant.
     fn plan_history<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>>;
 
     /// Adds a key. [`StoreError::Missing`] when its tenant does not exist, [`StoreError::Exists`] when its id or hash
     /// is taken.
-    fn add_key<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn add_key<'a>(&'a self, key: &'a Key, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>>;
 
     /// All keys of a tenant, revoked ones too, newest first.
     fn keys<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<Key>, StoreError>>;
@@ -77,8 +158,14 @@ pub trait TenantStore: Send + Sync {
         &'a self,
         tenant: &'a TenantId,
         key: &'a KeyId,
-        now: Micros,
-    ) -> BoxFuture<'a, Result<Key, StoreError>>;
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<Key>, StoreError>>;
+
+    /// What a request of this id was answered within [`REMEMBERED_US`] before `now`.
+    fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>>;
+
+    /// A part of the audit log, oldest entry first.
+    fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>>;
 
     /// Remembers when keys last made a call, to the minute below. Keys that are not there and earlier times than the
     /// known ones change nothing. The revision stays: no decision depends on it.

@@ -14,12 +14,18 @@
 
 mod billing;
 mod calls;
+mod clocks;
 mod conformance;
+mod crash;
 mod credentials;
+mod disk;
 mod endings;
+mod flips;
 mod framing;
+mod idempotency;
 mod lies;
 mod lifetime;
+mod locked;
 mod matrix;
 mod quota;
 mod refusals;

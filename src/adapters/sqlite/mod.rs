@@ -1,20 +1,25 @@
 //! The ledger in one SQLite file: opening, schema, closing, and what its errors mean.
 //!
 //! May use: `domain`, `ports`. `usage` fills [`crate::ports::usage::UsageStore`], `tenants` fills
-//! [`crate::ports::tenants::TenantStore`], `rows` knows how domain values stand in rows.
+//! [`crate::ports::tenants::TenantStore`] with `audit` for what belongs to every change, `rows` knows how domain values
+//! stand in rows.
 //!
 //! WAL, synchronous FULL: a commit that returned survives a power cut. One connection writes, because SQLite has one
 //! writer at a time anyway and waiting in our own queue is fairer than its lock; a few others read, each from one
 //! snapshot. Writing transactions begin IMMEDIATE, so that none has to give up half way for another process.
 
+mod audit;
 mod rows;
 mod tenants;
 mod usage;
 
 use std::fs::{DirBuilder, OpenOptions};
+use std::future::ready;
 use std::io::{Error as IoError, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
@@ -51,6 +56,8 @@ const WAL_BYTES_MAX: &str = "67108864";
 pub struct SqliteLedger {
     path: PathBuf,
     writer: SqlitePool,
+    /// Whether the writing connection is to be replaced before it is used again: see [`Self::distrust_writer`].
+    writer_is_suspect: Arc<AtomicBool>,
     readers: SqlitePool,
 }
 
@@ -82,11 +89,16 @@ impl SqliteLedger {
             // page of an answer, and as files they cost more than the write itself.
             .pragma("temp_store", "MEMORY")
             .pragma("journal_size_limit", WAL_BYTES_MAX);
-        let writer = pool(1).connect_with(options.clone()).await;
+        let writer_is_suspect = Arc::new(AtomicBool::new(false));
+        let is_suspect = Arc::clone(&writer_is_suspect);
+        let writer = pool(1)
+            .before_acquire(move |_, _| Box::pin(ready(Ok(!is_suspect.swap(false, Ordering::Relaxed)))))
+            .connect_with(options.clone())
+            .await;
         let writer = writer.map_err(|error| opening_error(&path, error))?;
         let readers = pool(READERS_MAX).connect_with(options.pragma("query_only", "ON")).await;
         let readers = readers.map_err(|error| opening_error(&path, error))?;
-        Ok(Self { path, writer, readers })
+        Ok(Self { path, writer, writer_is_suspect, readers })
     }
 
     /// Where the ledger lies.
@@ -118,6 +130,13 @@ impl SqliteLedger {
 
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(store_error)
+    }
+
+    /// The next write opens a new connection. After an error of the disk one connection may never work again: when a commit
+    /// fails SQLite rolls back by itself, the ROLLBACK that follows fails, and the driver believes for ever that a
+    /// transaction is open; and a file that was read-only when it was opened stays so for that connection.
+    fn distrust_writer(&self) {
+        self.writer_is_suspect.store(true, Ordering::Relaxed);
     }
 
     /// Whether the schema is the newest that this version knows.

@@ -160,7 +160,7 @@ impl<'r> Columns<'r> {
         parse(self.take::<&str>()?)
     }
 
-    fn parse_some<T>(&mut self) -> Result<Option<T>, StoreError>
+    pub(super) fn parse_some<T>(&mut self) -> Result<Option<T>, StoreError>
     where
         T: FromStr,
         T::Err: Display,
@@ -172,7 +172,7 @@ impl<'r> Columns<'r> {
         Ok(self.take::<Option<&str>>()?.map(Box::from))
     }
 
-    fn named<T>(&mut self, named: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
+    pub(super) fn named<T>(&mut self, named: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
         let text = self.take::<&str>()?;
         named(text).ok_or_else(|| unreadable("name", text))
     }
@@ -191,11 +191,11 @@ impl<'r> Columns<'r> {
         self.take().map(Micros)
     }
 
-    fn instant_some(&mut self) -> Result<Option<Micros>, StoreError> {
+    pub(super) fn instant_some(&mut self) -> Result<Option<Micros>, StoreError> {
         Ok(self.take::<Option<i64>>()?.map(Micros))
     }
 
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+    pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
         let bytes = self.take::<&[u8]>()?;
         bytes.try_into().map_err(|_| unreadable("length", bytes.len()))
     }

@@ -6,12 +6,15 @@ use sqlx::error::ErrorKind;
 use sqlx::{AssertSqlSafe, SqliteConnection, query_with};
 
 use super::rows::{self, Columns, KEY_COLUMNS, TENANT_COLUMNS, Values};
-use super::{SqliteLedger, store_error};
+use super::{SqliteLedger, audit, store_error};
+use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
-use crate::ports::tenants::{Directory, PlanChange, TenantChange, TenantStore};
+use crate::ports::tenants::{
+    Act, Answered, AuditQuery, Digest, Directory, Done, PlanChange, TenantChange, TenantStore,
+};
 use crate::ports::{BoxFuture, StoreError};
 
 /// What the last use of a key is rounded down to: enough for people, and it spares a write for most calls.
@@ -29,17 +32,21 @@ impl TenantStore for SqliteLedger {
         })
     }
 
-    fn create_tenant<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn create_tenant<'a>(&'a self, tenant: &'a Tenant, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
+            if let Some(answered) = audit::recall_act(&mut transaction, act).await? {
+                return Ok(Done::Before(answered));
+            }
             let Tenant { id, name, plan, suspended, created_at } = tenant;
             let insert = sqlx::query("INSERT INTO tenants (id, name, suspended, created_at) VALUES (?, ?, ?, ?)");
             let insert = insert.bind(id.as_str()).bind(name).bind(suspended).bind(created_at.0);
             let inserted = insert.execute(&mut *transaction).await;
             inserted.map_err(|error| taken(error, || format!("the tenant {id}")))?;
-            add_plan(&mut transaction, id, plan, *created_at, None).await?;
-            raise_revision(&mut transaction).await?;
-            transaction.commit().await.map_err(store_error)
+            add_plan(&mut transaction, id, plan, *created_at, act).await?;
+            audit::finish(&mut transaction, act, Some(&Change::tenant_created(tenant))).await?;
+            transaction.commit().await.map_err(store_error)?;
+            Ok(Done::Now(()))
         })
     }
 
@@ -47,9 +54,9 @@ impl TenantStore for SqliteLedger {
         &'a self,
         id: &'a TenantId,
         change: &'a TenantChange,
-        now: Micros,
-    ) -> BoxFuture<'a, Result<Tenant, StoreError>> {
-        Box::pin(self.change(id, change, now))
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<Tenant>, StoreError>> {
+        Box::pin(self.change(id, change, act))
     }
 
     fn plan_history<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
@@ -64,9 +71,12 @@ impl TenantStore for SqliteLedger {
         })
     }
 
-    fn add_key<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn add_key<'a>(&'a self, key: &'a Key, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
+            if let Some(answered) = audit::recall_act(&mut transaction, act).await? {
+                return Ok(Done::Before(answered));
+            }
             if find_tenant(&mut transaction, &key.tenant).await?.is_none() {
                 return Err(missing_tenant(&key.tenant));
             }
@@ -75,8 +85,9 @@ impl TenantStore for SqliteLedger {
             let text = format!("INSERT INTO keys ({KEY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
             let inserted = query_with(AssertSqlSafe(text), values.0).execute(&mut *transaction).await;
             inserted.map_err(|error| taken(error, || format!("the key {}", key.id)))?;
-            raise_revision(&mut transaction).await?;
-            transaction.commit().await.map_err(store_error)
+            audit::finish(&mut transaction, act, Some(&Change::key_created(key))).await?;
+            transaction.commit().await.map_err(store_error)?;
+            Ok(Done::Now(()))
         })
     }
 
@@ -92,22 +103,40 @@ impl TenantStore for SqliteLedger {
         &'a self,
         tenant: &'a TenantId,
         key: &'a KeyId,
-        now: Micros,
-    ) -> BoxFuture<'a, Result<Key, StoreError>> {
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<Key>, StoreError>> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
+            if let Some(answered) = audit::recall_act(&mut transaction, act).await? {
+                return Ok(Done::Before(answered));
+            }
             let text = "UPDATE keys SET revoked_at = ? WHERE id = ? AND tenant_id = ? AND revoked_at IS NULL";
-            let revoke = sqlx::query(text).bind(now.0).bind(key.as_str()).bind(tenant.as_str());
+            let revoke = sqlx::query(text).bind(act.at.0).bind(key.as_str()).bind(tenant.as_str());
             let revoked = revoke.execute(&mut *transaction).await.map_err(store_error)?;
             let text = format!("SELECT {KEY_COLUMNS} FROM keys WHERE id = ? AND tenant_id = ?");
             let find = sqlx::query(AssertSqlSafe(text)).bind(key.as_str()).bind(tenant.as_str());
             let found = find.fetch_optional(&mut *transaction).await.map_err(store_error)?;
             let found = found.ok_or_else(|| StoreError::Missing(format!("the key {key} of tenant {tenant}")))?;
-            if revoked.rows_affected() > 0 {
-                raise_revision(&mut transaction).await?;
-                transaction.commit().await.map_err(store_error)?;
-            }
-            rows::key(&found)
+            let found = rows::key(&found)?;
+            let change = (revoked.rows_affected() > 0).then(|| Change::key_revoked(&found));
+            audit::finish(&mut transaction, act, change.as_ref()).await?;
+            transaction.commit().await.map_err(store_error)?;
+            Ok(Done::Now(found))
+        })
+    }
+
+    fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>> {
+        Box::pin(async move {
+            let mut connection = self.readers.acquire().await.map_err(store_error)?;
+            audit::recall(&mut connection, id, now).await
+        })
+    }
+
+    fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
+        Box::pin(async move {
+            let mut statement = audit::statement(query);
+            let found = statement.build().fetch_all(&self.readers).await.map_err(store_error)?;
+            audit::entries(&found, query)
         })
     }
 
@@ -161,9 +190,12 @@ impl SqliteLedger {
         })
     }
 
-    async fn change(&self, id: &TenantId, change: &TenantChange, now: Micros) -> Result<Tenant, StoreError> {
-        let TenantChange { name, suspended, plan, by } = change;
+    async fn change(&self, id: &TenantId, change: &TenantChange, act: &Act) -> Result<Done<Tenant>, StoreError> {
+        let TenantChange { name, suspended, plan } = change;
         let mut transaction = self.write().await?;
+        if let Some(answered) = audit::recall_act(&mut transaction, act).await? {
+            return Ok(Done::Before(answered));
+        }
         let before = find_tenant(&mut transaction, id).await?.ok_or_else(|| missing_tenant(id))?;
         let after = Tenant {
             id: before.id.clone(),
@@ -172,18 +204,18 @@ impl SqliteLedger {
             suspended: suspended.unwrap_or(before.suspended),
             created_at: before.created_at,
         };
-        if after == before {
-            return Ok(after);
+        let change = Change::tenant_changed(&before, &after);
+        if change.is_some() {
+            let update = sqlx::query("UPDATE tenants SET name = ?, suspended = ? WHERE id = ?");
+            let update = update.bind(&after.name).bind(after.suspended).bind(id.as_str());
+            update.execute(&mut *transaction).await.map_err(store_error)?;
         }
-        let update = sqlx::query("UPDATE tenants SET name = ?, suspended = ? WHERE id = ?");
-        let update = update.bind(&after.name).bind(after.suspended).bind(id.as_str());
-        update.execute(&mut *transaction).await.map_err(store_error)?;
         if after.plan != before.plan {
-            add_plan(&mut transaction, id, &after.plan, now, by.as_deref()).await?;
+            add_plan(&mut transaction, id, &after.plan, act.at, act).await?;
         }
-        raise_revision(&mut transaction).await?;
+        audit::finish(&mut transaction, act, change.as_ref()).await?;
         transaction.commit().await.map_err(store_error)?;
-        Ok(after)
+        Ok(Done::Now(after))
     }
 }
 
@@ -198,16 +230,11 @@ async fn add_plan(
     tenant: &TenantId,
     plan: &PlanName,
     valid_from: Micros,
-    by: Option<&str>,
+    act: &Act,
 ) -> Result<(), StoreError> {
     let insert = sqlx::query("INSERT INTO tenant_plans (tenant_id, plan, valid_from, changed_by) VALUES (?, ?, ?, ?)");
-    let insert = insert.bind(tenant.as_str()).bind(plan.as_str()).bind(valid_from.0).bind(by);
+    let insert = insert.bind(tenant.as_str()).bind(plan.as_str()).bind(valid_from.0).bind(act.author.actor.as_str());
     insert.execute(connection).await.map(|_| ()).map_err(store_error)
-}
-
-async fn raise_revision(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let raise = sqlx::query("UPDATE meta SET revision = revision + 1").execute(connection);
-    raise.await.map(|_| ()).map_err(store_error)
 }
 
 fn missing_tenant(id: &TenantId) -> StoreError {

@@ -6,9 +6,10 @@ use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::audit::{Actor, Author};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
-use crate::ports::tenants::TenantStore;
+use crate::ports::tenants::{Act, TenantStore};
 use crate::ports::usage::UsageStore;
 
 async fn open(directory: &TempDir) -> SqliteLedger {
@@ -23,6 +24,10 @@ fn acme() -> Tenant {
         suspended: false,
         created_at: Micros(1),
     }
+}
+
+fn act() -> Act {
+    Act::by(Author::of(Actor::Cli), Micros(1))
 }
 
 #[test]
@@ -106,12 +111,12 @@ async fn a_closed_ledger_is_one_file_with_everything_in_it() {
     let directory = tempfile::tempdir().unwrap();
     let ledger = open(&directory).await;
     ledger.migrate().await.unwrap();
-    ledger.create_tenant(&acme()).await.unwrap();
+    ledger.create_tenant(&acme(), &act()).await.unwrap();
     ledger.close().await.unwrap();
     let files: Vec<_> =
         std::fs::read_dir(directory.path().join("a/b")).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert_eq!(files, ["ledger.db"]);
-    assert!(ledger.create_tenant(&acme()).await.is_err(), "closed");
+    assert!(ledger.create_tenant(&acme(), &act()).await.is_err(), "closed");
     assert_eq!(open(&directory).await.load().await.unwrap().tenants, [acme()]);
 }
 
@@ -121,7 +126,7 @@ async fn a_change_of_one_process_is_seen_by_another() {
     let (one, two) = (open(&directory).await, open(&directory).await);
     one.migrate().await.unwrap();
     let before = two.revision().await.unwrap();
-    one.create_tenant(&acme()).await.unwrap();
+    one.create_tenant(&acme(), &act()).await.unwrap();
     assert!(two.revision().await.unwrap() > before);
     assert_eq!(two.load().await.unwrap().tenants, [acme()]);
 }

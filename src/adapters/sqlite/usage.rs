@@ -34,7 +34,13 @@ type SumKey<'a> = (&'a str, Period, &'a str, &'a str);
 
 impl UsageStore for SqliteLedger {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
-        Box::pin(self.append_all(events))
+        Box::pin(async move {
+            let appended = self.append_all(events).await;
+            if matches!(appended, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
+                self.distrust_writer();
+            }
+            appended
+        })
     }
 
     fn sums<'a>(&'a self, query: &'a SumsQuery) -> BoxFuture<'a, Result<Vec<Group>, StoreError>> {

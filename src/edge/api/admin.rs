@@ -3,17 +3,20 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::response::IntoResponse;
-use http::StatusCode;
-use http::header::LOCATION;
+use axum::response::Response;
+use http::HeaderMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::domain::ids::{IdError, KeyId, TenantId};
+use crate::domain::key::Key;
+use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
+use crate::metering::admin::Order;
 
-use super::identity::{Asker, unknown_tenant};
+use super::identity::{Asker, Caller, unknown_tenant};
 use super::input::{Query, read_json};
+use super::once::{Answer, Ask, IdempotencyKey, author, told};
 use super::problem::{Problem, ReadProblems, WriteProblems};
 use super::wire::tenants::{IssuedKeyBody, KeyBody, KeysBody, NewKey, NewTenant, TenantBody, TenantPatch, TenantsBody};
 use super::{ApiState, within};
@@ -31,22 +34,31 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
     post,
     path = "/admin/tenants",
     tag = "admin",
+    params(IdempotencyKey),
     request_body = NewTenant,
     responses((status = 201, description = "The tenant.", body = TenantBody), WriteProblems),
 )]
 async fn create_tenant(
     State(state): State<ApiState>,
     asker: Asker,
+    caller: Caller,
     RawQuery(raw): RawQuery,
     request: Request,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     admit(&asker, raw.as_deref())?;
-    let NewTenant { id, name, plan } = read_json(request.into_body(), NewTenant::FIELDS).await?;
+    let ask = Ask::read(caller, request.headers(), "POST /admin/tenants")?;
+    let body: NewTenant = read_json(request.into_body(), NewTenant::FIELDS).await?;
+    let once = ask.once(&body)?;
+    let NewTenant { id, name, plan } = body;
     let id: TenantId = id.parse().map_err(|error: IdError| Problem::body_field("id", format!("Bad id: {error}.")))?;
     let name = name.unwrap_or_else(|| id.to_string());
-    let tenant = within(&state, state.admin.create_tenant(id, name, &plan)).await?;
-    let location = [(LOCATION, format!("/admin/tenants/{}", tenant.id))];
-    Ok((StatusCode::CREATED, location, Json(TenantBody::from(tenant))))
+    let answer = |tenant: &Tenant| {
+        let location = format!("/admin/tenants/{}", tenant.id);
+        Answer::created(location, &TenantBody::from(tenant.clone()))
+    };
+    let tell = |tenant: &Tenant| answer(tenant).pack();
+    let order = Order::by(&ask.author).once(once.as_ref(), &tell);
+    told(&state, state.admin.create_tenant(order, id, name, &plan), answer).await
 }
 
 /// All tenants.
@@ -97,17 +109,19 @@ async fn tenant(
 async fn change_tenant(
     State(state): State<ApiState>,
     asker: Asker,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
     RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<Json<TenantBody>, Problem> {
     admit(&asker, raw.as_deref())?;
     let id = tenant_in(path)?;
+    let author = author(caller, request.headers());
     let TenantPatch { name, suspended } = read_json(request.into_body(), TenantPatch::FIELDS).await?;
     if name.is_none() && suspended.is_none() {
         return Err(Problem::body_field("name", "Nothing to change: give name, suspended or both."));
     }
-    Ok(Json(within(&state, state.admin.change_tenant(&id, name, suspended)).await?.into()))
+    Ok(Json(within(&state, state.admin.change_tenant(&author, &id, name, suspended)).await?.into()))
 }
 
 /// Issues a key. The answer holds the key itself, this once.
@@ -115,26 +129,34 @@ async fn change_tenant(
     post,
     path = "/admin/tenants/{id}/keys",
     tag = "admin",
-    params(("id" = String, Path, description = "Whose key.", example = "acme")),
+    params(("id" = String, Path, description = "Whose key.", example = "acme"), IdempotencyKey),
     request_body = NewKey,
     responses((status = 201, description = "The key.", body = IssuedKeyBody), WriteProblems),
 )]
 async fn issue_key(
     State(state): State<ApiState>,
     asker: Asker,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
     RawQuery(raw): RawQuery,
     request: Request,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     admit(&asker, raw.as_deref())?;
     let id = tenant_in(path)?;
-    let NewKey { name, expires_at } = read_json(request.into_body(), NewKey::FIELDS).await?;
+    let ask = Ask::read(caller, request.headers(), format!("POST /admin/tenants/{id}/keys"))?;
+    let body: NewKey = read_json(request.into_body(), NewKey::FIELDS).await?;
+    let once = ask.once(&body)?;
+    let NewKey { name, expires_at } = body;
     let expires_at = expires_at.map(|text| text.parse::<Micros>()).transpose();
     let expires_at =
         expires_at.map_err(|error| Problem::body_field("expires_at", format!("Bad expires_at: {error}.")))?;
-    let (known, key) = within(&state, state.admin.issue_key(&id, name, expires_at)).await?;
-    let location = [(LOCATION, format!("/admin/tenants/{id}/keys/{}", known.id))];
-    Ok((StatusCode::CREATED, location, Json(IssuedKeyBody { known: known.into(), key })))
+    let answer = |(known, key): &(Key, String)| {
+        let location = format!("/admin/tenants/{}/keys/{}", known.tenant, known.id);
+        Answer::created(location, &IssuedKeyBody { known: known.clone().into(), key: key.clone() })
+    };
+    let tell = |issued: &(Key, String)| answer(issued).pack();
+    let order = Order::by(&ask.author).once(once.as_ref(), &tell);
+    told(&state, state.admin.issue_key(order, &id, name, expires_at), answer).await
 }
 
 /// All keys of a tenant, revoked ones too, newest first.
@@ -193,12 +215,15 @@ async fn key(
 async fn revoke_key(
     State(state): State<ApiState>,
     asker: Asker,
+    caller: Caller,
     path: Result<Path<(String, String)>, PathRejection>,
     RawQuery(raw): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Json<KeyBody>, Problem> {
     admit(&asker, raw.as_deref())?;
     let (tenant, key) = key_in(path)?;
-    Ok(Json(within(&state, state.admin.revoke_key(&tenant, &key)).await?.into()))
+    let author = author(caller, &headers);
+    Ok(Json(within(&state, state.admin.revoke_key(&author, &tenant, &key)).await?.into()))
 }
 
 /// The admin only, and no query: these routes have no parameters.

@@ -10,11 +10,13 @@ use utoipa_axum::routes;
 
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::time::{Micros, Period, Window};
+use crate::metering::admin::{LimitsView, Order};
 use crate::metering::identity::Mode;
 use crate::metering::reports::{EVENTS_PER_PAGE_MAX, GroupBy, PageQuery, parse_group_by};
 
-use super::identity::Asker;
+use super::identity::{Asker, Caller};
 use super::input::{Query, read_json};
+use super::once::{Answer, Ask, IdempotencyKey, told};
 use super::problem::{Problem, ReadProblems, WriteProblems};
 use super::wire::cost::CostReportBody;
 use super::wire::events::{EventBody, EventsBody};
@@ -89,24 +91,30 @@ async fn limits(
     post,
     path = "/billing/plan",
     tag = "billing",
+    params(IdempotencyKey),
     request_body = PlanChange,
     responses((status = 200, description = "How every limit stands now.", body = LimitsBody), WriteProblems),
 )]
 async fn set_plan(
     State(state): State<ApiState>,
     asker: Asker,
+    caller: Caller,
     RawQuery(raw): RawQuery,
     request: Request,
-) -> Result<Json<LimitsBody>, Problem> {
+) -> Result<Response, Problem> {
     Query::parse(raw.as_deref(), &[])?;
     if matches!((&asker, state.identities.mode()), (Asker::Tenant(_), Mode::Prod)) {
         return Err(Problem::forbidden("Only the admin key changes plans."));
     }
-    let PlanChange { tenant_id, plan } = read_json(request.into_body(), PlanChange::FIELDS).await?;
+    let ask = Ask::read(caller, request.headers(), "POST /billing/plan")?;
+    let body: PlanChange = read_json(request.into_body(), PlanChange::FIELDS).await?;
+    let once = ask.once(&body)?;
+    let PlanChange { tenant_id, plan } = body;
     let tenant = asker.one_tenant(Some(&tenant_id))?;
-    within(&state, state.admin.set_plan(&tenant, &plan, asker.as_str())).await?;
-    let view = within(&state, state.admin.limits(&tenant)).await?;
-    Ok(Json(view.into()))
+    let answer = |view: &LimitsView| Answer::ok(&LimitsBody::from(view.clone()));
+    let tell = |view: &LimitsView| answer(view).pack();
+    let order = Order::by(&ask.author).once(once.as_ref(), &tell);
+    told(&state, state.admin.set_plan(order, &tenant, &plan), answer).await
 }
 
 /// What it costs, in total and by provider and model.

@@ -6,8 +6,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use http::request::Parts;
+use secrecy::SecretString;
 
+use crate::domain::audit::{Actor, Author};
 use crate::domain::ids::TenantId;
+use crate::domain::key;
 use crate::domain::refusal::Refusal;
 use crate::edge::auth;
 use crate::metering::identity::Identity;
@@ -25,7 +28,24 @@ pub enum Asker {
     Admin,
 }
 
+/// Who asks for a change: for the audit log, and for what an idempotency key is bound to.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Without the id of the request.
+    pub author: Author,
+    /// The credential.
+    pub secret: SecretString,
+}
+
 impl FromRequestParts<ApiState> for Asker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| Refusal::NoKey.into())
+    }
+}
+
+impl FromRequestParts<ApiState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, Problem> {
@@ -40,25 +60,30 @@ pub async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let asker = match secret(request.headers(), request.uri().query(), listener) {
+    let found = match secret(request.headers(), request.uri().query(), listener) {
         Ok(secret) => within(&state, asker(&state, &secret, listener)).await,
         Err(refusal) => Err(refusal.into()),
     };
-    match asker {
-        Ok(asker) => {
+    match found {
+        Ok((asker, caller)) => {
             request.extensions_mut().insert(asker);
+            request.extensions_mut().insert(caller);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn asker(state: &ApiState, secret: &str, listener: Listener) -> Result<Asker, Refusal> {
-    match (state.identities.find(secret).await?, listener) {
-        (Identity::Tenant(account, _), _) => Ok(Asker::Tenant(account.tenant.id.clone())),
-        (Identity::Admin, Listener::Admin) => Ok(Asker::Admin),
-        (Identity::Admin, Listener::Proxy) => Err(Refusal::AdminKeyOnProxy),
-    }
+async fn asker(state: &ApiState, secret: &str, listener: Listener) -> Result<(Asker, Caller), Refusal> {
+    let (asker, actor, key) = match (state.identities.find(secret).await?, listener) {
+        (Identity::Tenant(account, key), _) => {
+            (Asker::Tenant(account.tenant.id.clone()), Actor::Tenant, key.map(|key| key.to_string()))
+        }
+        (Identity::Admin, Listener::Admin) => (Asker::Admin, Actor::Admin, Some(key::last4(secret))),
+        (Identity::Admin, Listener::Proxy) => return Err(Refusal::AdminKeyOnProxy),
+    };
+    let author = Author { actor, key, request_id: None };
+    Ok((asker, Caller { author, secret: SecretString::from(secret) }))
 }
 
 /// The one credential of a request. The admin listener also takes it as `x-api-key`, which on the proxy listener belongs
@@ -104,14 +129,6 @@ impl Asker {
         match self {
             Self::Admin => Ok(()),
             Self::Tenant(_) => Err(Problem::forbidden("This takes the admin key.")),
-        }
-    }
-
-    /// Who it is, for histories.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Tenant(_) => "tenant",
-            Self::Admin => "admin",
         }
     }
 }

@@ -27,11 +27,13 @@ use crate::metering::identity::Identities;
 use crate::metering::reports::Reports;
 
 mod admin;
+mod audit;
 mod billing;
 mod csv;
 pub mod health;
 mod identity;
 mod input;
+mod once;
 mod problem;
 pub mod wire;
 
@@ -79,7 +81,7 @@ struct Document(Bytes);
     security(("key" = [])),
     tags(
         (name = "billing", description = "What a tenant used, what is left, what it costs."),
-        (name = "admin", description = "Tenants and their keys."),
+        (name = "admin", description = "Tenants, their keys, and the log of changes."),
         (name = "health", description = "For load balancers and Prometheus."),
     ),
 )]
@@ -105,7 +107,7 @@ pub fn proxy_router(state: ApiState) -> Router {
 /// The routes of the admin listener.
 pub fn admin_router(state: ApiState) -> Router {
     let open = health::router().merge(health::metrics_router());
-    finish(state, billing::router().merge(admin::router()), open, Listener::Admin)
+    finish(state, billing::router().merge(admin::router()).merge(audit::router()), open, Listener::Admin)
 }
 
 /// `keyed` routes take a key, `open` ones none.

@@ -22,6 +22,9 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// The problem type of a quota that is used up (draft-ietf-httpapi-ratelimit-headers-11, section 6.1).
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
+/// The header of a request that is to be done once, as sentences about it spell it.
+pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
 /// One error, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -47,7 +50,7 @@ pub struct ProblemBody {
     detail: String,
     /// A stable name of this error, for programs.
     code: &'static str,
-    /// The query parameter or body field that is wrong.
+    /// The query parameter, header or body field that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'static str>,
     /// The policies of the plan that are used up.
@@ -64,6 +67,11 @@ impl Problem {
     /// A query parameter that cannot be used: 400.
     pub fn parameter(field: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", detail).about(field)
+    }
+
+    /// A header that cannot be used: 400.
+    pub fn header(field: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_header", detail).about(field)
     }
 
     /// A body field that cannot be used: 422.
@@ -88,7 +96,7 @@ impl Problem {
     }
 
     /// The gateway's own fault: 500. What it is stands in the log.
-    fn internal() -> Self {
+    pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The gateway could not do this. Its log says why.")
     }
 
@@ -166,6 +174,14 @@ impl From<AdminError> for Problem {
             AdminError::TenantExists(_) => Self::new(StatusCode::CONFLICT, "tenant_exists", detail),
             AdminError::InvalidName => Self::body_field("name", detail),
             AdminError::ExpiryPassed { .. } => Self::body_field("expires_at", detail),
+            AdminError::KeyReused => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail).about(IDEMPOTENCY_KEY)
+            }
+            AdminError::DoneBefore(_) => {
+                // `once` answers this before it can become a problem.
+                tracing::error!("An answer from before was lost on its way.");
+                Self::internal()
+            }
             AdminError::Randomness(ref reason) => {
                 tracing::error!(%reason, "No key can be made.");
                 Self::unavailable("no_randomness", "No key can be made at the moment. The gateway's log says why.")

@@ -10,6 +10,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::domain::audit::{Actor, Author};
+use crate::metering::admin::Order;
 use crate::metering::fakes::{STORE_WORDS, StoppedClock, World, event};
 use crate::metering::identity::{Identities, Mode, hash};
 use crate::ports::journal::Backlog;
@@ -19,6 +21,7 @@ use super::health::Pulse;
 use super::*;
 
 mod isolation;
+mod once;
 mod openapi;
 mod routes;
 
@@ -66,7 +69,13 @@ impl Site {
     async fn open(mode: Mode) -> Self {
         let world = World::open().await;
         let key = async |tenant: &str| {
-            world.admin.issue_key(&tenant.parse().unwrap(), "test".to_owned(), None).await.unwrap().1
+            let author = Author::of(Actor::Cli);
+            world
+                .admin
+                .issue_key(Order::by(&author), &tenant.parse().unwrap(), "test".to_owned(), None)
+                .await
+                .unwrap()
+                .1
         };
         let (acme_key, globex_key) = (key("acme").await, key("globex").await);
         let now = "2026-11-24T10:00:00Z";

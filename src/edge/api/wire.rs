@@ -15,6 +15,7 @@ use crate::domain::time::Period;
 use crate::metering::admin::{LimitRow, LimitsView};
 use crate::metering::reports::{GroupBy, GroupRow, Totals, UsageReport};
 
+pub mod audit;
 pub mod cost;
 pub mod events;
 pub mod tenants;
@@ -292,7 +293,7 @@ impl From<LimitsView> for LimitsBody {
 }
 
 /// The body of `POST /billing/plan`.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanChange {
     /// Whose plan.

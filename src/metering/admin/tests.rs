@@ -2,6 +2,16 @@
 
 use super::super::fakes::World;
 use super::*;
+use crate::domain::audit::Actor;
+
+fn author() -> Author {
+    Author::of(Actor::Cli)
+}
+
+fn by<T>() -> Order<'static, T> {
+    static AUTHOR: Author = Author { actor: Actor::Cli, key: None, request_id: None };
+    Order::by(&AUTHOR)
+}
 
 fn id(text: &str) -> TenantId {
     text.parse().unwrap()
@@ -10,8 +20,8 @@ fn id(text: &str) -> TenantId {
 #[tokio::test]
 async fn a_new_tenant_and_its_key_count_at_once() {
     let world = World::open().await;
-    world.admin.create_tenant(id("initech"), "Initech".to_owned(), "growth").await.unwrap();
-    let (key, plaintext) = world.admin.issue_key(&id("initech"), "ci".to_owned(), None).await.unwrap();
+    world.admin.create_tenant(by(), id("initech"), "Initech".to_owned(), "growth").await.unwrap();
+    let (key, plaintext) = world.admin.issue_key(by(), &id("initech"), "ci".to_owned(), None).await.unwrap();
     let snapshot = world.snapshots.load();
     assert_eq!(snapshot.accounts[&id("initech")].plan.as_ref().unwrap().name.as_str(), "growth");
     assert_eq!(snapshot.keys[&hash(&plaintext)].id, key.id);
@@ -21,12 +31,12 @@ async fn a_new_tenant_and_its_key_count_at_once() {
 #[tokio::test]
 async fn a_revoked_key_stops_counting_and_stays_listed() {
     let world = World::open().await;
-    let (key, plaintext) = world.admin.issue_key(&id("acme"), "ci".to_owned(), None).await.unwrap();
-    let first = world.admin.revoke_key(&id("acme"), &key.id).await.unwrap();
+    let (key, plaintext) = world.admin.issue_key(by(), &id("acme"), "ci".to_owned(), None).await.unwrap();
+    let first = world.admin.revoke_key(&author(), &id("acme"), &key.id).await.unwrap();
     assert!(!world.snapshots.load().keys.contains_key(&hash(&plaintext)));
-    assert_eq!(world.admin.revoke_key(&id("acme"), &key.id).await.unwrap(), first);
+    assert_eq!(world.admin.revoke_key(&author(), &id("acme"), &key.id).await.unwrap(), first);
     assert_eq!(world.admin.keys(&id("acme")).await.unwrap(), [first]);
-    let other = world.admin.revoke_key(&id("globex"), &key.id).await;
+    let other = world.admin.revoke_key(&author(), &id("globex"), &key.id).await;
     assert_eq!(other, Err(AdminError::UnknownKey { tenant: id("globex"), key: key.id }));
 }
 
@@ -34,17 +44,17 @@ async fn a_revoked_key_stops_counting_and_stays_listed() {
 async fn what_cannot_be_is_refused_with_its_reason() {
     let World { admin, .. } = World::open().await;
     let told = |error: AdminError| error.to_string();
-    let gold = admin.set_plan(&id("acme"), "gold", "admin").await.unwrap_err();
+    let gold = admin.set_plan(by(), &id("acme"), "gold").await.unwrap_err();
     assert_eq!(told(gold), "there is no plan of that name; the plans are growth, pro, starter");
-    assert_eq!(told(admin.set_plan(&id("nobody"), "pro", "admin").await.unwrap_err()), "there is no tenant nobody");
-    let twice = admin.create_tenant(id("acme"), "Acme".to_owned(), "pro").await.unwrap_err();
+    assert_eq!(told(admin.set_plan(by(), &id("nobody"), "pro").await.unwrap_err()), "there is no tenant nobody");
+    let twice = admin.create_tenant(by(), id("acme"), "Acme".to_owned(), "pro").await.unwrap_err();
     assert_eq!(told(twice), "tenant acme exists already");
     for name in ["", "  ", "a\nb", &"x".repeat(NAME_CHARS_MAX + 1)] {
-        let refused = admin.create_tenant(id("new"), name.to_owned(), "pro").await;
+        let refused = admin.create_tenant(by(), id("new"), name.to_owned(), "pro").await;
         assert_eq!(refused, Err(AdminError::InvalidName), "{name:?}");
     }
     let now = World::now();
-    let late = admin.issue_key(&id("acme"), "old".to_owned(), Some(now)).await;
+    let late = admin.issue_key(by(), &id("acme"), "old".to_owned(), Some(now)).await;
     assert_eq!(late, Err(AdminError::ExpiryPassed { expires_at: now, now }));
 }
 
@@ -55,10 +65,10 @@ async fn a_plan_counts_at_once_and_what_was_used_carries_over() {
     let view = world.admin.limits(&id("acme")).await.unwrap();
     assert_eq!((view.chats.limit, view.chats.remaining()), (Some(500), Some(1)));
     assert_eq!(view.chats.resets_at().to_string(), "2026-12-01T00:00:00Z");
-    world.admin.set_plan(&id("acme"), "growth", "admin").await.unwrap();
+    world.admin.set_plan(by(), &id("acme"), "growth").await.unwrap();
     let view = world.admin.limits(&id("acme")).await.unwrap();
     assert_eq!((view.chats.limit, view.chats.standing.used, view.chats.remaining()), (Some(5_000), 498, Some(4_501)));
-    world.admin.set_plan(&id("acme"), "pro", "admin").await.unwrap();
+    world.admin.set_plan(by(), &id("acme"), "pro").await.unwrap();
     let view = world.admin.limits(&id("acme")).await.unwrap();
     assert_eq!((view.plan.as_str(), view.chats.limit, view.chats.remaining()), ("pro", None, None));
 }
@@ -77,7 +87,7 @@ async fn limits_are_told_while_the_ledger_is_away() {
 async fn a_tenant_made_by_another_process_is_found() {
     let world = World::open().await;
     let tenant = Tenant { id: id("late"), ..world.admin.tenant(&id("acme")).await.unwrap() };
-    world.store.create_tenant(&tenant).await.unwrap();
+    world.store.create_tenant(&tenant, &Act::by(author(), World::now())).await.unwrap();
     assert_eq!(world.admin.limits(&id("late")).await.unwrap().plan.as_str(), "starter");
     let ids: Vec<String> = world.admin.tenants().await.unwrap().iter().map(|tenant| tenant.id.to_string()).collect();
     assert_eq!(ids, ["acme", "globex", "late"]);

@@ -2,7 +2,8 @@
 
 use tempfile::TempDir;
 
-use crate::adapters::file_journal::FileJournal;
+use crate::adapters::file_journal::disk::Folder;
+use crate::adapters::file_journal::{FileJournal, Stored, survey};
 use crate::metering::fakes::{self, FakeStore, World, event};
 use crate::ports::usage::SumsQuery;
 
@@ -63,6 +64,51 @@ async fn events_outlive_a_store_that_is_down() {
     running.await.unwrap();
     assert_eq!(requests(&store).await, 2);
     assert_eq!(journal.backlog().events, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_refused_for_good_is_set_aside_and_the_rest_goes_on() {
+    let world = World::open().await;
+    let (journal, store, recorder, directory) = parts(&world);
+    let poison = [3, 4, 17];
+    for number in 0..20 {
+        settle(&journal, number);
+        if poison.contains(&number) {
+            store.refuse(event("acme", number, "openai", "gpt-4o", "2026-11-24T10:00:00Z").id);
+        }
+    }
+    journal.close();
+    recorder.run().await;
+    assert_eq!(requests(&store).await, 17);
+    let backlog = journal.backlog();
+    assert_eq!((backlog.events, backlog.quarantined), (0, 3));
+    let mut kept = 0;
+    let disk = Folder::open(directory.path()).unwrap();
+    survey(&disk, |stored| kept += u32::from(matches!(stored, Stored::Quarantined(..)))).unwrap();
+    assert_eq!(kept, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_event_waits_for_a_quarantine_that_cannot_take_it() {
+    let world = World::open().await;
+    let (journal, store, recorder, directory) = parts(&world);
+    settle(&journal, 1);
+    store.refuse(event("acme", 1, "openai", "gpt-4o", "2026-11-24T10:00:00Z").id);
+    journal.close();
+    let name = format!("{}.quarantined", event("acme", 1, "openai", "gpt-4o", "2026-11-24T10:00:00Z").id);
+    // A directory in its place: the file cannot be made.
+    let in_the_way = directory.path().join(name);
+    std::fs::create_dir(&in_the_way).unwrap();
+    let running = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.run().await }
+    });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!running.is_finished());
+    assert_eq!((journal.backlog().events, journal.backlog().quarantined), (1, 0));
+    std::fs::remove_dir(&in_the_way).unwrap();
+    running.await.unwrap();
+    assert_eq!((journal.backlog().events, journal.backlog().quarantined), (0, 1));
 }
 
 /// Panics at its first batch.

@@ -2,6 +2,7 @@
 //!
 //! A new adapter adds a line to `adapters` of its port's suite; a rule of a port's contract adds a function.
 
+mod changes;
 mod counters;
 mod journal;
 mod tenants;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use tollgate::domain::audit::{Actor, Author};
 use tollgate::domain::ids::{KeyId, PlanName};
 use tollgate::domain::key::{Key, KeyHash};
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::Micros;
 use tollgate::ports::StoreError;
-use tollgate::ports::tenants::{PlanChange, TenantChange, TenantStore};
+use tollgate::ports::tenants::{Act, Done, PlanChange, TenantChange, TenantStore};
 
 use super::{at, sqlite, tenant};
 
@@ -52,16 +53,31 @@ fn now() -> Micros {
     at("2026-11-25T12:00:30.5Z")
 }
 
+fn act() -> Act {
+    act_at(now())
+}
+
+fn act_at(at: Micros) -> Act {
+    Act::by(Author::of(Actor::Admin), at)
+}
+
+fn done<T>(outcome: Result<Done<T>, StoreError>) -> Result<T, StoreError> {
+    match outcome? {
+        Done::Now(done) => Ok(done),
+        Done::Before(answered) => panic!("{answered:?}"),
+    }
+}
+
 #[tokio::test]
 async fn what_was_created_is_loaded_with_its_revision() {
     for (name, store, _directory) in adapters().await {
         let empty = store.load().await.unwrap();
         assert!(empty.tenants.is_empty() && empty.keys.is_empty(), "{name}");
         let other = Tenant { id: tenant("other"), suspended: true, ..acme() };
-        store.create_tenant(&other).await.unwrap();
-        store.create_tenant(&acme()).await.unwrap();
+        store.create_tenant(&other, &act()).await.unwrap();
+        store.create_tenant(&acme(), &act()).await.unwrap();
         for number in [1, 2] {
-            store.add_key(&key(number)).await.unwrap();
+            store.add_key(&key(number), &act()).await.unwrap();
         }
         let mut directory = store.load().await.unwrap();
         directory.tenants.sort_by(|one, two| one.id.cmp(&two.id));
@@ -83,26 +99,26 @@ async fn every_change_raises_the_revision_and_what_changes_nothing_does_not() {
             last = revision;
         };
         let id = tenant("acme");
-        store.create_tenant(&acme()).await.unwrap();
+        store.create_tenant(&acme(), &act()).await.unwrap();
         check("create", true).await;
-        store.create_tenant(&acme()).await.unwrap_err();
+        store.create_tenant(&acme(), &act()).await.unwrap_err();
         check("create again", false).await;
         let growth = TenantChange { plan: Some(plan("growth")), ..TenantChange::default() };
-        store.change_tenant(&id, &growth, now()).await.unwrap();
+        store.change_tenant(&id, &growth, &act()).await.unwrap();
         check("change", true).await;
-        store.change_tenant(&id, &growth, now()).await.unwrap();
+        store.change_tenant(&id, &growth, &act()).await.unwrap();
         check("change to the same", false).await;
-        store.change_tenant(&tenant("nobody"), &growth, now()).await.unwrap_err();
+        store.change_tenant(&tenant("nobody"), &growth, &act()).await.unwrap_err();
         check("change nobody", false).await;
-        store.add_key(&key(1)).await.unwrap();
+        store.add_key(&key(1), &act()).await.unwrap();
         check("key", true).await;
-        store.add_key(&key(1)).await.unwrap_err();
+        store.add_key(&key(1), &act()).await.unwrap_err();
         check("key again", false).await;
         store.touch_keys(&[(key(1).id, now())]).await.unwrap();
         check("touch", false).await;
-        store.revoke_key(&id, &key(1).id, now()).await.unwrap();
+        store.revoke_key(&id, &key(1).id, &act()).await.unwrap();
         check("revoke", true).await;
-        store.revoke_key(&id, &key(1).id, now()).await.unwrap();
+        store.revoke_key(&id, &key(1).id, &act()).await.unwrap();
         check("revoke again", false).await;
         store.set_admin_key_hash(KeyHash([9; 32])).await.unwrap();
         check("admin key", true).await;
@@ -112,16 +128,16 @@ async fn every_change_raises_the_revision_and_what_changes_nothing_does_not() {
 #[tokio::test]
 async fn what_exists_already_is_not_made_twice_and_stays_as_it_was() {
     for (name, store, _directory) in adapters().await {
-        store.create_tenant(&acme()).await.unwrap();
+        store.create_tenant(&acme(), &act()).await.unwrap();
         let again = Tenant { name: "Other".to_owned(), plan: plan("pro"), ..acme() };
-        let refused = store.create_tenant(&again).await;
+        let refused = store.create_tenant(&again, &act()).await;
         assert!(matches!(refused, Err(StoreError::Exists(_))), "{name}: {refused:?}");
 
-        store.add_key(&key(1)).await.unwrap();
+        store.add_key(&key(1), &act()).await.unwrap();
         let same_id = Key { id: key(1).id, ..key(2) };
         let same_hash = Key { hash: key(1).hash, ..key(2) };
         for taken in [same_id, same_hash] {
-            let refused = store.add_key(&taken).await;
+            let refused = store.add_key(&taken, &act()).await;
             assert!(matches!(refused, Err(StoreError::Exists(_))), "{name}: {refused:?}");
         }
         let directory = store.load().await.unwrap();
@@ -133,15 +149,15 @@ async fn what_exists_already_is_not_made_twice_and_stays_as_it_was() {
 #[tokio::test]
 async fn what_is_missing_is_said_to_be() {
     for (name, store, _directory) in adapters().await {
-        store.create_tenant(&acme()).await.unwrap();
-        store.create_tenant(&Tenant { id: tenant("other"), ..acme() }).await.unwrap();
-        store.add_key(&key(1)).await.unwrap();
+        store.create_tenant(&acme(), &act()).await.unwrap();
+        store.create_tenant(&Tenant { id: tenant("other"), ..acme() }, &act()).await.unwrap();
+        store.add_key(&key(1), &act()).await.unwrap();
         let nobody = tenant("nobody");
         let missing = [
-            store.change_tenant(&nobody, &TenantChange::default(), now()).await.map(|_| ()),
-            store.add_key(&Key { tenant: nobody.clone(), ..key(2) }).await,
-            store.revoke_key(&tenant("acme"), &key(2).id, now()).await.map(|_| ()),
-            store.revoke_key(&tenant("other"), &key(1).id, now()).await.map(|_| ()),
+            store.change_tenant(&nobody, &TenantChange::default(), &act()).await.map(|_| ()),
+            store.add_key(&Key { tenant: nobody.clone(), ..key(2) }, &act()).await.map(|_| ()),
+            store.revoke_key(&tenant("acme"), &key(2).id, &act()).await.map(|_| ()),
+            store.revoke_key(&tenant("other"), &key(1).id, &act()).await.map(|_| ()),
         ];
         for outcome in missing {
             assert!(matches!(outcome, Err(StoreError::Missing(_))), "{name}: {outcome:?}");
@@ -155,7 +171,7 @@ async fn what_is_missing_is_said_to_be() {
 #[tokio::test]
 async fn a_change_touches_only_what_it_names() {
     for (name, store, _directory) in adapters().await {
-        store.create_tenant(&acme()).await.unwrap();
+        store.create_tenant(&acme(), &act()).await.unwrap();
         let mut expected = acme();
         for change in [
             TenantChange { name: Some("New".to_owned()), ..TenantChange::default() },
@@ -166,7 +182,11 @@ async fn a_change_touches_only_what_it_names() {
             expected.name = change.name.clone().unwrap_or(expected.name);
             expected.suspended = change.suspended.unwrap_or(expected.suspended);
             expected.plan = change.plan.clone().unwrap_or(expected.plan);
-            assert_eq!(store.change_tenant(&expected.id, &change, now()).await.as_ref(), Ok(&expected), "{name}");
+            assert_eq!(
+                done(store.change_tenant(&expected.id, &change, &act()).await).as_ref(),
+                Ok(&expected),
+                "{name}"
+            );
             assert_eq!(store.load().await.unwrap().tenants, [expected.clone()], "{name}");
         }
     }
@@ -175,16 +195,16 @@ async fn a_change_touches_only_what_it_names() {
 #[tokio::test]
 async fn the_history_of_plans_has_each_change_once() {
     for (name, store, _directory) in adapters().await {
-        store.create_tenant(&acme()).await.unwrap();
+        store.create_tenant(&acme(), &act()).await.unwrap();
         let by = Some("admin".to_owned());
         // A clock that went back does not change which plan is the newest.
         let steps = [("growth", 10), ("growth", 20), ("starter", 5)];
         for (to, at_us) in steps {
-            let change = TenantChange { plan: Some(plan(to)), by: by.clone(), ..TenantChange::default() };
-            store.change_tenant(&tenant("acme"), &change, Micros(at_us)).await.unwrap();
+            let change = TenantChange { plan: Some(plan(to)), ..TenantChange::default() };
+            store.change_tenant(&tenant("acme"), &change, &act_at(Micros(at_us))).await.unwrap();
         }
         let expected = [
-            PlanChange { plan: plan("starter"), valid_from: acme().created_at, by: None },
+            PlanChange { plan: plan("starter"), valid_from: acme().created_at, by: by.clone() },
             PlanChange { plan: plan("growth"), valid_from: Micros(10), by: by.clone() },
             PlanChange { plan: plan("starter"), valid_from: Micros(5), by },
         ];
@@ -196,14 +216,18 @@ async fn the_history_of_plans_has_each_change_once() {
 #[tokio::test]
 async fn a_revoked_key_is_listed_but_not_loaded_and_keeps_its_first_date() {
     for (name, store, _directory) in adapters().await {
-        store.create_tenant(&acme()).await.unwrap();
+        store.create_tenant(&acme(), &act()).await.unwrap();
         for number in [1, 2, 3] {
-            store.add_key(&key(number)).await.unwrap();
+            store.add_key(&key(number), &act()).await.unwrap();
         }
         let revoked = Key { revoked_at: Some(now()), ..key(2) };
         let later = Micros(now().0 + 1);
-        assert_eq!(store.revoke_key(&tenant("acme"), &key(2).id, now()).await.as_ref(), Ok(&revoked), "{name}");
-        assert_eq!(store.revoke_key(&tenant("acme"), &key(2).id, later).await.as_ref(), Ok(&revoked), "{name}");
+        assert_eq!(done(store.revoke_key(&tenant("acme"), &key(2).id, &act()).await).as_ref(), Ok(&revoked), "{name}");
+        assert_eq!(
+            done(store.revoke_key(&tenant("acme"), &key(2).id, &act_at(later)).await).as_ref(),
+            Ok(&revoked),
+            "{name}"
+        );
         assert_eq!(store.load().await.unwrap().keys, [key(1), key(3)], "{name}");
         assert_eq!(store.keys(&tenant("acme")).await.unwrap(), [key(3), revoked, key(1)], "{name}: newest first");
     }
@@ -212,9 +236,9 @@ async fn a_revoked_key_is_listed_but_not_loaded_and_keeps_its_first_date() {
 #[tokio::test]
 async fn the_last_use_of_a_key_is_kept_to_the_minute_and_never_goes_back() {
     for (name, store, _directory) in adapters().await {
-        store.create_tenant(&acme()).await.unwrap();
-        store.add_key(&key(1)).await.unwrap();
-        store.add_key(&key(2)).await.unwrap();
+        store.create_tenant(&acme(), &act()).await.unwrap();
+        store.add_key(&key(1), &act()).await.unwrap();
+        store.add_key(&key(2), &act()).await.unwrap();
         let minute = at("2026-11-25T12:00:00Z");
         let earlier = Micros(minute.0 - 1);
         store.touch_keys(&[(key(7).id, now()), (key(1).id, now())]).await.unwrap();
@@ -242,7 +266,7 @@ async fn of_many_that_create_one_tenant_at_once_one_succeeds() {
         let tries: Vec<_> = (0..20)
             .map(|_| {
                 let store = Arc::clone(&store);
-                tokio::spawn(async move { store.create_tenant(&acme()).await.is_ok() })
+                tokio::spawn(async move { store.create_tenant(&acme(), &act()).await.is_ok() })
             })
             .collect();
         let mut created = 0;

@@ -39,9 +39,12 @@ pub struct Setup {
 pub struct Gateway {
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
+    /// From the start of the process to its ready line.
+    pub started_in: Duration,
     child: Child,
     log: Arc<Mutex<String>>,
     data: Arc<TempDir>,
+    data_dir: PathBuf,
 }
 
 /// What `GET /billing/usage` says. The cost is its text: no digit is lost on the way.
@@ -153,8 +156,8 @@ impl Setup {
             .arg("serve")
             .args(&self.arguments)
             .env_clear()
-            .env("TOLLGATE_DATA_DIR", self.data.path().join("data"))
             .envs(&self.variables)
+            .env("TOLLGATE_DATA_DIR", self.data_dir())
             .current_dir(self.data.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -164,19 +167,50 @@ impl Setup {
 
     /// Starts a gateway that has to refuse to serve; gives what it says.
     pub fn refused(self) -> String {
-        let output = self.command().output().expect("the binary starts");
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
+        let mut child = self.command().spawn().expect("the binary starts");
+        let deadline = Instant::now() + START_TIMEOUT;
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if Instant::now() > deadline => break None,
+                None => thread::sleep(POLL),
+            }
+        };
+        drop(child.kill());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(status.is_some_and(|status| !status.success()), "{status:?}: not refused: {said}");
+        said
+    }
+
+    /// The data directory of the gateway.
+    pub fn data_dir(&self) -> PathBuf {
+        let given = self.variables.get("TOLLGATE_DATA_DIR").map(PathBuf::from);
+        given.unwrap_or_else(|| self.data.path().join("data"))
+    }
+
+    /// Starts the process and kills it `after` that long, wherever it is by then.
+    pub fn start_and_kill(&self, after: Duration) {
+        let mut command = self.command();
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the binary starts");
+        thread::sleep(after);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     pub fn start(self) -> Gateway {
+        let began = Instant::now();
         let mut child = self.command().spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(String::new()));
         let (say_ready, ready) = mpsc::sync_channel(1);
         keep(child.stdout.take().unwrap(), Arc::clone(&log), Some(say_ready));
         keep(child.stderr.take().unwrap(), Arc::clone(&log), None);
         match ready.recv_timeout(START_TIMEOUT) {
-            Ok((proxy, admin)) => Gateway { proxy, admin, child, log, data: self.data },
+            Ok((proxy, admin)) => {
+                let (started_in, data_dir) = (began.elapsed(), self.data_dir());
+                Gateway { proxy, admin, started_in, child, log, data: self.data, data_dir }
+            }
             Err(_) => {
                 drop(child.kill());
                 drop(child.wait());
@@ -300,6 +334,27 @@ impl Gateway {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process lives");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The file of its ledger.
+    pub fn ledger_file(&self) -> PathBuf {
+        self.data_dir.join("billing").join("billing.db")
+    }
+
+    /// Ends it as a power switch would: nothing of it runs any more when this returns.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// What `/readyz` says on the admin listener.
+    pub fn ready(&self) -> Value {
+        Request::get("/readyz").send(self.admin).json()
     }
 
     pub fn log(&self) -> String {

@@ -1,7 +1,10 @@
 //! What the end-to-end tests stand on: a scripted provider, the real binary, HTTP by hand.
 
+pub mod audit;
 pub mod bodies;
 pub mod gateway;
+pub mod load;
+pub mod machine;
 pub mod provider;
 pub mod wire;
 

@@ -154,6 +154,11 @@ impl Wire {
         Self::over(stream)
     }
 
+    /// Opens a connection unless nobody listens (any more).
+    pub fn try_open(to: SocketAddr) -> Option<Self> {
+        TcpStream::connect_timeout(&to, Duration::from_secs(10)).ok().map(Self::over)
+    }
+
     pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
         stream.set_write_timeout(Some(READ_TIMEOUT)).unwrap();

@@ -27,7 +27,8 @@ const BOTH: [&str; 9] = [
     "get /openapi.json",
 ];
 
-const ADMIN_ONLY: [&str; 9] = [
+const ADMIN_ONLY: [&str; 10] = [
+    "get /admin/audit",
     "post /admin/tenants",
     "get /admin/tenants",
     "get /admin/tenants/{id}",

@@ -41,7 +41,7 @@ pub struct TenantsBody {
 }
 
 /// The body of `POST /admin/tenants`.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTenant {
     /// Its id: 1 to 64 characters out of `a-z`, `0-9`, `_` and `-`.
@@ -49,6 +49,7 @@ pub struct NewTenant {
     pub id: String,
     /// Its display name; the id where there is none.
     #[schema(example = "Acme")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its plan.
     #[schema(example = "starter")]
@@ -124,7 +125,7 @@ pub struct IssuedKeyBody {
     /// What is known of the key.
     #[serde(flatten)]
     pub known: KeyBody,
-    /// The key. It is shown this once and kept nowhere.
+    /// The key. It is shown this once and kept nowhere; the same request with the same `Idempotency-Key` shows it again.
     #[schema(example = "tg_live_0123456789abcdefghijABCDEFGHIJ01abc123")]
     pub key: String,
 }
@@ -137,7 +138,7 @@ pub struct KeysBody {
 }
 
 /// The body of `POST /admin/tenants/{id}/keys`.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
     /// Its display name.
@@ -145,6 +146,7 @@ pub struct NewKey {
     pub name: String,
     /// From when on it is refused; never where there is none.
     #[schema(example = "2027-11-24T00:00:00Z")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
 }
 

@@ -1,0 +1,74 @@
+//! The log of administrative changes, from a shell.
+//!
+//! May use: `metering`, `edge` for the document of the audit route, `config`.
+
+use clap::Args;
+
+use crate::config::Config;
+use crate::domain::audit::{AuditEntry, Facts};
+use crate::domain::ids::TenantId;
+use crate::edge::api::wire::audit::AuditBody;
+
+use super::Failure;
+use super::accounts::with_ledger;
+use super::output::{Output, table};
+
+/// What to show of the log.
+#[derive(Args)]
+pub(super) struct AuditArgs {
+    /// Changes of one tenant; of all without one.
+    tenant: Option<TenantId>,
+    /// How many of the newest entries: up to 1000.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with = "after")]
+    limit: u32,
+    /// Instead: the page of entries after this one, up to 1000; 0 for the oldest.
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(0..))]
+    after: Option<i64>,
+}
+
+/// Runs `tollgate audit`.
+pub(super) fn audit(args: AuditArgs, config: &Config, output: Output) -> Result<(), Failure> {
+    let AuditArgs { tenant, limit, after } = args;
+    let page = with_ledger(config, async |desk| {
+        if let Some(tenant) = &tenant {
+            // A mistyped tenant is an error, not a tenant that nobody changed.
+            desk.admin.tenant(tenant).await?;
+        }
+        Ok(match after {
+            Some(after) => desk.admin.audit(tenant.clone(), after, u32::MAX).await?,
+            None => desk.admin.last_audited(tenant.clone(), limit).await?,
+        })
+    })?;
+    let rows: Vec<_> = page.entries.iter().map(row).collect();
+    let next = page.next;
+    output.print(&AuditBody::from(page), || {
+        let text = table(["ID", "TIME", "WHO", "ACTION", "TENANT", "KEY", "CHANGE"], &rows);
+        next.map_or(text.clone(), |next| format!("{text}\nThere are more: --after {next}"))
+    })
+}
+
+fn row(entry: &AuditEntry) -> [String; 7] {
+    let AuditEntry { row, at, author, idempotency_key_sha256: _, change } = entry;
+    let who = match &author.key {
+        Some(key) => format!("{} {key}", author.actor.as_str()),
+        None => author.actor.as_str().to_owned(),
+    };
+    let key = change.key.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+    let told = match (facts(&change.before), facts(&change.after)) {
+        (before, after) if before.is_empty() || after.is_empty() => before + &after,
+        (before, after) => format!("{before} -> {after}"),
+    };
+    [row.to_string(), at.to_string(), who, change.action.as_str().to_owned(), change.tenant.to_string(), key, told]
+}
+
+fn facts(facts: &Facts) -> String {
+    let Facts { name, plan, suspended, last4, expires_at } = facts;
+    let told = [
+        name.as_ref().map(|name| format!("name {name:?}")),
+        plan.as_ref().map(|plan| format!("plan {plan}")),
+        suspended.map(|suspended| if suspended { "suspended".to_owned() } else { "active".to_owned() }),
+        last4.as_ref().map(|last4| format!("…{last4}")),
+        expires_at.map(|at| format!("expires {at}")),
+    ];
+    told.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,239 @@
+//! The audit log: who changed what. One entry for each administrative change, none for one that changed nothing.
+//!
+//! What an entry says of a change is decided here, so that it is the same in every store.
+
+use super::ids::{KeyId, PlanName, TenantId};
+use super::key::Key;
+use super::tenant::Tenant;
+use super::time::Micros;
+
+/// In what role somebody makes a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// With the admin key.
+    Admin,
+    /// With a tenant's credential.
+    Tenant,
+    /// On the command line, with access to the ledger itself.
+    Cli,
+}
+
+/// Who makes a change, and in which request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// In what role.
+    pub actor: Actor,
+    /// With which key: a tenant's by its id, the admin's by its last four characters. Never the key itself.
+    pub key: Option<String>,
+    /// The caller's own id of the request.
+    pub request_id: Option<String>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A tenant was created.
+    TenantCreate,
+    /// A tenant was renamed, suspended or let in again.
+    TenantChange,
+    /// A tenant was put on another plan.
+    PlanSet,
+    /// A key was issued.
+    KeyCreate,
+    /// A key was revoked.
+    KeyRevoke,
+}
+
+/// What an entry tells of a tenant or a key, before or after the change: what the change is about, and no secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The display name.
+    pub name: Option<String>,
+    /// The plan.
+    pub plan: Option<PlanName>,
+    /// Whether the tenant is suspended.
+    pub suspended: Option<bool>,
+    /// The last four characters of the key.
+    pub last4: Option<String>,
+    /// From when on the key is refused; `None` also for never.
+    pub expires_at: Option<Micros>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What was done.
+    pub action: Action,
+    /// To which tenant.
+    pub tenant: TenantId,
+    /// To which of its keys.
+    pub key: Option<KeyId>,
+    /// How it was.
+    pub before: Facts,
+    /// How it is since.
+    pub after: Facts,
+}
+
+/// One entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Its place in the log: the insert order.
+    pub row: i64,
+    /// When.
+    pub at: Micros,
+    /// Who.
+    pub author: Author,
+    /// The SHA-256 of the request's idempotency key, if it had one.
+    pub idempotency_key_sha256: Option<[u8; 32]>,
+    /// What.
+    pub change: Change,
+}
+
+impl Actor {
+    /// `admin`, `tenant` or `cli`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Tenant => "tenant",
+            Self::Cli => "cli",
+        }
+    }
+
+    /// The actor of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Admin, Self::Tenant, Self::Cli].into_iter().find(|actor| actor.as_str() == text)
+    }
+}
+
+impl Author {
+    /// Somebody of whom only the role is known.
+    pub fn of(actor: Actor) -> Self {
+        Self { actor, key: None, request_id: None }
+    }
+}
+
+impl Action {
+    const ALL: [Self; 5] = [Self::TenantCreate, Self::TenantChange, Self::PlanSet, Self::KeyCreate, Self::KeyRevoke];
+
+    /// A stable name, such as `tenant.create`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TenantCreate => "tenant.create",
+            Self::TenantChange => "tenant.change",
+            Self::PlanSet => "plan.set",
+            Self::KeyCreate => "key.create",
+            Self::KeyRevoke => "key.revoke",
+        }
+    }
+
+    /// The action of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == text)
+    }
+}
+
+impl Change {
+    /// A tenant is created.
+    pub fn tenant_created(tenant: &Tenant) -> Self {
+        let Tenant { id, name, plan, suspended, created_at: _ } = tenant;
+        let after = Facts {
+            name: Some(name.clone()),
+            plan: Some(plan.clone()),
+            suspended: Some(*suspended),
+            ..Facts::default()
+        };
+        Self { action: Action::TenantCreate, tenant: id.clone(), key: None, before: Facts::default(), after }
+    }
+
+    /// A tenant becomes another; `None` when nothing of it changes.
+    pub fn tenant_changed(before: &Tenant, after: &Tenant) -> Option<Self> {
+        let renamed = before.name != after.name;
+        let moved = before.plan != after.plan;
+        let switched = before.suspended != after.suspended;
+        let facts = |tenant: &Tenant| Facts {
+            name: renamed.then(|| tenant.name.clone()),
+            plan: moved.then(|| tenant.plan.clone()),
+            suspended: switched.then_some(tenant.suspended),
+            ..Facts::default()
+        };
+        let action = match (renamed || switched, moved) {
+            (false, false) => return None,
+            (false, true) => Action::PlanSet,
+            (true, _) => Action::TenantChange,
+        };
+        Some(Self { action, tenant: after.id.clone(), key: None, before: facts(before), after: facts(after) })
+    }
+
+    /// A key is issued.
+    pub fn key_created(key: &Key) -> Self {
+        Self {
+            action: Action::KeyCreate,
+            tenant: key.tenant.clone(),
+            key: Some(key.id.clone()),
+            before: Facts::default(),
+            after: Facts::of_key(key),
+        }
+    }
+
+    /// A key is revoked: after it there is none.
+    pub fn key_revoked(key: &Key) -> Self {
+        Self {
+            action: Action::KeyRevoke,
+            tenant: key.tenant.clone(),
+            key: Some(key.id.clone()),
+            before: Facts::of_key(key),
+            after: Facts::default(),
+        }
+    }
+}
+
+impl Facts {
+    fn of_key(key: &Key) -> Self {
+        // The hash stays where it is needed: it is what a stolen log would be searched for.
+        let Key { id: _, tenant: _, hash: _, last4, name, created_at: _, expires_at, revoked_at: _, last_used_at: _ } =
+            key;
+        Self { name: Some(name.clone()), last4: Some(last4.clone()), expires_at: *expires_at, ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acme() -> Tenant {
+        Tenant {
+            id: "acme".parse().unwrap(),
+            name: "Acme".to_owned(),
+            plan: "starter".parse().unwrap(),
+            suspended: false,
+            created_at: Micros(1),
+        }
+    }
+
+    #[test]
+    fn an_entry_tells_what_changed_and_nothing_of_what_did_not() {
+        let plan: PlanName = "pro".parse().unwrap();
+        let moved = Tenant { plan: plan.clone(), ..acme() };
+        let suspended = Tenant { suspended: true, ..acme() };
+        let both = Tenant { plan: plan.clone(), name: "New".to_owned(), ..acme() };
+        let check = |after: &Tenant| Change::tenant_changed(&acme(), after).map(|change| (change.action, change.after));
+        let on_pro = Facts { plan: Some(plan), ..Facts::default() };
+        assert_eq!(check(&acme()), None);
+        assert_eq!(check(&moved), Some((Action::PlanSet, on_pro.clone())));
+        let told = Facts { suspended: Some(true), ..Facts::default() };
+        assert_eq!(check(&suspended), Some((Action::TenantChange, told)));
+        let told = Facts { name: Some("New".to_owned()), ..on_pro };
+        assert_eq!(check(&both), Some((Action::TenantChange, told)));
+    }
+
+    #[test]
+    fn actions_and_actors_survive_their_names() {
+        for action in Action::ALL {
+            assert_eq!(Action::parse(action.as_str()), Some(action));
+        }
+        for actor in [Actor::Admin, Actor::Tenant, Actor::Cli] {
+            assert_eq!(Actor::parse(actor.as_str()), Some(actor));
+        }
+        assert_eq!((Action::parse("Plan.set"), Actor::parse("root")), (None, None));
+    }
+}
