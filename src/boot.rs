@@ -8,6 +8,8 @@ mod background;
 mod lifecycle;
 mod origins;
 mod recovery;
+pub mod reload;
+mod signals;
 mod sockets;
 
 use std::fs;
@@ -16,7 +18,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -30,13 +34,13 @@ use crate::domain::ids::PlanName;
 use crate::domain::price::PriceBook;
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
-use crate::edge::body::Budget;
-use crate::edge::exchange::{Gate, Settings};
+use crate::edge::exchange::Gate;
 use crate::edge::listener::{Connections, Phase};
 use crate::metering::admin::Admin;
 use crate::metering::fresh::Fresh;
 use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
+use crate::metering::rebuild::rebuild;
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
@@ -50,11 +54,16 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_log::RequestLog;
 
 use self::background::Background;
+use self::reload::{Checked, Reloader, Source};
+use self::signals::Signals;
 
 /// Threads of the runtime beside the workers: one may wait for the disk while the other serves an admin.
 const LEDGER_THREADS: usize = 2;
 
-/// Why the gateway does not start or did not end well: one line that names the fix.
+/// What still runs on that runtime at the end, such as a statement that waits for a lock, is left after this.
+const RUNTIME_END_MAX: Duration = Duration::from_millis(100);
+
+/// Why the gateway does not start: one line that names the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// A listener cannot be had.
@@ -117,6 +126,9 @@ pub enum BootError {
     /// Random bytes cannot be had.
     #[error("the system gives no random bytes, which keys are made of")]
     Random,
+    /// Signals cannot be had.
+    #[error("the system refuses a handler for signals: {0}: allow the system call sigaction")]
+    Signals(String),
     /// Another process serves from the same data directory.
     #[error("data_dir {}: another tollgate is running on it: stop that one, or set TOLLGATE_DATA_DIR to another directory", path.display())]
     DataDirTaken {
@@ -130,14 +142,6 @@ pub enum BootError {
         path: PathBuf,
         /// What the system said.
         reason: String,
-    },
-    /// The ledger does not take what the last process left.
-    #[error(
-        "{events} events of the last process wait in the journal, and the ledger does not take them: look above for what it said, then start again; nothing is lost"
-    )]
-    Unbooked {
-        /// How many.
-        events: u64,
     },
 }
 
@@ -176,8 +180,9 @@ pub fn plans(config: &Config) -> Plans {
     config.plans.iter().map(|plan| (plan.name.clone(), Arc::new(plan.clone()))).collect()
 }
 
-/// Runs the gateway until it is told to end. `ready` is called once it serves.
-pub fn serve(config: &Config, ready: impl FnOnce(Ready)) -> Result<(), BootError> {
+/// Runs the gateway until it is told to end. `ready` is called once it serves. Without a `source` there is nothing to
+/// reload, and SIGHUP, which a terminal sends when it is closed, ends the gateway as SIGTERM does.
+pub fn serve(config: &Config, source: Option<Source<'_>>, ready: impl FnOnce(Ready)) -> Result<(), BootError> {
     let proxy = sockets::bind("listen.proxy", "TOLLGATE_LISTEN", config.listen.proxy)?;
     let admin = sockets::bind("listen.admin", "TOLLGATE_ADMIN_LISTEN", config.listen.admin)?;
     let addresses = Ready {
@@ -190,9 +195,21 @@ pub fn serve(config: &Config, ready: impl FnOnce(Ready)) -> Result<(), BootError
         .enable_all()
         .build()
         .map_err(|error| BootError::Thread(error.to_string()))?;
+    let mut signals = ledger_runtime.block_on(async { Signals::register() })?;
     make_data_dir(&config.data_dir)?;
     let _lock = recovery::DataLock::take(&config.data_dir)?;
-    let mut parts = ledger_runtime.block_on(Parts::open(config))?;
+    let opened = ledger_runtime.block_on(async {
+        tokio::select! {
+            parts = Parts::open(config) => parts.map(Some),
+            // Nothing was served: leaving now is no more than being killed, which opening bears at any point.
+            () = signals.end() => Ok(None),
+        }
+    })?;
+    let Some(mut parts) = opened else {
+        ledger_runtime.shutdown_timeout(RUNTIME_END_MAX);
+        return Ok(());
+    };
+    let mut reloader = source.map(|source| Reloader::new(source, config));
     let (phase, seen) = watch::channel(Phase::Running);
     let connections = Arc::<Connections>::default();
     let background = Background::start(&ledger_runtime, &mut parts, admin, seen.clone())?;
@@ -202,13 +219,17 @@ pub fn serve(config: &Config, ready: impl FnOnce(Ready)) -> Result<(), BootError
         warn!("{warning}");
     }
     ready(addresses);
-    ledger_runtime.block_on(lifecycle::run_until_ended(config, &parts, &connections, &phase));
+    ledger_runtime.block_on(lifecycle::serve_and_reload(&mut reloader, &parts, &mut signals));
+    let config = reloader.as_ref().map_or(config, Reloader::current);
+    let flush_until = ledger_runtime.block_on(lifecycle::drain(config, &parts, &connections, &phase, &mut signals));
     for worker in workers {
         if worker.join().is_err() {
             error!("A worker ended in a panic; its calls were booked as interrupted.");
         }
     }
-    ledger_runtime.block_on(background.finish(&parts))
+    ledger_runtime.block_on(background.finish(&parts, flush_until, &mut signals));
+    ledger_runtime.shutdown_timeout(RUNTIME_END_MAX);
+    Ok(())
 }
 
 /// All parts that requests and answers are made of.
@@ -218,6 +239,8 @@ struct Parts {
     journal: Arc<FileJournal>,
     recording: Option<tokio::task::JoinHandle<()>>,
     snapshots: Arc<Snapshots>,
+    metrics: Arc<Metrics>,
+    reload_failed: Arc<AtomicBool>,
     admin_router: axum::Router,
 }
 
@@ -229,9 +252,9 @@ impl Parts {
         let usage: Arc<dyn UsageStore> = ledger.clone();
         let tenants: Arc<dyn TenantStore> = ledger.clone();
         let admin_key = admin_key::hash(config, tenants.as_ref()).await?;
-        let snapshots =
-            Arc::new(Snapshots::open(tenants.as_ref(), plans(config), prices(config)?).await.map_err(failed)?);
-        every_plan_is_known(&snapshots)?;
+        let Checked { plans, prices, live } = reload::check(config, None)?;
+        let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans, prices).await.map_err(failed)?);
+        snapshots.every_plan_is_known()?;
         let counters: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
         let (files, _) = recovery::open_journal(config)?;
         files.start_maintainer(config.journal.fsync_interval).map_err(|error| BootError::Thread(error.to_string()))?;
@@ -239,12 +262,11 @@ impl Parts {
         let metrics = Arc::new(Metrics::new(journal.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
         let recorder = Arc::new(Recorder::new(journal.clone(), usage.clone(), tenants.clone(), sinks()));
+        rebuild(&*counters, &*usage, &*journal, &*clock).await.map_err(failed)?;
         let recording = tokio::spawn({
             let recorder = recorder.clone();
             async move { recorder.run().await }
         });
-        recovery::book(&recorder, &*journal).await?;
-        recovery::seed(counters.as_ref(), usage.as_ref(), clock.as_ref()).await.map_err(failed)?;
         let meter = Arc::new(Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks()));
         let mode = match config.mode {
             config::Mode::Dev => Mode::Dev,
@@ -259,26 +281,28 @@ impl Parts {
             clock.clone(),
         ));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage, recorder.clone()));
-        let draining = Arc::new(AtomicBool::new(false));
+        let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let state = ApiState {
             admin: Arc::new(Admin::new(tenants, snapshots.clone(), counters, clock.clone())),
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
             identities: identities.clone(),
-            pulse: pulse(journal.clone(), draining.clone()),
-            metrics: Arc::new(move || metrics.encode()),
+            pulse: pulse(journal.clone(), draining.clone(), reload_failed.clone()),
+            metrics: {
+                let metrics = metrics.clone();
+                Arc::new(move || metrics.encode())
+            },
             store_timeout: STORE_TIMEOUT,
         };
         let gate = Arc::new(Gate {
             meter,
             identities,
-            origins: origins::of(config)?,
             local: api::proxy_router(state.clone()),
-            budget: Budget::new(config.listen.buffer_total),
-            settings: settings(config),
+            live: ArcSwap::from_pointee(live),
             draining,
         });
         let admin_router = api::admin_router(state);
-        Ok(Self { gate, ledger, journal: files, recording: Some(recording), snapshots, admin_router })
+        let recording = Some(recording);
+        Ok(Self { gate, ledger, journal: files, recording, snapshots, metrics, reload_failed, admin_router })
     }
 }
 
@@ -287,30 +311,11 @@ fn make_data_dir(path: &Path) -> Result<(), BootError> {
     made.map_err(|error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() })
 }
 
-/// A tenant whose plan nobody knows could only be refused: better said at the start.
-fn every_plan_is_known(snapshots: &Snapshots) -> Result<(), BootError> {
-    let snapshot = snapshots.load();
-    match snapshot.accounts.values().find(|account| account.plan.is_none()).map(|account| &account.tenant) {
-        None => Ok(()),
-        Some(tenant) => Err(BootError::UnknownPlan { tenant: tenant.id.to_string(), plan: tenant.plan.to_string() }),
-    }
-}
-
 /// How the process is, for `/readyz`.
-fn pulse(journal: Arc<dyn Journal>, draining: Arc<AtomicBool>) -> TellPulse {
-    Arc::new(move || Pulse { draining: draining.load(Ordering::Relaxed), backlog: journal.backlog() })
-}
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        body_limit: config.listen.body_limit,
-        upload_limit: config.listen.upload_limit,
-        header_timeout: config.listen.header_timeout,
-        body_timeout: config.listen.body_timeout,
-        write_timeout: config.listen.write_timeout,
-        keepalive_timeout: config.listen.keepalive_timeout,
-        drain_timeout: config.upstream.drain_timeout,
-        drain_bytes: config.upstream.drain_bytes,
-        first_byte_timeout: config.upstream.first_byte_timeout,
-    }
+fn pulse(journal: Arc<dyn Journal>, draining: Arc<AtomicBool>, reload_failed: Arc<AtomicBool>) -> TellPulse {
+    Arc::new(move || Pulse {
+        draining: draining.load(Ordering::Relaxed),
+        backlog: journal.backlog(),
+        reload_failed: reload_failed.load(Ordering::Relaxed),
+    })
 }

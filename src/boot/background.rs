@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, warn};
 
 use crate::edge::listener::Phase;
 use crate::ports::journal::Journal;
 
+use super::signals::Signals;
 use super::{BootError, Parts};
 
 /// Tenants and keys that another process changed are seen within this.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// After the last call is over, the ledger has so long to take what is left.
-const FLUSH_MAX: Duration = Duration::from_secs(30);
+/// To close the ledger, which moves its own log into its file. The next start does that as well.
+const CLOSE_MAX: Duration = Duration::from_millis(300);
 
 /// Tasks beside the workers.
 pub(super) struct Background {
@@ -53,25 +54,31 @@ impl Background {
         })
     }
 
-    /// Every call is settled: what is left goes to the ledger, then the ledger is closed.
-    pub(super) async fn finish(self, parts: &Parts) -> Result<(), BootError> {
+    /// Every call is settled: what is left goes to the ledger, then the ledger is closed. What the ledger does not take by
+    /// `until`, or before another signal to end, waits in the journal.
+    pub(super) async fn finish(self, parts: &Parts, until: Instant, signals: &mut Signals) {
         parts.journal.close();
-        if let Some(recorder) = self.recorder
-            && timeout(FLUSH_MAX, recorder).await.is_err()
-        {
-            let events = parts.journal.backlog().events;
-            warn!(
-                events,
-                "The ledger does not take what is left: it waits in the journal and is booked at the next start."
-            );
+        if let Some(mut recorder) = self.recorder {
+            tokio::select! {
+                ended = timeout_at(until, &mut recorder) => if let Ok(Err(error)) = ended {
+                    error!(%error, "The recorder ended in a panic.");
+                },
+                () = signals.end() => {}
+            }
+            recorder.abort();
         }
         parts.journal.stop();
         self.refresher.abort();
         self.admin.abort();
-        if let Err(error) = parts.ledger.close().await {
-            warn!(%error, "The ledger was not closed cleanly; nothing is lost.");
+        match timeout(CLOSE_MAX, parts.ledger.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "The ledger was not closed cleanly; nothing is lost."),
+            Err(_) => warn!("The ledger is busy and was not closed cleanly; nothing is lost."),
         }
-        Ok(())
+        let events = parts.journal.backlog().events;
+        if events > 0 {
+            warn!(events, "Events wait in the journal and are booked at the next start.");
+        }
     }
 }
 

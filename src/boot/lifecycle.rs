@@ -1,4 +1,4 @@
-//! From the first request to the last: worker threads, signals, the drain.
+//! From the first request to the last: worker threads, reloads, the drain.
 //!
 //! May use: everything.
 
@@ -7,17 +7,27 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::edge::exchange::Gate;
 use crate::edge::listener::{self, Connections, Phase};
 
+use super::reload::Reloader;
+use super::signals::{Signals, Told};
 use super::{BootError, Parts};
+
+/// When all calls are over, the ledger is waited for no longer than this: the journal has what it does not take.
+const FLUSH_MAX: Duration = Duration::from_secs(5);
+
+/// After the drain limit, or when the gateway is to end at once, the ledger still has so long. The whole end then takes
+/// less than two seconds more than the limit.
+const FLUSH_GRACE: Duration = Duration::from_millis(1_500);
 
 pub(super) fn start_workers(
     config: &Config,
@@ -36,39 +46,56 @@ pub(super) fn start_workers(
                 if let Err(error) = runtime.block_on(listener::serve(gate, listener, connections, phase)) {
                     error!(%error, "A worker could not accept.");
                 }
+                // A token count whose call was cut is of no use to anyone: it is not waited for.
+                runtime.shutdown_background();
             };
             thread::Builder::new().name(format!("tollgate-{number}")).spawn(work).map_err(failed)
         })
         .collect()
 }
 
-/// SIGTERM or SIGINT drains; a second one, or the drain limit, cuts.
-pub(super) async fn run_until_ended(
+/// Serves until a signal tells the gateway to end. Without a reloader every signal does.
+pub(super) async fn serve_and_reload(reloader: &mut Option<Reloader<'_>>, parts: &Parts, signals: &mut Signals) {
+    while signals.next().await == Told::Reload {
+        let Some(reloader) = reloader else { return };
+        tokio::select! {
+            () = reloader.reload(parts) => {}
+            () = signals.end() => return,
+        }
+    }
+}
+
+/// No more connections or calls; what is in flight finishes, calls whose client left too. What is still open at the
+/// drain limit, or when a second signal comes, is cut. Gives until when the ledger may be waited for.
+pub(super) async fn drain(
     config: &Config,
     parts: &Parts,
     connections: &Connections,
     phase: &watch::Sender<Phase>,
-) {
-    ended_by_signal().await;
+    signals: &mut Signals,
+) -> Instant {
     info!(open = connections.open(), "Draining: no new calls; those in flight finish.");
+    let limit = Instant::now() + config.shutdown_drain_limit;
     parts.gate.draining.store(true, Ordering::Relaxed);
     phase.send_replace(Phase::Draining);
-    tokio::select! {
-        () = connections.none_open() => {}
-        () = tokio::time::sleep(config.shutdown_drain_limit) => warn!(open = connections.open(), "The drain limit is over: what is still open is cut."),
-        () = ended_by_signal() => warn!(open = connections.open(), "Told to end at once: what is still open is cut."),
-    }
-    phase.send_replace(Phase::Cut);
-}
-
-async fn ended_by_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the default action of the signals ends the process.
-        return std::future::pending().await;
+    let is_hurried = loop {
+        tokio::select! {
+            () = connections.none_open() => break false,
+            () = sleep_until(limit) => {
+                warn!(open = connections.open(), "The drain limit is over: what is still open is cut.");
+                break false;
+            }
+            told = signals.next() => match told {
+                Told::End => {
+                    warn!(open = connections.open(), "Told to end at once: what is still open is cut.");
+                    break true;
+                }
+                Told::Reload => info!("The gateway is ending: the configuration is not read again."),
+            }
+        }
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    phase.send_replace(Phase::Cut);
+    let now = Instant::now();
+    let patient = if is_hurried { now } else { limit.clamp(now, now + FLUSH_MAX) };
+    patient + FLUSH_GRACE
 }

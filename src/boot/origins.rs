@@ -6,62 +6,72 @@ use std::time::Duration;
 use http::HeaderValue;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use secrecy::SecretString;
 
 use crate::config::{self, Config, Providers};
 use crate::domain::ids::ProviderId;
 use crate::edge::exchange::Origin;
-use crate::edge::upstream::{Limits, Upstream};
+use crate::edge::upstream::{Limits, Place, Upstream};
 
 use super::BootError;
 
 /// A pooled connection to a provider is not used after this: both close theirs after about a minute.
 const POOLED: Duration = Duration::from_secs(50);
 
-/// Every provider whose key is there.
-pub(super) fn of(config: &Config) -> Result<Vec<Origin>, BootError> {
+/// Every provider whose key is there. A place that is among those of `before` is taken from there, with its connections.
+pub(super) fn of(config: &Config, before: &[Origin]) -> Result<Vec<Origin>, BootError> {
     let Providers { openai, gemini, vertex } = &config.providers;
-    let places = [
+    let wanted = [
         ("openai", false, &openai.api_key, &openai.origin),
         ("gemini", false, &gemini.api_key, &gemini.origin),
         ("gemini", true, &gemini.api_key, vertex),
     ];
-    let on = || places.into_iter().filter_map(|(name, vertex, key, place)| Some((name, vertex, key.clone()?, place)));
-    let tls = if on().any(|(.., place)| place.tls) { Some(client_tls()?) } else { None };
-    let origin = |(index, (name, vertex, key, place)): (usize, (&'static str, bool, SecretString, &config::Origin))| {
-        let upstream = upstream(config, index, place, tls.as_ref())?;
-        Ok(Origin { provider: ProviderId::new(name), vertex, upstream, key })
-    };
-    on().enumerate().map(origin).collect()
+    let on = wanted.into_iter().filter_map(|(name, vertex, key, place)| Some((name, vertex, key.clone()?, place)));
+    let limits = limits(config);
+    let mut origins: Vec<Origin> = Vec::new();
+    let mut tls = None;
+    for (name, vertex, key, wanted) in on {
+        let known =
+            before.iter().chain(&origins).map(|origin| &origin.upstream.place).find(|place| is_at(place, wanted));
+        let place = match known {
+            Some(place) => place.clone(),
+            None => Arc::new(place(wanted, &mut tls)?),
+        };
+        origins.push(Origin { provider: ProviderId::new(name), vertex, upstream: Upstream { place, limits }, key });
+    }
+    Ok(origins)
 }
 
-fn upstream(
-    config: &Config,
-    index: usize,
-    place: &config::Origin,
-    tls: Option<&Arc<ClientConfig>>,
-) -> Result<Upstream, BootError> {
-    let wrong = || BootError::HostName(place.host.clone());
-    let name = || ServerName::try_from(place.host.clone()).map_err(|_| wrong());
-    let tls = match tls.filter(|_| place.tls) {
-        Some(tls) => Some((tls.clone(), name()?)),
-        None => None,
+fn is_at(place: &Place, wanted: &config::Origin) -> bool {
+    place.host == wanted.host && place.port == wanted.port && place.tls.is_some() == wanted.tls
+}
+
+/// A new place. `tls` is set up by the first that needs it and shared by the others.
+fn place(wanted: &config::Origin, tls: &mut Option<Arc<ClientConfig>>) -> Result<Place, BootError> {
+    let wrong = || BootError::HostName(wanted.host.clone());
+    let tls = if wanted.tls {
+        let name = ServerName::try_from(wanted.host.clone()).map_err(|_| wrong())?;
+        let config = match tls {
+            Some(config) => config.clone(),
+            None => tls.insert(client_tls()?).clone(),
+        };
+        Some((config, name))
+    } else {
+        None
     };
-    let limits = &config.upstream;
-    Ok(Upstream {
-        index,
-        host: place.host.clone(),
-        port: place.port,
-        authority: HeaderValue::from_str(&place.authority()).map_err(|_| wrong())?,
-        tls,
-        limits: Limits {
-            connect: limits.connect_timeout,
-            first_byte: limits.first_byte_timeout,
-            idle: limits.idle_timeout,
-            pooled: POOLED,
-            idle_connections_max: limits.idle_connections_max,
-        },
-    })
+    let authority = HeaderValue::from_str(&wanted.authority()).map_err(|_| wrong())?;
+    Ok(Place { host: wanted.host.clone(), port: wanted.port, authority, tls })
+}
+
+fn limits(config: &Config) -> Limits {
+    let config::Upstream { connect_timeout, first_byte_timeout, idle_timeout, idle_connections_max, .. } =
+        config.upstream;
+    Limits {
+        connect: connect_timeout,
+        first_byte: first_byte_timeout,
+        idle: idle_timeout,
+        pooled: POOLED,
+        idle_connections_max,
+    }
 }
 
 /// TLS as the system trusts it; `SSL_CERT_FILE` and `SSL_CERT_DIR` name other roots.
@@ -78,4 +88,33 @@ fn client_tls() -> Result<Arc<ClientConfig>, BootError> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn config(openai_url: &str) -> Config {
+        let variables = [
+            ("OPENAI_API_KEY", "sk-planted"),
+            ("GEMINI_API_KEY", "planted"),
+            ("TOLLGATE_OPENAI_URL", openai_url),
+            ("TOLLGATE_GEMINI_URL", "http://127.0.0.1:2"),
+        ];
+        let environment: BTreeMap<String, String> =
+            variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Config::load(&[], &environment, None).unwrap()
+    }
+
+    #[test]
+    fn a_place_that_did_not_change_is_kept_with_its_connections() {
+        let before = of(&config("http://127.0.0.1:1"), &[]).unwrap();
+        let after = of(&config("http://127.0.0.1:3"), &before).unwrap();
+        let same = |at: usize| Arc::ptr_eq(&before[at].upstream.place, &after[at].upstream.place);
+        assert_eq!((after.len(), same(0), same(1), same(2)), (3, false, true, true));
+        // Vertex paths go to the Gemini origin by default: one place, one pool.
+        assert!(Arc::ptr_eq(&after[1].upstream.place, &after[2].upstream.place));
+    }
 }

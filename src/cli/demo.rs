@@ -99,7 +99,7 @@ pub(super) fn demo(common: &Common, args: DemoArgs, output: Output) -> Result<()
         Ok(desk.admin.issue_key(Order::by(&author), &id, "demo".to_owned(), None).await?.1)
     })?;
     let keys = Keys { tenant, admin, provider: provider_key };
-    let served = boot::serve(&config, |ready| {
+    let served = boot::serve(&config, None, |ready| {
         if let Err(Failure(lines)) = announce(ready, provider_address, &keys, &moved, output) {
             output::complain(&lines);
         }

@@ -11,7 +11,7 @@ mod output;
 mod run;
 mod usage;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -175,7 +175,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
                 ("--admin-listen", "listen.admin", admin_listen),
                 ("--env", "env", env),
             ];
-            run::serve(&load(&common, own)?, output)
+            let file = config_file(&common);
+            run::serve(&|| load(&common, own.clone()), file.as_deref(), output)
         }
         Command::Demo(args) => demo::demo(&common, args, output),
         Command::Check => run::check(load(&common, []), output),
@@ -196,10 +197,11 @@ fn load<'a>(
     own: impl IntoIterator<Item = (&'a str, &'a str, Option<String>)>,
 ) -> Result<Config, Failure> {
     let flags = flags(common, own)?;
-    let environment = ProcessEnvironment;
-    let from_variable = environment.get("TOLLGATE_CONFIG").map(PathBuf::from);
-    let file: Option<&Path> = common.config.as_deref().or(from_variable.as_deref());
-    Ok(Config::load(&flags, &environment, file)?)
+    Ok(Config::load(&flags, &ProcessEnvironment, config_file(common).as_deref())?)
+}
+
+fn config_file(common: &Common) -> Option<PathBuf> {
+    common.config.clone().or_else(|| ProcessEnvironment.get("TOLLGATE_CONFIG").map(PathBuf::from))
 }
 
 fn flags<'a>(

@@ -2,8 +2,11 @@
 //!
 //! May use: everything.
 
+use std::path::Path;
+
 use serde_json::json;
 
+use crate::boot::reload::Source;
 use crate::boot::{self, Ready};
 use crate::config::{Config, LogFormat};
 use crate::telemetry::logging;
@@ -11,11 +14,27 @@ use crate::telemetry::logging;
 use super::output::{self, Output, table};
 use super::{Failure, accounts};
 
-/// Runs the gateway until it is told to end.
-pub(super) fn serve(config: &Config, output: Output) -> Result<(), Failure> {
-    logging::start(&config.log.filter, config.log.format == LogFormat::Json)?;
-    boot::serve(config, |ready| announce(ready, output))?;
+/// Runs the gateway until it is told to end. `load` reads the configuration, `file` included, now and at each SIGHUP.
+pub(super) fn serve(
+    load: &dyn Fn() -> Result<Config, Failure>,
+    file: Option<&Path>,
+    output: Output,
+) -> Result<(), Failure> {
+    let config = load()?;
+    let log = logging::start(&config.log.filter, config.log.format == LogFormat::Json)?;
+    let again = || can_be_read_again(file).and_then(|()| load()).map_err(|Failure(errors)| errors);
+    boot::serve(&config, Some(Source { load: &again, log: &log }), |ready| announce(ready, output))?;
     Ok(())
+}
+
+/// A pipe (`--config <(decrypt tollgate.toml)`) is empty the second time, which would be a valid configuration.
+fn can_be_read_again(file: Option<&Path>) -> Result<(), Failure> {
+    match file.map(|path| (path, path.metadata())) {
+        Some((path, Ok(metadata))) if !metadata.is_file() && !metadata.is_dir() => {
+            Err(format!("{}: is no file that can be read twice: restart instead", path.display()).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The one line on stdout that says where the gateway listens. Scripts wait for it, as ports may be free ones.

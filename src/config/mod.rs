@@ -7,6 +7,7 @@
 mod keys;
 mod plans;
 pub mod price_file;
+mod running;
 mod settings;
 mod values;
 

@@ -33,7 +33,7 @@ pub fn is_local(path: &str) -> bool {
 }
 
 /// Answers a request instead of the provider.
-pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked, refusal: &Refusal) -> Fate {
+pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<'_>, refusal: &Refusal) -> Fate {
     gate.meter.refused(refusal);
     gate.know_limits(asked).await;
     // The end of a chunked body that was refused is as doubtful as the body: pingora reads an empty size line as 0.
@@ -53,7 +53,7 @@ pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked,
     if usable && written { Fate::Reuse } else { Fate::Close }
 }
 
-fn refusal_head(gate: &Gate, asked: &Asked, refusal: &Refusal, length: usize) -> Option<ResponseHeader> {
+fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize) -> Option<ResponseHeader> {
     let mut head = ResponseHeader::build(refusal.status(), Some(10)).ok()?;
     head.insert_header(header::CONTENT_TYPE, "application/json").ok()?;
     head.insert_header(header::CONTENT_LENGTH, length.to_string()).ok()?;
@@ -75,8 +75,8 @@ fn refusal_head(gate: &Gate, asked: &Asked, refusal: &Refusal, length: usize) ->
 }
 
 /// Answers one of the gateway's own routes through the same router that the admin listener serves.
-pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked) -> Result<Fate, Refusal> {
-    let whole = body::read_whole(session, asked.length, LOCAL_BODY_BYTES_MAX, &gate.budget).await?;
+pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<'_>) -> Result<Fate, Refusal> {
+    let whole = body::read_whole(session, asked.length, LOCAL_BODY_BYTES_MAX, &asked.live.budget).await?;
     let uri = session.req_header().uri.clone();
     let mut request = Request::new(axum::body::Body::from(whole.bytes));
     *request.method_mut() = asked.method.clone();
@@ -120,7 +120,7 @@ async fn write(session: &mut ServerSession, head: ResponseHeader, body: Bytes) -
     session.write_response_header(Box::new(head)).await.is_ok() && session.write_response_body(body, true).await.is_ok()
 }
 
-async fn rest_is_read(session: &mut ServerSession, asked: &Asked) -> bool {
+async fn rest_is_read(session: &mut ServerSession, asked: &Asked<'_>) -> bool {
     if session.is_body_done() {
         return true;
     }

@@ -15,6 +15,7 @@ const PAGE_BYTES: u64 = 1024;
 #[derive(Debug, Clone)]
 pub struct Budget {
     pages: Arc<Semaphore>,
+    bytes: u64,
 }
 
 /// A part of the budget; it is given back when dropped.
@@ -35,7 +36,13 @@ impl Budget {
     /// A budget of so many bytes.
     pub fn new(bytes: u64) -> Self {
         let pages = usize::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { pages: Arc::new(Semaphore::new(pages)) }
+        Self { pages: Arc::new(Semaphore::new(pages)), bytes }
+    }
+
+    /// This budget if it is one of so many bytes, else a new one. What is held of the old one then counts against the
+    /// old one until it is given back: together they hold at most both, and only for as long as those calls last.
+    pub fn of(&self, bytes: u64) -> Self {
+        if bytes == self.bytes { self.clone() } else { Self::new(bytes) }
     }
 
     fn take(&self, bytes: u64) -> Result<Reserved, Refusal> {
@@ -129,5 +136,15 @@ mod tests {
         assert_eq!(budget.grow(&mut second, PAGE_BYTES + 1), Err(Refusal::BuffersFull));
         drop(first);
         assert!(budget.grow(&mut second, 4 * PAGE_BYTES).is_ok());
+    }
+
+    #[test]
+    fn a_budget_of_the_same_size_is_the_same_budget() {
+        let budget = Budget::new(2 * PAGE_BYTES);
+        let held = budget.take(2 * PAGE_BYTES).unwrap();
+        assert_eq!(budget.of(2 * PAGE_BYTES).take(1).unwrap_err(), Refusal::BuffersFull);
+        assert!(budget.of(3 * PAGE_BYTES).take(3 * PAGE_BYTES).is_ok());
+        drop(held);
+        assert!(budget.of(2 * PAGE_BYTES).take(1).is_ok());
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Uri, Version};
@@ -32,16 +33,22 @@ pub struct Gate {
     pub meter: Arc<Meter>,
     /// Knows whose a credential is.
     pub identities: Arc<Identities>,
-    /// The providers that are on.
-    pub origins: Vec<Origin>,
     /// The routes that the gateway answers itself.
     pub local: axum::Router,
+    /// What a reload replaces. Loaded once for each request, which keeps what it began with.
+    pub live: ArcSwap<Live>,
+    /// No new requests.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// What a reload replaces, as one value.
+pub struct Live {
+    /// The providers that are on.
+    pub origins: Vec<Origin>,
     /// Bytes for request bodies.
     pub budget: Budget,
     /// Limits of size and time.
     pub settings: Settings,
-    /// No new requests.
-    pub draining: Arc<AtomicBool>,
 }
 
 /// One provider that is on: where it is and what opens it.
@@ -89,7 +96,9 @@ pub enum Fate {
 }
 
 /// What is known of a request so far, also for the answer if it is refused.
-pub struct Asked {
+pub struct Asked<'a> {
+    /// Under which settings it is served, from its head to the end of its answer.
+    pub live: &'a Live,
     /// The method.
     pub method: Method,
     /// The path as it was sent, without the query.
@@ -112,8 +121,8 @@ pub struct Asked {
     pub limits: Vec<LimitStanding>,
 }
 
-impl Asked {
-    fn read(session: &ServerSession) -> Self {
+impl<'a> Asked<'a> {
+    fn read(session: &ServerSession, live: &'a Live) -> Self {
         let head = session.req_header();
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
         let place = auth::place(&head.headers, query.as_deref());
@@ -125,6 +134,7 @@ impl Asked {
             head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
         Self {
+            live,
             method: head.method.clone(),
             dialect: providers::dialect_of(&path, place),
             path,
@@ -139,12 +149,24 @@ impl Asked {
     }
 }
 
+impl Live {
+    fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
+        let id = provider.id();
+        let is_vertex = providers::is_vertex(&endpoint.path);
+        let of_provider = || self.origins.iter().filter(|origin| origin.provider == id);
+        of_provider()
+            .find(|origin| origin.vertex == is_vertex)
+            .or_else(|| of_provider().next())
+            .ok_or_else(|| Refusal::ProviderOff { provider: id.to_string(), variable: provider.key_variable() })
+    }
+}
+
 impl Gate {
     /// Serves the request whose head `session` has read.
-    pub async fn serve(&self, session: &mut ServerSession) -> Fate {
-        session.set_read_timeout(Some(self.settings.body_timeout));
-        session.set_write_timeout(Some(self.settings.write_timeout));
-        let mut asked = Asked::read(session);
+    pub async fn serve(&self, session: &mut ServerSession, live: &Live) -> Fate {
+        session.set_read_timeout(Some(live.settings.body_timeout));
+        session.set_write_timeout(Some(live.settings.write_timeout));
+        let mut asked = Asked::read(session, live);
         match self.line(session, &mut asked).await {
             Ok(fate) => fate,
             Err(refusal) => answer::refuse(self, session, &mut asked, &refusal).await,
@@ -152,7 +174,7 @@ impl Gate {
     }
 
     /// Route, identify, read, admit, send, relay. Nothing goes to a provider before `admit` returned.
-    async fn line(&self, session: &mut ServerSession, asked: &mut Asked) -> Result<Fate, Refusal> {
+    async fn line(&self, session: &mut ServerSession, asked: &mut Asked<'_>) -> Result<Fate, Refusal> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Draining);
         }
@@ -164,15 +186,16 @@ impl Gate {
         asked.dialect = provider;
         let attribution = auth::attribution(headers_of(session));
         let caller = self.caller(asked, &presented, attribution).await?;
-        let origin = self.origin(provider, &endpoint)?;
+        let live = asked.live;
+        let origin = live.origin(provider, &endpoint)?;
         if endpoint.kind == Kind::Unbilled {
             return self.pass_through(session, asked, &presented, origin, &endpoint).await;
         }
         if headers_of(session).contains_key(header::CONTENT_ENCODING) {
             return Err(Refusal::EncodedBody);
         }
-        self.expect_body(session, asked, self.settings.body_limit).await?;
-        let whole = body::read_whole(session, asked.length, self.settings.body_limit, &self.budget).await?;
+        self.expect_body(session, asked, live.settings.body_limit).await?;
+        let whole = body::read_whole(session, asked.length, live.settings.body_limit, &live.budget).await?;
         let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
         let coding = if call.edits.is_empty() { Coding::GzipIfAccepted } else { Coding::Identity };
         let outgoing = Outgoing::Whole(Some(providers::apply(&call.edits, whole.bytes)));
@@ -191,7 +214,7 @@ impl Gate {
     /// `attribution` is judged only after the key: a stranger learns nothing of what else is wrong.
     async fn caller(
         &self,
-        asked: &mut Asked,
+        asked: &mut Asked<'_>,
         presented: &Presented,
         attribution: Result<Attribution, Refusal>,
     ) -> Result<Caller, Refusal> {
@@ -204,35 +227,25 @@ impl Gate {
     }
 
     /// Every answer to a limited tenant says how it stands, whatever it asked for.
-    pub(super) async fn know_limits(&self, asked: &mut Asked) {
+    pub(super) async fn know_limits(&self, asked: &mut Asked<'_>) {
         if let Some(account) = asked.account.as_ref().filter(|_| asked.limits.is_empty()) {
             asked.limits = self.meter.standings(account).await;
         }
-    }
-
-    fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
-        let id = provider.id();
-        let is_vertex = providers::is_vertex(&endpoint.path);
-        let of_provider = || self.origins.iter().filter(|origin| origin.provider == id);
-        of_provider()
-            .find(|origin| origin.vertex == is_vertex)
-            .or_else(|| of_provider().next())
-            .ok_or_else(|| Refusal::ProviderOff { provider: id.to_string(), variable: provider.key_variable() })
     }
 
     /// Unbilled routes: the same way without a meter, and without holding the body.
     async fn pass_through(
         &self,
         session: &mut ServerSession,
-        asked: &mut Asked,
+        asked: &mut Asked<'_>,
         presented: &Presented,
         origin: &Origin,
         endpoint: &Endpoint,
     ) -> Result<Fate, Refusal> {
         self.know_limits(asked).await;
         asked.id = Some(self.meter.request_id());
-        let limit =
-            if endpoint.body == BodyRule::Streamed { self.settings.upload_limit } else { self.settings.body_limit };
+        let Live { settings, budget, .. } = asked.live;
+        let limit = if endpoint.body == BodyRule::Streamed { settings.upload_limit } else { settings.body_limit };
         self.expect_body(session, asked, limit).await?;
         let target = (origin, asked.dialect, endpoint);
         let out = headers::to_provider(headers_of(session), &presented.secret, Coding::AsAsked);
@@ -248,7 +261,7 @@ impl Gate {
                 Ok(fate)
             }
             _ => {
-                let whole = body::read_whole(session, asked.length, self.settings.body_limit, &self.budget).await?;
+                let whole = body::read_whole(session, asked.length, settings.body_limit, budget).await?;
                 let outgoing = Outgoing::Whole(Some(whole.bytes).filter(|bytes| !bytes.is_empty()));
                 let request = self.request(asked, out, target, outgoing)?;
                 let answer = origin.upstream.send(request, || ()).await.map_err(|error| refusal_of(error).0)?;
@@ -260,7 +273,7 @@ impl Gate {
     async fn relay(
         &self,
         session: &mut ServerSession,
-        asked: &Asked,
+        asked: &Asked<'_>,
         in_flight: Option<InFlight>,
         answer: Answer,
         reserved: body::Reserved,
@@ -272,7 +285,7 @@ impl Gate {
     }
 
     /// Refuses a body that is too large by its own account; asks for it where the client waits for that.
-    async fn expect_body(&self, session: &mut ServerSession, asked: &mut Asked, limit: u64) -> Result<(), Refusal> {
+    async fn expect_body(&self, session: &mut ServerSession, asked: &mut Asked<'_>, limit: u64) -> Result<(), Refusal> {
         if asked.length.is_some_and(|length| length > limit) {
             return Err(Refusal::BodyTooLarge { limit });
         }
@@ -285,7 +298,7 @@ impl Gate {
 
     fn request(
         &self,
-        asked: &Asked,
+        asked: &Asked<'_>,
         mut out: HeaderMap,
         (origin, provider, endpoint): (&Origin, &'static dyn Provider, &Endpoint),
         body: Outgoing,
@@ -299,7 +312,7 @@ impl Gate {
         let mut request = Request::new(body);
         *request.method_mut() = asked.method.clone();
         *request.uri_mut() = uri;
-        out.insert(header::HOST, origin.upstream.authority.clone());
+        out.insert(header::HOST, origin.upstream.place.authority.clone());
         let form = provider.credential();
         let (name, value) = headers::credential(form, origin.key.expose_secret()).ok_or_else(|| {
             Refusal::ProviderOff { provider: provider.id().to_string(), variable: provider.key_variable() }

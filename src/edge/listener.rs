@@ -152,7 +152,7 @@ async fn connection(gate: Arc<Gate>, tcp: TcpStream, mut phase: watch::Receiver<
 }
 
 async fn next_request_begins(gate: &Gate, client: &mut ClientStream, phase: &mut watch::Receiver<Phase>) -> bool {
-    let idle = fast_timeout(gate.settings.keepalive_timeout, client.wait_for_request());
+    let idle = fast_timeout(gate.live.load().settings.keepalive_timeout, client.wait_for_request());
     tokio::select! {
         biased;
         begun = idle => matches!(begun, Ok(Ok(true))),
@@ -166,12 +166,13 @@ async fn one_request(
     client: Box<ClientStream>,
     ahead: Option<BytesMut>,
 ) -> Option<(Box<ClientStream>, Option<BytesMut>)> {
+    let live = gate.live.load_full();
     let mut session = ServerSession::new_http1(client as Stream);
     session.set_pipelining_enabled(true);
     if let Some(ahead) = ahead {
         session.set_pipelined_prefix(ahead);
     }
-    match fast_timeout(gate.settings.header_timeout, session.read_request()).await {
+    match fast_timeout(live.settings.header_timeout, session.read_request()).await {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) | Err(_) => return None,
         Ok(Err(error)) => {
@@ -185,7 +186,7 @@ async fn one_request(
         answer::reject_head(&mut session, &refusal).await;
         return None;
     }
-    let fate = gate.serve(&mut session).await;
+    let fate = gate.serve(&mut session, &live).await;
     if fate == Fate::Close {
         return None;
     }

@@ -10,7 +10,7 @@ use crate::domain::settlement::Ending;
 use crate::metering::in_flight::InFlight;
 
 use super::client_stream::ClientStream;
-use super::exchange::{Asked, Fate, Gate};
+use super::exchange::{Asked, Fate, Gate, Settings};
 use super::headers;
 use super::inflate::Inflate;
 use super::upstream::{Answer, AnswerBody, Cut};
@@ -44,7 +44,7 @@ struct Relay<'a> {
 pub async fn relay(
     gate: &Gate,
     session: &mut ServerSession,
-    asked: &Asked,
+    asked: &Asked<'_>,
     mut in_flight: Option<InFlight>,
     answer: Answer,
 ) -> Fate {
@@ -58,7 +58,7 @@ pub async fn relay(
         let text = |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
         in_flight.head(status, text(header::CONTENT_TYPE), text(headers::REQUEST_ID));
     }
-    let drain = Drain::of(gate, in_flight.as_ref());
+    let drain = Drain::of(&asked.live.settings, in_flight.as_ref());
     let mut relay = Relay { session, in_flight, sight, out: Vec::new(), ahead: None, gone: None, drained_bytes: 0 };
     match client_head(gate, asked, &head, !takes_out) {
         Some(client_head) => relay.write_head(client_head).await,
@@ -75,8 +75,7 @@ struct Drain {
 }
 
 impl Drain {
-    fn of(gate: &Gate, in_flight: Option<&InFlight>) -> Self {
-        let settings = &gate.settings;
+    fn of(settings: &Settings, in_flight: Option<&InFlight>) -> Self {
         match in_flight {
             None => Self { time: Duration::ZERO, bytes: 0 },
             Some(call) if call.is_stream() => Self { time: settings.drain_timeout, bytes: settings.drain_bytes },
@@ -250,7 +249,7 @@ fn join(out: &mut Vec<Bytes>) -> Bytes {
 }
 
 /// The provider's head with our headers, framed for this client.
-fn client_head(gate: &Gate, asked: &Asked, head: &response::Parts, keep_length: bool) -> Option<ResponseHeader> {
+fn client_head(gate: &Gate, asked: &Asked<'_>, head: &response::Parts, keep_length: bool) -> Option<ResponseHeader> {
     let mut out = headers::to_client(head, keep_length)?;
     let id = asked.id.as_deref().unwrap_or_default();
     headers::add_ours(&mut out, id, &asked.limits, gate.meter.now())?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::HeaderValue;
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,9 +26,9 @@ use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
 
 use super::body::Budget;
-use super::exchange::{Gate, Origin, Settings};
+use super::exchange::{Gate, Live, Origin, Settings};
 use super::listener::{self, Connections, Phase};
-use super::upstream::{Limits, Upstream};
+use super::upstream::{Limits, Place, Upstream};
 
 /// Panics at one reading.
 struct ClumsyClock {
@@ -163,14 +164,13 @@ impl Bench {
         let second = Duration::from_secs(20);
         let limits =
             Limits { connect: second, first_byte: second, idle: second, pooled: second, idle_connections_max: 4 };
-        let upstream = Upstream {
-            index: 0,
+        let place = Arc::new(Place {
             host: address.ip().to_string(),
             port: address.port(),
             authority: HeaderValue::from_str(&address.to_string()).unwrap(),
             tls: None,
-            limits,
-        };
+        });
+        let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));
         let settings = Settings {
             body_limit: 1 << 20,
@@ -183,13 +183,12 @@ impl Bench {
             drain_bytes: 1 << 20,
             first_byte_timeout: second,
         };
+        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
         let gate = Arc::new(Gate {
             meter,
             identities,
-            origins: vec![Origin { provider: provider_id, vertex: false, upstream, key }],
             local: axum::Router::new(),
-            budget: Budget::new(1 << 24),
-            settings,
+            live: ArcSwap::from_pointee(Live { origins, budget: Budget::new(1 << 24), settings }),
             draining: Arc::new(AtomicBool::new(false)),
         });
         let listening = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();

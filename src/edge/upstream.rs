@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -62,8 +62,14 @@ pub struct Limits {
 
 /// One provider's origin.
 pub struct Upstream {
-    /// Names its pool; unique in the process.
-    pub index: usize,
+    /// Where it is.
+    pub place: Arc<Place>,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// Where an origin is. Each value has a pool of connections of its own, so an unchanged place is to be kept, not remade.
+pub struct Place {
     /// Host name or address.
     pub host: String,
     /// TCP port.
@@ -72,8 +78,6 @@ pub struct Upstream {
     pub authority: HeaderValue,
     /// TLS with the roots to verify by; `None` for plain HTTP.
     pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
-    /// Its limits.
-    pub limits: Limits,
 }
 
 /// Why there is no head.
@@ -150,7 +154,8 @@ pub struct Answer {
 pub struct AnswerBody {
     connection: Option<Connection>,
     incoming: Incoming,
-    pool: (usize, usize),
+    place: Arc<Place>,
+    idle_connections_max: usize,
     idle: Duration,
     last_piece: Instant,
     /// Made when a piece is waited for: a plain answer is mostly there with its head.
@@ -170,9 +175,15 @@ enum Socket {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// Idle connections to one place, the freshest last.
+struct Pool {
+    place: Weak<Place>,
+    idle: VecDeque<Connection>,
+}
+
 thread_local! {
-    /// Idle connections of this worker, by [`Upstream::index`], the freshest last.
-    static POOLS: RefCell<Vec<VecDeque<Connection>>> = const { RefCell::new(Vec::new()) };
+    /// This worker's pools: one for each place that is in use, so three at most and those that a reload just ended.
+    static POOLS: RefCell<Vec<Pool>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Upstream {
@@ -202,8 +213,10 @@ impl Upstream {
 
     fn pooled(&self) -> Option<Connection> {
         POOLS.with_borrow_mut(|pools| {
-            let pool = pools.get_mut(self.index)?;
-            while let Some(connection) = pool.pop_back() {
+            // A place that no configuration has any more: its connections are closed.
+            pools.retain(|pool| pool.place.strong_count() > 0);
+            let pool = pools.iter_mut().find(|pool| pool.is_of(&self.place))?;
+            while let Some(connection) = pool.idle.pop_back() {
                 if connection.idle_since.elapsed() < self.limits.pooled {
                     return Some(connection);
                 }
@@ -213,10 +226,11 @@ impl Upstream {
     }
 
     async fn connect(&self) -> io::Result<Connection> {
+        let place = &self.place;
         let tcp = self.connect_tcp().await?;
         tcp.set_nodelay(true)?;
         SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
-        let socket = match &self.tls {
+        let socket = match &place.tls {
             None => Socket::Plain(tcp),
             Some((config, name)) => {
                 let tls = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await?;
@@ -233,7 +247,7 @@ impl Upstream {
 
     /// Tries the host's addresses in turn, each for its share of the time: one family may lead nowhere.
     async fn connect_tcp(&self) -> io::Result<TcpStream> {
-        let found = lookup_host((self.host.as_str(), self.port)).await?;
+        let found = lookup_host((self.place.host.as_str(), self.place.port)).await?;
         let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
         let share = self.limits.connect / u32::try_from(addresses.len()).unwrap_or(1).max(1);
         let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -280,7 +294,8 @@ impl Upstream {
         let body = AnswerBody {
             connection: Some(connection),
             incoming,
-            pool: (self.index, self.limits.idle_connections_max),
+            place: self.place.clone(),
+            idle_connections_max: self.limits.idle_connections_max,
             idle: self.limits.idle,
             last_piece: Instant::now(),
             alarm: None,
@@ -295,6 +310,12 @@ enum Attempt {
     Unsent(Box<Request<Outgoing>>),
     /// It may have been seen.
     Failed(SendError),
+}
+
+impl Pool {
+    fn is_of(&self, place: &Arc<Place>) -> bool {
+        std::ptr::eq(self.place.as_ptr(), Arc::as_ptr(place))
+    }
 }
 
 impl Connection {
@@ -374,16 +395,16 @@ impl AnswerBody {
     /// Puts the connection into this worker's pool, in the place of the stalest when it is full.
     fn give_back(&mut self) {
         let Some(mut connection) = self.connection.take().filter(|connection| !connection.closed) else { return };
-        let (index, idle_connections_max) = self.pool;
         connection.idle_since = Instant::now();
         POOLS.with_borrow_mut(|pools| {
-            if pools.len() <= index {
-                pools.resize_with(index + 1, VecDeque::new);
-            }
-            if let Some(pool) = pools.get_mut(index) {
-                pool.push_back(connection);
-                if pool.len() > idle_connections_max {
-                    pool.pop_front();
+            let at = pools.iter().position(|pool| pool.is_of(&self.place)).unwrap_or_else(|| {
+                pools.push(Pool { place: Arc::downgrade(&self.place), idle: VecDeque::new() });
+                pools.len() - 1
+            });
+            if let Some(pool) = pools.get_mut(at) {
+                pool.idle.push_back(connection);
+                if pool.idle.len() > self.idle_connections_max {
+                    pool.idle.pop_front();
                 }
             }
         });

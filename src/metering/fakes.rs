@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
@@ -130,6 +131,14 @@ pub(crate) struct FakeStore {
     tables: Mutex<Tables>,
     down: AtomicBool,
     silent: AtomicBool,
+    slowness: Mutex<Option<Arc<Slowness>>>,
+}
+
+/// Where a slow store stands.
+#[derive(Default)]
+pub(crate) struct Slowness {
+    pub(crate) asked: Notify,
+    pub(crate) let_go: Notify,
 }
 
 impl FakeStore {
@@ -141,6 +150,11 @@ impl FakeStore {
     /// From now on a batch with this event is refused for good.
     pub(crate) fn refuse(&self, id: EventId) {
         self.tables.lock().refused.insert(id);
+    }
+
+    /// From now on whoever reads everything gets it as it was when it was asked for, and only when it is let go.
+    pub(crate) fn slow_down(&self) -> Arc<Slowness> {
+        self.slowness.lock().insert(Arc::default()).clone()
     }
 
     /// From now on no call is ever answered.
@@ -166,10 +180,18 @@ impl FakeStore {
 
 impl TenantStore for FakeStore {
     fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>> {
-        self.answer(|tables| {
+        let answer = self.answer(|tables| {
             let keys = tables.keys.iter().filter(|key| key.revoked_at.is_none()).cloned().collect();
             Ok(Directory { tenants: tables.tenants.values().cloned().collect(), keys, revision: tables.revision })
-        })
+        });
+        match self.slowness.lock().clone() {
+            None => answer,
+            Some(slowness) => Box::pin(async move {
+                slowness.asked.notify_one();
+                slowness.let_go.notified().await;
+                answer.await
+            }),
+        }
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
@@ -338,6 +360,13 @@ impl UsageStore for FakeStore {
         self.answer(|tables| {
             let theirs = |event: &UsageEvent| tenant.is_none_or(|tenant| event.tenant == *tenant);
             Ok(tables.events.iter().find(|stored| stored.event.id == id && theirs(&stored.event)).cloned())
+        })
+    }
+
+    fn known<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<EventId>, StoreError>> {
+        self.answer(|tables| {
+            let has = |id: &&EventId| tables.events.iter().any(|stored| stored.event.id == **id);
+            Ok(ids.iter().filter(has).copied().collect())
         })
     }
 

@@ -55,6 +55,10 @@ impl UsageStore for Fresh {
         })
     }
 
+    fn known<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<EventId>, StoreError>> {
+        self.ledger.known(ids)
+    }
+
     fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
         self.ledger.chats(period)
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -51,7 +52,7 @@ pub enum Identity {
 /// Resolves credentials against the snapshot; goes to the store for what it does not know.
 pub struct Identities {
     mode: Mode,
-    admin: KeyHash,
+    admin: ArcSwap<KeyHash>,
     starter: PlanName,
     snapshots: Arc<Snapshots>,
     store: Arc<dyn TenantStore>,
@@ -76,6 +77,7 @@ impl Identities {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let unknown = Mutex::new(HashMap::new());
+        let admin = ArcSwap::from_pointee(admin);
         Self { mode, admin, starter, snapshots, store, clock, unknown, looked_up_us: AtomicU64::new(0) }
     }
 
@@ -84,12 +86,21 @@ impl Identities {
         self.mode
     }
 
+    /// From now on this is the hash of the admin key; the one before opens nothing any more.
+    pub fn set_admin(&self, admin: KeyHash) {
+        self.admin.store(Arc::new(admin));
+    }
+
+    fn is_admin(&self, hash: KeyHash) -> bool {
+        hash.0.ct_eq(&self.admin.load().0).into()
+    }
+
     /// Whose `secret` is. [`Refusal::BadKey`] when nobody's.
     pub async fn find(&self, secret: &str) -> Result<Identity, Refusal> {
         if key::is_well_formed(secret) {
             return self.find_key(hash(secret)).await;
         }
-        if bool::from(hash(secret).0.ct_eq(&self.admin.0)) {
+        if self.is_admin(hash(secret)) {
             return Ok(Identity::Admin);
         }
         match (self.mode, secret.parse::<TenantId>()) {
@@ -103,7 +114,7 @@ impl Identities {
             return found;
         }
         // The admin key may itself have the form of a tenant's key.
-        if bool::from(hash.0.ct_eq(&self.admin.0)) {
+        if self.is_admin(hash) {
             return Ok(Identity::Admin);
         }
         if self.may_look_up(hash) {

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod in_flight;
 pub mod meter;
 pub mod once;
+pub mod rebuild;
 pub mod recorder;
 pub mod reports;
 pub mod snapshot;

@@ -1,12 +1,13 @@
 //! Tenants, keys, plans and prices as the request path sees them: one immutable value behind an atomic pointer.
 //!
-//! Reading takes no lock and no I/O. Writing builds a new value and swaps it in; writers are admin calls and the
-//! refresher, a few a minute.
+//! Reading takes no lock and no I/O. Writing builds a new value and swaps it in; writers are admin calls, the
+//! refresher and reloads, a few a minute.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 
 use crate::domain::ids::{PlanName, TenantId};
 use crate::domain::key::{Key, KeyHash};
@@ -60,28 +61,44 @@ impl Snapshot {
     }
 }
 
+/// A tenant is on a plan that the offered ones do not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanMissing {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The plan it is on.
+    pub plan: PlanName,
+}
+
 /// The shared pointer to the newest snapshot.
 #[derive(Debug, Default)]
 pub struct Snapshots {
     current: ArcSwap<Snapshot>,
+    /// Held while the next snapshot is built from the current one: of two writers, each would undo what the other brought.
+    writing: Mutex<()>,
 }
 
 impl From<Snapshot> for Snapshots {
     fn from(snapshot: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot) }
+        Self { current: ArcSwap::from_pointee(snapshot), writing: Mutex::new(()) }
     }
 }
 
 impl Snapshots {
     /// Reads everything from the store for the first time.
     pub async fn open(store: &dyn TenantStore, plans: Plans, prices: PriceBook) -> Result<Self, StoreError> {
-        let snapshot = Snapshot::build(store.load().await?, Arc::new(plans), Arc::new(prices));
-        Ok(Self { current: ArcSwap::from_pointee(snapshot) })
+        Ok(Snapshot::build(store.load().await?, Arc::new(plans), Arc::new(prices)).into())
     }
 
     /// The newest snapshot. The guard is cheap and must not be held across an await; clone the parts that are needed.
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
+    }
+
+    /// Whether the plan of every tenant is there; if not, one that is on another.
+    pub fn every_plan_is_known(&self) -> Result<(), PlanMissing> {
+        let current = self.current.load();
+        all_known(current.accounts.values().map(|account| &account.tenant), &current.plans)
     }
 
     /// Reads everything again if any process changed it since. Says whether it did.
@@ -90,13 +107,42 @@ impl Snapshots {
         if revision == self.current.load().revision {
             return Ok(false);
         }
-        let (plans, prices) = {
-            let current = self.current.load();
-            (current.plans.clone(), current.prices.clone())
-        };
-        let next = Arc::new(Snapshot::build(store.load().await?, plans, prices));
+        let directory = store.load().await?;
+        // Plans and prices are taken only now: they may have been replaced while the store was read.
+        let _writing = self.writing.lock();
+        let current = self.current.load();
         // Two refreshes may run at once (an admin call and the refresher): the newer revision stays.
-        self.current.rcu(|current| Arc::clone(if current.revision > next.revision { current } else { &next }));
+        if current.revision <= directory.revision {
+            let next = Snapshot::build(directory, current.plans.clone(), current.prices.clone());
+            self.current.store(Arc::new(next));
+        }
         Ok(true)
     }
+
+    /// Puts other plans and prices in force, both at once. Calls that are admitted already keep theirs.
+    ///
+    /// # Errors
+    /// A tenant is on a plan that is not among them; nothing is changed then.
+    pub fn replace(&self, plans: Plans, prices: PriceBook) -> Result<(), PlanMissing> {
+        let _writing = self.writing.lock();
+        let current = self.current.load();
+        let tenants = || current.accounts.values().map(|account| &account.tenant);
+        all_known(tenants(), &plans)?;
+        let directory =
+            Directory { tenants: tenants().cloned().collect(), keys: Vec::new(), revision: current.revision };
+        let next = Snapshot::build(directory, Arc::new(plans), Arc::new(prices));
+        self.current.store(Arc::new(Snapshot { keys: current.keys.clone(), ..next }));
+        Ok(())
+    }
 }
+
+/// A tenant whose plan nobody knows could only be refused: better said before it is.
+fn all_known<'a>(tenants: impl IntoIterator<Item = &'a Tenant>, plans: &Plans) -> Result<(), PlanMissing> {
+    match tenants.into_iter().find(|tenant| !plans.contains_key(&tenant.plan)) {
+        None => Ok(()),
+        Some(Tenant { id, plan, .. }) => Err(PlanMissing { tenant: id.clone(), plan: plan.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,9 @@ pub trait Journal: Send + Sync {
     /// Waits until there are settled events, or until the journal is closed.
     fn ready(&self) -> BoxFuture<'_, ()>;
 
+    /// Shows every settled event that is not acknowledged, for whoever counts them at a start. An event may come twice.
+    fn waiting(&self, see: &mut dyn FnMut(UsageEvent)) -> Result<(), StoreError>;
+
     /// The oldest settled events, at most `events_max` of them.
     fn next(&self, events_max: usize) -> BoxFuture<'_, Batch>;
 

@@ -176,6 +176,9 @@ pub trait UsageStore: Send + Sync {
         id: EventId,
     ) -> BoxFuture<'a, Result<Option<StoredEvent>, StoreError>>;
 
+    /// Which of these events it has.
+    fn known<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<EventId>, StoreError>>;
+
     /// Chats of every tenant in a period, for the counters.
     fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>>;
 

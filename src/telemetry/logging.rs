@@ -8,14 +8,41 @@ use tracing::{Level, Metadata};
 use tracing_log::LogTracer;
 use tracing_log::log::LevelFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::{EnvFilter, Registry, filter, fmt};
+use tracing_subscriber::{EnvFilter, Registry, filter, fmt, reload};
 
-/// Starts logging for the process. `filter` is in the syntax of `RUST_LOG`; `json` writes one object a line.
+/// Which lines are written: a filter that is one.
+pub struct Filter(EnvFilter);
+
+impl Filter {
+    /// `text` is in the syntax of `RUST_LOG`.
+    ///
+    /// # Errors
+    /// One line that names the fix.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        EnvFilter::try_new(text).map(Self).map_err(|_| {
+            format!("log.filter {text:?} is no filter: write a level or target=level, such as info,tollgate=debug")
+        })
+    }
+}
+
+/// The filter of the running log, to be changed while it runs.
+pub struct Log(reload::Handle<EnvFilter, Registry>);
+
+impl Log {
+    /// From now on lines are written by this filter.
+    pub fn set_filter(&self, filter: Filter) {
+        if let Err(error) = self.0.reload(filter.0) {
+            tracing::warn!(%error, "The filter of log lines could not be changed.");
+        }
+    }
+}
+
+/// Starts logging for the process. `json` writes one object a line.
 ///
 /// # Errors
 /// One line that names the fix: a filter that is none, or logging that runs already.
-pub fn start(filter: &str, json: bool) -> Result<(), String> {
-    let filter = parse_filter(filter)?;
+pub fn start(filter: &str, json: bool) -> Result<Log, String> {
+    let (filter, handle) = reload::Layer::new(Filter::parse(filter)?.0);
     let guard = filter::filter_fn(may_be_shown);
     let lines = fmt::layer().with_writer(std::io::stderr);
     let started = if json {
@@ -29,13 +56,8 @@ pub fn start(filter: &str, json: bool) -> Result<(), String> {
     };
     started.map_err(|_| "logging is started already: start it once".to_owned())?;
     LogTracer::init_with_filter(LevelFilter::Info)
-        .map_err(|_| "another logger is installed: start logging once".to_owned())
-}
-
-fn parse_filter(text: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(text).map_err(|_| {
-        format!("log.filter {text:?} is no filter: write a level or target=level, such as info,tollgate=debug")
-    })
+        .map_err(|_| "another logger is installed: start logging once".to_owned())?;
+    Ok(Log(handle))
 }
 
 /// Libraries print what they handle below `info`: heads with credentials, URLs with keys. However the filter is set,
@@ -50,13 +72,13 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_named() {
-        assert!(parse_filter("info,tollgate=debug").is_ok());
-        let error = parse_filter("tollgate=loud").unwrap_err();
+        assert!(Filter::parse("info,tollgate=debug").is_ok());
+        let error = Filter::parse("tollgate=loud").err().unwrap();
         assert!(error.contains("tollgate=loud") && error.contains("such as info"), "{error}");
     }
 
     #[test]
-    fn debug_lines_of_libraries_are_never_shown() {
+    fn debug_lines_of_libraries_are_never_shown_and_a_new_filter_counts_at_once() {
         use std::sync::{Arc, Mutex};
 
         #[derive(Clone, Default)]
@@ -74,16 +96,19 @@ mod tests {
         let kept = Kept::default();
         let writer = kept.clone();
         let lines = fmt::layer().with_writer(move || writer.clone());
-        let filter = parse_filter("trace").unwrap();
+        let (filter, handle) = reload::Layer::new(Filter::parse("trace").unwrap().0);
         let lines = lines.with_filter(filter::filter_fn(may_be_shown)).with_filter(filter);
         tracing::subscriber::with_default(Registry::default().with(lines), || {
             tracing::debug!(target: "pingora_core::h1", "secret head");
             tracing::debug!(target: "tollgatekeeper", "secret other");
             tracing::info!(target: "pingora_core", "library news");
             tracing::debug!(target: "tollgate::edge", "own detail");
+            Log(handle).set_filter(Filter::parse("warn").unwrap());
+            tracing::info!(target: "tollgate::edge", "no longer wanted");
         });
         let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
         assert!(text.contains("library news") && text.contains("own detail"), "{text}");
         assert!(!text.contains("secret"), "{text}");
+        assert!(!text.contains("no longer wanted"), "{text}");
     }
 }

@@ -52,6 +52,7 @@ pub struct Metrics {
     unpriced_requests: Labelled<1, Counter>,
     estimated_requests: Labelled<1, Counter>,
     refusals: Labelled<1, Counter>,
+    config_reloads: Labelled<1, Counter>,
     call_seconds: Labelled<1, Histogram>,
     first_byte_seconds: Labelled<1, Histogram>,
     overhead_seconds: Histogram,
@@ -80,6 +81,7 @@ impl Metrics {
             unpriced_requests: Family::default(),
             estimated_requests: Family::default(),
             refusals: Family::default(),
+            config_reloads: Family::default(),
             call_seconds: Family::new_with_constructor(call_seconds),
             first_byte_seconds: Family::new_with_constructor(call_seconds),
             overhead_seconds: Histogram::new(OVERHEAD_SECONDS),
@@ -126,6 +128,15 @@ impl Metrics {
             self.estimated_requests.clone(),
         );
         registry.register("refusals", "Requests that the gateway answered itself, by code", self.refusals.clone());
+        registry.register(
+            "config_reloads",
+            "Reloads of the configuration; after an error the last good one stays in force",
+            self.config_reloads.clone(),
+        );
+        // Both are there from the start: an alarm on a series that is not there yet misses its first count.
+        for taken in [true, false] {
+            self.config_reloads.get_or_create(&reload_result(taken)).inc_by(0);
+        }
     }
 
     fn register_gauges(&mut self) {
@@ -167,6 +178,11 @@ impl Metrics {
         );
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The running version", Info::new(version));
+    }
+
+    /// The configuration was read again: it is in force now, or it was refused.
+    pub fn reloaded(&self, taken: bool) {
+        self.config_reloads.get_or_create(&reload_result(taken)).inc();
     }
 
     /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
@@ -272,6 +288,10 @@ fn label(name: &'static str, value: &str) -> Label {
     (name, Cow::Owned(value.to_owned()))
 }
 
+fn reload_result(taken: bool) -> [Label; 1] {
+    [("result", Cow::Borrowed(if taken { "ok" } else { "error" }))]
+}
+
 fn seconds(microseconds: u64) -> f64 {
     Duration::from_micros(microseconds).as_secs_f64()
 }
@@ -321,6 +341,9 @@ mod tests {
         }
         fn durable(&self, _: u64) -> BoxFuture<'_, ()> {
             Box::pin(async {})
+        }
+        fn waiting(&self, _: &mut dyn FnMut(UsageEvent)) -> Result<(), StoreError> {
+            Ok(())
         }
         fn quarantine(&self, _: &UsageEvent, _: &str) -> Result<(), StoreError> {
             Ok(())
@@ -378,6 +401,7 @@ mod tests {
         let metrics = Metrics::new(Arc::new(Behind), Arc::new(At(2_000_000)));
         metrics.booked(&[event(), UsageEvent { status: 502, outcome: Outcome::NoAnswer, chats: 0, ..event() }]);
         metrics.refused(&Refusal::UnknownRoute);
+        metrics.reloaded(false);
         let text = metrics.encode();
         for line in [
             r#"tollgate_requests_total{provider="openai",endpoint="chat.completions",status="2xx",outcome="completed"} 1"#,
@@ -388,6 +412,8 @@ mod tests {
             r#"tollgate_cost_picodollars_total{provider="openai"} 1500000000"#,
             r#"tollgate_estimated_requests_total{provider="openai"} 2"#,
             r#"tollgate_refusals_total{code="unknown_route"} 1"#,
+            r#"tollgate_config_reloads_total{result="ok"} 0"#,
+            r#"tollgate_config_reloads_total{result="error"} 1"#,
             r#"tollgate_request_duration_seconds_bucket{le="0.5",provider="openai"} 2"#,
             r#"tollgate_overhead_seconds_bucket{le="0.0001"} 2"#,
             "tollgate_recorder_lag_microseconds 500000",

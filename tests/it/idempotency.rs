@@ -262,7 +262,7 @@ fn a_new_key_is_told_again_and_is_nowhere_on_the_disk() {
 fn the_command_line_has_one_entry_for_each_change_and_shows_the_log() {
     let directory = tempfile::tempdir().unwrap();
     let tollgate = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        let output = Command::new(binary())
             .args(arguments)
             .arg("--json")
             .env_clear()

@@ -197,7 +197,7 @@ fn each_call_is_one_log_line() {
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let directory = tempfile::TempDir::new().unwrap();
     let (out, err) = (directory.path().join("out"), directory.path().join("err"));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+    let mut child = Command::new(binary())
         .args(arguments)
         .env_clear()
         .envs(variables.iter().copied())

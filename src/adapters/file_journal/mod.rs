@@ -317,6 +317,14 @@ impl Journal for FileJournal {
         })
     }
 
+    fn waiting(&self, see: &mut dyn FnMut(UsageEvent)) -> Result<(), StoreError> {
+        let see = |stored| match stored {
+            Stored::Settled(event, false) => see(event),
+            Stored::Settled(..) | Stored::Open(_) | Stored::Quarantined(..) => {}
+        };
+        survey(&*self.disk, see).map(drop).map_err(|error| StoreError::Unavailable(format!("the journal: {error}")))
+    }
+
     fn next(&self, events_max: usize) -> BoxFuture<'_, Batch> {
         Box::pin(async move {
             loop {

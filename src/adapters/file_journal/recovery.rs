@@ -54,17 +54,17 @@ pub enum Stored {
 pub fn survey(disk: &dyn Disk, mut see: impl FnMut(Stored)) -> io::Result<Vec<Damage>> {
     let booked = read_all(disk, |_, _, _| {})?.booked;
     let mut open = HashMap::new();
-    let read = read_all(disk, |_, position, record| match (record.kind, record.event()) {
-        (Kind::Settled, Some(event)) => {
-            open.remove(&event.id);
-            see(Stored::Settled(event, position <= booked));
+    let read = read_all(disk, |_, position, record| match (record.kind, record.id()) {
+        (Kind::Settled, Some(id)) => {
+            open.remove(&id);
+            if let Some(event) = record.event() {
+                see(Stored::Settled(event, position <= booked));
+            }
         }
-        (Kind::Admitted, Some(event)) => {
-            open.insert(event.id, event);
-        }
+        (Kind::Admitted, Some(id)) => drop(open.insert(id, record.payload.to_vec())),
         _ => {}
     })?;
-    open.into_values().for_each(|event| see(Stored::Open(event)));
+    open.into_values().filter_map(|payload| codec::decode(&payload)).for_each(|event| see(Stored::Open(event)));
     for (_, event, reason) in quarantined(disk)? {
         see(Stored::Quarantined(event, reason));
     }

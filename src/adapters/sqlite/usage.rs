@@ -21,6 +21,9 @@ use crate::ports::{BoxFuture, StoreError};
 /// rows of 31 values are far below SQLite's 32,766 values a statement.
 const ROWS_PER_INSERT: [usize; 4] = [64, 16, 4, 1];
 
+/// Ids in one SELECT: far below SQLite's 32,766 values a statement, and one size for all but the last.
+const IDS_PER_STATEMENT: usize = 1_000;
+
 /// Where the answer to a question about sums lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -72,6 +75,25 @@ impl UsageStore for SqliteLedger {
             }
             let found = statement.build().fetch_optional(&self.readers).await.map_err(store_error)?;
             found.as_ref().map(rows::event).transpose()
+        })
+    }
+
+    fn known<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<EventId>, StoreError>> {
+        Box::pin(async move {
+            let mut found = Vec::new();
+            for ids in ids.chunks(IDS_PER_STATEMENT) {
+                let mut statement = QueryBuilder::new("SELECT id FROM usage_events WHERE id IN (");
+                let mut list = statement.separated(", ");
+                for id in ids {
+                    list.push_bind(id.to_bytes().to_vec());
+                }
+                list.push_unseparated(")");
+                let rows = statement.build().fetch_all(&self.readers).await.map_err(store_error)?;
+                for row in &rows {
+                    found.push(EventId::from_bytes(Columns::of(row).bytes()?));
+                }
+            }
+            Ok(found)
         })
     }
 

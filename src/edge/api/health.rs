@@ -19,6 +19,9 @@ use super::{ApiState, Listener, within};
 /// What Prometheus reads: OpenMetrics text.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// A ledger that has taken none of the waiting events for so long does not take them: a batch is written within a second.
+const BEHIND_US: u64 = 3_000_000;
+
 /// Tells how the process is, without waiting. Boot fills it from the journal and the shutdown signal.
 pub type TellPulse = Arc<dyn Fn() -> Pulse + Send + Sync>;
 
@@ -32,6 +35,8 @@ pub struct Pulse {
     pub draining: bool,
     /// How far the ledger is behind, and what the journal can still take.
     pub backlog: Backlog,
+    /// The configuration was to be read again and was refused: the last good one is in force.
+    pub reload_failed: bool,
 }
 
 /// The answer of `/healthz`.
@@ -53,6 +58,9 @@ pub struct ReadyBody {
     /// How far the ledger is behind. On the admin listener only: it tells of all tenants together.
     #[serde(skip_serializing_if = "Option::is_none")]
     recorder: Option<RecorderBody>,
+    /// Which configuration is in force. On the admin listener only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<ConfigurationBody>,
 }
 
 /// What readiness follows from.
@@ -61,7 +69,7 @@ pub struct ChecksBody {
     /// The ledger: `ok` or `down`.
     #[schema(example = "ok")]
     store: &'static str,
-    /// The way to the ledger: `ok` or `full`.
+    /// The way to the ledger: `ok`, `behind` (the ledger takes no events) or `full`.
     #[schema(example = "ok")]
     recorder: &'static str,
     /// Whether the process shuts down.
@@ -83,6 +91,13 @@ pub struct RecorderBody {
     journal_bytes_max: u64,
     /// Events that the ledger refused since the start, set aside in the journal.
     quarantined: u64,
+}
+
+/// Which configuration is in force.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ConfigurationBody {
+    /// Whether the last reload was refused, so that an older configuration is in force. The log says why.
+    last_reload_failed: bool,
 }
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
@@ -119,20 +134,28 @@ async fn healthz() -> Json<HealthBody> {
 )]
 async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Listener>) -> Response {
     let store_answers = within(&state, state.reports.ready()).await.is_ok();
-    let Pulse { draining, backlog } = (state.pulse)();
+    let Pulse { draining, backlog, reload_failed } = (state.pulse)();
     let is_full = backlog.full;
-    let (code, status) = match (draining || is_full, store_answers) {
+    // A ledger may answer questions and take no events: it is locked, or its disk is full.
+    let is_behind = backlog.waiting_us > BEHIND_US;
+    let (code, status) = match (draining || is_full, store_answers && !is_behind) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         (false, true) => (StatusCode::OK, "ready"),
         (false, false) => (StatusCode::OK, "degraded"),
     };
     let checks = ChecksBody {
         store: if store_answers { "ok" } else { "down" },
-        recorder: if is_full { "full" } else { "ok" },
+        recorder: match (is_full, is_behind) {
+            (true, _) => "full",
+            (false, true) => "behind",
+            (false, false) => "ok",
+        },
         draining,
     };
-    let recorder = (listener == Listener::Admin).then(|| recorder_body(&backlog));
-    (code, Json(ReadyBody { status, checks, recorder })).into_response()
+    let is_admin = listener == Listener::Admin;
+    let recorder = is_admin.then(|| recorder_body(&backlog));
+    let configuration = is_admin.then_some(ConfigurationBody { last_reload_failed: reload_failed });
+    (code, Json(ReadyBody { status, checks, recorder, configuration })).into_response()
 }
 
 fn recorder_body(backlog: &Backlog) -> RecorderBody {

@@ -97,7 +97,7 @@ impl Site {
             admin: world.admin.clone(),
             reports: world.reports.clone(),
             identities: Arc::new(identities),
-            pulse: Arc::new(|| Pulse { draining: false, backlog: BEHIND }),
+            pulse: Arc::new(|| Pulse { backlog: BEHIND, ..Pulse::default() }),
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             store_timeout: STORE_TIMEOUT,
         };

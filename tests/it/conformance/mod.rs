@@ -33,7 +33,7 @@ fn event_id(number: u64) -> EventId {
 }
 
 /// A plain event of tenant `acme` with its own id.
-fn event(number: u64) -> UsageEvent {
+pub(super) fn event(number: u64) -> UsageEvent {
     UsageEvent {
         id: event_id(number),
         tenant: tenant("acme"),

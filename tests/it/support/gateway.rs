@@ -28,6 +28,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const BOOKED_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
 
+/// The binary under test: the one that cargo built, or another that is named, such as a release.
+pub fn binary() -> String {
+    std::env::var("TOLLGATE_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tollgate").to_owned())
+}
+
 /// What a gateway is started with.
 pub struct Setup {
     variables: BTreeMap<String, String>,
@@ -132,6 +137,12 @@ impl Setup {
         self
     }
 
+    /// Leaves a variable to the configuration file.
+    pub fn unset(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
     pub fn prod(self) -> Self {
         self.set("TOLLGATE_ENV", "prod")
     }
@@ -151,7 +162,7 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        let mut command = Command::new(binary());
         command
             .arg("serve")
             .args(&self.arguments)
@@ -359,6 +370,11 @@ impl Gateway {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// The configuration file that [`Setup::config`] wrote.
+    pub fn config_file(&self) -> PathBuf {
+        self.data.path().join("tollgate.toml")
     }
 
     /// Everything below the data directory.

@@ -290,6 +290,11 @@ async fn health_takes_no_key_and_tells_the_proxy_side_no_counts() {
     let metrics = site.admin("GET", "/metrics", "", "").await;
     assert_eq!((metrics.status, metrics.text.as_str()), (200, "# EOF\n"));
     assert_eq!(site.proxy("GET", "/metrics", "", "").await.status, 404);
+    let behind = Backlog { waiting_us: 4_000_000, ..Backlog::default() };
+    site.state.pulse = Arc::new(move || Pulse { backlog: behind, ..Pulse::default() });
+    let answer = site.proxy("GET", "/readyz", "", "").await;
+    let said = (answer.status, answer.json()["status"].clone(), answer.json()["checks"]["recorder"].clone());
+    assert_eq!(said, (200, json!("degraded"), json!("behind")));
     let full = Backlog { full: true, ..Backlog::default() };
     for pulse in [Pulse { draining: true, ..Pulse::default() }, Pulse { backlog: full, ..Pulse::default() }] {
         site.state.pulse = Arc::new(move || pulse);

@@ -315,6 +315,10 @@ impl Journal for ClumsyJournal {
         self.inner.ack(through);
     }
 
+    fn waiting(&self, see: &mut dyn FnMut(UsageEvent)) -> Result<(), StoreError> {
+        self.inner.waiting(see)
+    }
+
     fn quarantine(&self, _: &UsageEvent, _: &str) -> Result<(), StoreError> {
         Err(StoreError::Unavailable(STORE_WORDS.to_owned()))
     }

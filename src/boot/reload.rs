@@ -1,0 +1,165 @@
+//! What of a configuration can change while the gateway runs: put together in one way at the start and at each reload.
+//!
+//! May use: everything. A reload has two halves. Everything that can fail happens in the first, and changes nothing; the
+//! second puts each part in force by one swap of a pointer, so a request sees it as it was or as it is.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::domain::key::KeyHash;
+use crate::domain::price::PriceBook;
+use crate::edge::api::STORE_TIMEOUT;
+use crate::edge::body::Budget;
+use crate::edge::exchange::{Live, Settings};
+use crate::metering::snapshot::{PlanMissing, Plans};
+use crate::ports::StoreError;
+use crate::telemetry::logging::{Filter, Log};
+
+use super::{BootError, Parts, admin_key, origins, plans, prices};
+
+/// How a running gateway comes by its configuration again.
+pub struct Source<'a> {
+    /// Reads it as it was read at the start: the same flags and file, the environment, the files that it names.
+    pub load: &'a dyn Fn() -> Result<Config, Vec<String>>,
+    /// The log, whose filter is a part of it.
+    pub log: &'a Log,
+}
+
+/// What of a configuration can change, checked and put together, but not in force.
+pub(super) struct Checked {
+    pub plans: Plans,
+    pub prices: PriceBook,
+    pub live: Live,
+}
+
+/// Puts together what can change. What `before` has and need not be made anew is taken from there: connections to
+/// providers, bytes that are held for bodies.
+pub(super) fn check(config: &Config, before: Option<&Live>) -> Result<Checked, BootError> {
+    let (known, budget) = match before {
+        Some(before) => (before.origins.as_slice(), before.budget.of(config.listen.buffer_total)),
+        None => (&[][..], Budget::new(config.listen.buffer_total)),
+    };
+    let live = Live { origins: origins::of(config, known)?, budget, settings: settings(config) };
+    Ok(Checked { plans: plans(config), prices: prices(config)?, live })
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        body_limit: config.listen.body_limit,
+        upload_limit: config.listen.upload_limit,
+        header_timeout: config.listen.header_timeout,
+        body_timeout: config.listen.body_timeout,
+        write_timeout: config.listen.write_timeout,
+        keepalive_timeout: config.listen.keepalive_timeout,
+        drain_timeout: config.upstream.drain_timeout,
+        drain_bytes: config.upstream.drain_bytes,
+        first_byte_timeout: config.upstream.first_byte_timeout,
+    }
+}
+
+/// Reloads a running gateway, or leaves it as it is.
+pub(super) struct Reloader<'a> {
+    source: Source<'a>,
+    started: &'a Config,
+    current: Config,
+}
+
+/// Everything of a reload that can fail, done.
+struct Next {
+    config: Config,
+    waiting: Vec<String>,
+    checked: Checked,
+    filter: Filter,
+    admin_key: Option<KeyHash>,
+}
+
+impl<'a> Reloader<'a> {
+    /// A gateway that was started with `started`.
+    pub(super) fn new(source: Source<'a>, started: &'a Config) -> Self {
+        Self { source, started, current: started.clone() }
+    }
+
+    /// The configuration in force.
+    pub(super) fn current(&self) -> &Config {
+        &self.current
+    }
+
+    /// Reads the configuration and puts it in force, or says what is wrong with it. Dropping this future changes nothing.
+    pub(super) async fn reload(&mut self, parts: &Parts) {
+        let errors = match self.next(parts).await {
+            Ok(next) => self.put_in_force(next, parts).err(),
+            Err(errors) => Some(errors),
+        };
+        parts.reload_failed.store(errors.is_some(), Ordering::Relaxed);
+        parts.metrics.reloaded(errors.is_none());
+        match errors {
+            None => info!("The configuration was reloaded."),
+            Some(errors) => {
+                let errors = errors.join("; ");
+                error!(%errors, "The configuration was not reloaded: the last good one stays in force.");
+            }
+        }
+    }
+
+    async fn next(&self, parts: &Parts) -> Result<Next, Vec<String>> {
+        let (config, waiting) = (self.source.load)()?.taken_over(self.started);
+        let mut errors = Vec::new();
+        let mut noted = |error: String| errors.push(error);
+        let checked = check(&config, Some(&parts.gate.live.load())).map_err(|error| noted(error.to_string()));
+        let filter = Filter::parse(&config.log.filter).map_err(&mut noted);
+        let (Ok(checked), Ok(filter)) = (checked, filter) else { return Err(errors) };
+        let admin_key = self.admin_key(&config, parts).await.map_err(|error| vec![error.to_string()])?;
+        // A tenant that another process just put on a plan counts too, when the ledger can tell.
+        match timeout(STORE_TIMEOUT, parts.snapshots.refresh(parts.ledger.as_ref())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!(%error, "The plans are checked against the tenants that are known."),
+            Err(_) => warn!("The ledger is silent: the plans are checked against the tenants that are known."),
+        }
+        Ok(Next { config, waiting, checked, filter, admin_key })
+    }
+
+    /// The hash of the admin key where that changes. The ledger is asked only if a given key is given no more.
+    async fn admin_key(&self, config: &Config, parts: &Parts) -> Result<Option<KeyHash>, BootError> {
+        if config.admin_key.is_none() && self.current.admin_key.is_none() {
+            return Ok(None);
+        }
+        match timeout(STORE_TIMEOUT, admin_key::hash(config, parts.ledger.as_ref())).await {
+            Ok(hash) => hash.map(Some),
+            Err(_) => {
+                let source = StoreError::Unavailable("it does not answer".to_owned());
+                Err(BootError::Ledger { path: config.ledger_file.clone(), source })
+            }
+        }
+    }
+
+    /// Whether every tenant has its plan is judged with the swap: before it, a tenant may still move.
+    fn put_in_force(&mut self, next: Next, parts: &Parts) -> Result<(), Vec<String>> {
+        let Next { config, waiting, checked: Checked { plans, prices, live }, filter, admin_key } = next;
+        parts.snapshots.replace(plans, prices).map_err(|missing| vec![BootError::from(missing).to_string()])?;
+        parts.gate.live.store(Arc::new(live));
+        if let Some(hash) = admin_key {
+            parts.gate.identities.set_admin(hash);
+        }
+        self.source.log.set_filter(filter);
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        if !waiting.is_empty() {
+            let keys = waiting.join(", ");
+            warn!(%keys, "These keys changed and wait for a restart.");
+        }
+        self.current = config;
+        Ok(())
+    }
+}
+
+impl From<PlanMissing> for BootError {
+    fn from(missing: PlanMissing) -> Self {
+        let PlanMissing { tenant, plan } = missing;
+        Self::UnknownPlan { tenant: tenant.to_string(), plan: plan.to_string() }
+    }
+}

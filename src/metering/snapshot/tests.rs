@@ -1,0 +1,130 @@
+//! Tests of replacing plans and prices while tenants are read anew.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use super::super::admin::Order;
+use super::super::fakes::World;
+use super::*;
+use crate::domain::audit::{Actor, Author};
+use crate::domain::plan::{Limit, Metric};
+use crate::domain::time::Window;
+use crate::ports::tenants::Act;
+
+/// `starter` with so many chats a month, and `growth`.
+fn plans(chats_max: u64) -> Plans {
+    let limit = Limit { metric: Metric::Chats, window: Window::Month, max: chats_max };
+    ["starter", "growth"]
+        .into_iter()
+        .map(|name| name.parse::<PlanName>().unwrap())
+        .map(|name| (name.clone(), Arc::new(Plan { name, limits: vec![limit] })))
+        .collect()
+}
+
+fn chats_max(snapshots: &Snapshots, tenant: &str) -> Option<u64> {
+    let snapshot = snapshots.load();
+    let plan = snapshot.accounts.get(&tenant.parse::<TenantId>().unwrap())?.plan.clone()?;
+    plan.limit(Metric::Chats, Window::Month).map(|limit| limit.max)
+}
+
+fn author() -> Author {
+    Author::of(Actor::Cli)
+}
+
+async fn tenant(world: &World, id: &str) {
+    let tenant = Tenant {
+        id: id.parse().unwrap(),
+        name: id.to_owned(),
+        plan: PlanName::starter(),
+        suspended: false,
+        created_at: World::now(),
+    };
+    world.store.create_tenant(&tenant, &Act::by(author(), World::now())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refresh_that_began_before_a_reload_does_not_undo_it() {
+    let world = World::open().await;
+    let snapshots = world.snapshots.clone();
+    tenant(&world, "initech").await;
+    let slow = world.store.slow_down();
+    let refresh = tokio::spawn({
+        let (snapshots, store) = (snapshots.clone(), world.store.clone());
+        async move { snapshots.refresh(&*store).await }
+    });
+    slow.asked.notified().await;
+    snapshots.replace(plans(7), PriceBook::default()).unwrap();
+    assert_eq!(chats_max(&snapshots, "acme"), Some(7));
+    slow.let_go.notify_one();
+    assert_eq!(refresh.await.unwrap(), Ok(true));
+    assert_eq!((chats_max(&snapshots, "acme"), chats_max(&snapshots, "initech")), (Some(7), Some(7)));
+}
+
+#[tokio::test]
+async fn a_reload_keeps_tenants_and_keys() {
+    let world = World::open().await;
+    let (key, _) =
+        world.admin.issue_key(Order::by(&author()), &"acme".parse().unwrap(), "ci".to_owned(), None).await.unwrap();
+    let before = world.snapshots.load().revision;
+    world.snapshots.replace(plans(7), PriceBook::default()).unwrap();
+    let after = world.snapshots.load();
+    assert_eq!((after.revision, after.accounts.len()), (before, 2));
+    assert_eq!(after.keys[&key.hash].id, key.id);
+}
+
+#[tokio::test]
+async fn plans_that_leave_a_tenant_without_its_plan_change_nothing() {
+    let world = World::open().await;
+    world.snapshots.replace(plans(7), PriceBook::default()).unwrap();
+    world.admin.set_plan(Order::by(&author()), &"globex".parse().unwrap(), "growth").await.unwrap();
+    let mut fewer = plans(9);
+    fewer.remove("growth");
+    let missing = PlanMissing { tenant: "globex".parse().unwrap(), plan: "growth".parse().unwrap() };
+    assert_eq!(world.snapshots.replace(fewer, PriceBook::default()), Err(missing));
+    assert_eq!(chats_max(&world.snapshots, "acme"), Some(7));
+    assert_eq!(world.snapshots.every_plan_is_known(), Ok(()));
+}
+
+#[test]
+fn plans_and_prices_change_together_whoever_reads_meanwhile() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let world = runtime.block_on(World::open());
+    let snapshots = world.snapshots.clone();
+    // The version of the prices says which plans belong to them.
+    let offer = |generation: u64| {
+        let version = format!("{generation}");
+        (plans(generation), PriceBook::new(version.into(), Vec::new()).unwrap())
+    };
+    let (first_plans, first_prices) = offer(0);
+    snapshots.replace(first_plans, first_prices).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let (read, reads) = mpsc::sync_channel(1);
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (snapshots, over, read) = (snapshots.clone(), over.clone(), read.clone());
+            std::thread::spawn(move || {
+                let acme = "acme".parse::<TenantId>().unwrap();
+                while !over.load(Ordering::Relaxed) {
+                    let snapshot = snapshots.load();
+                    let plan = snapshot.accounts[&acme].plan.clone().unwrap();
+                    let limit = plan.limit(Metric::Chats, Window::Month).unwrap().max;
+                    assert_eq!(snapshot.prices.version().to_string(), limit.to_string());
+                    read.try_send(()).ok();
+                }
+            })
+        })
+        .collect();
+    for generation in 1..=200 {
+        let (plans, prices) = offer(generation);
+        snapshots.replace(plans, prices).unwrap();
+        // Tenants change all the while.
+        runtime.block_on(tenant(&world, &format!("t{generation}")));
+        runtime.block_on(snapshots.refresh(&*world.store)).unwrap();
+        assert_eq!(chats_max(&snapshots, "acme"), Some(generation));
+        reads.recv().unwrap();
+    }
+    over.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.join().unwrap();
+    }
+}
