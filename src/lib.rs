@@ -17,11 +17,12 @@
 //!   metering::identity  whose credential (snapshot, no I/O)       -> 401, 403
 //!   edge::body          the whole JSON body, under a budget       -> 413, 503
 //!   Provider::call      model, stream, edit that asks for usage   -> 400
-//!   Meter::admit        price book, hold, place in the journal    -> 402, 503   the promise: nothing fails after it
+//!   Meter::admit        price book, hold, journal: admitted       -> 402, 503   the promise: nothing fails after it
 //!   Upstream::send      connect, send, wait for the head          -> 502, 504   the chat is given back
 //! edge::relay         piece by piece to the client, each shown to the InFlight call on the way
-//!   InFlight::settle    at the terminal event, before the last byte goes out; or at the end, the break, the drain cap
-//! metering::recorder  own runtime: batches to the ledger, events and sums in one transaction
+//!   InFlight::settle    journal: settled, at the terminal event, before the last byte goes out; or at the end, the break,
+//!                       the drain cap
+//! metering::recorder  own runtime: journal to ledger in batches, events and sums in one transaction
 //! edge::api           billing and admin routes: the same router on both listeners
 //! ```
 //!
@@ -35,7 +36,7 @@
 //! | [`providers`] | one file per provider: routes, refusals, request edit, usage reader; bytes in, usage out | domain |
 //! | [`ports`] | traits with their contracts: counters, ledger, tenants, journal, sinks, clock | domain |
 //! | [`metering`] | admission, settlement, recorder, identity, reports | domain, providers, ports |
-//! | [`adapters`] | counters and journal in memory, SQLite, the system clock | domain, ports |
+//! | [`adapters`] | counters in memory, the journal of files, SQLite, the system clock | domain, ports |
 //! | [`edge`] | listeners, exchange, relay, billing and admin routes | domain, providers, metering |
 //! | [`config`], [`telemetry`] | settings checked as a whole; log lines and metrics | domain (telemetry: ports too) |
 //! | [`boot`], [`cli`], [`demo`] | composition, runtimes, signals; commands; the simulated provider | everything |
@@ -45,11 +46,12 @@
 //!
 //! # Invariants
 //!
-//! 1. Everything that can fail happens in `Meter::admit`. After it, a hold and a place in the journal are owned, and
+//! 1. Everything that can fail happens in `Meter::admit`. After it, a hold and room in the journal are owned, and
 //!    settling is synchronous and cannot fail.
-//! 2. A call settles exactly once: `InFlight::settle` consumes it, dropping it settles it as interrupted.
+//! 2. A call settles exactly once: `InFlight::settle` consumes it, dropping it settles it as interrupted. A process that
+//!    is killed leaves its admission in the journal, and the next start settles it as interrupted.
 //! 3. The event is the truth: counters and sums follow from events. An event has its id from admission on, and writing it
-//!    twice changes nothing.
+//!    twice changes nothing. Whatever fails on the way to the ledger is tried again.
 //! 4. Money is whole pico-dollars and tokens are whole tokens, both checked. No float, no rounding before the display.
 //! 5. A window follows from the clock: the period is a part of the counter's name, and nothing is ever reset.
 //! 6. A response is finished at its terminal event, not at the end of its connection.

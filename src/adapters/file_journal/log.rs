@@ -33,6 +33,8 @@ pub(super) struct Segment {
     pub open: u64,
     /// Settled records in it.
     pub settled: u64,
+    /// Where the admissions that were carried out of it stand now: their copies end at or before this position.
+    pub carried_to: u64,
     /// Something is wrong with it: it is kept for whoever wants to know.
     pub damaged: bool,
 }
@@ -429,6 +431,10 @@ impl Log {
         (open.base, open.offset) = (base, offset);
         self.opened(base);
         self.closed(old);
+        let end = base.saturating_add(offset).saturating_add(length(copy));
+        if let Some(old) = self.segments.iter_mut().find(|segment| segment.base == old) {
+            old.carried_to = end;
+        }
         true
     }
 
@@ -462,14 +468,22 @@ impl Log {
     /// in them, and what took their place survives a power cut. Gives their names and whether each is to be kept aside.
     pub(super) fn take_done(&mut self) -> Vec<(String, bool)> {
         let mut done = Vec::new();
-        let is_synced = self.segments.iter().all(|segment| segment.synced >= segment.end && !segment.suspect);
-        while is_synced && self.segments.front().is_some_and(|front| self.is_done(front) && front.open == 0) {
+        let is_free = |front: &Segment| self.is_done(front) && front.open == 0 && self.is_synced_to(front.carried_to);
+        let free = self.segments.iter().take_while(|front| is_free(front)).count();
+        for _ in 0..free {
             if let Some(front) = self.segments.pop_front() {
                 self.head = self.head.saturating_sub(1);
                 done.push((front.name, front.damaged));
             }
         }
         done
+    }
+
+    fn is_synced_to(&self, position: u64) -> bool {
+        let is_synced = |segment: &Segment| {
+            !segment.suspect && segment.base.saturating_add(segment.synced) >= segment.end_position().min(position)
+        };
+        self.segments.iter().all(is_synced)
     }
 
     fn is_done(&self, segment: &Segment) -> bool {
@@ -511,6 +525,7 @@ pub(super) fn create(disk: &dyn Disk, base: u64, bytes: u64) -> io::Result<Segme
         sealed: false,
         open: 0,
         settled: 0,
+        carried_to: 0,
         damaged: false,
     })
 }

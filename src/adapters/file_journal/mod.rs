@@ -204,7 +204,7 @@ impl FileJournal {
     fn make_spare(&self) {
         let (base, bytes) = {
             let mut log = self.log.lock();
-            if log.faulty || !log.wants_spare() {
+            if log.faulty || log.is_closed || !log.wants_spare() {
                 return;
             }
             let Some(base) = log.claim_segment() else { return };

@@ -292,6 +292,7 @@ fn sealed(
         sealed: true,
         open: 0,
         settled: length(counts.settled_ends.len()),
+        carried_to: 0,
         damaged,
     })
 }

@@ -181,6 +181,22 @@ fn segments_go_when_the_ledger_has_them_also_behind_a_call_that_lasts() {
     assert_eq!(waiting(&journal), [pending(u128::MAX)]);
 }
 
+/// A sync takes its time, and under load there is always something that was written since.
+#[test]
+fn segments_go_though_there_is_always_something_unsynced() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    for round in 0..100 {
+        settle(&journal, round * 100..(round + 1) * 100);
+        assert!(acknowledge_all(&journal) >= 100);
+        journal.sync();
+        settle(&journal, (round + 1) * 1_000_000..(round + 1) * 1_000_000 + 1);
+        let done = journal.log.lock().take_done();
+        journal.discard(done);
+        assert!(journal.backlog().bytes <= BYTES_MIN / 2, "{round}: {:?}", journal.backlog());
+    }
+}
+
 #[test]
 fn torn_or_flipped_bytes_at_any_offset_cost_at_most_the_record_they_hit() {
     let bench = Bench::new();
