@@ -356,7 +356,7 @@ fn admissions(table: &Table, book: Arc<PriceBook>) -> Outcome {
             }
             let (region, start) = (Region::new(ALLOCATOR), Instant::now());
             for in_flight in calls {
-                now(in_flight.settle(Ending::Whole { status: 200, client_left: false }))?;
+                now(in_flight.settle(Ending::Whole))?;
             }
             settle_tenths.push(start.elapsed().as_nanos() * 10 / u128::from(units));
             let settled = region.change();
@@ -384,7 +384,7 @@ fn journal(table: &Table, book: Arc<PriceBook>) -> Outcome {
         call.sending();
         call.head(200, Some("application/json"), Some("req_1"));
         call.pass(openai_document(), &mut Vec::new());
-        now(call.settle(Ending::Whole { status: 200, client_left: false }))?;
+        now(call.settle(Ending::Whole))?;
         let batch = now(bench.journal.next(1))?;
         bench.journal.ack(batch.through);
         batch.events.first().cloned().ok_or("no event")?

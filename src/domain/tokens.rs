@@ -32,8 +32,8 @@ pub struct Tokens {
 /// Why reported counts cannot be booked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokensError {
-    /// A count above [`TOKENS_PER_CALL_MAX`].
-    #[error("a count of more than 10 million tokens in one call")]
+    /// More than [`TOKENS_PER_CALL_MAX`].
+    #[error("more than 10 million tokens in one call")]
     TooLarge,
     /// A part that is larger than what it is a part of.
     #[error("a kind of token that is larger than the whole it belongs to")]
@@ -64,7 +64,7 @@ impl Tokens {
 
     /// Refuses counts that cannot be true.
     pub fn checked(self) -> Result<Self, TokensError> {
-        if self.prompt > TOKENS_PER_CALL_MAX || self.completion > TOKENS_PER_CALL_MAX {
+        if self.total() > TOKENS_PER_CALL_MAX {
             return Err(TokensError::TooLarge);
         }
         let parts = [
@@ -90,7 +90,11 @@ mod tests {
         let good = Tokens { prompt: 10, cached: 10, completion: 5, reasoning: 5, ..Tokens::default() };
         assert_eq!(good.checked(), Ok(good));
         assert_eq!(Tokens { cached: 11, ..good }.checked(), Err(TokensError::PartAboveWhole));
-        assert_eq!(Tokens { prompt: TOKENS_PER_CALL_MAX, ..good }.checked().map(|t| t.prompt), Ok(TOKENS_PER_CALL_MAX));
-        assert_eq!(Tokens { prompt: TOKENS_PER_CALL_MAX + 1, ..good }.checked(), Err(TokensError::TooLarge));
+        let most = Tokens { prompt: TOKENS_PER_CALL_MAX - 5, ..good };
+        assert_eq!(most.checked(), Ok(most));
+        for large in [TOKENS_PER_CALL_MAX - 4, TOKENS_PER_CALL_MAX + 1, u64::MAX] {
+            assert_eq!(Tokens { prompt: large, ..good }.checked(), Err(TokensError::TooLarge), "{large}");
+            assert_eq!(Tokens { completion: large, ..good }.checked(), Err(TokensError::TooLarge), "{large}");
+        }
     }
 }

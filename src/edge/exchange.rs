@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::domain::ids::ProviderId;
 use crate::domain::refusal::Refusal;
+use crate::domain::settlement::Ending;
 use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
 use crate::metering::meter::Meter;
@@ -370,6 +371,10 @@ fn refusal_of(error: SendError) -> (Refusal, u16) {
 /// Books a call without an answer; the chat is given back.
 async fn unanswered(in_flight: InFlight, error: SendError) -> Refusal {
     let (refusal, status) = refusal_of(error);
-    in_flight.settle_unanswered(status).await;
+    let ending = match error {
+        SendError::Unreachable => Ending::BrokeOff,
+        SendError::Timeout => Ending::TimedOut,
+    };
+    in_flight.settle_unanswered(ending, status).await;
     refusal
 }

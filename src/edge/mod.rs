@@ -53,3 +53,6 @@ pub mod inflate;
 pub mod listener;
 pub mod relay;
 pub mod upstream;
+
+#[cfg(test)]
+mod tests;

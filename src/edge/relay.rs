@@ -13,7 +13,7 @@ use super::client_stream::ClientStream;
 use super::exchange::{Asked, Fate, Gate, Settings};
 use super::headers;
 use super::inflate::Inflate;
-use super::upstream::{Answer, AnswerBody, BrokeOff};
+use super::upstream::{Answer, AnswerBody, Cut};
 
 /// What is there already is written at once, up to this size: one system call and one chunk for it.
 const GATHER_BYTES_MAX: usize = 64 * 1024;
@@ -32,7 +32,6 @@ struct Relay<'a> {
     session: &'a mut ServerSession,
     in_flight: Option<InFlight>,
     sight: Sight,
-    status: u16,
     out: Vec<Bytes>,
     /// What came right behind the pieces that are being written.
     ahead: Option<Step>,
@@ -60,8 +59,7 @@ pub async fn relay(
         in_flight.head(status, text(header::CONTENT_TYPE), text(headers::REQUEST_ID));
     }
     let drain = Drain::of(&asked.live.settings, in_flight.as_ref());
-    let mut relay =
-        Relay { session, in_flight, sight, status, out: Vec::new(), ahead: None, gone: None, drained_bytes: 0 };
+    let mut relay = Relay { session, in_flight, sight, out: Vec::new(), ahead: None, gone: None, drained_bytes: 0 };
     match client_head(gate, asked, &head, !takes_out) {
         Some(client_head) => relay.write_head(client_head).await,
         None => relay.gone = Some(Instant::now()),
@@ -99,7 +97,7 @@ impl Relay<'_> {
                     self.write().await;
                 }
                 Step::End => return self.end().await,
-                Step::BrokeOff => return self.broke_off().await,
+                Step::Cut(cut) => return self.cut(cut).await,
                 Step::Capped => {
                     // The provider is stopped before anything is counted: it is read, and paid, no further.
                     drop(body);
@@ -142,11 +140,11 @@ impl Relay<'_> {
     }
 
     /// Shows a piece to the meter and puts what the client is to get of it into `out`. Gives its size.
-    fn take(&mut self, piece: Result<Option<Bytes>, BrokeOff>) -> Result<usize, Step> {
+    fn take(&mut self, piece: Result<Option<Bytes>, Cut>) -> Result<usize, Step> {
         let piece = match piece {
             Ok(Some(piece)) => piece,
             Ok(None) => return Err(Step::End),
-            Err(BrokeOff) => return Err(Step::BrokeOff),
+            Err(cut) => return Err(Step::Cut(cut)),
         };
         let bytes = piece.len();
         if self.gone.is_some() {
@@ -174,7 +172,7 @@ impl Relay<'_> {
     async fn settle_whole(&mut self) {
         if self.in_flight.is_some() {
             let client_left = self.gone.is_some() || has_left(self.session).await;
-            self.settle_with(Ending::Whole { status: self.status, client_left }).await;
+            self.settle_with(if client_left { Ending::ClientLeft } else { Ending::Whole }).await;
         }
     }
 
@@ -193,8 +191,11 @@ impl Relay<'_> {
     }
 
     /// The client gets what came and sees the break: its answer must not look complete.
-    async fn broke_off(mut self) -> Fate {
-        let ending = Ending::BrokeOff { status: self.status };
+    async fn cut(mut self, cut: Cut) -> Fate {
+        let ending = match cut {
+            Cut::BrokeOff => Ending::BrokeOff,
+            Cut::TimedOut => Ending::TimedOut,
+        };
         self.settle_with(ending).await;
         self.write().await;
         Fate::Close
@@ -228,7 +229,7 @@ async fn has_left(session: &ServerSession) -> bool {
 enum Step {
     Pieces,
     End,
-    BrokeOff,
+    Cut(Cut),
     Capped,
 }
 

@@ -89,9 +89,14 @@ pub enum SendError {
     Timeout,
 }
 
-/// The provider broke off inside its answer.
+/// Why an answer that has begun does not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BrokeOff;
+pub enum Cut {
+    /// The provider broke off, by FIN or RST.
+    BrokeOff,
+    /// No further piece in time.
+    TimedOut,
+}
 
 /// The body of a request to a provider.
 pub enum Outgoing {
@@ -327,16 +332,16 @@ impl Connection {
 
 impl AnswerBody {
     /// The next piece, as the provider cut it; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, BrokeOff> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Cut> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// The next piece if it is there already.
-    pub async fn try_next(&mut self) -> Option<Result<Option<Bytes>, BrokeOff>> {
+    pub async fn try_next(&mut self) -> Option<Result<Option<Bytes>, Cut>> {
         poll_fn(|cx| Poll::Ready(self.poll_piece(cx))).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BrokeOff>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Cut>> {
         if let Some(piece) = self.poll_piece(cx) {
             // The clock is read for each piece, the timer is set anew only when it rings: a timer for each event of
             // a stream cost more than reading it.
@@ -347,14 +352,14 @@ impl AnswerBody {
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
         while alarm.as_mut().poll(cx).is_ready() {
             if due <= Instant::now() {
-                return Poll::Ready(Err(BrokeOff));
+                return Poll::Ready(Err(Cut::TimedOut));
             }
             alarm.as_mut().reset(due);
         }
         Poll::Pending
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Option<Result<Option<Bytes>, BrokeOff>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Option<Result<Option<Bytes>, Cut>> {
         loop {
             if self.ended {
                 return Some(Ok(None));
@@ -370,7 +375,7 @@ impl AnswerBody {
                     self.ended = true;
                     self.give_back();
                 }
-                Poll::Ready(Some(Err(_))) => return Some(Err(BrokeOff)),
+                Poll::Ready(Some(Err(_))) => return Some(Err(Cut::BrokeOff)),
                 // Trailers are not passed on: neither provider sends any.
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(piece) if piece.is_empty() => {}

@@ -1,18 +1,20 @@
 //! One admitted call, from admission to settlement.
 //!
 //! Whatever happens to the exchange that owns it, an [`InFlight`] settles exactly once: [`InFlight::settle`] consumes it,
-//! and dropping it (shutdown, a panic, a cancelled task) settles it as interrupted.
+//! and dropping it (shutdown, a panic, a cancelled task) settles it as interrupted. [`verdict`] says who pays then.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::error;
 
-use crate::domain::event::{Outcome, UsageEvent, UsageSource};
+use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId};
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Standing};
 use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
-use crate::domain::settlement::{Basis, Ending, Verdict, verdict};
+use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
 use crate::ports::counters::Claim;
@@ -72,7 +74,7 @@ pub(super) struct Open {
 /// What is known of the exchange so far.
 #[derive(Default)]
 pub(super) struct Progress {
-    sent: bool,
+    phase: Phase,
     status: u16,
     reader: Option<Box<dyn AnswerReader>>,
     request_id: Option<Box<str>>,
@@ -81,6 +83,8 @@ pub(super) struct Progress {
     sent_us: Option<u64>,
     /// Set when settlement began, so that a drop in the middle of it books the true ending.
     ending: Option<Ending>,
+    /// What the reader said at the end, once it was asked: it is asked once.
+    reading: Option<Reading>,
 }
 
 impl InFlight {
@@ -111,7 +115,7 @@ impl InFlight {
     /// The request begins to go out: from here on the provider may charge.
     pub fn sending(&mut self) {
         if let Some(open) = &mut self.open {
-            open.progress.sent = true;
+            open.progress.phase = Phase::Sent;
             open.progress.sent_us = Some(open.meter.monotonic_us());
         }
     }
@@ -122,6 +126,7 @@ impl InFlight {
         let now = open.meter.monotonic_us();
         let progress = &mut open.progress;
         progress.status = status;
+        progress.phase = Phase::at_head(status);
         progress.first_byte_us = Some(now.saturating_sub(open.started_us));
         progress.upstream_us = now.saturating_sub(progress.sent_us.unwrap_or(now));
         progress.request_id =
@@ -131,7 +136,7 @@ impl InFlight {
 
     /// The next bytes of an answer in identity coding: pushes onto `out` what the client is to get.
     pub fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
-        match self.reader() {
+        match self.reader_of_piece() {
             Some(reader) => reader.pass(chunk, out),
             None => out.push(chunk),
         }
@@ -139,7 +144,7 @@ impl InFlight {
 
     /// The next decoded bytes of an answer that is relayed in another coding.
     pub fn look(&mut self, decoded: &[u8]) {
-        if let Some(reader) = self.reader() {
+        if let Some(reader) = self.reader_of_piece() {
             reader.look(decoded);
         }
     }
@@ -153,31 +158,41 @@ impl InFlight {
 
     /// Whether the answer said that it is complete.
     pub fn is_complete(&self) -> bool {
-        self.open.as_ref().and_then(|open| open.progress.reader.as_ref()).is_some_and(|reader| reader.is_complete())
+        self.open.as_ref().is_some_and(|open| open.is_complete())
     }
 
     /// Books the call. Waits only where tokens must be estimated, which happens off this thread.
     pub async fn settle(mut self, ending: Ending) {
         let Some(open) = &mut self.open else { return };
         open.progress.ending = Some(ending);
-        let reading = open.reading();
-        let estimate = match open.estimate_input(verdict(ending), &reading) {
+        let verdict = open.judge(ending);
+        let estimate = match open.estimate_input(verdict) {
             Some(input) => Some(open.meter.estimator.run(input).await),
             None => None,
         };
+        if let Some(open) = &mut self.open {
+            open.write_up(verdict, estimate);
+        }
         if let Some(open) = self.open.take() {
             let journal = open.meter.journal.clone();
-            let position = open.close(ending, reading, estimate);
+            let position = open.hand_over(verdict);
             journal.durable(position).await;
         }
     }
 
     /// Books a call that had no answer; `status` is what the client gets instead.
-    pub async fn settle_unanswered(mut self, status: u16) {
+    pub async fn settle_unanswered(mut self, ending: Ending, status: u16) {
         if let Some(open) = &mut self.open {
             open.progress.status = status;
         }
-        self.settle(Ending::NoHead).await;
+        self.settle(ending).await;
+    }
+
+    fn reader_of_piece(&mut self) -> Option<&mut Box<dyn AnswerReader>> {
+        if let Some(open) = &mut self.open {
+            open.progress.phase = open.progress.phase.after_piece(false);
+        }
+        self.reader()
     }
 
     fn reader(&mut self) -> Option<&mut Box<dyn AnswerReader>> {
@@ -190,74 +205,108 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
-            open.interrupted();
+        let Some(open) = self.open.take() else { return };
+        // This may run while a panic unwinds, and a second one that left it would end the process with all its calls.
+        if guarded(|| open.interrupted()).is_none() {
+            error!("A call could not be settled. The next start books it as it was admitted.");
         }
     }
 }
 
+/// What `work` gives, or nothing if it panics.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    // All that is looked at afterwards is replaced as a whole or not at all.
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
 impl Open {
-    fn reading(&mut self) -> Reading {
-        self.progress.reader.as_mut().map(|reader| reader.reading()).unwrap_or_default()
+    fn is_complete(&self) -> bool {
+        self.progress.reader.as_ref().is_some_and(|reader| reader.is_complete())
     }
 
-    fn estimate_input(&self, verdict: Verdict, reading: &Reading) -> Option<EstimateInput> {
-        let needed = verdict.basis == Basis::ReportedOrEstimate && reading.tokens.is_none();
+    /// Asks the reader how far the answer came and what it said, and gives the verdict.
+    fn judge(&mut self, ending: Ending) -> Verdict {
+        let Progress { phase, reader, reading, .. } = &mut self.progress;
+        if let Some(reader) = reader.as_mut().filter(|_| reading.is_none()) {
+            if reader.is_complete() {
+                *phase = phase.after_piece(true);
+            }
+            *reading = Some(reader.reading());
+        }
+        verdict(*phase, ending)
+    }
+
+    fn estimate_input(&self, verdict: Verdict) -> Option<EstimateInput> {
+        let reading = self.progress.reading.as_ref();
+        let needed = verdict.basis == Basis::ReportedOrEstimate && reading.is_none_or(|said| said.tokens.is_none());
         needed.then(|| EstimateInput {
             provider: self.provider.id(),
             model: self.call.model.clone(),
             prompt: self.call.prompt.clone(),
-            output: reading.output.clone(),
-            output_bytes: reading.output_bytes,
+            output: reading.map(|said| said.output.clone()).unwrap_or_default(),
+            output_bytes: reading.map_or(0, |said| said.output_bytes),
         })
     }
 
     fn interrupted(mut self: Box<Self>) {
-        let ending = self.progress.ending.unwrap_or(Ending::Dropped { sent: self.progress.sent });
-        let reading = self.reading();
+        let ending = self.progress.ending.unwrap_or(Ending::Dropped);
+        // What panicked may have been the reader, and it may do it again: then it has said nothing.
+        let verdict = guarded(|| self.judge(ending)).unwrap_or_else(|| verdict(self.progress.phase, ending));
         // A drop may happen on any thread at any time: only the cheap estimate is allowed here.
-        let estimate = self.estimate_input(verdict(ending), &reading).map(|input| estimate::by_bytes(&input));
-        self.close(ending, reading, estimate);
+        let estimate = guarded(|| self.estimate_input(verdict).map(|input| estimate::by_bytes(&input)));
+        // What is written up is in the event, also where the rest of it failed.
+        guarded(|| self.write_up(verdict, estimate.flatten())).unwrap_or_default();
+        self.hand_over(verdict);
     }
 
-    /// Gives back or keeps the chat and hands the event to the journal. Gives its position there.
-    fn close(self: Box<Self>, ending: Ending, reading: Reading, estimate: Option<Tokens>) -> u64 {
-        let Self { meter, slot, claims, prices, started_us, mut event, progress, .. } = *self;
-        let verdict = verdict(ending);
-        let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
-        meter.counters.settle(event.id, &claims, &used);
-
+    /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
+    fn write_up(&mut self, verdict: Verdict, estimate: Option<Tokens>) {
+        let Self { meter, claims, prices, started_us, event, progress, .. } = self;
+        let reading = progress.reading.get_or_insert_default();
+        event.outcome = verdict.outcome;
+        event.chats = claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount);
         (event.tokens, event.source) = match (verdict.basis, reading.tokens, estimate) {
             (Basis::Nothing, _, _) => (Tokens::default(), UsageSource::Provider),
-            (Basis::ReportedOrEstimate, Some(reported), _) => (reported, UsageSource::Provider),
-            (Basis::ReportedOrEstimate, None, estimate) => (estimate.unwrap_or_default(), UsageSource::Estimate),
+            (Basis::ReportedOrEstimate, Some(reported), _) if !reading.distrusted => (reported, UsageSource::Provider),
+            (Basis::ReportedOrEstimate, reported, estimate) => {
+                (reported.or(estimate).unwrap_or(event.tokens), UsageSource::Estimate)
+            }
+            // It was estimated at admission.
+            (Basis::PromptEstimate, _, _) => (event.tokens, UsageSource::Estimate),
         };
-        if let Some(model) = reading.model.filter(|model| !model.is_empty()) {
+        if let Some(model) = reading.model.take().filter(|model| !model.is_empty()) {
             event.model = bounded(model);
         }
-        let charge = match verdict.basis {
-            Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate => charge(&prices, &event, reading.tier),
-        };
-        (event.cost, event.priced) = (charge.cost, charge.priced);
-        event.chats = used.first().copied().unwrap_or(0);
         event.service_tier = reading.tier;
-        event.duration_us = meter.monotonic_us().saturating_sub(started_us);
         event.first_byte_us = progress.first_byte_us;
         event.overhead_us = progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us));
         event.status = progress.status;
-        event.outcome = verdict.outcome;
-        event.request_id = progress.request_id;
-        meter.journal.settle(slot, &event)
+        event.request_id = progress.request_id.take().or(event.request_id.take());
+        let charge = match verdict.basis {
+            Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
+            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
+        };
+        (event.cost, event.priced) = (charge.cost, charge.priced);
+        event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
+    }
+
+    /// Hands the event to the journal and gives back or keeps the chat. Gives the event's position.
+    fn hand_over(self: Box<Self>, verdict: Verdict) -> u64 {
+        let Self { meter, slot, claims, event, .. } = *self;
+        // The event first: it is the truth, and counters follow from it.
+        let position = meter.journal.settle(slot, &event);
+        let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
+        meter.counters.settle(event.id, &claims, &used);
+        position
     }
 }
 
-fn charge(prices: &PriceBook, event: &UsageEvent, tier: ServiceTier) -> Charge {
-    prices.charge(event.provider.as_str(), &event.model, tier, &event.tokens, event.requested_at)
+fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
+    prices.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
 }
 
 /// The event of a call that was just admitted, as it stands if nothing else is ever heard of it: the prompt estimated,
-/// no answer, and the chat counted, since the provider may have seen the request.
+/// no answer, and the chat counted, since the provider may have seen the request: the matrix's row of killed calls.
 pub(super) fn pending(
     id: EventId,
     admitted_at: Micros,
@@ -265,6 +314,7 @@ pub(super) fn pending(
     (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
     prices: &PriceBook,
 ) -> UsageEvent {
+    let verdict = verdict(Phase::Admitted, Ending::Killed);
     let mut event = UsageEvent {
         id,
         tenant: caller.account.tenant.id.clone(),
@@ -275,7 +325,7 @@ pub(super) fn pending(
         model: bounded(call.model.clone()),
         requested_model: bounded(call.model.clone()),
         endpoint: endpoint.name.into(),
-        chats: claims.first().map_or(0, |claim| claim.amount),
+        chats: claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount),
         tokens: estimate::of_prompt(&call.prompt),
         source: UsageSource::Estimate,
         cost: None,
@@ -287,10 +337,10 @@ pub(super) fn pending(
         first_byte_us: None,
         overhead_us: 0,
         status: 0,
-        outcome: Outcome::Interrupted,
+        outcome: verdict.outcome,
         request_id: None,
     };
-    let charge = charge(prices, &event, event.service_tier);
+    let charge = charge(prices, &event);
     (event.cost, event.priced) = (charge.cost, charge.priced);
     event
 }

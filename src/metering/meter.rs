@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::ids::EventId;
 use crate::domain::plan::{Limit, Metric, Plan, Standing};
 use crate::domain::refusal::{QuotaFacts, Refusal};
 use crate::domain::tenant::Tenant;
@@ -73,16 +74,15 @@ impl Meter {
             }
             Err(_) => return Err(Refusal::CountersDown),
         };
-        // From the hold to the guard that owns it nothing waits, so nothing can be forgotten between them.
-        let limits = limit_standings(plan, &claims, &standings);
+        // What was held is given back should anything fail before the call owns it.
+        let mut held = Held { counters: &*self.counters, id, claims };
+        let limits = limit_standings(plan, &held.claims, &standings);
         let prices = self.snapshots.load().prices.clone();
-        let event = pending(id, admitted_at, (caller, &claims), (provider, &endpoint, &call), &prices);
-        let Ok(slot) = self.journal.admit(&event) else {
-            self.counters.settle(id, &claims, &vec![0; claims.len()]);
-            return Err(Refusal::JournalFull);
-        };
+        let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &prices);
+        let slot = self.journal.admit(&event).map_err(|_| Refusal::JournalFull)?;
         let position = slot.position;
         let (meter, progress) = (self.clone(), Progress::default());
+        let claims = std::mem::take(&mut held.claims);
         let in_flight = InFlight::new(Open {
             meter,
             slot,
@@ -122,6 +122,21 @@ impl Meter {
     /// The wall clock.
     pub fn now(&self) -> Micros {
         self.clock.now()
+    }
+}
+
+/// Claims that are held and that no call owns yet.
+struct Held<'a> {
+    counters: &'a dyn CounterStore,
+    id: EventId,
+    claims: Vec<Claim>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if !self.claims.is_empty() {
+            self.counters.settle(self.id, &self.claims, &vec![0; self.claims.len()]);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! batch, set aside and told; the rest goes on.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,9 +67,7 @@ impl Recorder {
             self.write(&batch).await;
             self.journal.ack(batch.through);
             self.through.send_replace(batch.through);
-            for sink in &self.sinks {
-                sink.booked(&batch.events);
-            }
+            self.tell(&batch.events);
             self.touch_keys(touched.news(&batch.events)).await;
         }
     }
@@ -102,6 +101,19 @@ impl Recorder {
         if !full && !self.journal.is_closed() {
             // Either way the batch is written now.
             timeout(GATHER, self.hurry.notified()).await.unwrap_or_default();
+        }
+    }
+
+    /// Those who hear of events must not keep them from the ledger: one that panics has missed this batch and gets the
+    /// next.
+    fn tell(&self, events: &[UsageEvent]) {
+        for sink in &self.sinks {
+            if catch_unwind(AssertUnwindSafe(|| sink.booked(events))).is_err() {
+                error!(
+                    events = events.len(),
+                    "One that hears of booked events panicked; the events are in the ledger."
+                );
+            }
         }
     }
 

@@ -30,6 +30,9 @@ pub(super) trait Wire: Send {
 
     /// Whether an answer may have used no token at all.
     fn nothing_is_possible(&self) -> bool;
+
+    /// Whether text in an answer was generated, so that there is none without output tokens.
+    fn text_is_output(&self) -> bool;
 }
 
 /// Reads one answer.
@@ -92,6 +95,10 @@ impl<W: Wire> Answer<W> {
         self.settle_form(piece);
         let Self { wire, form, told, complete, .. } = self;
         let mut read = |message: &[u8], whole: bool| {
+            // A call is settled at its terminal event: what follows must not count, whichever packet it came in.
+            if *complete {
+                return Fate::Passed;
+            }
             let Message { usage_only, last } = wire.read(message, whole, told);
             *complete |= last;
             if usage_only { Fate::TakenOut } else { Fate::Passed }
@@ -123,6 +130,7 @@ impl<W: Wire> Answer<W> {
         }
         let Self { wire, form, told, complete, .. } = self;
         let message = match form {
+            _ if *complete => None,
             Form::Sse(scanner) => scanner.finish().map(|data| wire.read(data, false, told)),
             Form::Document(buffer) if !buffer.is_closed() => Some(wire.read(buffer.begun(), true, told)),
             _ => None,
@@ -175,7 +183,7 @@ impl<W: Wire> AnswerReader for Answer<W> {
 
     fn reading(&mut self) -> Reading {
         self.finish();
-        self.told.reading(self.wire.nothing_is_possible())
+        self.told.reading(self.wire.nothing_is_possible(), self.wire.text_is_output())
     }
 }
 

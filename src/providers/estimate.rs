@@ -73,12 +73,9 @@ pub fn by_tokenizer(input: &EstimateInput) -> Tokens {
 }
 
 fn tokens(prompt: u64, completion: u64) -> Tokens {
-    Tokens {
-        // Whatever was asked, it was not nothing.
-        prompt: prompt.clamp(1, TOKENS_PER_CALL_MAX),
-        completion: completion.min(TOKENS_PER_CALL_MAX),
-        ..Tokens::default()
-    }
+    // Whatever was asked, it was not nothing.
+    let prompt = prompt.clamp(1, TOKENS_PER_CALL_MAX);
+    Tokens { prompt, completion: completion.min(TOKENS_PER_CALL_MAX - prompt), ..Tokens::default() }
 }
 
 /// o200k is the vocabulary of OpenAI's models since gpt-4o, and for Gemini, which publishes none, the nearest.
@@ -139,7 +136,9 @@ mod tests {
         let nothing = EstimateInput { prompt: Prompt::TextBytes(0), ..input("", "") };
         assert_eq!(by_bytes(&nothing).prompt, 1);
         let large = EstimateInput { prompt: Prompt::TextBytes(u64::MAX), ..input("", "") };
-        assert_eq!(by_bytes(&large).prompt, TOKENS_PER_CALL_MAX);
+        assert_eq!(by_bytes(&large), Tokens { prompt: TOKENS_PER_CALL_MAX, ..Tokens::default() });
+        let long = EstimateInput { output_bytes: u64::MAX, ..input("1", "") };
+        assert_eq!(by_bytes(&long).checked().map(|tokens| tokens.total()), Ok(TOKENS_PER_CALL_MAX));
     }
 
     #[cfg(feature = "gateway")]

@@ -13,7 +13,7 @@ use super::openai::{self, OpenAiWire, READ};
 use super::request::{self, ModelIn, StreamBy};
 use super::text::{Anchor, anchor};
 use super::told::Told;
-use super::usage::{self, Output};
+use super::usage::{self, Output, Usages};
 use super::{AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Route, dialect, json, path};
 
 /// The provider.
@@ -215,7 +215,7 @@ fn is_model(name: &str) -> bool {
 
 impl GeminiWire {
     fn read_members(self, message: &[u8], told: &mut Told) {
-        let (mut usages, mut model) = (Vec::new(), None);
+        let (mut usages, mut model) = (Usages::default(), None);
         let parsed = json::members(message, &["usageMetadata", "modelVersion"], |index, raw| match index {
             0 => usages.push(raw),
             _ => model = Some(raw),
@@ -226,12 +226,8 @@ impl GeminiWire {
         if let Some(model) = model {
             told.answered_by(model);
         }
-        for usage in usages.into_iter().filter(|usage| usage.get() != "null") {
-            let usage = usage::gemini(usage);
-            if let Ok((_, tier)) = usage {
-                told.served(tier);
-            }
-            told.used(usage.map(|(tokens, _)| tokens));
+        for usage in usages.objects() {
+            told.used(usage::gemini(usage));
         }
     }
 }
@@ -240,7 +236,7 @@ impl Wire for GeminiWire {
     fn read(&self, message: &[u8], whole: bool, told: &mut Told) -> Message {
         // Every event of a stream has usage, so there is nothing to skip.
         self.read_members(message, told);
-        if self.generates && (!whole || told.lacks_tokens()) {
+        if self.generates && (!whole || told.needs_text()) {
             static TEXT: Anchor = anchor!("text");
             static ARGS: Anchor = anchor!("args");
             told.output.collect(message, &TEXT);
@@ -251,5 +247,9 @@ impl Wire for GeminiWire {
 
     fn nothing_is_possible(&self) -> bool {
         self.generates
+    }
+
+    fn text_is_output(&self) -> bool {
+        true
     }
 }

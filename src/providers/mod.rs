@@ -117,9 +117,10 @@ pub struct CredentialHeader {
 /// What an answer said of its usage.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reading {
-    /// The last whole usage object, checked; `None` where there was none that can be believed.
+    /// The last whole usage object, checked; `None` where there was none or it could not be believed.
     pub tokens: Option<Tokens>,
-    /// A usage object was there and could not be believed.
+    /// A usage object was there and could not be believed, or its total is not the sum of its counts. What is booked then
+    /// is flagged as an estimate.
     pub distrusted: bool,
     /// The model that answered.
     pub model: Option<String>,

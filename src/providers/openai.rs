@@ -16,7 +16,7 @@ use super::answer::{Answer, DONE, Message, Wire};
 use super::request::{self, ModelIn, StreamBy};
 use super::text::{Anchor, anchor};
 use super::told::Told;
-use super::usage::{self, Output};
+use super::usage::{self, Output, Usages};
 use super::{AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Route, dialect, json, path};
 
 /// The provider.
@@ -161,7 +161,7 @@ impl OpenAiWire {
 
     fn read_members(self, message: &[u8], told: &mut Told) -> Message {
         let (mut choices, mut kind, mut response) = (None, None, None);
-        let mut usages = Vec::new();
+        let mut usages = Usages::default();
         let (mut model, mut tier) = (None, None);
         let parsed = json::members(message, MEMBERS, |index, raw| match index {
             0 => usages.push(raw),
@@ -180,11 +180,10 @@ impl OpenAiWire {
         if let Some(tier) = tier {
             told.served_at(tier);
         }
-        for usage in usages.iter().filter(|usage| usage.get() != "null") {
+        for usage in usages.objects() {
             told.used(usage::openai(usage, self.output()));
         }
-        let usage_only =
-            usages.last().is_some_and(|usage| json::is_object(usage)) && choices.is_some_and(json::is_empty_array);
+        let usage_only = usages.last().is_some_and(json::is_object) && choices.is_some_and(json::is_empty_array);
         let mut last = false;
         if matches!(self, Self::Responses) {
             if let Some(response) = response.filter(|response| json::is_object(response)) {
@@ -210,7 +209,7 @@ impl Wire for OpenAiWire {
             || may_have_usage(message)
             || matches!(self, Self::Responses) && may_be_last(message);
         let read = if matters { self.read_members(message, told) } else { Message::default() };
-        if (!whole || told.lacks_tokens())
+        if (!whole || told.needs_text())
             && let Some(anchor) = self.anchor(whole)
         {
             told.output.collect(message, anchor);
@@ -220,6 +219,11 @@ impl Wire for OpenAiWire {
 
     fn nothing_is_possible(&self) -> bool {
         false
+    }
+
+    fn text_is_output(&self) -> bool {
+        // A completion may begin with its prompt (`echo`).
+        !matches!(self, Self::Completions)
     }
 }
 

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod lies;
+
 const CHAT: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
 /// One recorded shape and what it says.
@@ -216,9 +218,12 @@ fn in_a_stream_the_last_believable_usage_counts() {
         (whole.2.tokens, whole.2.distrusted)
     };
     assert_eq!(read(&[&usage("3"), &good]), (Some(used(11, 7)), false));
-    assert_eq!(read(&[&good, &bad]), (Some(used(11, 7)), true));
+    // What was said before a lie was said before the end.
+    assert_eq!(read(&[&good, &bad]), (None, true));
+    assert_eq!(read(&[&bad, &good, &bad]), (None, true));
     assert_eq!(read(&[&bad, &good]), (Some(used(11, 7)), false));
-    assert_eq!(read(&[&good, &zero]), (Some(used(11, 7)), false));
+    assert_eq!(read(&[&good, &zero]), (Some(used(11, 7)), true));
+    assert_eq!(read(&[&zero, &good]), (Some(used(11, 7)), false));
     assert_eq!(read(&[&bad]), (None, true));
     assert_eq!(read(&[&zero]), (None, true));
     assert_eq!(read(&[r#"{"choices":[],"usage":[1]}"#]), (None, true));
@@ -280,7 +285,7 @@ fn gemini_that_says_nothing_was_used_is_believed_only_without_text() {
     assert_eq!(read(r#"{"usageMetadata":{}}"#), (Some(Tokens::default()), false));
     assert_eq!(read(r#"{"candidates":[{"content":{"parts":[{"text":"x"}]}}],"usageMetadata":{}}"#), (None, true));
     assert_eq!(read(r#"{"candidates":[]}"#), (None, false));
-    assert_eq!(read(r#"{"usageMetadata":{"promptTokenCount":5},"usageMetadata":{}}"#), (Some(used(5, 0)), false));
+    assert_eq!(read(r#"{"usageMetadata":{"promptTokenCount":5},"usageMetadata":{}}"#), (Some(used(5, 0)), true));
 }
 
 proptest! {

@@ -10,7 +10,7 @@ use crate::domain::tokens::Tokens;
 use super::Reading;
 use super::json;
 use super::text::OutputText;
-use super::usage::{Unbelievable, tier_named};
+use super::usage::{Reported, Unbelievable, tier_named};
 
 /// Longer names of models are no names.
 const MODEL_BYTES_MAX: usize = 256;
@@ -21,6 +21,7 @@ pub(super) struct Told {
     tokens: Option<Tokens>,
     /// A usage object without any token was there: true of a blocked prompt, else a lie.
     nothing_used: bool,
+    /// The last usage object could not be believed, or did not add up.
     distrusted: bool,
     pub(super) model: Option<String>,
     tier: ServiceTier,
@@ -29,21 +30,27 @@ pub(super) struct Told {
 
 impl Told {
     /// Takes a usage object. The last whole one replaces what was there: objects are never merged or summed. One that
-    /// cannot be believed, or says that nothing was used, replaces nothing.
-    pub(super) fn used(&mut self, usage: Result<Tokens, Unbelievable>) {
-        match usage {
-            Ok(tokens) if tokens.total() == 0 => self.nothing_used = true,
-            Ok(tokens) => {
-                self.tokens = Some(tokens);
-                self.distrusted = false;
-            }
-            Err(Unbelievable) => self.distrusted = true,
+    /// cannot be believed takes away what was there, too, since that was said before the end; one that says that nothing
+    /// was used replaces nothing, but casts doubt on it.
+    pub(super) fn used(&mut self, usage: Result<Reported, Unbelievable>) {
+        let Ok(Reported { tokens, adds_up, tier }) = usage else {
+            self.tokens = None;
+            self.distrusted = true;
+            return;
+        };
+        self.tier = tier.unwrap_or(self.tier);
+        if tokens.total() == 0 && adds_up {
+            self.nothing_used = true;
+            self.distrusted |= self.tokens.is_some();
+        } else {
+            self.tokens = Some(tokens).filter(|tokens| tokens.total() > 0);
+            self.distrusted = !adds_up;
         }
     }
 
-    /// Whether counts are still missing.
-    pub(super) fn lacks_tokens(&self) -> bool {
-        self.tokens.is_none()
+    /// Whether the text of the answer can still matter: for an estimate, or to contradict that there was none.
+    pub(super) fn needs_text(&self) -> bool {
+        self.tokens.is_none_or(|tokens| tokens.completion == 0)
     }
 
     /// Takes the name of the model that answers; Google's resource names without their collection.
@@ -62,18 +69,17 @@ impl Told {
         }
     }
 
-    /// Takes the service tier.
-    pub(super) fn served(&mut self, tier: ServiceTier) {
-        self.tier = tier;
-    }
-
-    /// All of it. `nothing_is_possible`: an answer without any text may have used no token at all.
-    pub(super) fn reading(&mut self, nothing_is_possible: bool) -> Reading {
+    /// All of it. `nothing_is_possible`: an answer without any text may have used no token at all. `text_is_output`: one
+    /// with text may not have used no output.
+    pub(super) fn reading(&mut self, nothing_is_possible: bool, text_is_output: bool) -> Reading {
         let Self { tokens, nothing_used, distrusted, model, tier, output } = std::mem::take(self);
-        let nothing = nothing_used && nothing_is_possible && !distrusted && output.bytes == 0;
-        let tokens = tokens.or(nothing.then(Tokens::default));
+        let (reported, has_text) = (tokens.is_some(), output.bytes > 0);
+        let nothing = nothing_used && nothing_is_possible && !distrusted && !has_text;
+        let tokens = tokens
+            .filter(|tokens| tokens.completion > 0 || !(text_is_output && has_text))
+            .or(nothing.then(Tokens::default));
         Reading {
-            distrusted: distrusted || (nothing_used && tokens.is_none()),
+            distrusted: distrusted || ((reported || nothing_used) && tokens.is_none()),
             tokens,
             model,
             tier,

@@ -1,7 +1,14 @@
 //! Usage objects, read as what an untrusted third party says: whole numbers of a believable size, or not believed.
 //!
 //! May use: `domain`. How the counts add up was measured on recorded answers of both providers: OpenAI's details are parts
-//! of its counts; Gemini's thoughts and tool use stand beside its counts, and what it leaves out is 0.
+//! of its counts; Gemini's thoughts and tool use stand beside its counts, and what it leaves out is 0. The rules:
+//!
+//! - A count is a whole number written as digits, at most 10 million of them in a call. One count that is not, or a part
+//!   above its whole, and the object is not believed: the call is estimated and flagged.
+//! - The total is never booked. It is the sum of what is; one that says otherwise (in 982 recorded answers none did) does
+//!   not change the counts, but flags them.
+//! - From the total follow only counts that are nowhere else: the thoughts of Gemini's OpenAI-compatible endpoint, and
+//!   the output of a Gemini turn without `candidatesTokenCount`. Where it has to be read for them it has to be a count.
 
 use serde_json::value::RawValue;
 
@@ -13,6 +20,42 @@ use super::json::{self, Count};
 /// The usage object cannot be true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unbelievable;
+
+/// What a usage object says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reported {
+    /// Its counts, checked.
+    pub(super) tokens: Tokens,
+    /// Whether its total, if it has one, is their sum.
+    pub(super) adds_up: bool,
+    /// The tier it names, where it has a place for one.
+    pub(super) tier: Option<ServiceTier>,
+}
+
+/// The values of every `usage` member of one message, in their order. An honest message has one.
+#[derive(Debug, Default)]
+pub(super) struct Usages<'a>(Vec<&'a RawValue>);
+
+/// More members of that name in one message are passed over, but for the last: millions of them fit into a large one.
+const USAGES_MAX: usize = 16;
+
+impl<'a> Usages<'a> {
+    pub(super) fn push(&mut self, usage: &'a RawValue) {
+        if self.0.len() == USAGES_MAX {
+            self.0.pop();
+        }
+        self.0.push(usage);
+    }
+
+    pub(super) fn last(&self) -> Option<&'a RawValue> {
+        self.0.last().copied()
+    }
+
+    /// All that are there; `null` says that there is none yet.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &'a RawValue> {
+        self.0.iter().copied().filter(|usage| usage.get() != "null")
+    }
+}
 
 /// How output is counted in an OpenAI-shaped usage object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +100,7 @@ const GEMINI_USAGE: &[&str] = &[
 ];
 
 /// What an OpenAI-shaped usage object says.
-pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Tokens, Unbelievable> {
+pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Reported, Unbelievable> {
     let mut counts = [Count::Absent; 5];
     let (mut input_details, mut output_details) = (None, None);
     json::members(usage.get().as_bytes(), OPENAI_USAGE, |index, raw| match index {
@@ -81,7 +124,7 @@ pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Tokens, Unbelie
         Output::Counted => required(completion)?,
         Output::WithinTotal => {
             let visible = required(completion)?;
-            // A total that leaves no room for what is visible contradicts itself: then the parts count.
+            // A total that leaves no room for what is visible does not add up: then the parts count.
             let billed = optional(total)?.saturating_sub(prompt).max(visible);
             reasoning = reasoning.max(billed - visible);
             billed
@@ -99,11 +142,11 @@ pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Tokens, Unbelie
         completion_image: parts.image,
         ..Tokens::default()
     };
-    tokens.checked().map_err(|_| Unbelievable)
+    reported(tokens, total, None)
 }
 
 /// What a Gemini `usageMetadata` says, with the tier it names. All absent is all zero: so it is for a blocked prompt.
-pub(super) fn gemini(usage: &RawValue) -> Result<(Tokens, ServiceTier), Unbelievable> {
+pub(super) fn gemini(usage: &RawValue) -> Result<Reported, Unbelievable> {
     let mut counts = [Count::Absent; 6];
     let mut input = Modalities::default();
     let (mut cached_parts, mut output_parts) = (Modalities::default(), Modalities::default());
@@ -133,16 +176,11 @@ pub(super) fn gemini(usage: &RawValue) -> Result<(Tokens, ServiceTier), Unbeliev
     }
     let [prompt, candidates, thoughts, tool_use, cached, total] = counts;
     let known = optional(prompt)?.saturating_add(optional(tool_use)?).saturating_add(optional(thoughts)?);
-    let prompt_absent = prompt == Count::Absent && tool_use == Count::Absent;
-    let beyond = match total {
-        Count::Whole(total) => total.saturating_sub(known),
-        _ => 0,
-    };
     // A turn without text can lack `candidatesTokenCount`; what the total has beyond the rest is its output.
-    let candidates = if candidates == Count::Absent { beyond } else { optional(candidates)? };
-    if prompt_absent && candidates > 0 {
-        return Err(Unbelievable);
-    }
+    let candidates = match candidates {
+        Count::Absent => optional(total)?.saturating_sub(known),
+        counted => required(counted)?,
+    };
     let tokens = Tokens {
         prompt: optional(prompt)?.saturating_add(optional(tool_use)?),
         cached: optional(cached)?,
@@ -156,7 +194,17 @@ pub(super) fn gemini(usage: &RawValue) -> Result<(Tokens, ServiceTier), Unbeliev
         completion_image: output_parts.image,
         ..Tokens::default()
     };
-    tokens.checked().map(|tokens| (tokens, tier)).map_err(|_| Unbelievable)
+    reported(tokens, total, Some(tier))
+}
+
+fn reported(tokens: Tokens, total: Count, tier: Option<ServiceTier>) -> Result<Reported, Unbelievable> {
+    let tokens = tokens.checked().map_err(|_| Unbelievable)?;
+    if tokens.prompt == 0 && tokens.completion > 0 {
+        // No answer without a question.
+        return Err(Unbelievable);
+    }
+    let adds_up = matches!(total, Count::Absent | Count::Null) || total == Count::Whole(tokens.total());
+    Ok(Reported { tokens, adds_up, tier })
 }
 
 /// The tier that a provider calls `name`; `otherwise` when the name says nothing of the price.
@@ -221,11 +269,17 @@ struct Modalities {
     image: u64,
 }
 
+/// Details have an entry for each of a handful of modalities. Longer ones are no details, and would take memory.
+const MODALITIES_BYTES_MAX: usize = 4 * 1024;
+
 impl Modalities {
     fn add(&mut self, raw: &RawValue) -> Result<(), Unbelievable> {
         // Most answers have text only, which has no count of its own.
         if raw.get().starts_with('[') && !raw.get().contains("AUDIO") && !raw.get().contains("IMAGE") {
             return Ok(());
+        }
+        if raw.get().len() > MODALITIES_BYTES_MAX {
+            return Err(Unbelievable);
         }
         let parts: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| Unbelievable)?;
         for part in parts {

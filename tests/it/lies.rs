@@ -13,19 +13,35 @@ fn chat_answer(content: &str, usage: &str) -> String {
 
 const TRUE_USAGE: &str = r#","usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}"#;
 
+/// What is no count of tokens of one call.
+const NO_COUNTS: [&str; 19] = [
+    "-1",
+    "-0",
+    "0.5",
+    "11.0",
+    "1e1",
+    "1e30",
+    "1e400",
+    "10000001",
+    "18446744073709551616",
+    "\"11\"",
+    "\"\"",
+    "\"NaN\"",
+    "null",
+    "true",
+    "false",
+    "[]",
+    "[11]",
+    "{}",
+    "{\"tokens\":11}",
+];
+
 #[test]
 fn usage_that_cannot_be_true_is_estimated_and_flagged() {
-    let numbers =
-        ["-1", "1e30", "1e400", "10000001", "18446744073709551616", "\"11\"", "1.5", "null", "[]", "{}", "true"];
-    let mut usages: Vec<String> = numbers
-        .iter()
-        .map(|number| format!(r#","usage":{{"prompt_tokens":{number},"completion_tokens":7,"total_tokens":18}}"#))
-        .collect();
-    usages.extend(
-        numbers
-            .iter()
-            .map(|number| format!(r#","usage":{{"prompt_tokens":11,"completion_tokens":{number},"total_tokens":18}}"#)),
-    );
+    let lie = |prompt: &str, completion: &str| {
+        format!(r#","usage":{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":18}}"#)
+    };
+    let mut usages: Vec<String> = NO_COUNTS.iter().flat_map(|odd| [lie(odd, "7"), lie("11", odd)]).collect();
     usages.extend(
         [
             "",
@@ -35,12 +51,19 @@ fn usage_that_cannot_be_true_is_estimated_and_flagged() {
             r#","usage":"18""#,
             r#","usage":7"#,
             r#","usage":{}"#,
+            r#","usage":{"total_tokens":18}"#,
+            r#","usage":{"prompt_tokens":11,"total_tokens":18}"#,
+            r#","usage":{"completion_tokens":7,"total_tokens":18}"#,
+            r#","usage":{"prompt_tokens":0,"completion_tokens":7,"total_tokens":7}"#,
+            r#","usage":{"prompt_tokens":11,"completion_tokens":0,"total_tokens":11}"#,
+            r#","usage":{"prompt_tokens":NaN,"completion_tokens":7}"#,
+            r#","usage":{"prompt_tokens":11,"completion_tokens":7,"prompt_tokens":-11}"#,
+            r#","usage":{"prompt_tokens":11,"completion_tokens":7},"usage":{"prompt_tokens":-1,"completion_tokens":7}"#,
+            r#","usage":{"prompt_tokens":9999999,"completion_tokens":9999999}"#,
+            r#","usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":12}}"#,
+            r#","usage":{"prompt_tokens":11,"completion_tokens":7,"completion_tokens_details":{"reasoning_tokens":-1}}"#,
         ]
         .map(str::to_owned),
-    );
-    usages.push(
-        r#","usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":12}}"#
-            .to_owned(),
     );
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).start();
@@ -70,15 +93,103 @@ fn usage_that_cannot_be_true_is_estimated_and_flagged() {
 fn gemini_counts_that_cannot_be_true_are_estimated_and_flagged() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).start();
-    for (at, number) in ["-1", "1e30", "10000001", "\"11\"", "1.5", "[]"].iter().enumerate() {
+    for (at, number) in NO_COUNTS.iter().enumerate() {
+        for member in [r#""promptTokenCount":11"#, r#""candidatesTokenCount":5"#, r#""thoughtsTokenCount":2"#] {
+            let name = &member[1..7];
+            let odd = format!("{}:{number}", member.split(':').next().unwrap());
+            let body = GEMINI_ANSWER.replace(member, &odd);
+            // In a stream the last event lies; those before it were true.
+            let mut events = gemini_events(3);
+            events[2] = String::from_utf8(events[2].clone()).unwrap().replace(member, &odd).into_bytes();
+            let sse = whole(&events);
+            for (form, request, script, expected) in [
+                ("json", gemini(""), Script::json(200, &body), body.clone().into_bytes()),
+                ("sse", gemini("").to(GEMINI_SSE), Script::pieces("text/event-stream", &events), sse),
+            ] {
+                let tenant = format!("lie-{at}-{name}-{form}").to_lowercase();
+                provider.now_does(move |_| script.clone());
+                let request = Request { headers: Vec::new(), ..request }.google(&tenant);
+                assert_eq!(gateway.send(&request).body, expected, "{tenant} {number}");
+                let booked = gateway.booked(&tenant, 1);
+                assert_eq!((booked.chats, booked.estimated.requests), (1, 1), "{tenant} {number}: {booked:?}");
+                assert!((1..100).contains(&booked.prompt_tokens), "{tenant} {number}: {booked:?}");
+                assert!((1..100).contains(&booked.completion_tokens), "{tenant} {number}: {booked:?}");
+                provider.now_does(honest);
+                gateway.send(&gemini(&tenant));
+                let next = gateway.booked(&tenant, 2);
+                assert_eq!(next.total_tokens - booked.total_tokens, 18, "{tenant} {number}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_lies_is_estimated_and_the_client_gets_it_unchanged() {
+    let usage =
+        |usage: &str| format!("data: {{\"model\":\"gpt-4o-mini\",\"choices\":[],\"usage\":{usage}}}\n\n").into_bytes();
+    let count = |prompt: &str| usage(&format!(r#"{{"prompt_tokens":{prompt},"completion_tokens":7}}"#));
+    let done = || DONE.to_vec();
+    let mut rows: Vec<Vec<Vec<u8>>> =
+        NO_COUNTS.iter().map(|odd| vec![chat_event("One, two."), count(odd), done()]).collect();
+    rows.extend([
+        vec![chat_event("One, two."), usage("[]"), done()],
+        vec![chat_event("One, two."), usage("7"), done()],
+        vec![chat_event("One, two."), usage(r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#), done()],
+        // A true one before a lie was said before the end.
+        vec![chat_event("One, two."), chat_usage_event(), count("-1"), done()],
+        // What is behind the end counts for nothing, in the same packet or a later one.
+        vec![chat_event("One, two."), [DONE, &chat_usage_event()].concat()],
+        vec![chat_event("One, two."), done(), chat_usage_event()],
+    ]);
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for (at, events) in rows.iter().enumerate() {
+        let script = Script::pieces("text/event-stream", events);
+        provider.now_does(move |_| script.clone());
         let tenant = format!("lie-{at}");
-        let body = GEMINI_ANSWER.replace(r#""promptTokenCount":11"#, &format!(r#""promptTokenCount":{number}"#));
+        let answer = gateway.send(&chat_with(&tenant, CHAT_USAGE_REQUEST));
+        assert_eq!((answer.body, answer.whole), (whole(events), true), "{at}");
+        let booked = gateway.booked(&tenant, 1);
+        assert_eq!((booked.chats, booked.estimated.requests), (1, 1), "{at}: {booked:?}");
+        assert!((1..100).contains(&booked.prompt_tokens), "{at}: {booked:?}");
+        assert!((1..100).contains(&booked.completion_tokens), "{at}: {booked:?}");
+        provider.now_does(honest);
+        gateway.send(&chat_with(&tenant, CHAT_USAGE_REQUEST));
+        assert_eq!(gateway.booked(&tenant, 2).total_tokens - booked.total_tokens, 18, "{at}");
+    }
+}
+
+#[test]
+fn a_total_that_is_not_the_sum_is_not_booked_and_flags_what_is() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for (at, total) in ["0", "17", "19", "99", "-18", "18.0", "1e30", "\"18\""].iter().enumerate() {
+        for (dialect, request, honest_answer, told) in [
+            ("chat", chat(""), CHAT_ANSWER, r#""total_tokens":18"#),
+            ("gemini", gemini(""), GEMINI_ANSWER, r#""totalTokenCount":18"#),
+        ] {
+            let tenant = format!("{dialect}-{at}");
+            let body = honest_answer.replace(told, &format!("{}:{total}", told.split(':').next().unwrap()));
+            let script = Script::json(200, &body);
+            provider.now_does(move |_| script.clone());
+            let request = Request { headers: Vec::new(), ..request }.bearer(&tenant);
+            let request = if dialect == "chat" { request } else { gemini(&tenant) };
+            assert_eq!(gateway.send(&request).text(), body, "{tenant} {total}");
+            let booked = gateway.booked(&tenant, 1);
+            assert_eq!((booked.tokens(), booked.estimated.requests), ((11, 7, 18), 1), "{tenant} {total}");
+        }
+    }
+    // The thoughts of Gemini's compatible endpoint are in its total alone.
+    let compatible = |key: &str| chat(key).to("/v1beta/openai/chat/completions");
+    for (tenant, total, tokens, flagged) in
+        [("hidden", "46", (11, 35, 46), 0), ("plain", "18", (11, 7, 18), 0), ("short", "12", (11, 7, 18), 1)]
+    {
+        let body = CHAT_ANSWER.replace(r#""total_tokens":18"#, &format!(r#""total_tokens":{total}"#));
         let script = Script::json(200, &body);
         provider.now_does(move |_| script.clone());
-        assert_eq!(gateway.send(&gemini(&tenant)).text(), body, "{number}");
-        let booked = gateway.booked(&tenant, 1);
-        assert_eq!(booked.estimated.requests, 1, "{number}: {booked:?}");
-        assert!((1..100).contains(&booked.prompt_tokens), "{number}: {booked:?}");
+        assert_eq!(gateway.send(&compatible(tenant)).text(), body, "{tenant}");
+        let booked = gateway.booked(tenant, 1);
+        assert_eq!((booked.tokens(), booked.estimated.requests), (tokens, flagged), "{tenant}");
     }
 }
 

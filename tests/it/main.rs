@@ -26,6 +26,7 @@ mod idempotency;
 mod lies;
 mod lifetime;
 mod locked;
+mod matrix;
 mod quota;
 mod recovery;
 mod refusals;

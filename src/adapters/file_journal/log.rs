@@ -202,11 +202,13 @@ impl Log {
     pub(super) fn add(&mut self, segment: Segment) {
         self.no_room = false;
         let at = self.segments.partition_point(|other| other.base < segment.base);
-        if at < self.head {
+        // A head that has no record yet may be moved back. One that has must not: what it holds would lie behind the
+        // segment that is written then, where no reader looks.
+        let is_begun = |head: &Segment| head.sealed || head.end > HEAD_END;
+        if at < self.head || (at == self.head && self.segments.get(at).is_some_and(is_begun)) {
             drop(self.disk.remove(&segment.name));
             return;
         }
-        // A head that has no record yet is no reason to go behind it.
         self.segments.insert(at, segment);
     }
 

@@ -410,3 +410,20 @@ async fn strict_returns_when_the_disk_has_it() {
     journal.stop();
     maintainer.join().unwrap();
 }
+
+#[test]
+fn a_segment_that_was_overtaken_while_it_was_made_hides_no_event() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    // The maintainer has its position and makes its file; meanwhile the first calls need a segment at once.
+    let base = journal.log.lock().claim_segment().unwrap();
+    settle(&journal, 0..1);
+    let made = log::create(&*journal.disk, base, journal.log.lock().segment_bytes()).unwrap();
+    journal.log.lock().add(made);
+    assert_eq!(waiting(&journal), events(0..1));
+    settle(&journal, 1..3);
+    assert_eq!(acknowledge_all(&journal), 3);
+    assert_eq!(journal.backlog().events, 0);
+    drop(journal);
+    assert_eq!(waiting(&bench.open().0), Vec::new());
+}

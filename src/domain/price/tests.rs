@@ -295,6 +295,7 @@ fn any_tokens() -> impl Strategy<Value = Tokens> {
         |((prompt, cached, cache_write, audio, image), (cached_audio, completion, reasoning, audio_out, image_out))| {
             let part = |part: u64, whole: u64| if whole == 0 { 0 } else { part % (whole + 1) };
             let (cached, prompt_audio) = (part(cached, prompt), part(audio, prompt));
+            let completion = part(completion, TOKENS_PER_CALL_MAX - prompt);
             Tokens {
                 prompt,
                 cached,

@@ -18,6 +18,8 @@ use crate::providers::{self, CredentialPlace};
 
 use super::*;
 
+mod panics;
+
 struct Bench {
     world: World,
     meter: Arc<Meter>,
@@ -79,7 +81,7 @@ async fn a_chat_is_held_while_it_runs_and_used_when_it_is_settled() {
     chat.pass(Bytes::from_static(ANSWER), &mut out);
     assert_eq!(out, [Bytes::from_static(ANSWER)]);
     assert!(chat.is_complete());
-    chat.settle(Ending::Whole { status: 200, client_left: false }).await;
+    chat.settle(Ending::Whole).await;
     assert_eq!(bench.standing().await, Standing { used: 1, held: 0 });
     let event = bench.event().await;
     assert_eq!((event.tokens.prompt, event.tokens.completion, event.source), (11, 7, UsageSource::Provider));
@@ -90,15 +92,16 @@ async fn a_chat_is_held_while_it_runs_and_used_when_it_is_settled() {
 #[tokio::test]
 async fn what_the_provider_does_not_bill_is_given_back() {
     for (status, ending, outcome) in [
-        (502, Ending::NoHead, Outcome::NoAnswer),
-        (429, Ending::Whole { status: 429, client_left: false }, Outcome::UpstreamError),
-        (204, Ending::Whole { status: 204, client_left: false }, Outcome::Completed),
+        (502, Ending::BrokeOff, Outcome::NoAnswer),
+        (504, Ending::TimedOut, Outcome::NoAnswer),
+        (429, Ending::Whole, Outcome::UpstreamError),
+        (204, Ending::Whole, Outcome::Completed),
     ] {
         let bench = Bench::open().await;
         let mut chat = bench.chat().await;
         chat.sending();
-        if ending == Ending::NoHead {
-            chat.settle_unanswered(status).await;
+        if outcome == Outcome::NoAnswer {
+            chat.settle_unanswered(ending, status).await;
         } else {
             chat.head(status, None, None);
             chat.settle(ending).await;
@@ -131,7 +134,7 @@ async fn a_settlement_that_is_dropped_while_it_estimates_books_its_own_ending() 
     let mut chat = bench.chat().await;
     chat.sending();
     chat.head(200, Some("application/json"), None);
-    let mut settling = Box::pin(chat.settle(Ending::BrokeOff { status: 200 }));
+    let mut settling = Box::pin(chat.settle(Ending::BrokeOff));
     // One poll starts the estimate on another thread; then the task goes away.
     let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(settling.as_mut().poll(cx).is_ready())).await;
     assert!(!polled);

@@ -110,3 +110,37 @@ async fn a_refused_event_waits_for_a_quarantine_that_cannot_take_it() {
     running.await.unwrap();
     assert_eq!((journal.backlog().events, journal.backlog().quarantined), (0, 1));
 }
+
+/// Panics at its first batch.
+#[derive(Default)]
+struct Clumsy(std::sync::atomic::AtomicU64);
+
+impl Sink for Clumsy {
+    fn booked(&self, events: &[UsageEvent]) {
+        let before = self.0.fetch_add(events.len() as u64, std::sync::atomic::Ordering::SeqCst);
+        assert!(before > 0, "the first batch is too much");
+    }
+}
+
+#[tokio::test]
+async fn a_sink_that_panics_misses_its_batch_and_nobody_else_does() {
+    let world = World::open().await;
+    let (journal, _directory) = fakes::journal();
+    let store = world.store.clone();
+    let (first, second) = (Arc::new(Clumsy::default()), Arc::new(Clumsy::default()));
+    let sinks: Vec<Arc<dyn Sink>> = vec![first.clone(), second.clone()];
+    let recorder = Arc::new(Recorder::new(journal.clone(), store.clone(), store.clone(), sinks));
+    let running = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.run().await }
+    });
+    for number in 0..3 {
+        settle(&journal, number);
+        recorder.caught_up().await;
+    }
+    assert_eq!(requests(&store).await, 3);
+    journal.close();
+    running.await.unwrap();
+    let heard = [first, second].map(|sink| sink.0.load(std::sync::atomic::Ordering::SeqCst));
+    assert_eq!(heard, [3, 3]);
+}

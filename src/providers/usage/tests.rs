@@ -77,7 +77,8 @@ fn a_part_larger_than_its_whole_is_not_believed() {
 
 #[test]
 fn details_may_be_missing_or_null() {
-    let plain = Ok(Tokens { prompt: 11, completion: 7, ..Tokens::default() });
+    let tokens = Tokens { prompt: 11, completion: 7, ..Tokens::default() };
+    let plain = Ok(Reported { tokens, adds_up: true, tier: None });
     for details in
         ["\"prompt_tokens_details\":null", "\"completion_tokens_details\":{\"reasoning_tokens\":null}", "\"x\":1"]
     {
@@ -86,23 +87,105 @@ fn details_may_be_missing_or_null() {
     }
 }
 
+/// Prompt, completion and reasoning, and whether the total is their sum.
+type Counts = (u64, u64, u64, bool);
+
+fn counts(reported: Result<Reported, Unbelievable>) -> Option<Counts> {
+    let Reported { tokens, adds_up, .. } = reported.ok()?;
+    Some((tokens.prompt, tokens.completion, tokens.reasoning, adds_up))
+}
+
 #[test]
-fn a_total_that_contradicts_does_not_count_but_for_hidden_thoughts() {
-    let usage = |total: u64| format!(r#"{{"prompt_tokens":66,"completion_tokens":6,"total_tokens":{total}}}"#);
-    let completion =
-        |total, output| openai(raw(&usage(total)), output).map(|tokens| (tokens.completion, tokens.reasoning));
-    assert_eq!(completion(100, Output::Counted), Ok((6, 0)));
-    assert_eq!(completion(100, Output::WithinTotal), Ok((34, 28)));
-    assert_eq!(completion(60, Output::WithinTotal), Ok((6, 0)));
-    let tokens =
-        gemini(raw(r#"{"promptTokenCount":5,"candidatesTokenCount":2,"thoughtsTokenCount":3,"totalTokenCount":99}"#));
-    assert_eq!(tokens.map(|(tokens, _)| (tokens.prompt, tokens.completion)), Ok((5, 5)));
+fn a_total_is_never_booked_and_flags_the_counts_that_it_contradicts() {
+    use Output::{Counted, None as Embeddings, WithinTotal};
+    let rows: [(Output, &str, &str, Option<Counts>); 22] = [
+        (Counted, r#""completion_tokens":6,"#, "72", Some((66, 6, 0, true))),
+        (Counted, r#""completion_tokens":6,"#, "null", Some((66, 6, 0, true))),
+        (Counted, r#""completion_tokens":6,"#, "71", Some((66, 6, 0, false))),
+        (Counted, r#""completion_tokens":6,"#, "100", Some((66, 6, 0, false))),
+        (Counted, r#""completion_tokens":6,"#, "0", Some((66, 6, 0, false))),
+        (Counted, r#""completion_tokens":6,"#, "-72", Some((66, 6, 0, false))),
+        (Counted, r#""completion_tokens":6,"#, "72.0", Some((66, 6, 0, false))),
+        (Counted, r#""completion_tokens":6,"#, "1e30", Some((66, 6, 0, false))),
+        (Counted, r#""completion_tokens":6,"#, "\"72\"", Some((66, 6, 0, false))),
+        (Counted, r#""completion_tokens":6,"#, "[72]", Some((66, 6, 0, false))),
+        // Of a total twice the last counts.
+        (Counted, r#""completion_tokens":6,"total_tokens":1,"#, "72", Some((66, 6, 0, true))),
+        (Embeddings, "", "66", Some((66, 0, 0, true))),
+        (Embeddings, "", "67", Some((66, 0, 0, false))),
+        // Hidden thoughts are in the total alone.
+        (WithinTotal, r#""completion_tokens":6,"#, "72", Some((66, 6, 0, true))),
+        (WithinTotal, r#""completion_tokens":6,"#, "100", Some((66, 34, 28, true))),
+        (WithinTotal, r#""completion_tokens":6,"#, "60", Some((66, 6, 0, false))),
+        (WithinTotal, r#""completion_tokens":6,"#, "0", Some((66, 6, 0, false))),
+        (WithinTotal, r#""completion_tokens":6,"#, "-100", None),
+        (WithinTotal, r#""completion_tokens":6,"#, "100.0", None),
+        (WithinTotal, r#""completion_tokens":6,"#, "null", None),
+        (WithinTotal, r#""completion_tokens":6,"#, "10000001", None),
+        (WithinTotal, "", "100", None),
+    ];
+    for (output, parts, total, expected) in rows {
+        let usage = format!(r#"{{"prompt_tokens":66,{parts}"total_tokens":{total}}}"#);
+        assert_eq!(counts(openai(raw(&usage), output)), expected, "{usage} {output:?}");
+    }
+    let rows: [(&str, &str, Option<Counts>); 12] = [
+        (r#""candidatesTokenCount":2,"thoughtsTokenCount":3,"#, "10", Some((5, 5, 3, true))),
+        (r#""candidatesTokenCount":2,"thoughtsTokenCount":3,"#, "null", Some((5, 5, 3, true))),
+        (r#""candidatesTokenCount":2,"thoughtsTokenCount":3,"#, "7", Some((5, 5, 3, false))),
+        (r#""candidatesTokenCount":2,"thoughtsTokenCount":3,"#, "99", Some((5, 5, 3, false))),
+        (r#""candidatesTokenCount":2,"thoughtsTokenCount":3,"#, "-10", Some((5, 5, 3, false))),
+        (r#""candidatesTokenCount":2,"toolUsePromptTokenCount":4,"#, "11", Some((9, 2, 0, true))),
+        // The output of a turn without text is in the total alone.
+        (r#""thoughtsTokenCount":3,"#, "10", Some((5, 5, 3, true))),
+        (r#""thoughtsTokenCount":3,"#, "8", Some((5, 3, 3, true))),
+        (r#""thoughtsTokenCount":3,"#, "7", Some((5, 3, 3, false))),
+        (r#""thoughtsTokenCount":3,"#, "-10", None),
+        (r#""thoughtsTokenCount":3,"#, "\"10\"", None),
+        (r#""thoughtsTokenCount":3,"#, "10000001", None),
+    ];
+    for (parts, total, expected) in rows {
+        let usage = format!(r#"{{"promptTokenCount":5,{parts}"totalTokenCount":{total}}}"#);
+        assert_eq!(counts(gemini(raw(&usage))), expected, "{usage}");
+    }
+}
+
+#[test]
+fn no_answer_comes_without_a_question() {
+    assert_eq!(openai(raw(r#"{"prompt_tokens":0,"completion_tokens":7}"#), Output::Counted), Err(Unbelievable));
+    assert_eq!(gemini(raw(r#"{"promptTokenCount":0,"candidatesTokenCount":7}"#)), Err(Unbelievable));
+    assert_eq!(gemini(raw(r#"{"candidatesTokenCount":7}"#)), Err(Unbelievable));
+    assert_eq!(counts(gemini(raw(r#"{"toolUsePromptTokenCount":4,"candidatesTokenCount":7}"#))), Some((4, 7, 0, true)));
+}
+
+#[test]
+fn what_is_counted_twice_over_is_too_much() {
+    let usage = |completion: u64| format!(r#"{{"prompt_tokens":9000000,"completion_tokens":{completion}}}"#);
+    assert_eq!(counts(openai(raw(&usage(1_000_000)), Output::Counted)), Some((9_000_000, 1_000_000, 0, true)));
+    assert_eq!(openai(raw(&usage(1_000_001)), Output::Counted), Err(Unbelievable));
+    let most = "18446744073709551615";
+    let usage =
+        format!(r#"{{"promptTokenCount":{most},"toolUsePromptTokenCount":{most},"thoughtsTokenCount":{most}}}"#);
+    assert_eq!(gemini(raw(&usage)), Err(Unbelievable));
+}
+
+#[test]
+fn details_of_a_megabyte_are_no_details() {
+    let many = |count: usize| {
+        let parts = vec![r#"{"modality":"AUDIO","tokenCount":0}"#; count].join(",");
+        format!(r#"{{"promptTokenCount":5,"candidatesTokenCount":1,"promptTokensDetails":[{parts}]}}"#)
+    };
+    assert_eq!(counts(gemini(raw(&many(8)))), Some((5, 1, 0, true)));
+    assert_eq!(gemini(raw(&many(30_000))), Err(Unbelievable));
 }
 
 #[test]
 fn of_a_count_twice_the_last_counts() {
     let usage = r#"{"prompt_tokens":1,"completion_tokens":7,"prompt_tokens":11}"#;
-    assert_eq!(openai(raw(usage), Output::Counted).map(|tokens| tokens.prompt), Ok(11));
+    assert_eq!(counts(openai(raw(usage), Output::Counted)), Some((11, 7, 0, true)));
+    let lie = r#"{"prompt_tokens":11,"completion_tokens":7,"prompt_tokens":-11}"#;
+    assert_eq!(openai(raw(lie), Output::Counted), Err(Unbelievable));
+    let usage = r#"{"promptTokenCount":1,"candidatesTokenCount":7,"promptTokenCount":11,"totalTokenCount":18}"#;
+    assert_eq!(counts(gemini(raw(usage))), Some((11, 7, 0, true)));
 }
 
 #[test]
