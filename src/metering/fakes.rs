@@ -91,6 +91,7 @@ struct Tables {
     admin_key: Option<KeyHash>,
     events: Vec<StoredEvent>,
     refused: HashSet<EventId>,
+    panics: u32,
     audit: Vec<AuditEntry>,
     memories: HashMap<Digest, (Micros, Answered)>,
 }
@@ -155,6 +156,11 @@ impl FakeStore {
     /// From now on whoever reads everything gets it as it was when it was asked for, and only when it is let go.
     pub(crate) fn slow_down(&self) -> Arc<Slowness> {
         self.slowness.lock().insert(Arc::default()).clone()
+    }
+
+    /// The next `times` batches are met with a panic.
+    pub(crate) fn panic(&self, times: u32) {
+        self.tables.lock().panics = times;
     }
 
     /// From now on no call is ever answered.
@@ -311,6 +317,10 @@ fn value(event: &UsageEvent, dimension: Dimension) -> Option<String> {
 impl UsageStore for FakeStore {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
         self.answer(|tables| {
+            if tables.panics > 0 {
+                tables.panics -= 1;
+                panic!("a store that panics");
+            }
             if events.iter().any(|event| tables.refused.contains(&event.id)) {
                 return Err(StoreError::Refused("an event that does not fit".to_owned()));
             }

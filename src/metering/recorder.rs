@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{error, warn};
@@ -55,8 +56,16 @@ impl Recorder {
         Self { journal, usage, tenants, sinks, hurry: Notify::new(), through: watch::Sender::new(0) }
     }
 
-    /// Runs until the journal is closed and empty.
+    /// Runs until the journal is closed and empty. A panic on the way, in a store or a journal, loses nothing: what was not
+    /// acknowledged comes again.
     pub async fn run(&self) {
+        while AssertUnwindSafe(self.record()).catch_unwind().await.is_err() {
+            error!("The recorder met a panic; nothing is lost, and it goes on.");
+            sleep(BACKOFF.1).await;
+        }
+    }
+
+    async fn record(&self) {
         let mut touched = Touched::default();
         loop {
             self.gather().await;

@@ -144,3 +144,15 @@ async fn a_sink_that_panics_misses_its_batch_and_nobody_else_does() {
     let heard = [first, second].map(|sink| sink.0.load(std::sync::atomic::Ordering::SeqCst));
     assert_eq!(heard, [3, 3]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_panics_loses_nothing() {
+    let world = World::open().await;
+    let (journal, store, recorder, _directory) = parts(&world);
+    (0..3).for_each(|number| settle(&journal, number));
+    journal.close();
+    store.panic(2);
+    recorder.run().await;
+    assert_eq!(requests(&store).await, 3);
+    assert_eq!(journal.backlog().events, 0);
+}
