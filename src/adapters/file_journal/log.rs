@@ -4,13 +4,16 @@
 //! holds: what is free in the segments that exist covers the settlement of every open call. So a full disk can refuse a
 //! call, but never lose one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::record::{self, Kind, RECORD_BYTES_MAX};
 use super::segment::{self, HEAD_END};
+
+/// Admissions that are carried in one turn: the lock is held for less than a millisecond, and the next turn is near.
+const CARRIED_AT_ONCE: usize = 256;
 
 /// A place whose call is settled is given to the next one.
 type Places = Vec<Option<Open>>;
@@ -116,10 +119,10 @@ fn length(bytes: &[u8]) -> u64 {
 }
 
 impl Log {
-    /// A log that goes on behind `segments`, which are sealed. It has no head yet: see [`Log::heal`].
+    /// A log that goes on in the last of `segments`, or behind it where that one is sealed.
     pub(super) fn new(disk: Arc<dyn Disk>, segment_bytes: u64, bytes_max: u64, segments: VecDeque<Segment>) -> Self {
         let next_base = segments.back().map_or(0, |last| last.base.saturating_add(last.size));
-        let head = segments.len();
+        let head = segments.iter().filter(|segment| segment.sealed).count();
         Self {
             disk,
             segment_bytes,
@@ -158,14 +161,13 @@ impl Log {
 
     /// Whether the next call would be refused.
     pub(super) fn is_full(&self) -> bool {
-        let no_more = self.no_room || self.bytes().saturating_add(self.segment_bytes) > self.bytes_max;
+        let no_more = self.no_room || !self.may_grow();
         self.faulty || (no_more && self.free() < 2 * record_bytes_max())
     }
 
     /// Makes sure that `bytes` are free and promised to nobody.
     fn provide(&mut self, bytes: u64) -> bool {
-        let may_grow = self.bytes().saturating_add(self.segment_bytes) <= self.bytes_max;
-        self.free() >= bytes || (may_grow && self.grow(bytes))
+        self.free() >= bytes || (self.may_grow() && self.grow(bytes))
     }
 
     /// The same beyond the bound: for what was promised before, which a restart or a failed disk left without its place.
@@ -188,8 +190,11 @@ impl Log {
 
     /// The position of one more segment, if the bound allows one. Whoever got it makes it and calls [`Log::add`].
     pub(super) fn claim_segment(&mut self) -> Option<u64> {
-        let may_grow = self.bytes().saturating_add(self.segment_bytes) <= self.bytes_max;
-        if may_grow { self.next_base() } else { None }
+        if self.may_grow() { self.next_base() } else { None }
+    }
+
+    fn may_grow(&self) -> bool {
+        self.bytes().saturating_add(self.segment_bytes) <= self.bytes_max
     }
 
     fn next_base(&mut self) -> Option<u64> {
@@ -229,7 +234,9 @@ impl Log {
 
     /// Admits a call: writes its record and promises room for its settlement. `None` when either cannot be.
     pub(super) fn admit(&mut self, record: &mut [u8], settlement_bytes: u64) -> Option<(usize, u64)> {
-        if self.is_closed || self.faulty || !self.provide(length(record).saturating_add(settlement_bytes)) {
+        // Longer than any can be: this call is refused, the others have nothing to do with it.
+        let fits = record.len() <= RECORD_BYTES_MAX;
+        if !fits || self.is_closed || self.faulty || !self.provide(length(record).saturating_add(settlement_bytes)) {
             return None;
         }
         let Ok((base, offset)) = self.append(record) else {
@@ -336,14 +343,17 @@ impl Log {
     }
 
     /// A sync of the segment at `base` returned; it covers everything before `end`.
-    pub(super) fn synced(&mut self, base: u64, end: u64, succeeded: bool) {
-        let Some(segment) = self.segments.iter_mut().find(|segment| segment.base == base) else { return };
-        if succeeded {
+    pub(super) fn synced(&mut self, base: u64, end: u64) {
+        if let Some(segment) = self.segments.iter_mut().find(|segment| segment.base == base) {
             segment.synced = segment.synced.max(end);
-        } else {
-            segment.suspect = true;
-            self.faulty = true;
         }
+    }
+
+    /// A sync of the segment at `base` failed. Says whether that is news.
+    pub(super) fn not_synced(&mut self, base: u64) -> bool {
+        let Some(segment) = self.segments.iter_mut().find(|segment| segment.base == base) else { return false };
+        self.faulty = true;
+        !std::mem::replace(&mut segment.suspect, true)
     }
 
     /// Makes the journal whole again after a failure: behind the last good record, in a segment of its own, it writes
@@ -355,7 +365,8 @@ impl Log {
             self.no_room = false;
             return 0;
         }
-        if let Some(head) = self.segments.get_mut(self.head) {
+        // What failed goes on in a new place. One that is empty still is new: a disk that stays faulty gets no more of them.
+        if let Some(head) = self.segments.get_mut(self.head).filter(|head| head.end > HEAD_END) {
             head.sealed = true;
             self.head += 1;
         }
@@ -385,7 +396,8 @@ impl Log {
             self.segments.iter().enumerate().filter(|(_, segment)| segment.suspect).map(|(at, _)| at).collect();
         for at in suspects {
             let Some(segment) = self.segments.get(at) else { continue };
-            let (base, file, from, end) = (segment.base, segment.file.clone(), segment.synced, segment.end);
+            let (base, file, end) = (segment.base, segment.file.clone(), segment.end);
+            let from = segment.synced.max(HEAD_END);
             let mut bytes = vec![0; usize::try_from(end.saturating_sub(from)).unwrap_or(0)];
             let read = file.read_at(&mut bytes, from)?;
             bytes.truncate(read);
@@ -393,7 +405,12 @@ impl Log {
             let mut done = 0;
             while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
                 let offset = from.saturating_add(u64::try_from(done).unwrap_or(u64::MAX));
-                let Some(found) = record::read(rest, base.saturating_add(offset)) else { break };
+                let position = base.saturating_add(offset);
+                let Some(found) = record::read(rest, position) else {
+                    // Gone from the cache as well: the records behind it may still be there.
+                    done += record::resync(rest, position).unwrap_or(rest.len());
+                    continue;
+                };
                 let mut copy = rest.get(..found.bytes()).unwrap_or_default().to_vec();
                 done += found.bytes();
                 let is_safe = match (found.kind, open.get(&offset)) {
@@ -417,7 +434,7 @@ impl Log {
     }
 
     /// The open calls whose admission stands in a segment: their places by the offset of the record.
-    fn open_in(&self, base: u64) -> HashMap<u64, usize> {
+    fn open_in(&self, base: u64) -> BTreeMap<u64, usize> {
         let places = self.places.iter().enumerate();
         places.filter_map(|(place, open)| Some((open.filter(|open| open.base == base)?.offset, place))).collect()
     }
@@ -456,7 +473,7 @@ impl Log {
         if self.faulty || (bytes > self.segment_bytes / 4 && !is_pressed) {
             return;
         }
-        for (place, open) in here {
+        for (place, open) in here.into_iter().take(CARRIED_AT_ONCE) {
             let mut copy = vec![0; open.bytes];
             let is_whole = file.read_at(&mut copy, open.offset).is_ok_and(|read| read == open.bytes);
             let is_record = record::read(&copy, base.saturating_add(open.offset)).is_some();
@@ -515,7 +532,11 @@ impl Log {
 pub(super) fn create(disk: &dyn Disk, base: u64, bytes: u64) -> io::Result<Segment> {
     let name = segment::name(base);
     let file = disk.create(&name, bytes)?;
-    file.write_at(&segment::head(base), 0)?;
+    if let Err(error) = file.write_at(&segment::head(base), 0) {
+        // A file that nobody counts must not keep room.
+        drop(disk.remove(&name));
+        return Err(error);
+    }
     Ok(Segment {
         name,
         base,

@@ -68,6 +68,9 @@ const QUARANTINED_MAX: u64 = 10_000;
 /// How long `durable` waits at most: a disk that does not sync for so long must not hold answers for ever.
 const DURABLE_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Between two tries to read a journal whose disk fails.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
 const QUARANTINE_SUFFIX: &str = ".quarantined";
 const DAMAGED_SUFFIX: &str = ".damaged";
 
@@ -188,12 +191,17 @@ impl FileJournal {
         };
         let mut all = true;
         for (base, file, end, suspect) in unsynced {
+            // A sync that failed once says nothing by succeeding later: what it should have kept is written again.
             let synced = if suspect { Err(io::ErrorKind::Other.into()) } else { file.sync() };
-            if let Err(error) = &synced {
-                all = false;
-                error!(%error, base, "The journal could not be synced; no calls are admitted until it can.");
+            match synced {
+                Ok(()) => self.log.lock().synced(base, end),
+                Err(error) => {
+                    all = false;
+                    if self.log.lock().not_synced(base) {
+                        error!(%error, base, "The journal could not be synced; no calls are admitted until it can.");
+                    }
+                }
             }
-            self.log.lock().synced(base, end, synced.is_ok());
         }
         if all {
             self.synced.send_replace(position);
@@ -249,21 +257,13 @@ impl FileJournal {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn take(&self, events_max: usize) -> Option<Batch> {
-        let look = self.reader.lock().take(events_max.max(1), |position| self.log.lock().stretch(position));
-        match look {
-            Ok(look) => {
-                if look.lost > 0 {
-                    error!(events = look.lost, "Settled events can no longer be read from the journal.");
-                    self.gone(look.lost);
-                }
-                look.batch
-            }
-            Err(error) => {
-                error!(%error, "The journal cannot be read; it is tried again.");
-                None
-            }
+    fn take(&self, events_max: usize) -> io::Result<Option<Batch>> {
+        let look = self.reader.lock().take(events_max.max(1), |position| self.log.lock().stretch(position))?;
+        if look.lost > 0 {
+            error!(events = look.lost, "Settled events can no longer be read from the journal.");
+            self.gone(look.lost);
         }
+        Ok(look.batch)
     }
 
     fn is_at_end(&self) -> bool {
@@ -328,8 +328,14 @@ impl Journal for FileJournal {
     fn next(&self, events_max: usize) -> BoxFuture<'_, Batch> {
         Box::pin(async move {
             loop {
-                if let Some(batch) = self.take(events_max) {
-                    return batch;
+                match self.take(events_max) {
+                    Ok(Some(batch)) => return batch,
+                    Ok(None) => {}
+                    Err(error) => {
+                        error!(%error, "The journal cannot be read; it is tried again.");
+                        tokio::time::sleep(READ_AGAIN).await;
+                        continue;
+                    }
                 }
                 if self.is_at_end() {
                     return Batch { events: Arc::default(), through: self.newest.load(Ordering::Acquire) };

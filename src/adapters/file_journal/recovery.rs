@@ -161,7 +161,8 @@ impl Left {
         Ok(Self { read, records, open, counts })
     }
 
-    /// The segments with records, oldest first. Room that was set aside and never used is given back.
+    /// The segments with records, oldest first. Room that was set aside and never used is given back; the last segment is
+    /// written on, if it ends as it should, so that a process that is killed again and again takes no more room each time.
     fn segments(&self, disk: &dyn Disk) -> io::Result<VecDeque<Segment>> {
         let mut segments = VecDeque::new();
         for (base, name, size) in &self.read.segments {
@@ -169,8 +170,12 @@ impl Left {
                 disk.remove(name)?;
                 continue;
             };
-            let damaged = self.read.damages.iter().any(|damage| damage.file == *name && !damage.torn);
-            segments.push_back(sealed(disk, (*base, name.clone(), *size), counts, damaged)?);
+            let mut damages = self.read.damages.iter().filter(|damage| damage.file == *name).peekable();
+            let is_sound = damages.peek().is_none();
+            let damaged = damages.any(|damage| !damage.torn);
+            let mut segment = sealed(disk, (*base, name.clone(), *size), counts, damaged)?;
+            segment.sealed = Some(base) != self.counts.keys().max() || !is_sound;
+            segments.push_back(segment);
         }
         Ok(segments)
     }
@@ -269,7 +274,7 @@ fn write(log: &mut Log, record: &mut [u8]) -> io::Result<()> {
 fn sync(log: &mut Log) -> io::Result<()> {
     for (base, file, end, _) in log.unsynced() {
         file.sync()?;
-        log.synced(base, end, true);
+        log.synced(base, end);
     }
     Ok(())
 }
@@ -287,7 +292,8 @@ fn sealed(
         size,
         file,
         end: counts.end,
-        synced: counts.end,
+        // Written by a process that may have ended before it was synced.
+        synced: 0,
         suspect: false,
         sealed: true,
         open: 0,

@@ -54,14 +54,14 @@ fn settle(journal: &FileJournal, numbers: std::ops::Range<u128>) {
 fn waiting(journal: &FileJournal) -> Vec<UsageEvent> {
     match journal.backlog().events {
         0 => Vec::new(),
-        _ => journal.take(usize::MAX).map(|batch| batch.events.to_vec()).unwrap_or_default(),
+        _ => journal.take(usize::MAX).unwrap().map(|batch| batch.events.to_vec()).unwrap_or_default(),
     }
 }
 
 fn acknowledge_all(journal: &FileJournal) -> usize {
     let mut events = 0;
     while journal.backlog().events > 0 {
-        let batch = journal.take(100).unwrap();
+        let batch = journal.take(100).unwrap().unwrap();
         events += batch.events.len();
         journal.ack(batch.through);
     }
@@ -134,7 +134,7 @@ fn what_is_acknowledged_does_not_come_again_after_a_restart() {
     let bench = Bench::new();
     let (journal, _) = bench.open();
     settle(&journal, 0..10);
-    let batch = journal.take(4).unwrap();
+    let batch = journal.take(4).unwrap().unwrap();
     journal.ack(batch.through);
     settle(&journal, 10..12);
     drop(journal);
@@ -219,7 +219,7 @@ fn torn_or_flipped_bytes_at_any_offset_cost_at_most_the_record_they_hit() {
             }
             let name = file.file_name().unwrap().to_str().unwrap().to_owned();
             let disk = Arc::new(MemoryDisk::default());
-            disk.0.lock().insert(name, Arc::new(MemoryFile(Mutex::new(bytes))));
+            disk.put(&name, bytes);
             let (journal, recovered) = FileJournal::open(disk, bench.options).unwrap();
             let found = waiting(&journal);
             demand_sound(&found, &recovered, offset, damage, &whole);
@@ -227,33 +227,60 @@ fn torn_or_flipped_bytes_at_any_offset_cost_at_most_the_record_they_hit() {
     }
 }
 
-/// A disk that never syncs, as thousands of journals are opened here.
+/// A disk in memory, as thousands of journals are opened here, and as it can be told to fail.
 #[derive(Default)]
-struct MemoryDisk(Mutex<BTreeMap<String, Arc<MemoryFile>>>);
+struct MemoryDisk {
+    files: Mutex<BTreeMap<String, Arc<MemoryFile>>>,
+    fails: Arc<Fails>,
+}
 
-struct MemoryFile(Mutex<Vec<u8>>);
+/// What fails.
+#[derive(Default)]
+struct Fails {
+    create: AtomicBool,
+    write: AtomicBool,
+    sync: AtomicBool,
+}
+
+impl Fails {
+    fn check(flag: &AtomicBool) -> io::Result<()> {
+        if flag.load(Ordering::SeqCst) { Err(io::Error::other("the disk is gone")) } else { Ok(()) }
+    }
+}
+
+struct MemoryFile {
+    bytes: Mutex<Vec<u8>>,
+    fails: Arc<Fails>,
+}
+
+impl MemoryDisk {
+    fn put(&self, name: &str, bytes: Vec<u8>) -> Arc<MemoryFile> {
+        let file = Arc::new(MemoryFile { bytes: Mutex::new(bytes), fails: self.fails.clone() });
+        self.files.lock().insert(name.to_owned(), file.clone());
+        file
+    }
+}
 
 impl Disk for MemoryDisk {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.0.lock().keys().cloned().collect())
+        Ok(self.files.lock().keys().cloned().collect())
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let file = Arc::new(MemoryFile(Mutex::new(vec![0; usize::try_from(bytes).unwrap()])));
-        self.0.lock().insert(name.to_owned(), file.clone());
-        Ok(file)
+        Fails::check(&self.fails.create)?;
+        Ok(self.put(name, vec![0; usize::try_from(bytes).unwrap()]))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.0.lock().get(name).unwrap().clone())
+        Ok(self.files.lock().get(name).unwrap().clone())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.lock().remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.files.lock().remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn rename(&self, name: &str, to: &str) -> io::Result<()> {
-        let mut files = self.0.lock();
+        let mut files = self.files.lock();
         let file = files.remove(name).unwrap();
         files.insert(to.to_owned(), file);
         Ok(())
@@ -262,17 +289,18 @@ impl Disk for MemoryDisk {
 
 impl DiskFile for MemoryFile {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.lock().len() as u64)
+        Ok(self.bytes.lock().len() as u64)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        Fails::check(&self.fails.write)?;
         let at = usize::try_from(offset).unwrap();
-        self.0.lock()[at..at + bytes.len()].copy_from_slice(bytes);
+        self.bytes.lock()[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let file = self.0.lock();
+        let file = self.bytes.lock();
         let rest = file.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
         let length = rest.len().min(bytes.len());
         bytes[..length].copy_from_slice(&rest[..length]);
@@ -280,7 +308,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(())
+        Fails::check(&self.fails.sync)
     }
 }
 
@@ -345,7 +373,7 @@ fn an_event_that_the_ledger_refuses_is_kept_and_asked_for_again() {
     let bench = Bench::new();
     let (journal, _) = bench.open();
     settle(&journal, 0..2);
-    let batch = journal.take(10).unwrap();
+    let batch = journal.take(10).unwrap().unwrap();
     journal.quarantine(&batch.events[0], "a sum would not fit").unwrap();
     journal.ack(batch.through);
     assert_eq!(journal.backlog().quarantined, 1);
@@ -363,7 +391,7 @@ fn a_survey_changes_nothing_and_sees_what_is_open_settled_and_booked() {
     let bench = Bench::new();
     let (journal, _) = bench.open();
     settle(&journal, 0..2);
-    let batch = journal.take(1).unwrap();
+    let batch = journal.take(1).unwrap().unwrap();
     journal.ack(batch.through);
     let _open = journal.admit(&pending(2)).unwrap();
     let before: Vec<_> = bench.files().iter().map(|file| fs::read(file).unwrap()).collect();
@@ -426,4 +454,70 @@ fn a_segment_that_was_overtaken_while_it_was_made_hides_no_event() {
     assert_eq!(journal.backlog().events, 0);
     drop(journal);
     assert_eq!(waiting(&bench.open().0), Vec::new());
+}
+
+/// A journal on a disk that can be told to fail.
+fn on_memory() -> (FileJournal, Arc<MemoryDisk>) {
+    let disk = Arc::new(MemoryDisk::default());
+    let (journal, _) = FileJournal::open(disk.clone(), Options { bytes_max: BYTES_MIN, strict: false }).unwrap();
+    (journal, disk)
+}
+
+#[test]
+fn calls_in_flight_are_settled_when_the_disk_takes_records_again() {
+    let (journal, disk) = on_memory();
+    let slots: Vec<Slot> = (0..5).map(|number| journal.admit(&pending(number)).unwrap()).collect();
+    disk.fails.write.store(true, Ordering::SeqCst);
+    for (number, slot) in (0..).zip(slots) {
+        journal.settle(slot, &event(number));
+    }
+    assert_eq!(journal.admit(&pending(9)).err(), Some(JournalFull));
+    let backlog = journal.backlog();
+    assert!(backlog.full && backlog.events == 5, "{backlog:?}");
+    for _ in 0..100 {
+        journal.maintain();
+    }
+    assert!(disk.files.lock().len() <= 3, "a disk that stays faulty is not filled");
+    disk.fails.write.store(false, Ordering::SeqCst);
+    journal.maintain();
+    assert!(!journal.backlog().full);
+    settle(&journal, 5..6);
+    let mut found = waiting(&journal);
+    found.sort_by_key(|event| event.id);
+    assert_eq!(found, events(0..6));
+    assert_eq!(acknowledge_all(&journal), 6);
+}
+
+#[test]
+fn what_a_failed_sync_may_have_lost_is_written_again() {
+    let (journal, disk) = on_memory();
+    let open = journal.admit(&pending(7)).unwrap();
+    settle(&journal, 0..3);
+    disk.fails.sync.store(true, Ordering::SeqCst);
+    journal.maintain();
+    assert_eq!(journal.admit(&pending(9)).err(), Some(JournalFull));
+    disk.fails.sync.store(false, Ordering::SeqCst);
+    journal.maintain();
+    journal.settle(open, &event(7));
+    // The disk lost the first segment: everything stands behind it once more.
+    let first = disk.list().unwrap().remove(0);
+    disk.put(&first, Vec::new());
+    drop(journal);
+    let (journal, recovered) = FileJournal::open(disk, Options { bytes_max: BYTES_MIN, strict: false }).unwrap();
+    assert_eq!(recovered.interrupted, 0);
+    let mut expected = events(0..3);
+    expected.push(event(7));
+    assert_eq!(waiting(&journal), expected);
+}
+
+#[test]
+fn a_process_that_is_killed_again_and_again_takes_no_more_room_each_time() {
+    let bench = Bench::new();
+    for round in 0..20 {
+        let (journal, _) = bench.open();
+        let _open = journal.admit(&pending(round)).unwrap();
+    }
+    assert_eq!(bench.files().len(), 1);
+    let (journal, _) = bench.open();
+    assert_eq!(waiting(&journal).len(), 20);
 }
