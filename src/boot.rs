@@ -44,6 +44,7 @@ use crate::metering::rebuild::rebuild;
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
+use crate::metering::verify::counters::Counting;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::CounterStore;
@@ -56,6 +57,9 @@ use crate::telemetry::request_log::RequestLog;
 use self::background::Background;
 use self::reload::{Checked, Reloader, Source};
 use self::signals::Signals;
+
+pub use self::admin_key::known as known_admin_key;
+pub use self::recovery::{is_served, journal_dir};
 
 /// Threads of the runtime beside the workers: one may wait for the disk while the other serves an admin.
 const LEDGER_THREADS: usize = 2;
@@ -280,11 +284,13 @@ impl Parts {
             tenants.clone(),
             clock.clone(),
         ));
-        let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage, recorder.clone()));
+        let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
+        let counting = Counting::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
         let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let state = ApiState {
             admin: Arc::new(Admin::new(tenants, snapshots.clone(), counters, clock.clone())),
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
+            counting: Arc::new(counting),
             identities: identities.clone(),
             pulse: pulse(journal.clone(), draining.clone(), reload_failed.clone()),
             metrics: {

@@ -5,8 +5,9 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tracing::info;
 
 use crate::config::Config;
@@ -15,6 +16,22 @@ use crate::metering::{admin, identity};
 use crate::ports::tenants::TenantStore;
 
 use super::BootError;
+
+/// Where a key that is made is written.
+fn file(config: &Config) -> PathBuf {
+    config.data_dir.join("admin.key")
+}
+
+/// The admin key itself, for commands that ask a running gateway: the given one, or the one in its file.
+///
+/// # Errors
+/// What the system said of the file.
+pub fn known(config: &Config) -> io::Result<SecretString> {
+    match &config.admin_key {
+        Some(given) => Ok(given.clone()),
+        None => Ok(fs::read_to_string(file(config))?.trim().into()),
+    }
+}
 
 /// The hash of the admin key: the given one's, or the ledger's own, which is made once and shown in a file.
 pub(super) async fn hash(config: &Config, tenants: &dyn TenantStore) -> Result<KeyHash, BootError> {
@@ -26,7 +43,7 @@ pub(super) async fn hash(config: &Config, tenants: &dyn TenantStore) -> Result<K
         return Ok(hash);
     }
     let key = admin::mint_key().map_err(|_| BootError::Random)?;
-    let path = config.data_dir.join("admin.key");
+    let path = file(config);
     let unwritable = |error: io::Error| BootError::DataDir { path: path.clone(), reason: error.to_string() };
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(unwritable)?;

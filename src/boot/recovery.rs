@@ -37,6 +37,24 @@ impl DataLock {
     }
 }
 
+/// Whether a gateway runs on a data directory. A look, not a claim: it may have changed by the time this returns. Looking
+/// shares the lock for an instant, in which a gateway that starts would not get it.
+///
+/// # Errors
+/// What the system said when the lock cannot be looked at.
+pub fn is_served(data_dir: &Path) -> io::Result<bool> {
+    let file = match File::open(data_dir.join("lock")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// Where the journal of a data directory lies.
 pub fn journal_dir(config: &Config) -> std::path::PathBuf {
     config.data_dir.join("journal")

@@ -4,12 +4,14 @@
 //! A mistake in the set-up is one line on stderr that names the fix, and exit code 1; in the command's use, exit code 2.
 
 mod accounts;
+mod asking;
 mod audit;
 mod demo;
 mod health;
 mod output;
 mod run;
 mod usage;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,6 +96,9 @@ enum Command {
     /// Prices: list, show.
     #[command(subcommand)]
     Prices(usage::PricesCommand),
+    /// Compares events with their sums, the journal and the counters; exit code 1 when anything differs.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify,
     /// Asks a running gateway whether it is well; exit code 0 if so.
     #[command(after_help = "Examples:\n  tollgate health\n  tollgate health --ready --admin")]
     Health(health::HealthArgs),
@@ -187,6 +192,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Plan(command) => usage::plan(command, &load(&common, [])?, output),
         Command::Usage(args) => usage::usage(args, &load(&common, [])?, output),
         Command::Prices(command) => usage::prices(command, &load(&common, [])?, output),
+        Command::Verify => verify::verify(&load(&common, [])?, output),
         Command::Health(args) => health::health(args, &load(&common, [])?, output),
     }
 }

@@ -41,6 +41,48 @@ pub enum TokensError {
 }
 
 impl Tokens {
+    /// The name of each kind, in the order of [`Tokens::kinds`].
+    pub const KINDS: [&str; 10] = [
+        "prompt_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "prompt_audio_tokens",
+        "prompt_image_tokens",
+        "cached_audio_tokens",
+        "completion_tokens",
+        "reasoning_tokens",
+        "completion_audio_tokens",
+        "completion_image_tokens",
+    ];
+
+    /// Every kind, one after the other.
+    pub fn kinds(&self) -> [u64; 10] {
+        let Self {
+            prompt,
+            cached,
+            cache_write,
+            prompt_audio,
+            prompt_image,
+            cached_audio,
+            completion,
+            reasoning,
+            completion_audio,
+            completion_image,
+        } = *self;
+        [
+            prompt,
+            cached,
+            cache_write,
+            prompt_audio,
+            prompt_image,
+            cached_audio,
+            completion,
+            reasoning,
+            completion_audio,
+            completion_image,
+        ]
+    }
+
     /// Input and output together.
     pub fn total(&self) -> u64 {
         self.prompt.saturating_add(self.completion)

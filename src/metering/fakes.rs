@@ -26,12 +26,16 @@ use crate::ports::tenants::{
     Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
     TenantStore,
 };
-use crate::ports::usage::{Dimension, EventsQuery, Group, StoredEvent, Sums, SumsQuery, UsageStore};
+use crate::ports::usage::{
+    Dimension, Entry, EventsQuery, Group, StoredEvent, Stratum, SumKey, Sums, SumsQuery, UsageStore,
+};
 use crate::ports::{BoxFuture, StoreError};
 
 use super::admin::{Admin, Order};
+use super::recorder::Recorder;
 use super::reports::Reports;
 use super::snapshot::{Plans, Snapshots};
+use super::verify::counters::Counting;
 
 /// What the store says when it is down: words that no client may ever read.
 pub(crate) const STORE_WORDS: &str = "secret-host:5432 refused";
@@ -76,6 +80,11 @@ impl CounterStore for ShownCounters {
         let known = self.0.lock();
         let standings = counters.iter().map(|counter| known.get(counter).copied().unwrap_or_default()).collect();
         Box::pin(async { Ok(standings) })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<(CounterKey, Standing)>, CountersUnavailable>> {
+        let all = self.0.lock().iter().map(|(key, standing)| (key.clone(), *standing)).collect();
+        Box::pin(async { Ok(all) })
     }
 
     fn seed<'a>(&'a self, _: &'a [(CounterKey, u64)]) -> BoxFuture<'a, Result<(), CountersUnavailable>> {
@@ -380,12 +389,76 @@ impl UsageStore for FakeStore {
         })
     }
 
-    fn chats<'a>(&'a self, _: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
-        self.answer(|_| Ok(Vec::new()))
+    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
+        self.answer(|tables| {
+            let mut chats: BTreeMap<TenantId, u64> = BTreeMap::new();
+            for StoredEvent { event, .. } in &tables.events {
+                if period.window().period(event.requested_at) == period {
+                    *chats.entry(event.tenant.clone()).or_default() += event.chats;
+                }
+            }
+            Ok(chats.into_iter().collect())
+        })
+    }
+
+    fn find<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        self.answer(|tables| {
+            Ok(tables.events.iter().filter(|stored| ids.contains(&stored.event.id)).cloned().collect())
+        })
+    }
+
+    fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.answer(|tables| {
+            see(Entry::Begin { events: tables.events.len() as u64 });
+            let mut sums: BTreeMap<SumKey, Sums> = BTreeMap::new();
+            for StoredEvent { event, .. } in &tables.events {
+                for window in [Window::Day, Window::Month] {
+                    let sums = sums.entry(sum_key(event, window)).or_default();
+                    *sums = sums.plus(&Sums::of(event)).unwrap();
+                }
+                see(Entry::Events(Box::new(stratum(event))));
+            }
+            for (key, sums) in sums {
+                see(Entry::Sum(Box::new((key, sums.values()))));
+            }
+            Ok(())
+        })
+    }
+
+    fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>> {
+        self.answer(|_| Ok("fake".to_owned()))
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.answer(|_| Ok(()))
+    }
+}
+
+/// What an event is summed up under.
+pub(crate) fn sum_key(event: &UsageEvent, window: Window) -> SumKey {
+    SumKey {
+        window,
+        tenant: event.tenant.to_string(),
+        period: window.period(event.requested_at).to_string(),
+        provider: event.provider.to_string(),
+        model: event.model.to_string(),
+    }
+}
+
+/// A stratum of one event.
+pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
+    Stratum {
+        tenant: event.tenant.to_string(),
+        day: Window::Day.period(event.requested_at).start(),
+        provider: event.provider.to_string(),
+        model: event.model.to_string(),
+        outcome: event.outcome.as_str().to_owned(),
+        source: event.source.as_str().to_owned(),
+        priced: event.priced.as_str().to_owned(),
+        events: 1,
+        chats: event.chats.into(),
+        tokens: event.tokens.kinds().map(i128::from),
+        cost: event.cost.unwrap_or_default().0,
     }
 }
 
@@ -462,6 +535,14 @@ impl World {
             admin.create_tenant(order, id.parse().unwrap(), id.to_uppercase(), "starter").await.unwrap();
         }
         Self { store, counters, snapshots, admin, reports }
+    }
+
+    /// What gives the counters, over a journal that is empty.
+    pub(crate) fn counting(&self) -> Arc<Counting> {
+        let (journal, _directory) = journal();
+        let recorder = Recorder::new(journal.clone(), self.store.clone(), self.store.clone(), Vec::new());
+        let clock = Arc::new(StoppedClock(Self::now()));
+        Arc::new(Counting::new(self.counters.clone(), journal, self.store.clone(), Arc::new(recorder), clock))
     }
 
     /// Shows `used` and `held` chats of a tenant in the running month.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::time::Period;
-use crate::ports::usage::{EventsQuery, Group, StoredEvent, SumsQuery, UsageStore};
+use crate::ports::usage::{Entry, EventsQuery, Group, StoredEvent, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
 use super::recorder::Recorder;
@@ -61,6 +61,18 @@ impl UsageStore for Fresh {
 
     fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
         self.ledger.chats(period)
+    }
+
+    fn find<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        self.ledger.find(ids)
+    }
+
+    fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.ledger.walk(see)
+    }
+
+    fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>> {
+        self.ledger.ledger_id()
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>> {

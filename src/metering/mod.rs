@@ -15,3 +15,4 @@ pub mod rebuild;
 pub mod recorder;
 pub mod reports;
 pub mod snapshot;
+pub mod verify;

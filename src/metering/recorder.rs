@@ -81,18 +81,20 @@ impl Recorder {
         }
     }
 
-    /// Waits until every event that was settled before this call is in the ledger, or for two seconds.
-    pub async fn caught_up(&self) {
+    /// Waits until every event that was settled before this call is in the ledger, or for two seconds. Whether it is.
+    pub async fn caught_up(&self) -> bool {
         let target = self.journal.settled_through();
         if *self.through.borrow() >= target {
-            return;
+            return true;
         }
-        if timeout(CATCH_UP_MAX, self.reaches(target)).await.is_err() {
+        let is_reached = timeout(CATCH_UP_MAX, self.reaches(target)).await.is_ok();
+        if !is_reached {
             warn!(
                 backlog = self.journal.backlog().events,
                 "The ledger is behind; an answer was given without the newest events."
             );
         }
+        is_reached
     }
 
     /// Waits until everything up to a position of the journal is in the ledger.

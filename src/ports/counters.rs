@@ -65,6 +65,9 @@ pub trait CounterStore: Send + Sync {
     /// How counters stand; zero for one that is not known.
     fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>>;
 
+    /// Every counter there is and how it stands, in no order. Each is read at one instant, not all at the same one.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<(CounterKey, Standing)>, CountersUnavailable>>;
+
     /// Makes known what the ledger says of a counter.
     fn seed<'a>(&'a self, counters: &'a [(CounterKey, u64)]) -> BoxFuture<'a, Result<(), CountersUnavailable>>;
 }

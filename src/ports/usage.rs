@@ -1,10 +1,10 @@
 //! The ledger: events, their sums, and the questions asked of them.
 
-use crate::domain::event::{UsageEvent, UsageSource};
+use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::money::PicoUsd;
 use crate::domain::price::Priced;
-use crate::domain::time::{Micros, Period};
+use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 
 use super::{BoxFuture, StoreError};
@@ -75,6 +75,67 @@ pub struct Sums {
 }
 
 impl Sums {
+    /// The name of each value, in the order of [`Sums::values`].
+    pub const NAMES: [&str; 18] = [
+        "requests",
+        "chats",
+        "failed_requests",
+        "prompt_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "prompt_audio_tokens",
+        "prompt_image_tokens",
+        "cached_audio_tokens",
+        "completion_tokens",
+        "reasoning_tokens",
+        "completion_audio_tokens",
+        "completion_image_tokens",
+        "estimated_cost_pico_usd",
+        "unpriced_requests",
+        "estimated_requests",
+        "estimated_prompt_tokens",
+        "estimated_completion_tokens",
+    ];
+
+    /// Every value, one after the other; the cost in pico-dollars.
+    pub fn values(&self) -> SumValues {
+        let Self {
+            requests,
+            chats,
+            failed_requests,
+            tokens,
+            cost,
+            unpriced_requests,
+            estimated_requests,
+            estimated_prompt,
+            estimated_completion,
+        } = *self;
+        let [t0, t1, t2, t3, t4, t5, t6, t7, t8, t9] = tokens.kinds().map(i128::from);
+        let [requests, chats, failed_requests] = [requests, chats, failed_requests].map(i128::from);
+        let [unpriced, estimated, prompt, completion] =
+            [unpriced_requests, estimated_requests, estimated_prompt, estimated_completion].map(i128::from);
+        [
+            requests,
+            chats,
+            failed_requests,
+            t0,
+            t1,
+            t2,
+            t3,
+            t4,
+            t5,
+            t6,
+            t7,
+            t8,
+            t9,
+            cost.0,
+            unpriced,
+            estimated,
+            prompt,
+            completion,
+        ]
+    }
+
     /// What one event adds.
     pub fn of(event: &UsageEvent) -> Self {
         let failed = event.outcome.is_failed();
@@ -154,6 +215,110 @@ pub struct StoredEvent {
     pub event: UsageEvent,
 }
 
+/// The values of a sum as plain numbers, named by [`Sums::NAMES`]: what a damaged ledger holds may be any number.
+pub type SumValues = [i128; 18];
+
+/// What a sum is kept by, as it stands in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SumKey {
+    /// A day's or a month's.
+    pub window: Window,
+    /// Whose.
+    pub tenant: String,
+    /// `2026-11-24` or `2026-11`.
+    pub period: String,
+    /// Of which provider.
+    pub provider: String,
+    /// Of which model.
+    pub model: String,
+}
+
+/// Events of one day that differ in nothing by which they are counted, added up: what each kind counts as is not decided
+/// by the store. The texts are those of the rows, whatever they say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stratum {
+    /// Whose.
+    pub tenant: String,
+    /// The first instant of their day (UTC).
+    pub day: Micros,
+    /// The provider.
+    pub provider: String,
+    /// The model.
+    pub model: String,
+    /// How they ended.
+    pub outcome: String,
+    /// Where their tokens come from.
+    pub source: String,
+    /// How far their costs can be trusted.
+    pub priced: String,
+    /// How many they are.
+    pub events: u64,
+    /// Their chats.
+    pub chats: i128,
+    /// Their tokens, in the order of [`Tokens::KINDS`].
+    pub tokens: [i128; 10],
+    /// Their cost in pico-dollars.
+    pub cost: i128,
+}
+
+impl Stratum {
+    /// What they add to a sum: the same as [`Sums::of`] for each of them.
+    pub fn values(&self) -> SumValues {
+        let failed = Outcome::parse(&self.outcome).is_some_and(Outcome::is_failed);
+        let events = i128::from(self.events);
+        let requests = if failed { 0 } else { events };
+        let request_if = |is: bool| if is { requests } else { 0 };
+        let is_estimate = self.source == UsageSource::Estimate.as_str();
+        let estimated = |tokens: i128| if is_estimate { tokens } else { 0 };
+        let [t0, t1, t2, t3, t4, t5, completion, t7, t8, t9] = self.tokens;
+        [
+            requests,
+            self.chats,
+            if failed { events } else { 0 },
+            t0,
+            t1,
+            t2,
+            t3,
+            t4,
+            t5,
+            completion,
+            t7,
+            t8,
+            t9,
+            self.cost,
+            request_if(self.priced == Priced::Unpriced.as_str()),
+            request_if(is_estimate),
+            estimated(t0),
+            estimated(completion),
+        ]
+    }
+}
+
+/// What a ledger shows of itself in [`UsageStore::walk`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// So many events will be shown.
+    Begin {
+        /// How many.
+        events: u64,
+    },
+    /// Some events. One day's may come in several strata.
+    Events(Box<Stratum>),
+    /// One sum, after all events.
+    Sum(Box<(SumKey, SumValues)>),
+    /// An event with a value that no event can have.
+    Impossible {
+        /// Its id.
+        event: String,
+        /// What about it is wrong.
+        rule: &'static str,
+        /// The value.
+        found: String,
+    },
+    /// The store's own check of its files found this.
+    Damage(String),
+}
+
 /// The ledger. The contract:
 ///
 /// - `append` writes events and the day and month sums they change in one transaction. An event whose id is there
@@ -181,6 +346,17 @@ pub trait UsageStore: Send + Sync {
 
     /// Chats of every tenant in a period, for the counters.
     fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>>;
+
+    /// Those of these events that are there.
+    fn find<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>>;
+
+    /// Shows the whole ledger as it stands at one instant, without copying it and without keeping writers out. Nothing of
+    /// what it holds is taken for true: values that cannot be are shown like others. Memory does not grow with the
+    /// number of events.
+    fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Tells this ledger from every other.
+    fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>>;
 
     /// Whether the store answers and its schema is the one that this version needs.
     fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>>;

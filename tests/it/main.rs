@@ -35,3 +35,4 @@ mod soak;
 mod support;
 mod tidy;
 mod tls;
+mod verify;

@@ -1,8 +1,8 @@
 //! The ledger in one SQLite file: opening, schema, closing, and what its errors mean.
 //!
 //! May use: `domain`, `ports`. `usage` fills [`crate::ports::usage::UsageStore`], `tenants` fills
-//! [`crate::ports::tenants::TenantStore`] with `audit` for what belongs to every change, `rows` knows how domain values
-//! stand in rows.
+//! [`crate::ports::tenants::TenantStore`] with `audit` for what belongs to every change, `walk` shows all of the ledger to
+//! whoever compares its parts, `rows` knows how domain values stand in rows.
 //!
 //! WAL, synchronous FULL: a commit that returned survives a power cut. One connection writes, because SQLite has one
 //! writer at a time anyway and waiting in our own queue is fairer than its lock; a few others read, each from one
@@ -12,6 +12,7 @@ mod audit;
 mod rows;
 mod tenants;
 mod usage;
+mod walk;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::future::ready;

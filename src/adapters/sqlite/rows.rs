@@ -89,7 +89,7 @@ pub(super) const TENANT_COLUMNS: &str = "id, name, \
     (SELECT plan FROM tenant_plans WHERE tenant_id = tenants.id ORDER BY row DESC LIMIT 1), suspended, created_at";
 
 /// Pico-dollars in a micro-dollar: where a sum of money is split into its two columns.
-const PICO_PER_MICRO: i128 = 1_000_000;
+pub(super) const PICO_PER_MICRO: i128 = 1_000_000;
 
 /// The values of a statement, in the order of its placeholders.
 #[derive(Default)]

@@ -13,7 +13,7 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::price::Priced;
 use crate::domain::time::{Period, Window};
-use crate::ports::usage::{Dimension, EventsQuery, Group, StoredEvent, Sums, SumsQuery, UsageStore};
+use crate::ports::usage::{Dimension, Entry, EventsQuery, Group, StoredEvent, Sums, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
 /// Rows in one INSERT, largest first: a statement costs a hand-over to SQLite's thread and back, which its rows share.
@@ -109,6 +109,18 @@ impl UsageStore for SqliteLedger {
             };
             found.iter().map(pair).collect()
         })
+    }
+
+    fn find<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        Box::pin(self.find_all(ids))
+    }
+
+    fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.walk_all(see))
+    }
+
+    fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>> {
+        Box::pin(self.own_id())
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -25,10 +25,12 @@ use utoipa_axum::routes;
 use crate::metering::admin::Admin;
 use crate::metering::identity::Identities;
 use crate::metering::reports::Reports;
+use crate::metering::verify::counters::Counting;
 
 mod admin;
 mod audit;
 mod billing;
+mod counters;
 mod csv;
 pub mod health;
 mod identity;
@@ -51,6 +53,8 @@ pub struct ApiState {
     pub admin: Arc<Admin>,
     /// Reports.
     pub reports: Arc<Reports>,
+    /// Counters as they are.
+    pub counting: Arc<Counting>,
     /// Whose a credential is. The admin key is accepted on the admin listener only.
     pub identities: Arc<Identities>,
     /// How the process is.
@@ -107,7 +111,8 @@ pub fn proxy_router(state: ApiState) -> Router {
 /// The routes of the admin listener.
 pub fn admin_router(state: ApiState) -> Router {
     let open = health::router().merge(health::metrics_router());
-    finish(state, billing::router().merge(admin::router()).merge(audit::router()), open, Listener::Admin)
+    let keyed = billing::router().merge(admin::router()).merge(audit::router()).merge(counters::router());
+    finish(state, keyed, open, Listener::Admin)
 }
 
 /// `keyed` routes take a key, `open` ones none.

@@ -15,6 +15,8 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::domain::refusal::Refusal;
 use crate::metering::admin::AdminError;
 use crate::metering::reports::ReportError;
+use crate::metering::verify::counters::CountingError;
+use crate::ports::StoreError;
 
 /// The media type of every error.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -191,6 +193,18 @@ impl From<AdminError> for Problem {
                 Self::from(Refusal::CountersDown)
             }
             AdminError::Store(_) => Self::ledger_failed(&error, error.is_passing()),
+        }
+    }
+}
+
+impl From<CountingError> for Problem {
+    fn from(error: CountingError) -> Self {
+        match &error {
+            CountingError::Counters(error) => {
+                tracing::error!(%error, "Counters failed under an admin request.");
+                Self::from(Refusal::CountersDown)
+            }
+            CountingError::Store(store) => Self::ledger_failed(&error, matches!(store, StoreError::Unavailable(_))),
         }
     }
 }

@@ -96,6 +96,7 @@ impl Site {
         let state = ApiState {
             admin: world.admin.clone(),
             reports: world.reports.clone(),
+            counting: world.counting(),
             identities: Arc::new(identities),
             pulse: Arc::new(|| Pulse { backlog: BEHIND, ..Pulse::default() }),
             metrics: Arc::new(|| "# EOF\n".to_owned()),

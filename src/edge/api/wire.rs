@@ -17,6 +17,7 @@ use crate::metering::reports::{GroupBy, GroupRow, Totals, UsageReport};
 
 pub mod audit;
 pub mod cost;
+pub mod counters;
 pub mod events;
 pub mod tenants;
 

@@ -207,3 +207,24 @@ async fn a_seed_raises_and_never_lowers() {
         assert!(held(&store, 1, &[claim("acme", Some(10))]).await, "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_list_has_every_counter_as_it_stands() {
+    for (name, store) in adapters() {
+        assert_eq!(store.list().await, Ok(Vec::new()), "{name}");
+        let december = Period::parse_month("2026-12").unwrap();
+        let mut expected: Vec<_> = (0..200_u64)
+            .flat_map(|number| [month(), december].map(|period| (counter(&format!("tenant-{number}"), period), number)))
+            .collect();
+        store.seed(&expected).await.unwrap();
+        assert!(held(&store, 1, &[claim("tenant-7", None)]).await, "{name}");
+        let order = |key: &CounterKey| (key.tenant.clone(), key.period);
+        expected.sort_by_key(|(key, _)| order(key));
+        let mut listed = store.list().await.unwrap();
+        listed.sort_by_key(|(key, _)| order(key));
+        let held = |key: &CounterKey| u64::from(*key == counter("tenant-7", month()));
+        let expected: Vec<_> =
+            expected.into_iter().map(|(key, used)| (key.clone(), Standing { used, held: held(&key) })).collect();
+        assert_eq!(listed, expected, "{name}");
+    }
+}

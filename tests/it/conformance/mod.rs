@@ -20,11 +20,11 @@ use tollgate::domain::price::{Priced, ServiceTier};
 use tollgate::domain::time::Micros;
 use tollgate::domain::tokens::Tokens;
 
-fn tenant(name: &str) -> TenantId {
+pub(super) fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-fn at(text: &str) -> Micros {
+pub(super) fn at(text: &str) -> Micros {
     text.parse().unwrap()
 }
 
@@ -62,7 +62,7 @@ pub(super) fn event(number: u64) -> UsageEvent {
 }
 
 /// A new SQLite ledger, and the directory that goes with it.
-async fn sqlite() -> (Arc<SqliteLedger>, TempDir) {
+pub(super) async fn sqlite() -> (Arc<SqliteLedger>, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("billing/billing.db");
     let ledger = SqliteLedger::open(path.to_str().unwrap(), true).await.unwrap();

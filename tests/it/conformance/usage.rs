@@ -12,7 +12,7 @@ use tollgate::domain::price::{Priced, ServiceTier};
 use tollgate::domain::time::{Micros, Period, Window};
 use tollgate::domain::tokens::Tokens;
 use tollgate::ports::StoreError;
-use tollgate::ports::usage::{Dimension, EventsQuery, Group, Sums, SumsQuery, UsageStore};
+use tollgate::ports::usage::{Dimension, Entry, EventsQuery, Group, SumKey, SumValues, Sums, SumsQuery, UsageStore};
 
 use super::{at, event, event_id, sqlite, tenant};
 
@@ -375,5 +375,108 @@ async fn chats_of_a_day_and_of_a_month_are_told_for_every_tenant() {
 async fn a_store_with_its_schema_is_ready() {
     for (name, store, _directory) in adapters().await {
         assert_eq!(store.ready().await, Ok(()), "{name}");
+    }
+}
+
+/// What a walk of the ledger shows, added up: of events, and of sums.
+async fn walked(store: &Store) -> (u64, BTreeMap<SumKey, SumValues>, BTreeMap<SumKey, SumValues>) {
+    let (mut count, mut events, mut sums) = (0, BTreeMap::new(), BTreeMap::new());
+    let mut see = |entry| match entry {
+        Entry::Begin { events } => count = events,
+        Entry::Events(stratum) => {
+            assert!(sums.is_empty(), "events are shown before sums");
+            for window in [Window::Day, Window::Month] {
+                let key = SumKey {
+                    window,
+                    tenant: stratum.tenant.clone(),
+                    period: window.period(stratum.day).to_string(),
+                    provider: stratum.provider.clone(),
+                    model: stratum.model.clone(),
+                };
+                let sum = events.entry(key).or_insert([0; 18]);
+                for (sum, value) in sum.iter_mut().zip(stratum.values()) {
+                    *sum += value;
+                }
+            }
+        }
+        Entry::Sum(sum) => assert_eq!(sums.insert(sum.0, sum.1), None, "each sum once"),
+        other @ (Entry::Impossible { .. } | Entry::Damage(_)) => panic!("{other:?}"),
+    };
+    store.walk(&mut see).await.unwrap();
+    (count, events, sums)
+}
+
+#[tokio::test]
+async fn a_walk_shows_every_event_and_every_sum_to_the_unit() {
+    for (name, store, _directory) in adapters().await {
+        assert_eq!(walked(&store).await, (0, BTreeMap::new(), BTreeMap::new()), "{name}");
+        // Some of them cost so much that no two fit into 64 bits together.
+        let events = many();
+        store.append(&events).await.unwrap();
+        let mut expected: BTreeMap<SumKey, Sums> = BTreeMap::new();
+        for event in &events {
+            for window in [Window::Day, Window::Month] {
+                let key = SumKey {
+                    window,
+                    tenant: event.tenant.to_string(),
+                    period: window.period(event.requested_at).to_string(),
+                    provider: event.provider.to_string(),
+                    model: event.model.to_string(),
+                };
+                let sums = expected.entry(key).or_default();
+                *sums = sums.plus(&Sums::of(event)).unwrap();
+            }
+        }
+        let expected: BTreeMap<SumKey, SumValues> =
+            expected.into_iter().map(|(key, sums)| (key, sums.values())).collect();
+        let (count, events, sums) = walked(&store).await;
+        assert_eq!(count, 600, "{name}");
+        assert_eq!(events, expected, "{name}");
+        assert_eq!(sums, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_walk_shows_one_instant_while_others_write() {
+    for (name, store, _directory) in adapters().await {
+        store.append(&many()).await.unwrap();
+        let writer = tokio::spawn({
+            let store = store.clone();
+            async move {
+                for number in 0..200 {
+                    store.append(&[event(1_000_000 + number)]).await.unwrap();
+                }
+            }
+        });
+        let mut walks = 0;
+        while !writer.is_finished() {
+            let (_, events, sums) = walked(&store).await;
+            assert_eq!(events, sums, "{name}");
+            walks += 1;
+        }
+        writer.await.unwrap();
+        assert!(walks > 1, "{name}: {walks} walks beside 200 writes");
+    }
+}
+
+#[tokio::test]
+async fn events_are_found_by_their_ids() {
+    for (name, store, _directory) in adapters().await {
+        let events = many();
+        store.append(&events).await.unwrap();
+        let asked: Vec<_> = (300..900).map(event_id).collect();
+        let mut found: Vec<_> = store.find(&asked).await.unwrap().into_iter().map(|stored| stored.event).collect();
+        found.sort_by_key(|event| event.id.to_bytes());
+        assert_eq!(found, events[300..], "{name}");
+        assert_eq!(store.find(&[]).await, Ok(Vec::new()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_has_an_id_of_its_own() {
+    for ((name, store, _one), (_, other, _two)) in adapters().await.into_iter().zip(adapters().await) {
+        let id = store.ledger_id().await.unwrap();
+        assert_eq!(store.ledger_id().await, Ok(id.clone()), "{name}");
+        assert_ne!(other.ledger_id().await, Ok(id), "{name}");
     }
 }

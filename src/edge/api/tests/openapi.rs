@@ -27,8 +27,9 @@ const BOTH: [&str; 9] = [
     "get /openapi.json",
 ];
 
-const ADMIN_ONLY: [&str; 10] = [
+const ADMIN_ONLY: [&str; 11] = [
     "get /admin/audit",
+    "get /admin/counters",
     "post /admin/tenants",
     "get /admin/tenants",
     "get /admin/tenants/{id}",

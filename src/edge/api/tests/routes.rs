@@ -302,3 +302,23 @@ async fn health_takes_no_key_and_tells_the_proxy_side_no_counts() {
         assert_eq!((answer.status, &answer.json()["status"]), (503, &json!("not_ready")), "{pulse:?}");
     }
 }
+
+#[tokio::test]
+async fn every_counter_is_shown_to_the_admin_alone() {
+    let site = Site::open(Mode::Prod).await;
+    site.world.show_chats("acme", 7, 2);
+    let answer = site.admin("GET", "/admin/counters", ADMIN_KEY, "").await;
+    let counter =
+        json!({"tenant_id": "acme", "metric": "chats", "window": "month", "period": "2026-11", "used": 7, "held": 2});
+    let body = json!({
+        "at": "2026-11-24T10:00:00Z", "ledger_id": "fake", "is_booked": true, "in_flight": 0, "counters": [counter]
+    });
+    assert_eq!((answer.status, answer.json()), (200, body));
+    assert_eq!(site.admin("GET", "/admin/counters?x=1", ADMIN_KEY, "").await.code(), "invalid_query");
+    assert_eq!(site.admin("GET", "/admin/counters", &site.acme_key, "").await.status, 403);
+    assert_eq!(site.proxy("GET", "/admin/counters", ADMIN_KEY, "").await.status, 404);
+    site.world.store.set_down(true);
+    let down = site.admin("GET", "/admin/counters", ADMIN_KEY, "").await;
+    assert_eq!((down.status, down.code().as_str()), (503, "ledger_unavailable"));
+    assert!(!down.text.contains(STORE_WORDS));
+}

@@ -1,0 +1,139 @@
+//! The body of the counters route, as it is written and as the command line reads it.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::plan::{Metric, Standing};
+use crate::domain::time::Period;
+use crate::metering::verify::counters::CountersView;
+use crate::ports::counters::CounterKey;
+
+/// All counters of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CountersBody {
+    /// When they were read.
+    #[schema(example = "2026-11-24T10:00:00Z")]
+    at: String,
+    /// The ledger that this gateway books in.
+    #[schema(example = "00112233445566778899aabbccddeeff")]
+    ledger_id: String,
+    /// Whether the ledger had every call that these counters count when this was answered.
+    is_booked: bool,
+    /// Calls admitted and not settled when they were read.
+    in_flight: u64,
+    /// All of them, in no order.
+    counters: Vec<CounterBody>,
+}
+
+/// One counter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CounterBody {
+    /// Whose.
+    #[schema(example = "acme")]
+    tenant_id: String,
+    /// Of what.
+    #[schema(example = "chats")]
+    metric: String,
+    /// `day` or `month`.
+    #[schema(example = "month")]
+    window: String,
+    /// Which day or month.
+    #[schema(example = "2026-11")]
+    period: String,
+    /// Settled.
+    used: u64,
+    /// Held by calls in flight.
+    held: u64,
+}
+
+impl From<CountersView> for CountersBody {
+    fn from(view: CountersView) -> Self {
+        let CountersView { at, ledger_id, is_booked, in_flight, counters } = view;
+        let counter = |(key, Standing { used, held }): (CounterKey, Standing)| {
+            let CounterKey { tenant, metric, period } = key;
+            CounterBody {
+                tenant_id: tenant.to_string(),
+                metric: metric.as_str().to_owned(),
+                window: period.window().as_str().to_owned(),
+                period: period.to_string(),
+                used,
+                held,
+            }
+        };
+        let counters = counters.into_iter().map(counter).collect();
+        Self { at: at.to_string(), ledger_id, is_booked, in_flight, counters }
+    }
+}
+
+/// The way back; the text says what cannot be read.
+impl TryFrom<CountersBody> for CountersView {
+    type Error = String;
+
+    fn try_from(body: CountersBody) -> Result<Self, String> {
+        let CountersBody { at, ledger_id, is_booked, in_flight, counters } = body;
+        let counter = |counter: CounterBody| {
+            let CounterBody { tenant_id, metric, window, period, used, held } = counter;
+            let unknown = |what: &str| format!("{what} is not known to this tollgate: use the gateway's own version");
+            let parsed = match window.as_str() {
+                "day" => Period::parse_day(&period),
+                "month" => Period::parse_month(&period),
+                _ => return Err(unknown(&format!("the window {window}"))),
+            };
+            if metric != Metric::Chats.as_str() {
+                return Err(unknown(&format!("the metric {metric}")));
+            }
+            let key = CounterKey {
+                tenant: tenant_id.parse().map_err(|_| unknown(&format!("the tenant {tenant_id}")))?,
+                metric: Metric::Chats,
+                period: parsed.map_err(|_| unknown(&format!("the {window} {period}")))?,
+            };
+            Ok((key, Standing { used, held }))
+        };
+        Ok(Self {
+            at: at.parse().map_err(|_| format!("the time {at} is none"))?,
+            ledger_id,
+            is_booked,
+            in_flight,
+            counters: counters.into_iter().map(counter).collect::<Result<_, String>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::Window;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let key = |period| CounterKey { tenant: "acme".parse().unwrap(), metric: Metric::Chats, period };
+        let at = "2026-11-24T10:00:00.000001Z".parse().unwrap();
+        let view = CountersView {
+            at,
+            ledger_id: "00ff".to_owned(),
+            is_booked: true,
+            in_flight: 3,
+            counters: [Window::Day, Window::Month]
+                .map(|window| (key(window.period(at)), Standing { used: 7, held: 1 }))
+                .into(),
+        };
+        let text = serde_json::to_string(&CountersBody::from(view.clone())).unwrap();
+        let body: CountersBody = serde_json::from_str(&text).unwrap();
+        assert_eq!(CountersView::try_from(body), Ok(view), "{text}");
+        let body = |counter: &str| {
+            let text = format!(
+                r#"{{"at":"2026-11-24T10:00:00Z","ledger_id":"","is_booked":true,"in_flight":0,"counters":[{{"used":1,"held":0,{counter}}}]}}"#
+            );
+            CountersView::try_from(serde_json::from_str::<CountersBody>(&text).unwrap())
+        };
+        for (counter, reads) in [
+            (r#""tenant_id":"a","metric":"chats","window":"day","period":"2026-11-24""#, true),
+            (r#""tenant_id":"a","metric":"tokens","window":"day","period":"2026-11-24""#, false),
+            (r#""tenant_id":"a","metric":"chats","window":"day","period":"2026-11""#, false),
+            (r#""tenant_id":"a","metric":"chats","window":"week","period":"2026-11""#, false),
+            (r#""tenant_id":"A","metric":"chats","window":"month","period":"2026-11""#, false),
+        ] {
+            assert_eq!(body(counter).is_ok(), reads, "{counter}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Every sum against the fold of its events, and every event against what an event can be.
+//!
+//! May use: `domain`, `ports`. Memory holds one fold for each sum, not for each event.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+
+use crate::domain::time::Window;
+use crate::ports::StoreError;
+use crate::ports::usage::{Entry, Stratum, SumKey, SumValues, Sums, UsageStore};
+
+use super::{Differences, Kind};
+
+/// Told now and then how many events were added up, and of how many.
+pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
+
+/// What was compared, and what later comparisons need of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LedgerFacts {
+    /// Events added up.
+    pub events: u64,
+    /// Sums of days found.
+    pub days: u64,
+    /// Sums of months found.
+    pub months: u64,
+    /// By how many chats the events of a tenant and period are more than its sums: counters are compared with events,
+    /// through sums.
+    pub chats_beyond_sums: HashMap<(String, String), i128>,
+}
+
+/// Compares all of `store` with itself.
+///
+/// # Errors
+/// When the store does not answer. One that holds what cannot be read at all is a difference.
+pub async fn compare(
+    store: &dyn UsageStore,
+    differences: &mut Differences,
+    progress: Progress<'_>,
+) -> Result<LedgerFacts, StoreError> {
+    let mut fold = Fold { differences, facts: LedgerFacts::default(), expected: HashMap::new() };
+    let mut events = 0;
+    let walked = store
+        .walk(&mut |entry| {
+            if let Entry::Begin { events: all } = entry {
+                events = all;
+            }
+            if fold.take(entry) {
+                progress(fold.facts.events, events);
+            }
+        })
+        .await;
+    match walked {
+        Ok(()) => Ok(fold.finish()),
+        Err(StoreError::Corrupt(words)) => {
+            let found = ("a ledger that can be read to its end", words);
+            fold.differences.add(Kind::Store, "ledger", "readable", found);
+            // What was not reached is not missing.
+            Ok(fold.facts)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+struct Fold<'a> {
+    differences: &'a mut Differences,
+    facts: LedgerFacts,
+    /// What events add up to, as long as no sum was found for it.
+    expected: HashMap<SumKey, SumValues>,
+}
+
+impl Fold<'_> {
+    /// Whether it was events.
+    fn take(&mut self, entry: Entry) -> bool {
+        match entry {
+            Entry::Begin { .. } => {}
+            Entry::Events(stratum) => {
+                self.facts.events = self.facts.events.saturating_add(stratum.events);
+                self.add(&stratum);
+                return true;
+            }
+            Entry::Sum(sum) => self.sum(sum.0, &sum.1),
+            Entry::Impossible { event, rule, found } => {
+                self.differences.add(Kind::Event, format!("event {event}"), rule, ("that", found));
+            }
+            Entry::Damage(words) => {
+                self.differences.add(Kind::Store, "ledger", "files", ("whole ones", words));
+            }
+        }
+        false
+    }
+
+    fn add(&mut self, stratum: &Stratum) {
+        let values = stratum.values();
+        for window in [Window::Day, Window::Month] {
+            let key = SumKey {
+                window,
+                tenant: stratum.tenant.clone(),
+                period: window.period(stratum.day).to_string(),
+                provider: stratum.provider.clone(),
+                model: stratum.model.clone(),
+            };
+            let sums = self.expected.entry(key).or_insert([0; 18]);
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum = sum.saturating_add(value);
+            }
+        }
+    }
+
+    fn sum(&mut self, key: SumKey, found: &SumValues) {
+        let count = match key.window {
+            Window::Day => &mut self.facts.days,
+            Window::Month => &mut self.facts.months,
+        };
+        *count = count.saturating_add(1);
+        match self.expected.entry(key) {
+            Slot::Occupied(expected) => {
+                let (key, expected) = expected.remove_entry();
+                if expected != *found {
+                    self.differ(&key, &expected, found);
+                }
+            }
+            Slot::Vacant(none) => {
+                let key = none.into_key();
+                self.beyond(&key, &[0; 18], found);
+                self.differences.add(Kind::Sum, place(&key), "row", ("none, as it has no events", told(found)));
+            }
+        }
+    }
+
+    fn differ(&mut self, key: &SumKey, expected: &SumValues, found: &SumValues) {
+        self.beyond(key, expected, found);
+        for ((name, expected), found) in Sums::NAMES.iter().zip(expected).zip(found) {
+            if expected != found {
+                self.differences.add(Kind::Sum, place(key), *name, (expected.to_string(), found.to_string()));
+            }
+        }
+    }
+
+    fn beyond(&mut self, key: &SumKey, expected: &SumValues, found: &SumValues) {
+        let ([_, events, ..], [_, sums, ..]) = (expected, found);
+        if events != sums {
+            let beyond = self.facts.chats_beyond_sums.entry((key.tenant.clone(), key.period.clone())).or_default();
+            *beyond = beyond.saturating_add(events.saturating_sub(*sums));
+        }
+    }
+
+    fn finish(mut self) -> LedgerFacts {
+        let mut missing: Vec<(SumKey, SumValues)> = std::mem::take(&mut self.expected).into_iter().collect();
+        missing.sort_unstable();
+        for (key, expected) in missing {
+            self.beyond(&key, &expected, &[0; 18]);
+            self.differences.add(Kind::Sum, place(&key), "row", (told(&expected), "none"));
+        }
+        self.facts
+    }
+}
+
+fn place(key: &SumKey) -> String {
+    let SumKey { window, tenant, period, provider, model } = key;
+    let table = match window {
+        Window::Day => "usage_daily",
+        Window::Month => "usage_monthly",
+    };
+    format!("{table} {tenant} {period} {provider} {model}")
+}
+
+/// Every value that is not 0.
+fn told(values: &SumValues) -> String {
+    let some: Vec<String> = Sums::NAMES
+        .iter()
+        .zip(values)
+        .filter(|(_, value)| **value != 0)
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    if some.is_empty() { "one of zeros".to_owned() } else { some.join(", ") }
+}
