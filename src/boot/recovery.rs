@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -29,13 +31,25 @@ impl DataLock {
         let failed = |error: io::Error| BootError::DataDir { path: path.clone(), reason: error.to_string() };
         let file =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(BootError::DataDirTaken { path: data_dir.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
+        let mut waited = Duration::ZERO;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) if waited < LOCK_WAIT_MAX => {
+                    thread::sleep(LOCK_POLL);
+                    waited += LOCK_POLL;
+                }
+                Err(TryLockError::WouldBlock) => return Err(BootError::DataDirTaken { path: data_dir.to_owned() }),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
         }
     }
 }
+
+/// A process that ends has the directory a moment longer, and one that only looks has it for an instant: neither is a
+/// reason not to start.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// Whether a gateway runs on a data directory. A look, not a claim: it may have changed by the time this returns. Looking
 /// shares the lock for an instant, in which a gateway that starts would not get it.
