@@ -123,7 +123,9 @@ impl Found {
     pub(super) fn records(&self, mut see: impl FnMut(u64, Record<'_>)) -> Vec<Damage> {
         let mut damages = Vec::new();
         let mut at = HEAD_BYTES;
-        if !self.bytes.is_empty() && self.bytes.get(..HEAD_BYTES) != Some(head(self.base).as_slice()) {
+        // A file of zeros is one that a process was killed over while it made it.
+        let is_written = self.bytes.iter().any(|byte| *byte != 0);
+        if is_written && self.bytes.get(..HEAD_BYTES) != Some(head(self.base).as_slice()) {
             damages.push(self.damage(0, at.min(self.bytes.len()), false));
         }
         while let Some(rest) = self.bytes.get(at..).filter(|rest| !rest.is_empty()) {
