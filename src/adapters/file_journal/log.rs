@@ -36,7 +36,7 @@ pub(super) struct Segment {
     pub open: u64,
     /// Settled records in it.
     pub settled: u64,
-    /// Where the admissions that were carried out of it stand now: their copies end at or before this position.
+    /// What took the place of its admissions, settlements or copies behind it, ends at or before this position.
     pub carried_to: u64,
     /// Something is wrong with it: it is kept for whoever wants to know.
     pub damaged: bool,
@@ -145,7 +145,7 @@ impl Log {
 
     /// Whether no call is open and no settlement waits in memory.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.stranded.is_empty()
+        self.in_flight == 0 && self.is_written()
     }
 
     /// Bytes of all segments.
@@ -207,10 +207,8 @@ impl Log {
     pub(super) fn add(&mut self, segment: Segment) {
         self.no_room = false;
         let at = self.segments.partition_point(|other| other.base < segment.base);
-        // A head that has no record yet may be moved back. One that has must not: what it holds would lie behind the
-        // segment that is written then, where no reader looks.
-        let is_begun = |head: &Segment| head.sealed || head.end > HEAD_END;
-        if at < self.head || (at == self.head && self.segments.get(at).is_some_and(is_begun)) {
+        // Never before the head, also one that has no record yet: the reader may be there, and looks no further back.
+        if at <= self.head && self.head < self.segments.len() {
             drop(self.disk.remove(&segment.name));
             return;
         }
@@ -270,10 +268,16 @@ impl Log {
             self.faulty = true;
             // Bounded: nothing is admitted while the disk is faulty, so these are the calls that were open before.
             self.stranded.push(Stranded { base: open.base, record: record.to_vec() });
-        } else {
-            self.closed(open.base);
+            // Wherever it will be written, that is behind this.
+            return self.position().saturating_add(1);
         }
+        self.closed(open.base, self.newest);
         self.newest
+    }
+
+    /// Whether every settlement is written.
+    pub(super) fn is_written(&self) -> bool {
+        self.stranded.is_empty()
     }
 
     /// Appends a settled record of a call that is not open: one that an earlier process left.
@@ -384,7 +388,7 @@ impl Log {
                 self.stranded.push(stranded);
                 return rescued;
             }
-            self.closed(stranded.base);
+            self.closed(stranded.base, self.newest);
         }
         self.faulty = false;
         rescued
@@ -419,7 +423,8 @@ impl Log {
                         *written += u64::from(is_safe);
                         is_safe
                     }
-                    (Kind::Admitted, Some(place)) => self.move_admission(*place, &mut copy),
+                    // Beyond the bound, if need be: the calls in flight would be all that could mend it otherwise.
+                    (Kind::Admitted, Some(place)) => self.grow(length(&copy)) && self.move_admission(*place, &mut copy),
                     (Kind::Admitted | Kind::Booked | Kind::Quarantined, _) => true,
                 };
                 if !is_safe {
@@ -449,11 +454,7 @@ impl Log {
         let old = open.base;
         (open.base, open.offset) = (base, offset);
         self.opened(base);
-        self.closed(old);
-        let end = base.saturating_add(offset).saturating_add(length(copy));
-        if let Some(old) = self.segments.iter_mut().find(|segment| segment.base == old) {
-            old.carried_to = end;
-        }
+        self.closed(old, base.saturating_add(offset).saturating_add(length(copy)));
         true
     }
 
@@ -521,9 +522,11 @@ impl Log {
         }
     }
 
-    fn closed(&mut self, base: u64) {
+    /// An admission of the segment at `base` is needed no more once everything before `end` survives a power cut.
+    fn closed(&mut self, base: u64, end: u64) {
         if let Some(segment) = self.segments.iter_mut().rfind(|segment| segment.base == base) {
             segment.open = segment.open.saturating_sub(1);
+            segment.carried_to = segment.carried_to.max(end);
         }
     }
 }

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use crate::domain::event::{Outcome, UsageSource};
+use crate::domain::money::PicoUsd;
+use crate::domain::price::{Priced, ServiceTier};
+use crate::domain::tokens::Tokens;
 use crate::metering::fakes::event as plain;
 use crate::ports::journal::Journal as _;
 
@@ -520,4 +523,136 @@ fn a_process_that_is_killed_again_and_again_takes_no_more_room_each_time() {
     assert_eq!(bench.files().len(), 1);
     let (journal, _) = bench.open();
     assert_eq!(waiting(&journal).len(), 20);
+}
+
+/// Fills the segment that is written, up to the next one. Gives how many calls that took.
+fn fill_a_segment(journal: &FileJournal, from: u128) -> u128 {
+    let segment_bytes = journal.log.lock().segment_bytes();
+    let (segment, mut number) = (|| journal.log.lock().position() / segment_bytes, from);
+    let first = segment();
+    while segment() == first {
+        settle(journal, number..number + 1);
+        number += 1;
+    }
+    number - from
+}
+
+#[test]
+fn a_segment_stays_until_the_settlements_of_its_calls_survive_a_power_cut() {
+    let (journal, disk) = on_memory();
+    let long = journal.admit(&pending(u128::MAX)).unwrap();
+    fill_a_segment(&journal, 0);
+    acknowledge_all(&journal);
+    journal.sync();
+    // Written and not synced: a power cut takes it. Without its admission nothing would be left of the call.
+    journal.settle(long, &event(u128::MAX));
+    assert_eq!(journal.log.lock().take_done(), Vec::new());
+    journal.maintain();
+    assert_eq!(disk.list().unwrap().first(), Some(&segment::name(journal.log.lock().segment_bytes())));
+}
+
+#[test]
+fn a_head_that_took_no_record_yet_is_not_moved_back_behind_the_reader() {
+    let (journal, disk) = on_memory();
+    let first = journal.admit(&pending(0)).unwrap();
+    let segment_bytes = journal.log.lock().segment_bytes();
+    let length = first.position - segment::HEAD_END;
+    // The maintainer has a position and makes its file; meanwhile calls need another segment, and the disk fails there.
+    let base = journal.log.lock().claim_segment().unwrap();
+    let _open: Vec<Slot> = (1..)
+        .take_while(|_| journal.log.lock().position() + length <= segment_bytes)
+        .map(|number| journal.admit(&pending(number)).unwrap())
+        .collect();
+    disk.fails.write.store(true, Ordering::SeqCst);
+    assert_eq!(journal.admit(&pending(9_999)).err(), Some(JournalFull));
+    assert!(journal.take(1).unwrap().is_none());
+    disk.fails.write.store(false, Ordering::SeqCst);
+    journal.log.lock().add(log::create(&*disk, base, segment_bytes).unwrap());
+    journal.maintain();
+    journal.settle(first, &event(0));
+    assert_eq!(waiting(&journal), events(0..1));
+}
+
+#[test]
+fn a_full_journal_mends_a_failed_sync_beyond_its_bound() {
+    let (journal, disk) = on_memory();
+    let mut open = Vec::new();
+    while let Ok(slot) = journal.admit(&pending(open.len() as u128)) {
+        open.push(slot);
+    }
+    disk.fails.sync.store(true, Ordering::SeqCst);
+    journal.maintain();
+    disk.fails.sync.store(false, Ordering::SeqCst);
+    journal.maintain();
+    assert!(!journal.log.lock().faulty, "the calls in flight would be all that could mend it");
+    for (number, slot) in (0..).zip(open) {
+        journal.settle(slot, &event(number));
+    }
+    let events = journal.backlog().events;
+    assert_eq!(acknowledge_all(&journal) as u64, events);
+}
+
+#[tokio::test]
+async fn a_settlement_that_waits_in_memory_is_not_durable() {
+    let disk = Arc::new(MemoryDisk::default());
+    let (journal, _) = FileJournal::open(disk.clone(), Options { bytes_max: BYTES_MIN, strict: true }).unwrap();
+    let slot = journal.admit(&pending(0)).unwrap();
+    disk.fails.write.store(true, Ordering::SeqCst);
+    let position = journal.settle(slot, &event(0));
+    journal.maintain();
+    assert!(*journal.synced.borrow() < position, "it is nowhere yet");
+    disk.fails.write.store(false, Ordering::SeqCst);
+    journal.maintain();
+    assert!(*journal.synced.borrow() >= position);
+    let batch = journal.take(1).unwrap().unwrap();
+    assert!(batch.through >= journal.settled_through(), "whoever waits for the ledger waits for this one");
+}
+
+#[test]
+fn room_that_was_set_aside_and_never_used_is_no_damage() {
+    let disk = Arc::new(MemoryDisk::default());
+    disk.put(&segment::name(0), vec![0; 65_536]);
+    assert_eq!(survey(&*disk, |_| {}).unwrap(), []);
+    let (_, recovered) = FileJournal::open(disk, Options { bytes_max: BYTES_MIN, strict: false }).unwrap();
+    assert_eq!(recovered.damages, []);
+}
+
+/// The model's name and the request's id are told by the provider, and numbers grow.
+#[test]
+fn a_settlement_fits_into_the_room_that_its_admission_set_aside() {
+    let length = |event: &UsageEvent| {
+        let mut bytes = Vec::new();
+        codec::encode(event, &mut bytes);
+        bytes.len() as u64
+    };
+    let mut admitted = pending(0);
+    admitted.tokens = Tokens::default();
+    (admitted.model, admitted.cost, admitted.request_id, admitted.first_byte_us) = ("m".into(), None, None, None);
+    (admitted.chats, admitted.duration_us, admitted.overhead_us) = (0, 0, 0);
+    let mut settled = admitted.clone();
+    let max = u64::MAX;
+    settled.tokens = Tokens {
+        prompt: max,
+        cached: max,
+        cache_write: max,
+        prompt_audio: max,
+        prompt_image: max,
+        cached_audio: max,
+        completion: max,
+        reasoning: max,
+        completion_audio: max,
+        completion_image: max,
+    };
+    (settled.model, settled.cost) = ("m".repeat(200).into(), Some(PicoUsd(i128::MAX)));
+    (settled.request_id, settled.first_byte_us) = (Some("r".repeat(128).into()), Some(max));
+    (settled.chats, settled.duration_us, settled.overhead_us, settled.status) = (max, max, max, u16::MAX);
+    for outcome in Outcome::ALL {
+        for priced in Priced::ALL {
+            for service_tier in ServiceTier::ALL {
+                let settled = UsageEvent { outcome, priced, service_tier, ..settled.clone() };
+                let growth = length(&settled) - length(&admitted);
+                assert!(growth <= SETTLEMENT_GROWTH_BYTES, "{growth} bytes");
+            }
+        }
+    }
 }
