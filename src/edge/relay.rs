@@ -38,6 +38,8 @@ struct Relay<'a> {
     /// Since when the client is gone.
     gone: Option<Instant>,
     drained_bytes: u64,
+    /// How much of the body is still to come, where its head says how long it is.
+    left: Option<u64>,
 }
 
 /// Relays `answer` and settles `in_flight`, whatever becomes of the client.
@@ -59,7 +61,10 @@ pub async fn relay(
         in_flight.head(status, text(header::CONTENT_TYPE), text(headers::REQUEST_ID));
     }
     let drain = Drain::of(&asked.live.settings, in_flight.as_ref());
-    let mut relay = Relay { session, in_flight, sight, out: Vec::new(), ahead: None, gone: None, drained_bytes: 0 };
+    let (gone, left) = (None, body_length(asked, &head));
+    let mut relay = Relay { session, in_flight, sight, out: Vec::new(), ahead: None, gone, drained_bytes: 0, left };
+    // The head may be all of it.
+    relay.settle_if_complete().await;
     match client_head(gate, asked, &head, !takes_out) {
         Some(client_head) => relay.write_head(client_head).await,
         None => relay.gone = Some(Instant::now()),
@@ -147,8 +152,10 @@ impl Relay<'_> {
             Err(cut) => return Err(Step::Cut(cut)),
         };
         let bytes = piece.len();
+        let length = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.left = self.left.map(|left| left.saturating_sub(length));
         if self.gone.is_some() {
-            self.drained_bytes = self.drained_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+            self.drained_bytes = self.drained_bytes.saturating_add(length);
         }
         match (&mut self.in_flight, &mut self.sight) {
             (Some(in_flight), Sight::Plain) => in_flight.pass(piece, &mut self.out),
@@ -161,9 +168,10 @@ impl Relay<'_> {
         Ok(bytes)
     }
 
-    /// A complete answer is booked before its last bytes go out: a client that has them has paid.
+    /// A complete answer is booked before its last bytes go out: a client that has them has paid. What is no answer of a
+    /// model, such as an error, does not say where it ends; its length does.
     async fn settle_if_complete(&mut self) {
-        if self.in_flight.as_ref().is_some_and(InFlight::is_complete) {
+        if self.left == Some(0) || self.in_flight.as_ref().is_some_and(InFlight::is_complete) {
             self.settle_whole().await;
         }
     }
@@ -253,12 +261,22 @@ fn client_head(gate: &Gate, asked: &Asked<'_>, head: &response::Parts, keep_leng
     let mut out = headers::to_client(head, keep_length)?;
     let id = asked.id.as_deref().unwrap_or_default();
     headers::add_ours(&mut out, id, &asked.limits, gate.meter.now())?;
-    let bodyless =
-        matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || asked.method == http::Method::HEAD;
-    if !bodyless && !out.headers.contains_key(header::CONTENT_LENGTH) && asked.chunks {
+    if !is_bodyless(asked, head) && !out.headers.contains_key(header::CONTENT_LENGTH) && asked.chunks {
         out.insert_header(header::TRANSFER_ENCODING, "chunked").ok()?;
     }
     Some(out)
+}
+
+fn is_bodyless(asked: &Asked<'_>, head: &response::Parts) -> bool {
+    matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || asked.method == http::Method::HEAD
+}
+
+/// The length of an answer's body, where its head tells it.
+fn body_length(asked: &Asked<'_>, head: &response::Parts) -> Option<u64> {
+    if is_bodyless(asked, head) {
+        return Some(0);
+    }
+    head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
 fn is_event_stream(head: &response::Parts) -> bool {

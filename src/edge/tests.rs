@@ -79,6 +79,15 @@ const ANSWER: &str = r#"{"model":"gpt-4o","choices":[{"message":{"content":"One.
 const DELTA: &str = "data: {\"model\":\"gpt-4o\",\"choices\":[{\"delta\":{\"content\":\"One.\"}}]}\n\n";
 const END: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":7,\"total_tokens\":18}}\n\ndata: [DONE]\n\n";
 
+/// Answers that do not say where they end, except by their framing. By the word that asks for them.
+const CANNED: [(&str, &str); 5] = [
+    ("unfit", "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"error\": 1}"),
+    ("page", "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 12\r\n\r\n<p>Hello</p>"),
+    ("brotli", "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 12\r\n\r\n0123456789ab"),
+    ("empty", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n"),
+    ("nothing", "HTTP/1.1 204 No Content\r\n\r\n"),
+];
+
 /// What the provider does with a request whose body holds `word`, and how often it was asked.
 #[derive(Default)]
 struct Provider {
@@ -109,6 +118,8 @@ impl Provider {
                 let begun = tcp.write_all(format!("{stream}{}", chunk(DELTA)).as_bytes()).await;
                 self.go_on.notified().await;
                 begun.and(tcp.write_all(format!("{}0\r\n\r\n", chunk(END)).as_bytes()).await)
+            } else if let Some((_, answer)) = CANNED.iter().find(|(word, _)| body.contains(word)) {
+                tcp.write_all(answer.as_bytes()).await
             } else if body.contains("\"stream\":true") {
                 tcp.write_all(format!("{stream}{}{}0\r\n\r\n", chunk(DELTA), chunk(END)).as_bytes()).await
             } else {
@@ -303,4 +314,20 @@ async fn a_panic_anywhere_on_the_line_ends_one_call_and_it_is_booked() {
     let events = bench.events().await;
     assert_eq!((events.len(), events[0].outcome, events[0].tokens.total()), (1, Outcome::Completed, 18));
     assert_eq!(bench.standing().await, Standing { used: kept + 1, held: 0 });
+}
+
+#[tokio::test]
+async fn an_answer_is_booked_before_its_last_byte_whatever_it_is() {
+    let bench = Bench::open().await;
+    for (word, answer) in CANNED {
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let mut client = bench.send(false, word).await;
+        let mut got = Vec::new();
+        while !String::from_utf8_lossy(&got).split_once("\r\n\r\n").is_some_and(|(_, rest)| rest.len() >= body.len()) {
+            assert!(client.read_buf(&mut got).await.unwrap() > 0, "{word}");
+        }
+        // One thread runs client, gateway and provider, and nothing was waited for since the last byte was read.
+        assert_eq!(bench.journal.backlog().in_flight, 0, "{word}: it is whole, and not booked");
+        assert_eq!(bench.events().await.len(), 1, "{word}");
+    }
 }
