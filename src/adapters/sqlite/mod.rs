@@ -57,7 +57,7 @@ const WAL_BYTES_MAX: &str = "67108864";
 pub struct SqliteLedger {
     path: PathBuf,
     writer: SqlitePool,
-    /// Whether the writing connection is to be replaced before it is used again: see [`Self::distrust_writer`].
+    /// Whether the writing connection is to be replaced before it is used again: see [`Self::distrust_writer_after`].
     writer_is_suspect: Arc<AtomicBool>,
     readers: SqlitePool,
 }
@@ -115,7 +115,7 @@ impl SqliteLedger {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         MIGRATOR.run(&mut *transaction).await.map_err(|error| self.migration_error(error))?;
-        transaction.commit().await.map_err(store_error)
+        self.commit(transaction).await
     }
 
     /// Moves everything from the write-ahead log into the file and closes it. Later calls fail.
@@ -130,14 +130,22 @@ impl SqliteLedger {
     }
 
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(store_error)
+        let begun = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(store_error);
+        begun.inspect_err(|error| self.distrust_writer_after(error))
+    }
+
+    async fn commit(&self, transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+        let committed = transaction.commit().await.map_err(store_error);
+        committed.inspect_err(|error| self.distrust_writer_after(error))
     }
 
     /// The next write opens a new connection. After an error of the disk one connection may never work again: when a commit
     /// fails SQLite rolls back by itself, the ROLLBACK that follows fails, and the driver believes for ever that a
     /// transaction is open; and a file that was read-only when it was opened stays so for that connection.
-    fn distrust_writer(&self) {
-        self.writer_is_suspect.store(true, Ordering::Relaxed);
+    fn distrust_writer_after(&self, error: &StoreError) {
+        if matches!(error, StoreError::Unavailable(_) | StoreError::Corrupt(_)) {
+            self.writer_is_suspect.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether the schema is the newest that this version knows.

@@ -45,7 +45,7 @@ impl TenantStore for SqliteLedger {
             inserted.map_err(|error| taken(error, || format!("the tenant {id}")))?;
             add_plan(&mut transaction, id, plan, *created_at, act).await?;
             audit::finish(&mut transaction, act, Some(&Change::tenant_created(tenant))).await?;
-            transaction.commit().await.map_err(store_error)?;
+            self.commit(transaction).await?;
             Ok(Done::Now(()))
         })
     }
@@ -86,7 +86,7 @@ impl TenantStore for SqliteLedger {
             let inserted = query_with(AssertSqlSafe(text), values.0).execute(&mut *transaction).await;
             inserted.map_err(|error| taken(error, || format!("the key {}", key.id)))?;
             audit::finish(&mut transaction, act, Some(&Change::key_created(key))).await?;
-            transaction.commit().await.map_err(store_error)?;
+            self.commit(transaction).await?;
             Ok(Done::Now(()))
         })
     }
@@ -120,7 +120,7 @@ impl TenantStore for SqliteLedger {
             let found = rows::key(&found)?;
             let change = (revoked.rows_affected() > 0).then(|| Change::key_revoked(&found));
             audit::finish(&mut transaction, act, change.as_ref()).await?;
-            transaction.commit().await.map_err(store_error)?;
+            self.commit(transaction).await?;
             Ok(Done::Now(found))
         })
     }
@@ -152,7 +152,7 @@ impl TenantStore for SqliteLedger {
                 let touch = sqlx::query(text).bind(minute).bind(key.as_str());
                 touch.execute(&mut *transaction).await.map_err(store_error)?;
             }
-            transaction.commit().await.map_err(store_error)
+            self.commit(transaction).await
         })
     }
 
@@ -214,7 +214,7 @@ impl SqliteLedger {
             add_plan(&mut transaction, id, &after.plan, act.at, act).await?;
         }
         audit::finish(&mut transaction, act, change.as_ref()).await?;
-        transaction.commit().await.map_err(store_error)?;
+        self.commit(transaction).await?;
         Ok(Done::Now(after))
     }
 }

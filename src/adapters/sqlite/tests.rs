@@ -177,3 +177,20 @@ async fn lists_and_sums_are_answered_by_an_index() {
         assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY")), "{question}: {plan:?}");
     }
 }
+
+#[tokio::test]
+async fn a_change_that_the_disk_refused_does_not_keep_the_next_ones_from_being_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = open(&directory).await;
+    ledger.migrate().await.unwrap();
+    // As after a commit that failed for the disk: SQLite has rolled back by itself, and the driver does not know.
+    let mut transaction = ledger.write().await.unwrap();
+    sqlx::query("ROLLBACK").execute(&mut *transaction).await.unwrap();
+    drop(transaction);
+    let tenant = acme();
+    let act = act();
+    let first = ledger.create_tenant(&tenant, &act).await;
+    assert!(matches!(first, Ok(_) | Err(StoreError::Unavailable(_))), "{first:?}");
+    let second = ledger.change_tenant(&tenant.id, &Default::default(), &act).await;
+    assert!(matches!(second, Ok(_) | Err(StoreError::Missing(_))), "{second:?}");
+}

@@ -39,10 +39,7 @@ impl UsageStore for SqliteLedger {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
             let appended = self.append_all(events).await;
-            if matches!(appended, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
-                self.distrust_writer();
-            }
-            appended
+            appended.inspect_err(|error| self.distrust_writer_after(error))
         })
     }
 
@@ -148,7 +145,7 @@ impl SqliteLedger {
         for window in [Window::Day, Window::Month] {
             add_sums(&mut transaction, window, &new).await?;
         }
-        transaction.commit().await.map_err(store_error)?;
+        self.commit(transaction).await?;
         Ok(added)
     }
 }
