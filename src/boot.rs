@@ -18,6 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -241,6 +242,7 @@ struct Parts {
     gate: Arc<Gate>,
     ledger: Arc<SqliteLedger>,
     journal: Arc<FileJournal>,
+    maintainer: Option<thread::JoinHandle<()>>,
     recording: Option<tokio::task::JoinHandle<()>>,
     snapshots: Arc<Snapshots>,
     metrics: Arc<Metrics>,
@@ -261,7 +263,8 @@ impl Parts {
         snapshots.every_plan_is_known()?;
         let counters: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
         let (files, _) = recovery::open_journal(config)?;
-        files.start_maintainer(config.journal.fsync_interval).map_err(|error| BootError::Thread(error.to_string()))?;
+        let maintainer = files.start_maintainer(config.journal.fsync_interval);
+        let maintainer = Some(maintainer.map_err(|error| BootError::Thread(error.to_string()))?);
         let journal: Arc<dyn Journal> = files.clone();
         let metrics = Arc::new(Metrics::new(journal.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
@@ -308,7 +311,17 @@ impl Parts {
         });
         let admin_router = api::admin_router(state);
         let recording = Some(recording);
-        Ok(Self { gate, ledger, journal: files, recording, snapshots, metrics, reload_failed, admin_router })
+        Ok(Self {
+            gate,
+            ledger,
+            journal: files,
+            maintainer,
+            recording,
+            snapshots,
+            metrics,
+            reload_failed,
+            admin_router,
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! May use: everything.
 
 use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -19,12 +20,13 @@ use super::{BootError, Parts};
 /// Tenants and keys that another process changed are seen within this.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// To close the ledger, which moves its own log into its file. The next start does that as well.
+/// To close the ledger, which moves its own log into its file, and to sync the journal. The next start does both as well.
 const CLOSE_MAX: Duration = Duration::from_millis(300);
 
 /// Tasks beside the workers.
 pub(super) struct Background {
     recorder: Option<tokio::task::JoinHandle<()>>,
+    maintainer: Option<thread::JoinHandle<()>>,
     admin: tokio::task::JoinHandle<()>,
     refresher: tokio::task::JoinHandle<()>,
 }
@@ -42,6 +44,7 @@ impl Background {
         let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.clone());
         Ok(Self {
             recorder: parts.recording.take(),
+            maintainer: parts.maintainer.take(),
             admin: runtime.spawn(serve_admin(listener, parts.admin_router.clone(), phase)),
             refresher: runtime.spawn(async move {
                 loop {
@@ -70,7 +73,13 @@ impl Background {
         parts.journal.stop();
         self.refresher.abort();
         self.admin.abort();
-        match timeout(CLOSE_MAX, parts.ledger.close()).await {
+        // Files are left alone before the data directory is.
+        let left = tokio::task::spawn_blocking(|| self.maintainer.map(thread::JoinHandle::join));
+        let (left, closed) = tokio::join!(timeout(CLOSE_MAX, left), timeout(CLOSE_MAX, parts.ledger.close()));
+        if left.is_err() {
+            warn!("The journal's disk is busy: what waits in the journal may not be synced yet.");
+        }
+        match closed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "The ledger was not closed cleanly; nothing is lost."),
             Err(_) => warn!("The ledger is busy and was not closed cleanly; nothing is lost."),

@@ -26,6 +26,7 @@ mod segment;
 
 use std::cell::RefCell;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -143,15 +144,24 @@ impl FileJournal {
             journal.maintainer.get_or_init(thread::current);
             while !journal.stopped.load(Ordering::Acquire) {
                 thread::park_timeout(interval);
-                journal.maintain();
+                // Without this thread nothing is synced and no room comes free, so it outlives a panic.
+                if catch_unwind(AssertUnwindSafe(|| journal.maintain())).is_err() {
+                    error!("The journal's maintenance met a panic; nothing is lost, and it goes on.");
+                }
             }
+            journal.leave();
         })
     }
 
-    /// Ends the maintainer. When nothing is open and the ledger has everything, the files go.
+    /// Ends the maintainer, which then leaves the files as [`FileJournal::leave`] does: join it before the process ends.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.wake_maintainer();
+    }
+
+    /// Syncs what is there. When nothing is open and the ledger has everything, the files go instead.
+    fn leave(&self) {
+        self.maintain();
         let done = {
             let mut log = self.log.lock();
             if !log.is_closed || !log.is_idle() || self.events.load(Ordering::Acquire) > 0 {

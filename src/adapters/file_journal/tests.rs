@@ -160,7 +160,7 @@ fn a_clean_end_leaves_no_segment() {
     settle(&journal, 0..500);
     assert_eq!(acknowledge_all(&journal), 500);
     journal.close();
-    journal.stop();
+    journal.leave();
     assert_eq!(bench.files(), Vec::<PathBuf>::new());
 }
 
@@ -243,6 +243,8 @@ struct Fails {
     create: AtomicBool,
     write: AtomicBool,
     sync: AtomicBool,
+    /// How many syncs are still to panic.
+    panics: AtomicU64,
 }
 
 impl Fails {
@@ -311,6 +313,8 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let panics = &self.fails.panics;
+        assert!(panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err());
         Fails::check(&self.fails.sync)
     }
 }
@@ -655,4 +659,30 @@ fn a_settlement_fits_into_the_room_that_its_admission_set_aside() {
             }
         }
     }
+}
+
+#[test]
+fn what_a_process_leaves_is_synced_when_its_maintainer_is_joined() {
+    let (journal, _) = on_memory();
+    let journal = Arc::new(journal);
+    let slot = journal.admit(&pending(0)).unwrap();
+    // Told to end before it has begun: it has looked at nothing yet.
+    journal.stop();
+    journal.start_maintainer(Duration::from_secs(3_600)).unwrap().join().unwrap();
+    assert!(*journal.synced.borrow() >= slot.position);
+}
+
+#[tokio::test]
+async fn a_panic_does_not_end_the_maintainer() {
+    let disk = Arc::new(MemoryDisk::default());
+    let (journal, _) = FileJournal::open(disk.clone(), Options { bytes_max: BYTES_MIN, strict: true }).unwrap();
+    let journal = Arc::new(journal);
+    disk.fails.panics.store(2, Ordering::SeqCst);
+    let maintainer = journal.start_maintainer(Duration::from_millis(1)).unwrap();
+    let slot = journal.admit(&pending(0)).unwrap();
+    journal.durable(slot.position).await;
+    assert!(*journal.synced.borrow() >= slot.position);
+    assert_eq!(disk.fails.panics.load(Ordering::SeqCst), 0);
+    journal.stop();
+    maintainer.join().unwrap();
 }
