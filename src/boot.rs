@@ -262,9 +262,7 @@ impl Parts {
         let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans, prices).await.map_err(failed)?);
         snapshots.every_plan_is_known()?;
         let counters: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
-        let (files, _) = recovery::open_journal(config)?;
-        let maintainer = files.start_maintainer(config.journal.fsync_interval);
-        let maintainer = Some(maintainer.map_err(|error| BootError::Thread(error.to_string()))?);
+        let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();
         let metrics = Arc::new(Metrics::new(journal.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
@@ -310,13 +308,12 @@ impl Parts {
             draining,
         });
         let admin_router = api::admin_router(state);
-        let recording = Some(recording);
         Ok(Self {
             gate,
             ledger,
             journal: files,
-            maintainer,
-            recording,
+            maintainer: Some(maintainer),
+            recording: Some(recording),
             snapshots,
             metrics,
             reload_failed,

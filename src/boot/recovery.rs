@@ -74,8 +74,8 @@ pub fn journal_dir(config: &Config) -> std::path::PathBuf {
     config.data_dir.join("journal")
 }
 
-/// Opens the journal and says what was left in it.
-pub(super) fn open_journal(config: &Config) -> Result<(Arc<FileJournal>, Recovered), BootError> {
+/// Opens the journal, says what was left in it, and starts its maintainer, which is to be joined at the end.
+pub(super) fn open_journal(config: &Config) -> Result<(Arc<FileJournal>, thread::JoinHandle<()>), BootError> {
     let path = journal_dir(config);
     let failed = |error: io::Error| BootError::Journal { path: path.clone(), reason: error.to_string() };
     let disk = Arc::new(Folder::open(&path).map_err(failed)?);
@@ -104,5 +104,7 @@ pub(super) fn open_journal(config: &Config) -> Result<(Arc<FileJournal>, Recover
             settled, interrupted, requeued, "The last process left calls in the journal: they are booked now."
         );
     }
-    Ok((Arc::new(journal), recovered))
+    let journal = Arc::new(journal);
+    let maintainer = journal.start_maintainer(config.journal.fsync_interval);
+    Ok((journal, maintainer.map_err(|error| BootError::Thread(error.to_string()))?))
 }
