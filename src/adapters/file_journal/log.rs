@@ -143,6 +143,11 @@ impl Log {
         }
     }
 
+    /// Whether a settlement waits in memory.
+    pub(super) fn is_stranded(&self) -> bool {
+        !self.stranded.is_empty()
+    }
+
     /// Whether no call is open and no settlement waits in memory.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.stranded.is_empty()
@@ -260,7 +265,8 @@ impl Log {
         Some((place, base.saturating_add(offset).saturating_add(length(record))))
     }
 
-    /// Settles a call: the room was promised. Where the disk fails all the same, the record waits in memory.
+    /// Settles a call: the room was promised. Where the disk fails all the same, the record waits in memory; it will be
+    /// written somewhere behind the position that is given.
     pub(super) fn settle(&mut self, place: usize, record: &mut [u8]) -> u64 {
         let Some(open) = self.places.get_mut(place).and_then(Option::take) else { return self.newest };
         self.free_places.push(place);
@@ -270,9 +276,9 @@ impl Log {
             self.faulty = true;
             // Bounded: nothing is admitted while the disk is faulty, so these are the calls that were open before.
             self.stranded.push(Stranded { base: open.base, record: record.to_vec() });
-        } else {
-            self.closed(open.base);
+            return self.position().saturating_add(1);
         }
+        self.closed(open.base);
         self.newest
     }
 

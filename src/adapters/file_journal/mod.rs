@@ -185,11 +185,10 @@ impl FileJournal {
     }
 
     fn sync(&self) {
-        let (unsynced, position) = {
+        let (unsynced, position, mut all) = {
             let log = self.log.lock();
-            (log.unsynced(), log.position())
+            (log.unsynced(), log.position(), !log.is_stranded())
         };
-        let mut all = true;
         for (base, file, end, suspect) in unsynced {
             // A sync that failed once says nothing by succeeding later: what it should have kept is written again.
             let synced = if suspect { Err(io::ErrorKind::Other.into()) } else { file.sync() };

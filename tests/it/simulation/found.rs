@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use futures_util::FutureExt;
 use tollgate::adapters::file_journal::{BYTES_MIN, FileJournal, Options, Recovered};
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::EventId;
@@ -88,6 +89,24 @@ fn what_the_first_sync_of_a_segment_loses_is_written_again() {
             assert_eq!(ids.len(), 10, "seed {seed}");
         });
     }
+}
+
+#[test]
+fn strict_waits_for_a_settlement_that_the_disk_did_not_take() {
+    tell(0, true, |bench| {
+        let (journal, _) = bench.open();
+        settle(&journal, 0);
+        let slot = journal.admit(&event(1)).unwrap();
+        journal.maintain();
+        bench.world.broken.writes.store(true, Relaxed);
+        let position = journal.settle(slot, &event(1));
+        assert!(journal.durable(position).now_or_never().is_none());
+        journal.maintain();
+        assert!(journal.durable(position).now_or_never().is_none(), "it is in memory still");
+        bench.world.broken.writes.store(false, Relaxed);
+        journal.maintain();
+        assert!(journal.durable(position).now_or_never().is_some());
+    });
 }
 
 #[test]
