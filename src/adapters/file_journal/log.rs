@@ -99,6 +99,8 @@ pub(super) struct Log {
     pub in_flight: u64,
     reserved: u64,
     stranded: Vec<Stranded>,
+    /// Where the admission of a refused call may stand, and its length: a write that failed may have written all of it.
+    unwanted: Option<(Arc<dyn DiskFile>, u64, usize)>,
     /// The disk failed: nothing is admitted until [`Log::heal`] found it well again.
     pub faulty: bool,
     /// The disk had no room for another segment; it is asked again by [`Log::heal`] only.
@@ -135,6 +137,7 @@ impl Log {
             in_flight: 0,
             reserved: 0,
             stranded: Vec::new(),
+            unwanted: None,
             faulty: false,
             no_room: false,
             is_closed: false,
@@ -246,6 +249,7 @@ impl Log {
         }
         let Ok((base, offset)) = self.append(record) else {
             self.faulty = true;
+            self.unwanted = self.segments.get(self.head).map(|head| (head.file.clone(), head.end, record.len()));
             return None;
         };
         let open = Open { base, offset, bytes: record.len(), reserved: settlement_bytes };
@@ -370,6 +374,13 @@ impl Log {
             // A disk that had no room is asked again.
             self.no_room = false;
             return 0;
+        }
+        if let Some((file, offset, bytes)) = &self.unwanted {
+            // A start would take it for a call that was in flight.
+            if file.write_at(&vec![0; *bytes], *offset).and_then(|()| file.sync()).is_err() {
+                return 0;
+            }
+            self.unwanted = None;
         }
         // What failed goes on in a new place. One that is empty still is new: a disk that stays faulty gets no more of them.
         if let Some(head) = self.segments.get_mut(self.head).filter(|head| head.end > HEAD_END) {

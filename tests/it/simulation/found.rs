@@ -126,3 +126,22 @@ fn a_segment_whose_head_cannot_be_written_leaves_no_file() {
         });
     }
 }
+
+#[test]
+fn a_refused_call_is_not_booked_though_its_admission_was_written() {
+    for seed in 0..20 {
+        tell(seed, false, |bench| {
+            let (journal, _) = bench.open();
+            settle(&journal, 0);
+            // It may write all of it and fail all the same.
+            bench.world.broken.writes.store(true, Relaxed);
+            assert!(journal.admit(&event(1)).is_err());
+            bench.world.broken.writes.store(false, Relaxed);
+            journal.maintain();
+            bench.world.die();
+            drop(journal);
+            let (journal, recovered) = bench.open();
+            assert_eq!((waiting(&journal).len(), recovered.interrupted), (1, 0), "seed {seed}");
+        });
+    }
+}
