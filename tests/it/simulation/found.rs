@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::FutureExt;
 use tollgate::adapters::file_journal::{BYTES_MIN, FileJournal, Options, Recovered};
-use tollgate::domain::event::UsageEvent;
+use tollgate::domain::event::{Outcome, UsageEvent};
 use tollgate::domain::ids::EventId;
 use tollgate::ports::journal::Journal;
 
@@ -142,6 +142,26 @@ fn a_refused_call_is_not_booked_though_its_admission_was_written() {
             drop(journal);
             let (journal, recovered) = bench.open();
             assert_eq!((waiting(&journal).len(), recovered.interrupted), (1, 0), "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn an_event_in_quarantine_is_not_booked_as_it_was_admitted() {
+    for seed in 0..20 {
+        tell(seed, false, |bench| {
+            let (journal, _) = bench.open();
+            let slot = journal.admit(&UsageEvent { outcome: Outcome::Interrupted, ..event(1) }).unwrap();
+            journal.maintain();
+            // The ledger refuses it before the next sync.
+            journal.settle(slot, &event(1));
+            journal.quarantine(&event(1), "a sum would not fit").unwrap();
+            bench.cut_power(journal);
+            let (journal, recovered) = bench.open();
+            assert_eq!((recovered.interrupted, recovered.requeued), (0, 1), "seed {seed}");
+            let mut as_settled = true;
+            journal.waiting(&mut |waiting| as_settled &= waiting == event(1)).unwrap();
+            assert!(as_settled, "seed {seed}");
         });
     }
 }
