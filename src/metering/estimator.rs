@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::domain::tokens::Tokens;
+use crate::ports::BoxFuture;
 use crate::providers::estimate::{self, EstimateInput};
 
 /// Estimates at once: enough that one hostile prompt does not hold up the next call, few enough to leave cores free.
@@ -15,11 +16,15 @@ const RUNNING_MAX: usize = 2;
 /// A call waits this long for its estimate, the vocabulary's first load included; then the byte count has to do.
 const WAIT_MAX: Duration = Duration::from_secs(3);
 
+/// How tokens are counted; `None` when the counting broke off. The permit is to be kept until it is over, also when
+/// nobody waits for it any more.
+pub type Count = Arc<dyn Fn(EstimateInput, OwnedSemaphorePermit) -> BoxFuture<'static, Option<Tokens>> + Send + Sync>;
+
 /// Runs token estimates on blocking threads.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Estimator {
     running: Arc<Semaphore>,
-    count: fn(&EstimateInput) -> Tokens,
+    count: Count,
 }
 
 impl Default for Estimator {
@@ -29,8 +34,19 @@ impl Default for Estimator {
 }
 
 impl Estimator {
-    /// An estimator that counts like this.
-    pub(super) fn by(count: fn(&EstimateInput) -> Tokens) -> Self {
+    /// An estimator that counts like this, on blocking threads.
+    pub(super) fn by(count_tokens: fn(&EstimateInput) -> Tokens) -> Self {
+        Self::counting(Arc::new(move |input, permit| {
+            let count = move || {
+                let _until_counted = permit;
+                count_tokens(&input)
+            };
+            Box::pin(async move { tokio::task::spawn_blocking(count).await.ok() })
+        }))
+    }
+
+    /// An estimator that counts in a way of its own, such as without threads in a simulation, which must replay.
+    pub fn counting(count: Count) -> Self {
         Self { running: Arc::new(Semaphore::new(RUNNING_MAX)), count }
     }
 
@@ -38,14 +54,10 @@ impl Estimator {
     /// panics has not counted.
     pub async fn run(&self, input: EstimateInput) -> Tokens {
         let by_bytes = estimate::by_bytes(&input);
-        let (running, count_tokens) = (self.running.clone(), self.count);
+        let (running, count) = (self.running.clone(), self.count.clone());
         let counted = timeout(WAIT_MAX, async move {
             let permit = running.acquire_owned().await.ok()?;
-            let count = move || {
-                let _until_counted = permit;
-                count_tokens(&input)
-            };
-            tokio::task::spawn_blocking(count).await.ok()
+            count(input, permit).await
         });
         counted.await.ok().flatten().unwrap_or(by_bytes)
     }

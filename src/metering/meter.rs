@@ -43,6 +43,11 @@ impl Meter {
         Self { counters, journal, estimator: Estimator::default(), snapshots, clock, sinks }
     }
 
+    /// The same with another estimator than the tokenizer.
+    pub fn with_estimator(self, estimator: Estimator) -> Self {
+        Self { estimator, ..self }
+    }
+
     /// The gateway answered a request itself.
     pub fn refused(&self, refusal: &Refusal) {
         for sink in &self.sinks {

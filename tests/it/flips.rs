@@ -95,6 +95,7 @@ impl Left {
         fs::write(&path, bytes).unwrap();
 
         let mut gateway = self.start(&data);
+        load::caught_up(&gateway);
         let events = {
             let mut ledger = Ledger::open(&gateway.ledger_file());
             ledger.demand_right_sums();
@@ -118,6 +119,7 @@ impl Left {
             assert_eq!(more.end, End::Whole, "{flip:?}");
             gateway.kill();
             gateway = self.start(&data);
+            load::caught_up(&gateway);
             let again = Ledger::open(&gateway.ledger_file()).events();
             assert_eq!(again.len(), events.len() + 1, "{flip:?}: {again:?}");
             assert_eq!(again[..events.len()], events, "{flip:?}");
@@ -159,6 +161,7 @@ fn a_flipped_byte_anywhere_in_the_journal_costs_at_most_the_call_it_is_of() {
     let data = copy.path().join("data");
     copy_tree(left.gateway.data_dir(), &data);
     let mut gateway = left.start(&data);
+    load::caught_up(&gateway);
     let events = Ledger::open(&gateway.ledger_file()).events();
     let account = load::account(&left.made, &left.seen, &events, &[]);
     assert_eq!((account.whole, account.booked, account.interrupted), (SETTLED, SETTLED + 1, 1), "{account:?}");

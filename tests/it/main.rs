@@ -31,6 +31,7 @@ mod quota;
 mod recovery;
 mod refusals;
 mod signals;
+mod simulation;
 mod soak;
 mod support;
 mod tidy;

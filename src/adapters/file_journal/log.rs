@@ -99,6 +99,8 @@ pub(super) struct Log {
     pub in_flight: u64,
     reserved: u64,
     stranded: Vec<Stranded>,
+    /// Where the admission of a refused call may stand, and its length: a write that failed may have written all of it.
+    unwanted: Option<(Arc<dyn DiskFile>, u64, usize)>,
     /// The disk failed: nothing is admitted until [`Log::heal`] found it well again.
     pub faulty: bool,
     /// The disk had no room for another segment; it is asked again by [`Log::heal`] only.
@@ -135,6 +137,7 @@ impl Log {
             in_flight: 0,
             reserved: 0,
             stranded: Vec::new(),
+            unwanted: None,
             faulty: false,
             no_room: false,
             is_closed: false,
@@ -143,9 +146,14 @@ impl Log {
         }
     }
 
+    /// Whether a settlement waits in memory.
+    pub(super) fn is_stranded(&self) -> bool {
+        !self.stranded.is_empty()
+    }
+
     /// Whether no call is open and no settlement waits in memory.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.is_written()
+        self.in_flight == 0 && !self.is_stranded()
     }
 
     /// Bytes of all segments.
@@ -239,6 +247,7 @@ impl Log {
         }
         let Ok((base, offset)) = self.append(record) else {
             self.faulty = true;
+            self.unwanted = self.segments.get(self.head).map(|head| (head.file.clone(), head.end, record.len()));
             return None;
         };
         let open = Open { base, offset, bytes: record.len(), reserved: settlement_bytes };
@@ -258,7 +267,8 @@ impl Log {
         Some((place, base.saturating_add(offset).saturating_add(length(record))))
     }
 
-    /// Settles a call: the room was promised. Where the disk fails all the same, the record waits in memory.
+    /// Settles a call: the room was promised. Where the disk fails all the same, the record waits in memory; it will be
+    /// written somewhere behind the position that is given.
     pub(super) fn settle(&mut self, place: usize, record: &mut [u8]) -> u64 {
         let Some(open) = self.places.get_mut(place).and_then(Option::take) else { return self.newest };
         self.free_places.push(place);
@@ -268,16 +278,10 @@ impl Log {
             self.faulty = true;
             // Bounded: nothing is admitted while the disk is faulty, so these are the calls that were open before.
             self.stranded.push(Stranded { base: open.base, record: record.to_vec() });
-            // Wherever it will be written, that is behind this.
             return self.position().saturating_add(1);
         }
         self.closed(open.base, self.newest);
         self.newest
-    }
-
-    /// Whether every settlement is written.
-    pub(super) fn is_written(&self) -> bool {
-        self.stranded.is_empty()
     }
 
     /// Appends a settled record of a call that is not open: one that an earlier process left.
@@ -368,6 +372,13 @@ impl Log {
             // A disk that had no room is asked again.
             self.no_room = false;
             return 0;
+        }
+        if let Some((file, offset, bytes)) = &self.unwanted {
+            // A start would take it for a call that was in flight.
+            if file.write_at(&vec![0; *bytes], *offset).and_then(|()| file.sync()).is_err() {
+                return 0;
+            }
+            self.unwanted = None;
         }
         // What failed goes on in a new place. One that is empty still is new: a disk that stays faulty gets no more of them.
         if let Some(head) = self.segments.get_mut(self.head).filter(|head| head.end > HEAD_END) {

@@ -197,7 +197,7 @@ impl FileJournal {
     fn sync(&self) {
         let (unsynced, position, mut all) = {
             let log = self.log.lock();
-            (log.unsynced(), log.position(), log.is_written())
+            (log.unsynced(), log.position(), !log.is_stranded())
         };
         for (base, file, end, suspect) in unsynced {
             // A sync that failed once says nothing by succeeding later: what it should have kept is written again.

@@ -100,7 +100,10 @@ fn read_all(disk: &dyn Disk, mut see: impl FnMut(u64, u64, record::Record<'_>)) 
     Ok(read)
 }
 
-fn quarantined(disk: &dyn Disk) -> io::Result<Vec<(String, UsageEvent, String)>> {
+/// A file, the refused event in it, and what the ledger said.
+type Quarantined = (String, UsageEvent, String);
+
+fn quarantined(disk: &dyn Disk) -> io::Result<Vec<Quarantined>> {
     let mut found = Vec::new();
     for name in disk.list()?.into_iter().filter(|name| name.ends_with(QUARANTINE_SUFFIX)) {
         let file = disk.open(&name)?;
@@ -198,7 +201,12 @@ impl FileJournal {
     /// When the disk cannot be read or has no room for one segment, or when the journal is of another version.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> io::Result<(Self, Recovered)> {
         let bytes_max = options.bytes_max.max(BYTES_MIN);
-        let left = Left::read(&*disk)?;
+        let mut left = Left::read(&*disk)?;
+        let refused = quarantined(&*disk)?;
+        for (_, event, _) in &refused {
+            // A power cut took its settlement from the log. It is kept here.
+            left.open.remove(&event.id);
+        }
         let segments = left.segments(&*disk)?;
         let (cursor, settled_before) = left.cursor(&segments);
         let booked = left.read.booked;
@@ -213,7 +221,7 @@ impl FileJournal {
         log.acked = booked;
         log.newest = settled_ends().max().unwrap_or(0);
         recovered.interrupted = settle_left(&mut log, left.open)?;
-        recovered.requeued = requeue(&mut log, &*disk)?;
+        recovered.requeued = requeue(&mut log, &*disk, &refused)?;
         recovered.damages = left.read.damages;
         let events = recovered.settled.saturating_add(recovered.interrupted).saturating_add(recovered.requeued);
         let (position, newest) = (log.position(), if events > 0 { log.newest } else { 0 });
@@ -237,16 +245,15 @@ impl FileJournal {
 }
 
 /// Asks the ledger again for what it refused before: it may be a newer one, or mended.
-fn requeue(log: &mut Log, disk: &dyn Disk) -> io::Result<u64> {
-    let refused = quarantined(disk)?;
-    for (_, event, _) in &refused {
+fn requeue(log: &mut Log, disk: &dyn Disk, refused: &[Quarantined]) -> io::Result<u64> {
+    for (_, event, _) in refused {
         let mut record = Vec::new();
         record::begin(&mut record, Kind::Settled);
         codec::encode(event, &mut record);
         write(log, &mut record)?;
     }
     sync(log)?;
-    for (name, ..) in &refused {
+    for (name, ..) in refused {
         disk.remove(name)?;
     }
     Ok(length(refused.len()))

@@ -1,0 +1,460 @@
+//! One call: what the edge does with an exchange, against a provider that answers as its script says.
+
+use std::cell::Cell;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use tokio::time::Instant;
+use tollgate::domain::event::{Outcome, UsageSource};
+use tollgate::domain::refusal::Refusal;
+use tollgate::domain::settlement::Ending;
+use tollgate::metering::in_flight::{Caller, InFlight};
+use tollgate::providers::{self, CredentialPlace, Endpoint, Provider, estimate};
+
+use super::chance::Chance;
+use super::executor::Planted;
+use super::ledger::POISON;
+use super::life::Process;
+use super::model::{Form, UNLIMITED};
+use super::world::World;
+
+/// Beyond this a journal lets calls go on without the disk's word.
+const DURABLE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How the provider and the client behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Whole,
+    WholeWithoutUsage,
+    Status(u16),
+    Unreachable,
+    NoHead,
+    /// The provider breaks off, before or after it told the usage.
+    BreaksOff {
+        told: bool,
+    },
+    /// The client leaves; the answer is read to its end, or not.
+    ClientLeaves {
+        capped: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Chat,
+    Stream,
+    Embeddings,
+}
+
+/// How a call goes, as its seed has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Script {
+    tenant: usize,
+    kind: Kind,
+    fate: Fate,
+    poison: bool,
+    fat: bool,
+    words: u64,
+    prompt: u64,
+    completion: u64,
+}
+
+impl Script {
+    pub fn draw(world: &World) -> Self {
+        let chance = &world.chance;
+        let kind = chance.pick(&[Kind::Chat, Kind::Chat, Kind::Stream, Kind::Stream, Kind::Embeddings]);
+        let fate = match chance.below(16) {
+            0..=5 => Fate::Whole,
+            6 => Fate::WholeWithoutUsage,
+            7 | 8 => Fate::Status(chance.pick(&[204, 302, 400, 429, 500, 529])),
+            9 => Fate::Unreachable,
+            10 => Fate::NoHead,
+            11 | 12 => Fate::BreaksOff { told: chance.per_mille(400) },
+            _ => Fate::ClientLeaves { capped: chance.per_mille(500) },
+        };
+        Self {
+            tenant: usize::try_from(chance.below(3)).unwrap(),
+            kind,
+            fate,
+            // Only what is no chat: a chat in quarantine is in no sum that counters begin with.
+            poison: kind == Kind::Embeddings && chance.per_mille(200),
+            fat: world.setup.fat,
+            words: chance.below(4),
+            prompt: chance.between(1, 5_000),
+            completion: if kind == Kind::Embeddings { 0 } else { chance.between(1, 5_000) },
+        }
+    }
+
+    /// One that nothing goes wrong with and that no limit refuses.
+    pub fn plain(chance: &Chance) -> Self {
+        Self {
+            tenant: UNLIMITED,
+            kind: Kind::Chat,
+            fate: Fate::Whole,
+            poison: false,
+            fat: false,
+            words: 1,
+            prompt: chance.between(1, 5_000),
+            completion: chance.between(1, 5_000),
+        }
+    }
+
+    fn path(&self) -> &'static str {
+        if self.kind == Kind::Embeddings { "/v1/embeddings" } else { "/v1/chat/completions" }
+    }
+
+    fn body(&self) -> Bytes {
+        Bytes::from_static(match self.kind {
+            Kind::Chat => br#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Count to three."}]}"#,
+            Kind::Stream => {
+                br#"{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"Count to four."}]}"#
+            }
+            Kind::Embeddings => br#"{"model":"text-embedding-3-small","input":"Count to five."}"#,
+        })
+    }
+
+    fn caller(&self, process: &Process) -> Caller {
+        let label = |fat: bool| if fat { "\u{10ffff}".repeat(128) } else { "u1".to_owned() };
+        Caller {
+            account: process.accounts[self.tenant].clone(),
+            key: None,
+            user_id: Some(label(self.fat).into()),
+            kb_id: if self.poison { Some(POISON.into()) } else { self.fat.then(|| label(true).into()) },
+        }
+    }
+
+    /// By the price lists of the provider: 0.15 and 0.60 dollars a million tokens, 0.02 for embeddings.
+    fn pico_usd(&self, prompt: u64, completion: u64) -> i128 {
+        let (of_prompt, of_completion) = if self.kind == Kind::Embeddings { (20_000, 0) } else { (150_000, 600_000) };
+        i128::from(prompt) * of_prompt + i128::from(completion) * of_completion
+    }
+
+    fn status(&self) -> u16 {
+        if let Fate::Status(status) = self.fate { status } else { 200 }
+    }
+
+    fn usage(&self) -> String {
+        let Self { prompt, completion, .. } = self;
+        format!(
+            r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{}}}"#,
+            prompt + completion
+        )
+    }
+
+    /// The pieces of the answer, with the bytes of text in each and whether it tells the usage.
+    fn pieces(&self) -> Vec<(String, u64, bool)> {
+        let told = match self.fate {
+            Fate::Whole | Fate::ClientLeaves { capped: false } => true,
+            Fate::BreaksOff { told } => told,
+            _ => false,
+        };
+        let usage = self.usage();
+        match (self.kind, self.fate) {
+            (_, Fate::Status(_)) => vec![("{}".to_owned(), 0, false)],
+            (Kind::Stream, fate) => {
+                let word = |at| {
+                    let text = format!("word{at} ");
+                    let bytes = text.len() as u64;
+                    (
+                        format!(
+                            "data: {{\"model\":\"gpt-4o-mini\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}],\"usage\":null}}\n\n"
+                        ),
+                        bytes,
+                        false,
+                    )
+                };
+                let mut pieces: Vec<_> = (0..self.words).map(word).collect();
+                if told {
+                    pieces.push((
+                        format!("data: {{\"model\":\"gpt-4o-mini\",\"choices\":[],\"usage\":{usage}}}\n\n"),
+                        0,
+                        true,
+                    ));
+                }
+                if matches!(fate, Fate::Whole | Fate::WholeWithoutUsage | Fate::ClientLeaves { capped: false }) {
+                    pieces.push(("data: [DONE]\n\n".to_owned(), 0, false));
+                }
+                pieces
+            }
+            // A document is read when it is whole.
+            (_, Fate::BreaksOff { .. } | Fate::ClientLeaves { capped: true }) => Vec::new(),
+            (Kind::Chat, _) => {
+                let usage = if told { format!(",\"usage\":{usage}") } else { String::new() };
+                let answer = format!(
+                    r#"{{"model":"gpt-4o-mini","choices":[{{"index":0,"message":{{"role":"assistant","content":"One, two."}}}}]{usage}}}"#
+                );
+                vec![(answer, 9, told)]
+            }
+            (Kind::Embeddings, _) => {
+                let usage = if told {
+                    format!(r#","usage":{{"prompt_tokens":{0},"total_tokens":{0}}}"#, self.prompt)
+                } else {
+                    String::new()
+                };
+                vec![(format!(r#"{{"object":"list","data":[],"model":"text-embedding-3-small"{usage}}}"#), 0, told)]
+            }
+        }
+    }
+}
+
+/// What the world knows of the exchange so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    sent: bool,
+    status: u16,
+    text_bytes: u64,
+    told: bool,
+}
+
+fn route(script: &Script) -> (&'static dyn Provider, Endpoint) {
+    providers::route(&Method::POST, script.path(), CredentialPlace::Bearer).unwrap()
+}
+
+/// One call and its model.
+struct Exchange {
+    process: Rc<Process>,
+    script: Script,
+    number: usize,
+    prompt_estimate: u64,
+    is_chat: bool,
+    seen: Cell<Seen>,
+}
+
+impl Exchange {
+    fn world(&self) -> &World {
+        &self.process.world
+    }
+
+    fn see(&self, change: impl FnOnce(&mut Seen)) {
+        let mut seen = self.seen.get();
+        change(&mut seen);
+        self.seen.set(seen);
+    }
+
+    /// What must be booked, by the table of who pays for what ending.
+    fn form(&self, outcome: Outcome, is_paid: bool) -> Form {
+        let Seen { status, text_bytes, told, .. } = self.seen.get();
+        let Script { prompt, completion, .. } = self.script;
+        let (prompt, completion, source) = match (is_paid, told) {
+            (false, _) => (0, 0, UsageSource::Provider),
+            (true, true) => (prompt, completion, UsageSource::Provider),
+            (true, false) => (self.prompt_estimate, text_bytes.div_ceil(4), UsageSource::Estimate),
+        };
+        let pico_usd = self.script.pico_usd(prompt, completion);
+        Form { outcome, chats: u64::from(is_paid && self.is_chat), prompt, completion, pico_usd, source, status }
+    }
+
+    fn dropped(&self) -> Form {
+        let Seen { sent, status, .. } = self.seen.get();
+        match status {
+            400.. => self.form(Outcome::UpstreamError, false),
+            204 | 300.. => self.form(Outcome::Interrupted, false),
+            _ => self.form(Outcome::Interrupted, sent),
+        }
+    }
+
+    fn unsent(&self) -> Form {
+        self.form(Outcome::Interrupted, false)
+    }
+
+    async fn run(&self) {
+        let (provider, endpoint) = route(&self.script);
+        let call = provider.call(&endpoint, None, &self.script.body()).unwrap();
+        let asked = Instant::now();
+        let admitted = self.process.meter().admit(self.script.caller(&self.process), provider, endpoint, call).await;
+        let mut in_flight = match admitted {
+            Ok(in_flight) => in_flight,
+            Err(refusal) => return self.refused(&refusal),
+        };
+        let world = self.world();
+        if world.is_dead() {
+            // What a process does between its death and the end of its step nobody sees.
+            return std::future::pending().await;
+        }
+        let durably = world.setup.strict && asked.elapsed() < DURABLE_WAIT_MAX;
+        world.model.lock().is_admitted(self.number, world.disk_ops(), durably);
+        world.pause().await;
+        if self.script.fate == Fate::Unreachable {
+            return self.unanswered(in_flight, Ending::BrokeOff, 502).await;
+        }
+        in_flight.sending();
+        self.see(|seen| seen.sent = true);
+        world.pause().await;
+        self.reaches_provider();
+        world.pause().await;
+        if self.script.fate == Fate::NoHead {
+            return self.unanswered(in_flight, Ending::TimedOut, 504).await;
+        }
+        self.answer(in_flight).await;
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        let world = self.world();
+        if world.is_dead() {
+            return;
+        }
+        let mut model = world.model.lock();
+        world.note(|| format!("call {} is refused: {refusal:?}", self.number));
+        let is_right = match refusal {
+            Refusal::QuotaUsedUp(_) => model.is_used_up(self.number),
+            Refusal::CountersDown if world.broken.counters.load(std::sync::atomic::Ordering::Relaxed) => Ok(()),
+            Refusal::JournalFull if model.disk_is_suspect || model.disk_was_full || self.process.is_at_bound() => {
+                Ok(())
+            }
+            _ => Err(format!("call {} is refused though nothing is wrong: {refusal:?}", self.number)),
+        };
+        model.is_refused(self.number);
+        drop(model);
+        if let Err(wrong) = is_right {
+            world.fail(wrong);
+        }
+    }
+
+    fn reaches_provider(&self) {
+        let world = self.world();
+        if world.is_dead() {
+            return;
+        }
+        world.figures.lock().reached += 1;
+        let reached = world.model.lock().reaches(self.number);
+        if let Err(wrong) = reached {
+            world.fail(wrong);
+        }
+    }
+
+    async fn unanswered(&self, in_flight: InFlight, ending: Ending, status: u16) {
+        self.see(|seen| seen.status = status);
+        let expected = self.form(Outcome::NoAnswer, false);
+        self.settle(expected, in_flight.settle_unanswered(ending, status)).await;
+    }
+
+    async fn answer(&self, mut in_flight: InFlight) {
+        let world = self.world();
+        let status = self.script.status();
+        let content_type =
+            if self.script.kind == Kind::Stream && status == 200 { "text/event-stream" } else { "application/json" };
+        let request_id = "r".repeat(if self.script.fat { 200 } else { 8 });
+        in_flight.head(status, Some(content_type), Some(&request_id));
+        self.see(|seen| seen.status = status);
+        let mut out = Vec::new();
+        for (piece, text_bytes, told) in self.script.pieces() {
+            world.pause().await;
+            in_flight.pass(Bytes::from(piece), &mut out);
+            self.see(|seen| {
+                seen.text_bytes += text_bytes;
+                seen.told |= told;
+            });
+        }
+        world.pause().await;
+        in_flight.flush(&mut out);
+        let (ending, outcome, is_paid) = match self.script.fate {
+            Fate::Status(400..) => (Ending::Whole, Outcome::UpstreamError, false),
+            Fate::Status(_) => (Ending::Whole, Outcome::Completed, false),
+            Fate::BreaksOff { .. } => (Ending::BrokeOff, Outcome::UpstreamFailed, true),
+            Fate::ClientLeaves { capped: true } => (Ending::DrainCapped, Outcome::ClientLeft, true),
+            Fate::ClientLeaves { capped: false } => (Ending::ClientLeft, Outcome::ClientLeft, true),
+            _ => (Ending::Whole, Outcome::Completed, true),
+        };
+        self.settle(self.form(outcome, is_paid), in_flight.settle(ending)).await;
+    }
+
+    async fn settle(&self, expected: Form, settling: impl Future<Output = ()>) {
+        let world = self.world();
+        world.model.lock().is_settling(self.number, expected);
+        let began = Instant::now();
+        settling.await;
+        if world.is_dead() {
+            return;
+        }
+        let durably = world.setup.strict && began.elapsed() < DURABLE_WAIT_MAX;
+        world.model.lock().is_settled(self.number, world.disk_ops(), durably);
+    }
+}
+
+/// How a call is aborted at one of its steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Abort {
+    Drop,
+    Panic,
+}
+
+/// The task of a call, which may be aborted before any of its steps.
+pub struct CallTask {
+    exchange: Rc<Exchange>,
+    running: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// The steps that are left to it, and what happens then.
+    abort: Option<(u64, Abort)>,
+    has_panicked: bool,
+}
+
+impl CallTask {
+    pub fn new(process: &Rc<Process>, script: Script, may_abort: bool) -> (usize, Self) {
+        let world = &process.world;
+        let (provider, endpoint) = route(&script);
+        let call = provider.call(&endpoint, None, &script.body()).unwrap();
+        let prompt_estimate = estimate::of_prompt(&call.prompt).prompt;
+        let is_chat = script.kind != Kind::Embeddings;
+        let pending = Form {
+            outcome: Outcome::Interrupted,
+            chats: u64::from(is_chat),
+            prompt: prompt_estimate,
+            completion: 0,
+            pico_usd: script.pico_usd(prompt_estimate, 0),
+            source: UsageSource::Estimate,
+            status: 0,
+        };
+        let number = world.model.lock().asks(world.life(), script.tenant, is_chat, pending);
+        world.note(|| format!("call {number}: {script:?}"));
+        world.figures.lock().calls += 1;
+        let seen = Cell::default();
+        let exchange = Rc::new(Exchange { process: process.clone(), script, number, prompt_estimate, is_chat, seen });
+        let draw_abort = || (world.chance.between(1, 8), world.chance.pick(&[Abort::Drop, Abort::Panic]));
+        let abort = (may_abort && world.chance.per_mille(200)).then(draw_abort);
+        let running = exchange.clone();
+        let running = Some(Box::pin(async move { running.run().await }) as Pin<Box<dyn Future<Output = ()>>>);
+        (number, Self { exchange, running, abort, has_panicked: false })
+    }
+}
+
+impl Future for CallTask {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if let Some((left, abort)) = &mut self.abort {
+            *left -= 1;
+            if *left == 0 && *abort == Abort::Drop {
+                return Poll::Ready(());
+            }
+            if *left == 0 {
+                self.has_panicked = true;
+                // What the call owns is dropped while its thread unwinds.
+                let _owned = self.running.take();
+                resume_unwind(Box::new(Planted));
+            }
+        }
+        let Some(running) = &mut self.running else { return Poll::Ready(()) };
+        let polled = running.as_mut().poll(context);
+        if polled.is_ready() {
+            self.running = None;
+        }
+        polled
+    }
+}
+
+impl Drop for CallTask {
+    fn drop(&mut self) {
+        let world = self.exchange.world();
+        let was_dead = world.is_dead();
+        let was_running = self.running.take().is_some();
+        if (was_running && !was_dead) || self.has_panicked {
+            world.note(|| format!("call {} is dropped", self.exchange.number));
+            let op = (!world.is_dead()).then(|| world.disk_ops());
+            world.model.lock().is_dropped(self.exchange.number, op, &self.exchange.dropped(), &self.exchange.unsent());
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A ledger in memory that is slow, away, silent, or loses its acknowledgements. It keeps the contract of the port: events
+//! and sums change in one commit, and an event whose id is there changes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::sleep;
+use tollgate::domain::event::UsageEvent;
+use tollgate::domain::ids::{EventId, TenantId};
+use tollgate::domain::time::{Period, Window};
+use tollgate::ports::usage::{Entry, EventsQuery, Group, StoredEvent, Sums, SumsQuery, UsageStore};
+use tollgate::ports::{BoxFuture, StoreError};
+
+use super::bugs::Bug;
+use super::world::{Death, World};
+
+/// What is committed, which all lives of the process share.
+pub struct Books {
+    world: Arc<World>,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    events: Vec<UsageEvent>,
+    by_id: HashMap<EventId, usize>,
+    sums: BTreeMap<(TenantId, Period), Sums>,
+}
+
+/// The texts that make an event one which the ledger refuses for good.
+pub const POISON: &str = "poison";
+
+impl Books {
+    pub fn new(world: &Arc<World>) -> Arc<Self> {
+        Arc::new(Self { world: world.clone(), tables: Mutex::default() })
+    }
+
+    /// The ledger as the process of one life has it.
+    pub fn of_life(self: &Arc<Self>, life: u32) -> Arc<SimLedger> {
+        Arc::new(SimLedger { books: self.clone(), life })
+    }
+
+    pub fn event(&self, id: EventId) -> Option<UsageEvent> {
+        let tables = self.tables.lock();
+        tables.by_id.get(&id).map(|at| tables.events[*at].clone())
+    }
+
+    pub fn events(&self) -> Vec<UsageEvent> {
+        self.tables.lock().events.clone()
+    }
+
+    pub fn sums(&self) -> BTreeMap<(TenantId, Period), Sums> {
+        self.tables.lock().sums.clone()
+    }
+
+    fn commit(&self, events: &[UsageEvent]) -> u64 {
+        let mut tables = self.tables.lock();
+        let mut new = 0;
+        for event in events {
+            let at = tables.events.len();
+            if tables.by_id.contains_key(&event.id) && self.world.bug != Some(Bug::LedgerBooksAgain) {
+                continue;
+            }
+            tables.by_id.insert(event.id, at);
+            new += 1;
+            for window in [Window::Day, Window::Month] {
+                let sums = tables.sums.entry((event.tenant.clone(), window.period(event.requested_at))).or_default();
+                *sums = sums.plus(&Sums::of(event)).unwrap();
+            }
+            tables.events.push(event.clone());
+        }
+        self.world.mix(0xb00c ^ new);
+        self.world.note(|| format!("the ledger commits {} events, {new} new", events.len()));
+        new
+    }
+}
+
+/// The ledger of one process.
+pub struct SimLedger {
+    books: Arc<Books>,
+    life: u32,
+}
+
+impl SimLedger {
+    /// Waits as a ledger does; says why it cannot.
+    async fn reach(&self) -> Result<(), StoreError> {
+        let world = &self.books.world;
+        world.pause().await;
+        while world.broken.ledger_silent.load(Relaxed) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        if world.broken.ledger_down.load(Relaxed) {
+            world.injected("the ledger is down");
+            return Err(StoreError::Unavailable("down".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Dies before or after `work`, or not at all. A process that is dead is not served.
+    async fn commit(&self, events: &[UsageEvent]) -> u64 {
+        let world = &self.books.world;
+        let dies = world.is_time_to_die(Death::Commit);
+        if dies && world.chance.per_mille(500) {
+            world.die();
+        }
+        if !world.is_alive(self.life) {
+            return std::future::pending().await;
+        }
+        let new = self.books.commit(events);
+        if dies {
+            world.die();
+            return std::future::pending().await;
+        }
+        new
+    }
+}
+
+impl UsageStore for SimLedger {
+    fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let world = &self.books.world;
+            self.reach().await?;
+            if world.broken.poison.load(Relaxed) && events.iter().any(|event| event.kb_id.as_deref() == Some(POISON)) {
+                world.injected("the ledger refuses an event");
+                return Err(StoreError::Refused("poison".to_owned()));
+            }
+            let new = self.commit(events).await;
+            world.pause().await;
+            if world.broken.acks_lost.load(Relaxed) {
+                world.injected("an acknowledgement of the ledger is lost");
+                return Err(StoreError::Unavailable("broken off".to_owned()));
+            }
+            Ok(new)
+        })
+    }
+
+    fn sums<'a>(&'a self, query: &'a SumsQuery) -> BoxFuture<'a, Result<Vec<Group>, StoreError>> {
+        Box::pin(async move {
+            self.reach().await?;
+            let tables = self.books.tables.lock();
+            let of = |event: &&UsageEvent| query.tenant.as_ref().is_none_or(|tenant| event.tenant == *tenant);
+            let sums = tables
+                .events
+                .iter()
+                .filter(of)
+                .fold(Sums::default(), |sums, event| sums.plus(&Sums::of(event)).unwrap());
+            Ok(vec![Group { values: Vec::new(), sums }])
+        })
+    }
+
+    fn events<'a>(&'a self, _: &'a EventsQuery) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        Box::pin(async move {
+            self.reach().await?;
+            Ok(Vec::new())
+        })
+    }
+
+    fn event<'a>(
+        &'a self,
+        _: Option<&'a TenantId>,
+        id: EventId,
+    ) -> BoxFuture<'a, Result<Option<StoredEvent>, StoreError>> {
+        Box::pin(async move {
+            self.reach().await?;
+            Ok(self.books.event(id).map(|event| StoredEvent { row: 0, event }))
+        })
+    }
+
+    fn known<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<EventId>, StoreError>> {
+        Box::pin(async move {
+            self.reach().await?;
+            let tables = self.books.tables.lock();
+            Ok(ids.iter().filter(|id| tables.by_id.contains_key(id)).copied().collect())
+        })
+    }
+
+    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
+        Box::pin(async move {
+            self.reach().await?;
+            let tables = self.books.tables.lock();
+            let of_period = tables.sums.iter().filter(|((_, of), _)| *of == period);
+            Ok(of_period.map(|((tenant, _), sums)| (tenant.clone(), sums.chats)).collect())
+        })
+    }
+
+    fn find<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        Box::pin(async move {
+            self.reach().await?;
+            let found = ids.iter().filter_map(|id| self.books.event(*id));
+            Ok(found.map(|event| StoredEvent { row: 0, event }).collect())
+        })
+    }
+
+    /// Nobody looks through this one but the model.
+    fn walk<'a>(&'a self, _: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.reach())
+    }
+
+    fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>> {
+        Box::pin(async move {
+            self.reach().await?;
+            Ok("simulation".to_owned())
+        })
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.reach())
+    }
+}

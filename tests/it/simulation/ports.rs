@@ -1,0 +1,105 @@
+//! The small ports of a simulated process: its clock, its counters, and who hears of what was booked.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
+use tollgate::adapters::memory_counters::MemoryCounters;
+use tollgate::domain::event::UsageEvent;
+use tollgate::domain::ids::EventId;
+use tollgate::domain::plan::Standing;
+use tollgate::domain::time::Micros;
+use tollgate::ports::BoxFuture;
+use tollgate::ports::clock::Clock;
+use tollgate::ports::counters::{Claim, CounterKey, CounterStore, CountersUnavailable, HoldOutcome};
+use tollgate::ports::sink::Sink;
+
+use super::bugs::Bug;
+use super::ledger::POISON;
+use super::world::World;
+
+/// The clock of the simulation. It tells the model which call got which id.
+pub struct SimClock(pub Arc<World>);
+
+impl Clock for SimClock {
+    fn now(&self) -> Micros {
+        self.0.wall_clock()
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        self.0.elapsed_us()
+    }
+
+    fn random(&self) -> u128 {
+        u128::from(self.0.chance.next()) << 64 | u128::from(self.0.chance.next())
+    }
+
+    fn event_id(&self) -> EventId {
+        let id = EventId::new(self.now().unix_ms(), self.random());
+        if let Some(call) = self.0.calling() {
+            self.0.model.lock().is_named(call, id, self.now());
+        }
+        id
+    }
+}
+
+/// The real counters of one process, which may be slow and away.
+pub struct SimCounters {
+    pub world: Arc<World>,
+    pub inner: MemoryCounters,
+}
+
+impl CounterStore for SimCounters {
+    fn hold<'a>(&'a self, id: EventId, claims: &'a [Claim]) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>> {
+        Box::pin(async move {
+            self.world.pause().await;
+            if self.world.broken.counters.load(Relaxed) {
+                self.world.injected("the counters are away");
+                return Err(CountersUnavailable("away".to_owned()));
+            }
+            self.inner.hold(id, claims).await
+        })
+    }
+
+    fn settle(&self, id: EventId, claims: &[Claim], used: &[u64]) {
+        let is_given_back = used.iter().all(|used| *used == 0);
+        if self.world.bug == Some(Bug::HoldForgotten) && is_given_back {
+            return;
+        }
+        self.inner.settle(id, claims, used);
+    }
+
+    fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>> {
+        self.inner.read(counters)
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<(CounterKey, Standing)>, CountersUnavailable>> {
+        self.inner.list()
+    }
+
+    fn seed<'a>(&'a self, counters: &'a [(CounterKey, u64)]) -> BoxFuture<'a, Result<(), CountersUnavailable>> {
+        match self.world.bug {
+            Some(Bug::CountersFromZero) => Box::pin(async { Ok(()) }),
+            _ => self.inner.seed(counters),
+        }
+    }
+}
+
+/// Hears of each event once in a life, unless the journal has it twice: after a sync that failed, or after a start that
+/// was killed while it took an event out of quarantine.
+pub struct SimSink {
+    pub world: Arc<World>,
+    pub heard: Mutex<HashSet<EventId>>,
+}
+
+impl Sink for SimSink {
+    fn booked(&self, events: &[UsageEvent]) {
+        for event in events {
+            let may_come_again = self.world.setup.disk_fails || event.kb_id.as_deref() == Some(POISON);
+            if !self.heard.lock().insert(event.id) && !may_come_again {
+                self.world.fail(format!("a sink hears of {} twice", event.id));
+            }
+        }
+    }
+}
