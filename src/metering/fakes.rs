@@ -42,9 +42,14 @@ pub(crate) const STORE_WORDS: &str = "secret-host:5432 refused";
 
 /// A journal of the smallest size on a disk of its own.
 pub(crate) fn journal() -> (Arc<FileJournal>, TempDir) {
+    journal_with(false)
+}
+
+/// The same, strict or not. Nobody syncs it.
+pub(crate) fn journal_with(strict: bool) -> (Arc<FileJournal>, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let disk = Arc::new(Folder::open(directory.path()).unwrap());
-    let (journal, _) = FileJournal::open(disk, Options { bytes_max: BYTES_MIN, strict: false }).unwrap();
+    let (journal, _) = FileJournal::open(disk, Options { bytes_max: BYTES_MIN, strict }).unwrap();
     (Arc::new(journal), directory)
 }
 

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId};
@@ -176,7 +176,9 @@ impl InFlight {
         if let Some(open) = self.open.take() {
             let journal = open.meter.journal.clone();
             let position = open.hand_over(verdict);
-            journal.durable(position).await;
+            if !journal.durable(position).await {
+                warn!("An answer ends before the disk has its event.");
+            }
         }
     }
 

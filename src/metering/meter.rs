@@ -101,7 +101,10 @@ impl Meter {
             event,
             progress,
         });
-        self.journal.durable(position).await;
+        if !self.journal.durable(position).await {
+            // A power cut would take the call, and the provider would have charged it. Dropping it gives it back.
+            return Err(Refusal::JournalFull);
+        }
         Ok(in_flight)
     }
 

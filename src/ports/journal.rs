@@ -69,9 +69,9 @@ pub trait Journal: Send + Sync {
     /// Takes over the event of a call. Gives its position.
     fn settle(&self, slot: Slot, event: &UsageEvent) -> u64;
 
-    /// Waits until everything up to `position` survives a power cut. Returns at once in a journal that does not promise
-    /// that (`durability = group`).
-    fn durable(&self, position: u64) -> BoxFuture<'_, ()>;
+    /// Waits until everything up to `position` survives a power cut. `false`: the disk does not sync, and the wait was given
+    /// up. Returns `true` at once in a journal that does not promise that (`durability = group`).
+    fn durable(&self, position: u64) -> BoxFuture<'_, bool>;
 
     /// Waits until there are settled events, or until the journal is closed.
     fn ready(&self) -> BoxFuture<'_, ()>;

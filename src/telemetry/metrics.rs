@@ -339,8 +339,8 @@ mod tests {
         fn settle(&self, _: Slot, _: &UsageEvent) -> u64 {
             0
         }
-        fn durable(&self, _: u64) -> BoxFuture<'_, ()> {
-            Box::pin(async {})
+        fn durable(&self, _: u64) -> BoxFuture<'_, bool> {
+            Box::pin(async { true })
         }
         fn waiting(&self, _: &mut dyn FnMut(UsageEvent)) -> Result<(), StoreError> {
             Ok(())

@@ -407,12 +407,14 @@ impl Log {
 
     /// Writes again what a failed sync may have lost.
     fn rescue(&mut self, written: &mut u64) -> io::Result<()> {
-        let suspects: Vec<usize> =
-            self.segments.iter().enumerate().filter(|(_, segment)| segment.suspect).map(|(at, _)| at).collect();
-        for at in suspects {
-            let Some(segment) = self.segments.get(at) else { continue };
-            let (base, file, end) = (segment.base, segment.file.clone(), segment.end);
-            let from = segment.synced.max(HEAD_END);
+        // As they are before anything is written: the copies may go into one of them, and are not safe by that.
+        let suspects: Vec<(u64, Arc<dyn DiskFile>, u64, u64)> = self
+            .segments
+            .iter()
+            .filter(|segment| segment.suspect)
+            .map(|segment| (segment.base, segment.file.clone(), segment.synced.max(HEAD_END), segment.end))
+            .collect();
+        for (base, file, from, end) in suspects {
             let mut bytes = vec![0; usize::try_from(end.saturating_sub(from)).unwrap_or(0)];
             let read = file.read_at(&mut bytes, from)?;
             bytes.truncate(read);
@@ -442,8 +444,8 @@ impl Log {
                     return Err(io::ErrorKind::StorageFull.into());
                 }
             }
-            if let Some(segment) = self.segments.get_mut(at) {
-                (segment.suspect, segment.synced) = (false, segment.end);
+            if let Some(segment) = self.segments.iter_mut().find(|segment| segment.base == base) {
+                (segment.suspect, segment.synced) = (false, end);
             }
         }
         Ok(())

@@ -302,19 +302,21 @@ impl Journal for FileJournal {
         position
     }
 
-    fn durable(&self, position: u64) -> BoxFuture<'_, ()> {
+    fn durable(&self, position: u64) -> BoxFuture<'_, bool> {
         if !self.strict {
-            return Box::pin(std::future::ready(()));
+            return Box::pin(std::future::ready(true));
         }
         Box::pin(async move {
             let mut synced = self.synced.subscribe();
             if *synced.borrow_and_update() >= position {
-                return;
+                return true;
             }
             self.wake_maintainer();
-            if timeout(DURABLE_WAIT_MAX, synced.wait_for(|synced| *synced >= position)).await.is_err() {
-                error!("The journal's disk does not sync; an answer goes on without it.");
+            let is_synced = timeout(DURABLE_WAIT_MAX, synced.wait_for(|synced| *synced >= position)).await.is_ok();
+            if !is_synced {
+                error!("The journal's disk does not sync; nobody waits for it any longer.");
             }
+            is_synced
         })
     }
 

@@ -437,10 +437,10 @@ async fn strict_returns_when_the_disk_has_it() {
     let journal = Arc::new(journal);
     let maintainer = journal.start_maintainer(Duration::from_secs(3_600)).unwrap();
     let slot = journal.admit(&pending(0)).unwrap();
-    journal.durable(slot.position).await;
+    assert!(journal.durable(slot.position).await);
     let position = journal.settle(slot, &event(0));
     assert!(*journal.synced.borrow() < position);
-    journal.durable(position).await;
+    assert!(journal.durable(position).await);
     assert!(*journal.synced.borrow() >= position);
     journal.stop();
     maintainer.join().unwrap();

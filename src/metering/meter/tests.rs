@@ -32,8 +32,11 @@ const ANSWER: &[u8] =
 
 impl Bench {
     async fn open() -> Self {
+        Self::open_on(fakes::journal()).await
+    }
+
+    async fn open_on((journal, _directory): (Arc<FileJournal>, TempDir)) -> Self {
         let world = World::open().await;
-        let (journal, _directory) = fakes::journal();
         let clock = Arc::new(crate::adapters::system_clock::SystemClock::new());
         let counters = Arc::new(MemoryCounters::new());
         let meter = Arc::new(Meter::new(counters, journal.clone(), world.snapshots.clone(), clock, Vec::new()));
@@ -198,4 +201,15 @@ async fn a_call_that_is_never_settled_is_booked_as_it_was_admitted() {
     assert_eq!((event.id, event.outcome, event.chats), (id, Outcome::Interrupted, 1));
     assert_eq!((event.source, event.tokens.completion), (UsageSource::Estimate, 0));
     assert!(event.tokens.prompt > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn strict_sends_no_call_that_a_power_cut_would_take() {
+    let bench = Bench::open_on(fakes::journal_with(true)).await;
+    // Nothing is ever synced.
+    let refused = bench.admit("/v1/chat/completions").await.err();
+    assert_eq!(refused, Some(Refusal::JournalFull));
+    assert_eq!(bench.standing().await, Standing::default());
+    let event = bench.event().await;
+    assert_eq!((event.outcome, event.chats, event.tokens.total()), (Outcome::Interrupted, 0, 0));
 }

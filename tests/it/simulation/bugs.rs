@@ -64,7 +64,7 @@ impl Journal for BadJournal {
         self.inner.settle(slot, event)
     }
 
-    fn durable(&self, position: u64) -> BoxFuture<'_, ()> {
+    fn durable(&self, position: u64) -> BoxFuture<'_, bool> {
         self.inner.durable(position)
     }
 

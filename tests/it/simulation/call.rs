@@ -23,7 +23,7 @@ use super::life::Process;
 use super::model::{Form, UNLIMITED};
 use super::world::World;
 
-/// Beyond this a journal lets calls go on without the disk's word.
+/// Beyond this a journal does not wait for its disk: a call is refused then, an answer goes on.
 const DURABLE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How the provider and the client behave.
@@ -269,15 +269,14 @@ impl Exchange {
         let admitted = self.process.meter().admit(self.script.caller(&self.process), provider, endpoint, call).await;
         let mut in_flight = match admitted {
             Ok(in_flight) => in_flight,
-            Err(refusal) => return self.refused(&refusal),
+            Err(refusal) => return self.refused(&refusal, asked.elapsed()),
         };
         let world = self.world();
         if world.is_dead() {
             // What a process does between its death and the end of its step nobody sees.
             return std::future::pending().await;
         }
-        let durably = world.setup.strict && asked.elapsed() < DURABLE_WAIT_MAX;
-        world.model.lock().is_admitted(self.number, world.disk_ops(), durably);
+        world.model.lock().is_admitted(self.number, world.disk_ops(), world.setup.strict);
         world.pause().await;
         if self.script.fate == Fate::Unreachable {
             return self.unanswered(in_flight, Ending::BrokeOff, 502).await;
@@ -293,10 +292,15 @@ impl Exchange {
         self.answer(in_flight).await;
     }
 
-    fn refused(&self, refusal: &Refusal) {
+    fn refused(&self, refusal: &Refusal, waited: Duration) {
         let world = self.world();
         if world.is_dead() {
             return;
+        }
+        if *refusal == Refusal::JournalFull && world.setup.strict && waited >= DURABLE_WAIT_MAX {
+            world.note(|| format!("call {} does not go out, as the disk does not sync", self.number));
+            let op = Some(world.disk_ops());
+            return world.model.lock().is_dropped(self.number, op, &self.dropped(), &self.unsent());
         }
         let mut model = world.model.lock();
         world.note(|| format!("call {} is refused: {refusal:?}", self.number));

@@ -159,6 +159,7 @@ impl SimDisk {
         if !world.is_alive(self.life) {
             return Err(failed(EIO));
         }
+        world.note(|| format!("disk operation {}: kind {kind}, {bytes} bytes", world.disk_ops()));
         world.mix(world.count_disk_op() ^ (kind << 56) ^ ((bytes as u64) << 24));
         let dies = world.is_time_to_die(Death::DiskOp);
         if dies {
@@ -274,6 +275,7 @@ impl DiskFile for Handle {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let dies = self.disk.begin(7, bytes.len())?;
+        self.disk.world().note(|| format!("  file {:p} at {offset}", Arc::as_ptr(&self.file)));
         let offset = usize::try_from(offset).unwrap();
         let mut file = self.file.lock();
         if offset + bytes.len() > file.size {
@@ -308,6 +310,7 @@ impl DiskFile for Handle {
 
     fn sync(&self) -> io::Result<()> {
         let dies = self.disk.begin(9, 0)?;
+        self.disk.world().note(|| format!("  file {:p}", Arc::as_ptr(&self.file)));
         let world = self.disk.world();
         let (before, dirty) = {
             let mut file = self.file.lock();

@@ -105,7 +105,7 @@ fn strict_waits_for_a_settlement_that_the_disk_did_not_take() {
         assert!(journal.durable(position).now_or_never().is_none(), "it is in memory still");
         bench.world.broken.writes.store(false, Relaxed);
         journal.maintain();
-        assert!(journal.durable(position).now_or_never().is_some());
+        assert_eq!(journal.durable(position).now_or_never(), Some(true));
     });
 }
 
@@ -162,6 +162,27 @@ fn an_event_in_quarantine_is_not_booked_as_it_was_admitted() {
             let mut as_settled = true;
             journal.waiting(&mut |waiting| as_settled &= waiting == event(1)).unwrap();
             assert!(as_settled, "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn what_is_written_again_into_a_segment_whose_sync_failed_is_synced() {
+    for seed in 0..20 {
+        tell(seed, false, |bench| {
+            let (journal, _) = bench.open();
+            // More than half of a segment is taken, so there is a spare one, and its sync fails, too.
+            (0..150).for_each(|number| settle(&journal, number));
+            journal.maintain();
+            bench.world.broken.syncs.store(true, Relaxed);
+            (150..160).for_each(|number| settle(&journal, number));
+            (0..3).for_each(|_| journal.maintain());
+            bench.world.broken.syncs.store(false, Relaxed);
+            (0..2).for_each(|_| journal.maintain());
+            bench.cut_power(journal);
+            let (journal, _) = bench.open();
+            let ids: BTreeSet<EventId> = waiting(&journal).into_iter().collect();
+            assert_eq!(ids.len(), 160, "seed {seed}");
         });
     }
 }

@@ -299,7 +299,7 @@ impl Journal for ClumsyJournal {
         panic!("the journal panics");
     }
 
-    fn durable(&self, position: u64) -> BoxFuture<'_, ()> {
+    fn durable(&self, position: u64) -> BoxFuture<'_, bool> {
         self.inner.durable(position)
     }
 
