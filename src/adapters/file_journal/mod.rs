@@ -159,8 +159,9 @@ impl FileJournal {
         self.wake_maintainer();
     }
 
-    /// Syncs what is there. When nothing is open and the ledger has everything, the files go instead.
-    fn leave(&self) {
+    /// The last maintenance, for whoever has no thread for it: syncs what is there. When nothing is open and the ledger has
+    /// everything, the files go.
+    pub fn leave(&self) {
         self.maintain();
         let done = {
             let mut log = self.log.lock();

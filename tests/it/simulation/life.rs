@@ -332,7 +332,7 @@ impl Process {
         } else if self.world.is_peace() {
             world.fail(format!("the journal does not end: {:?}", self.journal.backlog()));
         }
-        self.files.stop();
+        self.files.leave();
         if self.world.is_peace() {
             self.check_nothing_is_left();
         }
