@@ -1,6 +1,6 @@
 //! Counts tokens where the provider said nothing.
 //!
-//! May use: `domain`, the sibling `prompt`. By bytes at once, or by a tokenizer, which takes milliseconds and so belongs
+//! May use: `domain`, the siblings `prompt` and `text`. By bytes at once, or by a tokenizer, which takes milliseconds and so belongs
 //! on a blocking thread.
 
 #[cfg(feature = "gateway")]
@@ -11,6 +11,8 @@ use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 
 use super::Prompt;
 use super::prompt::{self, BYTES_PER_TOKEN};
+#[cfg(feature = "gateway")]
+use super::text::unescaped;
 
 /// Text goes into the tokenizer in pieces of at most this: its time per byte grows with the length of a run of equal
 /// characters, and its regular expressions recurse.
@@ -57,7 +59,8 @@ pub fn by_tokenizer(input: &EstimateInput) -> Tokens {
     let prompt = match &input.prompt {
         Prompt::Body(body) => {
             let mut counted = 0u64;
-            let beside = prompt::texts(body, |text| counted = counted.saturating_add(count(vocabulary, &text)));
+            let beside =
+                prompt::texts(body, |text| counted = counted.saturating_add(count(vocabulary, &unescaped(text))));
             counted.saturating_add(beside.tokens())
         }
         Prompt::TextBytes(bytes) => bytes.div_ceil(BYTES_PER_TOKEN),

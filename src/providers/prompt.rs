@@ -2,7 +2,7 @@
 //!
 //! May use: the siblings `json` and `text`.
 
-use std::borrow::Cow;
+use memchr::memchr;
 
 use super::json;
 use super::text::{Found, unescaped, walk};
@@ -54,17 +54,17 @@ impl Counted {
     }
 }
 
-/// Calls `see` with each text in `body` that the model reads.
-pub(super) fn texts(body: &[u8], mut see: impl FnMut(Cow<'_, str>)) -> Counted {
+/// Calls `see` with each text in `body` that the model reads, as it stands between its quotes: see [`unescaped`].
+pub(super) fn texts(body: &[u8], mut see: impl FnMut(&[u8])) -> Counted {
     let mut counted = Counted::default();
     // Admission has refused what is no object, so there is nothing to say of one.
     let _is_object = json::members(body, READ_BY_MODEL, |index, raw| {
         let is_schema = READ_BY_MODEL.get(index).is_some_and(|name| SCHEMAS.contains(name));
         walk(raw.get().as_bytes(), |found| match found {
-            Found::Name(name) if is_schema => see(String::from_utf8_lossy(name)),
+            Found::Name(name) if is_schema => see(name),
             Found::Name(b"role") => counted.messages += 1,
             Found::Text { of, text } if MEDIA.contains(&of) || text.starts_with(b"data:") => counted.media += 1,
-            Found::Text { text, .. } => see(unescaped(text)),
+            Found::Text { text, .. } => see(text),
             Found::Element if !is_schema => counted.elements += 1,
             Found::Name(_) | Found::Element => {}
         });
@@ -75,7 +75,11 @@ pub(super) fn texts(body: &[u8], mut see: impl FnMut(Cow<'_, str>)) -> Counted {
 /// How many bytes of text the body is worth, all that the model reads counted as text.
 pub(super) fn text_bytes(body: &[u8]) -> u64 {
     let mut bytes = 0u64;
-    let counted = texts(body, |text| bytes = bytes.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX)));
+    let counted = texts(body, |text| {
+        // Every call is counted so at its admission: only a text with escapes is looked at for more than its length.
+        let length = if memchr(b'\\', text).is_some() { unescaped(text).len() } else { text.len() };
+        bytes = bytes.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+    });
     bytes.saturating_add(counted.tokens().saturating_mul(BYTES_PER_TOKEN))
 }
 
@@ -89,7 +93,7 @@ mod tests {
         let body = br#"{"model":"gpt-4o","user":"u","messages":[{"role":"user","content":[{"type":"text","text":"Hi"},
             {"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}],
             "tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]}"#;
-        let counted = texts(body, |text| seen.push(text.into_owned()));
+        let counted = texts(body, |text| seen.push(unescaped(text).into_owned()));
         assert_eq!(seen, ["Hi", "type", "function", "name", "f", "parameters", "type"]);
         assert_eq!(counted, Counted { messages: 1, elements: 0, media: 1 });
         assert_eq!(texts(br#"{"input":[[1,22],[333]]}"#, |_| {}).tokens(), 3);
