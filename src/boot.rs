@@ -140,6 +140,12 @@ pub enum BootError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another process serves from the same ledger.
+    #[error("ledger {}: another tollgate is running on it and counts its limits: stop that one, or set DATABASE_URL to another ledger", path.display())]
+    LedgerTaken {
+        /// Its file.
+        path: PathBuf,
+    },
     /// The journal cannot be opened.
     #[error("journal {}: {reason}: make room on its disk and let this user write there", path.display())]
     Journal {
@@ -202,7 +208,7 @@ pub fn serve(config: &Config, source: Option<Source<'_>>, ready: impl FnOnce(Rea
         .map_err(|error| BootError::Thread(error.to_string()))?;
     let mut signals = ledger_runtime.block_on(async { Signals::register() })?;
     make_data_dir(&config.data_dir)?;
-    let _lock = recovery::DataLock::take(&config.data_dir)?;
+    let _locks = recovery::Locks::take(config)?;
     let opened = ledger_runtime.block_on(async {
         tokio::select! {
             parts = Parts::open(config) => parts.map(Some),

@@ -1,5 +1,5 @@
-//! From the end of the last process to the start of this one: the lock on the data directory, and the journal that was
-//! left.
+//! From the end of the last process to the start of this one: the locks on directory and ledger, and the journal that
+//! was left.
 //!
 //! May use: everything.
 
@@ -19,29 +19,43 @@ use crate::config::Config;
 
 use super::BootError;
 
-/// The data directory, while this process has it to itself. The system lets go of it when the process ends, however.
-pub(super) struct DataLock {
-    _file: File,
+/// The data directory and the ledger, while this process has them to itself: the one holds its journal, and the limits
+/// that follow from the other are counted in this process. The system lets go of both when the process ends, however.
+pub(super) struct Locks {
+    _directory: File,
+    _ledger: File,
 }
 
-impl DataLock {
-    /// Takes the directory, or says who may have it.
-    pub(super) fn take(data_dir: &Path) -> Result<Self, BootError> {
-        let path = data_dir.join("lock");
-        let failed = |error: io::Error| BootError::DataDir { path: path.clone(), reason: error.to_string() };
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
-        let mut waited = Duration::ZERO;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: file }),
-                Err(TryLockError::WouldBlock) if waited < LOCK_WAIT_MAX => {
-                    thread::sleep(LOCK_POLL);
-                    waited += LOCK_POLL;
-                }
-                Err(TryLockError::WouldBlock) => return Err(BootError::DataDirTaken { path: data_dir.to_owned() }),
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
+impl Locks {
+    /// Takes both, or says what another process has.
+    pub(super) fn take(config: &Config) -> Result<Self, BootError> {
+        let ledger = &config.ledger_file;
+        if let Some(parent) = ledger.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            super::make_data_dir(parent)?;
+        }
+        let mut beside = ledger.clone().into_os_string();
+        beside.push(".lock");
+        let taken = || BootError::DataDirTaken { path: config.data_dir.clone() };
+        Ok(Self {
+            _directory: lock(&config.data_dir.join("lock"), taken)?,
+            _ledger: lock(Path::new(&beside), || BootError::LedgerTaken { path: ledger.clone() })?,
+        })
+    }
+}
+
+fn lock(path: &Path, taken: impl FnOnce() -> BootError) -> Result<File, BootError> {
+    let failed = |error: io::Error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() };
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if waited < LOCK_WAIT_MAX => {
+                thread::sleep(LOCK_POLL);
+                waited += LOCK_POLL;
             }
+            Err(TryLockError::WouldBlock) => return Err(taken()),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
     }
 }

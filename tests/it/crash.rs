@@ -141,6 +141,10 @@ fn a_second_gateway_on_a_data_directory_refuses_and_the_first_goes_on() {
     for word in [directory.as_str(), "TOLLGATE_DATA_DIR"] {
         assert!(refused.contains(word), "{word} in {refused}");
     }
+    // Another directory, and the same ledger: each would count its limits for itself.
+    let ledger = format!("sqlite://{}", first.ledger_file().display());
+    let refused = Setup::new(&provider).set("DATABASE_URL", &ledger).refused();
+    assert!(refused.lines().count() == 1 && refused.contains("DATABASE_URL"), "{refused}");
     use_up(&first, "acme", 3);
     first.booked("acme", 3);
     first.kill();
