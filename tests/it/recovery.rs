@@ -17,7 +17,7 @@ const START_MAX: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_start_on_a_million_records_takes_no_longer_than_any_other() {
-    let is_release = binary().contains("release");
+    let is_release = is_release();
     // Two records each. A build without optimisation is tried with a tenth.
     let calls = match (machine::full(), is_release) {
         (true, true) => 500_000,

@@ -33,6 +33,11 @@ pub fn binary() -> String {
     std::env::var("TOLLGATE_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tollgate").to_owned())
 }
 
+/// Whether it is a release, which bounds of time are meant for.
+pub fn is_release() -> bool {
+    binary().split('/').any(|part| part == "release")
+}
+
 /// What a gateway is started with.
 pub struct Setup {
     variables: BTreeMap<String, String>,

@@ -8,7 +8,7 @@ pub mod machine;
 pub mod provider;
 pub mod wire;
 
-pub use gateway::{Gateway, Setup, binary};
+pub use gateway::{Gateway, Setup, binary, is_release};
 pub use provider::{Gate, Provider, Script, Step};
 pub use wire::{Answer, Piece, Request, Wire};
 
