@@ -83,6 +83,34 @@ impl Tokens {
         ]
     }
 
+    /// The tokens of which these are the kinds, in the order of [`Tokens::kinds`].
+    pub fn from_kinds(kinds: [u64; 10]) -> Self {
+        let [
+            prompt,
+            cached,
+            cache_write,
+            prompt_audio,
+            prompt_image,
+            cached_audio,
+            completion,
+            reasoning,
+            completion_audio,
+            completion_image,
+        ] = kinds;
+        Self {
+            prompt,
+            cached,
+            cache_write,
+            prompt_audio,
+            prompt_image,
+            cached_audio,
+            completion,
+            reasoning,
+            completion_audio,
+            completion_image,
+        }
+    }
+
     /// Input and output together.
     pub fn total(&self) -> u64 {
         self.prompt.saturating_add(self.completion)
@@ -90,18 +118,11 @@ impl Tokens {
 
     /// Both together, kind by kind; `None` where a count does not fit.
     pub fn plus(&self, other: &Self) -> Option<Self> {
-        Some(Self {
-            prompt: self.prompt.checked_add(other.prompt)?,
-            cached: self.cached.checked_add(other.cached)?,
-            cache_write: self.cache_write.checked_add(other.cache_write)?,
-            prompt_audio: self.prompt_audio.checked_add(other.prompt_audio)?,
-            prompt_image: self.prompt_image.checked_add(other.prompt_image)?,
-            cached_audio: self.cached_audio.checked_add(other.cached_audio)?,
-            completion: self.completion.checked_add(other.completion)?,
-            reasoning: self.reasoning.checked_add(other.reasoning)?,
-            completion_audio: self.completion_audio.checked_add(other.completion_audio)?,
-            completion_image: self.completion_image.checked_add(other.completion_image)?,
-        })
+        let mut kinds = self.kinds();
+        for (kind, more) in kinds.iter_mut().zip(other.kinds()) {
+            *kind = kind.checked_add(more)?;
+        }
+        Some(Self::from_kinds(kinds))
     }
 
     /// Refuses counts that cannot be true.
@@ -126,6 +147,16 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_keep_their_places() {
+        let kinds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+        let tokens = Tokens::from_kinds(kinds);
+        assert_eq!((tokens.prompt, tokens.completion, tokens.completion_image), (1, 7, 10));
+        assert_eq!(tokens.kinds(), kinds);
+        assert_eq!(tokens.plus(&tokens).map(|twice| twice.kinds()), Some(kinds.map(|kind| 2 * kind)));
+        assert_eq!(tokens.plus(&Tokens { reasoning: u64::MAX, ..Tokens::default() }), None);
+    }
 
     #[test]
     fn counts_that_cannot_be_true_are_refused() {

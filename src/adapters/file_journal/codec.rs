@@ -49,7 +49,7 @@ pub(super) fn encode(event: &UsageEvent, out: &mut Vec<u8>) {
     text(out, requested_model);
     text(out, endpoint);
     number(out, *chats);
-    for count in counts(tokens) {
+    for count in tokens.kinds() {
         number(out, count);
     }
     text(out, source.as_str());
@@ -106,33 +106,6 @@ pub(super) fn decode(bytes: &[u8]) -> Option<UsageEvent> {
 /// The id of the event that `bytes` begin with.
 pub(super) fn id(bytes: &[u8]) -> Option<EventId> {
     Fields(bytes).array().map(EventId::from_bytes)
-}
-
-fn counts(tokens: &Tokens) -> [u64; 10] {
-    let Tokens {
-        prompt,
-        cached,
-        cache_write,
-        prompt_audio,
-        prompt_image,
-        cached_audio,
-        completion,
-        reasoning,
-        completion_audio,
-        completion_image,
-    } = *tokens;
-    [
-        prompt,
-        cached,
-        cache_write,
-        prompt_audio,
-        prompt_image,
-        cached_audio,
-        completion,
-        reasoning,
-        completion_audio,
-        completion_image,
-    ]
 }
 
 /// A number, seven bits to a byte, the lowest first; the high bit says that more follow.
@@ -222,18 +195,10 @@ impl<'a> Fields<'a> {
     }
 
     fn tokens(&mut self) -> Option<Tokens> {
-        // Fields are read in the order they stand here, which is that of `counts`.
-        Some(Tokens {
-            prompt: self.number()?,
-            cached: self.number()?,
-            cache_write: self.number()?,
-            prompt_audio: self.number()?,
-            prompt_image: self.number()?,
-            cached_audio: self.number()?,
-            completion: self.number()?,
-            reasoning: self.number()?,
-            completion_audio: self.number()?,
-            completion_image: self.number()?,
-        })
+        let mut kinds = Tokens::default().kinds();
+        for kind in &mut kinds {
+            *kind = self.number()?;
+        }
+        Some(Tokens::from_kinds(kinds))
     }
 }

@@ -120,21 +120,7 @@ impl Values {
     }
 
     fn tokens(&mut self, tokens: &Tokens) -> Result<(), StoreError> {
-        let Tokens {
-            prompt,
-            cached,
-            cache_write,
-            prompt_audio,
-            prompt_image,
-            cached_audio,
-            completion,
-            reasoning,
-            completion_audio,
-            completion_image,
-        } = *tokens;
-        let input = [prompt, cached, cache_write, prompt_audio, prompt_image, cached_audio];
-        let output = [completion, reasoning, completion_audio, completion_image];
-        input.into_iter().chain(output).try_for_each(|count| self.count(count))
+        tokens.kinds().into_iter().try_for_each(|count| self.count(count))
     }
 }
 
@@ -201,18 +187,11 @@ impl<'r> Columns<'r> {
     }
 
     fn tokens(&mut self) -> Result<Tokens, StoreError> {
-        Ok(Tokens {
-            prompt: self.count()?,
-            cached: self.count()?,
-            cache_write: self.count()?,
-            prompt_audio: self.count()?,
-            prompt_image: self.count()?,
-            cached_audio: self.count()?,
-            completion: self.count()?,
-            reasoning: self.count()?,
-            completion_audio: self.count()?,
-            completion_image: self.count()?,
-        })
+        let mut kinds = Tokens::default().kinds();
+        for kind in &mut kinds {
+            *kind = self.count()?;
+        }
+        Ok(Tokens::from_kinds(kinds))
     }
 }
 
