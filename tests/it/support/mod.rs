@@ -5,6 +5,7 @@ pub mod bodies;
 pub mod gateway;
 pub mod load;
 pub mod machine;
+pub mod postgres;
 pub mod provider;
 pub mod wire;
 
