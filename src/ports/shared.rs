@@ -91,7 +91,8 @@ pub struct Note {
     pub state: CallState,
     /// What it takes from which counters, of one tenant.
     pub amounts: Vec<(CounterKey, u64)>,
-    /// It was taken from the node's lease and the store has not been told: one unit of the lease goes with it.
+    /// It was taken from the node's lease and the store is not known to list it. Only with `Held` and `Settled`, and again
+    /// until it is acknowledged.
     pub from_lease: bool,
 }
 
@@ -110,14 +111,24 @@ pub struct Ask<'a> {
     pub revision: i64,
     /// The node has no call of this tenant besides: it need not join.
     pub is_alone: bool,
-    /// At most so many units are leased along with the hold; 0 for none.
-    pub lease_max: u64,
-    /// A lease is at most this part of what is left.
-    pub lease_part: u64,
-    /// How long a lease lasts without another.
-    pub lease_for: Duration,
+    /// What to lease along with the hold. At most one such ask, or note that says what is left, is under way for a node and
+    /// tenant.
+    pub lease: Option<LeaseAsk>,
     /// After this the caller has given up.
     pub within: Duration,
+}
+
+/// Units that a node wants to give to calls without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseAsk {
+    /// At most so many.
+    pub units_max: u64,
+    /// At most one part in so many of what is left; above 0.
+    pub parts: u64,
+    /// How long the lease lasts without another ask.
+    pub lasts: Duration,
+    /// What is left of the lease that it has: units not spent, or spent on calls that may not be listed.
+    pub left: u64,
 }
 
 /// How one counter stands.
@@ -168,6 +179,23 @@ pub enum Held {
     Unjoined,
     /// Nothing was taken: the tenant is in building.
     Building,
+}
+
+/// What a node says of its calls of a tenant, for [`SharedCounters::note`].
+#[derive(Debug, Clone, Copy)]
+pub struct Noting<'a> {
+    /// Who says it.
+    pub node: NodeId,
+    /// Of whose calls.
+    pub tenant: &'a TenantId,
+    /// The epoch that the node is a part of.
+    pub epoch: Epoch,
+    /// How they stand.
+    pub notes: &'a [Note],
+    /// After these notes its lease has at most so many units, if this is said.
+    pub lease_left: Option<u64>,
+    /// After this the caller has given up.
+    pub within: Duration,
 }
 
 /// The answer to [`SharedCounters::note`].
@@ -268,7 +296,7 @@ pub struct Beat<'a> {
     pub member: Member,
     /// The revision of tenants and keys that it has.
     pub revision: i64,
-    /// All nodes are wanted for these from now on.
+    /// All nodes are wanted for these from now on, for [`WANTED_FOR`].
     pub wanted: &'a [(TenantId, Wanted)],
     /// Nobody is wanted for these any more.
     pub done: &'a [(TenantId, Wanted)],
@@ -303,6 +331,9 @@ pub struct Pulse {
 /// Tenants in one answer: the rest comes with the next.
 pub const WANTED_MAX: usize = 1_000;
 
+/// A wish ends by itself after this, unless somebody has it again.
+pub const WANTED_FOR: Duration = Duration::from_secs(5);
+
 /// Whether a store may be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
@@ -329,33 +360,26 @@ pub trait SharedCounters: Send + Sync {
     /// must fit: `booked + settled + held + leased + amount <= max`. If one does not, leases that are over end first; what then
     /// does not fit is [`Held::Full`], or [`Held::Leased`] if it would without leases. The call is listed as held.
     ///
-    /// With `lease_max` above 0, and all amounts 1, `n = min(lease_max, min over claims of (what is left after the call) /
-    /// lease_part)` units of all these counters are added to the node's lease (`lease_max` where nothing is limited), which
-    /// lasts `lease_for` from now. If it has one on other counters, `n` is 0.
+    /// Where it asks for a lease and all amounts are 1: what the node has leased becomes at most `left`, and then `n =
+    /// min(units_max, min over claims of (what is left after the call and all leases) / parts)` units of all these counters are
+    /// added to it (`units_max` where nothing is limited); with `n` above 0 the lease lasts `lasts` from now. If there are units
+    /// left of one on other counters, `n` is 0. A refused call leaves the lease as it is.
     fn hold<'a>(&'a self, ask: &'a Ask<'a>) -> BoxFuture<'a, Result<Held, CountersUnavailable>>;
 
-    /// Says how calls of a node stand, and gives `lease_back` units of its lease back. Never refused for lack of room.
+    /// Says how calls of a node stand. Never refused for lack of room.
     ///
-    /// For each note, after the unit that it takes from the lease (where there is one left): `Held` and `Settled` list the call
-    /// in that state with these amounts, if it is listed or `from_lease` (else it was booked long ago, and nothing happens);
-    /// `Booked` adds the amounts to `booked` and takes the call off the list, under the same condition (in building it stays
-    /// listed, as booked); `Gone` takes it off.
-    fn note<'a>(
-        &'a self,
-        member: Member,
-        tenant: &'a TenantId,
-        epoch: Epoch,
-        notes: &'a [Note],
-        lease_back: u64,
-        within: Duration,
-    ) -> BoxFuture<'a, Result<Noted, CountersUnavailable>>;
+    /// A call that is not listed is listed as the note says if it is `from_lease`, and takes a unit of the node's lease, where
+    /// there is one; if not, it was booked long ago and nothing happens. A call that is listed: `Held` and `Settled` put it in
+    /// that state with these amounts; `Booked` adds the amounts to `booked` and takes it off the list (in building it stays, in
+    /// that state); `Gone` takes it off.
+    fn note<'a>(&'a self, noting: &'a Noting<'a>) -> BoxFuture<'a, Result<Noted, CountersUnavailable>>;
 
     /// Makes a node a part of a tenant's epoch.
     ///
-    /// An unknown tenant begins in building, with nothing listed. An open one of which the member is a part stays as it is,
-    /// unless forced. An open one stays open and the member becomes a part of it if it has no calls, none of its node is listed
+    /// A tenant of whose epoch the member is a part stays as it is, unless it is open and this is forced. An unknown tenant begins
+    /// in building, with nothing listed. An open one stays open and the member becomes a part of it if it has no calls, none of its node is listed
     /// and it is not forced. Else it is in building from now: nobody has joined, all leases and sums are gone, the calls that are
-    /// listed stay. In building: the first calls replace those of its node, the others are added to them; with the last, the
+    /// listed stay, and so does the revision. In building: the first calls replace those of its node, the others are added to them; with the last, the
     /// member has joined and `joins` grows.
     fn join<'a>(&'a self, joining: &'a Joining<'a>) -> BoxFuture<'a, Result<Joined, CountersUnavailable>>;
 
