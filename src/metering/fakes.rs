@@ -29,7 +29,7 @@ use crate::ports::tenants::{
     TenantStore,
 };
 use crate::ports::usage::{
-    Dimension, Entry, EventsQuery, Group, StoredEvent, Stratum, SumKey, Sums, SumsQuery, UsageStore,
+    Dimension, Entry, EventsQuery, Group, StandingOf, StoredEvent, Stratum, SumKey, Sums, SumsQuery, UsageStore,
 };
 use crate::ports::{BoxFuture, StoreError};
 
@@ -423,6 +423,28 @@ impl UsageStore for FakeStore {
                 }
             }
             Ok(chats.into_iter().collect())
+        })
+    }
+
+    fn standing_of<'a>(
+        &'a self,
+        tenants: &'a [TenantId],
+        from: [Period; 2],
+        ids: &'a [EventId],
+    ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
+        self.answer(|tables| {
+            let mut chats: BTreeMap<(TenantId, Period), u64> = BTreeMap::new();
+            for StoredEvent { event, .. } in &tables.events {
+                for first in from {
+                    let period = first.window().period(event.requested_at);
+                    if period >= first && tenants.contains(&event.tenant) {
+                        *chats.entry((event.tenant.clone(), period)).or_default() += event.chats;
+                    }
+                }
+            }
+            let has = |id: &&EventId| tables.events.iter().any(|stored| stored.event.id == **id);
+            let chats = chats.into_iter().map(|((tenant, period), chats)| (tenant, period, chats)).collect();
+            Ok(StandingOf { chats, known: ids.iter().filter(has).copied().collect() })
         })
     }
 
