@@ -10,6 +10,7 @@ pub mod fresh;
 pub mod identity;
 pub mod in_flight;
 pub mod meter;
+pub mod node_counters;
 pub mod once;
 pub mod rebuild;
 pub mod recorder;
