@@ -5,5 +5,6 @@
 
 pub mod file_journal;
 pub mod memory_counters;
+pub mod memory_shared;
 pub mod sqlite;
 pub mod system_clock;

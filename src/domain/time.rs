@@ -84,6 +84,14 @@ impl Window {
         }
     }
 
+    /// The window of this kind that a text names: `2026-11-24` or `2026-11`.
+    pub fn parse(self, text: &str) -> Result<Period, TimeError> {
+        match self {
+            Self::Day => Period::parse_day(text),
+            Self::Month => Period::parse_month(text),
+        }
+    }
+
     /// The window of this kind that holds `at`.
     pub fn period(self, at: Micros) -> Period {
         let date = at.date();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::time::Period;
-use crate::ports::usage::{Entry, EventsQuery, Group, StoredEvent, SumsQuery, UsageStore};
+use crate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
 use super::recorder::Recorder;
@@ -61,6 +61,15 @@ impl UsageStore for Fresh {
 
     fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
         self.ledger.chats(period)
+    }
+
+    fn standing_of<'a>(
+        &'a self,
+        tenants: &'a [TenantId],
+        from: [Period; 2],
+        ids: &'a [EventId],
+    ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
+        self.ledger.standing_of(tenants, from, ids)
     }
 
     fn find<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {

@@ -215,6 +215,15 @@ pub struct StoredEvent {
     pub event: UsageEvent,
 }
 
+/// What some tenants used, and which of some events are booked, at one instant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StandingOf {
+    /// The chats that the ledger sums up for each tenant and period, in no order. A tenant without a sum has none here.
+    pub chats: Vec<(TenantId, Period, u64)>,
+    /// Those of the asked events that are booked, so that their chats are in the sums.
+    pub known: Vec<EventId>,
+}
+
 /// The values of a sum as plain numbers, named by [`Sums::NAMES`]: what a damaged ledger holds may be any number.
 pub type SumValues = [i128; 18];
 
@@ -346,6 +355,15 @@ pub trait UsageStore: Send + Sync {
 
     /// Chats of every tenant in a period, for the counters.
     fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>>;
+
+    /// Of one instant of the ledger: the chats of these tenants in every month at or after the first of `from` and in
+    /// every day at or after the second, and which of `ids` are booked.
+    fn standing_of<'a>(
+        &'a self,
+        tenants: &'a [TenantId],
+        from: [Period; 2],
+        ids: &'a [EventId],
+    ) -> BoxFuture<'a, Result<StandingOf, StoreError>>;
 
     /// Those of these events that are there.
     fn find<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>>;

@@ -13,7 +13,7 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::price::Priced;
 use crate::domain::time::{Period, Window};
-use crate::ports::usage::{Dimension, Entry, EventsQuery, Group, StoredEvent, Sums, SumsQuery, UsageStore};
+use crate::ports::usage::{Dimension, Entry, EventsQuery, Group, StandingOf, StoredEvent, Sums, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
 /// Rows in one INSERT, largest first: a statement costs a hand-over to SQLite's thread and back, which its rows share.
@@ -77,20 +77,8 @@ impl UsageStore for SqliteLedger {
 
     fn known<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<EventId>, StoreError>> {
         Box::pin(async move {
-            let mut found = Vec::new();
-            for ids in ids.chunks(IDS_PER_STATEMENT) {
-                let mut statement = QueryBuilder::new("SELECT id FROM usage_events WHERE id IN (");
-                let mut list = statement.separated(", ");
-                for id in ids {
-                    list.push_bind(id.to_bytes().to_vec());
-                }
-                list.push_unseparated(")");
-                let rows = statement.build().fetch_all(&self.readers).await.map_err(store_error)?;
-                for row in &rows {
-                    found.push(EventId::from_bytes(Columns::of(row).bytes()?));
-                }
-            }
-            Ok(found)
+            let mut connection = self.readers.acquire().await.map_err(store_error)?;
+            known(&mut connection, ids).await
         })
     }
 
@@ -105,6 +93,25 @@ impl UsageStore for SqliteLedger {
                 Ok((columns.parse()?, columns.count()?))
             };
             found.iter().map(pair).collect()
+        })
+    }
+
+    fn standing_of<'a>(
+        &'a self,
+        tenants: &'a [TenantId],
+        from: [Period; 2],
+        ids: &'a [EventId],
+    ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
+        Box::pin(async move {
+            // One reading transaction sees one instant.
+            let mut snapshot = self.readers.begin().await.map_err(store_error)?;
+            let mut chats = Vec::new();
+            for (tenants, from) in tenants.chunks(IDS_PER_STATEMENT).flat_map(|some| from.map(|from| (some, from))) {
+                chats.extend(chats_since(&mut snapshot, tenants, from).await?);
+            }
+            let known = known(&mut snapshot, ids).await?;
+            snapshot.rollback().await.map_err(store_error)?;
+            Ok(StandingOf { chats, known })
         })
     }
 
@@ -287,6 +294,48 @@ fn events_statement(query: &EventsQuery) -> QueryBuilder<Sqlite> {
     }
     statement.push(" ORDER BY row LIMIT ").push_bind(i64::from(query.events_max));
     statement
+}
+
+/// Those of `ids` that are there.
+async fn known(connection: &mut SqliteConnection, ids: &[EventId]) -> Result<Vec<EventId>, StoreError> {
+    let mut found = Vec::new();
+    for ids in ids.chunks(IDS_PER_STATEMENT) {
+        let mut statement = QueryBuilder::new("SELECT id FROM usage_events WHERE id IN (");
+        let mut list = statement.separated(", ");
+        for id in ids {
+            list.push_bind(id.to_bytes().to_vec());
+        }
+        list.push_unseparated(")");
+        let rows = statement.build().fetch_all(&mut *connection).await.map_err(store_error)?;
+        for row in &rows {
+            found.push(EventId::from_bytes(Columns::of(row).bytes()?));
+        }
+    }
+    Ok(found)
+}
+
+/// Chats of some tenants, by period, at or after one.
+async fn chats_since(
+    connection: &mut SqliteConnection,
+    tenants: &[TenantId],
+    from: Period,
+) -> Result<Vec<(TenantId, Period, u64)>, StoreError> {
+    let mut statement = QueryBuilder::new("SELECT tenant_id, period, SUM(chats) FROM ");
+    statement.push(Source::of(from.window()).table()).push(" WHERE period >= ").push_bind(from.to_string());
+    statement.push(" AND tenant_id IN (");
+    let mut list = statement.separated(", ");
+    for tenant in tenants {
+        list.push_bind(tenant.as_str().to_owned());
+    }
+    list.push_unseparated(") GROUP BY tenant_id, period");
+    let found = statement.build().fetch_all(connection).await.map_err(store_error)?;
+    let sum = |row| {
+        let mut columns = Columns::of(row);
+        let tenant = columns.parse()?;
+        let period = columns.named(|text| from.window().parse(text).ok())?;
+        Ok((tenant, period, columns.count()?))
+    };
+    found.iter().map(sum).collect()
 }
 
 /// Writes events that are not there yet and says how many that were.

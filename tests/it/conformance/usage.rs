@@ -12,7 +12,9 @@ use tollgate::domain::price::{Priced, ServiceTier};
 use tollgate::domain::time::{Micros, Period, Window};
 use tollgate::domain::tokens::Tokens;
 use tollgate::ports::StoreError;
-use tollgate::ports::usage::{Dimension, Entry, EventsQuery, Group, SumKey, SumValues, Sums, SumsQuery, UsageStore};
+use tollgate::ports::usage::{
+    Dimension, Entry, EventsQuery, Group, StandingOf, SumKey, SumValues, Sums, SumsQuery, UsageStore,
+};
 
 use super::{at, event, event_id, sqlite, tenant};
 
@@ -368,6 +370,62 @@ async fn chats_of_a_day_and_of_a_month_are_told_for_every_tenant() {
         let day = Period::parse_day("2026-10-31").unwrap();
         let month = Period::parse_month("2026-10").unwrap();
         assert_eq!(store.chats(day).await, store.chats(month).await, "{name}: one day has all of that month");
+    }
+}
+
+#[tokio::test]
+async fn standings_of_tenants_are_their_chats_since_a_month_and_a_day_and_the_events_that_are_booked() {
+    let (october, november) = (Period::parse_month("2026-10").unwrap(), Period::parse_month("2026-11").unwrap());
+    let (halloween, first) = (Period::parse_day("2026-10-31").unwrap(), Period::parse_day("2026-11-01").unwrap());
+    for (name, store, _directory) in adapters().await {
+        let events = many();
+        store.append(&events).await.unwrap();
+        let asked = [tenant("acme"), tenant("gamma"), tenant("nobody")];
+        for from in [[october, halloween], [november, halloween], [october, first], [november, first]] {
+            let mut expected: BTreeMap<_, u64> = BTreeMap::new();
+            for event in events.iter().filter(|event| asked.contains(&event.tenant)) {
+                for from in from {
+                    let period = from.window().period(event.requested_at);
+                    if period >= from {
+                        *expected.entry((event.tenant.clone(), period)).or_default() += event.chats;
+                    }
+                }
+            }
+            let ids: Vec<_> = (500..1_900).map(event_id).collect();
+            let mut found = store.standing_of(&asked, from, &ids).await.unwrap();
+            found.chats.sort();
+            found.known.sort();
+            let expected = expected.into_iter().map(|((tenant, period), chats)| (tenant, period, chats));
+            assert_eq!(found.chats, expected.collect::<Vec<_>>(), "{name} {from:?}");
+            assert_eq!(found.known, ids[..100], "{name}");
+        }
+        let nothing = store.standing_of(&[], [october, halloween], &[]).await;
+        assert_eq!(nothing, Ok(StandingOf::default()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn standings_count_the_events_that_they_know_and_no_others_while_others_write() {
+    let (month, day) = (Period::parse_month("2026-11").unwrap(), Period::parse_day("2026-11-24").unwrap());
+    for (name, store, _directory) in adapters().await {
+        let writer = tokio::spawn({
+            let store = store.clone();
+            async move {
+                for number in 0..200 {
+                    store.append(&[event(number)]).await.unwrap();
+                }
+            }
+        });
+        let ids: Vec<_> = (0..200).map(event_id).collect();
+        let mut between = 0;
+        while !writer.is_finished() {
+            let found = store.standing_of(&[tenant("acme")], [month, day], &ids).await.unwrap();
+            let known = u64::try_from(found.known.len()).unwrap();
+            assert!(found.chats.iter().all(|(_, _, chats)| *chats == known), "{name}: {known} of {:?}", found.chats);
+            between += u32::from(0 < known && known < 200);
+        }
+        writer.await.unwrap();
+        assert!(between > 1, "{name}: {between} looks while events were written");
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::{EventId, TenantId};
 use tollgate::domain::time::{Period, Window};
-use tollgate::ports::usage::{Entry, EventsQuery, Group, StoredEvent, Sums, SumsQuery, UsageStore};
+use tollgate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, Sums, SumsQuery, UsageStore};
 use tollgate::ports::{BoxFuture, StoreError};
 
 use super::bugs::Bug;
@@ -183,6 +183,25 @@ impl UsageStore for SimLedger {
             let tables = self.books.tables.lock();
             let of_period = tables.sums.iter().filter(|((_, of), _)| *of == period);
             Ok(of_period.map(|((tenant, _), sums)| (tenant.clone(), sums.chats)).collect())
+        })
+    }
+
+    fn standing_of<'a>(
+        &'a self,
+        tenants: &'a [TenantId],
+        from: [Period; 2],
+        ids: &'a [EventId],
+    ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
+        Box::pin(async move {
+            self.reach().await?;
+            let tables = self.books.tables.lock();
+            let is_asked = |tenant: &TenantId, period: Period| {
+                tenants.contains(tenant) && from.iter().any(|from| period.window() == from.window() && period >= *from)
+            };
+            let asked = tables.sums.iter().filter(|((tenant, period), _)| is_asked(tenant, *period));
+            let chats = asked.map(|((tenant, period), sums)| (tenant.clone(), *period, sums.chats)).collect();
+            let known = ids.iter().filter(|id| tables.by_id.contains_key(id)).copied().collect();
+            Ok(StandingOf { chats, known })
         })
     }
 
