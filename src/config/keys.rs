@@ -196,6 +196,12 @@ pub static KEYS: &[Key] = &[
         "",
         "Your own price file. The built-in price list is used without one.",
     ),
+    key(
+        "reload.watch",
+        &["TOLLGATE_RELOAD_WATCH"],
+        "true",
+        "Whether the configuration file, the price file and secrets in files are read again when they change, without a signal.",
+    ),
     key("log.format", &["TOLLGATE_LOG_FORMAT"], "text", "`text` for people, `json` for machines. Logs go to stderr."),
     key("log.filter", &["RUST_LOG"], "info", "Which log lines are written, such as `warn,tollgate=debug`."),
 ];

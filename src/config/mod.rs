@@ -9,6 +9,7 @@ mod plans;
 pub mod price_file;
 mod running;
 mod settings;
+pub mod stamps;
 mod values;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use settings::{Environment, Flag, ProcessEnvironment, Source};
 pub use values::Origin;
 
 use settings::{Raw, Settings};
+use stamps::Stamped;
 
 /// Who may come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +187,10 @@ pub struct Config {
     pub counters: Counters,
     /// The operator's price file; `None` for the built-in list.
     pub prices_file: Option<PathBuf>,
+    /// Whether files that change are read again without a signal.
+    pub reload_watch: bool,
+    /// What it was read from and names: the file, secrets in files, the price file; each as it was before it was read.
+    pub files: Vec<Stamped>,
     /// Every plan, in the order of their names.
     pub plans: Vec<Plan>,
     /// Log output.
@@ -317,12 +323,15 @@ impl Reader {
         let workers = self.value("runtime.workers", |text| values::count(text, 0..=1_024));
         let journal = self.journal();
         let prices_file = self.optional("prices.file", |text| Ok(PathBuf::from(text)));
+        let reload_watch = self.value("reload.watch", values::yes);
         let format = self.value("log.format", log_format);
         let filter = self.value("log.filter", |text| Ok(text.to_owned()));
 
         let (plans, rows) = plans::read(&self.settings.plans, &mut self.settings.errors);
         self.shown.extend(rows.into_iter().map(|plans::Row { key, value, source }| Setting { key, value, source }));
         let providers = providers?;
+        let prices_file = prices_file?;
+        self.settings.files.extend(prices_file.as_deref().map(Stamped::now));
         self.warn_of(&providers);
         Some(Config {
             mode: mode?,
@@ -336,7 +345,9 @@ impl Reader {
             workers: usize::try_from(workers?).ok().filter(|workers| *workers > 0).unwrap_or_else(cores),
             journal: journal?,
             counters: counters?,
-            prices_file: prices_file?,
+            prices_file,
+            reload_watch: reload_watch?,
+            files: std::mem::take(&mut self.settings.files),
             plans,
             log: Log { format: format?, filter: filter? },
             warnings: std::mem::take(&mut self.settings.warnings),

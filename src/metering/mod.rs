@@ -9,6 +9,7 @@ pub(crate) mod fakes;
 pub mod fresh;
 pub mod identity;
 pub mod in_flight;
+mod look_ups;
 pub mod meter;
 pub mod node_counters;
 pub mod once;

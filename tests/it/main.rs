@@ -37,3 +37,4 @@ mod support;
 mod tidy;
 mod tls;
 mod verify;
+mod watching;
