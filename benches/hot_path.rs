@@ -21,7 +21,7 @@ use tollgate::adapters::file_journal::{FileJournal, Options};
 use tollgate::adapters::memory_counters::MemoryCounters;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::config::price_file;
-use tollgate::domain::plan::{Limit, Metric, Plan};
+use tollgate::domain::plan::{Limit, Metric, OnCountersDown, Plan};
 use tollgate::domain::price::{PriceBook, ServiceTier};
 use tollgate::domain::settlement::Ending;
 use tollgate::domain::tenant::Tenant;
@@ -286,11 +286,11 @@ struct Bench {
 }
 
 fn bench(book: Arc<PriceBook>, limits: Vec<Limit>) -> Outcome<Bench> {
-    let plan = Plan { name: "bench".parse()?, limits };
+    let plan = Plan { name: "bench".parse()?, limits, on_counters_down: OnCountersDown::default() };
     let created_at = Micros(0);
     let tenant =
         Tenant { id: "acme".parse()?, name: "Acme".into(), plan: plan.name.clone(), suspended: false, created_at };
-    let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)) });
+    let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)), revision: 0 });
     let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, ..Snapshot::default() }));
     let directory = tempfile::tempdir()?;
     let disk = Arc::new(Folder::open(directory.path())?);

@@ -5,6 +5,7 @@
 
 pub mod file_journal;
 pub mod memory_counters;
+pub mod memory_shared;
 pub mod postgres;
 mod sql;
 pub mod sqlite;

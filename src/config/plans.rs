@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::ids::PlanName;
-use crate::domain::plan::{Limit, Metric, Plan};
+use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan};
 use crate::domain::time::Window;
 
 use super::keys;
@@ -14,6 +14,9 @@ use super::settings::{Raw, Source};
 /// What a plan's table may hold.
 pub(super) const LIMIT_KEYS: [(&str, Metric, Window); 2] =
     [("chats_per_month", Metric::Chats, Window::Month), ("chats_per_day", Metric::Chats, Window::Day)];
+
+/// What becomes of a plan's calls while shared counters cannot be asked: `refuse` or `lease`.
+pub(super) const ON_COUNTERS_DOWN: &str = "on_counters_down";
 
 /// The plans there are without a file: `(plan, key, value)`.
 pub(super) const BUILT_IN: [(&str, &str, &str); 3] =
@@ -59,10 +62,14 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
             }
             continue;
         }
-        match limit(&key, &text) {
-            Ok(limit) => {
-                let plan = plans.entry(name.clone()).or_insert_with(|| Plan { name, limits: Vec::new() });
-                plan.limits.extend(limit);
+        match setting(&key, &text) {
+            Ok(setting) => {
+                let new = |name| Plan { name, limits: Vec::new(), on_counters_down: OnCountersDown::default() };
+                let plan = plans.entry(name.clone()).or_insert_with(|| new(name));
+                match setting {
+                    Setting::Limit(limit) => plan.limits.extend(limit),
+                    Setting::OnCountersDown(choice) => plan.on_counters_down = choice,
+                }
                 rows.push(Row { key: format!("plans.{}.{key}", plan.name), value: text, source });
             }
             Err(reason) => errors.push(format!("{source}: plans.{plan}.{key} {reason}")),
@@ -74,18 +81,29 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
     (plans.into_values().collect(), rows)
 }
 
-fn limit(key: &str, text: &str) -> Result<Option<Limit>, String> {
+/// What one key of a plan says.
+enum Setting {
+    Limit(Option<Limit>),
+    OnCountersDown(OnCountersDown),
+}
+
+fn setting(key: &str, text: &str) -> Result<Setting, String> {
+    if key == ON_COUNTERS_DOWN {
+        let choice = OnCountersDown::parse(text).map(Setting::OnCountersDown);
+        return choice.ok_or_else(|| "is neither \"refuse\" nor \"lease\": write one of them".to_owned());
+    }
     let Some((_, metric, window)) = LIMIT_KEYS.into_iter().find(|(name, ..)| *name == key) else {
-        return Err(match keys::nearest(key, LIMIT_KEYS.iter().map(|(name, ..)| *name)) {
+        let known = LIMIT_KEYS.iter().map(|(name, ..)| *name).chain([ON_COUNTERS_DOWN]);
+        return Err(match keys::nearest(key, known) {
             Some(name) => format!("is no limit: did you mean {name}?"),
             None => "is no limit: write chats_per_month or chats_per_day".to_owned(),
         });
     };
     if text == "-1" {
-        return Ok(None);
+        return Ok(Setting::Limit(None));
     }
     // Counters and answers are signed 64-bit numbers outside this process.
     let max: Option<u64> = text.parse().ok().filter(|max| i64::try_from(*max).is_ok());
-    max.map(|max| Some(Limit { metric, window, max }))
+    max.map(|max| Setting::Limit(Some(Limit { metric, window, max })))
         .ok_or_else(|| "is no whole number: write how many, or -1 for unlimited".to_owned())
 }

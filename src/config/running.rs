@@ -7,7 +7,7 @@ use super::{Config, Listen, Log};
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
 /// which addresses are safe to be bound to.
-const CHANGES_WHILE_RUNNING: [&str; 14] = [
+const CHANGES_WHILE_RUNNING: [&str; 15] = [
     "admin.key",
     "listen.header_timeout",
     "listen.body_timeout",
@@ -20,6 +20,7 @@ const CHANGES_WHILE_RUNNING: [&str; 14] = [
     "upstream.",
     "shutdown.drain_limit",
     "prices.file",
+    "reload.",
     "log.filter",
     "plans.",
 ];
@@ -47,6 +48,8 @@ impl Config {
             upstream,
             shutdown_drain_limit,
             prices_file,
+            reload_watch: self.reload_watch,
+            files: self.files,
             plans,
             log: Log { filter: log.filter, format: started.log.format },
             warnings: self.warnings,

@@ -101,6 +101,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// Longer is a slip: timers of runtimes are exact to years only.
 const DURATION_MAX_MS: u64 = 30 * 24 * 3_600_000;
 
+/// `true` or `false`.
+pub fn yes(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "is neither true nor false".to_owned())
+}
+
 /// A duration that is not 0.
 pub fn positive_duration(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;

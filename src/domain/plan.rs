@@ -30,6 +30,31 @@ pub struct Limit {
     pub max: u64,
 }
 
+/// What becomes of a call while shared counters cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnCountersDown {
+    /// It is refused, to be tried again later.
+    #[default]
+    Refuse,
+    /// It is admitted while the node has something left of the tenant's lease, also when the lease is over.
+    Lease,
+}
+
+impl OnCountersDown {
+    /// The name in configuration and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Lease => "lease",
+        }
+    }
+
+    /// The one with that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Refuse, Self::Lease].into_iter().find(|choice| choice.as_str() == text)
+    }
+}
+
 /// What a tenant may use. No limit on a metric and window means that it is unlimited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -37,6 +62,8 @@ pub struct Plan {
     pub name: PlanName,
     /// The limits, at most one for each metric and window.
     pub limits: Vec<Limit>,
+    /// What becomes of its calls while shared counters cannot be asked.
+    pub on_counters_down: OnCountersDown,
 }
 
 impl Plan {

@@ -15,13 +15,15 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::money::PicoUsd;
-use crate::domain::plan::{Limit, Metric, Plan, Standing};
+use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Standing};
 use crate::domain::price::{PriceBook, Priced, ServiceTier};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
-use crate::ports::counters::{Claim, CounterKey, CounterStore, CountersUnavailable, HoldOutcome};
+use crate::ports::counters::{
+    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
+};
 use crate::ports::tenants::{
     Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
     TenantStore,
@@ -75,7 +77,12 @@ impl Clock for StoppedClock {
 pub(crate) struct ShownCounters(pub(crate) Mutex<HashMap<CounterKey, Standing>>);
 
 impl CounterStore for ShownCounters {
-    fn hold<'a>(&'a self, _: EventId, _: &'a [Claim]) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>> {
+    fn hold<'a>(
+        &'a self,
+        _: EventId,
+        _: &'a [Claim],
+        _: Terms,
+    ) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>> {
         Box::pin(async { Err(CountersUnavailable("these only show".to_owned())) })
     }
 
@@ -87,13 +94,26 @@ impl CounterStore for ShownCounters {
         Box::pin(async { Ok(standings) })
     }
 
-    fn list(&self) -> BoxFuture<'_, Result<Vec<(CounterKey, Standing)>, CountersUnavailable>> {
-        let all = self.0.lock().iter().map(|(key, standing)| (key.clone(), *standing)).collect();
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Counted>, CountersUnavailable>> {
+        let counted = |(counter, standing): (&CounterKey, &Standing)| Counted {
+            counter: counter.clone(),
+            standing: *standing,
+            booked: standing.used,
+        };
+        let all = self.0.lock().iter().map(counted).collect();
         Box::pin(async { Ok(all) })
     }
 
     fn seed<'a>(&'a self, _: &'a [(CounterKey, u64)]) -> BoxFuture<'a, Result<(), CountersUnavailable>> {
         Box::pin(async { Ok(()) })
+    }
+
+    fn changed<'a>(&'a self, _: &'a TenantId, _: i64) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn health(&self) -> CountersHealth {
+        CountersHealth::default()
     }
 }
 
@@ -494,7 +514,7 @@ pub(crate) fn plans() -> Plans {
     let plan = |name: &str, max: Option<u64>| {
         let name: PlanName = name.parse().unwrap();
         let limits = max.map(|max| Limit { metric: Metric::Chats, window: Window::Month, max }).into_iter().collect();
-        (name.clone(), Arc::new(Plan { name, limits }))
+        (name.clone(), Arc::new(Plan { name, limits, on_counters_down: OnCountersDown::default() }))
     };
     Plans::from([plan("starter", Some(500)), plan("growth", Some(5_000)), plan("pro", None)])
 }

@@ -8,7 +8,7 @@ use crate::domain::refusal::{QuotaFacts, Refusal};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Window};
 use crate::ports::clock::Clock;
-use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome};
+use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms};
 use crate::ports::journal::Journal;
 use crate::ports::sink::Sink;
 use crate::providers::{Call, Endpoint, Kind, Provider};
@@ -20,6 +20,9 @@ use super::snapshot::{Account, Snapshots};
 /// Chats are counted in these windows whether or not the plan limits them, so that a limit set in the middle of a
 /// window knows what was used before.
 const WINDOWS: [Window; 2] = [Window::Month, Window::Day];
+
+/// How often a tenant may be changed while one call of it is admitted: more than twice is an accident.
+const CHANGES_MAX: usize = 3;
 
 /// Admits calls.
 pub struct Meter {
@@ -70,18 +73,7 @@ impl Meter {
         let started_us = self.clock.monotonic_us();
         let admitted_at = self.clock.now();
         let id = self.clock.event_id();
-        let plan = plan_of(&caller.account)?;
-        let claims = claims(&caller.account, plan, endpoint.kind, admitted_at);
-        let standings = match self.counters.hold(id, &claims).await {
-            Ok(HoldOutcome::Held(standings)) => standings,
-            Ok(HoldOutcome::Refused { claim, standing }) => {
-                return Err(used_up(&caller.account, plan, claims.get(claim), standing));
-            }
-            Err(_) => return Err(Refusal::CountersDown),
-        };
-        // What was held is given back should anything fail before the call owns it.
-        let mut held = Held { counters: &*self.counters, id, claims };
-        let limits = limit_standings(plan, &held.claims, &standings);
+        let (caller, mut held, limits) = self.hold(caller, id, endpoint.kind, admitted_at).await?;
         let prices = self.snapshots.load().prices.clone();
         let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &prices);
         let slot = self.journal.admit(&event).map_err(|_| Refusal::JournalFull)?;
@@ -106,6 +98,40 @@ impl Meter {
             return Err(Refusal::JournalFull);
         }
         Ok(in_flight)
+    }
+
+    /// Takes what the call needs from the counters. Gives the caller as it is by the newest revision that anybody knows.
+    async fn hold(
+        &self,
+        mut caller: Caller,
+        id: EventId,
+        kind: Kind,
+        admitted_at: Micros,
+    ) -> Result<(Caller, Held<'_>, Vec<LimitStanding>), Refusal> {
+        for _ in 0..CHANGES_MAX {
+            let plan = plan_of(&caller.account)?;
+            let claims = claims(&caller.account, plan, kind, admitted_at);
+            let terms = Terms { revision: caller.account.revision, on_counters_down: plan.on_counters_down };
+            match self.counters.hold(id, &claims, terms).await {
+                Ok(HoldOutcome::Held(standings)) => {
+                    let limits = limit_standings(plan, &claims, &standings);
+                    // What was held is given back should anything fail before the call owns it.
+                    return Ok((caller, Held { counters: &*self.counters, id, claims }, limits));
+                }
+                Ok(HoldOutcome::Refused { claim, standing }) => {
+                    return Err(used_up(&caller.account, plan, claims.get(claim), standing));
+                }
+                Ok(HoldOutcome::Changed) => {}
+                Err(_) => return Err(Refusal::CountersDown),
+            }
+            let tenant = &caller.account.tenant.id;
+            let account = self.snapshots.load().accounts.get(tenant).cloned().ok_or(Refusal::BadKey)?;
+            if account.tenant.suspended {
+                return Err(Refusal::Suspended(tenant.clone()));
+            }
+            caller.account = account;
+        }
+        Err(Refusal::CountersDown)
     }
 
     /// How the limits of an account stand, for answers that need no admission. Empty for an unlimited account.

@@ -28,6 +28,8 @@ pub struct Account {
     /// Its plan; `None` when the configuration has no plan of that name (any more): such a tenant is refused, since
     /// nobody can say what it may use.
     pub plan: Option<Arc<Plan>>,
+    /// The revision of the store that this was read at.
+    pub revision: i64,
 }
 
 /// One consistent view.
@@ -47,9 +49,10 @@ pub struct Snapshot {
 
 impl Snapshot {
     fn build(directory: Directory, plans: Arc<Plans>, prices: Arc<PriceBook>) -> Self {
+        let revision = directory.revision;
         let account = |tenant: Tenant| {
             let plan = plans.get(&tenant.plan).cloned();
-            (tenant.id.clone(), Arc::new(Account { tenant, plan }))
+            (tenant.id.clone(), Arc::new(Account { tenant, plan, revision }))
         };
         Self {
             accounts: directory.tenants.into_iter().map(account).collect(),

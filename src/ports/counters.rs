@@ -1,7 +1,7 @@
 //! Counters of what tenants used, with holds for calls in flight.
 
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::plan::{Metric, Standing};
+use crate::domain::plan::{Metric, OnCountersDown, Standing};
 use crate::domain::time::Period;
 
 use super::BoxFuture;
@@ -28,6 +28,15 @@ pub struct Claim {
     pub max: Option<u64>,
 }
 
+/// What a call's plan says beside its claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// The revision of tenants and plans that the claims follow from.
+    pub revision: i64,
+    /// What becomes of the call while counters cannot be asked.
+    pub on_counters_down: OnCountersDown,
+}
+
 /// The answer to a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HoldOutcome {
@@ -40,6 +49,39 @@ pub enum HoldOutcome {
         /// How its counter stands.
         standing: Standing,
     },
+    /// Nothing was taken: the tenant was changed meanwhile, and what the claims follow from is out of date. By now the
+    /// current snapshot has the change.
+    Changed,
+}
+
+/// One counter and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Which.
+    pub counter: CounterKey,
+    /// How it stands.
+    pub standing: Standing,
+    /// The part of what is used that the ledger is known to have; all of it where that is not known.
+    pub booked: u64,
+}
+
+/// Whether counters can be asked, for whoever looks after them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CountersHealth {
+    /// Whether they are shared with other gateways.
+    pub shared: bool,
+    /// They could not be asked lately: calls are refused, or admitted from what is left of leases.
+    pub down: bool,
+    /// Tenants whose counters are being built anew.
+    pub building: u64,
+    /// Gateways that share them, this one included; 0 while that is not known.
+    pub nodes: u64,
+    /// Calls admitted without asking, since the start.
+    pub from_lease: u64,
+    /// Units that this gateway has leased and not used.
+    pub leased: u64,
+    /// Calls whose state the shared counters have not been told.
+    pub notes_waiting: u64,
 }
 
 /// Counters cannot be asked.
@@ -57,7 +99,12 @@ pub struct CountersUnavailable(pub String);
 /// - `seed` raises a counter's `used` to what the ledger says; it never lowers it.
 pub trait CounterStore: Send + Sync {
     /// Takes `claims` for the call `id`, all or none.
-    fn hold<'a>(&'a self, id: EventId, claims: &'a [Claim]) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>>;
+    fn hold<'a>(
+        &'a self,
+        id: EventId,
+        claims: &'a [Claim],
+        terms: Terms,
+    ) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>>;
 
     /// Turns the hold `id` into what was used. `used` has one amount for each claim of the hold.
     fn settle(&self, id: EventId, claims: &[Claim], used: &[u64]);
@@ -66,8 +113,15 @@ pub trait CounterStore: Send + Sync {
     fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>>;
 
     /// Every counter there is and how it stands, in no order. Each is read at one instant, not all at the same one.
-    fn list(&self) -> BoxFuture<'_, Result<Vec<(CounterKey, Standing)>, CountersUnavailable>>;
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Counted>, CountersUnavailable>>;
 
     /// Makes known what the ledger says of a counter.
     fn seed<'a>(&'a self, counters: &'a [(CounterKey, u64)]) -> BoxFuture<'a, Result<(), CountersUnavailable>>;
+
+    /// A change of a tenant, its plan or its keys is committed in this revision: returns when every gateway that shares
+    /// the counters has it, or after a second.
+    fn changed<'a>(&'a self, tenant: &'a TenantId, revision: i64) -> BoxFuture<'a, ()>;
+
+    /// How they are.
+    fn health(&self) -> CountersHealth;
 }

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod counters;
 pub mod journal;
+pub mod shared;
 pub mod sink;
 pub mod tenants;
 pub mod usage;

@@ -15,6 +15,9 @@
 //! interval when it moves, and each further answer narrows it. Only a call that is booked between being journalled and
 //! being counted, which are some microseconds, makes `b` one too few; so a counter is called wrong only when several
 //! answers in a row say so.
+//!
+//! Counters that other gateways share have calls of theirs that are not booked yet. They know which part of what is used is
+//! booked for certain: that part is `a`; for counters in the process it is all.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,7 +27,7 @@ use crate::domain::plan::{Metric, Standing};
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
-use crate::ports::counters::{CounterKey, CounterStore, CountersUnavailable};
+use crate::ports::counters::{Counted, CounterKey, CounterStore, CountersUnavailable};
 use crate::ports::journal::Journal;
 use crate::ports::usage::UsageStore;
 
@@ -50,8 +53,10 @@ pub struct CountersView {
     pub is_booked: bool,
     /// Calls admitted and not settled when they were read.
     pub in_flight: u64,
+    /// Whether other gateways count in them too: then `in_flight` is not all.
+    pub is_shared: bool,
     /// All of them.
-    pub counters: Vec<(CounterKey, Standing)>,
+    pub counters: Vec<Counted>,
 }
 
 /// The gateway's side: gives its counters.
@@ -93,7 +98,8 @@ impl Counting {
         let counters = self.counters.list().await?;
         let in_flight = self.journal.backlog().in_flight;
         let is_booked = self.recorder.caught_up().await;
-        Ok(CountersView { at, ledger_id, is_booked, in_flight, counters })
+        let is_shared = self.counters.health().shared;
+        Ok(CountersView { at, ledger_id, is_booked, in_flight, is_shared, counters })
     }
 }
 
@@ -120,11 +126,18 @@ struct Booked {
     refused: i128,
 }
 
+/// How one counter stood.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    standing: Standing,
+    booked: u64,
+}
+
 /// One answer, and what the ledger said after it.
 struct Look {
     is_booked: bool,
-    in_flight: u64,
-    standings: HashMap<CounterKey, Standing>,
+    is_idle: bool,
+    standings: HashMap<CounterKey, Count>,
     booked: HashMap<CounterKey, Booked>,
 }
 
@@ -163,9 +176,11 @@ impl<'a> CountersCheck<'a> {
     /// # Errors
     /// When the ledger does not answer.
     pub async fn look(&mut self, view: CountersView) -> Result<bool, StoreError> {
-        let standings: HashMap<CounterKey, Standing> = view.counters.into_iter().collect();
+        let count = |Counted { counter, standing, booked }| (counter, Count { standing, booked });
+        let standings: HashMap<CounterKey, Count> = view.counters.into_iter().map(count).collect();
         let booked = self.booked(view.at, &standings).await?;
-        let look = Look { is_booked: view.is_booked, in_flight: view.in_flight, standings, booked };
+        let look =
+            Look { is_booked: view.is_booked, is_idle: view.in_flight == 0 && !view.is_shared, standings, booked };
         let Some(before) = self.last.take() else {
             self.last = Some(look);
             return Ok(true);
@@ -214,7 +229,7 @@ impl<'a> CountersCheck<'a> {
     async fn booked(
         &self,
         at: Micros,
-        standings: &HashMap<CounterKey, Standing>,
+        standings: &HashMap<CounterKey, Count>,
     ) -> Result<HashMap<CounterKey, Booked>, StoreError> {
         let running = [Window::Day, Window::Month].map(|window| window.period(at));
         let known: BTreeSet<(TenantId, Period)> =
@@ -259,7 +274,7 @@ impl<'a> CountersCheck<'a> {
                 continue;
             }
             let suspect = self.suspects.entry(key.clone()).or_insert_with(Suspect::new);
-            let is_idle = before.in_flight == 0 && after.in_flight == 0;
+            let is_idle = before.is_idle && after.is_idle;
             suspect.judge(*booked, first, then, is_idle);
         }
     }
@@ -272,8 +287,9 @@ impl Suspect {
     }
 
     /// `first` was read before the ledger said `booked`, `then` after it.
-    fn judge(&mut self, booked: Booked, first: Standing, then: Standing, is_idle: bool) {
-        let least = i128::from(first.used).saturating_sub(booked.chats).saturating_sub(booked.refused);
+    fn judge(&mut self, booked: Booked, first: Count, then: Count, is_idle: bool) {
+        let least = i128::from(first.booked).saturating_sub(booked.chats).saturating_sub(booked.refused);
+        let (first, then) = (first.standing, then.standing);
         let most = i128::from(then.used).saturating_sub(booked.chats);
         self.off = (self.off.0.max(least), self.off.1.min(most));
         (self.booked, self.standing) = (booked, then);

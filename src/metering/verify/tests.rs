@@ -13,7 +13,7 @@ use crate::domain::price::Priced;
 use crate::domain::time::{Micros, Window};
 use crate::domain::tokens::Tokens;
 use crate::metering::fakes::{FakeStore, event, stratum};
-use crate::ports::counters::CounterKey;
+use crate::ports::counters::{Counted, CounterKey};
 use crate::ports::usage::{Sums, UsageStore};
 
 const AT: &str = "2026-11-24T10:00:00Z";
@@ -142,8 +142,10 @@ fn view(used: u64, held: u64, in_flight: u64) -> CountersView {
         metric: Metric::Chats,
         period: window.period(at),
     };
-    let counters = [Window::Day, Window::Month].map(|window| (key(window), Standing { used, held })).into();
-    CountersView { at, ledger_id: String::new(), is_booked: true, in_flight, counters }
+    let counters = [Window::Day, Window::Month]
+        .map(|window| Counted { counter: key(window), standing: Standing { used, held }, booked: used })
+        .into();
+    CountersView { at, ledger_id: String::new(), is_booked: true, in_flight, is_shared: false, counters }
 }
 
 /// Shows one view after the other, with so many chats in the ledger after each.

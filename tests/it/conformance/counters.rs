@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tollgate::adapters::memory_counters::MemoryCounters;
 use tollgate::domain::plan::{Metric, Standing};
 use tollgate::domain::time::{Period, Window};
-use tollgate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome};
+use tollgate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms};
 
 use super::{at, event_id, tenant};
 
@@ -33,7 +33,7 @@ async fn standing(store: &Store, key: CounterKey) -> Standing {
 
 /// Holds and says whether it was taken.
 async fn held(store: &Store, call: u64, claims: &[Claim]) -> bool {
-    matches!(store.hold(event_id(call), claims).await.unwrap(), HoldOutcome::Held(_))
+    matches!(store.hold(event_id(call), claims, Terms::default()).await.unwrap(), HoldOutcome::Held(_))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -60,12 +60,12 @@ async fn of_many_concurrent_holds_exactly_as_many_as_fit_are_taken() {
 async fn the_standing_after_a_hold_and_in_a_refusal_is_that_of_the_counter() {
     for (name, store) in adapters() {
         let claims = [claim("acme", Some(2))];
-        let after = store.hold(event_id(1), &claims).await.unwrap();
+        let after = store.hold(event_id(1), &claims, Terms::default()).await.unwrap();
         assert_eq!(after, HoldOutcome::Held(vec![Standing { used: 0, held: 1 }]), "{name}");
         store.settle(event_id(1), &claims, &[1]);
-        let after = store.hold(event_id(2), &claims).await.unwrap();
+        let after = store.hold(event_id(2), &claims, Terms::default()).await.unwrap();
         assert_eq!(after, HoldOutcome::Held(vec![Standing { used: 1, held: 1 }]), "{name}");
-        let refused = store.hold(event_id(3), &claims).await.unwrap();
+        let refused = store.hold(event_id(3), &claims, Terms::default()).await.unwrap();
         assert_eq!(refused, HoldOutcome::Refused { claim: 0, standing: Standing { used: 1, held: 1 } }, "{name}");
     }
 }
@@ -75,12 +75,12 @@ async fn the_same_hold_asked_again_is_taken_once() {
     for (name, store) in adapters() {
         let claims = [claim("acme", Some(1))];
         for _ in 0..3 {
-            let outcome = store.hold(event_id(1), &claims).await.unwrap();
+            let outcome = store.hold(event_id(1), &claims, Terms::default()).await.unwrap();
             assert_eq!(outcome, HoldOutcome::Held(vec![Standing { used: 0, held: 1 }]), "{name}");
         }
         assert!(!held(&store, 2, &claims).await, "{name}");
         store.settle(event_id(1), &claims, &[1]);
-        let late = store.hold(event_id(1), &claims).await.unwrap();
+        let late = store.hold(event_id(1), &claims, Terms::default()).await.unwrap();
         assert_eq!(late, HoldOutcome::Held(vec![Standing { used: 1, held: 0 }]), "{name}: a settled call is not held");
     }
 }
@@ -138,7 +138,7 @@ async fn of_two_claims_both_are_taken_or_none() {
         let by_day = |max| Claim { counter: counter("acme", day), amount: 1, max };
         let both = [claim("acme", Some(9)), by_day(Some(1))];
         assert!(held(&store, 1, &both).await, "{name}");
-        let refused = store.hold(event_id(2), &both).await.unwrap();
+        let refused = store.hold(event_id(2), &both, Terms::default()).await.unwrap();
         assert_eq!(refused, HoldOutcome::Refused { claim: 1, standing: Standing { used: 0, held: 1 } }, "{name}");
         assert_eq!(standing(&store, counter("acme", month())).await, Standing { used: 0, held: 1 }, "{name}");
         // What was refused holds nothing, so the same call may ask again once there is room.
@@ -172,7 +172,7 @@ async fn an_unlimited_counter_counts_all_the_same() {
 #[tokio::test]
 async fn a_call_without_claims_is_held_at_once() {
     for (name, store) in adapters() {
-        assert_eq!(store.hold(event_id(1), &[]).await, Ok(HoldOutcome::Held(Vec::new())), "{name}");
+        assert_eq!(store.hold(event_id(1), &[], Terms::default()).await, Ok(HoldOutcome::Held(Vec::new())), "{name}");
         store.settle(event_id(1), &[], &[]);
     }
 }
@@ -221,10 +221,11 @@ async fn a_list_has_every_counter_as_it_stands() {
         let order = |key: &CounterKey| (key.tenant.clone(), key.period);
         expected.sort_by_key(|(key, _)| order(key));
         let mut listed = store.list().await.unwrap();
-        listed.sort_by_key(|(key, _)| order(key));
+        listed.sort_by_key(|counted| order(&counted.counter));
         let held = |key: &CounterKey| u64::from(*key == counter("tenant-7", month()));
         let expected: Vec<_> =
             expected.into_iter().map(|(key, used)| (key.clone(), Standing { used, held: held(&key) })).collect();
+        let listed: Vec<_> = listed.into_iter().map(|counted| (counted.counter, counted.standing)).collect();
         assert_eq!(listed, expected, "{name}");
     }
 }

@@ -14,7 +14,7 @@ use tollgate::adapters::memory_counters::MemoryCounters;
 use tollgate::config::price_file;
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::{EventId, TenantId};
-use tollgate::domain::plan::{Limit, Metric, Plan};
+use tollgate::domain::plan::{Limit, Metric, OnCountersDown, Plan};
 use tollgate::domain::price::PriceBook;
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::{Micros, Period, Window};
@@ -130,7 +130,11 @@ fn accounts(world: &World) -> Vec<Arc<Account>> {
             1 => Some(Limit { metric: Metric::Chats, window: Window::Day, max: world.setup.day_max }),
             _ => None,
         };
-        let plan = Plan { name: name.parse().unwrap(), limits: limit.into_iter().collect() };
+        let plan = Plan {
+            name: name.parse().unwrap(),
+            limits: limit.into_iter().collect(),
+            on_counters_down: OnCountersDown::default(),
+        };
         let tenant = Tenant {
             id: name.parse().unwrap(),
             name: name.to_owned(),
@@ -138,7 +142,7 @@ fn accounts(world: &World) -> Vec<Arc<Account>> {
             suspended: false,
             created_at: Micros(0),
         };
-        Arc::new(Account { tenant, plan: Some(Arc::new(plan)) })
+        Arc::new(Account { tenant, plan: Some(Arc::new(plan)), revision: 0 })
     };
     TENANTS.iter().enumerate().map(|(at, name)| account(at, name)).collect()
 }
@@ -350,7 +354,7 @@ impl Process {
         if let Err(wrong) = checked {
             world.fail(format!("after the drain, {wrong}"));
         }
-        let held = self.counters.inner.list().await.unwrap().into_iter().find(|(_, standing)| standing.held > 0);
+        let held = self.counters.inner.list().await.unwrap().into_iter().find(|counted| counted.standing.held > 0);
         if let Some(held) = held {
             world.fail(format!("after the drain, a call that is over holds: {held:?}"));
         }

@@ -7,12 +7,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use parking_lot::Mutex;
 use tollgate::adapters::memory_counters::MemoryCounters;
 use tollgate::domain::event::UsageEvent;
-use tollgate::domain::ids::EventId;
+use tollgate::domain::ids::{EventId, TenantId};
 use tollgate::domain::plan::Standing;
 use tollgate::domain::time::Micros;
 use tollgate::ports::BoxFuture;
 use tollgate::ports::clock::Clock;
-use tollgate::ports::counters::{Claim, CounterKey, CounterStore, CountersUnavailable, HoldOutcome};
+use tollgate::ports::counters::{
+    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
+};
 use tollgate::ports::sink::Sink;
 
 use super::bugs::Bug;
@@ -51,14 +53,19 @@ pub struct SimCounters {
 }
 
 impl CounterStore for SimCounters {
-    fn hold<'a>(&'a self, id: EventId, claims: &'a [Claim]) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>> {
+    fn hold<'a>(
+        &'a self,
+        id: EventId,
+        claims: &'a [Claim],
+        terms: Terms,
+    ) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>> {
         Box::pin(async move {
             self.world.pause().await;
             if self.world.broken.counters.load(Relaxed) {
                 self.world.injected("the counters are away");
                 return Err(CountersUnavailable("away".to_owned()));
             }
-            self.inner.hold(id, claims).await
+            self.inner.hold(id, claims, terms).await
         })
     }
 
@@ -74,7 +81,7 @@ impl CounterStore for SimCounters {
         self.inner.read(counters)
     }
 
-    fn list(&self) -> BoxFuture<'_, Result<Vec<(CounterKey, Standing)>, CountersUnavailable>> {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Counted>, CountersUnavailable>> {
         self.inner.list()
     }
 
@@ -83,6 +90,14 @@ impl CounterStore for SimCounters {
             Some(Bug::CountersFromZero) => Box::pin(async { Ok(()) }),
             _ => self.inner.seed(counters),
         }
+    }
+
+    fn changed<'a>(&'a self, tenant: &'a TenantId, revision: i64) -> BoxFuture<'a, ()> {
+        self.inner.changed(tenant, revision)
+    }
+
+    fn health(&self) -> CountersHealth {
+        self.inner.health()
     }
 }
 

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::domain::plan::{Metric, Standing};
 use crate::domain::time::Period;
 use crate::metering::verify::counters::CountersView;
-use crate::ports::counters::CounterKey;
+use crate::ports::counters::{Counted, CounterKey};
 
 /// All counters of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -21,6 +21,8 @@ pub struct CountersBody {
     is_booked: bool,
     /// Calls admitted and not settled when they were read.
     in_flight: u64,
+    /// Whether other gateways count in them too: then `in_flight` is not all.
+    is_shared: bool,
     /// All of them, in no order.
     counters: Vec<CounterBody>,
 }
@@ -42,26 +44,29 @@ pub struct CounterBody {
     period: String,
     /// Settled.
     used: u64,
+    /// The part of it that the ledger is known to have.
+    booked: u64,
     /// Held by calls in flight.
     held: u64,
 }
 
 impl From<CountersView> for CountersBody {
     fn from(view: CountersView) -> Self {
-        let CountersView { at, ledger_id, is_booked, in_flight, counters } = view;
-        let counter = |(key, Standing { used, held }): (CounterKey, Standing)| {
-            let CounterKey { tenant, metric, period } = key;
+        let CountersView { at, ledger_id, is_booked, in_flight, is_shared, counters } = view;
+        let counter = |Counted { counter, standing: Standing { used, held }, booked }: Counted| {
+            let CounterKey { tenant, metric, period } = counter;
             CounterBody {
                 tenant_id: tenant.to_string(),
                 metric: metric.as_str().to_owned(),
                 window: period.window().as_str().to_owned(),
                 period: period.to_string(),
                 used,
+                booked,
                 held,
             }
         };
         let counters = counters.into_iter().map(counter).collect();
-        Self { at: at.to_string(), ledger_id, is_booked, in_flight, counters }
+        Self { at: at.to_string(), ledger_id, is_booked, in_flight, is_shared, counters }
     }
 }
 
@@ -70,9 +75,9 @@ impl TryFrom<CountersBody> for CountersView {
     type Error = String;
 
     fn try_from(body: CountersBody) -> Result<Self, String> {
-        let CountersBody { at, ledger_id, is_booked, in_flight, counters } = body;
+        let CountersBody { at, ledger_id, is_booked, in_flight, is_shared, counters } = body;
         let counter = |counter: CounterBody| {
-            let CounterBody { tenant_id, metric, window, period, used, held } = counter;
+            let CounterBody { tenant_id, metric, window, period, used, booked, held } = counter;
             let unknown = |what: &str| format!("{what} is not known to this tollgate: use the gateway's own version");
             let parsed = match window.as_str() {
                 "day" => Period::parse_day(&period),
@@ -87,13 +92,14 @@ impl TryFrom<CountersBody> for CountersView {
                 metric: Metric::Chats,
                 period: parsed.map_err(|_| unknown(&format!("the {window} {period}")))?,
             };
-            Ok((key, Standing { used, held }))
+            Ok(Counted { counter: key, standing: Standing { used, held }, booked })
         };
         Ok(Self {
             at: at.parse().map_err(|_| format!("the time {at} is none"))?,
             ledger_id,
             is_booked,
             in_flight,
+            is_shared,
             counters: counters.into_iter().map(counter).collect::<Result<_, String>>()?,
         })
     }
@@ -113,8 +119,13 @@ mod tests {
             ledger_id: "00ff".to_owned(),
             is_booked: true,
             in_flight: 3,
+            is_shared: true,
             counters: [Window::Day, Window::Month]
-                .map(|window| (key(window.period(at)), Standing { used: 7, held: 1 }))
+                .map(|window| Counted {
+                    counter: key(window.period(at)),
+                    standing: Standing { used: 7, held: 1 },
+                    booked: 5,
+                })
                 .into(),
         };
         let text = serde_json::to_string(&CountersBody::from(view.clone())).unwrap();
@@ -122,7 +133,7 @@ mod tests {
         assert_eq!(CountersView::try_from(body), Ok(view), "{text}");
         let body = |counter: &str| {
             let text = format!(
-                r#"{{"at":"2026-11-24T10:00:00Z","ledger_id":"","is_booked":true,"in_flight":0,"counters":[{{"used":1,"held":0,{counter}}}]}}"#
+                r#"{{"at":"2026-11-24T10:00:00Z","ledger_id":"","is_booked":true,"in_flight":0,"is_shared":false,"counters":[{{"used":1,"booked":1,"held":0,{counter}}}]}}"#
             );
             CountersView::try_from(serde_json::from_str::<CountersBody>(&text).unwrap())
         };
