@@ -5,6 +5,7 @@
 
 mod admin_key;
 mod background;
+pub mod ledger;
 mod lifecycle;
 mod origins;
 mod recovery;
@@ -28,7 +29,6 @@ use tracing::{error, warn};
 
 use crate::adapters::file_journal::FileJournal;
 use crate::adapters::memory_counters::MemoryCounters;
-use crate::adapters::sqlite::SqliteLedger;
 use crate::adapters::system_clock::SystemClock;
 use crate::config::{self, Config};
 use crate::domain::ids::PlanName;
@@ -50,12 +50,12 @@ use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::CounterStore;
 use crate::ports::journal::Journal;
-use crate::ports::tenants::TenantStore;
 use crate::ports::usage::UsageStore;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_log::RequestLog;
 
 use self::background::Background;
+use self::ledger::Ledger;
 use self::reload::{Checked, Reloader, Source};
 use self::signals::Signals;
 
@@ -94,10 +94,10 @@ pub enum BootError {
         reason: String,
     },
     /// The ledger cannot be opened.
-    #[error("ledger {}: {source}", path.display())]
+    #[error("ledger {ledger}: {source}")]
     Ledger {
-        /// Its file.
-        path: PathBuf,
+        /// Its file, or its database.
+        ledger: String,
         /// What it said.
         source: StoreError,
     },
@@ -141,10 +141,12 @@ pub enum BootError {
         path: PathBuf,
     },
     /// Another process serves from the same ledger.
-    #[error("ledger {}: another tollgate is running on it and counts its limits: stop that one, or set DATABASE_URL to another ledger", path.display())]
+    #[error("ledger {ledger}: another tollgate is running on it and counts its limits: {fix}")]
     LedgerTaken {
-        /// Its file.
-        path: PathBuf,
+        /// Its file, or its database.
+        ledger: String,
+        /// What helps.
+        fix: &'static str,
     },
     /// The journal cannot be opened.
     #[error("journal {}: {reason}: make room on its disk and let this user write there", path.display())]
@@ -163,16 +165,6 @@ pub struct Ready {
     pub proxy: SocketAddr,
     /// Admins connect here.
     pub admin: SocketAddr,
-}
-
-/// Opens the ledger that the configuration names and brings its schema up to date.
-pub async fn open_ledger(config: &Config) -> Result<Arc<SqliteLedger>, BootError> {
-    make_data_dir(&config.data_dir)?;
-    let path = &config.ledger_file;
-    let failed = |source| BootError::Ledger { path: path.clone(), source };
-    let ledger = SqliteLedger::open(&path.to_string_lossy(), true).await.map_err(failed)?;
-    ledger.migrate().await.map_err(failed)?;
-    Ok(Arc::new(ledger))
 }
 
 /// The price book: the operator's file, or the built-in one.
@@ -246,7 +238,8 @@ pub fn serve(config: &Config, source: Option<Source<'_>>, ready: impl FnOnce(Rea
 /// All parts that requests and answers are made of.
 struct Parts {
     gate: Arc<Gate>,
-    ledger: Arc<SqliteLedger>,
+    ledger: Ledger,
+    claiming: Option<tokio::task::JoinHandle<()>>,
     journal: Arc<FileJournal>,
     maintainer: Option<thread::JoinHandle<()>>,
     recording: Option<tokio::task::JoinHandle<()>>,
@@ -259,10 +252,10 @@ struct Parts {
 impl Parts {
     async fn open(config: &Config) -> Result<Self, BootError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let ledger = open_ledger(config).await?;
-        let failed = |source| BootError::Ledger { path: config.ledger_file.clone(), source };
-        let usage: Arc<dyn UsageStore> = ledger.clone();
-        let tenants: Arc<dyn TenantStore> = ledger.clone();
+        let ledger = Ledger::open(config, true, ledger::PATIENCE).await?;
+        let claiming = ledger.claim(config).await?;
+        let failed = |source| BootError::Ledger { ledger: ledger::name(&config.ledger), source };
+        let (usage, tenants) = (ledger.usage(), ledger.tenants());
         let admin_key = admin_key::hash(config, tenants.as_ref()).await?;
         let Checked { plans, prices, live } = reload::check(config, None)?;
         let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans, prices).await.map_err(failed)?);
@@ -318,6 +311,7 @@ impl Parts {
         Ok(Self {
             gate,
             ledger,
+            claiming,
             journal: files,
             maintainer: Some(maintainer),
             recording: Some(recording),
@@ -329,7 +323,11 @@ impl Parts {
     }
 }
 
-fn make_data_dir(path: &Path) -> Result<(), BootError> {
+/// Makes the directory for everything that a gateway keeps, its owner's only.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_data_dir(path: &Path) -> Result<(), BootError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() })
 }

@@ -27,6 +27,7 @@ const CLOSE_MAX: Duration = Duration::from_millis(300);
 pub(super) struct Background {
     recorder: Option<tokio::task::JoinHandle<()>>,
     maintainer: Option<thread::JoinHandle<()>>,
+    claiming: Option<tokio::task::JoinHandle<()>>,
     admin: tokio::task::JoinHandle<()>,
     refresher: tokio::task::JoinHandle<()>,
 }
@@ -41,10 +42,11 @@ impl Background {
         let _entered = runtime.enter();
         let listener =
             tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
-        let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.clone());
+        let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.tenants());
         Ok(Self {
             recorder: parts.recording.take(),
             maintainer: parts.maintainer.take(),
+            claiming: parts.claiming.take(),
             admin: runtime.spawn(serve_admin(listener, parts.admin_router.clone(), phase)),
             refresher: runtime.spawn(async move {
                 loop {
@@ -83,6 +85,9 @@ impl Background {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "The ledger was not closed cleanly; nothing is lost."),
             Err(_) => warn!("The ledger is busy and was not closed cleanly; nothing is lost."),
+        }
+        if let Some(claiming) = self.claiming {
+            claiming.abort();
         }
         let events = parts.journal.backlog().events;
         if events > 0 {

@@ -5,6 +5,7 @@
 //! line that names its key, its source and the fix.
 
 mod keys;
+mod ledger;
 mod plans;
 pub mod price_file;
 mod running;
@@ -22,6 +23,7 @@ use secrecy::SecretString;
 use crate::domain::plan::Plan;
 
 pub use keys::{KEYS, Key};
+pub use ledger::Ledger;
 pub use settings::{Environment, Flag, ProcessEnvironment, Source};
 pub use values::Origin;
 
@@ -171,8 +173,8 @@ pub struct Config {
     pub listen: Listen,
     /// The given admin key; `None` where one is to be made.
     pub admin_key: Option<SecretString>,
-    /// The file of the SQLite ledger.
-    pub ledger_file: PathBuf,
+    /// Where the ledger is.
+    pub ledger: Ledger,
     /// The providers.
     pub providers: Providers,
     /// Times and bounds towards them.
@@ -315,7 +317,7 @@ impl Reader {
         let data_dir = self.value("data_dir", |text| Ok(PathBuf::from(text)));
         let listen = self.listen();
         let admin_key = self.optional("admin.key", values::admin_key);
-        let ledger_file = self.value("storage.url", ledger_file);
+        let ledger = self.value("storage.url", ledger::parse);
         let counters = self.counters();
         let providers = self.providers();
         let upstream = self.upstream();
@@ -338,7 +340,7 @@ impl Reader {
             data_dir: data_dir?,
             listen: listen?,
             admin_key: admin_key?,
-            ledger_file: ledger_file?,
+            ledger: ledger?,
             providers,
             upstream: upstream?,
             shutdown_drain_limit: shutdown_drain_limit?,
@@ -479,25 +481,6 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
         "json" => Ok(LogFormat::Json),
         _ => Err("is no log format: write text or json".into()),
     }
-}
-
-fn ledger_file(url: &str) -> Result<PathBuf, String> {
-    let path = match url.split_once("://") {
-        Some(("sqlite", path)) => path,
-        Some(("postgres" | "postgresql", _)) => {
-            return Err(
-                "is a Postgres URL: Postgres is not in this version; use sqlite://PATH or unset DATABASE_URL".into()
-            );
-        }
-        _ => return Err("is no ledger: write sqlite://relative/path.db or sqlite:///absolute/path.db".into()),
-    };
-    if path.contains('?') || path.contains('#') {
-        return Err("has options after its path: write the path alone".into());
-    }
-    if path.is_empty() || path.ends_with('/') || path == ":memory:" {
-        return Err("names no file: write sqlite://relative/path.db or sqlite:///absolute/path.db".into());
-    }
-    Ok(PathBuf::from(path))
 }
 
 fn counters_url(text: &str) -> Result<SecretString, String> {
