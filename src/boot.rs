@@ -270,7 +270,7 @@ impl Parts {
         let counters: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
         let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();
-        let metrics = Arc::new(Metrics::new(journal.clone(), clock.clone()));
+        let metrics = Arc::new(Metrics::new(journal.clone(), counters.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
         let recorder = Arc::new(Recorder::new(journal.clone(), usage.clone(), tenants.clone(), sinks()));
         rebuild(&*counters, &*usage, &*journal, &*clock).await.map_err(failed)?;
@@ -294,12 +294,13 @@ impl Parts {
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
         let counting = Counting::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
         let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let counting_health = counters.clone();
         let state = ApiState {
             admin: Arc::new(Admin::new(tenants, snapshots.clone(), counters, clock.clone())),
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
             counting: Arc::new(counting),
             identities: identities.clone(),
-            pulse: pulse(journal.clone(), draining.clone(), reload_failed.clone()),
+            pulse: pulse(journal.clone(), counting_health, draining.clone(), reload_failed.clone()),
             metrics: {
                 let metrics = metrics.clone();
                 Arc::new(move || metrics.encode())
@@ -334,8 +335,14 @@ fn make_data_dir(path: &Path) -> Result<(), BootError> {
 }
 
 /// How the process is, for `/readyz`.
-fn pulse(journal: Arc<dyn Journal>, draining: Arc<AtomicBool>, reload_failed: Arc<AtomicBool>) -> TellPulse {
+fn pulse(
+    journal: Arc<dyn Journal>,
+    counters: Arc<dyn CounterStore>,
+    draining: Arc<AtomicBool>,
+    reload_failed: Arc<AtomicBool>,
+) -> TellPulse {
     Arc::new(move || Pulse {
+        counters: counters.health(),
         draining: draining.load(Ordering::Relaxed),
         backlog: journal.backlog(),
         reload_failed: reload_failed.load(Ordering::Relaxed),

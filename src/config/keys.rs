@@ -87,7 +87,29 @@ pub static KEYS: &[Key] = &[
         secret: true,
         help: "The ledger: `sqlite://relative/path` or `sqlite:///absolute/path`.",
     },
-    secret("counters.url", &["REDIS_URL"], "Shared counters. This version counts in the process: leave it unset."),
+    secret(
+        "counters.url",
+        &["REDIS_URL"],
+        "Counters that several gateways share: `redis://host:6379`, `rediss://` with TLS, `redis+cluster://a:6379,b:6379`. Without it they live in the process.",
+    ),
+    key(
+        "counters.call_budget",
+        &["TOLLGATE_COUNTERS_CALL_BUDGET"],
+        "50ms",
+        "How long a call waits for shared counters. Then it is refused, or has what is left of a lease: `on_counters_down` of its plan.",
+    ),
+    key(
+        "counters.lease_max",
+        &["TOLLGATE_COUNTERS_LEASE_MAX"],
+        "64",
+        "How many calls of a tenant a gateway admits at most without asking the shared counters. It takes a part of what is left, so that the limit stays exact. 0 asks for each call.",
+    ),
+    key(
+        "counters.lease_ttl",
+        &["TOLLGATE_COUNTERS_LEASE_TTL"],
+        "3s",
+        "After this what a gateway that died had leased is free again. From 1s to 60s.",
+    ),
     secret("providers.openai.api_key", &["OPENAI_API_KEY"], "Your OpenAI key. The provider is on when it is there."),
     key(
         "providers.openai.url",

@@ -147,6 +147,19 @@ pub struct Journal {
     pub fsync_interval: Duration,
 }
 
+/// How calls are counted.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    /// The counters that several gateways share; `None` for those in the process. Its scheme is one of Redis's.
+    pub url: Option<SecretString>,
+    /// How long a call waits for shared counters; above 0.
+    pub call_budget: Duration,
+    /// How many calls of a tenant are admitted at most without asking them; 0 for none.
+    pub lease_max: u64,
+    /// How long what was leased for that lasts.
+    pub lease_ttl: Duration,
+}
+
 /// A configuration that is right. Its `Debug` form shows no secret.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -170,6 +183,8 @@ pub struct Config {
     pub workers: usize,
     /// The way to the ledger.
     pub journal: Journal,
+    /// How calls are counted.
+    pub counters: Counters,
     /// The operator's price file; `None` for the built-in list.
     pub prices_file: Option<PathBuf>,
     /// Whether files that change are read again without a signal.
@@ -301,7 +316,7 @@ impl Reader {
         let listen = self.listen();
         let admin_key = self.optional("admin.key", values::admin_key);
         let ledger_file = self.value("storage.url", ledger_file);
-        let counters = self.optional("counters.url", no_counters);
+        let counters = self.counters();
         let providers = self.providers();
         let upstream = self.upstream();
         let shutdown_drain_limit = self.value("shutdown.drain_limit", values::duration);
@@ -314,7 +329,6 @@ impl Reader {
 
         let (plans, rows) = plans::read(&self.settings.plans, &mut self.settings.errors);
         self.shown.extend(rows.into_iter().map(|plans::Row { key, value, source }| Setting { key, value, source }));
-        counters?;
         let providers = providers?;
         let prices_file = prices_file?;
         self.settings.files.extend(prices_file.as_deref().map(Stamped::now));
@@ -330,6 +344,7 @@ impl Reader {
             shutdown_drain_limit: shutdown_drain_limit?,
             workers: usize::try_from(workers?).ok().filter(|workers| *workers > 0).unwrap_or_else(cores),
             journal: journal?,
+            counters: counters?,
             prices_file,
             reload_watch: reload_watch?,
             files: std::mem::take(&mut self.settings.files),
@@ -338,6 +353,14 @@ impl Reader {
             warnings: std::mem::take(&mut self.settings.warnings),
             settings: std::mem::take(&mut self.shown),
         })
+    }
+
+    fn counters(&mut self) -> Option<Counters> {
+        let url = self.optional("counters.url", counters_url);
+        let call_budget = self.value("counters.call_budget", values::positive_duration);
+        let lease_max = self.value("counters.lease_max", |text| values::count(text, 0..=1_000_000));
+        let lease_ttl = self.value("counters.lease_ttl", lease_ttl);
+        Some(Counters { url: url?, call_budget: call_budget?, lease_max: lease_max?, lease_ttl: lease_ttl? })
     }
 
     fn journal(&mut self) -> Option<Journal> {
@@ -477,8 +500,20 @@ fn ledger_file(url: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
-fn no_counters(_: &str) -> Result<(), String> {
-    Err("is set: shared counters are not in this version; unset REDIS_URL and run one node".into())
+fn counters_url(text: &str) -> Result<SecretString, String> {
+    let schemes = ["redis://", "rediss://", "redis+cluster://", "rediss+cluster://"];
+    let rest = schemes.into_iter().find_map(|scheme| text.strip_prefix(scheme));
+    match rest {
+        Some(rest) if !rest.is_empty() => Ok(text.to_owned().into()),
+        _ => Err("names no Redis: write redis://host:6379, rediss://host:6379 or redis+cluster://host:6379".into()),
+    }
+}
+
+/// Shorter ones would end between two looks of a busy machine; longer ones keep what a dead gateway had for too long.
+fn lease_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = values::duration(text)?;
+    let fits = (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&ttl);
+    fits.then_some(ttl).ok_or_else(|| "is not from 1s to 60s".into())
 }
 
 fn cores() -> usize {

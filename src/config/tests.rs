@@ -114,7 +114,8 @@ fn what_is_wrong_is_refused_with_the_fix() {
         ("[storage]\nurl = \"postgres://u:secretpw@h/d\"", "Postgres is not in this version"),
         ("[storage]\nurl = \"mysql://h/d\"", "sqlite://relative"),
         ("[storage]\nurl = \"sqlite://\"", "names no file"),
-        ("[counters]\nurl = \"redis://h\"", "unset REDIS_URL"),
+        ("[counters]\nurl = \"http://h\"", "names no Redis"),
+        ("[counters]\nlease_ttl = \"10ms\"", "from 1s to 60s"),
         ("[providers.openai]\nurl = \"https://api.openai.com/v1\"", "origin alone"),
         ("[providers.anthropic]\nurl = \"x\"", "providers.anthropic"),
         ("[runtime]\nworkers = 5000", "from 0 to 1024"),
@@ -137,7 +138,7 @@ fn no_error_and_no_debug_form_shows_a_secret() {
     let variables = environment(&[
         ("OPENAI_API_KEY", "a b"),
         ("DATABASE_URL", "postgres://u:hunter2@h/d"),
-        ("REDIS_URL", "redis://:hunter2@h"),
+        ("REDIS_URL", "http://:hunter2@h"),
         ("TOLLGATE_ADMIN_KEY", "hunter2"),
     ]);
     let errors = Config::load(&[], &variables, None).unwrap_err();

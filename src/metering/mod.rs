@@ -11,6 +11,7 @@ pub mod identity;
 pub mod in_flight;
 mod look_ups;
 pub mod meter;
+pub mod node_counters;
 pub mod once;
 pub mod rebuild;
 pub mod recorder;

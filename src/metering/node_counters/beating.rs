@@ -1,0 +1,181 @@
+//! Signs of life, and what they bring back: who else is there, what they want, what was changed, and whether the store
+//! answers at all.
+//!
+//! May use: `domain`, `ports`, the snapshot.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::domain::ids::TenantId;
+use crate::ports::shared::{Beat, Pulse, Wanted};
+
+use super::local::micros;
+use super::{Heard, NodeCounters, Wishes};
+
+/// Between two signs of life.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// An answer has so long.
+const WITHIN: Duration = Duration::from_millis(250);
+
+/// A node that was not heard of for so long is gone: nobody waits for it.
+pub(super) const LIVE_FOR: Duration = Duration::from_millis(1_500);
+
+/// A node that had no answer for so long does not admit from leases: the others may be about to think it gone.
+const CERTAIN_FOR: Duration = Duration::from_millis(1_000);
+
+/// A lease that nobody used for so long is given back.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Beats between two looks for idle leases.
+const BEATS_PER_SWEEP: u32 = 5;
+
+/// A tenant that was joined within this is not joined again because somebody still wants it.
+const JOINED_FOR: Duration = Duration::from_millis(300);
+
+/// How long a change waits for the other nodes.
+const SPREAD_MAX: Duration = Duration::from_secs(1);
+
+impl NodeCounters {
+    pub(super) async fn beat(&self) {
+        let mut sweep = 0_u32;
+        loop {
+            self.beat_once(false).await;
+            sweep = sweep.wrapping_add(1);
+            if sweep.is_multiple_of(BEATS_PER_SWEEP) {
+                self.end_idle_leases();
+            }
+            timeout(BEAT, self.hurry.notified()).await.unwrap_or_default();
+        }
+    }
+
+    /// The last sign of life: leases end, what is to be told is told, and nobody waits for this node any more.
+    pub async fn leave(&self) {
+        let now_us = self.now_us();
+        let mut left = Vec::new();
+        for shard in &self.shards {
+            for (tenant, local) in shard.lock().iter_mut() {
+                local.end_lease_idle_for(now_us, 0);
+                left.push(tenant.clone());
+            }
+        }
+        for tenant in left {
+            self.tell_of(&tenant).await;
+        }
+        self.beat_once(true).await;
+    }
+
+    async fn beat_once(&self, is_last: bool) {
+        let Wishes { wanted, done } = std::mem::take(&mut *self.wishes.lock());
+        let revision = self.outside.snapshots.load().revision;
+        let beat =
+            Beat { member: self.options.member, revision, wanted: &wanted, done: &done, is_last, within: WITHIN };
+        let sent_us = self.now_us();
+        match timeout(WITHIN, self.outside.shared.beat(&beat)).await {
+            Ok(Ok(pulse)) => {
+                self.failures.store(0, Ordering::Relaxed);
+                if self.is_down.swap(false, Ordering::Relaxed) {
+                    info!("The shared counters answer again.");
+                    self.news.notify_one();
+                }
+                self.hear(sent_us, pulse, revision).await;
+            }
+            Ok(Err(_)) | Err(_) => {
+                self.wish_again(wanted, done);
+                let quiet_us = sent_us.saturating_sub(self.heard.borrow().sent_us);
+                if quiet_us > micros(WITHIN) && !self.is_down.swap(true, Ordering::Relaxed) {
+                    warn!(
+                        "The shared counters do not answer: calls are refused, or admitted from leases, until they do."
+                    );
+                }
+                // An error may come at once.
+                sleep(BEAT).await;
+            }
+        }
+    }
+
+    fn wish_again(&self, wanted: Vec<(TenantId, Wanted)>, done: Vec<(TenantId, Wanted)>) {
+        let mut wishes = self.wishes.lock();
+        // A wish made meanwhile is newer than these.
+        let is_older = |wish: &(TenantId, Wanted)| !wishes.wanted.contains(wish) && !wishes.done.contains(wish);
+        let (wanted, done) = (wanted.into_iter().filter(is_older), done.into_iter().filter(is_older));
+        let (wanted, done): (Vec<_>, Vec<_>) = (wanted.collect(), done.collect());
+        wishes.wanted.extend(wanted);
+        wishes.done.extend(done);
+    }
+
+    async fn hear(&self, sent_us: u64, pulse: Pulse, revision: i64) {
+        for (tenant, wanted) in &pulse.wanted {
+            match wanted {
+                Wanted::Join => {
+                    let has = self.with(tenant, |local| local.joined_within(sent_us, micros(JOINED_FOR)));
+                    if !has {
+                        self.buildings.help(tenant);
+                    }
+                }
+                Wanted::Lease => {
+                    if self.with(tenant, |local| local.end_lease_idle_for(sent_us, 0)) {
+                        self.has_news(tenant);
+                    }
+                }
+            }
+        }
+        let newest = pulse.peers.iter().map(|peer| peer.revision).max().unwrap_or(revision);
+        self.heard.send_replace(Heard { sent_us, pulse });
+        if newest > revision
+            && let Err(error) = self.outside.snapshots.refresh(&*self.outside.tenants).await
+        {
+            warn!(%error, "Another gateway changed tenants or keys, and they could not be read again.");
+        }
+    }
+
+    /// Whether the others know that this node is there: then its leases and calls are waited for.
+    pub(super) fn is_live(&self, now_us: u64) -> bool {
+        let sent_us = self.heard.borrow().sent_us;
+        sent_us > 0 && now_us.saturating_sub(sent_us) < micros(CERTAIN_FOR)
+    }
+
+    /// Nodes that are there, this one included; 0 while that is not known.
+    pub(super) fn nodes(&self) -> u64 {
+        let heard = self.heard.borrow();
+        let live = heard.pulse.peers.iter().filter(|peer| u128::from(peer.quiet_ms) <= LIVE_FOR.as_millis());
+        u64::try_from(live.count()).unwrap_or(u64::MAX)
+    }
+
+    fn end_idle_leases(&self) {
+        let now_us = self.now_us();
+        let mut ended: Vec<TenantId> = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let idle = shard.iter_mut().filter(|(_, local)| local.leased() > 0);
+            for (tenant, local) in idle {
+                if local.end_lease_idle_for(now_us, micros(IDLE)) {
+                    ended.push(tenant.clone());
+                }
+            }
+        }
+        ended.iter().for_each(|tenant| self.has_news(tenant));
+    }
+
+    /// Returns when all nodes have a change, or after a second.
+    pub(super) async fn spread(&self, tenant: &TenantId, revision: i64) {
+        let told = timeout(WITHIN, self.outside.shared.changed(tenant, revision, WITHIN)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            warn!(%tenant, "The shared counters were not told of a change; the other gateways see it within two seconds.");
+            return;
+        }
+        self.hurry.notify_one();
+        let mut heard = self.heard.subscribe();
+        let all_have = |heard: &Heard| {
+            let mut live = heard.pulse.peers.iter().filter(|peer| u128::from(peer.quiet_ms) <= LIVE_FOR.as_millis());
+            live.all(|peer| peer.revision >= revision)
+        };
+        let spread = timeout(SPREAD_MAX, heard.wait_for(all_have)).await;
+        if spread.is_err() {
+            warn!(%tenant, "Not every gateway has seen a change within a second; they do when they can read the ledger.");
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! What one gateway knows of one tenant: its own calls, its lease, and what it has to tell. No I/O and no waiting.
+//!
+//! May use: `domain`, `ports`.
+//!
+//! A call is *listed* when the shared store is known to have it. One that was admitted from the lease is not at first: the
+//! note that lists it says so, and says it again until it is acknowledged. Whatever becomes of a call only marks it; the
+//! notes that are due are made when there is somebody to carry them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::domain::ids::EventId;
+use crate::domain::plan::Standing;
+use crate::ports::counters::{Claim, CounterKey};
+use crate::ports::shared::{CallState, Count, Epoch, Joined, LeaseAsk, Note};
+
+/// Notes in one message: some 20 kB, and half a millisecond of the store's time.
+pub(super) const NOTES_MAX: usize = 250;
+
+/// What is known of a tenant.
+#[derive(Default)]
+pub(super) struct Local {
+    /// The epoch that this node is a part of, as far as it knows.
+    epoch: Option<Epoch>,
+    /// Grows with each attempt to join: an answer from before one says nothing.
+    joins: u64,
+    joined_us: u64,
+    is_joining: bool,
+    calls: HashMap<EventId, Call>,
+    /// Calls in flight, settled or booked that are not known to be listed.
+    unlisted: u64,
+    dirty: VecDeque<EventId>,
+    lease: Lease,
+    denial: Option<Denial>,
+    /// Notes are under way: one message at a time, so that they arrive in order.
+    is_sending: bool,
+    /// It stands in the courier's queue.
+    pub is_queued: bool,
+    /// Whoever waits for the tenant to be open.
+    pub opened: Arc<Notify>,
+    /// Whoever waits for a message that is under way.
+    pub arrived: Arc<Notify>,
+}
+
+struct Call {
+    amounts: Vec<(CounterKey, u64)>,
+    state: State,
+    is_listed: bool,
+    is_dirty: bool,
+    /// Which lease it was taken from; 0 for none.
+    lease: u64,
+    /// Nothing is said of it before: a hold that was given up may be done until then.
+    not_before_us: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It asks to be held, and is not yet.
+    Asked,
+    Is(CallState),
+}
+
+/// Units that calls with these claims may have without asking.
+#[derive(Default)]
+struct Lease {
+    /// Another number for each one.
+    number: u64,
+    units: u64,
+    claims: Vec<Claim>,
+    /// How the counters of these claims stood, with what this node did since.
+    counts: Vec<Count>,
+    until_us: u64,
+    used_us: u64,
+    /// A message about it is under way: no other may be.
+    is_busy: bool,
+    /// The store is to hear what is left.
+    is_news: bool,
+}
+
+/// A refusal that holds for as long as the claim is the same: what is used of it is never less again.
+struct Denial {
+    claim: Claim,
+    standing: Standing,
+}
+
+/// What to do with a call.
+pub(super) enum Begin {
+    /// It is admitted.
+    Held(Vec<Standing>),
+    /// It is refused.
+    Refused { claim: usize, standing: Standing },
+    /// The store is to be asked.
+    Ask(Asking),
+    /// The node is joining: the store is to be asked after that.
+    Wait,
+}
+
+/// A call that asks the store.
+#[derive(Clone, Copy)]
+pub(super) struct Asking {
+    pub is_alone: bool,
+    pub lease: Option<LeaseAsk>,
+    joins: u64,
+    at_us: u64,
+}
+
+/// Notes for one message.
+pub(super) struct Batch {
+    pub epoch: Epoch,
+    pub notes: Vec<Note>,
+    pub lease_left: Option<u64>,
+}
+
+impl Local {
+    /// A call comes in. `is_live`: others know that this node is there, so its leases are counted.
+    pub(super) fn begin(&mut self, id: EventId, claims: &[Claim], now_us: u64, is_live: bool) -> Begin {
+        if self.lease.units > 0 && (self.lease.until_us <= now_us || self.lease.claims != claims) {
+            self.end_lease();
+        }
+        if is_live && let Some(standings) = self.take(id, now_us) {
+            return Begin::Held(standings);
+        }
+        if let Some(Denial { claim, standing }) = &self.denial
+            && let Some(at) = claims.iter().position(|asked| asked == claim)
+        {
+            return Begin::Refused { claim: at, standing: *standing };
+        }
+        if self.is_joining {
+            return Begin::Wait;
+        }
+        let is_alone = !self.calls.values().any(|call| call.state != State::Asked && !call.is_gone());
+        let amounts = amounts(claims, |_, claim| claim.amount);
+        let call = Call { amounts, state: State::Asked, is_listed: true, is_dirty: false, lease: 0, not_before_us: 0 };
+        self.calls.entry(id).or_insert(call);
+        Begin::Ask(Asking { is_alone, lease: None, joins: self.joins, at_us: now_us })
+    }
+
+    /// Admits a call from what is left of the lease, also if that is over or the node was not heard of: for a plan that
+    /// says so while the store is away.
+    pub(super) fn take_leftover(&mut self, id: EventId, claims: &[Claim], now_us: u64) -> Option<Vec<Standing>> {
+        (self.lease.claims == claims).then(|| self.take(id, now_us)).flatten()
+    }
+
+    fn take(&mut self, id: EventId, now_us: u64) -> Option<Vec<Standing>> {
+        self.lease.units = self.lease.units.checked_sub(1)?;
+        self.lease.used_us = now_us;
+        let amounts = amounts(&self.lease.claims, |_, claim| claim.amount);
+        for (count, claim) in self.lease.counts.iter_mut().zip(&self.lease.claims) {
+            count.held = count.held.saturating_add(claim.amount);
+        }
+        let call = Call {
+            amounts,
+            state: State::Is(CallState::Held),
+            is_listed: false,
+            is_dirty: false,
+            lease: self.lease.number,
+            not_before_us: 0,
+        };
+        self.calls.insert(id, call);
+        self.unlisted = self.unlisted.saturating_add(1);
+        self.mark(id);
+        Some(self.lease.counts.iter().map(standing).collect())
+    }
+
+    /// Lets this call ask for a lease along, unless a message about it is under way.
+    pub(super) fn with_lease(&mut self, asking: &mut Asking, units_max: u64, parts: u64, lasts: Duration) {
+        if !self.lease.is_busy && self.lease.units == 0 {
+            self.lease.is_busy = true;
+            asking.lease = Some(LeaseAsk { units_max, parts, lasts, left: self.unlisted });
+        }
+    }
+
+    /// The question is over, whatever came of it.
+    pub(super) fn asked(&mut self, asking: &Asking) {
+        if asking.lease.is_some() {
+            self.lease.is_busy = false;
+        }
+    }
+
+    /// The store took the call in. `None` if that says nothing, because this node joined anew meanwhile: ask again.
+    pub(super) fn held(
+        &mut self,
+        id: EventId,
+        claims: &[Claim],
+        asking: &Asking,
+        (epoch, counts, leased): (Epoch, &[Count], u64),
+    ) -> Option<Vec<Standing>> {
+        if self.joins != asking.joins {
+            return None;
+        }
+        if self.epoch != Some(epoch) {
+            self.lease = self.lease.next();
+            self.epoch = Some(epoch);
+        }
+        self.calls.get_mut(&id)?.state = State::Is(CallState::Held);
+        if let Some(wish) = asking.lease.filter(|_| leased > 0) {
+            // The end is that of the store less a tenth: its clock may be a little faster.
+            let lasts = wish.lasts.saturating_sub(wish.lasts / 10);
+            self.lease.number = self.lease.number.saturating_add(1);
+            self.lease.units = leased;
+            self.lease.until_us = asking.at_us.saturating_add(micros(lasts));
+            self.lease.used_us = asking.at_us;
+            self.lease.claims = claims.to_vec();
+        }
+        if self.lease.claims == claims {
+            let unlisted = self.unlisted;
+            let with_own = |count: &Count| Count { held: count.held.saturating_add(unlisted), ..*count };
+            self.lease.counts = counts.iter().map(with_own).collect();
+        }
+        Some(counts.iter().map(standing).collect())
+    }
+
+    /// The store refused the call.
+    pub(super) fn refused(&mut self, id: EventId, claims: &[Claim], claim: usize, count: &Count) -> Standing {
+        self.calls.remove(&id);
+        let standing = standing(count);
+        if let Some(claim) = claims.get(claim)
+            && standing.held == 0
+            && claim.max.is_some_and(|max| standing.used >= max)
+        {
+            self.denial = Some(Denial { claim: claim.clone(), standing });
+        }
+        standing
+    }
+
+    /// The call is not known to be held, and never will be from `not_before_us` on. Whether that is to be told.
+    pub(super) fn abandoned(&mut self, id: EventId, not_before_us: u64) {
+        if let Some(call) = self.calls.get_mut(&id).filter(|call| call.state == State::Asked) {
+            (call.state, call.not_before_us) = (State::Is(CallState::Gone), not_before_us);
+            self.mark(id);
+        }
+    }
+
+    /// A call is over. One that is not known counts from now on.
+    pub(super) fn settle(&mut self, id: EventId, claims: &[Claim], used: &[u64]) {
+        let given_back = used.iter().all(|used| *used == 0);
+        let Some(call) = self.calls.get_mut(&id) else {
+            if !given_back {
+                self.adopt(id, amounts(claims, |at, _| used.get(at).copied().unwrap_or_default()));
+            }
+            return;
+        };
+        if !matches!(call.state, State::Asked | State::Is(CallState::Held)) {
+            return;
+        }
+        for ((count, claim), ((counter, held), used)) in
+            self.lease.counts.iter_mut().zip(&self.lease.claims).zip(call.amounts.iter().zip(used))
+        {
+            if claim.counter == *counter {
+                count.held = count.held.saturating_sub(*held);
+                count.settled = count.settled.saturating_add(*used);
+            }
+        }
+        call.state = State::Is(if given_back { CallState::Gone } else { CallState::Settled });
+        for (amount, used) in call.amounts.iter_mut().zip(used) {
+            amount.1 = *used;
+        }
+        if given_back && !call.is_listed && !self.is_sending {
+            // Nobody was told of it: its unit is the lease's again.
+            let is_of_lease = call.lease == self.lease.number;
+            self.calls.remove(&id);
+            self.unlisted = self.unlisted.saturating_sub(1);
+            self.lease.units = self.lease.units.saturating_add(u64::from(is_of_lease));
+            return;
+        }
+        self.mark(id);
+    }
+
+    /// Takes a call in that the store may not have: it counts, also beyond a limit.
+    pub(super) fn adopt(&mut self, id: EventId, amounts: Vec<(CounterKey, u64)>) {
+        let state = State::Is(CallState::Settled);
+        let call = Call { amounts, state, is_listed: false, is_dirty: false, lease: 0, not_before_us: 0 };
+        if self.calls.insert(id, call).is_none() {
+            self.unlisted = self.unlisted.saturating_add(1);
+        }
+        self.mark(id);
+    }
+
+    /// The ledger has the call.
+    pub(super) fn booked(&mut self, id: EventId) {
+        if let Some(call) = self.calls.get_mut(&id).filter(|call| !call.is_gone()) {
+            call.state = State::Is(CallState::Booked);
+            self.mark(id);
+        }
+    }
+
+    fn mark(&mut self, id: EventId) {
+        if let Some(call) = self.calls.get_mut(&id).filter(|call| !call.is_dirty) {
+            call.is_dirty = true;
+            self.dirty.push_back(id);
+        }
+    }
+
+    /// Whether there is something to tell.
+    pub(super) fn has_news(&self) -> bool {
+        !self.dirty.is_empty() || self.lease.is_news
+    }
+
+    /// Whether it must join before it can tell anything.
+    pub(super) fn must_join(&self) -> bool {
+        self.epoch.is_none()
+    }
+
+    /// Whether it was a part of the tenant when it asked, and still is.
+    pub(super) fn is_part(&self, asking: &Asking) -> bool {
+        self.epoch.is_some() && self.joins == asking.joins
+    }
+
+    /// Calls of which the store does not know the newest.
+    pub(super) fn waiting(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// Units that are left.
+    pub(super) fn leased(&self) -> u64 {
+        self.lease.units
+    }
+
+    /// The next message, if there is something to tell and none is under way. It ends with [`Self::told`] or
+    /// [`Self::not_told`].
+    pub(super) fn batch(&mut self, now_us: u64) -> Option<Batch> {
+        let epoch = self.epoch.filter(|_| !self.is_sending)?;
+        let mut notes = Vec::new();
+        for _ in 0..self.dirty.len() {
+            if notes.len() >= NOTES_MAX {
+                break;
+            }
+            let Some(id) = self.dirty.pop_front() else { break };
+            let Some(call) = self.calls.get_mut(&id) else { continue };
+            if call.not_before_us > now_us {
+                self.dirty.push_back(id);
+                continue;
+            }
+            call.is_dirty = false;
+            if let Some(note) = call.note(id) {
+                notes.push(note);
+            }
+        }
+        let lease_left = (self.lease.is_news && !self.lease.is_busy).then(|| {
+            self.lease.is_busy = true;
+            let told = notes.iter().filter(|note| note.from_lease).count();
+            let told = u64::try_from(told).unwrap_or(u64::MAX);
+            self.lease.units.saturating_add(self.unlisted.saturating_sub(told))
+        });
+        if notes.is_empty() && lease_left.is_none() {
+            return None;
+        }
+        self.is_sending = true;
+        Some(Batch { epoch, notes, lease_left })
+    }
+
+    /// The store has a message. What became of its calls meanwhile is told with the next.
+    pub(super) fn told(&mut self, batch: &Batch) {
+        self.is_over();
+        if batch.lease_left.is_some() {
+            (self.lease.is_busy, self.lease.is_news) = (false, false);
+        }
+        for note in &batch.notes {
+            let Some(call) = self.calls.get_mut(&note.id) else { continue };
+            if !call.is_listed {
+                call.is_listed = true;
+                self.unlisted = self.unlisted.saturating_sub(1);
+            }
+            match call.state {
+                State::Is(CallState::Booked | CallState::Gone) if call.state == State::Is(note.state) => {
+                    self.calls.remove(&note.id);
+                }
+                state if state != State::Is(note.state) => self.mark(note.id),
+                _ => {}
+            }
+        }
+    }
+
+    /// It is not known whether the store has a message: it will be told again.
+    pub(super) fn not_told(&mut self, batch: &Batch) {
+        self.is_over();
+        if batch.lease_left.is_some() {
+            self.lease.is_busy = false;
+        }
+        for note in &batch.notes {
+            self.mark(note.id);
+        }
+    }
+
+    fn is_over(&mut self) {
+        self.is_sending = false;
+        self.arrived.notify_waiters();
+    }
+
+    /// Whether a message is under way.
+    pub(super) fn is_sending(&self) -> bool {
+        self.is_sending
+    }
+
+    /// Begins to join, and lists all calls that count. Until [`Self::joined`] nothing is told and nobody is admitted.
+    pub(super) fn join(&mut self) -> Vec<Note> {
+        self.joins = self.joins.saturating_add(1);
+        self.unjoin();
+        self.is_joining = true;
+        let note = |(id, call): (&EventId, &Call)| match call.state {
+            State::Asked | State::Is(CallState::Gone) => None,
+            State::Is(state) => Some(Note { id: *id, state, amounts: call.amounts.clone(), from_lease: false }),
+        };
+        self.calls.iter().filter_map(note).collect()
+    }
+
+    /// It is not known of which epoch this node is a part.
+    pub(super) fn unjoin(&mut self) {
+        self.epoch = None;
+        self.lease = self.lease.next();
+    }
+
+    /// It is not known what became of the join.
+    pub(super) fn not_joined(&mut self) {
+        self.is_joining = false;
+    }
+
+    /// The answer to the join that listed these calls.
+    pub(super) fn joined(&mut self, joined: Joined, listed: &[Note], now_us: u64) {
+        (self.joined_us, self.is_joining) = (now_us, false);
+        match joined {
+            Joined::Open(epoch) => {
+                self.epoch = Some(epoch);
+                // What it had leased there is nobody's now.
+                self.lease.is_news = true;
+            }
+            Joined::Building(epoch) => {
+                self.epoch = Some(epoch);
+                let listed: HashSet<EventId> = listed.iter().map(|note| note.id).collect();
+                for (_, call) in self.calls.iter_mut().filter(|(id, call)| !call.is_listed && listed.contains(id)) {
+                    call.is_listed = true;
+                    self.unlisted = self.unlisted.saturating_sub(1);
+                }
+            }
+        }
+    }
+
+    /// Whether it joined within the last so many microseconds.
+    pub(super) fn joined_within(&self, now_us: u64, span_us: u64) -> bool {
+        self.epoch.is_some() && now_us.saturating_sub(self.joined_us) < span_us
+    }
+
+    /// Gives the rest of the lease back if nobody used it for so long, or at once.
+    pub(super) fn end_lease_idle_for(&mut self, now_us: u64, idle_us: u64) -> bool {
+        let is_idle = self.lease.units > 0 && now_us.saturating_sub(self.lease.used_us) >= idle_us;
+        if is_idle {
+            self.end_lease();
+        }
+        is_idle
+    }
+
+    fn end_lease(&mut self) {
+        self.lease = Lease { is_news: true, ..self.lease.next() };
+    }
+
+    /// The question is over without an answer to the call.
+    pub(super) fn forget(&mut self, id: EventId) {
+        self.calls.remove(&id);
+    }
+}
+
+impl Lease {
+    /// None, after this one.
+    fn next(&self) -> Self {
+        Self { number: self.number.saturating_add(1), is_busy: self.is_busy, ..Self::default() }
+    }
+}
+
+impl Call {
+    fn is_gone(&self) -> bool {
+        self.state == State::Is(CallState::Gone)
+    }
+
+    /// What the store is to be told. A call that is not listed is listed first.
+    fn note(&self, id: EventId) -> Option<Note> {
+        let State::Is(state) = self.state else { return None };
+        let state = match state {
+            CallState::Booked | CallState::Gone if !self.is_listed => CallState::Settled,
+            state => state,
+        };
+        Some(Note { id, state, amounts: self.amounts.clone(), from_lease: !self.is_listed })
+    }
+}
+
+fn amounts(claims: &[Claim], amount: impl Fn(usize, &Claim) -> u64) -> Vec<(CounterKey, u64)> {
+    claims.iter().enumerate().map(|(at, claim)| (claim.counter.clone(), amount(at, claim))).collect()
+}
+
+fn standing(count: &Count) -> Standing {
+    Standing { used: count.booked.saturating_add(count.settled), held: count.held }
+}
+
+/// Whole microseconds.
+pub(super) fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,524 @@
+//! The counters of a gateway that shares them with others.
+//!
+//! May use: `domain`, `ports`, the snapshot. `local` is what this node knows of a tenant; `telling` carries its news to the
+//! shared store; `building` builds what the store has lost from the ledger and the nodes' own calls; `beating` gives signs of
+//! life, hears of the others, and knows whether the store can be asked at all.
+//!
+//! ```text
+//! Meter ── hold ──► a lease in hand?          admitted, told a moment later
+//!                   used up, as said before?  refused
+//!                   the store is away?        refused, or what is left of a lease: as the plan says
+//!                   SharedCounters::hold      one round trip: admitted, with a lease for the next; or used up, after idle
+//!                                             leases came back; or unknown: built anew first
+//! Meter ── settle ─► local ── telling ──► SharedCounters::note
+//! Recorder ─ booked ─► local ── telling ──► SharedCounters::note
+//! ```
+
+mod beating;
+mod building;
+mod local;
+mod telling;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use crate::domain::event::UsageEvent;
+use crate::domain::ids::{EventId, TenantId};
+use crate::domain::plan::{Metric, OnCountersDown, Standing};
+use crate::domain::time::Window;
+use crate::ports::BoxFuture;
+use crate::ports::clock::Clock;
+use crate::ports::counters::{
+    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
+};
+use crate::ports::shared::{Ask, Held, Member, Pulse, SharedCounters, Wanted};
+use crate::ports::sink::Sink;
+use crate::ports::tenants::TenantStore;
+use crate::ports::usage::UsageStore;
+
+use super::snapshot::Snapshots;
+
+use self::building::Buildings;
+use self::local::{Asking, Begin, Local, micros};
+
+/// Shards of what is known of tenants, each with its own lock.
+const SHARDS: usize = 64;
+
+/// How long a call waits while its tenant is built anew, or leases come back.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How often a call that waits for leases to come back looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// A call that waits for a tenant to be built is told when it is; and looks by itself so often.
+const LOOK_ANYWAY: Duration = Duration::from_millis(250);
+
+/// A lease is at most this part of what is left for each node: so a node that takes one leaves most of it to the others.
+const LEASE_PARTS: u64 = 4;
+
+/// Questions in a row without an answer after which the store counts as away, until a beat gets through.
+const FAILURES_MAX: u32 = 5;
+
+/// How a node uses shared counters.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Which node this is.
+    pub member: Member,
+    /// A question that decides on a call has so long; above 0.
+    pub call_budget: Duration,
+    /// Leases, or none.
+    pub leases: Option<Leases>,
+}
+
+/// How leases are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Leases {
+    /// At most so many units at once; above 0.
+    pub units_max: u64,
+    /// How long one lasts; above 0.
+    pub lasts: Duration,
+}
+
+/// What the counters are made of.
+pub struct Outside {
+    /// The shared store.
+    pub shared: Arc<dyn SharedCounters>,
+    /// The ledger that they follow from.
+    pub usage: Arc<dyn UsageStore>,
+    /// Tenants and plans.
+    pub tenants: Arc<dyn TenantStore>,
+    /// The newest of them that this node has.
+    pub snapshots: Arc<Snapshots>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Counters that this node shares. Its tasks are [`NodeCounters::run`].
+pub struct NodeCounters {
+    options: Options,
+    outside: Outside,
+    hashing: RandomState,
+    shards: Vec<Mutex<HashMap<TenantId, Local>>>,
+    /// Tenants with something to tell.
+    queue: Mutex<Vec<TenantId>>,
+    news: Notify,
+    buildings: Buildings,
+    /// What all nodes are asked for with the next beat, and what not any more.
+    wishes: Mutex<Wishes>,
+    hurry: Notify,
+    heard: watch::Sender<Heard>,
+    failures: AtomicU32,
+    is_down: AtomicBool,
+    from_lease: AtomicU64,
+}
+
+/// The last answer to a beat.
+#[derive(Debug, Clone, Default)]
+struct Heard {
+    /// When the beat was sent, on the monotonic clock; 0 for none yet.
+    sent_us: u64,
+    pulse: Pulse,
+}
+
+#[derive(Default)]
+struct Wishes {
+    wanted: Vec<(TenantId, Wanted)>,
+    done: Vec<(TenantId, Wanted)>,
+}
+
+impl NodeCounters {
+    /// Counters over what is outside. Nobody is admitted before [`Self::run`] runs.
+    pub fn new(options: Options, outside: Outside) -> Self {
+        Self {
+            options,
+            outside,
+            hashing: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            queue: Mutex::default(),
+            news: Notify::new(),
+            buildings: Buildings::default(),
+            wishes: Mutex::default(),
+            hurry: Notify::new(),
+            heard: watch::Sender::new(Heard::default()),
+            failures: AtomicU32::new(0),
+            is_down: AtomicBool::new(false),
+            from_lease: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes in an event of an earlier life that the ledger may not have yet. Before [`Self::run`].
+    pub fn adopt(&self, event: &UsageEvent) {
+        if event.chats == 0 {
+            return;
+        }
+        let amount = |window: Window| {
+            let period = window.period(event.requested_at);
+            (CounterKey { tenant: event.tenant.clone(), metric: Metric::Chats, period }, event.chats)
+        };
+        let amounts = [Window::Month, Window::Day].map(amount).into();
+        self.with(&event.tenant, |local| local.adopt(event.id, amounts));
+        self.has_news(&event.tenant);
+    }
+
+    /// Everything that these counters do beside calls: beats, messages, building. Ends only when it is dropped.
+    pub async fn run(&self) {
+        tokio::join!(self.beat(), self.tell(), self.build());
+    }
+
+    fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Local) -> T) -> T {
+        let at = usize::try_from(self.hashing.hash_one(tenant)).unwrap_or_default() % SHARDS;
+        let Some(shard) = self.shards.get(at) else { return work(&mut Local::default()) };
+        let mut shard = shard.lock();
+        if !shard.contains_key(tenant) {
+            shard.insert(tenant.clone(), Local::default());
+        }
+        match shard.get_mut(tenant) {
+            Some(local) => work(local),
+            None => work(&mut Local::default()),
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.outside.clock.monotonic_us()
+    }
+
+    /// Puts a tenant into the courier's queue.
+    fn has_news(&self, tenant: &TenantId) {
+        let is_new = self.with(tenant, |local| !std::mem::replace(&mut local.is_queued, true));
+        if is_new {
+            self.queue.lock().push(tenant.clone());
+            self.news.notify_one();
+        }
+    }
+
+    async fn hold_all(&self, id: EventId, claims: &[Claim], terms: Terms) -> Result<HoldOutcome, CountersUnavailable> {
+        let Some(tenant) = claims.first().map(|claim| &claim.counter.tenant) else {
+            return Ok(HoldOutcome::Held(Vec::new()));
+        };
+        let mut asked = Asked { counters: self, tenant, id, is_open: true };
+        let mut wait_until_us = self.now_us().saturating_add(micros(WAIT_MAX));
+        let mut recalled = false;
+        loop {
+            let mut pause = LOOK_ANYWAY;
+            let opened = self.with(tenant, |local| local.opened.clone());
+            let mut opened = std::pin::pin!(opened.notified());
+            opened.as_mut().enable();
+            let now_us = self.now_us();
+            if now_us >= wait_until_us {
+                return Err(CountersUnavailable("the counters are being built anew, and it takes too long".into()));
+            }
+            if self.is_down.load(Ordering::Relaxed) {
+                return self.without(&mut asked, claims, terms, "the shared counters do not answer".into());
+            }
+            match self.begin(id, claims, now_us) {
+                Begin::Held(standings) => return Ok(asked.is_held(standings)),
+                Begin::Refused { claim, standing } => {
+                    asked.is_open = false;
+                    return Ok(HoldOutcome::Refused { claim, standing });
+                }
+                Begin::Ask(asking) => match self.ask((tenant, id, claims), terms, &asking).await {
+                    Ok(Held::Taken { epoch, counts, leased }) => {
+                        let held = |local: &mut Local| local.held(id, claims, &asking, (epoch, &counts, leased));
+                        if let Some(standings) = self.with(tenant, held) {
+                            return Ok(asked.is_held(standings));
+                        }
+                        continue;
+                    }
+                    Ok(Held::Full { claim, count }) => {
+                        asked.is_open = false;
+                        if recalled {
+                            self.wishes.lock().done.push((tenant.clone(), Wanted::Lease));
+                        }
+                        let standing = self.with(tenant, |local| local.refused(id, claims, claim, &count));
+                        return Ok(HoldOutcome::Refused { claim, standing });
+                    }
+                    Ok(Held::Leased { claim, count }) => {
+                        pause = LOOK_AGAIN;
+                        self.recall(tenant, !recalled);
+                        if !std::mem::replace(&mut recalled, true) {
+                            wait_until_us = wait_until_us.min(now_us.saturating_add(self.recall_max_us()));
+                        }
+                        if self.now_us().saturating_add(micros(LOOK_AGAIN)) >= wait_until_us {
+                            // A node that does not give back what it has is gone, and its lease over: this is the last word.
+                            asked.is_open = false;
+                            let standing = self.with(tenant, |local| local.refused(id, claims, claim, &count));
+                            return Ok(HoldOutcome::Refused { claim, standing });
+                        }
+                    }
+                    Ok(Held::Behind { revision }) => return self.catch_up(&mut asked, revision).await,
+                    Ok(Held::Unjoined) => {
+                        self.buildings.want(tenant, self.with(tenant, |local| local.is_part(&asking)))
+                    }
+                    Ok(Held::Building) => self.buildings.want(tenant, false),
+                    Err(error) => return self.without(&mut asked, claims, terms, error.0),
+                },
+                Begin::Wait => {}
+            }
+            timeout(pause, opened).await.unwrap_or_default();
+        }
+    }
+
+    fn begin(&self, id: EventId, claims: &[Claim], now_us: u64) -> Begin {
+        let tenant = claims.first().map(|claim| &claim.counter.tenant);
+        let Some(tenant) = tenant else { return Begin::Held(Vec::new()) };
+        let is_live = self.is_live(now_us);
+        let nodes = self.nodes();
+        let (begin, is_news) = self.with(tenant, |local| {
+            let mut begin = local.begin(id, claims, now_us, is_live);
+            if let Begin::Ask(asking) = &mut begin
+                && is_live
+                && let Some(Leases { units_max, lasts }) = self.options.leases
+            {
+                local.with_lease(asking, units_max, nodes.max(1).saturating_mul(LEASE_PARTS), lasts);
+            }
+            let is_news = local.has_news() && !std::mem::replace(&mut local.is_queued, true);
+            (begin, is_news)
+        });
+        if is_news {
+            self.queue.lock().push(tenant.clone());
+            self.news.notify_one();
+        }
+        if matches!(begin, Begin::Held(_)) {
+            self.from_lease.fetch_add(1, Ordering::Relaxed);
+        }
+        begin
+    }
+
+    async fn ask(
+        &self,
+        (tenant, id, claims): (&TenantId, EventId, &[Claim]),
+        terms: Terms,
+        asking: &Asking,
+    ) -> Result<Held, CountersUnavailable> {
+        let _over = AskOver { counters: self, tenant, asking };
+        let ask = Ask {
+            member: self.options.member,
+            tenant,
+            id,
+            claims,
+            revision: terms.revision,
+            is_alone: asking.is_alone,
+            lease: asking.lease,
+            within: self.options.call_budget,
+        };
+        let answer = timeout(self.options.call_budget, self.outside.shared.hold(&ask)).await;
+        let answer = answer.unwrap_or_else(|_| Err(CountersUnavailable("the shared counters took too long".into())));
+        match &answer {
+            Ok(_) => self.failures.store(0, Ordering::Relaxed),
+            Err(_) => self.failed(),
+        }
+        answer
+    }
+
+    /// Without the store a call is refused, or has what is left of the lease: as its plan says.
+    fn without(
+        &self,
+        asked: &mut Asked<'_>,
+        claims: &[Claim],
+        terms: Terms,
+        reason: String,
+    ) -> Result<HoldOutcome, CountersUnavailable> {
+        if terms.on_counters_down == OnCountersDown::Lease {
+            let now_us = self.now_us();
+            let taken = self.with(asked.tenant, |local| local.take_leftover(asked.id, claims, now_us));
+            if let Some(standings) = taken {
+                self.from_lease.fetch_add(1, Ordering::Relaxed);
+                return Ok(asked.is_held(standings));
+            }
+        }
+        Err(CountersUnavailable(reason))
+    }
+
+    /// Has every node give back what it has leased of a tenant, this one included.
+    fn recall(&self, tenant: &TenantId, is_first: bool) {
+        let now_us = self.now_us();
+        if self.with(tenant, |local| local.end_lease_idle_for(now_us, 0)) {
+            self.has_news(tenant);
+        }
+        if is_first {
+            self.wishes.lock().wanted.push((tenant.clone(), Wanted::Lease));
+            self.hurry.notify_one();
+        }
+    }
+
+    /// After this every lease of a node that does not answer is over.
+    fn recall_max_us(&self) -> u64 {
+        let lasts = self.options.leases.map_or(Duration::ZERO, |leases| leases.lasts);
+        micros(lasts).saturating_add(500_000).min(micros(WAIT_MAX))
+    }
+
+    /// The call follows from an older revision than the tenant's.
+    async fn catch_up(&self, asked: &mut Asked<'_>, revision: i64) -> Result<HoldOutcome, CountersUnavailable> {
+        asked.is_open = false;
+        self.with(asked.tenant, |local| local.forget(asked.id));
+        let refreshed = self.outside.snapshots.refresh(&*self.outside.tenants).await;
+        match refreshed {
+            Ok(_) if self.outside.snapshots.load().revision >= revision => Ok(HoldOutcome::Changed),
+            Ok(_) => Err(CountersUnavailable("the tenant was changed, and the ledger does not show it yet".into())),
+            Err(error) => Err(CountersUnavailable(format!("the tenant was changed, and cannot be read: {error}"))),
+        }
+    }
+
+    fn failed(&self) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if failures >= FAILURES_MAX && !self.is_down.swap(true, Ordering::Relaxed) {
+            warn!("The shared counters do not answer: calls are refused, or admitted from leases, until they do.");
+        }
+    }
+
+    async fn read_of(&self, tenant: &TenantId, keys: &[CounterKey]) -> Result<Vec<Standing>, CountersUnavailable> {
+        let until_us = self.now_us().saturating_add(micros(WAIT_MAX));
+        loop {
+            if self.is_down.load(Ordering::Relaxed) {
+                return Err(CountersUnavailable("the shared counters do not answer".into()));
+            }
+            self.tell_all_of(tenant).await;
+            let asked = timeout(self.options.call_budget, self.outside.shared.read(tenant, keys)).await;
+            let counts = asked.map_err(|_| CountersUnavailable("the shared counters took too long".into()))??;
+            if let Some(counts) = counts {
+                let standing = |count: &crate::ports::shared::Count| Standing {
+                    used: count.booked.saturating_add(count.settled),
+                    held: count.held,
+                };
+                return Ok(counts.iter().map(standing).collect());
+            }
+            if self.now_us() >= until_us {
+                return Err(CountersUnavailable("the counters are being built anew, and it takes too long".into()));
+            }
+            self.buildings.want(tenant, false);
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+impl CounterStore for NodeCounters {
+    fn hold<'a>(
+        &'a self,
+        id: EventId,
+        claims: &'a [Claim],
+        terms: Terms,
+    ) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>> {
+        Box::pin(self.hold_all(id, claims, terms))
+    }
+
+    fn settle(&self, id: EventId, claims: &[Claim], used: &[u64]) {
+        if let Some(claim) = claims.first() {
+            let tenant = &claim.counter.tenant;
+            self.with(tenant, |local| local.settle(id, claims, used));
+            self.has_news(tenant);
+        }
+    }
+
+    fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>> {
+        Box::pin(async move {
+            let mut standings = Vec::new();
+            // Questions are about one tenant nearly always.
+            for keys in counters.chunk_by(|a, b| a.tenant == b.tenant) {
+                if let Some(first) = keys.first() {
+                    standings.extend(self.read_of(&first.tenant, keys).await?);
+                }
+            }
+            Ok(standings)
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Counted>, CountersUnavailable>> {
+        Box::pin(async move {
+            let counted = |(counter, count): (CounterKey, crate::ports::shared::Count)| Counted {
+                counter,
+                standing: Standing { used: count.booked.saturating_add(count.settled), held: count.held },
+                booked: count.booked,
+            };
+            Ok(self.outside.shared.list().await?.into_iter().map(counted).collect())
+        })
+    }
+
+    /// The ledger is asked when a tenant is built: there is nothing to seed.
+    fn seed<'a>(&'a self, _: &'a [(CounterKey, u64)]) -> BoxFuture<'a, Result<(), CountersUnavailable>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn changed<'a>(&'a self, tenant: &'a TenantId, revision: i64) -> BoxFuture<'a, ()> {
+        Box::pin(self.spread(tenant, revision))
+    }
+
+    fn health(&self) -> CountersHealth {
+        let (mut leased, mut waiting) = (0_u64, 0_usize);
+        for shard in &self.shards {
+            for local in shard.lock().values() {
+                leased = leased.saturating_add(local.leased());
+                waiting = waiting.saturating_add(local.waiting());
+            }
+        }
+        CountersHealth {
+            shared: true,
+            down: self.is_down.load(Ordering::Relaxed),
+            building: self.buildings.count(),
+            nodes: self.nodes(),
+            from_lease: self.from_lease.load(Ordering::Relaxed),
+            leased,
+            notes_waiting: u64::try_from(waiting).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// Hears from the recorder what the ledger has.
+impl Sink for NodeCounters {
+    fn booked(&self, events: &[UsageEvent]) {
+        for event in events.iter().filter(|event| event.chats > 0) {
+            self.with(&event.tenant, |local| local.booked(event.id));
+            self.has_news(&event.tenant);
+        }
+    }
+}
+
+/// A call that asks to be held: should nobody wait for the answer any more, it is given back.
+struct Asked<'a> {
+    counters: &'a NodeCounters,
+    tenant: &'a TenantId,
+    id: EventId,
+    is_open: bool,
+}
+
+impl Asked<'_> {
+    fn is_held(&mut self, standings: Vec<Standing>) -> HoldOutcome {
+        self.is_open = false;
+        HoldOutcome::Held(standings)
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            let counters = self.counters;
+            // A question that was given up may be answered until its time is over.
+            let over_us = counters.now_us().saturating_add(micros(counters.options.call_budget).saturating_mul(2));
+            counters.with(self.tenant, |local| local.abandoned(self.id, over_us));
+            counters.has_news(self.tenant);
+        }
+    }
+}
+
+/// The end of a question to the store, also where nobody waited for it.
+struct AskOver<'a> {
+    counters: &'a NodeCounters,
+    tenant: &'a TenantId,
+    asking: &'a Asking,
+}
+
+impl Drop for AskOver<'_> {
+    fn drop(&mut self) {
+        self.counters.with(self.tenant, |local| local.asked(self.asking));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! The courier: tells the shared store what became of this node's calls, many in one message.
+//!
+//! May use: `domain`, `ports`.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use tokio::time::{sleep, timeout};
+
+use crate::domain::ids::TenantId;
+use crate::ports::shared::{Noted, Noting};
+
+use super::NodeCounters;
+
+/// How long news gather. What a node that dies had not told is what it admitted from leases in this time.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// A message has so long: nobody waits for it.
+const WITHIN: Duration = Duration::from_millis(500);
+
+/// Messages under way at once, of as many tenants.
+const MESSAGES_MAX: usize = 64;
+
+/// Messages of the courier's that a question waits for before it tells the rest itself: the next is under way at once.
+const MESSAGES_BEFORE_MAX: usize = 4;
+
+/// Between two attempts while the store does not answer.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl NodeCounters {
+    pub(super) async fn tell(&self) {
+        loop {
+            self.news.notified().await;
+            sleep(GATHER).await;
+            if self.is_down.load(Ordering::Relaxed) {
+                sleep(PAUSE).await;
+            }
+            let tenants = std::mem::take(&mut *self.queue.lock());
+            let tell = |tenant: TenantId| async move {
+                self.with(&tenant, |local| local.is_queued = false);
+                self.tell_of(&tenant).await;
+            };
+            stream::iter(tenants).for_each_concurrent(MESSAGES_MAX, tell).await;
+        }
+    }
+
+    /// Tells what there was to tell of a tenant when this was called, also what is under way: within a call's budget.
+    pub(super) async fn tell_all_of(&self, tenant: &TenantId) {
+        let all = async {
+            for _ in 0..MESSAGES_BEFORE_MAX {
+                let arrived = self.with(tenant, |local| local.arrived.clone());
+                let mut arrived = std::pin::pin!(arrived.notified());
+                arrived.as_mut().enable();
+                if !self.with(tenant, |local| local.is_sending()) {
+                    return self.tell_of(tenant).await;
+                }
+                arrived.await;
+            }
+        };
+        timeout(self.options.call_budget, all).await.unwrap_or_default();
+    }
+
+    /// Tells all that there is to tell of a tenant, or puts it into the queue again.
+    pub(super) async fn tell_of(&self, tenant: &TenantId) {
+        loop {
+            let (must_join, batch) = self.with(tenant, |local| {
+                let must_join = local.must_join() && local.has_news();
+                (must_join, local.batch(self.now_us()))
+            });
+            if must_join {
+                self.buildings.want(tenant, false);
+            }
+            let Some(batch) = batch else { break };
+            let telling = Telling { counters: self, tenant, batch: Some(batch) };
+            let Some(batch) = &telling.batch else { break };
+            let noting = Noting {
+                node: self.options.member.node,
+                tenant,
+                epoch: batch.epoch,
+                notes: &batch.notes,
+                lease_left: batch.lease_left,
+                within: WITHIN,
+            };
+            let answer = timeout(WITHIN, self.outside.shared.note(&noting)).await;
+            let is_down = self.is_down.load(Ordering::Relaxed);
+            match answer {
+                Ok(Ok(Noted::Done)) => telling.told(),
+                Ok(Ok(Noted::Unjoined)) => {
+                    drop(telling);
+                    self.with(tenant, |local| local.unjoin());
+                    self.buildings.want(tenant, false);
+                    break;
+                }
+                Ok(Err(_)) | Err(_) => {
+                    drop(telling);
+                    if !is_down {
+                        self.failed();
+                    }
+                    break;
+                }
+            }
+        }
+        // Until a node has joined it cannot tell: the courier comes again when it has.
+        if self.with(tenant, |local| local.has_news() && !local.must_join()) {
+            self.has_news(tenant);
+        }
+    }
+}
+
+/// A message under way: what it says is told again unless the store has it.
+struct Telling<'a> {
+    counters: &'a NodeCounters,
+    tenant: &'a TenantId,
+    batch: Option<super::local::Batch>,
+}
+
+impl Telling<'_> {
+    fn told(mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.counters.with(self.tenant, |local| local.told(&batch));
+        }
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.counters.with(self.tenant, |local| local.not_told(&batch));
+        }
+    }
+}

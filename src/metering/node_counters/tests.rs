@@ -1,0 +1,481 @@
+//! Several nodes over one store that forgets, hangs and comes back, on a clock that is turned by hand.
+
+use std::sync::atomic::AtomicU64;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::*;
+use crate::adapters::memory_shared::MemoryShared;
+use crate::domain::time::Micros;
+use crate::metering::fakes::{FakeStore, event};
+use crate::ports::shared::{Beat, ClaimError, Count, Finish, Joined, Joining, Look, NodeId, Noted, Noting};
+
+struct TokioClock {
+    began: Instant,
+    random: AtomicU64,
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Micros {
+        "2026-11-24T10:00:00Z".parse().unwrap()
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        // Not 0, which is no time.
+        micros(self.began.elapsed()) + 1
+    }
+
+    fn random(&self) -> u128 {
+        u128::from(self.random.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The store behind a wire: a message takes two milliseconds each way, and none comes back while it hangs.
+struct Wire {
+    store: MemoryShared,
+    hangs: AtomicBool,
+    holds: AtomicU64,
+}
+
+impl Wire {
+    async fn go(&self) {
+        sleep(Duration::from_millis(2)).await;
+        while self.hangs.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, CountersUnavailable>>;
+
+impl SharedCounters for Wire {
+    fn claim<'a>(&'a self, ledger_id: &'a str) -> BoxFuture<'a, Result<(), ClaimError>> {
+        self.store.claim(ledger_id)
+    }
+
+    fn hold<'a>(&'a self, ask: &'a Ask<'a>) -> Answer<'a, Held> {
+        self.holds.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            self.go().await;
+            let held = self.store.hold(ask).await;
+            self.go().await;
+            held
+        })
+    }
+
+    fn note<'a>(&'a self, noting: &'a Noting<'a>) -> Answer<'a, Noted> {
+        Box::pin(async move {
+            self.go().await;
+            let noted = self.store.note(noting).await;
+            self.go().await;
+            noted
+        })
+    }
+
+    fn join<'a>(&'a self, joining: &'a Joining<'a>) -> Answer<'a, Joined> {
+        Box::pin(async move {
+            self.go().await;
+            self.store.join(joining).await
+        })
+    }
+
+    fn look<'a>(&'a self, node: NodeId, tenant: &'a TenantId) -> Answer<'a, Look> {
+        Box::pin(async move {
+            self.go().await;
+            self.store.look(node, tenant).await
+        })
+    }
+
+    fn finish<'a>(&'a self, finish: &'a Finish<'a>) -> Answer<'a, bool> {
+        Box::pin(async move {
+            self.go().await;
+            self.store.finish(finish).await
+        })
+    }
+
+    fn read<'a>(&'a self, tenant: &'a TenantId, counters: &'a [CounterKey]) -> Answer<'a, Option<Vec<Count>>> {
+        Box::pin(async move {
+            self.go().await;
+            self.store.read(tenant, counters).await
+        })
+    }
+
+    fn list(&self) -> Answer<'_, Vec<(CounterKey, Count)>> {
+        self.store.list()
+    }
+
+    fn changed<'a>(&'a self, tenant: &'a TenantId, revision: i64, within: Duration) -> Answer<'a, ()> {
+        self.store.changed(tenant, revision, within)
+    }
+
+    fn beat<'a>(&'a self, beat: &'a Beat<'a>) -> Answer<'a, Pulse> {
+        Box::pin(async move {
+            self.go().await;
+            self.store.beat(beat).await
+        })
+    }
+}
+
+struct Net {
+    clock: Arc<TokioClock>,
+    wire: Arc<Wire>,
+    ledger: Arc<FakeStore>,
+    leases: Option<Leases>,
+    lives: AtomicU64,
+}
+
+/// One node and its tasks.
+struct Node {
+    counters: Arc<NodeCounters>,
+    tasks: JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.tasks.abort();
+    }
+}
+
+impl Net {
+    fn new(leases: bool) -> Self {
+        let clock = Arc::new(TokioClock { began: Instant::now(), random: AtomicU64::new(1) });
+        let store = MemoryShared::new(clock.clone());
+        let wire = Wire { store, hangs: AtomicBool::new(false), holds: AtomicU64::new(0) };
+        let lasts = Duration::from_secs(3);
+        Self {
+            clock,
+            wire: Arc::new(wire),
+            ledger: Arc::new(FakeStore::default()),
+            leases: leases.then_some(Leases { units_max: 64, lasts }),
+            lives: AtomicU64::new(1),
+        }
+    }
+
+    fn start(&self, node: u64) -> Node {
+        self.start_with(node, &[])
+    }
+
+    fn start_with(&self, node: u64, left: &[UsageEvent]) -> Node {
+        let life = self.lives.fetch_add(1, Ordering::Relaxed);
+        let options = Options {
+            member: Member { node: NodeId(node), life },
+            call_budget: Duration::from_millis(50),
+            leases: self.leases,
+        };
+        let outside = Outside {
+            shared: self.wire.clone(),
+            usage: self.ledger.clone(),
+            tenants: self.ledger.clone(),
+            snapshots: Arc::default(),
+            clock: self.clock.clone(),
+        };
+        let counters = Arc::new(NodeCounters::new(options, outside));
+        left.iter().for_each(|event| counters.adopt(event));
+        let tasks = tokio::spawn({
+            let counters = counters.clone();
+            async move { counters.run().await }
+        });
+        Node { counters, tasks }
+    }
+
+    /// `n` calls at once, spread over the nodes; how many were admitted.
+    async fn calls(&self, nodes: &[&Node], from: u64, n: u64, max: u64) -> Vec<u64> {
+        let calls = (from..from + n).map(|call| {
+            let node = nodes[usize::try_from(call).unwrap() % nodes.len()].counters.clone();
+            tokio::spawn(async move { (call, held(&node, call, max).await) })
+        });
+        let mut admitted = Vec::new();
+        for call in calls.collect::<Vec<_>>() {
+            let (call, is_held) = call.await.unwrap();
+            admitted.extend(is_held.unwrap().then_some(call));
+        }
+        admitted
+    }
+
+    async fn standing(&self, node: &Node) -> Standing {
+        node.counters.read(&[claims(0)[0].counter.clone()]).await.unwrap()[0]
+    }
+}
+
+fn id(call: u64) -> EventId {
+    EventId::new(1_764_000_000_000, u128::from(call) << 20)
+}
+
+fn claims(max: u64) -> [Claim; 2] {
+    let now: Micros = "2026-11-24T10:00:00Z".parse().unwrap();
+    [(Window::Month, Some(max)), (Window::Day, None)].map(|(window, max)| Claim {
+        counter: CounterKey { tenant: "acme".parse().unwrap(), metric: Metric::Chats, period: window.period(now) },
+        amount: 1,
+        max,
+    })
+}
+
+async fn held(counters: &NodeCounters, call: u64, max: u64) -> Result<bool, CountersUnavailable> {
+    match counters.hold(id(call), &claims(max), Terms::default()).await? {
+        HoldOutcome::Held(_) => Ok(true),
+        HoldOutcome::Refused { .. } => Ok(false),
+        HoldOutcome::Changed => panic!("changed"),
+    }
+}
+
+fn booked_event(call: u64) -> UsageEvent {
+    let event = event("acme", u128::from(call), "openai", "gpt-4o", "2026-11-24T10:00:00Z");
+    UsageEvent { id: id(call), ..event }
+}
+
+fn settle(node: &Node, call: u64, used: u64) {
+    node.counters.settle(id(call), &claims(0), &[used, used]);
+}
+
+/// The ledger books a call of a node.
+async fn book(net: &Net, node: &Node, call: u64) {
+    let event = booked_event(call);
+    net.ledger.append(std::slice::from_ref(&event)).await.unwrap();
+    node.counters.booked(&[event]);
+}
+
+const EITHER: [bool; 2] = [false, true];
+
+#[tokio::test(start_paused = true)]
+async fn of_many_calls_on_three_nodes_exactly_as_many_as_fit_are_admitted() {
+    for leases in EITHER {
+        let net = Net::new(leases);
+        let nodes = [net.start(1), net.start(2), net.start(3)];
+        let all: Vec<&Node> = nodes.iter().collect();
+        assert_eq!(net.calls(&all, 0, 560, 500).await.len(), 500, "leases {leases}");
+        assert_eq!(net.standing(&nodes[0]).await, Standing { used: 0, held: 500 }, "leases {leases}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_lease_most_calls_ask_nobody() {
+    let net = Net::new(true);
+    let node = net.start(1);
+    assert!(held(&node.counters, 0, 100_000).await.unwrap());
+    settle(&node, 0, 1);
+    let before = net.wire.holds.load(Ordering::Relaxed);
+    for call in 1..1_000 {
+        assert!(held(&node.counters, call, 100_000).await.unwrap());
+        settle(&node, call, 1);
+    }
+    assert_eq!(net.standing(&node).await, Standing { used: 1_000, held: 0 });
+    let asked = net.wire.holds.load(Ordering::Relaxed) - before;
+    assert!(asked < 30, "{asked} of 1,000 calls asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_back_makes_room_everywhere() {
+    for leases in EITHER {
+        let net = Net::new(leases);
+        let nodes = [net.start(1), net.start(2)];
+        for call in 0..5 {
+            assert!(held(&nodes[0].counters, call, 5).await.unwrap(), "leases {leases}");
+        }
+        assert!(!held(&nodes[1].counters, 5, 5).await.unwrap(), "leases {leases}");
+        settle(&nodes[0], 0, 0);
+        settle(&nodes[0], 1, 1);
+        sleep(Duration::from_millis(100)).await;
+        assert!(held(&nodes[1].counters, 6, 5).await.unwrap(), "leases {leases}");
+        assert_eq!(net.standing(&nodes[0]).await, Standing { used: 1, held: 4 }, "leases {leases}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_one_node_comes_back_before_another_is_refused() {
+    let net = Net::new(true);
+    let nodes = [net.start(1), net.start(2)];
+    assert!(held(&nodes[0].counters, 0, 100).await.unwrap());
+    assert!(nodes[0].counters.health().leased > 0);
+    assert_eq!(net.calls(&[&nodes[1]], 1, 110, 100).await.len(), 99);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_up_plan_is_refused_without_a_question_until_it_grows() {
+    let net = Net::new(true);
+    let node = net.start(1);
+    assert!(held(&node.counters, 0, 1).await.unwrap());
+    settle(&node, 0, 1);
+    sleep(Duration::from_millis(50)).await;
+    assert!(!held(&node.counters, 1, 1).await.unwrap());
+    let asked = net.wire.holds.load(Ordering::Relaxed);
+    for call in 2..100 {
+        assert!(!held(&node.counters, call, 1).await.unwrap());
+    }
+    assert_eq!(net.wire.holds.load(Ordering::Relaxed), asked);
+    assert!(held(&node.counters, 100, 2).await.unwrap(), "another plan");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_forgets_is_built_anew_to_the_call() {
+    for leases in EITHER {
+        let net = Net::new(leases);
+        let nodes = [net.start(1), net.start(2), net.start(3)];
+        let all: Vec<&Node> = nodes.iter().collect();
+        let first = net.calls(&all, 0, 300, 500).await;
+        for call in &first {
+            let node = &nodes[usize::try_from(*call).unwrap() % 3];
+            // Some are booked, some settled only, some in flight, some given back.
+            match call % 4 {
+                0 => {
+                    settle(node, *call, 1);
+                    book(&net, node, *call).await;
+                }
+                1 => settle(node, *call, 1),
+                2 => {}
+                _ => settle(node, *call, 0),
+            }
+            if *call == 150 {
+                net.wire.store.forget();
+            }
+        }
+        net.wire.store.forget();
+        let began = Instant::now();
+        // 225 of 300 count.
+        let admitted = net.calls(&all, 1_000, 400, 500).await.len();
+        assert_eq!(admitted, 275, "leases {leases}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let Standing { used, held } = net.standing(&nodes[1]).await;
+        assert_eq!((used, held), (150, 75 + 275), "leases {leases}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_tenant_that_is_evicted_is_built_anew_at_once() {
+    let net = Net::new(true);
+    let nodes = [net.start(1), net.start(2)];
+    let all: Vec<&Node> = nodes.iter().collect();
+    assert_eq!(net.calls(&all, 0, 50, 100).await.len(), 50);
+    net.wire.store.forget_tenant(&"acme".parse().unwrap());
+    let began = Instant::now();
+    assert_eq!(net.calls(&all, 100, 80, 100).await.len(), 50);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_nodes_on_an_empty_store_count_a_used_ledger_once() {
+    let net = Net::new(true);
+    for call in 0..40 {
+        net.ledger.append(&[booked_event(call)]).await.unwrap();
+    }
+    let nodes: Vec<Node> = (0..10).map(|node| net.start(node)).collect();
+    let all: Vec<&Node> = nodes.iter().collect();
+    assert_eq!(net.calls(&all, 1_000, 100, 100).await.len(), 60);
+    assert_eq!(net.standing(&nodes[3]).await, Standing { used: 40, held: 60 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_dies_and_comes_back_counts_its_calls_once() {
+    for leases in EITHER {
+        let net = Net::new(leases);
+        let other = net.start(1);
+        let node = net.start(2);
+        assert_eq!(net.calls(&[&node], 0, 30, 100).await.len(), 30, "leases {leases}");
+        // Ten are booked, the others in its journal.
+        for call in 0..20 {
+            settle(&node, call, 1);
+        }
+        for call in 0..10 {
+            net.ledger.append(&[booked_event(call)]).await.unwrap();
+        }
+        drop(node);
+        let left: Vec<UsageEvent> = (5..30).map(booked_event).collect();
+        let node = net.start_with(2, &left);
+        assert_eq!(net.calls(&[&node, &other], 1_000, 100, 100).await.len(), 70, "leases {leases}");
+        for event in &left[5..] {
+            net.ledger.append(std::slice::from_ref(event)).await.unwrap();
+        }
+        node.counters.booked(&left);
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(net.standing(&other).await, Standing { used: 30, held: 70 }, "leases {leases}");
+        let counted = other.counters.list().await.unwrap();
+        assert!(counted.iter().all(|counted| counted.booked == 30), "{counted:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_a_node_that_is_gone_ends_by_itself() {
+    let net = Net::new(true);
+    let other = net.start(1);
+    let node = net.start(2);
+    assert!(held(&node.counters, 0, 100).await.unwrap());
+    let leased = node.counters.health().leased;
+    assert!(leased > 0);
+    drop(node);
+    let began = Instant::now();
+    assert_eq!(net.calls(&[&other], 1, 110, 100).await.len(), 99);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_refuses_within_its_budget_and_comes_back() {
+    for leases in EITHER {
+        let net = Net::new(leases);
+        let node = net.start(1);
+        assert_eq!(net.calls(&[&node], 0, 10, 1_000).await.len(), 10);
+        sleep(Duration::from_secs(5)).await;
+        net.wire.hangs.store(true, Ordering::Relaxed);
+        for call in 100..200 {
+            let began = Instant::now();
+            assert!(held(&node.counters, call, 1_000).await.is_err(), "leases {leases}");
+            assert!(began.elapsed() <= Duration::from_millis(60), "{:?}", began.elapsed());
+        }
+        assert!(node.counters.health().down);
+        net.wire.hangs.store(false, Ordering::Relaxed);
+        sleep(Duration::from_secs(1)).await;
+        assert!(!node.counters.health().down);
+        assert_eq!(net.calls(&[&node], 300, 10, 1_000).await.len(), 10);
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(net.standing(&node).await, Standing { used: 0, held: 20 }, "leases {leases}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_may_use_up_what_is_left_of_a_lease_while_the_store_is_away() {
+    let net = Net::new(true);
+    let node = net.start(1);
+    assert!(held(&node.counters, 0, 100_000).await.unwrap());
+    let leased = node.counters.health().leased;
+    net.wire.hangs.store(true, Ordering::Relaxed);
+    sleep(Duration::from_millis(600)).await;
+    let terms = Terms { on_counters_down: OnCountersDown::Lease, ..Terms::default() };
+    let mut admitted = 0;
+    for call in 1..1_000 {
+        let outcome = node.counters.hold(id(call), &claims(100_000), terms).await;
+        admitted += u64::from(matches!(outcome, Ok(HoldOutcome::Held(_))));
+    }
+    assert_eq!(admitted, leased);
+    assert!(held(&node.counters, 2_000, 100_000).await.is_err());
+    net.wire.hangs.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(net.standing(&node).await, Standing { used: 0, held: leased + 1 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_client_left_while_it_asked_is_given_back() {
+    let net = Net::new(false);
+    let node = net.start(1);
+    assert!(held(&node.counters, 0, 10).await.unwrap());
+    for call in 1..6 {
+        let gone = timeout(Duration::from_millis(1), held(&node.counters, call, 10)).await;
+        assert!(gone.is_err());
+    }
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(net.standing(&node).await, Standing { used: 0, held: 1 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_leaves_gives_back_what_it_leased_and_is_not_waited_for() {
+    let net = Net::new(true);
+    let other = net.start(1);
+    let node = net.start(2);
+    assert!(held(&node.counters, 0, 100).await.unwrap());
+    settle(&node, 0, 1);
+    book(&net, &node, 0).await;
+    node.counters.leave().await;
+    drop(node);
+    net.wire.store.forget_tenant(&"acme".parse().unwrap());
+    let began = Instant::now();
+    assert_eq!(net.calls(&[&other], 1, 110, 100).await.len(), 99);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
