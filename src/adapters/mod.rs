@@ -6,5 +6,6 @@
 pub mod file_journal;
 pub mod memory_counters;
 pub mod memory_shared;
+pub mod redis_counters;
 pub mod sqlite;
 pub mod system_clock;
