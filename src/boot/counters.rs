@@ -137,7 +137,8 @@ fn node_id(data_dir: &Path, clock: &dyn Clock) -> Result<NodeId, BootError> {
     let id = NodeId(random(clock));
     // Under another name first: a process that is killed here leaves no half a number.
     let draft = data_dir.join("node.new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed)?;
     writeln!(file, "{id}").and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&draft, &path).map_err(failed)?;
     Ok(id)
