@@ -384,7 +384,7 @@ const RIGHTS: &str = "the user lacks rights in Redis";
 /// What an error that a server answers means.
 fn refused(error: &ServerError) -> Failure {
     let details = error.details().unwrap_or_default();
-    let elsewhere = || details.split_ascii_whitespace().nth(1).and_then(|address| host_of(address));
+    let elsewhere = || details.split_ascii_whitespace().nth(1).and_then(host_of);
     let refused = |reason: &str| Failure::Refused(reason.to_owned());
     match error.code() {
         "NOSCRIPT" => Failure::NoScript,

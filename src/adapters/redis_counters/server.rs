@@ -131,7 +131,7 @@ async fn until_lost(live: &Live) {
         }
         looks = looks.wrapping_add(1);
         // A probe that fails is one that was not answered for so long that the connection counts as dead, or it broke.
-        if looks % LOOKS_A_PROBE == 0 && live.probe().await.is_err() {
+        if looks.is_multiple_of(LOOKS_A_PROBE) && live.probe().await.is_err() {
             return;
         }
     }
