@@ -1,15 +1,14 @@
 //! The ledger in one SQLite file: opening, schema, closing, and what its errors mean.
 //!
-//! May use: `domain`, `ports`. `usage` fills [`crate::ports::usage::UsageStore`], `tenants` fills
-//! [`crate::ports::tenants::TenantStore`] with `audit` for what belongs to every change, `walk` shows all of the ledger to
-//! whoever compares its parts, `rows` knows how domain values stand in rows.
+//! May use: `domain`, `ports`, and of the adapters [`super::sql`], which has what is the same in every dialect. `usage`
+//! fills [`crate::ports::usage::UsageStore`], `tenants` fills [`crate::ports::tenants::TenantStore`], `walk` shows all of
+//! the ledger to whoever compares its parts.
 //!
 //! WAL, synchronous FULL: a commit that returned survives a power cut. One connection writes, because SQLite has one
 //! writer at a time anyway and waiting in our own queue is fairer than its lock; a few others read, each from one
 //! snapshot. Writing transactions begin IMMEDIATE, so that none has to give up half way for another process.
 
-mod audit;
-mod rows;
+mod dialect;
 mod tenants;
 mod usage;
 mod walk;
@@ -24,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 
@@ -127,6 +127,16 @@ impl SqliteLedger {
         let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await;
         self.writer.close().await;
         checkpoint.map(|_| ()).map_err(store_error)
+    }
+
+    /// Lets go of the ledger and leaves its write-ahead log to whoever else has it open.
+    pub async fn leave(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        self.readers.acquire().await.map_err(store_error)
     }
 
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {

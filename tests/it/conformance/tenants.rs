@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tempfile::TempDir;
 use tollgate::domain::audit::{Actor, Author};
 use tollgate::domain::ids::{KeyId, PlanName};
 use tollgate::domain::key::{Key, KeyHash};
@@ -11,14 +10,15 @@ use tollgate::domain::time::Micros;
 use tollgate::ports::StoreError;
 use tollgate::ports::tenants::{Act, Done, PlanChange, TenantChange, TenantStore};
 
-use super::{at, sqlite, tenant};
+use super::{Keep, at, postgres, sqlite, tenant};
 
 type Store = Arc<dyn TenantStore>;
 
 /// Every adapter, empty, with what has to live as long as it does.
-async fn adapters() -> Vec<(&'static str, Store, TempDir)> {
-    let (ledger, directory) = sqlite().await;
-    vec![("sqlite", ledger, directory)]
+async fn adapters() -> Vec<(&'static str, Store, Keep)> {
+    let (sqlite, directory) = sqlite().await;
+    let (postgres, database) = postgres().await;
+    vec![("sqlite", sqlite, Box::new(directory)), ("postgres", postgres, Box::new(database))]
 }
 
 fn plan(name: &str) -> PlanName {

@@ -6,6 +6,7 @@ pub mod fault_proxy;
 pub mod gateway;
 pub mod load;
 pub mod machine;
+pub mod postgres;
 pub mod provider;
 pub mod redis;
 pub mod wire;
