@@ -24,7 +24,7 @@ use crate::metering::snapshot::{PlanMissing, Plans};
 use crate::ports::StoreError;
 use crate::telemetry::logging::{Filter, Log};
 
-use super::{BootError, Parts, admin_key, origins, plans, prices};
+use super::{BootError, Parts, admin_key, ledger, origins, plans, prices};
 
 /// How a running gateway comes by its configuration again.
 pub struct Source<'a> {
@@ -171,7 +171,7 @@ impl<'a> Reloader<'a> {
         let (Ok(checked), Ok(filter)) = (checked, filter) else { return Err(errors) };
         let admin_key = self.admin_key(&config, parts).await.map_err(|error| vec![error.to_string()])?;
         // A tenant that another process just put on a plan counts too, when the ledger can tell.
-        match timeout(STORE_TIMEOUT, parts.snapshots.refresh(parts.ledger.as_ref())).await {
+        match timeout(STORE_TIMEOUT, parts.snapshots.refresh(&*parts.ledger.tenants())).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => warn!(%error, "The plans are checked against the tenants that are known."),
             Err(_) => warn!("The ledger is silent: the plans are checked against the tenants that are known."),
@@ -184,11 +184,11 @@ impl<'a> Reloader<'a> {
         if config.admin_key.is_none() && self.current.admin_key.is_none() {
             return Ok(None);
         }
-        match timeout(STORE_TIMEOUT, admin_key::hash(config, parts.ledger.as_ref())).await {
+        match timeout(STORE_TIMEOUT, admin_key::hash(config, &*parts.ledger.tenants())).await {
             Ok(hash) => hash.map(Some),
             Err(_) => {
                 let source = StoreError::Unavailable("it does not answer".to_owned());
-                Err(BootError::Ledger { path: config.ledger_file.clone(), source })
+                Err(BootError::Ledger { ledger: ledger::name(&config.ledger), source })
             }
         }
     }

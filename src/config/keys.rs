@@ -85,7 +85,7 @@ pub static KEYS: &[Key] = &[
         variables: &["DATABASE_URL"],
         default: "sqlite://{data_dir}/billing/billing.db",
         secret: true,
-        help: "The ledger: `sqlite://relative/path` or `sqlite:///absolute/path`.",
+        help: "The ledger: `sqlite://relative/path`, `sqlite:///absolute/path`, or for several gateways `postgres://user:password@host:5432/database`, with `?sslmode=verify-full` for TLS.",
     },
     secret(
         "counters.url",

@@ -5,6 +5,7 @@
 //! line that names its key, its source and the fix.
 
 mod keys;
+mod ledger;
 mod plans;
 pub mod price_file;
 mod running;
@@ -20,8 +21,10 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::domain::plan::Plan;
+use crate::domain::redis_url::RedisUrl;
 
 pub use keys::{KEYS, Key};
+pub use ledger::Ledger;
 pub use settings::{Environment, Flag, ProcessEnvironment, Source};
 pub use values::Origin;
 
@@ -150,8 +153,8 @@ pub struct Journal {
 /// How calls are counted.
 #[derive(Debug, Clone)]
 pub struct Counters {
-    /// The counters that several gateways share; `None` for those in the process. Its scheme is one of Redis's.
-    pub url: Option<SecretString>,
+    /// The counters that several gateways share; `None` for those in the process.
+    pub url: Option<RedisUrl>,
     /// How long a call waits for shared counters; above 0.
     pub call_budget: Duration,
     /// How many calls of a tenant are admitted at most without asking them; 0 for none.
@@ -171,8 +174,8 @@ pub struct Config {
     pub listen: Listen,
     /// The given admin key; `None` where one is to be made.
     pub admin_key: Option<SecretString>,
-    /// The file of the SQLite ledger.
-    pub ledger_file: PathBuf,
+    /// Where the ledger is.
+    pub ledger: Ledger,
     /// The providers.
     pub providers: Providers,
     /// Times and bounds towards them.
@@ -315,7 +318,7 @@ impl Reader {
         let data_dir = self.value("data_dir", |text| Ok(PathBuf::from(text)));
         let listen = self.listen();
         let admin_key = self.optional("admin.key", values::admin_key);
-        let ledger_file = self.value("storage.url", ledger_file);
+        let ledger = self.value("storage.url", ledger::parse);
         let counters = self.counters();
         let providers = self.providers();
         let upstream = self.upstream();
@@ -338,7 +341,7 @@ impl Reader {
             data_dir: data_dir?,
             listen: listen?,
             admin_key: admin_key?,
-            ledger_file: ledger_file?,
+            ledger: ledger?,
             providers,
             upstream: upstream?,
             shutdown_drain_limit: shutdown_drain_limit?,
@@ -356,7 +359,7 @@ impl Reader {
     }
 
     fn counters(&mut self) -> Option<Counters> {
-        let url = self.optional("counters.url", counters_url);
+        let url = self.optional("counters.url", |text| text.parse::<RedisUrl>().map_err(|error| error.to_string()));
         let call_budget = self.value("counters.call_budget", values::positive_duration);
         let lease_max = self.value("counters.lease_max", |text| values::count(text, 0..=1_000_000));
         let lease_ttl = self.value("counters.lease_ttl", lease_ttl);
@@ -478,34 +481,6 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         _ => Err("is no log format: write text or json".into()),
-    }
-}
-
-fn ledger_file(url: &str) -> Result<PathBuf, String> {
-    let path = match url.split_once("://") {
-        Some(("sqlite", path)) => path,
-        Some(("postgres" | "postgresql", _)) => {
-            return Err(
-                "is a Postgres URL: Postgres is not in this version; use sqlite://PATH or unset DATABASE_URL".into()
-            );
-        }
-        _ => return Err("is no ledger: write sqlite://relative/path.db or sqlite:///absolute/path.db".into()),
-    };
-    if path.contains('?') || path.contains('#') {
-        return Err("has options after its path: write the path alone".into());
-    }
-    if path.is_empty() || path.ends_with('/') || path == ":memory:" {
-        return Err("names no file: write sqlite://relative/path.db or sqlite:///absolute/path.db".into());
-    }
-    Ok(PathBuf::from(path))
-}
-
-fn counters_url(text: &str) -> Result<SecretString, String> {
-    let schemes = ["redis://", "rediss://", "redis+cluster://", "rediss+cluster://"];
-    let rest = schemes.into_iter().find_map(|scheme| text.strip_prefix(scheme));
-    match rest {
-        Some(rest) if !rest.is_empty() => Ok(text.to_owned().into()),
-        _ => Err("names no Redis: write redis://host:6379, rediss://host:6379 or redis+cluster://host:6379".into()),
     }
 }
 

@@ -33,6 +33,7 @@ mod postgres;
 mod quota;
 mod recovery;
 mod refusals;
+mod shared_ledger;
 mod signals;
 mod simulation;
 mod soak;

@@ -4,11 +4,13 @@
 //! fills [`crate::ports::usage::UsageStore`] with `append` and `partitions`, `tenants` fills
 //! [`crate::ports::tenants::TenantStore`], `session` is one connection at work.
 //!
-//! Six connections at most for each gateway: one that appends, one that changes tenants and keys, four that read. Nothing
+//! Seven connections at most for each gateway: one that appends, one that changes tenants and keys, four that read, and
+//! one that claims the ledger where a gateway counts for itself. Nothing
 //! waits without a bound: the server ends statements and waits for locks, and a server that has gone silent is given up
 //! from here.
 
 mod append;
+mod claim;
 mod dialect;
 mod partitions;
 mod session;
@@ -27,14 +29,15 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+pub use self::claim::Claim;
 use self::partitions::Months;
 use crate::ports::StoreError;
 
 /// Every version of the schema, embedded. A file added below `migrations` is seen once this file is compiled again.
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// Reading connections: as many as SQLite has. Each is a process of the server, and with six connections a gateway
-/// Postgres' usual hundred are enough for sixteen.
+/// Reading connections: as many as SQLite has. Each is a process of the server, whose usual hundred are enough for fourteen
+/// gateways.
 const READERS_MAX: u32 = 4;
 
 /// How long a caller waits for a connection, new ones included.
@@ -48,6 +51,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two tries.
 const CONNECT_PAUSE: Duration = Duration::from_millis(250);
+
+/// A machine that is gone without a word is noticed by the server after 25 seconds, not after hours: what it had locked is
+/// free then.
+const KEEPALIVE: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3";
 
 /// What every connection is set to. The server ends what takes longer; `jit` would compile for seconds what a report asks
 /// once.
@@ -67,6 +74,7 @@ const SERVER_VERSION_MIN: i32 = 130_000;
 const LOCK_CLASS: i32 = 0x746f_6c6c;
 const LOCK_APPEND: i32 = 1;
 const LOCK_PARTITIONS: i32 = 2;
+const LOCK_SOLE: i32 = 3;
 
 /// The ledger in one Postgres database, as both its usage store and its tenant store.
 #[derive(Debug)]
@@ -103,7 +111,7 @@ impl PostgresLedger {
             Some(_) => options,
             None => options.application_name("tollgate"),
         };
-        let name = name_of(&options);
+        let name = name(&options);
         let mut connection = connect(&options, &name, patience).await?;
         let checked = check_server(&mut connection).await;
         connection.close().await.unwrap_or_default();
@@ -199,14 +207,19 @@ fn pool(connections_max: u32, settings: &'static str) -> PgPoolOptions {
         .max_lifetime(None)
         .after_connect(move |connection, _| {
             Box::pin(async move {
+                sqlx::raw_sql(KEEPALIVE).execute(&mut *connection).await?;
                 sqlx::raw_sql(LIMITS).execute(&mut *connection).await?;
                 sqlx::raw_sql(settings).execute(connection).await.map(|_| ())
             })
         })
 }
 
-/// How a database is named to people: all of its URL that is no secret.
-fn name_of(options: &PgConnectOptions) -> String {
+/// How the database of a URL is named to people: without user, password and parameters.
+pub fn name_of(url: &str) -> String {
+    PgConnectOptions::from_str(url).map_or_else(|_| "postgres://".to_owned(), |options| name(&options))
+}
+
+fn name(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or_else(|| options.get_username());
     match options.get_socket() {
         Some(socket) => format!("postgres://{}:{}/{database}", socket.display(), options.get_port()),
