@@ -252,8 +252,7 @@ struct Parts {
 impl Parts {
     async fn open(config: &Config) -> Result<Self, BootError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let ledger = Ledger::open(config, true, ledger::PATIENCE).await?;
-        let claiming = ledger.claim(config).await?;
+        let (ledger, claiming) = Ledger::open_to_serve(config).await?;
         let failed = |source| BootError::Ledger { ledger: ledger::name(&config.ledger), source };
         let (usage, tenants) = (ledger.usage(), ledger.tenants());
         let admin_key = admin_key::hash(config, tenants.as_ref()).await?;

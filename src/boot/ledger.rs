@@ -18,7 +18,7 @@ use crate::ports::usage::UsageStore;
 use super::BootError;
 
 /// A gateway waits so long for a Postgres that is starting, too: containers come up in any order.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A command at a terminal waits no longer than its user would.
 pub const PATIENCE_OF_COMMANDS: Duration = Duration::from_secs(2);
@@ -55,6 +55,16 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// Opens it for a gateway, which waits for a server that is starting, and claims it.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Self::claim`].
+    pub async fn open_to_serve(config: &Config) -> Result<(Self, Option<JoinHandle<()>>), BootError> {
+        let ledger = Self::open(config, true, PATIENCE).await?;
+        let claiming = ledger.claim(config).await?;
+        Ok((ledger, claiming))
+    }
+
     /// Its events and sums.
     pub fn usage(&self) -> Arc<dyn UsageStore> {
         match self {
@@ -76,7 +86,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`BootError::LedgerTaken`] when another gateway has it.
-    pub async fn claim(&self, config: &Config) -> Result<Option<JoinHandle<()>>, BootError> {
+    async fn claim(&self, config: &Config) -> Result<Option<JoinHandle<()>>, BootError> {
         let Self::Postgres(ledger) = self else { return Ok(None) };
         if config.counters.url.is_some() {
             return Ok(None);
