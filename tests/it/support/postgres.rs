@@ -172,7 +172,7 @@ fn run_on(port: u16, directory: &Path, user: Option<&str>) -> bool {
 
 fn signal(name: &str, processes: &[String]) {
     // One of them may have ended by itself.
-    drop(Command::new("kill").arg(format!("-{name}")).args(processes).stderr(Stdio::null()).status().unwrap());
+    Command::new("kill").arg(format!("-{name}")).args(processes).stderr(Stdio::null()).status().unwrap();
 }
 
 /// Whether a process has ended, also where nobody asked how.
