@@ -53,7 +53,7 @@ mod tests {
         let mut clock = ServerClock::default();
         assert_eq!(clock.at(0), None);
         // It is 1,000 s ahead. The answers take 80, 2 and 30 ms.
-        for (came, slow) in [(1 * SECOND, 80_000), (2 * SECOND, 2_000), (3 * SECOND, 30_000)] {
+        for (came, slow) in [(SECOND, 80_000), (2 * SECOND, 2_000), (3 * SECOND, 30_000)] {
             let server = i64::try_from(came + 1_000 * SECOND - slow).unwrap();
             clock.heard(came - slow, came, server);
         }

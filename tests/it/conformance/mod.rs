@@ -6,7 +6,6 @@ mod changes;
 mod counters;
 mod journal;
 mod shared;
-mod shared_redis;
 mod tenants;
 mod usage;
 

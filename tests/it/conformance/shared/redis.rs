@@ -8,7 +8,7 @@ use tollgate::adapters::redis_counters::RedisCounters;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::ports::shared::{CallState, ClaimError, Count, Held, Joined, Look, Noted, SharedCounters};
 
-use super::shared::{Bench, LEDGER, Store, booked, connected, runtime, taken};
+use super::bench::{Bench, LEDGER, Store, booked, connected, runtime, taken};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::machine::figures;
 use crate::support::redis::{Data, RedisCluster, RedisServer, Reply};
