@@ -32,6 +32,7 @@ use crate::adapters::file_journal::FileJournal;
 use crate::adapters::system_clock::SystemClock;
 use crate::config::{self, Config};
 use crate::domain::ids::PlanName;
+use crate::domain::key::KeyHash;
 use crate::domain::price::PriceBook;
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
@@ -272,7 +273,7 @@ impl Parts {
             journal: journal.clone(),
             clock: clock.clone(),
         };
-        let own_counters = Counters::open(config, facts, failed).await?;
+        let own_counters = Counters::open(config, facts.clone(), failed).await?;
         let counters = own_counters.store.clone();
         let metrics = Arc::new(Metrics::new(journal.clone(), counters.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
@@ -283,18 +284,7 @@ impl Parts {
             async move { recorder.run().await }
         });
         let meter = Arc::new(Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks()));
-        let mode = match config.mode {
-            config::Mode::Dev => Mode::Dev,
-            config::Mode::Prod => Mode::Prod,
-        };
-        let identities = Arc::new(Identities::new(
-            mode,
-            admin_key,
-            PlanName::starter(),
-            snapshots.clone(),
-            tenants.clone(),
-            clock.clone(),
-        ));
+        let identities = Arc::new(identities(config, admin_key, &facts));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
         let counting = Counting::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
         let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -342,6 +332,16 @@ impl Parts {
 pub fn make_data_dir(path: &Path) -> Result<(), BootError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// Whose a credential is.
+fn identities(config: &Config, admin_key: KeyHash, facts: &Facts) -> Identities {
+    let mode = match config.mode {
+        config::Mode::Dev => Mode::Dev,
+        config::Mode::Prod => Mode::Prod,
+    };
+    let Facts { tenants, snapshots, clock, .. } = facts.clone();
+    Identities::new(mode, admin_key, PlanName::starter(), snapshots, tenants, clock)
 }
 
 /// How the process is, for `/readyz`.

@@ -42,6 +42,7 @@ pub(super) struct Counters {
 }
 
 /// What they follow from.
+#[derive(Clone)]
 pub(super) struct Facts {
     pub(super) usage: Arc<dyn UsageStore>,
     pub(super) tenants: Arc<dyn TenantStore>,
