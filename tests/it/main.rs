@@ -28,6 +28,7 @@ mod lies;
 mod lifetime;
 mod locked;
 mod matrix;
+mod nodes;
 mod postgres;
 mod quota;
 mod recovery;

@@ -6,6 +6,7 @@ mod changes;
 mod counters;
 mod journal;
 mod retention;
+mod shared;
 mod tenants;
 mod usage;
 
