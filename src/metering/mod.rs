@@ -3,6 +3,7 @@
 //! May use: `domain`, `providers`, `ports`. Knows neither pingora nor SQL.
 
 pub mod admin;
+pub mod copy;
 pub mod estimator;
 #[cfg(test)]
 pub(crate) mod fakes;

@@ -2,7 +2,7 @@
 //!
 //! May use: `domain`, `ports`, and of the adapters [`super::sql`], which has what is the same in every dialect. `usage`
 //! fills [`crate::ports::usage::UsageStore`] with `append` and `partitions`, `tenants` fills
-//! [`crate::ports::tenants::TenantStore`], `session` is one connection at work.
+//! [`crate::ports::tenants::TenantStore`], `transfer` lets it be copied, `session` is one connection at work.
 //!
 //! Seven connections at most for each gateway: one that appends, one that changes tenants and keys, four that read, and
 //! one that claims the ledger where a gateway counts for itself. Nothing
@@ -15,6 +15,7 @@ mod dialect;
 mod partitions;
 mod session;
 mod tenants;
+mod transfer;
 mod usage;
 
 use std::error::Error as _;
@@ -25,12 +26,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, Postgres};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 pub use self::claim::Claim;
 use self::partitions::Months;
+use crate::adapters::sql::transfer::demand_whole;
 use crate::ports::StoreError;
 
 /// Every version of the schema, embedded. A file added below `migrations` is seen once this file is compiled again.
@@ -138,10 +140,20 @@ impl PostgresLedger {
     /// does, the others wait and find it done.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when the ledger was written by a newer version, or its schema is not one of ours.
+    /// [`StoreError::Corrupt`] when the ledger was written by a newer version, or its schema is not one of ours;
+    /// [`StoreError::Unavailable`] when a copy into it is not finished.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        self.check_whole().await?;
+        self.prepare().await
+    }
+
+    /// The same, also while a copy into it is not finished: for that copy.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
         // What is up to date is left alone: it may belong to another user, who lets this one read and write only.
-        if self.check_schema().await.is_ok() {
+        if self.check_version().await.is_ok() {
             return Ok(());
         }
         let mut connection = self.options.0.connect().await.map_err(store_error)?;
@@ -158,8 +170,19 @@ impl PostgresLedger {
         self.writer.close().await;
     }
 
-    /// Whether the schema is the newest that this version knows.
+    /// Whether the schema is the newest that this version knows, and all of the ledger is here.
     async fn check_schema(&self) -> Result<(), StoreError> {
+        self.check_whole().await?;
+        self.check_version().await
+    }
+
+    async fn check_whole(&self) -> Result<(), StoreError> {
+        let mut reader = self.reader().await?;
+        let whole = demand_whole::<Postgres>(&mut reader).await;
+        reader.answer(whole)
+    }
+
+    async fn check_version(&self) -> Result<(), StoreError> {
         let applied = sqlx::query_scalar::<_, Option<i64>>("SELECT MAX(version) FROM _sqlx_migrations WHERE success");
         match timeout(SILENCE_MAX, applied.fetch_one(&self.readers)).await.unwrap_or_else(|_| Err(silent())) {
             Ok(applied) if applied == Some(newest_schema()) => Ok(()),

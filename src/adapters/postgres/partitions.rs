@@ -26,9 +26,14 @@ const OWN_UNTIL: Micros = Micros(7_258_118_400_000_000);
 impl PostgresLedger {
     /// Sees to it that there is a place for every event, and for those of a month later.
     pub(super) async fn make_room(&self, events: &[UsageEvent]) -> Result<(), StoreError> {
+        self.make_room_at(events.iter().map(|event| event.requested_at)).await
+    }
+
+    /// The same for events that were requested then.
+    pub(super) async fn make_room_at(&self, instants: impl Iterator<Item = Micros>) -> Result<(), StoreError> {
         let missing: Months = {
             let known = self.months.lock();
-            let months = events.iter().filter_map(|event| month_of(event.requested_at));
+            let months = instants.filter_map(month_of);
             months.filter(|month| !known.contains(month)).collect()
         };
         if missing.is_empty() {

@@ -10,6 +10,7 @@ pub(super) mod changes;
 pub(super) mod rows;
 pub(super) mod rules;
 pub(super) mod statement;
+pub(super) mod transfer;
 pub(super) mod usage;
 pub(super) mod walk;
 

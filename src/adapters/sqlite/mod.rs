@@ -2,7 +2,7 @@
 //!
 //! May use: `domain`, `ports`, and of the adapters [`super::sql`], which has what is the same in every dialect. `usage`
 //! fills [`crate::ports::usage::UsageStore`], `tenants` fills [`crate::ports::tenants::TenantStore`], `walk` shows all of
-//! the ledger to whoever compares its parts.
+//! the ledger to whoever compares its parts, `transfer` lets it be copied.
 //!
 //! WAL, synchronous FULL: a commit that returned survives a power cut. One connection writes, because SQLite has one
 //! writer at a time anyway and waiting in our own queue is fairer than its lock; a few others read, each from one
@@ -10,6 +10,7 @@
 
 mod dialect;
 mod tenants;
+mod transfer;
 mod usage;
 mod walk;
 
@@ -27,6 +28,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 
+use crate::adapters::sql::transfer::demand_whole;
 use crate::ports::StoreError;
 
 /// Every version of the schema, embedded. A file added below `migrations` is seen once this file is compiled again.
@@ -111,8 +113,18 @@ impl SqliteLedger {
     /// once: the second finds it done.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when the ledger was written by a newer version, or its schema is not one of ours.
+    /// [`StoreError::Corrupt`] when the ledger was written by a newer version, or its schema is not one of ours;
+    /// [`StoreError::Unavailable`] when a copy into it is not finished.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        demand_whole::<Sqlite>(&mut *self.reader().await?).await?;
+        self.prepare().await
+    }
+
+    /// The same, also while a copy into it is not finished: for that copy.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         MIGRATOR.run(&mut *transaction).await.map_err(|error| self.migration_error(error))?;
         self.commit(transaction).await
@@ -158,8 +170,9 @@ impl SqliteLedger {
         }
     }
 
-    /// Whether the schema is the newest that this version knows.
+    /// Whether the schema is the newest that this version knows, and all of the ledger is here.
     async fn check_schema(&self) -> Result<(), StoreError> {
+        demand_whole::<Sqlite>(&mut *self.reader().await?).await?;
         let applied = sqlx::query_scalar::<_, Option<i64>>("SELECT MAX(version) FROM _sqlx_migrations");
         match applied.fetch_one(&self.readers).await {
             Ok(applied) if applied == Some(newest_schema()) => Ok(()),

@@ -197,14 +197,18 @@ fn sums_statement(window: Window, rows: usize) -> String {
 }
 
 /// `text` is made of names in this file and placeholders only.
-async fn execute(connection: &mut SqliteConnection, text: String, cells: &[Cell<'_>]) -> Result<u64, StoreError> {
+pub(super) async fn execute(
+    connection: &mut SqliteConnection,
+    text: String,
+    cells: &[Cell<'_>],
+) -> Result<u64, StoreError> {
     let values = arguments(cells).map_err(store_error)?;
     let done = query_with(AssertSqlSafe(text), values).execute(connection).await.map_err(store_error)?;
     Ok(done.rows_affected())
 }
 
 /// `all` in pieces of [`ROWS_PER_INSERT`].
-fn pieces<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
+pub(super) fn pieces<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let size = ROWS_PER_INSERT.into_iter().find(|size| *size <= all.len())?;
         let (piece, rest) = all.split_at_checked(size)?;
@@ -214,7 +218,7 @@ fn pieces<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
 }
 
 /// `(?, ?), (?, ?)` for two rows of two values.
-fn places(rows: usize, values: usize) -> String {
+pub(super) fn places(rows: usize, values: usize) -> String {
     let row = format!("({})", vec!["?"; values].join(", "));
     vec![row.as_str(); rows].join(", ")
 }

@@ -276,7 +276,7 @@ impl Teller {
 
     fn epoch(&mut self) -> Epoch {
         let last = self.epochs.len() - 1;
-        let at = if self.one_in(8) { self.below(last + 1) } else { last };
+        let at = if self.one_in(20) { self.below(last + 1) } else { last };
         self.epochs[at]
     }
 
@@ -296,14 +296,12 @@ impl Teller {
                 format!("note {notes:?} {left:?}: {:?}", bench.note(epoch, &notes, left).await)
             }
             13 | 14 => self.join(bench, at).await,
-            15 | 16 => self.look(bench).await,
-            17 => {
-                let sums = self.amounts(bench);
-                let known: Vec<_> = (0..self.below(3)).map(|_| self.call(at)).collect();
-                let joins = if self.one_in(8) { self.joins + 1 } else { self.joins };
-                let epoch = self.epoch();
-                format!("finish {sums:?} {known:?}: {}", bench.finish(epoch, joins, &sums, &known).await)
+            15 | 16 => {
+                let look = self.look(bench).await;
+                // Most of the time it is opened at once: shut, it has little to tell.
+                if self.one_in(4) { look } else { format!("{look}; {}", self.finish(bench, at).await) }
             }
+            17 => self.finish(bench, at).await,
             18 => {
                 let revision = i64::try_from(self.chance.below(4)).unwrap() - 1;
                 let revision = if self.one_in(3) { revision } else { 0 };
@@ -317,6 +315,14 @@ impl Teller {
         }
     }
 
+    async fn finish(&mut self, bench: &Bench, at: usize) -> String {
+        let sums = self.amounts(bench);
+        let known: Vec<_> = (0..self.below(3)).map(|_| self.call(at)).collect();
+        let joins = if self.one_in(8) { self.joins + 1 } else { self.joins };
+        let epoch = self.epoch();
+        format!("finish {sums:?} {known:?}: {}", bench.finish(epoch, joins, &sums, &known).await)
+    }
+
     async fn hold(&mut self, bench: &Bench, at: usize) -> String {
         let amounts = self.amounts(bench);
         let max = |teller: &mut Self| [None, Some(3), Some(6), Some(20)][teller.below(4)];
@@ -328,7 +334,7 @@ impl Teller {
             let (units_max, parts, left) = (self.chance.below(6), 1 + self.chance.below(3), self.chance.below(6));
             ask.lease = Some(LeaseAsk { units_max, parts, lasts, left });
         }
-        ask.revision = i64::try_from(self.chance.below(3)).unwrap();
+        ask.revision = if self.one_in(8) { 1 } else { 2 };
         let held = bench.asked(ask).await;
         if let Held::Taken { epoch, .. } = held {
             self.learn(epoch);
@@ -337,7 +343,8 @@ impl Teller {
     }
 
     async fn join(&mut self, bench: &Bench, at: usize) -> String {
-        let calls: Vec<_> = (0..self.below(4))
+        let count = if self.one_in(2) { 0 } else { self.below(4) };
+        let calls: Vec<_> = (0..count)
             .map(|_| self.note(bench, at))
             .filter(|note| note.state != CallState::Gone)
             .map(|note| Note { from_lease: false, ..note })
@@ -346,7 +353,7 @@ impl Teller {
             member: bench.member,
             tenant: &bench.tenant,
             epoch: Epoch(u128::from(self.chance.next())),
-            is_forced: self.one_in(6),
+            is_forced: self.one_in(20),
             floors: if self.one_in(2) { floors() } else { Floors { month: month("2026-10"), day: day("2026-11-25") } },
             calls: &calls,
             is_first: !self.one_in(4),

@@ -120,7 +120,15 @@ impl Stand {
 fn while_postgres_is_away_calls_go_on_and_none_is_lost() {
     let mut stand = Stand::new(true);
     let troubles: &[(Trouble, bool)] = if full() {
-        &[(Stopped, false), (BlackHole, false), (Cut, false), (Killed, false), (Cut, true), (Stopped, true), (Killed, true)]
+        &[
+            (Stopped, false),
+            (BlackHole, false),
+            (Cut, false),
+            (Killed, false),
+            (Cut, true),
+            (Stopped, true),
+            (Killed, true),
+        ]
     } else {
         &[(Stopped, false), (Cut, true), (Killed, false)]
     };
