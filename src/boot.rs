@@ -12,6 +12,7 @@ mod recovery;
 pub mod reload;
 mod signals;
 mod sockets;
+pub mod transfer;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -147,6 +148,12 @@ pub enum BootError {
         ledger: String,
         /// What helps.
         fix: &'static str,
+    },
+    /// A ledger is to be copied into itself.
+    #[error("ledger {ledger}: --from and --to are the same one: name another in one of them")]
+    SameLedger {
+        /// Its file, or its database.
+        ledger: String,
     },
     /// The journal cannot be opened.
     #[error("journal {}: {reason}: make room on its disk and let this user write there", path.display())]

@@ -23,7 +23,7 @@ use secrecy::SecretString;
 use crate::domain::plan::Plan;
 
 pub use keys::{KEYS, Key};
-pub use ledger::Ledger;
+pub use ledger::{Ledger, parse as parse_ledger};
 pub use settings::{Environment, Flag, ProcessEnvironment, Source};
 pub use values::Origin;
 
