@@ -5,6 +5,7 @@
 
 mod admin_key;
 mod background;
+mod counters;
 pub mod ledger;
 mod lifecycle;
 mod origins;
@@ -29,10 +30,10 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::adapters::file_journal::FileJournal;
-use crate::adapters::memory_counters::MemoryCounters;
 use crate::adapters::system_clock::SystemClock;
 use crate::config::{self, Config};
 use crate::domain::ids::PlanName;
+use crate::domain::key::KeyHash;
 use crate::domain::price::PriceBook;
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
@@ -42,7 +43,6 @@ use crate::metering::admin::Admin;
 use crate::metering::fresh::Fresh;
 use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
-use crate::metering::rebuild::rebuild;
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
@@ -56,6 +56,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_log::RequestLog;
 
 use self::background::Background;
+use self::counters::{Counters, Facts};
 use self::ledger::Ledger;
 use self::reload::{Checked, Reloader, Source};
 use self::signals::Signals;
@@ -155,6 +156,9 @@ pub enum BootError {
         /// Its file, or its database.
         ledger: String,
     },
+    /// The shared counters cannot be used.
+    #[error("counters.url: {0}")]
+    Counters(String),
     /// The journal cannot be opened.
     #[error("journal {}: {reason}: make room on its disk and let this user write there", path.display())]
     Journal {
@@ -248,6 +252,7 @@ struct Parts {
     ledger: Ledger,
     claiming: Option<tokio::task::JoinHandle<()>>,
     journal: Arc<FileJournal>,
+    counters: Option<Counters>,
     maintainer: Option<thread::JoinHandle<()>>,
     recording: Option<tokio::task::JoinHandle<()>>,
     snapshots: Arc<Snapshots>,
@@ -266,30 +271,27 @@ impl Parts {
         let Checked { plans, prices, live } = reload::check(config, None)?;
         let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans, prices).await.map_err(failed)?);
         snapshots.every_plan_is_known()?;
-        let counters: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
         let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();
+        let facts = Facts {
+            usage: usage.clone(),
+            tenants: tenants.clone(),
+            snapshots: snapshots.clone(),
+            journal: journal.clone(),
+            clock: clock.clone(),
+        };
+        let own_counters = Counters::open(config, facts.clone(), failed).await?;
+        let counters = own_counters.store.clone();
         let metrics = Arc::new(Metrics::new(journal.clone(), counters.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
-        let recorder = Arc::new(Recorder::new(journal.clone(), usage.clone(), tenants.clone(), sinks()));
-        rebuild(&*counters, &*usage, &*journal, &*clock).await.map_err(failed)?;
+        let recorder_sinks = own_counters.sinks().chain(sinks()).collect();
+        let recorder = Arc::new(Recorder::new(journal.clone(), usage.clone(), tenants.clone(), recorder_sinks));
         let recording = tokio::spawn({
             let recorder = recorder.clone();
             async move { recorder.run().await }
         });
         let meter = Arc::new(Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks()));
-        let mode = match config.mode {
-            config::Mode::Dev => Mode::Dev,
-            config::Mode::Prod => Mode::Prod,
-        };
-        let identities = Arc::new(Identities::new(
-            mode,
-            admin_key,
-            PlanName::starter(),
-            snapshots.clone(),
-            tenants.clone(),
-            clock.clone(),
-        ));
+        let identities = Arc::new(identities(config, admin_key, &facts));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
         let counting = Counting::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
         let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -319,6 +321,7 @@ impl Parts {
             ledger,
             claiming,
             journal: files,
+            counters: Some(own_counters),
             maintainer: Some(maintainer),
             recording: Some(recording),
             snapshots,
@@ -336,6 +339,16 @@ impl Parts {
 pub fn make_data_dir(path: &Path) -> Result<(), BootError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// Whose a credential is.
+fn identities(config: &Config, admin_key: KeyHash, facts: &Facts) -> Identities {
+    let mode = match config.mode {
+        config::Mode::Dev => Mode::Dev,
+        config::Mode::Prod => Mode::Prod,
+    };
+    let Facts { tenants, snapshots, clock, .. } = facts.clone();
+    Identities::new(mode, admin_key, PlanName::starter(), snapshots, tenants, clock)
 }
 
 /// How the process is, for `/readyz`.

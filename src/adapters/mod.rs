@@ -7,6 +7,7 @@ pub mod file_journal;
 pub mod memory_counters;
 pub mod memory_shared;
 pub mod postgres;
+pub mod redis_counters;
 mod sql;
 pub mod sqlite;
 pub mod system_clock;

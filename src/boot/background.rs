@@ -14,6 +14,7 @@ use tracing::{error, warn};
 use crate::edge::listener::Phase;
 use crate::ports::journal::Journal;
 
+use super::counters::Counters;
 use super::signals::Signals;
 use super::{BootError, Parts};
 
@@ -26,6 +27,7 @@ const CLOSE_MAX: Duration = Duration::from_millis(300);
 /// Tasks beside the workers.
 pub(super) struct Background {
     recorder: Option<tokio::task::JoinHandle<()>>,
+    counters: Option<Counters>,
     maintainer: Option<thread::JoinHandle<()>>,
     claiming: Option<tokio::task::JoinHandle<()>>,
     admin: tokio::task::JoinHandle<()>,
@@ -45,6 +47,7 @@ impl Background {
         let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.tenants());
         Ok(Self {
             recorder: parts.recording.take(),
+            counters: parts.counters.take(),
             maintainer: parts.maintainer.take(),
             claiming: parts.claiming.take(),
             admin: runtime.spawn(serve_admin(listener, parts.admin_router.clone(), phase)),
@@ -71,6 +74,9 @@ impl Background {
                 () = signals.end() => {}
             }
             recorder.abort();
+        }
+        if let Some(counters) = self.counters {
+            counters.leave().await;
         }
         parts.journal.stop();
         self.refresher.abort();

@@ -21,6 +21,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::domain::plan::Plan;
+use crate::domain::redis_url::RedisUrl;
 
 pub use keys::{KEYS, Key};
 pub use ledger::{Ledger, parse as parse_ledger};
@@ -152,8 +153,8 @@ pub struct Journal {
 /// How calls are counted.
 #[derive(Debug, Clone)]
 pub struct Counters {
-    /// The counters that several gateways share; `None` for those in the process. Its scheme is one of Redis's.
-    pub url: Option<SecretString>,
+    /// The counters that several gateways share; `None` for those in the process.
+    pub url: Option<RedisUrl>,
     /// How long a call waits for shared counters; above 0.
     pub call_budget: Duration,
     /// How many calls of a tenant are admitted at most without asking them; 0 for none.
@@ -358,7 +359,7 @@ impl Reader {
     }
 
     fn counters(&mut self) -> Option<Counters> {
-        let url = self.optional("counters.url", counters_url);
+        let url = self.optional("counters.url", |text| text.parse::<RedisUrl>().map_err(|error| error.to_string()));
         let call_budget = self.value("counters.call_budget", values::positive_duration);
         let lease_max = self.value("counters.lease_max", |text| values::count(text, 0..=1_000_000));
         let lease_ttl = self.value("counters.lease_ttl", lease_ttl);
@@ -480,15 +481,6 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         _ => Err("is no log format: write text or json".into()),
-    }
-}
-
-fn counters_url(text: &str) -> Result<SecretString, String> {
-    let schemes = ["redis://", "rediss://", "redis+cluster://", "rediss+cluster://"];
-    let rest = schemes.into_iter().find_map(|scheme| text.strip_prefix(scheme));
-    match rest {
-        Some(rest) if !rest.is_empty() => Ok(text.to_owned().into()),
-        _ => Err("names no Redis: write redis://host:6379, rediss://host:6379 or redis+cluster://host:6379".into()),
     }
 }
 

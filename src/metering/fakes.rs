@@ -330,7 +330,7 @@ impl TenantStore for FakeStore {
 
     fn set_admin_key_hash(&self, hash: KeyHash) -> BoxFuture<'_, Result<(), StoreError>> {
         self.answer(|tables| {
-            tables.admin_key = Some(hash);
+            tables.admin_key.get_or_insert(hash);
             Ok(())
         })
     }

@@ -181,9 +181,9 @@ pub(in crate::adapters) async fn set_admin_key_hash<D: Dialect>(
     connection: &mut D::Connection,
     hash: KeyHash,
 ) -> Result<(), StoreError> {
-    let set = Statement::new("UPDATE meta SET admin_key_hash = $1").bind(hash.0.as_slice());
-    D::run(connection, set).await.map_err(D::error)?;
-    audit::raise::<D>(connection).await
+    let set =
+        Statement::new("UPDATE meta SET admin_key_hash = $1, revision = revision + 1 WHERE admin_key_hash IS NULL");
+    D::run(connection, set.bind(hash.0.as_slice())).await.map(|_| ()).map_err(D::error)
 }
 
 async fn find_tenant<D: Dialect>(connection: &mut D::Connection, id: &TenantId) -> Result<Option<Tenant>, StoreError> {

@@ -52,19 +52,25 @@ impl NodeCounters {
         }
     }
 
-    /// The last sign of life: leases end, what is to be told is told, and nobody waits for this node any more.
-    pub async fn leave(&self) {
+    /// Gives all leases back and tells all that is to be told. After the last call.
+    pub async fn settle_up(&self) {
         let now_us = self.now_us();
         let mut left = Vec::new();
         for shard in &self.shards {
             for (tenant, local) in shard.lock().iter_mut() {
                 local.end_lease_idle_for(now_us, 0);
-                left.push(tenant.clone());
+                if local.has_news() || local.is_sending() {
+                    left.push(tenant.clone());
+                }
             }
         }
         for tenant in left {
-            self.tell_of(&tenant).await;
+            self.tell_all_of(&tenant).await;
         }
+    }
+
+    /// The last sign of life: nobody waits for this node any more. After [`Self::run`] was ended.
+    pub async fn leave(&self) {
         self.beat_once(true).await;
     }
 

@@ -250,12 +250,12 @@ async fn the_last_use_of_a_key_is_kept_to_the_minute_and_never_goes_back() {
 }
 
 #[tokio::test]
-async fn the_hash_of_the_admin_key_is_the_last_one_set() {
+async fn the_hash_of_the_admin_key_is_the_first_one_set() {
     for (name, store, _directory) in adapters().await {
         assert_eq!(store.admin_key_hash().await, Ok(None), "{name}");
         for byte in [1, 2] {
             store.set_admin_key_hash(KeyHash([byte; 32])).await.unwrap();
-            assert_eq!(store.admin_key_hash().await, Ok(Some(KeyHash([byte; 32]))), "{name}");
+            assert_eq!(store.admin_key_hash().await, Ok(Some(KeyHash([1; 32]))), "{name}");
         }
     }
 }

@@ -12,8 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tempfile::TempDir;
+
+use super::machine::until;
 
 /// Tries to start the server: somebody else may take the port that was free.
 const STARTS_MAX: u32 = 5;
@@ -21,10 +24,14 @@ const STARTS_MAX: u32 = 5;
 /// The user that owns every database. Connections from this machine need no password.
 pub const USER: &str = "tollgate";
 
+/// What a server that is away is waited for: to be gone, or to be there again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A running server.
 pub struct Server {
     pub port: u16,
     directory: PathBuf,
+    user: Option<String>,
     /// Closed by whatever ends this process: then the watchdog stops the server.
     pipe: Option<ChildStdin>,
     watchdog: Child,
@@ -40,12 +47,21 @@ impl Database {
     /// A fresh one on the server of this process.
     pub fn new() -> Self {
         static SERVER: OnceLock<Server> = OnceLock::new();
+        Self::on(SERVER.get_or_init(Server::start))
+    }
+
+    /// A fresh one on a server that a test has for itself.
+    pub fn on(server: &Server) -> Self {
         static NUMBERS: AtomicU32 = AtomicU32::new(1);
-        let server = SERVER.get_or_init(Server::start);
         let name = format!("ledger_{}", NUMBERS.fetch_add(1, Ordering::Relaxed));
         let database = Self { url: server.url(&name), name };
         psql(&server.url("postgres"), &format!("CREATE DATABASE {}", database.name));
         database
+    }
+
+    /// The same for what it may refuse: gives its words.
+    pub fn try_say(&self, statements: &str) -> Result<String, String> {
+        tell(&self.url, statements)
     }
 
     /// Says something to it, past the gateway.
@@ -76,24 +92,21 @@ impl Server {
         run(initdb.arg(&data).current_dir(&directory));
         for _ in 0..STARTS_MAX {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            let options = format!(
-                "-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories= -c max_connections=300"
-            );
-            let mut start = as_user(user.as_deref(), &bin().join("pg_ctl"));
-            start.args(["start", "--wait", "--silent", "-o", &options, "-l"]).arg(directory.join("log"));
-            let started = start.arg("-D").arg(&data).current_dir(&directory).stdin(Stdio::null()).status().unwrap();
-            if started.success() {
-                return Self::watched(port, directory, user.as_deref());
+            if run_on(port, &directory, user.as_deref()) {
+                return Self::watched(port, directory, user);
             }
         }
         panic!("Postgres does not start: {}", fs::read_to_string(directory.join("log")).unwrap_or_default());
     }
 
-    fn watched(port: u16, directory: PathBuf, user: Option<&str>) -> Self {
-        let mut stop = as_user(user, Path::new("sh"));
-        // It waits for its input to end, then stops the server at once: nobody needs what is in it.
+    fn watched(port: u16, directory: PathBuf, user: Option<String>) -> Self {
+        let mut stop = as_user(user.as_deref(), Path::new("sh"));
+        // It waits for its input to end, then stops the server at once: nobody needs what is in it. Processes that stand still
+        // would not hear of it.
         let script = format!(
-            "cat >/dev/null; '{}' stop --mode=immediate --silent -D '{1}/data'; rm -rf '{1}'/*; rmdir '{1}' 2>/dev/null",
+            "cat >/dev/null; p=$(head -n 1 '{1}/data/postmaster.pid'); \
+             kill -CONT $p $(cat /proc/$p/task/*/children) 2>/dev/null; \
+             '{0}' stop --mode=immediate --silent -D '{1}/data'; rm -rf '{1}'/*; rmdir '{1}' 2>/dev/null",
             bin().join("pg_ctl").display(),
             directory.display()
         );
@@ -101,7 +114,41 @@ impl Server {
         // A group of its own: an interrupt at the terminal is meant for the tests.
         let mut watchdog = stop.process_group(0).spawn().unwrap();
         let pipe = watchdog.stdin.take();
-        Self { port, directory, pipe, watchdog }
+        Self { port, directory, user, pipe, watchdog }
+    }
+
+    /// All of its processes stand still: connections are open and nothing is answered.
+    pub fn pause(&self) {
+        signal("STOP", &self.processes());
+    }
+
+    /// They go on.
+    pub fn go_on(&self) {
+        signal("CONT", &self.processes());
+    }
+
+    /// `kill -9` of all of its processes.
+    pub fn kill(&self) {
+        let processes = self.processes();
+        signal("KILL", &processes);
+        until("Postgres is gone", PATIENCE, || processes.iter().all(|id| is_gone(id)));
+    }
+
+    /// Starts it again after [`Server::kill`]: it recovers what was committed.
+    pub fn start_again(&self) {
+        assert!(run_on(self.port, &self.directory, self.user.as_deref()), "Postgres does not start again");
+    }
+
+    /// The first process and its children, by their numbers.
+    fn processes(&self) -> Vec<String> {
+        let file = fs::read_to_string(self.directory.join("data/postmaster.pid")).expect("a server that runs");
+        let first = file.lines().next().expect("a number").trim().to_owned();
+        let mut all = vec![first.clone()];
+        for task in fs::read_dir(format!("/proc/{first}/task")).into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            all.extend(children.split_whitespace().map(str::to_owned));
+        }
+        all
     }
 
     /// The URL of a database on it.
@@ -116,6 +163,27 @@ impl Drop for Server {
         drop(self.watchdog.wait());
         drop(fs::remove_dir_all(&self.directory));
     }
+}
+
+/// Starts the server of a directory; whether it did.
+fn run_on(port: u16, directory: &Path, user: Option<&str>) -> bool {
+    let options =
+        format!("-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories= -c max_connections=300");
+    let mut start = as_user(user, &bin().join("pg_ctl"));
+    start.args(["start", "--wait", "--silent", "-o", &options, "-l"]).arg(directory.join("log"));
+    start.arg("-D").arg(directory.join("data")).current_dir(directory).stdin(Stdio::null());
+    start.status().unwrap().success()
+}
+
+fn signal(name: &str, processes: &[String]) {
+    // One of them may have ended by itself.
+    Command::new("kill").arg(format!("-{name}")).args(processes).stderr(Stdio::null()).status().unwrap();
+}
+
+/// Whether a process has ended, also where nobody asked how.
+fn is_gone(id: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
 }
 
 /// Where the server's programs are: the newest version that is installed.
