@@ -34,7 +34,7 @@ const IDLE: Duration = Duration::from_secs(1);
 const BEATS_PER_SWEEP: u32 = 5;
 
 /// A tenant that was joined within this is not joined again because somebody still wants it.
-const JOINED_FOR: Duration = Duration::from_millis(300);
+pub(super) const JOINED_FOR: Duration = Duration::from_millis(300);
 
 /// How long a change waits for the other nodes.
 const SPREAD_MAX: Duration = Duration::from_secs(1);

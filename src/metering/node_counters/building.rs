@@ -24,7 +24,8 @@ use crate::ports::shared::{Epoch, Finish, Floors, Joined, Joining, Look, NodeId,
 use crate::ports::usage::StandingOf;
 
 use super::NodeCounters;
-use super::beating::LIVE_FOR;
+use super::beating::{JOINED_FOR, LIVE_FOR};
+use super::local::micros;
 
 /// Between two looks at what is in building.
 const STEP: Duration = Duration::from_millis(20);
@@ -181,7 +182,13 @@ impl NodeCounters {
                     return Some(Ready { tenant: tenant.clone(), epoch, joins, calls, floors });
                 }
             }
-            Ok(Ok(Look::Busy) | Err(_)) | Err(_) => {}
+            Ok(Ok(Look::Busy)) => {
+                // It does not say whether this node is in: it may have been begun anew since. To join twice changes nothing.
+                if self.now_us().saturating_sub(building.joined_us) > micros(JOINED_FOR) {
+                    self.buildings.change(tenant, |building| building.joined_us = 0);
+                }
+            }
+            Ok(Err(_)) | Err(_) => {}
         }
         let now_us = self.now_us();
         if now_us.saturating_sub(building.asked_us) > ASK_AGAIN_US {

@@ -53,6 +53,9 @@ const HEALING_MAX: Duration = Duration::from_secs(16);
 /// How long a question to the ledger waits for the recorder.
 const CATCH_UP_MAX: Duration = Duration::from_secs(2);
 
+/// As often a node looks whether tenants were changed, whatever it hears.
+const REFRESH: Duration = Duration::from_secs(2);
+
 /// After this a node knows whether the counters answer.
 const AWAY_US: u64 = 1_500_000;
 
@@ -199,6 +202,7 @@ impl Process {
         };
         if node.is_alive(life) {
             let on = &mut node.model.lock().on[node.number];
+            on.life = life;
             on.began_on_lost_pages = platter.has_forgotten();
             if !on.began_on_lost_pages {
                 // What an earlier process left is on the disk for good before anything is built on it.
@@ -281,6 +285,8 @@ impl Process {
                 left.values().for_each(|event| counters.adopt(event));
                 let running = counters.clone();
                 spawn(Role::Process(node.number), async move { running.run().await });
+                let refreshing = self.clone();
+                spawn(Role::Process(node.number), async move { refreshing.refreshes().await });
                 counters.clone()
             }
         };
@@ -374,6 +380,14 @@ impl Process {
         let (number, task) = CallTask::new(self, script, may_abort);
         let id = spawn(Role::Call(self.node.number, number), task);
         self.calls.borrow_mut().push((number, id));
+    }
+
+    async fn refreshes(&self) {
+        loop {
+            sleep(REFRESH).await;
+            // One that fails is tried again.
+            self.snapshots.refresh(&*self.store).await.unwrap_or_default();
+        }
     }
 
     /// A tenant is put on another plan: whoever asks any node after that goes by it.

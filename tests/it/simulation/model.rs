@@ -60,7 +60,7 @@ pub enum State {
 #[derive(Debug)]
 pub struct Call {
     pub node: usize,
-    life: u32,
+    pub life: u32,
     pub tenant: usize,
     pub is_chat: bool,
     pub id: Option<EventId>,
@@ -115,6 +115,8 @@ struct InForce {
 /// What one node stands on.
 #[derive(Default)]
 pub struct Footing {
+    /// The life that is, or was last.
+    pub life: u32,
     /// The periods that the counters of this life know, of each window.
     known: [Vec<Period>; 2],
     /// Others that calls of this life fell into.
@@ -276,19 +278,20 @@ impl Model {
     }
 
     /// A chat is refused as used up: it must be. (Those that ask may hold their chat already, and those that were over
-    /// after `since_us` may hold it still.)
+    /// after `since_us` may hold it still, and those of an earlier life of their node until it has to do with the tenant.)
     pub fn is_used_up(&self, call: usize, since_us: u64) -> Result<(), String> {
         let Call { tenant, periods, .. } = self.calls[call];
         let max = self.maxima(&self.calls[call]).min().unwrap_or(u64::MAX);
         let period = periods.get(tenant).copied().flatten();
         let taken = self.count(tenant, tenant, period, |_| true);
-        let given_back =
-            |call: &&Call| call.is_of(tenant, tenant, period) && call.chats() == 0 && call.since_us >= since_us;
+        let on = &self.on;
+        let is_over = |call: &Call| call.since_us < since_us && call.life == on[call.node].life;
+        let given_back = |call: &&Call| call.is_of(tenant, tenant, period) && call.chats() == 0 && !is_over(call);
         let given_back = self.calls.iter().filter(given_back).count() as u64;
         // The call that is refused asks, too.
         if (taken + given_back).saturating_sub(1) < max {
             return Err(format!(
-                "a chat of {} is refused with {taken} of {max} taken, and {given_back} given back just now",
+                "a chat of {} is refused with {taken} of {max} taken, and {given_back} given back just now, or nobody knows",
                 TENANTS[tenant]
             ));
         }

@@ -123,6 +123,14 @@ impl Model {
         self.count(tenant, window, Some(period), |call| call.is_missing() && call.shared.is_excused)
     }
 
+    /// Chats that came to nothing, and that an earlier life of their node may have left held.
+    pub fn left_held(&self, tenant: usize, window: usize, period: Period) -> u64 {
+        let is_left = |call: &&Call| {
+            call.is_of(tenant, window, Some(period)) && call.chats() == 0 && call.life < self.on[call.node].life
+        };
+        self.calls.iter().filter(is_left).count() as u64
+    }
+
     fn excuse_silent(&mut self, ways: &[Way], now_us: u64) {
         for call in self.calls.iter_mut().filter(|call| call.is_missing()) {
             let Way { is_silent, trouble_us } = ways[call.node];

@@ -145,6 +145,7 @@ impl Store {
             _ => lease,
         });
         let held = now(self.memory.hold(&Ask { lease, ..*ask }));
+        self.world.note(|| format!("{ask:?}: {held:?}"));
         let Held::Taken { epoch, counts, .. } = &held else { return held };
         let mut model = self.world.model.lock();
         model.is_listed(ask.id);
@@ -177,6 +178,7 @@ impl Store {
 
     fn note(&self, noting: &Noting<'_>) -> Noted {
         let noted = now(self.memory.note(noting));
+        self.world.note(|| format!("{noting:?}: {noted:?}"));
         if noted == Noted::Done {
             let mut model = self.world.model.lock();
             noting.notes.iter().for_each(|note| model.is_listed(note.id));
@@ -186,6 +188,8 @@ impl Store {
 
     fn join(&self, joining: &Joining<'_>) -> Joined {
         let joined = now(self.memory.join(joining));
+        let Joining { member, tenant, calls, is_forced, .. } = joining;
+        self.world.note(|| format!("{member:?} joins {tenant} ({is_forced}), with {} calls: {joined:?}", calls.len()));
         if matches!(joined, Joined::Building(_)) {
             let mut model = self.world.model.lock();
             joining.calls.iter().for_each(|note| model.is_listed(note.id));
@@ -195,6 +199,7 @@ impl Store {
 
     fn look(&self, node: NodeId, tenant: &TenantId) -> Look {
         let mut look = now(self.memory.look(node, tenant));
+        self.world.note(|| format!("{node} looks at {tenant}: {look:?}"));
         if let (Some(Bug::JoinsNotWaitedFor), Look::Building { joined, .. }) = (self.world.bug, &mut look) {
             *joined = self.nodes.iter().map(|node| id_of(node)).collect();
         }
