@@ -22,7 +22,7 @@ use crate::ports::usage::UsageStore;
 
 use super::Failure;
 use super::output::{Output, table};
-use super::progress::Progress;
+use super::progress::{Elsewhere, Progress};
 
 /// What `tollgate retention --help` ends with.
 pub(super) const EXAMPLES: &str = "\
@@ -102,8 +102,8 @@ async fn run(args: &RetentionArgs, config: &Config, store: &dyn UsageStore) -> R
     let plan = Plan { before, months, kept_back };
     if !args.dry_run && plan.events() > 0 {
         let all = plan.events();
-        let mut progress = Progress::new();
-        let dropped = store.drop_events(before, &mut |done| progress.tell(done, all)).await;
+        let mut progress = Progress::new(Elsewhere::Lines);
+        let dropped = store.drop_events(before, &mut |done| progress.tell("drop", done, all, "events")).await;
         progress.end();
         dropped.map_err(failed)?;
     }

@@ -28,7 +28,7 @@ use crate::ports::usage::UsageStore;
 use super::Failure;
 use super::asking::{get, reachable};
 use super::output::Output;
-use super::progress::Progress;
+use super::progress::{Elsewhere, Progress};
 
 /// What `tollgate verify --help` ends with.
 pub(super) const EXAMPLES: &str = "\
@@ -100,8 +100,9 @@ async fn compare_with(config: &Config, store: &dyn UsageStore) -> Result<Report,
     let served = served.map_err(|error| format!("{}/lock: {error}", config.data_dir.display()))?;
     let mut differences = Differences::default();
     let journal = journal(config, store, served, &mut differences).await?;
-    let mut progress = Progress::new();
-    let ledger = ledger::compare(store, &mut differences, &mut |done, of| progress.tell(done, of)).await;
+    let mut progress = Progress::new(Elsewhere::Nothing);
+    let ledger =
+        ledger::compare(store, &mut differences, &mut |done, of| progress.tell("compare", done, of, "events")).await;
     progress.end();
     let ledger = ledger.map_err(failed)?;
     let counters = counters(config, store, (&ledger, &journal), served, &mut differences).await;

@@ -17,6 +17,7 @@ mod billing;
 mod calls;
 mod clocks;
 mod conformance;
+mod copy;
 mod crash;
 mod credentials;
 mod disk;
