@@ -5,6 +5,8 @@
 
 mod admin_key;
 mod background;
+mod counters;
+pub mod ledger;
 mod lifecycle;
 mod origins;
 mod recovery;
@@ -27,11 +29,10 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::adapters::file_journal::FileJournal;
-use crate::adapters::memory_counters::MemoryCounters;
-use crate::adapters::sqlite::SqliteLedger;
 use crate::adapters::system_clock::SystemClock;
 use crate::config::{self, Config};
 use crate::domain::ids::PlanName;
+use crate::domain::key::KeyHash;
 use crate::domain::price::PriceBook;
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
@@ -41,7 +42,6 @@ use crate::metering::admin::Admin;
 use crate::metering::fresh::Fresh;
 use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
-use crate::metering::rebuild::rebuild;
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
@@ -50,12 +50,13 @@ use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::CounterStore;
 use crate::ports::journal::Journal;
-use crate::ports::tenants::TenantStore;
 use crate::ports::usage::UsageStore;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_log::RequestLog;
 
 use self::background::Background;
+use self::counters::{Counters, Facts};
+use self::ledger::Ledger;
 use self::reload::{Checked, Reloader, Source};
 use self::signals::Signals;
 
@@ -94,10 +95,10 @@ pub enum BootError {
         reason: String,
     },
     /// The ledger cannot be opened.
-    #[error("ledger {}: {source}", path.display())]
+    #[error("ledger {ledger}: {source}")]
     Ledger {
-        /// Its file.
-        path: PathBuf,
+        /// Its file, or its database.
+        ledger: String,
         /// What it said.
         source: StoreError,
     },
@@ -141,11 +142,16 @@ pub enum BootError {
         path: PathBuf,
     },
     /// Another process serves from the same ledger.
-    #[error("ledger {}: another tollgate is running on it and counts its limits: stop that one, or set DATABASE_URL to another ledger", path.display())]
+    #[error("ledger {ledger}: another tollgate is running on it and counts its limits: {fix}")]
     LedgerTaken {
-        /// Its file.
-        path: PathBuf,
+        /// Its file, or its database.
+        ledger: String,
+        /// What helps.
+        fix: &'static str,
     },
+    /// The shared counters cannot be used.
+    #[error("counters.url: {0}")]
+    Counters(String),
     /// The journal cannot be opened.
     #[error("journal {}: {reason}: make room on its disk and let this user write there", path.display())]
     Journal {
@@ -163,16 +169,6 @@ pub struct Ready {
     pub proxy: SocketAddr,
     /// Admins connect here.
     pub admin: SocketAddr,
-}
-
-/// Opens the ledger that the configuration names and brings its schema up to date.
-pub async fn open_ledger(config: &Config) -> Result<Arc<SqliteLedger>, BootError> {
-    make_data_dir(&config.data_dir)?;
-    let path = &config.ledger_file;
-    let failed = |source| BootError::Ledger { path: path.clone(), source };
-    let ledger = SqliteLedger::open(&path.to_string_lossy(), true).await.map_err(failed)?;
-    ledger.migrate().await.map_err(failed)?;
-    Ok(Arc::new(ledger))
 }
 
 /// The price book: the operator's file, or the built-in one.
@@ -246,8 +242,10 @@ pub fn serve(config: &Config, source: Option<Source<'_>>, ready: impl FnOnce(Rea
 /// All parts that requests and answers are made of.
 struct Parts {
     gate: Arc<Gate>,
-    ledger: Arc<SqliteLedger>,
+    ledger: Ledger,
+    claiming: Option<tokio::task::JoinHandle<()>>,
     journal: Arc<FileJournal>,
+    counters: Option<Counters>,
     maintainer: Option<thread::JoinHandle<()>>,
     recording: Option<tokio::task::JoinHandle<()>>,
     snapshots: Arc<Snapshots>,
@@ -259,47 +257,44 @@ struct Parts {
 impl Parts {
     async fn open(config: &Config) -> Result<Self, BootError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let ledger = open_ledger(config).await?;
-        let failed = |source| BootError::Ledger { path: config.ledger_file.clone(), source };
-        let usage: Arc<dyn UsageStore> = ledger.clone();
-        let tenants: Arc<dyn TenantStore> = ledger.clone();
+        let (ledger, claiming) = Ledger::open_to_serve(config).await?;
+        let failed = |source| BootError::Ledger { ledger: ledger::name(&config.ledger), source };
+        let (usage, tenants) = (ledger.usage(), ledger.tenants());
         let admin_key = admin_key::hash(config, tenants.as_ref()).await?;
         let Checked { plans, prices, live } = reload::check(config, None)?;
         let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans, prices).await.map_err(failed)?);
         snapshots.every_plan_is_known()?;
-        let counters: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
         let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();
-        let metrics = Arc::new(Metrics::new(journal.clone(), clock.clone()));
+        let facts = Facts {
+            usage: usage.clone(),
+            tenants: tenants.clone(),
+            snapshots: snapshots.clone(),
+            journal: journal.clone(),
+            clock: clock.clone(),
+        };
+        let own_counters = Counters::open(config, facts.clone(), failed).await?;
+        let counters = own_counters.store.clone();
+        let metrics = Arc::new(Metrics::new(journal.clone(), counters.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
-        let recorder = Arc::new(Recorder::new(journal.clone(), usage.clone(), tenants.clone(), sinks()));
-        rebuild(&*counters, &*usage, &*journal, &*clock).await.map_err(failed)?;
+        let recorder_sinks = own_counters.sinks().chain(sinks()).collect();
+        let recorder = Arc::new(Recorder::new(journal.clone(), usage.clone(), tenants.clone(), recorder_sinks));
         let recording = tokio::spawn({
             let recorder = recorder.clone();
             async move { recorder.run().await }
         });
         let meter = Arc::new(Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks()));
-        let mode = match config.mode {
-            config::Mode::Dev => Mode::Dev,
-            config::Mode::Prod => Mode::Prod,
-        };
-        let identities = Arc::new(Identities::new(
-            mode,
-            admin_key,
-            PlanName::starter(),
-            snapshots.clone(),
-            tenants.clone(),
-            clock.clone(),
-        ));
+        let identities = Arc::new(identities(config, admin_key, &facts));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
         let counting = Counting::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
         let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let counting_health = counters.clone();
         let state = ApiState {
             admin: Arc::new(Admin::new(tenants, snapshots.clone(), counters, clock.clone())),
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
             counting: Arc::new(counting),
             identities: identities.clone(),
-            pulse: pulse(journal.clone(), draining.clone(), reload_failed.clone()),
+            pulse: pulse(journal.clone(), counting_health, draining.clone(), reload_failed.clone()),
             metrics: {
                 let metrics = metrics.clone();
                 Arc::new(move || metrics.encode())
@@ -317,7 +312,9 @@ impl Parts {
         Ok(Self {
             gate,
             ledger,
+            claiming,
             journal: files,
+            counters: Some(own_counters),
             maintainer: Some(maintainer),
             recording: Some(recording),
             snapshots,
@@ -328,14 +325,34 @@ impl Parts {
     }
 }
 
-fn make_data_dir(path: &Path) -> Result<(), BootError> {
+/// Makes the directory for everything that a gateway keeps, its owner's only.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_data_dir(path: &Path) -> Result<(), BootError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() })
 }
 
+/// Whose a credential is.
+fn identities(config: &Config, admin_key: KeyHash, facts: &Facts) -> Identities {
+    let mode = match config.mode {
+        config::Mode::Dev => Mode::Dev,
+        config::Mode::Prod => Mode::Prod,
+    };
+    let Facts { tenants, snapshots, clock, .. } = facts.clone();
+    Identities::new(mode, admin_key, PlanName::starter(), snapshots, tenants, clock)
+}
+
 /// How the process is, for `/readyz`.
-fn pulse(journal: Arc<dyn Journal>, draining: Arc<AtomicBool>, reload_failed: Arc<AtomicBool>) -> TellPulse {
+fn pulse(
+    journal: Arc<dyn Journal>,
+    counters: Arc<dyn CounterStore>,
+    draining: Arc<AtomicBool>,
+    reload_failed: Arc<AtomicBool>,
+) -> TellPulse {
     Arc::new(move || Pulse {
+        counters: counters.health(),
         draining: draining.load(Ordering::Relaxed),
         backlog: journal.backlog(),
         reload_failed: reload_failed.load(Ordering::Relaxed),

@@ -14,7 +14,7 @@
 //! edge::exchange      the line: everything below, in order, in one function
 //!   edge::auth          the one credential                        -> 401
 //!   providers::route    whose endpoint, and how it counts         -> 404, 405
-//!   metering::identity  whose credential (snapshot, no I/O)       -> 401, 403
+//!   metering::identity  whose credential (snapshot, no I/O)       -> 401, 403, 503
 //!   edge::body          the whole JSON body, under a budget       -> 413, 503
 //!   Provider::call      model, stream, edit that asks for usage   -> 400
 //!   Meter::admit        price book, hold, journal: admitted       -> 402, 503   the promise: nothing fails after it

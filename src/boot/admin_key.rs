@@ -15,7 +15,7 @@ use crate::domain::key::KeyHash;
 use crate::metering::{admin, identity};
 use crate::ports::tenants::TenantStore;
 
-use super::BootError;
+use super::{BootError, ledger};
 
 /// Where a key that is made is written.
 fn file(config: &Config) -> PathBuf {
@@ -38,7 +38,7 @@ pub(super) async fn hash(config: &Config, tenants: &dyn TenantStore) -> Result<K
     if let Some(given) = &config.admin_key {
         return Ok(identity::hash(given.expose_secret()));
     }
-    let failed = |source| BootError::Ledger { path: config.ledger_file.clone(), source };
+    let failed = |source| BootError::Ledger { ledger: ledger::name(&config.ledger), source };
     if let Some(hash) = tenants.admin_key_hash().await.map_err(failed)? {
         return Ok(hash);
     }
@@ -50,6 +50,11 @@ pub(super) async fn hash(config: &Config, tenants: &dyn TenantStore) -> Result<K
     writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(unwritable)?;
     let hash = identity::hash(&key);
     tenants.set_admin_key_hash(hash).await.map_err(failed)?;
+    if let Some(other) = tenants.admin_key_hash().await.map_err(failed)?.filter(|kept| *kept != hash) {
+        info!("Another gateway of this ledger made the admin key; it is in that one's data directory.");
+        fs::remove_file(&path).map_err(unwritable)?;
+        return Ok(other);
+    }
     info!(path = %path.display(), "An admin key was made; it is in this file.");
     Ok(hash)
 }

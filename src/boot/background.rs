@@ -14,6 +14,7 @@ use tracing::{error, warn};
 use crate::edge::listener::Phase;
 use crate::ports::journal::Journal;
 
+use super::counters::Counters;
 use super::signals::Signals;
 use super::{BootError, Parts};
 
@@ -26,7 +27,9 @@ const CLOSE_MAX: Duration = Duration::from_millis(300);
 /// Tasks beside the workers.
 pub(super) struct Background {
     recorder: Option<tokio::task::JoinHandle<()>>,
+    counters: Option<Counters>,
     maintainer: Option<thread::JoinHandle<()>>,
+    claiming: Option<tokio::task::JoinHandle<()>>,
     admin: tokio::task::JoinHandle<()>,
     refresher: tokio::task::JoinHandle<()>,
 }
@@ -41,10 +44,12 @@ impl Background {
         let _entered = runtime.enter();
         let listener =
             tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
-        let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.clone());
+        let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.tenants());
         Ok(Self {
             recorder: parts.recording.take(),
+            counters: parts.counters.take(),
             maintainer: parts.maintainer.take(),
+            claiming: parts.claiming.take(),
             admin: runtime.spawn(serve_admin(listener, parts.admin_router.clone(), phase)),
             refresher: runtime.spawn(async move {
                 loop {
@@ -70,6 +75,9 @@ impl Background {
             }
             recorder.abort();
         }
+        if let Some(counters) = self.counters {
+            counters.leave().await;
+        }
         parts.journal.stop();
         self.refresher.abort();
         self.admin.abort();
@@ -83,6 +91,9 @@ impl Background {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "The ledger was not closed cleanly; nothing is lost."),
             Err(_) => warn!("The ledger is busy and was not closed cleanly; nothing is lost."),
+        }
+        if let Some(claiming) = self.claiming {
+            claiming.abort();
         }
         let events = parts.journal.backlog().events;
         if events > 0 {

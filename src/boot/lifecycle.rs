@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
@@ -21,6 +21,9 @@ use crate::edge::listener::{self, Connections, Phase};
 use super::reload::Reloader;
 use super::signals::{Signals, Told};
 use super::{BootError, Parts};
+
+/// How often files are looked at. A change is in force at the second look that finds it, or at the third.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// When all calls are over, the ledger is waited for no longer than this: the journal has what it does not take.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
@@ -54,12 +57,31 @@ pub(super) fn start_workers(
         .collect()
 }
 
-/// Serves until a signal tells the gateway to end. Without a reloader every signal does.
+/// Serves until a signal tells the gateway to end. Without a reloader every signal does, and no file is looked at.
 pub(super) async fn serve_and_reload(reloader: &mut Option<Reloader<'_>>, parts: &Parts, signals: &mut Signals) {
-    while signals.next().await == Told::Reload {
-        let Some(reloader) = reloader else { return };
+    let Some(reloader) = reloader else {
+        signals.next().await;
+        return;
+    };
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let told = tokio::select! {
+            biased;
+            told = signals.next() => Some(told),
+            _ = looks.tick() => None,
+        };
+        if told == Some(Told::End) {
+            return;
+        }
+        let work = async {
+            match told {
+                Some(_) => reloader.reload(parts).await,
+                None => reloader.look(parts).await,
+            }
+        };
         tokio::select! {
-            () = reloader.reload(parts) => {}
+            () = work => {}
             () = signals.end() => return,
         }
     }

@@ -15,32 +15,39 @@ use tracing::{info, warn};
 
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{FileJournal, Options, Recovered};
-use crate::config::Config;
+use crate::config::{Config, Ledger};
 
 use super::BootError;
 
-/// The data directory and the ledger, while this process has them to itself: the one holds its journal, and the limits
-/// that follow from the other are counted in this process. The system lets go of both when the process ends, however.
+/// The data directory and a ledger in a file, while this process has them to itself: the one holds its journal, and the
+/// limits that follow from the other are counted in this process. The system lets go of both when the process ends,
+/// however.
 pub(super) struct Locks {
     _directory: File,
-    _ledger: File,
+    _ledger: Option<File>,
 }
 
 impl Locks {
     /// Takes both, or says what another process has.
     pub(super) fn take(config: &Config) -> Result<Self, BootError> {
-        let ledger = &config.ledger_file;
-        if let Some(parent) = ledger.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            super::make_data_dir(parent)?;
-        }
-        let mut beside = ledger.clone().into_os_string();
-        beside.push(".lock");
         let taken = || BootError::DataDirTaken { path: config.data_dir.clone() };
-        Ok(Self {
-            _directory: lock(&config.data_dir.join("lock"), taken)?,
-            _ledger: lock(Path::new(&beside), || BootError::LedgerTaken { path: ledger.clone() })?,
-        })
+        let directory = lock(&config.data_dir.join("lock"), taken)?;
+        let ledger = match &config.ledger {
+            Ledger::Sqlite(path) => Some(lock_ledger(path)?),
+            Ledger::Postgres(_) => None,
+        };
+        Ok(Self { _directory: directory, _ledger: ledger })
     }
+}
+
+fn lock_ledger(path: &Path) -> Result<File, BootError> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        super::make_data_dir(parent)?;
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let fix = "stop that one, or set DATABASE_URL to another ledger";
+    lock(Path::new(&beside), || BootError::LedgerTaken { ledger: path.display().to_string(), fix })
 }
 
 fn lock(path: &Path, taken: impl FnOnce() -> BootError) -> Result<File, BootError> {

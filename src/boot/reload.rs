@@ -2,14 +2,19 @@
 //!
 //! May use: everything. A reload has two halves. Everything that can fail happens in the first, and changes nothing; the
 //! second puts each part in force by one swap of a pointer, so a request sees it as it was or as it is.
+//!
+//! A signal asks for a reload, and so does a file that changed: on many nodes nobody sends signals. Then a file that is
+//! still being written must not be taken for a short one, so it is read once two looks found it the same.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::config::stamps::Stamped;
 use crate::domain::key::KeyHash;
 use crate::domain::price::PriceBook;
 use crate::edge::api::STORE_TIMEOUT;
@@ -19,7 +24,7 @@ use crate::metering::snapshot::{PlanMissing, Plans};
 use crate::ports::StoreError;
 use crate::telemetry::logging::{Filter, Log};
 
-use super::{BootError, Parts, admin_key, origins, plans, prices};
+use super::{BootError, Parts, admin_key, ledger, origins, plans, prices};
 
 /// How a running gateway comes by its configuration again.
 pub struct Source<'a> {
@@ -66,6 +71,16 @@ pub(super) struct Reloader<'a> {
     source: Source<'a>,
     started: &'a Config,
     current: Config,
+    /// What was wrong at the last reload; empty when nothing was.
+    errors: Vec<String>,
+    seen: Option<Seen>,
+}
+
+/// The files at the last look, where that found something to do.
+struct Seen {
+    files: Vec<Stamped>,
+    /// Whether it was said what is wrong with them.
+    is_said: bool,
 }
 
 /// Everything of a reload that can fail, done.
@@ -80,7 +95,7 @@ struct Next {
 impl<'a> Reloader<'a> {
     /// A gateway that was started with `started`.
     pub(super) fn new(source: Source<'a>, started: &'a Config) -> Self {
-        Self { source, started, current: started.clone() }
+        Self { source, started, current: started.clone(), errors: Vec::new(), seen: None }
     }
 
     /// The configuration in force.
@@ -94,15 +109,57 @@ impl<'a> Reloader<'a> {
             Ok(next) => self.put_in_force(next, parts).err(),
             Err(errors) => Some(errors),
         };
+        self.tell("signal", errors, parts);
+        self.seen = as_they_are(&self.current.files).await.map(|files| Seen { files, is_said: true });
+    }
+
+    /// Does the same if a file changed and has rested since the last look. Where the last reload failed it is tried again
+    /// at each look, in silence as long as the same is wrong: what was wrong may lie elsewhere, such as a tenant that was
+    /// on a plan which is gone. Dropping this future changes nothing.
+    pub(super) async fn look(&mut self, parts: &Parts) {
+        if !self.current.reload_watch {
+            return;
+        }
+        let Some(found) = as_they_are(&self.current.files).await else { return };
+        if found == self.current.files && self.errors.is_empty() {
+            self.seen = None;
+            return;
+        }
+        let is_said = match &self.seen {
+            Some(seen) if seen.files == found => seen.is_said,
+            _ => {
+                self.seen = Some(Seen { files: found, is_said: false });
+                return;
+            }
+        };
+        let errors = match self.next(parts).await {
+            Ok(next) => {
+                if as_they_are(&next.config.files).await.as_ref() != Some(&next.config.files) {
+                    // It was written to while it was read: the next looks tell when it rests.
+                    self.seen = None;
+                    return;
+                }
+                self.put_in_force(next, parts).err()
+            }
+            Err(errors) => Some(errors),
+        };
+        self.seen = Some(Seen { files: found, is_said: true });
+        if !is_said || errors.as_ref() != Some(&self.errors) {
+            self.tell("file", errors, parts);
+        }
+    }
+
+    fn tell(&mut self, cause: &str, errors: Option<Vec<String>>, parts: &Parts) {
         parts.reload_failed.store(errors.is_some(), Ordering::Relaxed);
         parts.metrics.reloaded(errors.is_none());
-        match errors {
-            None => info!("The configuration was reloaded."),
+        match &errors {
+            None => info!(cause, "The configuration was reloaded."),
             Some(errors) => {
                 let errors = errors.join("; ");
-                error!(%errors, "The configuration was not reloaded: the last good one stays in force.");
+                error!(cause, %errors, "The configuration was not reloaded: the last good one stays in force.");
             }
         }
+        self.errors = errors.unwrap_or_default();
     }
 
     async fn next(&self, parts: &Parts) -> Result<Next, Vec<String>> {
@@ -114,7 +171,7 @@ impl<'a> Reloader<'a> {
         let (Ok(checked), Ok(filter)) = (checked, filter) else { return Err(errors) };
         let admin_key = self.admin_key(&config, parts).await.map_err(|error| vec![error.to_string()])?;
         // A tenant that another process just put on a plan counts too, when the ledger can tell.
-        match timeout(STORE_TIMEOUT, parts.snapshots.refresh(parts.ledger.as_ref())).await {
+        match timeout(STORE_TIMEOUT, parts.snapshots.refresh(&*parts.ledger.tenants())).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => warn!(%error, "The plans are checked against the tenants that are known."),
             Err(_) => warn!("The ledger is silent: the plans are checked against the tenants that are known."),
@@ -127,11 +184,11 @@ impl<'a> Reloader<'a> {
         if config.admin_key.is_none() && self.current.admin_key.is_none() {
             return Ok(None);
         }
-        match timeout(STORE_TIMEOUT, admin_key::hash(config, parts.ledger.as_ref())).await {
+        match timeout(STORE_TIMEOUT, admin_key::hash(config, &*parts.ledger.tenants())).await {
             Ok(hash) => hash.map(Some),
             Err(_) => {
                 let source = StoreError::Unavailable("it does not answer".to_owned());
-                Err(BootError::Ledger { path: config.ledger_file.clone(), source })
+                Err(BootError::Ledger { ledger: ledger::name(&config.ledger), source })
             }
         }
     }
@@ -155,6 +212,13 @@ impl<'a> Reloader<'a> {
         self.current = config;
         Ok(())
     }
+}
+
+/// The same files as they are now; `None` when the disk could not be asked. It may be one of the network that hangs: the
+/// thread that hears signals does not wait for it.
+async fn as_they_are(files: &[Stamped]) -> Option<Vec<Stamped>> {
+    let files = files.to_vec();
+    spawn_blocking(move || files.iter().map(Stamped::again).collect()).await.ok()
 }
 
 impl From<PlanMissing> for BootError {

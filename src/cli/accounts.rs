@@ -12,6 +12,7 @@ use tokio::runtime::Builder;
 use crate::adapters::memory_counters::MemoryCounters;
 use crate::adapters::system_clock::SystemClock;
 use crate::boot;
+use crate::boot::ledger::{Ledger, PATIENCE_OF_COMMANDS};
 use crate::config::Config;
 use crate::domain::audit::{Actor, Author};
 use crate::domain::ids::{KeyId, TenantId};
@@ -22,8 +23,6 @@ use crate::metering::admin::{Admin, Order};
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::Snapshots;
 use crate::ports::clock::Clock;
-use crate::ports::tenants::TenantStore;
-use crate::ports::usage::UsageStore;
 
 use super::Failure;
 use super::output::{Output, table};
@@ -126,10 +125,10 @@ pub(super) fn with_ledger<T>(
         .build()
         .map_err(|error| format!("the system refused a runtime: {error}: raise the limits of this user (ulimit -a)"))?;
     runtime.block_on(async {
-        let ledger = boot::open_ledger(config).await?;
+        boot::make_data_dir(&config.data_dir)?;
+        let ledger = Ledger::open(config, true, PATIENCE_OF_COMMANDS).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let tenants: Arc<dyn TenantStore> = ledger.clone();
-        let usage: Arc<dyn UsageStore> = ledger.clone();
+        let (tenants, usage) = (ledger.tenants(), ledger.usage());
         let snapshots = Snapshots::open(tenants.as_ref(), boot::plans(config), boot::prices(config)?).await;
         let snapshots = Arc::new(snapshots.map_err(|error| Failure::from(error.to_string()))?);
         // What calls in flight hold is known to the gateway's own process only; these counters stay empty.

@@ -9,6 +9,8 @@ mod audit;
 mod demo;
 mod health;
 mod output;
+mod progress;
+mod retention;
 mod run;
 mod usage;
 mod verify;
@@ -99,6 +101,9 @@ enum Command {
     /// Compares events with their sums, the journal and the counters; exit code 1 when anything differs.
     #[command(after_help = verify::EXAMPLES)]
     Verify,
+    /// Drops the events of old months; their sums stay.
+    #[command(after_help = retention::EXAMPLES)]
+    Retention(retention::RetentionArgs),
     /// Asks a running gateway whether it is well; exit code 0 if so.
     #[command(after_help = "Examples:\n  tollgate health\n  tollgate health --ready --admin")]
     Health(health::HealthArgs),
@@ -193,6 +198,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Usage(args) => usage::usage(args, &load(&common, [])?, output),
         Command::Prices(command) => usage::prices(command, &load(&common, [])?, output),
         Command::Verify => verify::verify(&load(&common, [])?, output),
+        Command::Retention(args) => retention::retention(args, &load(&common, [])?, output),
         Command::Health(args) => health::health(args, &load(&common, [])?, output),
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
 
 /// Creates the schema or brings it up to date.
 pub(super) fn migrate(config: &Config, output: Output) -> Result<(), Failure> {
-    let path = config.ledger_file.display().to_string();
+    let name = boot::ledger::name(&config.ledger);
     accounts::with_ledger(config, async |_| Ok(()))?;
-    output.print(&json!({"ok": true, "ledger": path}), || format!("The ledger {path} is up to date."))
+    output.print(&json!({"ok": true, "ledger": name}), || format!("The ledger {name} is up to date."))
 }

@@ -2,7 +2,7 @@
 //!
 //! May use: everything. Nothing is written: the journal is only read, and the ledger is read in one transaction.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 
 use crate::adapters::file_journal::disk::{Disk, Folder};
 use crate::adapters::file_journal::{Damage, Stored, survey};
-use crate::adapters::sqlite::SqliteLedger;
 use crate::boot;
+use crate::boot::ledger::{Ledger, PATIENCE_OF_COMMANDS};
 use crate::config::Config;
 use crate::edge::api::wire::counters::CountersBody;
 use crate::metering::verify::counters::{CountersCheck, CountersFacts, CountersView};
@@ -28,6 +28,7 @@ use crate::ports::usage::UsageStore;
 use super::Failure;
 use super::asking::{get, reachable};
 use super::output::Output;
+use super::progress::Progress;
 
 /// What `tollgate verify --help` ends with.
 pub(super) const EXAMPLES: &str = "\
@@ -85,17 +86,15 @@ pub(super) fn verify(config: &Config, output: Output) -> Result<(), Failure> {
 }
 
 async fn compare(config: &Config) -> Result<Report, Failure> {
-    let path = &config.ledger_file;
-    let failed = |error: StoreError| Failure::from(format!("ledger {}: {error}", path.display()));
-    let store = SqliteLedger::open(&path.to_string_lossy(), false).await.map_err(failed)?;
-    let report = compare_with(config, &store).await;
-    store.leave().await;
+    let ledger = Ledger::open(config, false, PATIENCE_OF_COMMANDS).await?;
+    let report = compare_with(config, &*ledger.usage()).await;
+    ledger.leave().await;
     report
 }
 
-async fn compare_with(config: &Config, store: &SqliteLedger) -> Result<Report, Failure> {
+async fn compare_with(config: &Config, store: &dyn UsageStore) -> Result<Report, Failure> {
     let started = Instant::now();
-    let failed = |error: StoreError| Failure::from(format!("ledger {}: {error}", config.ledger_file.display()));
+    let failed = |error: StoreError| Failure::from(format!("ledger {}: {error}", boot::ledger::name(&config.ledger)));
     store.ready().await.map_err(failed)?;
     let served = boot::is_served(&config.data_dir);
     let served = served.map_err(|error| format!("{}/lock: {error}", config.data_dir.display()))?;
@@ -112,13 +111,13 @@ async fn compare_with(config: &Config, store: &SqliteLedger) -> Result<Report, F
 /// Reads the journal in a thread of its own and compares each record. Before the ledger is: see the module that compares.
 async fn journal(
     config: &Config,
-    store: &SqliteLedger,
+    store: &dyn UsageStore,
     served: bool,
     differences: &mut Differences,
 ) -> Result<JournalFacts, Failure> {
     let path = boot::journal_dir(config);
     let unreadable = |error: io::Error| Failure::from(format!("journal {}: {error}", path.display()));
-    let failed = |error: StoreError| Failure::from(format!("ledger {}: {error}", config.ledger_file.display()));
+    let failed = |error: StoreError| Failure::from(format!("ledger {}: {error}", boot::ledger::name(&config.ledger)));
     let Some(folder) = Folder::open_existing(&path).map_err(unreadable)? else { return Ok(JournalFacts::default()) };
     let folder = Arc::new(folder);
     let (send, mut records) = mpsc::channel(RECORDS_WAITING_MAX);
@@ -170,7 +169,7 @@ fn lasting(disk: &Folder, mut damages: Vec<Damage>, served: bool) -> io::Result<
 /// Asks the gateway again and again, until its counters are known to be right or wrong.
 async fn counters(
     config: &Config,
-    store: &SqliteLedger,
+    store: &dyn UsageStore,
     (ledger, journal): (&LedgerFacts, &JournalFacts),
     served: bool,
     differences: &mut Differences,
@@ -197,7 +196,7 @@ async fn counters(
     Counters::Compared(facts)
 }
 
-async fn ask(config: &Config, store: &SqliteLedger) -> Result<CountersView, String> {
+async fn ask(config: &Config, store: &dyn UsageStore) -> Result<CountersView, String> {
     const PATH: &str = "/admin/counters";
     let address = reachable(config.listen.admin);
     if address.port() == 0 {
@@ -226,35 +225,6 @@ async fn ask(config: &Config, store: &SqliteLedger) -> Result<CountersView, Stri
         return Err(format!("the gateway at http://{address} books in another ledger"));
     }
     Ok(view)
-}
-
-/// Progress on a terminal, on one line that is written over.
-struct Progress {
-    shown: bool,
-    told: Instant,
-}
-
-impl Progress {
-    /// Between two lines.
-    const EVERY: Duration = Duration::from_millis(200);
-
-    fn new() -> Self {
-        Self { shown: io::stderr().is_terminal(), told: Instant::now() }
-    }
-
-    fn tell(&mut self, done: u64, of: u64) {
-        if self.shown && self.told.elapsed() >= Self::EVERY {
-            self.told = Instant::now();
-            // Nobody misses a line of progress.
-            write!(io::stderr(), "\r{done} of {of} events").unwrap_or_default();
-        }
-    }
-
-    fn end(&self) {
-        if self.shown {
-            write!(io::stderr(), "\r\x1b[K").unwrap_or_default();
-        }
-    }
 }
 
 fn document(report: &Report) -> Value {

@@ -13,7 +13,7 @@ fn in_package(path: &str) -> PathBuf {
 
 /// The value of `text` as TOML writes it.
 fn toml_value(text: &str) -> String {
-    if text.parse::<i64>().is_ok() { text.to_owned() } else { format!("{text:?}") }
+    if text.parse::<i64>().is_ok() || text.parse::<bool>().is_ok() { text.to_owned() } else { format!("{text:?}") }
 }
 
 fn example_file() -> String {

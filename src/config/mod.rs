@@ -5,10 +5,12 @@
 //! line that names its key, its source and the fix.
 
 mod keys;
+mod ledger;
 mod plans;
 pub mod price_file;
 mod running;
 mod settings;
+pub mod stamps;
 mod values;
 
 use std::fmt;
@@ -19,12 +21,15 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::domain::plan::Plan;
+use crate::domain::redis_url::RedisUrl;
 
 pub use keys::{KEYS, Key};
+pub use ledger::Ledger;
 pub use settings::{Environment, Flag, ProcessEnvironment, Source};
 pub use values::Origin;
 
 use settings::{Raw, Settings};
+use stamps::Stamped;
 
 /// Who may come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +150,19 @@ pub struct Journal {
     pub fsync_interval: Duration,
 }
 
+/// How calls are counted.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    /// The counters that several gateways share; `None` for those in the process.
+    pub url: Option<RedisUrl>,
+    /// How long a call waits for shared counters; above 0.
+    pub call_budget: Duration,
+    /// How many calls of a tenant are admitted at most without asking them; 0 for none.
+    pub lease_max: u64,
+    /// How long what was leased for that lasts.
+    pub lease_ttl: Duration,
+}
+
 /// A configuration that is right. Its `Debug` form shows no secret.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -156,8 +174,8 @@ pub struct Config {
     pub listen: Listen,
     /// The given admin key; `None` where one is to be made.
     pub admin_key: Option<SecretString>,
-    /// The file of the SQLite ledger.
-    pub ledger_file: PathBuf,
+    /// Where the ledger is.
+    pub ledger: Ledger,
     /// The providers.
     pub providers: Providers,
     /// Times and bounds towards them.
@@ -168,8 +186,14 @@ pub struct Config {
     pub workers: usize,
     /// The way to the ledger.
     pub journal: Journal,
+    /// How calls are counted.
+    pub counters: Counters,
     /// The operator's price file; `None` for the built-in list.
     pub prices_file: Option<PathBuf>,
+    /// Whether files that change are read again without a signal.
+    pub reload_watch: bool,
+    /// What it was read from and names: the file, secrets in files, the price file; each as it was before it was read.
+    pub files: Vec<Stamped>,
     /// Every plan, in the order of their names.
     pub plans: Vec<Plan>,
     /// Log output.
@@ -294,39 +318,52 @@ impl Reader {
         let data_dir = self.value("data_dir", |text| Ok(PathBuf::from(text)));
         let listen = self.listen();
         let admin_key = self.optional("admin.key", values::admin_key);
-        let ledger_file = self.value("storage.url", ledger_file);
-        let counters = self.optional("counters.url", no_counters);
+        let ledger = self.value("storage.url", ledger::parse);
+        let counters = self.counters();
         let providers = self.providers();
         let upstream = self.upstream();
         let shutdown_drain_limit = self.value("shutdown.drain_limit", values::duration);
         let workers = self.value("runtime.workers", |text| values::count(text, 0..=1_024));
         let journal = self.journal();
         let prices_file = self.optional("prices.file", |text| Ok(PathBuf::from(text)));
+        let reload_watch = self.value("reload.watch", values::yes);
         let format = self.value("log.format", log_format);
         let filter = self.value("log.filter", |text| Ok(text.to_owned()));
 
         let (plans, rows) = plans::read(&self.settings.plans, &mut self.settings.errors);
         self.shown.extend(rows.into_iter().map(|plans::Row { key, value, source }| Setting { key, value, source }));
-        counters?;
         let providers = providers?;
+        let prices_file = prices_file?;
+        self.settings.files.extend(prices_file.as_deref().map(Stamped::now));
         self.warn_of(&providers);
         Some(Config {
             mode: mode?,
             data_dir: data_dir?,
             listen: listen?,
             admin_key: admin_key?,
-            ledger_file: ledger_file?,
+            ledger: ledger?,
             providers,
             upstream: upstream?,
             shutdown_drain_limit: shutdown_drain_limit?,
             workers: usize::try_from(workers?).ok().filter(|workers| *workers > 0).unwrap_or_else(cores),
             journal: journal?,
-            prices_file: prices_file?,
+            counters: counters?,
+            prices_file,
+            reload_watch: reload_watch?,
+            files: std::mem::take(&mut self.settings.files),
             plans,
             log: Log { format: format?, filter: filter? },
             warnings: std::mem::take(&mut self.settings.warnings),
             settings: std::mem::take(&mut self.shown),
         })
+    }
+
+    fn counters(&mut self) -> Option<Counters> {
+        let url = self.optional("counters.url", |text| text.parse::<RedisUrl>().map_err(|error| error.to_string()));
+        let call_budget = self.value("counters.call_budget", values::positive_duration);
+        let lease_max = self.value("counters.lease_max", |text| values::count(text, 0..=1_000_000));
+        let lease_ttl = self.value("counters.lease_ttl", lease_ttl);
+        Some(Counters { url: url?, call_budget: call_budget?, lease_max: lease_max?, lease_ttl: lease_ttl? })
     }
 
     fn journal(&mut self) -> Option<Journal> {
@@ -447,27 +484,11 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
-fn ledger_file(url: &str) -> Result<PathBuf, String> {
-    let path = match url.split_once("://") {
-        Some(("sqlite", path)) => path,
-        Some(("postgres" | "postgresql", _)) => {
-            return Err(
-                "is a Postgres URL: Postgres is not in this version; use sqlite://PATH or unset DATABASE_URL".into()
-            );
-        }
-        _ => return Err("is no ledger: write sqlite://relative/path.db or sqlite:///absolute/path.db".into()),
-    };
-    if path.contains('?') || path.contains('#') {
-        return Err("has options after its path: write the path alone".into());
-    }
-    if path.is_empty() || path.ends_with('/') || path == ":memory:" {
-        return Err("names no file: write sqlite://relative/path.db or sqlite:///absolute/path.db".into());
-    }
-    Ok(PathBuf::from(path))
-}
-
-fn no_counters(_: &str) -> Result<(), String> {
-    Err("is set: shared counters are not in this version; unset REDIS_URL and run one node".into())
+/// Shorter ones would end between two looks of a busy machine; longer ones keep what a dead gateway had for too long.
+fn lease_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = values::duration(text)?;
+    let fits = (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&ttl);
+    fits.then_some(ttl).ok_or_else(|| "is not from 1s to 60s".into())
 }
 
 fn cores() -> usize {

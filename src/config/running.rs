@@ -7,7 +7,7 @@ use super::{Config, Listen, Log};
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
 /// which addresses are safe to be bound to.
-const CHANGES_WHILE_RUNNING: [&str; 14] = [
+const CHANGES_WHILE_RUNNING: [&str; 15] = [
     "admin.key",
     "listen.header_timeout",
     "listen.body_timeout",
@@ -20,6 +20,7 @@ const CHANGES_WHILE_RUNNING: [&str; 14] = [
     "upstream.",
     "shutdown.drain_limit",
     "prices.file",
+    "reload.",
     "log.filter",
     "plans.",
 ];
@@ -47,6 +48,8 @@ impl Config {
             upstream,
             shutdown_drain_limit,
             prices_file,
+            reload_watch: self.reload_watch,
+            files: self.files,
             plans,
             log: Log { filter: log.filter, format: started.log.format },
             warnings: self.warnings,
@@ -61,7 +64,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config::{Flag, KEYS};
+    use crate::config::{Flag, KEYS, Ledger};
 
     fn load(rows: &[(&str, &str)]) -> Config {
         let flag =
@@ -92,7 +95,8 @@ mod tests {
         // The ledger lies below the data directory, so it would move, too.
         assert_eq!(waiting, ["env", "data_dir", "listen.proxy", "storage.url"]);
         assert_eq!(taken.data_dir, started.data_dir);
-        assert_eq!((taken.mode, taken.ledger_file), (started.mode, started.ledger_file));
+        assert_eq!(taken.mode, started.mode);
+        assert!(matches!(&taken.ledger, Ledger::Sqlite(path) if path.starts_with("one")), "{:?}", taken.ledger);
         assert_eq!((taken.listen.proxy, taken.listen.body_limit), (started.listen.proxy, 1024));
         assert_eq!((taken.upstream.idle_timeout.as_secs(), taken.log.filter.as_str()), (7, "warn"));
     }

@@ -1,6 +1,6 @@
 //! The raw half of configuration: what flags, environment and file say, as text by key, each value with its source.
 //!
-//! May use: [`super::keys`]. Nothing is checked here but that a key exists and has one value: what a value means is
+//! May use: [`super::keys`], [`super::stamps`]. Nothing is checked here but that a key exists and has one value: what a value means is
 //! the business of [`super::Config`]. The file is walked as a parsed TOML table rather than deserialised, because serde
 //! stops at the first wrong key and knows no line numbers.
 
@@ -11,6 +11,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key};
+use super::stamps::Stamped;
 
 /// A file above this size is not a configuration (and `/dev/zero` is none either).
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -103,6 +104,8 @@ pub(super) struct Settings {
     values: BTreeMap<String, Raw>,
     /// `(plan, key)` to value, only of the file.
     pub plans: BTreeMap<(String, String), Raw>,
+    /// The files that were read, each as it was before it was.
+    pub files: Vec<Stamped>,
     /// One line for each mistake.
     pub errors: Vec<String>,
     /// One line for each thing that is probably a mistake.
@@ -128,6 +131,7 @@ impl Settings {
 
     fn read_file(&mut self, path: &Path) {
         let shown = path.display().to_string();
+        self.files.push(Stamped::now(path));
         let text = match read_bounded(path) {
             Ok(text) => text,
             Err(reason) => {
@@ -216,19 +220,24 @@ impl Settings {
                 self.errors.push(format!("{variable} and {file_variable} are both set: unset one of them"));
                 None
             }
-            (None, Some(path)) => match read_bounded(Path::new(&path)) {
-                Ok(text) if !text.trim().is_empty() => {
-                    Some(Raw { text: text.trim().to_owned(), source: Source::Variable(file_variable) })
-                }
-                Ok(_) => {
-                    self.errors.push(format!("{file_variable}: {path} is empty: write the secret into it"));
-                    None
-                }
-                Err(reason) => {
-                    self.errors.push(format!("{file_variable}: {path}: {reason}: name a readable file"));
-                    None
-                }
-            },
+            (None, Some(path)) => self.secret_from(file_variable, &path),
+        }
+    }
+
+    fn secret_from(&mut self, variable: String, path: &str) -> Option<Raw> {
+        self.files.push(Stamped::now(Path::new(path)));
+        match read_bounded(Path::new(path)) {
+            Ok(text) if !text.trim().is_empty() => {
+                Some(Raw { text: text.trim().to_owned(), source: Source::Variable(variable) })
+            }
+            Ok(_) => {
+                self.errors.push(format!("{variable}: {path} is empty: write the secret into it"));
+                None
+            }
+            Err(reason) => {
+                self.errors.push(format!("{variable}: {path}: {reason}: name a readable file"));
+                None
+            }
         }
     }
 

@@ -23,6 +23,13 @@ fn from_file(text: &str) -> Result<Config, ConfigErrors> {
     Config::load(&[], &environment(&[]), Some(&path))
 }
 
+fn file_of(config: &Config) -> &Path {
+    match &config.ledger {
+        Ledger::Sqlite(path) => path,
+        Ledger::Postgres(_) => panic!("{:?}", config.ledger),
+    }
+}
+
 /// Every row: the file's text and what must stand in one line of the errors.
 fn check_errors(rows: &[(&str, &str)]) {
     for (text, expected) in rows {
@@ -37,7 +44,7 @@ fn nothing_at_all_is_a_working_config() {
     let config = Config::load(&[], &environment(&[]), None).unwrap();
     assert_eq!(config.mode, Mode::Dev);
     assert_eq!(config.listen.proxy.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.ledger_file, Path::new("data/billing/billing.db"));
+    assert_eq!(file_of(&config), Path::new("data/billing/billing.db"));
     assert_eq!(config.listen.body_limit, 64 << 20);
     assert!(config.workers >= 1);
     assert_eq!(config.providers.vertex, config.providers.gemini.origin);
@@ -59,7 +66,7 @@ fn flags_beat_environment_beats_file_beats_defaults() {
     assert_eq!(config.listen.proxy.port(), 5);
     assert_eq!(config.listen.admin.port(), 4);
     assert_eq!(config.listen.body_limit, 4096);
-    assert_eq!(config.ledger_file, Path::new("file/billing/billing.db"));
+    assert_eq!(file_of(&config), Path::new("file/billing/billing.db"));
     let source = |key: &str| config.explain().iter().find(|row| row.key == key).unwrap().source.to_string();
     assert_eq!(source("listen.proxy"), "flag --listen");
     assert_eq!(source("listen.admin"), "environment TOLLGATE_ADMIN_LISTEN");
@@ -111,10 +118,11 @@ fn what_is_wrong_is_refused_with_the_fix() {
         ("[listen]\nproxy = \"127.0.0.1:9090\"", "give one of them another port"),
         ("[listen]\nbody_limit = \"1GiB\"", "raise the total"),
         ("[admin]\nkey = \"short\"", "at least 32"),
-        ("[storage]\nurl = \"postgres://u:secretpw@h/d\"", "Postgres is not in this version"),
+        ("[storage]\nurl = \"postgres://u:secretpw@h\"", "names no database"),
         ("[storage]\nurl = \"mysql://h/d\"", "sqlite://relative"),
         ("[storage]\nurl = \"sqlite://\"", "names no file"),
-        ("[counters]\nurl = \"redis://h\"", "unset REDIS_URL"),
+        ("[counters]\nurl = \"http://h\"", "names no Redis"),
+        ("[counters]\nlease_ttl = \"10ms\"", "from 1s to 60s"),
         ("[providers.openai]\nurl = \"https://api.openai.com/v1\"", "origin alone"),
         ("[providers.anthropic]\nurl = \"x\"", "providers.anthropic"),
         ("[runtime]\nworkers = 5000", "from 0 to 1024"),
@@ -136,8 +144,8 @@ fn no_error_and_no_debug_form_shows_a_secret() {
 
     let variables = environment(&[
         ("OPENAI_API_KEY", "a b"),
-        ("DATABASE_URL", "postgres://u:hunter2@h/d"),
-        ("REDIS_URL", "redis://:hunter2@h"),
+        ("DATABASE_URL", "postgres://u:hunter2@h"),
+        ("REDIS_URL", "http://:hunter2@h"),
         ("TOLLGATE_ADMIN_KEY", "hunter2"),
     ]);
     let errors = Config::load(&[], &variables, None).unwrap_err();

@@ -101,6 +101,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// Longer is a slip: timers of runtimes are exact to years only.
 const DURATION_MAX_MS: u64 = 30 * 24 * 3_600_000;
 
+/// `true` or `false`.
+pub fn yes(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "is neither true nor false".to_owned())
+}
+
 /// A duration that is not 0.
 pub fn positive_duration(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
@@ -186,12 +191,14 @@ pub fn masked(secret: &str) -> String {
 
 /// A URL as it may be shown: without its user and password.
 pub fn masked_url(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return masked(url) };
-    // The last `@` before the path ends the user part: passwords hold unescaped ones in practice.
-    let (authority, path) = rest.find('/').and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, ""));
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://********@{host}{path}"),
-        None => url.to_owned(),
+    match url.split_once("://") {
+        None => masked(url),
+        Some(("sqlite", _)) => url.to_owned(),
+        // The last `@` of all ends the user part: passwords hold unescaped ones, and slashes, in practice.
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}://********@{host}"),
+            None => url.to_owned(),
+        },
     }
 }
 
@@ -267,6 +274,7 @@ mod tests {
         assert_eq!(masked("hunter2"), "********");
         assert_eq!(masked("sk-proj-0123456789012345678901234wxyz"), "********wxyz");
         assert_eq!(masked_url("postgres://u:p@ss@db/x"), "postgres://********@db/x");
+        assert_eq!(masked_url("postgres://u:p/s@db/x?sslmode=require"), "postgres://********@db/x?sslmode=require");
         assert_eq!(masked_url("sqlite://data/a@b.db"), "sqlite://data/a@b.db");
     }
 

@@ -10,6 +10,7 @@ pub mod key;
 pub mod money;
 pub mod plan;
 pub mod price;
+pub mod redis_url;
 pub mod refusal;
 pub mod settlement;
 pub mod tenant;

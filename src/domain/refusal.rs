@@ -103,6 +103,8 @@ pub enum Refusal {
     JournalFull,
     /// Counters cannot be asked.
     CountersDown,
+    /// A key that is not known here cannot be looked up.
+    KeysDown,
     /// Shutting down.
     Draining,
 }
@@ -127,6 +129,7 @@ impl Refusal {
             | Self::BuffersFull
             | Self::JournalFull
             | Self::CountersDown
+            | Self::KeysDown
             | Self::Draining => 503,
         }
     }
@@ -156,6 +159,7 @@ impl Refusal {
             Self::BuffersFull => "buffers_full",
             Self::JournalFull => "ledger_backlog_full",
             Self::CountersDown => "counters_unavailable",
+            Self::KeysDown => "keys_unavailable",
             Self::Draining => "draining",
         }
     }
@@ -163,7 +167,7 @@ impl Refusal {
     /// `Retry-After` in seconds, where trying again can help.
     pub fn retry_after_s(&self) -> Option<u32> {
         match self {
-            Self::BuffersFull | Self::JournalFull | Self::CountersDown => Some(1),
+            Self::BuffersFull | Self::JournalFull | Self::CountersDown | Self::KeysDown => Some(1),
             Self::Draining => Some(5),
             _ => None,
         }
@@ -212,6 +216,7 @@ impl fmt::Display for Refusal {
             Self::BuffersFull => f.write_str("Too many large requests at once. Try again shortly."),
             Self::JournalFull => f.write_str("The ledger cannot take more calls at the moment. Try again shortly."),
             Self::CountersDown => f.write_str("Quota cannot be checked at the moment. Try again shortly."),
+            Self::KeysDown => f.write_str("This key cannot be looked up at the moment. Try again shortly."),
             Self::Draining => f.write_str("The gateway is shutting down. Try again."),
         }
     }

@@ -207,7 +207,7 @@ impl Admin {
         let tenant = Tenant { id, name, plan, suspended: false, created_at: self.clock.now() };
         let act = order.act(&tenant, tenant.created_at)?;
         match self.store.create_tenant(&tenant, &act).await {
-            Ok(done) => self.done(&order, done).await?,
+            Ok(done) => self.done(&order, &tenant.id, done).await?,
             Err(StoreError::Exists(_)) => return Err(AdminError::TenantExists(tenant.id)),
             Err(error) => return Err(error.into()),
         }
@@ -228,7 +228,7 @@ impl Admin {
         let act = Act::by(author.clone(), self.clock.now());
         let change = TenantChange { name, suspended, plan: None };
         match self.store.change_tenant(id, &change, &act).await {
-            Ok(done) => self.done(&Order::<()>::by(author), done).await,
+            Ok(done) => self.done(&Order::<()>::by(author), id, done).await,
             Err(StoreError::Missing(_)) => Err(AdminError::UnknownTenant(id.clone())),
             Err(error) => Err(error.into()),
         }
@@ -250,7 +250,7 @@ impl Admin {
         let act = order.act(&view, self.clock.now())?;
         let change = TenantChange { plan: Some(plan.name.clone()), ..TenantChange::default() };
         match self.store.change_tenant(id, &change, &act).await {
-            Ok(done) => self.done(&order, done).await?,
+            Ok(done) => self.done(&order, id, done).await?,
             Err(StoreError::Missing(_)) => return Err(AdminError::UnknownTenant(id.clone())),
             Err(error) => return Err(error.into()),
         };
@@ -304,7 +304,7 @@ impl Admin {
         let issued = (key, plaintext);
         let act = order.act(&issued, now)?;
         match self.store.add_key(&issued.0, &act).await {
-            Ok(done) => self.done(&order, done).await?,
+            Ok(done) => self.done(&order, tenant, done).await?,
             Err(StoreError::Missing(_)) => return Err(AdminError::UnknownTenant(tenant.clone())),
             Err(error) => return Err(error.into()),
         }
@@ -328,7 +328,7 @@ impl Admin {
         self.tenant(tenant).await?;
         let act = Act::by(author.clone(), self.clock.now());
         match self.store.revoke_key(tenant, id, &act).await {
-            Ok(done) => self.done(&Order::<()>::by(author), done).await,
+            Ok(done) => self.done(&Order::<()>::by(author), tenant, done).await,
             Err(StoreError::Missing(_)) => Err(AdminError::UnknownKey { tenant: tenant.clone(), key: id.clone() }),
             Err(error) => Err(error.into()),
         }
@@ -414,11 +414,13 @@ impl Admin {
         }
     }
 
-    /// What the store made of an order; afterwards it counts in this process.
-    async fn done<T, D>(&self, order: &Order<'_, T>, done: Done<D>) -> Result<D, AdminError> {
+    /// What the store made of an order; afterwards it counts in every gateway that shares the counters.
+    async fn done<T, D>(&self, order: &Order<'_, T>, tenant: &TenantId, done: Done<D>) -> Result<D, AdminError> {
         match (done, order.once) {
             (Done::Now(done), _) => {
                 self.publish().await;
+                let revision = self.snapshots.load().revision;
+                self.counters.changed(tenant, revision).await;
                 Ok(done)
             }
             // Another request with the same key was faster.

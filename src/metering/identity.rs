@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -19,16 +18,15 @@ use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::tenants::{Act, TenantStore};
 
+use super::look_ups::LookUps;
 use super::snapshot::{Account, Snapshots};
 
 /// Unknown keys that are remembered, so that each is looked up once. When full, all are forgotten: an attacker who mints
-/// well-formed keys costs at most the look-ups that [`LOOK_UP_GAP_US`] allows.
+/// well-formed keys costs at most the look-ups that [`LookUps`] allows.
 const UNKNOWN_MAX: usize = 10_000;
 
-/// The store is asked about unknown keys at most once in this time; a key issued elsewhere works after it.
-const LOOK_UP_GAP_US: u64 = 100_000;
-
-/// An unknown key is looked up again after this: it may have been issued since.
+/// An unknown key is looked up again after this. One that is issued meanwhile works sooner: as soon as the snapshot, which
+/// is asked first and read anew all the time, has it.
 const UNKNOWN_FOR_US: u64 = 5_000_000;
 
 /// Who may present what.
@@ -58,7 +56,7 @@ pub struct Identities {
     store: Arc<dyn TenantStore>,
     clock: Arc<dyn Clock>,
     unknown: Mutex<HashMap<KeyHash, u64>>,
-    looked_up_us: AtomicU64,
+    look_ups: LookUps,
 }
 
 /// The SHA-256 of a key.
@@ -78,7 +76,8 @@ impl Identities {
     ) -> Self {
         let unknown = Mutex::new(HashMap::new());
         let admin = ArcSwap::from_pointee(admin);
-        Self { mode, admin, starter, snapshots, store, clock, unknown, looked_up_us: AtomicU64::new(0) }
+        let look_ups = LookUps::new(clock.clone());
+        Self { mode, admin, starter, snapshots, store, clock, unknown, look_ups }
     }
 
     /// Whether tenant ids are credentials.
@@ -95,7 +94,7 @@ impl Identities {
         hash.0.ct_eq(&self.admin.load().0).into()
     }
 
-    /// Whose `secret` is. [`Refusal::BadKey`] when nobody's.
+    /// Whose `secret` is. [`Refusal::BadKey`] when nobody's, [`Refusal::KeysDown`] when that could not be found out.
     pub async fn find(&self, secret: &str) -> Result<Identity, Refusal> {
         if key::is_well_formed(secret) {
             return self.find_key(hash(secret)).await;
@@ -117,13 +116,18 @@ impl Identities {
         if self.is_admin(hash) {
             return Ok(Identity::Admin);
         }
-        if self.may_look_up(hash) {
-            self.refresh().await;
-            if let Some(found) = self.known_key(hash) {
-                return found;
-            }
-            self.remember_unknown(hash);
+        if self.is_remembered(hash) {
+            return Err(Refusal::BadKey);
         }
+        let is_looked_up = self.look_ups.share(self.refresh()).await;
+        if let Some(found) = self.known_key(hash) {
+            return found;
+        }
+        // Where nobody could look, a good key must not be called a bad one: clients try again after this, not after 401.
+        if !is_looked_up {
+            return Err(Refusal::KeysDown);
+        }
+        self.remember_unknown(hash);
         Err(Refusal::BadKey)
     }
 
@@ -151,7 +155,9 @@ impl Identities {
         let act = Act::by(Author::of(Actor::Tenant), tenant.created_at);
         match self.store.create_tenant(&tenant, &act).await {
             // Another call created it at the same time: as good.
-            Ok(_) | Err(StoreError::Exists(_)) => self.refresh().await,
+            Ok(_) | Err(StoreError::Exists(_)) => {
+                self.refresh().await;
+            }
             Err(error) => {
                 warn!(%error, "A dev tenant could not be created.");
                 return Err(Refusal::CountersDown);
@@ -165,21 +171,18 @@ impl Identities {
         self.snapshots.load().accounts.get(id).cloned()
     }
 
-    async fn refresh(&self) {
-        if let Err(error) = self.snapshots.refresh(self.store.as_ref()).await {
+    /// Reads tenants and keys again if they changed. Says whether that was possible.
+    async fn refresh(&self) -> bool {
+        let refreshed = self.snapshots.refresh(self.store.as_ref()).await;
+        if let Err(error) = &refreshed {
             warn!(%error, "Tenants and keys could not be read again; those known stay in force.");
         }
+        refreshed.is_ok()
     }
 
-    fn may_look_up(&self, hash: KeyHash) -> bool {
+    fn is_remembered(&self, hash: KeyHash) -> bool {
         let now = self.clock.monotonic_us();
-        let remembered = self.unknown.lock().get(&hash).is_some_and(|at| now.saturating_sub(*at) < UNKNOWN_FOR_US);
-        if remembered {
-            return false;
-        }
-        let last = self.looked_up_us.load(Ordering::Relaxed);
-        let due = last == 0 || now.saturating_sub(last) >= LOOK_UP_GAP_US;
-        due && self.looked_up_us.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.unknown.lock().get(&hash).is_some_and(|at| now.saturating_sub(*at) < UNKNOWN_FOR_US)
     }
 
     fn remember_unknown(&self, hash: KeyHash) {
@@ -194,3 +197,6 @@ impl Identities {
 fn active(account: &Arc<Account>) -> Result<Arc<Account>, Refusal> {
     if account.tenant.suspended { Err(Refusal::Suspended(account.tenant.id.clone())) } else { Ok(account.clone()) }
 }
+
+#[cfg(test)]
+mod tests;

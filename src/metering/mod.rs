@@ -3,12 +3,14 @@
 //! May use: `domain`, `providers`, `ports`. Knows neither pingora nor SQL.
 
 pub mod admin;
+pub mod copy;
 pub mod estimator;
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod fresh;
 pub mod identity;
 pub mod in_flight;
+mod look_ups;
 pub mod meter;
 pub mod node_counters;
 pub mod once;

@@ -38,6 +38,8 @@ pub enum Kind {
     Quarantine,
     /// A counter is not what the ledger says.
     Counter,
+    /// The copy of a ledger holds something else than the ledger.
+    Copy,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             Self::Damage => "damage",
             Self::Quarantine => "quarantine",
             Self::Counter => "counter",
+            Self::Copy => "copy",
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod journal;
 pub mod shared;
 pub mod sink;
 pub mod tenants;
+pub mod transfer;
 pub mod usage;
 
 use std::pin::Pin;

@@ -174,6 +174,6 @@ pub trait TenantStore: Send + Sync {
     /// The hash of the admin key, if one was made for this ledger.
     fn admin_key_hash(&self) -> BoxFuture<'_, Result<Option<KeyHash>, StoreError>>;
 
-    /// Keeps the hash of the admin key.
+    /// Keeps the hash of the admin key, unless there is one: of several gateways that start together one makes it.
     fn set_admin_key_hash(&self, hash: KeyHash) -> BoxFuture<'_, Result<(), StoreError>>;
 }

@@ -21,6 +21,7 @@ use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::price::Priced;
 use crate::domain::refusal::Refusal;
 use crate::ports::clock::Clock;
+use crate::ports::counters::{CounterStore, CountersHealth};
 use crate::ports::journal::Journal;
 use crate::ports::sink::Sink;
 
@@ -64,11 +65,26 @@ pub struct Metrics {
     journal_bytes_max: Gauge<u64, AtomicU64>,
     journal_full: Gauge<u64, AtomicU64>,
     quarantined: Gauge<u64, AtomicU64>,
+    counters: Arc<dyn CounterStore>,
+    counters_gauges: [Gauge<u64, AtomicU64>; COUNTERS_GAUGES.len()],
 }
 
+/// One number of the counters' health.
+type HealthOf = fn(&CountersHealth) -> u64;
+
+const COUNTERS_GAUGES: [(&str, &str, HealthOf); 7] = [
+    ("counters_shared", "1 where other gateways count in the same counters", |health| u64::from(health.shared)),
+    ("counters_down", "1 while shared counters cannot be asked", |health| u64::from(health.down)),
+    ("counters_nodes", "Gateways that share the counters; 0 while that is not known", |health| health.nodes),
+    ("counters_building", "Tenants whose counters are being built anew", |health| health.building),
+    ("counters_leased", "Calls that this gateway may admit without asking", |health| health.leased),
+    ("counters_admitted_from_lease", "Calls admitted without asking since the start", |health| health.from_lease),
+    ("counters_notes_waiting", "Calls whose state the shared counters were not told", |health| health.notes_waiting),
+];
+
 impl Metrics {
-    /// Fresh metrics. `journal` is asked at each scrape, `clock` at each batch.
-    pub fn new(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
+    /// Fresh metrics. `journal` and `counters` are asked at each scrape, `clock` at each batch.
+    pub fn new(journal: Arc<dyn Journal>, counters: Arc<dyn CounterStore>, clock: Arc<dyn Clock>) -> Self {
         let call_seconds: fn() -> Histogram = || Histogram::new(CALL_SECONDS);
         let mut metrics = Self {
             registry: Registry::with_prefix("tollgate"),
@@ -93,6 +109,8 @@ impl Metrics {
             journal_bytes_max: Gauge::default(),
             journal_full: Gauge::default(),
             quarantined: Gauge::default(),
+            counters,
+            counters_gauges: Default::default(),
         };
         metrics.register_counters();
         metrics.register_gauges();
@@ -176,6 +194,9 @@ impl Metrics {
             "Events that the ledger refused since the start, set aside",
             self.quarantined.clone(),
         );
+        for ((name, help, _), gauge) in COUNTERS_GAUGES.iter().zip(&self.counters_gauges) {
+            registry.register(*name, *help, gauge.clone());
+        }
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The running version", Info::new(version));
     }
@@ -195,6 +216,10 @@ impl Metrics {
         self.journal_bytes_max.set(backlog.bytes_max);
         self.journal_full.set(u64::from(backlog.full));
         self.quarantined.set(backlog.quarantined);
+        let health = self.counters.health();
+        for ((_, _, of), gauge) in COUNTERS_GAUGES.iter().zip(&self.counters_gauges) {
+            gauge.set(of(&health));
+        }
         let mut text = String::new();
         // Writing to a String cannot fail; should a metric refuse to be written, a scrape without end mark is an error
         // to Prometheus, which is what it then is.
@@ -309,6 +334,7 @@ fn status_class(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapters::memory_counters::MemoryCounters;
     use crate::domain::event::Outcome;
     use crate::domain::ids::{EventId, ProviderId};
     use crate::domain::money::PicoUsd;
@@ -398,7 +424,7 @@ mod tests {
 
     #[test]
     fn what_is_booked_is_counted_without_naming_a_tenant() {
-        let metrics = Metrics::new(Arc::new(Behind), Arc::new(At(2_000_000)));
+        let metrics = Metrics::new(Arc::new(Behind), Arc::new(MemoryCounters::new()), Arc::new(At(2_000_000)));
         metrics.booked(&[event(), UsageEvent { status: 502, outcome: Outcome::NoAnswer, chats: 0, ..event() }]);
         metrics.refused(&Refusal::UnknownRoute);
         metrics.reloaded(false);
@@ -424,6 +450,8 @@ mod tests {
             "tollgate_journal_bytes_max 1048576",
             "tollgate_journal_full 1",
             "tollgate_quarantined_events 1",
+            "tollgate_counters_shared 0",
+            "tollgate_counters_down 0",
             concat!("tollgate_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
         ] {

@@ -12,6 +12,7 @@
     reason = "a test that meets something unexpected has failed, and a table of cases is easiest read as tuples"
 )]
 
+mod balancer;
 mod billing;
 mod calls;
 mod clocks;
@@ -27,9 +28,12 @@ mod lies;
 mod lifetime;
 mod locked;
 mod matrix;
+mod nodes;
+mod postgres;
 mod quota;
 mod recovery;
 mod refusals;
+mod shared_ledger;
 mod signals;
 mod simulation;
 mod soak;
@@ -37,3 +41,4 @@ mod support;
 mod tidy;
 mod tls;
 mod verify;
+mod watching;

@@ -181,6 +181,7 @@ fn nothing_of_the_top_level_is_missing_or_too_much() {
         "README.md",
         "benches",
         "config",
+        "deploy",
         "migrations",
         "src",
         "tests",

@@ -493,7 +493,12 @@ fn fill(file: &Path, events: u64) {
         tamper(
             file,
             &format!(
-                "INSERT INTO {table} SELECT tenant_id, strftime('{period}', requested_at / 1000000, 'unixepoch'), provider, model,
+                "INSERT INTO {table} (tenant_id, period, provider, model, requests, chats, failed_requests, prompt_tokens,
+                    cached_tokens, cache_write_tokens, prompt_audio_tokens, prompt_image_tokens, cached_audio_tokens,
+                    completion_tokens, reasoning_tokens, completion_audio_tokens, completion_image_tokens,
+                    estimated_cost_micro_usd, estimated_cost_rest_pico_usd, unpriced_requests, estimated_requests,
+                    estimated_prompt_tokens, estimated_completion_tokens)
+                 SELECT tenant_id, strftime('{period}', requested_at / 1000000, 'unixepoch'), provider, model,
                     COUNT(*), SUM(chats), 0, SUM(prompt_tokens), SUM(cached_tokens), 0, 0, 0, 0, SUM(completion_tokens),
                     SUM(reasoning_tokens), 0, 0, SUM(estimated_cost_pico_usd / 1000000), SUM(estimated_cost_pico_usd % 1000000),
                     0, 0, 0, 0 FROM usage_events GROUP BY 1, 2, 3, 4"

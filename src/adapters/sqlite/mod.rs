@@ -1,16 +1,17 @@
 //! The ledger in one SQLite file: opening, schema, closing, and what its errors mean.
 //!
-//! May use: `domain`, `ports`. `usage` fills [`crate::ports::usage::UsageStore`], `tenants` fills
-//! [`crate::ports::tenants::TenantStore`] with `audit` for what belongs to every change, `walk` shows all of the ledger to
-//! whoever compares its parts, `rows` knows how domain values stand in rows.
+//! May use: `domain`, `ports`, and of the adapters [`super::sql`], which has what is the same in every dialect. `usage`
+//! fills [`crate::ports::usage::UsageStore`], `tenants` fills [`crate::ports::tenants::TenantStore`], `walk` shows all of
+//! the ledger to whoever compares its parts, `transfer` lets it be copied.
 //!
 //! WAL, synchronous FULL: a commit that returned survives a power cut. One connection writes, because SQLite has one
 //! writer at a time anyway and waiting in our own queue is fairer than its lock; a few others read, each from one
 //! snapshot. Writing transactions begin IMMEDIATE, so that none has to give up half way for another process.
 
-mod audit;
-mod rows;
+mod dialect;
+mod retention;
 mod tenants;
+mod transfer;
 mod usage;
 mod walk;
 
@@ -24,9 +25,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 
+use crate::adapters::sql::transfer::demand_whole;
 use crate::ports::StoreError;
 
 /// Every version of the schema, embedded. A file added below `migrations` is seen once this file is compiled again.
@@ -111,8 +114,18 @@ impl SqliteLedger {
     /// once: the second finds it done.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when the ledger was written by a newer version, or its schema is not one of ours.
+    /// [`StoreError::Corrupt`] when the ledger was written by a newer version, or its schema is not one of ours;
+    /// [`StoreError::Unavailable`] when a copy into it is not finished.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        demand_whole::<Sqlite>(&mut *self.reader().await?).await?;
+        self.prepare().await
+    }
+
+    /// The same, also while a copy into it is not finished: for that copy.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         MIGRATOR.run(&mut *transaction).await.map_err(|error| self.migration_error(error))?;
         self.commit(transaction).await
@@ -127,6 +140,16 @@ impl SqliteLedger {
         let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await;
         self.writer.close().await;
         checkpoint.map(|_| ()).map_err(store_error)
+    }
+
+    /// Lets go of the ledger and leaves its write-ahead log to whoever else has it open.
+    pub async fn leave(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        self.readers.acquire().await.map_err(store_error)
     }
 
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
@@ -148,8 +171,9 @@ impl SqliteLedger {
         }
     }
 
-    /// Whether the schema is the newest that this version knows.
+    /// Whether the schema is the newest that this version knows, and all of the ledger is here.
     async fn check_schema(&self) -> Result<(), StoreError> {
+        demand_whole::<Sqlite>(&mut *self.reader().await?).await?;
         let applied = sqlx::query_scalar::<_, Option<i64>>("SELECT MAX(version) FROM _sqlx_migrations");
         match applied.fetch_one(&self.readers).await {
             Ok(applied) if applied == Some(newest_schema()) => Ok(()),

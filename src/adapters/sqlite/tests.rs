@@ -1,5 +1,7 @@
 //! What is SQLite's own: files, schema versions, closing, and which index answers which question.
 
+mod changes;
+
 use std::os::unix::fs::PermissionsExt;
 
 use sqlx::{AssertSqlSafe, Row};
@@ -154,8 +156,14 @@ async fn lists_and_sums_are_answered_by_an_index() {
     ledger.migrate().await.unwrap();
     for (question, index) in [
         (
-            "SELECT row FROM usage_events WHERE row > 5 AND tenant_id = 'a' AND +requested_at >= 1 ORDER BY row LIMIT 9",
+            "SELECT row FROM usage_events WHERE row > 5 AND tenant_id = 'a' ORDER BY row LIMIT 9",
             "usage_events_by_tenant (tenant_id=? AND rowid>?)",
+        ),
+        (
+            "SELECT row FROM usage_events WHERE row > MAX(5, (SELECT MIN(first_row) FROM usage_daily WHERE tenant_id = 'a') - 1)
+             AND row <= (SELECT MAX(last_row) FROM usage_daily WHERE tenant_id = 'a') AND tenant_id = 'a'
+             AND +requested_at >= 1 ORDER BY row LIMIT 9",
+            "usage_events_by_tenant (tenant_id=? AND rowid>? AND rowid<?)",
         ),
         (
             "SELECT SUM(chats) FROM usage_events WHERE TRUE AND tenant_id = 'a' AND requested_at >= 1 AND requested_at < 2",

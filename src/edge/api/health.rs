@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::ports::counters::CountersHealth;
 use crate::ports::journal::Backlog;
 
 use super::{ApiState, Listener, within};
@@ -35,6 +36,8 @@ pub struct Pulse {
     pub draining: bool,
     /// How far the ledger is behind, and what the journal can still take.
     pub backlog: Backlog,
+    /// How the counters are.
+    pub counters: CountersHealth,
     /// The configuration was to be read again and was refused: the last good one is in force.
     pub reload_failed: bool,
 }
@@ -50,7 +53,7 @@ pub struct HealthBody {
 /// The answer of `/readyz`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReadyBody {
-    /// `ready`, `degraded` (calls are served, reports are not) or `not_ready`.
+    /// `ready`, `degraded` (reports are late, or shared counters are away) or `not_ready`.
     #[schema(example = "ready")]
     status: &'static str,
     /// What the status follows from.
@@ -58,6 +61,9 @@ pub struct ReadyBody {
     /// How far the ledger is behind. On the admin listener only: it tells of all tenants together.
     #[serde(skip_serializing_if = "Option::is_none")]
     recorder: Option<RecorderBody>,
+    /// The counters that this gateway shares with others. On the admin listener only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counters: Option<SharedCountersBody>,
     /// Which configuration is in force. On the admin listener only.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<ConfigurationBody>,
@@ -72,6 +78,9 @@ pub struct ChecksBody {
     /// The way to the ledger: `ok`, `behind` (the ledger takes no events) or `full`.
     #[schema(example = "ok")]
     recorder: &'static str,
+    /// The counters: `ok`, or `down` while shared ones cannot be asked: calls are refused, or admitted from leases.
+    #[schema(example = "ok")]
+    counters: &'static str,
     /// Whether the process shuts down.
     draining: bool,
 }
@@ -91,6 +100,19 @@ pub struct RecorderBody {
     journal_bytes_max: u64,
     /// Events that the ledger refused since the start, set aside in the journal.
     quarantined: u64,
+}
+
+/// The counters that several gateways share.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SharedCountersBody {
+    /// Gateways that share them, this one included; 0 while that is not known.
+    nodes: u64,
+    /// Tenants whose counters are being built anew.
+    building: u64,
+    /// Calls that this gateway may admit without asking.
+    leased: u64,
+    /// Calls whose state the counters were not told.
+    notes_waiting: u64,
 }
 
 /// Which configuration is in force.
@@ -134,11 +156,11 @@ async fn healthz() -> Json<HealthBody> {
 )]
 async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Listener>) -> Response {
     let store_answers = within(&state, state.reports.ready()).await.is_ok();
-    let Pulse { draining, backlog, reload_failed } = (state.pulse)();
+    let Pulse { draining, backlog, counters, reload_failed } = (state.pulse)();
     let is_full = backlog.full;
     // A ledger may answer questions and take no events: it is locked, or its disk is full.
     let is_behind = backlog.waiting_us > BEHIND_US;
-    let (code, status) = match (draining || is_full, store_answers && !is_behind) {
+    let (code, status) = match (draining || is_full, store_answers && !is_behind && !counters.down) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         (false, true) => (StatusCode::OK, "ready"),
         (false, false) => (StatusCode::OK, "degraded"),
@@ -150,12 +172,19 @@ async fn readyz(State(state): State<ApiState>, Extension(listener): Extension<Li
             (false, true) => "behind",
             (false, false) => "ok",
         },
+        counters: if counters.down { "down" } else { "ok" },
         draining,
     };
     let is_admin = listener == Listener::Admin;
     let recorder = is_admin.then(|| recorder_body(&backlog));
     let configuration = is_admin.then_some(ConfigurationBody { last_reload_failed: reload_failed });
-    (code, Json(ReadyBody { status, checks, recorder, configuration })).into_response()
+    let counters = (is_admin && counters.shared).then(|| shared_body(&counters));
+    (code, Json(ReadyBody { status, checks, recorder, counters, configuration })).into_response()
+}
+
+fn shared_body(health: &CountersHealth) -> SharedCountersBody {
+    let CountersHealth { nodes, building, leased, notes_waiting, .. } = *health;
+    SharedCountersBody { nodes, building, leased, notes_waiting }
 }
 
 fn recorder_body(backlog: &Backlog) -> RecorderBody {

@@ -14,6 +14,7 @@ use crate::domain::audit::{Actor, Author};
 use crate::metering::admin::Order;
 use crate::metering::fakes::{STORE_WORDS, StoppedClock, World, event};
 use crate::metering::identity::{Identities, Mode, hash};
+use crate::ports::counters::CountersHealth;
 use crate::ports::journal::Backlog;
 use crate::ports::usage::UsageStore;
 

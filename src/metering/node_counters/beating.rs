@@ -34,7 +34,10 @@ const IDLE: Duration = Duration::from_secs(1);
 const BEATS_PER_SWEEP: u32 = 5;
 
 /// A tenant that was joined within this is not joined again because somebody still wants it.
-pub(super) const JOINED_FOR: Duration = Duration::from_millis(300);
+const JOINED_FOR: Duration = Duration::from_millis(300);
+
+/// After the ledger could not be read.
+const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
 
 /// How long a change waits for the other nodes.
 const SPREAD_MAX: Duration = Duration::from_secs(1);
@@ -52,19 +55,25 @@ impl NodeCounters {
         }
     }
 
-    /// The last sign of life: leases end, what is to be told is told, and nobody waits for this node any more.
-    pub async fn leave(&self) {
+    /// Gives all leases back and tells all that is to be told. After the last call.
+    pub async fn settle_up(&self) {
         let now_us = self.now_us();
         let mut left = Vec::new();
         for shard in &self.shards {
             for (tenant, local) in shard.lock().iter_mut() {
                 local.end_lease_idle_for(now_us, 0);
-                left.push(tenant.clone());
+                if local.has_news() || local.is_sending() {
+                    left.push(tenant.clone());
+                }
             }
         }
         for tenant in left {
-            self.tell_of(&tenant).await;
+            self.tell_all_of(&tenant).await;
         }
+    }
+
+    /// The last sign of life: nobody waits for this node any more. After [`Self::run`] was ended.
+    pub async fn leave(&self) {
         self.beat_once(true).await;
     }
 
@@ -81,7 +90,7 @@ impl NodeCounters {
                     info!("The shared counters answer again.");
                     self.news.notify_one();
                 }
-                self.hear(sent_us, pulse, revision).await;
+                self.hear(sent_us, pulse);
             }
             Ok(Err(_)) | Err(_) => {
                 self.wish_again(wanted, done);
@@ -107,7 +116,7 @@ impl NodeCounters {
         wishes.done.extend(done);
     }
 
-    async fn hear(&self, sent_us: u64, pulse: Pulse, revision: i64) {
+    fn hear(&self, sent_us: u64, pulse: Pulse) {
         for (tenant, wanted) in &pulse.wanted {
             match wanted {
                 Wanted::Join => {
@@ -123,12 +132,22 @@ impl NodeCounters {
                 }
             }
         }
-        let newest = pulse.peers.iter().map(|peer| peer.revision).max().unwrap_or(revision);
         self.heard.send_replace(Heard { sent_us, pulse });
-        if newest > revision
-            && let Err(error) = self.outside.snapshots.refresh(&*self.outside.tenants).await
-        {
-            warn!(%error, "Another gateway changed tenants or keys, and they could not be read again.");
+    }
+
+    /// Reads tenants and keys again when another node has newer ones. Beside the beats: the ledger may take its time.
+    pub(super) async fn follow(&self) {
+        let mut heard = self.heard.subscribe();
+        // The sender is a part of these counters, so there is always one.
+        while heard.changed().await.is_ok() {
+            let newest = heard.borrow_and_update().pulse.peers.iter().map(|peer| peer.revision).max();
+            if newest.is_none_or(|newest| newest <= self.outside.snapshots.load().revision) {
+                continue;
+            }
+            if let Err(error) = self.outside.snapshots.refresh(&*self.outside.tenants).await {
+                warn!(%error, "Another gateway changed tenants or keys, and they could not be read again.");
+                sleep(FOLLOW_AGAIN).await;
+            }
         }
     }
 

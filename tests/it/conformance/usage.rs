@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use tempfile::TempDir;
 use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
 use tollgate::domain::ids::ProviderId;
 use tollgate::domain::money::PicoUsd;
@@ -16,14 +15,15 @@ use tollgate::ports::usage::{
     Dimension, Entry, EventsQuery, Group, StandingOf, SumKey, SumValues, Sums, SumsQuery, UsageStore,
 };
 
-use super::{at, event, event_id, sqlite, tenant};
+use super::{Keep, at, event, event_id, postgres, sqlite, tenant};
 
-type Store = Arc<dyn UsageStore>;
+pub(super) type Store = Arc<dyn UsageStore>;
 
 /// Every adapter, empty, with what has to live as long as it does.
-async fn adapters() -> Vec<(&'static str, Store, TempDir)> {
-    let (ledger, directory) = sqlite().await;
-    vec![("sqlite", ledger, directory)]
+pub(super) async fn adapters() -> Vec<(&'static str, Store, Keep)> {
+    let (sqlite, directory) = sqlite().await;
+    let (postgres, database) = postgres().await;
+    vec![("sqlite", sqlite, Box::new(directory)), ("postgres", postgres, Box::new(database))]
 }
 
 /// Events of all kinds: three tenants, two providers, three models, keys, users and none, two months around midnight,
@@ -440,7 +440,7 @@ async fn a_store_with_its_schema_is_ready() {
 async fn walked(store: &Store) -> (u64, BTreeMap<SumKey, SumValues>, BTreeMap<SumKey, SumValues>) {
     let (mut count, mut events, mut sums) = (0, BTreeMap::new(), BTreeMap::new());
     let mut see = |entry| match entry {
-        Entry::Begin { events } => count = events,
+        Entry::Begin { events, .. } => count = events,
         Entry::Events(stratum) => {
             assert!(sums.is_empty(), "events are shown before sums");
             for window in [Window::Day, Window::Month] {

@@ -49,8 +49,8 @@ pub fn charge(number: u64) -> (u64, u64) {
     (100 + number % 89, 10 + number % 13)
 }
 
-/// A call's number by the mark in its prompt.
-fn number_of(text: &str) -> Option<u64> {
+/// A call's number by the mark in a text.
+pub fn number_of(text: &str) -> Option<u64> {
     let (_, rest) = text.split_once(MARK)?;
     rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
 }
@@ -201,7 +201,8 @@ impl Plan {
     }
 }
 
-fn make(wire: &mut Wire, request: &Request, leaves: bool) -> End {
+/// Makes one call; of one that is left, the first piece is read.
+pub fn make(wire: &mut Wire, request: &Request, leaves: bool) -> End {
     if wire.try_send(&request.bytes()).is_err() {
         return End::Broken;
     }

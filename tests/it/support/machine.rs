@@ -49,6 +49,11 @@ impl Chance {
             u64::from(now.subsec_nanos()) ^ u64::from(std::process::id())
         });
         println!("TOLLGATE_TEST_SEED={seed}");
+        Self::seeded(seed)
+    }
+
+    /// The same again.
+    pub fn seeded(seed: u64) -> Self {
         Self { seed, state: seed }
     }
 

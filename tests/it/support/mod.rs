@@ -2,10 +2,13 @@
 
 pub mod audit;
 pub mod bodies;
+pub mod fault_proxy;
 pub mod gateway;
 pub mod load;
 pub mod machine;
+pub mod postgres;
 pub mod provider;
+pub mod redis;
 pub mod wire;
 
 pub use gateway::{Gateway, Setup, binary, is_release};

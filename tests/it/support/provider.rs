@@ -202,6 +202,11 @@ impl Provider {
         self.state.seen.lock().unwrap().clone()
     }
 
+    /// What it was asked after the first `known` requests.
+    pub fn seen_from(&self, known: usize) -> Vec<Seen> {
+        self.state.seen.lock().unwrap().get(known..).unwrap_or_default().to_vec()
+    }
+
     pub fn last(&self) -> Seen {
         self.seen().pop().expect("the provider was asked")
     }

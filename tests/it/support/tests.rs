@@ -1,7 +1,14 @@
 //! The test bench itself: what it sends and gets without a gateway in between.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use super::bodies::*;
+use super::fault_proxy::{Fault, FaultProxy};
 use super::gateway::{pico_usd, pico_usd_of};
+use super::machine::until;
+use super::redis::{Data, RedisCluster, RedisServer, Reply};
 use super::*;
 
 #[test]
@@ -38,4 +45,57 @@ fn amounts_are_read_to_the_last_digit() {
         assert_eq!(pico_usd(text), pico, "{text}");
         assert_eq!(pico_usd_of(&serde_json::from_str(text).unwrap()), pico, "{text}");
     }
+}
+
+#[test]
+fn redis_starts_keeps_or_loses_its_data_and_stands_still() {
+    let mut server = RedisServer::start();
+    server.done(&["SET", "kept", "1"]);
+    server.done(&["SAVE"]);
+    server.done(&["SET", "lost", "1"]);
+    server.restart(Data::Kept);
+    assert_eq!(server.ask(&["MGET", "kept", "lost"]), Reply::List(vec![Reply::Text("1".into()), Reply::Nil]));
+    server.restart(Data::Lost);
+    assert_eq!(server.ask(&["DBSIZE"]), Reply::Number(0));
+    server.stop();
+    server.cont();
+    assert_eq!(server.ask(&["NONSENSE"]).error().split(',').next(), Some("ERR unknown command 'NONSENSE'"));
+}
+
+#[test]
+fn a_cluster_of_redis_is_whole_and_knows_who_has_a_key() {
+    let cluster = RedisCluster::with_replicas(true);
+    for key in ["a", "b", "c", "{acme}:x"] {
+        cluster.owner(key).done(&["SET", key, "1"]);
+    }
+    assert!(cluster.replicas.iter().all(|server| server.info("role") == "slave"));
+}
+
+#[test]
+fn the_proxy_passes_hangs_delays_and_cuts() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::start(server.address());
+    let ask = |wait: Duration| {
+        let mut stream = TcpStream::connect(proxy.address).unwrap();
+        stream.set_read_timeout(Some(wait)).unwrap();
+        stream.write_all(b"INCR n\r\n").unwrap();
+        let mut answer = [0_u8; 4];
+        stream.read_exact(&mut answer).ok().map(|()| answer)
+    };
+    let (short, long) = (Duration::from_millis(60), Duration::from_secs(10));
+    assert_eq!(ask(long), Some(*b":1\r\n"));
+    proxy.set(Fault::HangAnswers);
+    assert_eq!(ask(short), None);
+    until("it was done", long, || server.text(&["GET", "n"]) == "2");
+    proxy.set(Fault::Hang);
+    assert_eq!(ask(short), None);
+    assert_eq!(server.text(&["GET", "n"]), "2");
+    proxy.set(Fault::None);
+    until("what was kept arrives", long, || server.text(&["GET", "n"]) == "3");
+    proxy.set(Fault::Delay(short, short));
+    let began = Instant::now();
+    assert_eq!(ask(long), Some(*b":4\r\n"));
+    assert!(began.elapsed() >= short * 2);
+    proxy.set(Fault::Cut);
+    assert_eq!(ask(long), None);
 }

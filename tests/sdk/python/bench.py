@@ -47,7 +47,7 @@ class Gateway:
             self.lines.append(line)
             if line.startswith("tollgate ready "):
                 words = dict(word.split("=", 1) for word in line.split()[2:])
-                self.url = "http://" + words["proxy"]
+                self.url, self.admin = "http://" + words["proxy"], "http://" + words["admin"]
                 ready.set()
 
     def close(self):

@@ -280,7 +280,7 @@ async fn a_silent_or_broken_ledger_is_a_503_without_its_words() {
 async fn health_takes_no_key_and_tells_the_proxy_side_no_counts() {
     let mut site = Site::open(Mode::Prod).await;
     assert_eq!(site.proxy("GET", "/healthz", "", "").await.text, r#"{"status":"ok"}"#);
-    let checks = json!({"store": "ok", "recorder": "ok", "draining": false});
+    let checks = json!({"store": "ok", "recorder": "ok", "counters": "ok", "draining": false});
     assert_eq!(site.proxy("GET", "/readyz", "", "").await.json(), json!({"status": "ready", "checks": checks}));
     let recorder = json!({
         "events_waiting": 3, "in_flight": 2, "waiting_ms": 70,
@@ -295,6 +295,11 @@ async fn health_takes_no_key_and_tells_the_proxy_side_no_counts() {
     let answer = site.proxy("GET", "/readyz", "", "").await;
     let said = (answer.status, answer.json()["status"].clone(), answer.json()["checks"]["recorder"].clone());
     assert_eq!(said, (200, json!("degraded"), json!("behind")));
+    let down = CountersHealth { shared: true, down: true, nodes: 3, ..CountersHealth::default() };
+    site.state.pulse = Arc::new(move || Pulse { counters: down, ..Pulse::default() });
+    let answer = site.admin("GET", "/readyz", "", "").await.json();
+    assert_eq!((&answer["status"], &answer["checks"]["counters"]), (&json!("degraded"), &json!("down")));
+    assert_eq!(answer["counters"]["nodes"], 3);
     let full = Backlog { full: true, ..Backlog::default() };
     for pulse in [Pulse { draining: true, ..Pulse::default() }, Pulse { backlog: full, ..Pulse::default() }] {
         site.state.pulse = Arc::new(move || pulse);
@@ -308,10 +313,12 @@ async fn every_counter_is_shown_to_the_admin_alone() {
     let site = Site::open(Mode::Prod).await;
     site.world.show_chats("acme", 7, 2);
     let answer = site.admin("GET", "/admin/counters", ADMIN_KEY, "").await;
-    let counter =
-        json!({"tenant_id": "acme", "metric": "chats", "window": "month", "period": "2026-11", "used": 7, "held": 2});
+    let counter = json!({
+        "tenant_id": "acme", "metric": "chats", "window": "month", "period": "2026-11", "used": 7, "booked": 7, "held": 2,
+    });
     let body = json!({
-        "at": "2026-11-24T10:00:00Z", "ledger_id": "fake", "is_booked": true, "in_flight": 0, "counters": [counter]
+        "at": "2026-11-24T10:00:00Z", "ledger_id": "fake", "is_booked": true, "in_flight": 0, "is_shared": false,
+        "counters": [counter],
     });
     assert_eq!((answer.status, answer.json()), (200, body));
     assert_eq!(site.admin("GET", "/admin/counters?x=1", ADMIN_KEY, "").await.code(), "invalid_query");

@@ -4,10 +4,11 @@ use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
 use super::super::SqliteLedger;
-use super::*;
-use crate::domain::audit::Author;
+use crate::adapters::sql::audit::DROPPED_MAX;
+use crate::domain::audit::{Actor, Author};
 use crate::domain::tenant::Tenant;
-use crate::ports::tenants::TenantStore;
+use crate::domain::time::Micros;
+use crate::ports::tenants::{Act, Answered, Digest, Memory, REMEMBERED_US, TenantStore};
 
 async fn open(directory: &TempDir) -> SqliteLedger {
     let ledger = SqliteLedger::open(directory.path().join("ledger.db").to_str().unwrap(), true).await.unwrap();

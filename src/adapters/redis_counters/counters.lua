@@ -1,0 +1,634 @@
+-- Counters that gateways share: every operation on one key, all of it or nothing. Version 1 (the version is in the keys).
+--
+-- Put before it: local RUN = '<run id of the process it is loaded into>'. Data of another process count as missing.
+--
+-- KEYS[1]  the hash of a tenant, or of the nodes of a ledger
+-- ARGV     operation, not_after (server's microseconds; later nothing is done), then what the operation takes
+-- answers  {now, word, ...}: the server's microseconds, what came of it. Sums are decimal strings: a double is not exact.
+--
+-- Fields of a tenant:
+--   run st ep jn    process that wrote it; o(pen) or b(uilding); epoch; how many joined
+--   fm fd rv        floors of month and day; revision
+--   co cu           who may finish it, until when
+--   n:<node>        life of a node that is a part of the epoch
+--   b: s: h: q:<c>  of each counter (chats:2026-11): booked, settled and not booked, held, leased
+--   i:<id>          a call: H, S or B, its node, then counter and amount in turn, separated by blanks
+--   k:<node>        how many calls of a node are listed
+--   l:<node> ls     a node's lease (units, until when, its counters); which nodes have one
+-- In building there are no sums: they follow from the calls when it opens.
+--
+-- Fields of the nodes: run; sn (known since); p:<node> = life, heard, revision; w:<J or L>:<tenant> = wanted until.
+
+local key = KEYS[1]
+local call = redis.call
+local EXACT = 9007199254740992 -- 2^53: whole numbers are exact in a double below this
+local PIECE = 1000 -- arguments of one call: Lua's stack takes 8,000. Even, as HSET takes pairs
+local TENANT_MS = 6048000000 -- 70 days: a tenant that is used has a counter of a new month before
+local NODES_MS = 86400000
+
+local time = call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+
+local at = 2
+
+local function text()
+  at = at + 1
+  return ARGV[at]
+end
+
+local function number()
+  return tonumber(text())
+end
+
+local function whole(value)
+  return string.format('%.0f', value)
+end
+
+local function words(line)
+  local found = {}
+  for word in string.gmatch(line or '', '%S+') do
+    found[#found + 1] = word
+  end
+  return found
+end
+
+-- HMGET, HSET or HDEL in pieces.
+local function many(command, list)
+  local all = {}
+  for from = 1, #list, PIECE do
+    local part = call(command, key, unpack(list, from, math.min(from + PIECE - 1, #list)))
+    if command == 'HMGET' then
+      for i = 1, #part do
+        all[#all + 1] = part[i]
+      end
+    end
+  end
+  return all
+end
+
+-- Sums: of a field, what is to be added to it. Added up first, so that a field is written once.
+
+local sums = {}
+
+local function add(field, amount)
+  local sum = (sums[field] or 0) + amount
+  if sum >= EXACT or sum <= -EXACT then
+    call('HINCRBY', key, field, whole(sums[field]))
+    sum = amount
+  end
+  sums[field] = sum
+end
+
+local function write_sums()
+  for field, amount in pairs(sums) do
+    if amount ~= 0 then
+      call('HINCRBY', key, field, whole(amount))
+    end
+  end
+  sums = {}
+end
+
+-- Calls.
+
+local PREFIXES = { H = 'h:', S = 's:', B = 'b:' }
+
+local function entry_node(entry)
+  return string.sub(entry, 3, 18)
+end
+
+-- Adds a call's amounts to the sums of its state, or with -1 takes them off.
+local function add_entry(entry, sign)
+  local prefix = PREFIXES[string.sub(entry, 1, 1)]
+  for counter, amount in string.gmatch(string.sub(entry, 20), '(%S+) (%S+)') do
+    add(prefix .. counter, sign * tonumber(amount))
+  end
+end
+
+-- A call as an operation says it: its id, its state, and the entry.
+local function call_read(node)
+  local id, state = text(), text()
+  local parts = { state, node }
+  for i = 1, number() do
+    parts[#parts + 1] = text()
+    parts[#parts + 1] = text()
+  end
+  return id, state, table.concat(parts, ' ')
+end
+
+-- Leases.
+
+local function lease_read(node)
+  local found = words(call('HGET', key, 'l:' .. node))
+  if #found > 0 then
+    return { units = tonumber(found[1]), till = tonumber(found[2]), counters = { unpack(found, 3) } }
+  end
+end
+
+local function lease_add(lease, units)
+  lease.units = lease.units + units
+  for _, counter in ipairs(lease.counters) do
+    add('q:' .. counter, units)
+  end
+end
+
+-- Writes a lease, or takes it off when nothing is left of it; and then the sums.
+local function lease_write(node, lease)
+  local nodes = words(call('HGET', key, 'ls'))
+  local rest = {}
+  for _, other in ipairs(nodes) do
+    if other ~= node then
+      rest[#rest + 1] = other
+    end
+  end
+  local is_listed = #rest < #nodes
+  if lease.units > 0 then
+    local line = whole(lease.units) .. ' ' .. whole(lease.till) .. ' ' .. table.concat(lease.counters, ' ')
+    call('HSET', key, 'l:' .. node, line)
+    if not is_listed then
+      rest[#rest + 1] = node
+      call('HSET', key, 'ls', table.concat(rest, ' '))
+    end
+  elseif is_listed then
+    call('HSET', key, 'ls', table.concat(rest, ' '))
+    call('HDEL', key, 'l:' .. node)
+  end
+  write_sums()
+end
+
+-- It has at most so many units from now on.
+local function lease_shrink(node, left)
+  local lease = lease_read(node)
+  if lease and lease.units > left then
+    lease_add(lease, left - lease.units)
+    lease_write(node, lease)
+  end
+end
+
+-- Ends leases that are over.
+local function leases_over()
+  for _, node in ipairs(words(call('HGET', key, 'ls'))) do
+    local lease = lease_read(node)
+    if lease and lease.till <= now then
+      lease_shrink(node, 0)
+    end
+  end
+end
+
+-- Claims and counts.
+
+local function count_fields(fields, counter)
+  local next = #fields
+  fields[next + 1] = 'b:' .. counter
+  fields[next + 2] = 's:' .. counter
+  fields[next + 3] = 'h:' .. counter
+  fields[next + 4] = 'q:' .. counter
+end
+
+local function claims_fields(claims, fields)
+  for _, claim in ipairs(claims) do
+    count_fields(fields, claim.counter)
+  end
+  return fields
+end
+
+-- Puts the four sums of each claim's counter, which are the values behind `from`, into the claim.
+local function claims_take(claims, values, from)
+  for i, claim in ipairs(claims) do
+    local base = from + (i - 1) * 4
+    claim.count = { values[base + 1], values[base + 2], values[base + 3], values[base + 4] }
+  end
+end
+
+local function claims_again(claims)
+  claims_take(claims, many('HMGET', claims_fields(claims, {})), 0)
+end
+
+local function count_answer(answer, count)
+  for i = 1, 4 do
+    answer[#answer + 1] = count[i] or '0'
+  end
+  return answer
+end
+
+local function sum_of(count, last)
+  local sum = 0
+  for i = 1, last do
+    sum = sum + tonumber(count[i] or 0)
+  end
+  return sum
+end
+
+-- The first claim that does not fit, and whether it would not without leases either.
+local function lacking(claims)
+  for i, claim in ipairs(claims) do
+    if claim.max then
+      local taken = sum_of(claim.count, 3) + claim.amount
+      if taken + tonumber(claim.count[4] or 0) > claim.max then
+        return i, taken > claim.max
+      end
+    end
+  end
+end
+
+local function is_below(counter, month, day)
+  local period = string.match(counter, ':(.*)$')
+  return period < (#period == 7 and month or day)
+end
+
+-- Leases units of what the claims left. The claims' counts are those after the call.
+local function lease_take(node, claims, wish)
+  for _, claim in ipairs(claims) do
+    if claim.amount ~= 1 then
+      return 0
+    end
+  end
+  lease_shrink(node, wish.left)
+  claims_again(claims)
+  local units = wish.units_max
+  local counters = {}
+  for i, claim in ipairs(claims) do
+    counters[i] = claim.counter
+    if claim.max then
+      local left = math.max(claim.max - sum_of(claim.count, 4), 0)
+      units = math.min(units, math.floor(left / wish.parts))
+    end
+  end
+  local lease = lease_read(node)
+  if units == 0 or lease and table.concat(lease.counters, ' ') ~= table.concat(counters, ' ') then
+    return 0
+  end
+  lease = lease or { units = 0, counters = counters }
+  lease.till = now + wish.lasts
+  lease_add(lease, units)
+  lease_write(node, lease)
+  claims_again(claims)
+  return units
+end
+
+-- A tenant in building, with nothing listed and nobody a part of it, over whatever was there of another process.
+local function begin(epoch, month, day)
+  call('DEL', key)
+  call('HSET', key, 'run', RUN, 'st', 'b', 'ep', epoch, 'jn', '0', 'fm', month, 'fd', day, 'rv', '0')
+  call('PEXPIRE', key, TENANT_MS)
+end
+
+-- An open tenant is in building again: what is left are its calls and its revision.
+local function begin_again(epoch, month, day)
+  local gone = { 'co', 'cu', 'ls' }
+  for _, field in ipairs(call('HKEYS', key)) do
+    if string.find(field, '^[nlbshq]:') then
+      gone[#gone + 1] = field
+    end
+  end
+  call('HSET', key, 'st', 'b', 'ep', epoch, 'jn', '0', 'fm', month, 'fd', day)
+  many('HDEL', gone)
+end
+
+-- All calls: a table from field to entry.
+local function entries()
+  local all = call('HGETALL', key)
+  local found = {}
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 2) == 'i:' then
+      found[all[i]] = all[i + 1]
+    end
+  end
+  return found
+end
+
+-- What can be asked: each operation gives its answer without the time.
+
+local operations = {}
+
+function operations.hold()
+  local node, life, id, revision, is_alone = text(), text(), text(), number(), text() == '1'
+  local wish = { units_max = number(), parts = number(), lasts = number(), left = number() }
+  local claims, entry = {}, { 'H', node }
+  for i = 1, number() do
+    claims[i] = { counter = text(), amount = number(), max = number() }
+    entry[#entry + 1] = claims[i].counter
+    entry[#entry + 1] = whole(claims[i].amount)
+  end
+  local fields = { 'run', 'st', 'ep', 'rv', 'fm', 'fd', 'n:' .. node, 'k:' .. node, 'i:' .. id }
+  local values = many('HMGET', claims_fields(claims, fields))
+  local run, state, epoch, newest, month, day, member, listed, is_known = unpack(values, 1, 9)
+  claims_take(claims, values, 9)
+  if run ~= RUN then
+    return { 'unjoined' }
+  end
+  if state ~= 'o' then
+    return { 'building' }
+  end
+  if member ~= life then
+    if not is_alone or tonumber(listed or 0) > 0 then
+      return { 'unjoined' }
+    end
+    call('HSET', key, 'n:' .. node, life)
+    lease_shrink(node, 0)
+    claims_again(claims)
+  end
+  if tonumber(newest) > revision then
+    return { 'behind', newest }
+  end
+  local leased = 0
+  if not is_known then
+    for _, claim in ipairs(claims) do
+      if is_below(claim.counter, month, day) then
+        return { 'unjoined' }
+      end
+    end
+    if lacking(claims) then
+      leases_over()
+      claims_again(claims)
+      local claim, is_full = lacking(claims)
+      if claim then
+        return count_answer({ is_full and 'full' or 'leased', claim - 1 }, claims[claim].count)
+      end
+    end
+    call('HSET', key, 'i:' .. id, table.concat(entry, ' '))
+    add('k:' .. node, 1)
+    local is_new = false
+    for _, claim in ipairs(claims) do
+      add('h:' .. claim.counter, claim.amount)
+      is_new = is_new or not (claim.count[1] or claim.count[2] or claim.count[3])
+    end
+    write_sums()
+    if is_new then
+      call('PEXPIRE', key, TENANT_MS)
+    end
+    if wish.units_max then
+      leased = lease_take(node, claims, wish)
+    end
+    claims_again(claims)
+  end
+  local answer = { 'taken', epoch, leased }
+  for _, claim in ipairs(claims) do
+    count_answer(answer, claim.count)
+  end
+  return answer
+end
+
+function operations.note()
+  local node, epoch, left = text(), text(), text()
+  local head = call('HMGET', key, 'run', 'st', 'ep')
+  if head[1] ~= RUN or head[3] ~= epoch then
+    return { 'unjoined' }
+  end
+  local is_open = head[2] == 'o'
+  local spent = 0
+  for i = 1, number() do
+    local from_lease = text() == '1'
+    local id, state, entry = call_read(node)
+    local field = 'i:' .. id
+    local before = call('HGET', key, field)
+    if not before and from_lease then
+      spent = spent + 1
+    end
+    if before or from_lease then
+      local goes = state == 'G' or is_open and state == 'B'
+      if before and goes then
+        call('HDEL', key, field)
+        add('k:' .. entry_node(before), -1)
+      elseif not goes then
+        call('HSET', key, field, entry)
+        if before then
+          add('k:' .. entry_node(before), -1)
+        end
+        add('k:' .. node, 1)
+      end
+      if is_open then
+        if before then
+          add_entry(before, -1)
+        end
+        if state ~= 'G' then
+          add_entry(entry, 1)
+        end
+      end
+    end
+  end
+  write_sums()
+  if spent > 0 or left ~= '' then
+    local lease = lease_read(node)
+    if lease then
+      local units = math.max(lease.units - spent, 0)
+      lease_shrink(node, left == '' and units or math.min(units, tonumber(left)))
+    end
+  end
+  return { 'done' }
+end
+
+function operations.join()
+  local node, life, epoch, is_forced = text(), text(), text(), text() == '1'
+  local month, day, is_first, is_last, count = text(), text(), text() == '1', text() == '1', number()
+  local values = call('HMGET', key, 'run', 'st', 'ep', 'fm', 'fd', 'n:' .. node, 'k:' .. node)
+  local run, state, current, month_now, day_now, member, listed = unpack(values, 1, 7)
+  if run ~= RUN then
+    begin(epoch, month, day)
+    state, current, member, listed = 'b', epoch, false, false
+  end
+  local is_part = member == life
+  if is_part and state == 'b' then
+    return { 'building', current }
+  end
+  if state == 'o' then
+    if not is_forced and is_part then
+      return { 'open', current }
+    end
+    if not is_forced and count == 0 and is_last and tonumber(listed or 0) == 0 then
+      call('HSET', key, 'n:' .. node, life)
+      lease_shrink(node, 0)
+      return { 'open', current }
+    end
+    begin_again(epoch, month < month_now and month or month_now, day < day_now and day or day_now)
+    current = epoch
+  end
+  if is_first and tonumber(listed or 0) > 0 then
+    local gone = { 'k:' .. node }
+    for field, entry in pairs(entries()) do
+      if entry_node(entry) == node then
+        gone[#gone + 1] = field
+      end
+    end
+    many('HDEL', gone)
+  end
+  for i = 1, count do
+    local id, _, entry = call_read(node)
+    local before = call('HGET', key, 'i:' .. id)
+    if before then
+      add('k:' .. entry_node(before), -1)
+    end
+    call('HSET', key, 'i:' .. id, entry)
+    add('k:' .. node, 1)
+  end
+  write_sums()
+  if is_last then
+    call('HSET', key, 'n:' .. node, life)
+    call('HINCRBY', key, 'jn', 1)
+  end
+  return { 'building', current }
+end
+
+function operations.look()
+  local node = text()
+  local values = call('HMGET', key, 'run', 'st', 'ep', 'co', 'cu', 'jn', 'fm', 'fd')
+  local run, state, epoch, finisher, till, joins, month, day = unpack(values, 1, 8)
+  if run ~= RUN then
+    return { 'unknown' }
+  end
+  if state == 'o' then
+    return { 'open', epoch }
+  end
+  if finisher and finisher ~= node and tonumber(till) > now then
+    return { 'busy', call('HEXISTS', key, 'n:' .. node) }
+  end
+  call('HSET', key, 'co', node, 'cu', whole(now + 1000000))
+  local nodes, ids = {}, {}
+  for _, field in ipairs(call('HKEYS', key)) do
+    local kind = string.sub(field, 1, 2)
+    if kind == 'n:' then
+      nodes[#nodes + 1] = string.sub(field, 3)
+    elseif kind == 'i:' then
+      ids[#ids + 1] = string.sub(field, 3)
+    end
+  end
+  return { 'building', epoch, joins, month, day, nodes, ids }
+end
+
+function operations.finish()
+  local epoch, joins = text(), text()
+  local head = call('HMGET', key, 'run', 'st', 'ep', 'jn')
+  if head[1] ~= RUN or head[2] ~= 'b' or head[3] ~= epoch or head[4] ~= joins then
+    return { 'other' }
+  end
+  local opened = { 'st', 'o' }
+  for i = 1, number() do
+    opened[#opened + 1] = 'b:' .. text()
+    opened[#opened + 1] = text()
+  end
+  many('HSET', opened)
+  local listed = entries()
+  local gone = { 'co', 'cu' }
+  local function take_off(field)
+    add('k:' .. entry_node(listed[field]), -1)
+    gone[#gone + 1] = field
+    listed[field] = nil
+  end
+  for i = 1, number() do
+    local field = 'i:' .. text()
+    if listed[field] then
+      take_off(field)
+    end
+  end
+  for field, entry in pairs(listed) do
+    add_entry(entry, 1)
+    if string.sub(entry, 1, 1) == 'B' then
+      take_off(field)
+    end
+  end
+  many('HDEL', gone)
+  write_sums()
+  call('PEXPIRE', key, TENANT_MS)
+  return { 'done' }
+end
+
+function operations.read()
+  local fields = { 'run', 'st' }
+  local count = number()
+  for i = 1, count do
+    count_fields(fields, text())
+  end
+  local values = many('HMGET', fields)
+  if values[1] ~= RUN or values[2] ~= 'o' then
+    return { 'none' }
+  end
+  local answer = { 'counts' }
+  for i = 1, count do
+    local base = 2 + (i - 1) * 4
+    count_answer(answer, { values[base + 1], values[base + 2], values[base + 3], values[base + 4] })
+  end
+  return answer
+end
+
+function operations.list()
+  local head = call('HMGET', key, 'run', 'st')
+  if head[1] ~= RUN or head[2] ~= 'o' then
+    return { 'none' }
+  end
+  local fields = {}
+  for _, field in ipairs(call('HKEYS', key)) do
+    if string.find(field, '^[bshq]:') then
+      fields[#fields + 1] = field
+    end
+  end
+  local answer = { 'sums' }
+  for i, value in ipairs(many('HMGET', fields)) do
+    answer[#answer + 1] = fields[i]
+    answer[#answer + 1] = value
+  end
+  return answer
+end
+
+function operations.changed()
+  local revision = text()
+  local head = call('HMGET', key, 'run', 'rv')
+  if head[1] == RUN and tonumber(head[2]) < tonumber(revision) then
+    call('HSET', key, 'rv', revision)
+  end
+  return { 'done' }
+end
+
+function operations.beat()
+  local node, life, revision, is_last, quiet_max, wanted_for = text(), text(), text(), text() == '1', number(), number()
+  if call('HGET', key, 'run') ~= RUN then
+    call('DEL', key)
+    call('HSET', key, 'run', RUN, 'sn', whole(now))
+  end
+  call('HSET', key, 'p:' .. node, life .. ' ' .. whole(now) .. ' ' .. revision)
+  local gone, wanted = {}, {}
+  if is_last then
+    gone[1] = 'p:' .. node
+  end
+  for i = 1, number() do
+    wanted[#wanted + 1] = 'w:' .. text()
+    wanted[#wanted + 1] = whole(now + wanted_for)
+  end
+  many('HSET', wanted)
+  for i = 1, number() do
+    gone[#gone + 1] = 'w:' .. text()
+  end
+  many('HDEL', gone)
+  local wanted_max = number()
+  local all, peers, wishes, since, over = call('HGETALL', key), {}, {}, now, {}
+  for i = 1, #all, 2 do
+    local field, value = all[i], all[i + 1]
+    local kind = string.sub(field, 1, 2)
+    if kind == 'p:' then
+      local life_of, heard, revision_of = unpack(words(value))
+      if now - tonumber(heard) > quiet_max then
+        over[#over + 1] = field
+      else
+        local last = #peers
+        peers[last + 1], peers[last + 2] = string.sub(field, 3), life_of
+        peers[last + 3], peers[last + 4] = whole(math.max(now - tonumber(heard), 0)), revision_of
+      end
+    elseif kind == 'w:' then
+      if tonumber(value) <= now then
+        over[#over + 1] = field
+      elseif #wishes < wanted_max then
+        wishes[#wishes + 1] = string.sub(field, 3)
+      end
+    elseif field == 'sn' then
+      since = tonumber(value)
+    end
+  end
+  many('HDEL', over)
+  call('PEXPIRE', key, NODES_MS)
+  return { 'pulse', whole(math.max(now - since, 0)), peers, wishes }
+end
+
+if now > tonumber(ARGV[2]) then
+  return { now, 'late' }
+end
+local answer = operations[ARGV[1]]()
+table.insert(answer, 1, now)
+return answer

@@ -1,0 +1,173 @@
+//! The whole ledger shown as it stands at one instant, for whoever compares its parts.
+//!
+//! May use: `domain`, `ports`. The caller opens a reading transaction that sees one instant from the first row to the last.
+
+use std::fmt::Write;
+
+use futures_util::TryStreamExt;
+
+use super::Dialect;
+use super::cells::{Cells, Columns};
+use super::rows::{PICO_PER_MICRO, SUM_COLUMNS, table};
+use super::rules::{Rule, rules};
+use super::statement::Statement;
+use super::usage::{DAY_US, events_from, one};
+use crate::domain::ids::EventId;
+use crate::domain::time::{Micros, Window};
+use crate::domain::tokens::Tokens;
+use crate::ports::StoreError;
+use crate::ports::usage::{Entry, Stratum, SumKey, SumValues, Sums};
+
+/// Events added up by one statement: so many are sorted in memory at once (some 4 MiB), and there is something to say
+/// about progress twenty times in half a million.
+const EVENTS_PER_STEP: i64 = 20_000;
+
+/// Whoever is shown the ledger.
+type See<'a> = &'a mut (dyn FnMut(Entry) + Send);
+
+/// What [`crate::ports::usage::UsageStore::walk`] promises, but for the store's own check of its files.
+pub(in crate::adapters) async fn walk<D: Dialect>(view: &mut D::Connection, see: See<'_>) -> Result<(), StoreError> {
+    let events = D::rows(view, Statement::new("SELECT COUNT(*) FROM usage_events")).await.map_err(D::error)?;
+    let from = events_from::<D>(view).await?;
+    see(Entry::Begin { events: one(&events)?.count()?, from });
+    strata::<D>(view, see).await?;
+    impossible::<D>(view, see).await?;
+    repeated::<D>(view, see).await?;
+    for window in [Window::Day, Window::Month] {
+        sums::<D>(view, window, see).await?;
+    }
+    Ok(())
+}
+
+/// Adds events up in steps by their place, so that each step sorts a bounded number of them.
+async fn strata<D: Dialect>(view: &mut D::Connection, see: See<'_>) -> Result<(), StoreError> {
+    let text = strata_statement();
+    let (mut last, mut step) = (i64::MIN, EVENTS_PER_STEP);
+    loop {
+        let statement = Statement::new(text.clone()).bind(last).bind(step);
+        let rows = match D::rows(view, statement).await.map_err(D::error) {
+            // SQLite: together they are more than 64 bits hold. Fewer may not be, and one alone never is.
+            Err(StoreError::Refused(_)) if step > 1 => {
+                step /= 2;
+                continue;
+            }
+            other => other?,
+        };
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for row in &rows {
+            let (stratum, newest) = stratum(row)?;
+            last = last.max(newest);
+            see(Entry::Events(Box::new(stratum)));
+        }
+        step = step.saturating_mul(2).min(EVENTS_PER_STEP);
+    }
+}
+
+fn strata_statement() -> String {
+    let kinds = ["tenant_id", "requested_at", "provider", "model", "outcome", "usage_source", "priced"];
+    let amounts: Vec<&str> = ["chats"].into_iter().chain(Tokens::KINDS).chain(["estimated_cost_pico_usd"]).collect();
+    let columns = [&kinds[..], &amounts].concat().join(", ");
+    let sums: Vec<String> = amounts.iter().map(|amount| format!("CAST(COALESCE(SUM({amount}), 0) AS TEXT)")).collect();
+    // The remainder of a division has the sign of what is divided: this is the last midnight, also before 1970.
+    let day = format!("requested_at - ((requested_at % {DAY_US}) + {DAY_US}) % {DAY_US}");
+    format!(
+        "SELECT tenant_id, {day}, provider, model, outcome, usage_source, priced, MAX(row), COUNT(*), {} FROM \
+         (SELECT row, {columns} FROM usage_events WHERE row > $1 ORDER BY row LIMIT $2) AS step \
+         GROUP BY 1, 2, 3, 4, 5, 6, 7",
+        sums.join(", ")
+    )
+}
+
+fn stratum(row: &impl Cells) -> Result<(Stratum, i64), StoreError> {
+    let mut columns = Columns::of(row);
+    // Fields are read in the order they stand here, which is that of the columns.
+    let tenant = columns.any_text()?;
+    let day = Micros(columns.integer()?);
+    let [provider, model] = [columns.any_text()?, columns.any_text()?];
+    let [outcome, source, priced] = [columns.any_text()?, columns.any_text()?, columns.any_text()?];
+    let newest = columns.integer()?;
+    let events = columns.count()?;
+    let chats = columns.amount()?;
+    let mut tokens = [0; 10];
+    for kind in &mut tokens {
+        *kind = columns.amount()?;
+    }
+    let cost = columns.amount()?;
+    Ok((Stratum { tenant, day, provider, model, outcome, source, priced, events, chats, tokens, cost }, newest))
+}
+
+/// Shows events with values that no event can have.
+async fn impossible<D: Dialect>(view: &mut D::Connection, see: See<'_>) -> Result<(), StoreError> {
+    let rules = rules::<D>();
+    let mut text = "SELECT id".to_owned();
+    for Rule { broken, shown, .. } in &rules {
+        // Writing to a string does not fail.
+        write!(text, ", CASE WHEN {broken} THEN CAST({shown} AS TEXT) END").unwrap_or_default();
+    }
+    let any: Vec<String> = rules.iter().map(|rule| format!("({})", rule.broken)).collect();
+    write!(text, " FROM usage_events WHERE {}", any.join(" OR ")).unwrap_or_default();
+    let mut rows = D::stream(view, Statement::new(text));
+    while let Some(row) = rows.try_next().await.map_err(D::error)? {
+        let mut columns = Columns::of(&row);
+        let event = name(&columns.id_bytes()?);
+        for rule in &rules {
+            if let Some(found) = columns.any_text_some()? {
+                see(Entry::Impossible { event: event.clone(), rule: rule.words, found });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Shows ids that more than one event has: the index that forbids them may be gone.
+async fn repeated<D: Dialect>(view: &mut D::Connection, see: See<'_>) -> Result<(), StoreError> {
+    let text = "SELECT id, COUNT(*) FROM usage_events GROUP BY id HAVING COUNT(*) > 1";
+    let mut rows = D::stream(view, Statement::new(text));
+    while let Some(row) = rows.try_next().await.map_err(D::error)? {
+        let mut columns = Columns::of(&row);
+        let event = name(&columns.id_bytes()?);
+        see(Entry::Impossible { event, rule: "an id is one event's", found: format!("{} events", columns.count()?) });
+    }
+    Ok(())
+}
+
+/// An event's id as people know it.
+fn name(bytes: &[u8]) -> String {
+    match bytes.try_into() {
+        Ok(bytes) => EventId::from_bytes(bytes).to_string(),
+        Err(_) => format!("{bytes:02x?}"),
+    }
+}
+
+/// Shows every sum of one kind.
+async fn sums<D: Dialect>(view: &mut D::Connection, window: Window, see: See<'_>) -> Result<(), StoreError> {
+    let (table, columns) = (table(window), SUM_COLUMNS.join(", "));
+    let text = format!("SELECT tenant_id, period, provider, model, {columns} FROM {table}");
+    let mut rows = D::stream(view, Statement::new(text));
+    while let Some(row) = rows.try_next().await.map_err(D::error)? {
+        let mut columns = Columns::of(&row);
+        let key = SumKey {
+            window,
+            tenant: columns.any_text()?,
+            period: columns.any_text()?,
+            provider: columns.any_text()?,
+            model: columns.any_text()?,
+        };
+        see(Entry::Sum(Box::new((key, values(&mut columns)?))));
+    }
+    Ok(())
+}
+
+/// Reads [`SUM_COLUMNS`]: the two columns of the cost are one value.
+fn values(columns: &mut Columns<'_, impl Cells>) -> Result<SumValues, StoreError> {
+    let mut values = [0; 18];
+    for (value, column) in values.iter_mut().zip(Sums::NAMES) {
+        *value = i128::from(columns.integer()?);
+        if column == "estimated_cost_pico_usd" {
+            *value = *value * PICO_PER_MICRO + i128::from(columns.integer()?);
+        }
+    }
+    Ok(values)
+}

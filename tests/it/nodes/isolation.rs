@@ -1,0 +1,1 @@
+//! One tenant that floods does not slow another down.

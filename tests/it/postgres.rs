@@ -1,0 +1,226 @@
+//! What is Postgres' own about the ledger: many gateways at once, months as partitions, schema versions, what its errors
+//! say.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tollgate::adapters::postgres::PostgresLedger;
+use tollgate::domain::event::UsageEvent;
+use tollgate::domain::ids::EventId;
+use tollgate::domain::time::Micros;
+use tollgate::metering::verify::{Differences, ledger};
+use tollgate::ports::StoreError;
+use tollgate::ports::usage::{EventsQuery, SumsQuery, UsageStore};
+
+use super::conformance::{at, event, postgres, tenant};
+use super::support::machine::full;
+use super::support::postgres::Database;
+
+/// Another gateway's way to the same ledger.
+async fn node(database: &Database) -> Arc<PostgresLedger> {
+    Arc::new(PostgresLedger::open(&database.url, Duration::ZERO).await.unwrap())
+}
+
+fn page(after: i64, events_max: u32) -> EventsQuery {
+    EventsQuery { tenant: None, from: None, to: None, after: Some(after), events_max }
+}
+
+/// Demands that every sum is the sum of its events.
+async fn demand_no_difference(store: &dyn UsageStore) {
+    let mut differences = Differences::default();
+    ledger::compare(store, &mut differences, &mut |_, _| {}).await.unwrap();
+    assert_eq!(differences.kept(), [], "{:?}", differences.kept());
+}
+
+/// Events of one flusher: its own ids, the same tenants and models as all others, in an order of its own.
+fn batch_of(flusher: u64, batch: u64, events: u64) -> Vec<UsageEvent> {
+    (0..events)
+        .map(|number| {
+            let of = (number * (flusher * 2 + 1)) % 7;
+            UsageEvent {
+                tenant: tenant(["acme", "beta", "gamma", "delta", "eps", "zeta", "eta"][usize::try_from(of).unwrap()]),
+                model: ["gpt-4o", "o3", "gpt-4o-mini"][usize::try_from((number + flusher) % 3).unwrap()].into(),
+                ..event(flusher * 1_000_000 + batch * 1_000 + number)
+            }
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_pages_by_row_misses_no_event_of_any_gateway() {
+    let (reader, database) = postgres().await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    for flusher in 1..=6 {
+        let node = node(&database).await;
+        writers.push(tokio::spawn(async move {
+            for batch in 0..40 {
+                node.append(&batch_of(flusher, batch, 5)).await.unwrap();
+            }
+        }));
+    }
+    let pager = tokio::spawn({
+        let (reader, is_over) = (reader.clone(), is_over.clone());
+        async move {
+            let (mut last, mut seen) = (0, Vec::new());
+            loop {
+                let was_over = is_over.load(Ordering::SeqCst);
+                let found = reader.events(&page(last, 50)).await.unwrap();
+                last = found.last().map_or(last, |stored| stored.row);
+                seen.extend(found.iter().map(|stored| stored.event.id));
+                if found.is_empty() && was_over {
+                    return seen;
+                }
+            }
+        }
+    });
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    is_over.store(true, Ordering::SeqCst);
+    let seen = pager.await.unwrap();
+    let expected: BTreeSet<EventId> = (1..=6)
+        .flat_map(|flusher| (0..40).flat_map(move |batch| batch_of(flusher, batch, 5)))
+        .map(|event| event.id)
+        .collect();
+    assert_eq!(seen.len(), expected.len());
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sixteen_gateways_that_write_the_same_sums_lose_nothing_and_never_lock_each_other_out() {
+    let (store, database) = postgres().await;
+    let batches = if full() { 40 } else { 8 };
+    let mut flushers = Vec::new();
+    for flusher in 1..=16 {
+        let node = node(&database).await;
+        flushers.push(tokio::spawn(async move {
+            for batch in 0..batches {
+                let events = batch_of(flusher, batch, 60);
+                assert_eq!(node.append(&events).await, Ok(60));
+                // Sent again, as after an answer that was lost.
+                assert_eq!(node.append(&events[..20]).await, Ok(0));
+            }
+        }));
+    }
+    for flusher in flushers {
+        flusher.await.unwrap();
+    }
+    let total = SumsQuery { tenant: None, period: None, group_by: Vec::new() };
+    assert_eq!(store.sums(&total).await.unwrap()[0].sums.requests, 16 * batches * 60);
+    demand_no_difference(&*store).await;
+    let deadlocks = database.say("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()");
+    assert_eq!(deadlocks, "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_processes_may_make_the_schema_at_once() {
+    for _ in 0..3 {
+        let database = Database::new();
+        let nodes = join_all((0..10).map(|_| node(&database))).await;
+        for made in join_all(nodes.iter().map(|node| node.migrate())).await {
+            assert_eq!(made, Ok(()));
+        }
+        assert_eq!(nodes[0].ready().await, Ok(()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ten_gateways_may_need_a_new_month_at_once() {
+    let (store, database) = postgres().await;
+    let nodes = join_all((0..10).map(|_| node(&database))).await;
+    for month in 1..=6 {
+        let requested_at = at(&format!("2027-{month:02}-15T00:00:00Z"));
+        let number = |node: u64| node * 100 + u64::try_from(month).unwrap();
+        let events: Vec<UsageEvent> = (0..10).map(|node| UsageEvent { requested_at, ..event(number(node)) }).collect();
+        let appends = nodes.iter().zip(&events).map(|(node, event)| node.append(std::slice::from_ref(event)));
+        for appended in join_all(appends).await {
+            assert_eq!(appended, Ok(1));
+        }
+    }
+    demand_no_difference(&*store).await;
+}
+
+#[tokio::test]
+async fn an_event_of_any_year_is_booked() {
+    let (store, _database) = postgres().await;
+    let instants = [
+        Micros(i64::MIN),
+        Micros(-1),
+        Micros(0),
+        at("1999-12-31T23:59:59.999999Z"),
+        at("2000-01-01T00:00:00Z"),
+        at("2199-12-31T23:59:59.999999Z"),
+        at("2200-01-01T00:00:00Z"),
+        at("9999-12-30T00:00:00Z"),
+        Micros(i64::MAX),
+    ];
+    let events: Vec<UsageEvent> =
+        (0..).zip(instants).map(|(number, requested_at)| UsageEvent { requested_at, ..event(number) }).collect();
+    assert_eq!(store.append(&events).await, Ok(9));
+    assert_eq!(store.append(&events).await, Ok(0));
+    let listed = store.events(&page(0, 100)).await.unwrap();
+    assert_eq!(listed.into_iter().map(|stored| stored.event).collect::<Vec<_>>(), events);
+    let total = SumsQuery { tenant: Some(tenant("acme")), period: None, group_by: Vec::new() };
+    assert_eq!(store.sums(&total).await.unwrap()[0].sums.requests, 9);
+}
+
+#[tokio::test]
+async fn a_text_that_postgres_cannot_hold_keeps_no_event_from_the_ledger() {
+    let (store, _database) = postgres().await;
+    let odd = UsageEvent { model: "gpt\0-4o".into(), request_id: Some("\0".into()), ..event(1) };
+    assert_eq!(store.append(&[odd]).await, Ok(1));
+    let stored = store.event(None, event(1).id).await.unwrap().unwrap();
+    assert_eq!(&*stored.event.model, "gpt\u{fffd}-4o");
+}
+
+#[tokio::test]
+async fn a_partition_that_was_dropped_is_made_again() {
+    let (store, database) = postgres().await;
+    store.append(&[event(1)]).await.unwrap();
+    database.say("DROP TABLE usage_events_2026_11");
+    assert_eq!(store.append(&[event(2)]).await, Ok(1));
+    assert_eq!(database.say("SELECT COUNT(*) FROM usage_events_2026_11"), "1");
+}
+
+#[tokio::test]
+async fn a_schema_that_is_older_or_newer_says_what_to_do() {
+    let database = Database::new();
+    let store = node(&database).await;
+    let before = store.ready().await.unwrap_err();
+    assert!(before.to_string().contains("tollgate migrate"), "{before}");
+    let unbooked = store.append(&[event(1)]).await.unwrap_err();
+    assert!(matches!(&unbooked, StoreError::Unavailable(why) if why.contains("tollgate migrate")), "{unbooked}");
+    store.migrate().await.unwrap();
+    assert_eq!(store.ready().await, Ok(()));
+    database.say(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9000, 'from the future', TRUE, '', 0)",
+    );
+    for refused in [store.migrate().await, store.ready().await] {
+        assert!(matches!(&refused, Err(StoreError::Corrupt(why)) if why.contains("9000")), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_connected_to_says_why_and_never_the_password() {
+    let database = Database::new();
+    let (server, name) = database.url.rsplit_once('/').unwrap();
+    let host = server.rsplit_once('@').unwrap().1;
+    for (url, words) in [
+        (format!("postgres://nobody:hunter2@{host}/{name}"), "give user and password"),
+        (format!("postgres://tollgate:hunter2@{host}/elsewhere"), "createdb"),
+        ("postgres://tollgate:hunter2@127.0.0.1:1/x".to_owned(), "start Postgres"),
+        (format!("postgres://tollgate:hunter2@{host}/{name}?sslmode=require"), "sslmode"),
+        ("postgres://tollgate:hunter2@127.0.0.1:x/x".to_owned(), "no URL"),
+    ] {
+        let error = PostgresLedger::open(&url, Duration::ZERO).await.unwrap_err().to_string();
+        assert!(error.contains(words) && !error.contains("hunter2"), "{error}");
+    }
+    let ledger = PostgresLedger::open(&database.url, Duration::ZERO).await.unwrap();
+    assert_eq!(ledger.name(), format!("postgres://{host}/{name}"));
+    assert!(!format!("{ledger:?}").contains("tollgate@"), "{ledger:?}");
+}

@@ -1,0 +1,217 @@
+//! The real binary on a ledger in Postgres: gateway and commands, one gateway at a time without Redis, a server that is not
+//! there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::runtime::Builder;
+use tollgate::boot::ledger::Ledger;
+use tollgate::config::Config;
+use tollgate::domain::event::UsageEvent;
+
+use super::conformance::{at, event};
+use super::support::bodies::honest;
+use super::support::machine::{TurnedClock, figures, until};
+use super::support::postgres::Database;
+use super::support::*;
+
+const NOTICED_MAX: Duration = Duration::from_secs(30);
+
+/// Runs a command on the ledger of `url`.
+fn command(url: &str, data_dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command.args(arguments).env_clear().env("DATABASE_URL", url).env("TOLLGATE_DATA_DIR", data_dir);
+    command.env("TOLLGATE_ADMIN_KEY", gateway::ADMIN_KEY).current_dir(data_dir);
+    command.output().expect("the binary starts")
+}
+
+fn document(url: &str, data_dir: &Path, arguments: &[&str]) -> Value {
+    let output = command(url, data_dir, &[arguments, &["--json"]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {told}{}", String::from_utf8_lossy(&output.stdout));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {told}"))
+}
+
+#[test]
+fn calls_are_booked_in_postgres_and_every_command_finds_them_there() {
+    let database = Database::new();
+    let provider = Provider::start(honest);
+    let mut gateway = Setup::new(&provider).set("DATABASE_URL", &database.url).prod().start();
+    let key = gateway.issue("acme", "starter");
+    use_up(&gateway, &key, 30);
+    let usage = gateway.booked(&key, 30);
+    assert_eq!((usage.chats, gateway.chats(&key)), (30, (30, 470)));
+    assert_eq!(gateway.events(&key).len(), 30);
+    assert_eq!(gateway.ready()["status"], "ready");
+
+    let tell = |arguments: &[&str]| document(&database.url, gateway.data_dir(), arguments);
+    assert_eq!(tell(&["usage", "acme"])["requests"], 30);
+    assert_eq!(tell(&["tenant", "list"])[0]["id"], "acme");
+    assert_eq!(tell(&["key", "list", "acme"]).as_array().unwrap().len(), 1);
+    assert_eq!(tell(&["audit"])["entries"].as_array().unwrap().len(), 2);
+    assert_eq!(tell(&["migrate"])["ok"], true);
+    let admin = format!("listen.admin={}", gateway.admin);
+    let verified = tell(&["verify", "--set", &admin]);
+    assert_eq!((&verified["ok"], &verified["ledger"]["events"]), (&Value::from(true), &Value::from(30)));
+    assert!(verified["counters"]["compared"].as_u64().is_some_and(|compared| compared > 0), "{verified}");
+    gateway.stop();
+
+    // The counters of the next start are those of the ledger.
+    let gateway = Setup::new(&provider).set("DATABASE_URL", &database.url).prod().start();
+    assert_eq!(gateway.chats(&key), (30, 470));
+    assert_eq!(gateway.events(&key).len(), 30);
+}
+
+#[test]
+fn killed_it_leaves_nothing_behind_that_keeps_the_next_one_from_starting() {
+    let database = Database::new();
+    let provider = Provider::start(honest);
+    let mut gateway = Setup::new(&provider).set("DATABASE_URL", &database.url).start();
+    use_up(&gateway, "acme", 20);
+    gateway.kill();
+    let again = Setup::new(&provider).set("DATABASE_URL", &database.url).on_ledger_of(&gateway).start();
+    assert_eq!(again.booked("acme", 20).chats, 20);
+}
+
+#[test]
+fn without_redis_a_second_gateway_on_one_ledger_is_refused_and_told_of_redis() {
+    let database = Database::new();
+    let provider = Provider::start(honest);
+    let setup = || Setup::new(&provider).set("DATABASE_URL", &database.url);
+    let mut gateway = setup().start();
+    let said = setup().refused();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("another tollgate") && said.contains("REDIS_URL"), "{said}");
+    assert!(said.contains("postgres://127.0.0.1:") && !said.contains("tollgate@"), "{said}");
+    gateway.stop();
+    drop(setup().start());
+}
+
+#[test]
+fn a_claim_whose_connection_is_lost_is_taken_again() {
+    let database = Database::new();
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).set("DATABASE_URL", &database.url).start();
+    let holders = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 3 AND \
+                   database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(database.say(holders), "1");
+    database.say(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    until("claimed again", NOTICED_MAX, || gateway.log().contains("claimed again."));
+    assert_eq!(database.say(holders), "1");
+    use_up(&gateway, "acme", 3);
+    assert_eq!(gateway.booked("acme", 3).chats, 3);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_one_line_that_names_the_fix_and_no_password() {
+    let provider = Provider::start(honest);
+    let url = "postgres://tollgate:hunter2@127.0.0.1:1/ledger";
+    let setup = Setup::new(&provider).set("DATABASE_URL", url).set("RUST_LOG", "warn");
+    let data_dir = setup.data_dir();
+    let began = Instant::now();
+    let said = setup.refused();
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines.len() == 2 && lines[0].contains("Waiting for Postgres"), "{said}");
+    let named = lines[1].contains("postgres://127.0.0.1:1/ledger") && lines[1].contains("DATABASE_URL");
+    assert!(named && !said.contains("hunter2"), "{said}");
+    assert!(began.elapsed() > Duration::from_secs(10), "it may be starting, too");
+
+    std::fs::create_dir_all(&data_dir).unwrap();
+    for arguments in [&["usage"][..], &["verify"], &["migrate"], &["check"]] {
+        let output = command(url, &data_dir, arguments);
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+        assert_eq!(output.status.success(), arguments == ["check"], "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+        assert!(arguments == ["check"] || (said.lines().count() == 1 && said.contains("DATABASE_URL")), "{said}");
+    }
+}
+
+#[test]
+fn old_months_are_dropped_beside_a_gateway_that_serves() {
+    let provider = Provider::start(honest);
+    let database = Database::new();
+    for url in [None, Some(database.url.as_str())] {
+        let setup = Setup::new(&provider);
+        let setup = if let Some(url) = url { setup.set("DATABASE_URL", url) } else { setup };
+        let gateway = setup.prod().start();
+        let file = format!("sqlite://{}", gateway.ledger_file().display());
+        let url = url.unwrap_or(&file);
+        let tell = |arguments: &[&str]| document(url, gateway.data_dir(), arguments);
+        let key = gateway.issue("acme", "starter");
+        use_up(&gateway, &key, 5);
+        gateway.booked(&key, 5);
+        let plan = tell(&["retention", "--keep", "13mo"]);
+        assert_eq!((&plan["events"], &plan["kept_back"]), (&Value::from(0), &Value::Null), "{plan}");
+        book_old(url, gateway.data_dir());
+        use_up(&gateway, &key, 1);
+        gateway.booked(&key, 6);
+        let dry = tell(&["retention", "--keep", "13mo", "--dry-run"]);
+        assert_eq!((&dry["events"], &dry["dry_run"]), (&Value::from(3), &Value::from(true)), "{dry}");
+        let plan = tell(&["retention", "--keep", "13mo"]);
+        assert_eq!((&plan["events"], &plan["months"]), (&dry["events"], &dry["months"]), "{plan}");
+        assert_eq!(tell(&["retention", "--keep", "13mo"])["events"], 0);
+        // A total stands, and what would be wrong is refused.
+        assert_eq!(tell(&["usage", "acme", "--date", "2024-01"])["requests"], 2);
+        let refused = command(url, gateway.data_dir(), &["usage", "acme", "--date", "2024-01", "--group-by", "key"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains("were dropped"), "{said}");
+        let target = "/billing/usage?range=month&date=2024-01&group_by=key&tenant_id=acme";
+        let answer = gateway.admin(Request::get(target));
+        assert_eq!((answer.status, &answer.json()["code"]), (422, &Value::from("events_dropped")));
+        assert_eq!(tell(&["verify", "--set", &format!("listen.admin={}", gateway.admin)])["ok"], true);
+        assert_eq!(gateway.booked(&key, 6).chats, 6);
+    }
+}
+
+/// Books three calls of January and February 2024 beside the gateway.
+fn book_old(url: &str, data_dir: &Path) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let old = |number, at_text: &str| UsageEvent { requested_at: at(at_text), ..event(number) };
+    let events = [old(1, "2024-01-05T00:00:00Z"), old(2, "2024-01-31T23:59:59Z"), old(3, "2024-02-01T00:00:00Z")];
+    let variables = BTreeMap::from([
+        ("DATABASE_URL".to_owned(), url.to_owned()),
+        ("TOLLGATE_DATA_DIR".to_owned(), data_dir.display().to_string()),
+    ]);
+    let config = Config::load(&[], &variables, None).unwrap();
+    runtime.block_on(async {
+        let ledger = Ledger::open(&config, false, Duration::ZERO).await.unwrap();
+        assert_eq!(ledger.usage().append(&events).await, Ok(3));
+        ledger.leave().await;
+    });
+}
+
+#[test]
+fn a_month_that_the_journal_may_still_book_into_is_kept_and_that_is_said() {
+    let provider = Provider::start(honest);
+    let database = Database::new();
+    let mut gateway = Setup::new(&provider).set("DATABASE_URL", &database.url).prod().start();
+    let key = gateway.issue("acme", "starter");
+    // Nothing is booked any more: what is called stays in the journal.
+    database.say("ALTER TABLE usage_events RENAME TO elsewhere");
+    use_up(&gateway, &key, 2);
+    gateway.kill();
+    database.say("ALTER TABLE elsewhere RENAME TO usage_events");
+    book_old(&database.url, gateway.data_dir());
+    let months = 24 * 12;
+    let plan = document(&database.url, gateway.data_dir(), &["retention", "--keep", &format!("{months}mo")]);
+    assert_eq!((&plan["events"], &plan["kept_back"]), (&Value::from(0), &Value::Null), "{plan}");
+    let text = command(&database.url, gateway.data_dir(), &["retention", "--keep", "1mo"]);
+    assert_eq!(text.status.code(), Some(2), "so few months would drop what a journal may hold");
+    let Some(clock) = TurnedClock::new() else {
+        figures("retention beside a full journal: left out, libfaketime is not installed");
+        return;
+    };
+    clock.stop_at("2029-03-01 00:00:00");
+    let mut command = Command::new(binary());
+    command.args(["retention", "--keep", "13mo", "--json"]).env_clear().envs(clock.variables());
+    command.env("DATABASE_URL", &database.url).env("TOLLGATE_DATA_DIR", gateway.data_dir());
+    let output = command.output().unwrap();
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&plan["events"], &plan["kept_back"]["calls_in_journal"]), (&Value::from(3), &Value::from(2)), "{plan}");
+}
