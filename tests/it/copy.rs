@@ -351,6 +351,9 @@ fn kill_and_take_up(from: &str, to: &str, events: i64, ask: &dyn Fn(&str) -> Opt
     // Each of these adds at least a batch, and the last is far from the end.
     for _ in 0..3 {
         let before = arrived(ask);
+        if before == events {
+            break;
+        }
         let running = Running::start(from, to);
         until("events arrive", COPY_MAX, || arrived(ask) > before);
         running.kill();
@@ -363,7 +366,7 @@ fn kill_and_take_up(from: &str, to: &str, events: i64, ask: &dyn Fn(&str) -> Opt
 
 #[test]
 fn a_copy_that_is_killed_again_and_again_goes_on_where_it_was() {
-    let events = 40_000;
+    let events = 24_000;
     let (home, database, back) = (Home::of(events), Database::new(), Home::empty());
     let all = i64::try_from(events).unwrap();
     let (there, document) =
@@ -386,7 +389,7 @@ fn a_copy_that_is_killed_again_and_again_goes_on_where_it_was() {
 
 #[test]
 fn nothing_else_opens_a_ledger_that_is_half_copied() {
-    let (home, database, half) = (Home::of(40_000), Database::new(), Home::empty());
+    let (home, database, half) = (Home::of(12_000), Database::new(), Home::empty());
     for (to, ask) in [
         (database.url.clone(), &(|question: &str| ask_database(&database, question)) as &dyn Fn(&str) -> Option<i64>),
         (half.url(), &|question: &str| ask_file(&half.file(), question)),
@@ -394,7 +397,7 @@ fn nothing_else_opens_a_ledger_that_is_half_copied() {
         let running = Running::start(&home.url(), &to);
         until("events arrive", COPY_MAX, || arrived(ask) > 0);
         running.kill();
-        assert!(arrived(ask) < 40_000, "the copy was over");
+        assert!(arrived(ask) < 12_000, "the copy was over");
         for arguments in [
             &["verify"][..],
             &["tenant", "list"],
@@ -426,7 +429,7 @@ fn nothing_else_opens_a_ledger_that_is_half_copied() {
 
 #[test]
 fn a_source_that_changes_before_a_copy_is_taken_up_is_noticed_and_made_up_for() {
-    let (home, database) = (Home::of(40_000), Database::new());
+    let (home, database) = (Home::of(12_000), Database::new());
     let running = Running::start(&home.url(), &database.url);
     until("events arrive", COPY_MAX, || ask_database(&database, "SELECT COUNT(*) FROM usage_events").unwrap_or(0) > 0);
     running.kill();
@@ -509,35 +512,38 @@ fn a_gateway_serves_from_the_copy_as_if_nothing_had_been() {
     use_up(&gateway, &key, 3);
     gateway.booked(&key, 3);
     let page = gateway.json(&key, "/billing/events?limit=2");
-    let (limits, before) = (gateway.limits(&key), gateway.events(&key));
+    let before = gateway.events(&key);
     let url = format!("sqlite://{}", gateway.ledger_file().display());
     // As long as it serves, nothing is copied, neither from it nor into it.
     refused(&url, &database.url, &["another tollgate is running on it", "stop it first"]);
     refused(&of_every_kind().url(), &url, &["another tollgate is running on it", "stop it first"]);
-    gateway.stop();
+    // Its end is a kill: a call is perhaps in the journal only, which stays where it is and goes on with the copy.
+    use_up(&gateway, &key, 1);
+    gateway.kill();
     copied(&url, &database.url);
-    let gateway = Setup::new(&provider).prod().set("DATABASE_URL", &database.url).start();
+    let mut gateway = Setup::new(&provider).prod().set("DATABASE_URL", &database.url).on_ledger_of(&gateway).start();
     refused(&database.url, &Home::empty().url(), &["another tollgate is running on it", "stop it first"]);
     refused(&of_every_kind().url(), &database.url, &["another tollgate is running on it", "stop it first"]);
-    assert_eq!(gateway.limits(&key), limits);
-    assert_eq!(gateway.events(&key), before);
+    assert_eq!(gateway.booked(&key, 4).chats, 4);
+    assert_eq!(gateway.events(&key)[..3], before[..]);
     // A cursor goes on where it was.
     let cursor = page["next_cursor"].as_str().unwrap();
     assert_eq!(gateway.json(&key, &format!("/billing/events?cursor={cursor}"))["events"][0], before[2]);
     // What comes is numbered behind what was there: events, tenants' plans, keys, entries of the audit log.
     use_up(&gateway, &key, 1);
-    assert_eq!(gateway.booked(&key, 4).chats, 4);
+    assert_eq!(gateway.booked(&key, 5).chats, 5);
     assert_eq!(gateway.events(&key)[..3], before[..]);
     let other = gateway.issue("beta", "growth");
     use_up(&gateway, &other, 1);
     gateway.issue_key("acme", serde_json::json!({"name": "second"}));
-    assert_eq!(gateway.chats(&key), (4, 496));
-    drop(gateway);
+    assert_eq!(gateway.chats(&key), (5, 495));
+    gateway.booked(&other, 1);
+    gateway.stop();
     // Back to a file, on which a gateway serves again.
     let back = Home::empty();
     copied(&database.url, &back.url());
     let gateway = Setup::new(&provider).prod().set("DATABASE_URL", &back.url()).start();
-    assert_eq!((gateway.chats(&key), gateway.chats(&other).0), ((4, 496), 1));
+    assert_eq!((gateway.chats(&key), gateway.chats(&other).0), ((5, 495), 1));
     use_up(&gateway, &other, 1);
     gateway.booked(&other, 2);
     gateway.issue("gamma", "starter");
