@@ -11,6 +11,7 @@ mod demo;
 mod health;
 mod output;
 mod progress;
+mod retention;
 mod run;
 mod usage;
 mod verify;
@@ -101,6 +102,9 @@ enum Command {
     /// Compares events with their sums, the journal and the counters; exit code 1 when anything differs.
     #[command(after_help = verify::EXAMPLES)]
     Verify,
+    /// Drops the events of old months; their sums stay.
+    #[command(after_help = retention::EXAMPLES)]
+    Retention(retention::RetentionArgs),
     /// Copies a ledger into another store, whole and compared: SQLite to Postgres, and back.
     #[command(after_help = copy::EXAMPLES)]
     Copy(copy::CopyArgs),
@@ -198,6 +202,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Usage(args) => usage::usage(args, &load(&common, [])?, output),
         Command::Prices(command) => usage::prices(command, &load(&common, [])?, output),
         Command::Verify => verify::verify(&load(&common, [])?, output),
+        Command::Retention(args) => retention::retention(args, &load(&common, [])?, output),
         Command::Copy(args) => copy::copy(&args, output),
         Command::Health(args) => health::health(args, &load(&common, [])?, output),
     }

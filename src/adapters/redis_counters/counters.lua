@@ -479,7 +479,7 @@ function operations.look()
     return { 'open', epoch }
   end
   if finisher and finisher ~= node and tonumber(till) > now then
-    return { 'busy' }
+    return { 'busy', call('HEXISTS', key, 'n:' .. node) }
   end
   call('HSET', key, 'co', node, 'cu', whole(now + 1000000))
   local nodes, ids = {}, {}

@@ -170,7 +170,7 @@ impl NodeCounters {
 
     /// Everything that these counters do beside calls: beats, messages, building. Ends only when it is dropped.
     pub async fn run(&self) {
-        tokio::join!(self.beat(), self.tell(), self.build());
+        tokio::join!(self.beat(), self.follow(), self.tell(), self.join_all(), self.finish_all());
     }
 
     fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Local) -> T) -> T {
@@ -228,6 +228,9 @@ impl NodeCounters {
                     Ok(Held::Taken { epoch, counts, leased }) => {
                         let held = |local: &mut Local| local.held(id, claims, &asking, (epoch, &counts, leased));
                         if let Some(standings) = self.with(tenant, held) {
+                            if recalled {
+                                self.wishes.lock().done.push((tenant.clone(), Wanted::Lease));
+                            }
                             return Ok(asked.is_held(standings));
                         }
                         continue;

@@ -31,8 +31,9 @@ fn at_once(stage: Stage, counters: Counters, is: &str) {
     let decided = began.elapsed();
     gate.pass();
     let made = wave.join().made;
-    assert_eq!(world.provider.count(), limit, "calls with the provider");
-    assert_eq!((ended(&made, End::Whole), ended(&made, End::Refused(402))), (limit, BEYOND));
+    let found = (world.provider.count(), ended(&made, End::Whole), ended(&made, End::Refused(402)));
+    let unavailable = ended(&made, End::Refused(503));
+    assert_eq!(found, (limit, limit, BEYOND), "with the provider, answered, 402; and {unavailable} x 503");
     world.made.extend(made);
     let account = world.demand_all_right(&[&acme], &[402]);
     assert_eq!((account.booked, account.interrupted), (limit, 0), "{account:?}");

@@ -44,13 +44,12 @@ fn a_gateway_that_leaves_gives_back_what_it_had_leased() {
 
 #[test]
 fn gateways_start_without_redis_refuse_calls_and_work_when_it_comes() {
-    let redis = RedisServer::start();
-    let proxy = FaultProxy::start(redis.address());
     for fault in [Fault::Cut, Fault::Hang] {
+        let redis = RedisServer::start();
+        let proxy = FaultProxy::start(redis.address());
         proxy.set(fault);
         let stage = Stage { redis_url: Some(format!("redis://{}", proxy.address)), ..Stage::new(true, 50) };
-        redis.flush();
-        let mut world = World::over(stage, Counters::One(RedisServer::start()), Database::new(), 3);
+        let mut world = World::over(stage, Counters::One(redis), Database::new(), 3);
         let slowest_start = world.nodes.iter().map(|node| node.started_in).max().unwrap();
         let acme = world.tenant("acme", "tight");
         let answers = world.wave(&acme, 9, &world.proxies()).join();

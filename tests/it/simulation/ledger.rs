@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::{EventId, TenantId};
-use tollgate::domain::time::{Period, Window};
+use tollgate::domain::time::{Micros, Period, Window};
 use tollgate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, Sums, SumsQuery, UsageStore};
 use tollgate::ports::{BoxFuture, StoreError};
 
@@ -216,6 +216,23 @@ impl UsageStore for SimLedger {
     /// Nobody looks through this one but the model.
     fn walk<'a>(&'a self, _: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(self.reach())
+    }
+
+    /// It keeps what it has.
+    fn events_from(&self) -> BoxFuture<'_, Result<Option<Micros>, StoreError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn old_events(&self, _: Period) -> BoxFuture<'_, Result<Vec<(Period, u64)>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn drop_events<'a>(
+        &'a self,
+        _: Period,
+        _: &'a mut (dyn FnMut(u64) + Send),
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>> {
