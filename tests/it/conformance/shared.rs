@@ -81,8 +81,9 @@ async fn nobody_is_admitted_before_the_tenant_is_open() {
             panic!("{name}: not in building")
         };
         assert_eq!((joins, joined, calls, found), (1, vec![first.member.node], vec![event_id(1)], floors()), "{name}");
-        assert_eq!(second.look().await, Look::Busy, "{name}");
+        assert_eq!(second.look().await, Look::Busy { is_joined: false }, "{name}");
         assert_eq!(second.join().await, Joined::Building(epoch), "{name}: under the epoch that was begun");
+        assert_eq!(second.look().await, Look::Busy { is_joined: true }, "{name}");
         let sums = [(first.november(), 4)];
         assert!(!first.finish(epoch, joins, &sums, &[]).await, "{name}: another has joined since");
         assert!(first.finish(epoch, 2, &sums, &[]).await, "{name}");
@@ -102,7 +103,7 @@ async fn whoever_finishes_has_a_second_for_it() {
         first.join().await;
         assert!(matches!(first.look().await, Look::Building { .. }), "{name}");
         let began = Instant::now();
-        while second.look().await == Look::Busy {
+        while matches!(second.look().await, Look::Busy { .. }) {
             assert!(began.elapsed() < BOUND, "{name}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
