@@ -20,6 +20,9 @@ use crate::ports::shared::{CallState, Count, Epoch, Joined, LeaseAsk, Note};
 /// Notes in one message: some 20 kB, and half a millisecond of the store's time.
 pub(super) const NOTES_MAX: usize = 250;
 
+/// After no lease was to be had, because little is left or the store does not answer, each call asks for itself.
+const DECLINED_FOR_US: u64 = 100_000;
+
 /// What is known of a tenant.
 #[derive(Default)]
 pub(super) struct Local {
@@ -39,7 +42,7 @@ pub(super) struct Local {
     is_sending: bool,
     /// It stands in the courier's queue.
     pub is_queued: bool,
-    /// Whoever waits for the tenant to be open.
+    /// Whoever waits for the tenant to be open, or for a lease.
     pub opened: Arc<Notify>,
     /// Whoever waits for a message that is under way.
     pub arrived: Arc<Notify>,
@@ -76,6 +79,10 @@ struct Lease {
     used_us: u64,
     /// A message about it is under way: no other may be.
     is_busy: bool,
+    /// A call asks for one along: those behind it wait for that.
+    is_asked: bool,
+    /// None was to be had: until then no call asks for one.
+    declined_until_us: u64,
     /// The store is to hear what is left.
     is_news: bool,
 }
@@ -94,7 +101,7 @@ pub(super) enum Begin {
     Refused { claim: usize, standing: Standing },
     /// The store is to be asked.
     Ask(Asking),
-    /// The node is joining: the store is to be asked after that.
+    /// The node is joining, or a lease is on its way: there is more to say after that.
     Wait,
 }
 
@@ -128,7 +135,7 @@ impl Local {
         {
             return Begin::Refused { claim: at, standing: *standing };
         }
-        if self.is_joining {
+        if self.is_joining || (self.lease.is_asked && is_live) {
             return Begin::Wait;
         }
         let is_alone = !self.calls.values().any(|call| call.state != State::Asked && !call.is_gone());
@@ -167,8 +174,9 @@ impl Local {
 
     /// Lets this call ask for a lease along, unless a message about it is under way.
     pub(super) fn with_lease(&mut self, asking: &mut Asking, units_max: u64, parts: u64, lasts: Duration) {
-        if !self.lease.is_busy && self.lease.units == 0 {
-            self.lease.is_busy = true;
+        let is_declined = asking.at_us < self.lease.declined_until_us;
+        if !self.lease.is_busy && !is_declined && self.lease.units == 0 {
+            (self.lease.is_busy, self.lease.is_asked) = (true, true);
             asking.lease = Some(LeaseAsk { units_max, parts, lasts, left: self.unlisted });
         }
     }
@@ -176,7 +184,11 @@ impl Local {
     /// The question is over, whatever came of it.
     pub(super) fn asked(&mut self, asking: &Asking) {
         if asking.lease.is_some() {
-            self.lease.is_busy = false;
+            (self.lease.is_busy, self.lease.is_asked) = (false, false);
+            if self.lease.units == 0 {
+                self.lease.declined_until_us = asking.at_us.saturating_add(DECLINED_FOR_US);
+            }
+            self.opened.notify_waiters();
         }
     }
 
@@ -465,7 +477,8 @@ impl Local {
 impl Lease {
     /// None, after this one.
     fn next(&self) -> Self {
-        Self { number: self.number.saturating_add(1), is_busy: self.is_busy, ..Self::default() }
+        let Self { is_busy, is_asked, declined_until_us, .. } = *self;
+        Self { number: self.number.saturating_add(1), is_busy, is_asked, declined_until_us, ..Self::default() }
     }
 }
 

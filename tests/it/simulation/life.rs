@@ -341,7 +341,7 @@ impl Process {
         trouble_us > 0 && self.node.elapsed_us() < trouble_us + AWAY_US
     }
 
-    pub fn from_lease(&self) -> u64 {
+    pub fn admitted_from_lease(&self) -> u64 {
         match &self.counters {
             Counters::Own(_) => 0,
             Counters::Shared(counters) => counters.health().from_lease,

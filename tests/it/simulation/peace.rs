@@ -57,7 +57,7 @@ impl Process {
         sleep(QUIET).await;
         meeting.all_are_here().await;
         self.check_shared("at the end", true);
-        node.figures.lock().from_lease += self.from_lease();
+        node.figures.lock().from_lease += self.admitted_from_lease();
         // Nobody leaves before.
         meeting.all_are_here().await;
     }
