@@ -116,6 +116,8 @@ pub struct Process {
     recorder: Arc<Recorder>,
     recorded: Rc<Ended>,
     meter: OnceCell<Arc<Meter>>,
+    /// What shared counters do beside calls.
+    sharing: OnceCell<TaskId>,
     calls: RefCell<Vec<(usize, TaskId)>>,
     /// Calls that are not over.
     pub under_way: Cell<u64>,
@@ -249,6 +251,7 @@ impl Process {
             recorder,
             recorded,
             meter,
+            sharing: OnceCell::new(),
             calls,
             under_way: Cell::new(0),
         })
@@ -284,7 +287,8 @@ impl Process {
             Counters::Shared(counters) => {
                 left.values().for_each(|event| counters.adopt(event));
                 let running = counters.clone();
-                spawn(Role::Process(node.number), async move { running.run().await });
+                let sharing = spawn(Role::Process(node.number), async move { running.run().await });
+                assert!(self.sharing.set(sharing).is_ok());
                 let refreshing = self.clone();
                 spawn(Role::Process(node.number), async move { refreshing.refreshes().await });
                 counters.clone()
@@ -445,6 +449,8 @@ impl Process {
             node.fail(format!("the journal does not end: {:?}", self.journal.backlog()));
         }
         if let Counters::Shared(counters) = &self.counters {
+            counters.settle_up().await;
+            self.sharing.get().copied().map(cancel);
             counters.leave().await;
         }
         self.files.leave();
