@@ -52,6 +52,8 @@ struct Call {
     amounts: Vec<(CounterKey, u64)>,
     state: State,
     is_listed: bool,
+    /// A message that went out may have listed it.
+    is_told: bool,
     is_dirty: bool,
     /// Which lease it was taken from; 0 for none.
     lease: u64,
@@ -140,7 +142,15 @@ impl Local {
         }
         let is_alone = !self.calls.values().any(|call| call.state != State::Asked && !call.is_gone());
         let amounts = amounts(claims, |_, claim| claim.amount);
-        let call = Call { amounts, state: State::Asked, is_listed: true, is_dirty: false, lease: 0, not_before_us: 0 };
+        let call = Call {
+            amounts,
+            state: State::Asked,
+            is_listed: true,
+            is_told: true,
+            is_dirty: false,
+            lease: 0,
+            not_before_us: 0,
+        };
         self.calls.entry(id).or_insert(call);
         Begin::Ask(Asking { is_alone, lease: None, joins: self.joins, at_us: now_us })
     }
@@ -162,6 +172,8 @@ impl Local {
             amounts,
             state: State::Is(CallState::Held),
             is_listed: false,
+            // It may have asked before, and been taken though no answer came.
+            is_told: self.calls.contains_key(&id),
             is_dirty: false,
             lease: self.lease.number,
             not_before_us: 0,
@@ -270,7 +282,7 @@ impl Local {
         for (amount, used) in call.amounts.iter_mut().zip(used) {
             amount.1 = *used;
         }
-        if given_back && !call.is_listed && !self.is_sending {
+        if given_back && !call.is_told {
             // Nobody was told of it: its unit is the lease's again.
             let is_of_lease = call.lease == self.lease.number;
             self.calls.remove(&id);
@@ -284,7 +296,8 @@ impl Local {
     /// Takes a call in that the store may not have: it counts, also beyond a limit.
     pub(super) fn adopt(&mut self, id: EventId, amounts: Vec<(CounterKey, u64)>) {
         let state = State::Is(CallState::Settled);
-        let call = Call { amounts, state, is_listed: false, is_dirty: false, lease: 0, not_before_us: 0 };
+        let call =
+            Call { amounts, state, is_listed: false, is_told: false, is_dirty: false, lease: 0, not_before_us: 0 };
         if self.calls.insert(id, call).is_none() {
             self.unlisted = self.unlisted.saturating_add(1);
         }
@@ -348,6 +361,7 @@ impl Local {
             }
             call.is_dirty = false;
             if let Some(note) = call.note(id) {
+                call.is_told = true;
                 notes.push(note);
             }
         }
@@ -412,11 +426,14 @@ impl Local {
         self.joins = self.joins.saturating_add(1);
         self.unjoin();
         self.is_joining = true;
-        let note = |(id, call): (&EventId, &Call)| match call.state {
+        let note = |(id, call): (&EventId, &mut Call)| match call.state {
             State::Asked | State::Is(CallState::Gone) => None,
-            State::Is(state) => Some(Note { id: *id, state, amounts: call.amounts.clone(), from_lease: false }),
+            State::Is(state) => {
+                call.is_told = true;
+                Some(Note { id: *id, state, amounts: call.amounts.clone(), from_lease: false })
+            }
         };
-        self.calls.iter().filter_map(note).collect()
+        self.calls.iter_mut().filter_map(note).collect()
     }
 
     /// It is not known of which epoch this node is a part.
