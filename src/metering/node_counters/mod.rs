@@ -64,6 +64,13 @@ const LOOK_ANYWAY: Duration = Duration::from_millis(250);
 /// A lease is at most this part of what is left for each node: so a node that takes one leaves most of it to the others.
 const LEASE_PARTS: u64 = 4;
 
+/// A question that has no answer in time, of a store that was in time a moment ago, stands in a queue: a burst of calls
+/// makes one, here and there. It is asked again, so often in all, each time with twice the time.
+const TRIES_MAX: u32 = 4;
+
+/// After so long without an answer in time the store is away or slow, and nothing is asked again.
+const IN_TIME_FOR: Duration = Duration::from_millis(500);
+
 /// Questions in a row without an answer after which the store counts as away, until a beat gets through.
 const FAILURES_MAX: u32 = 5;
 
@@ -116,8 +123,18 @@ pub struct NodeCounters {
     hurry: Notify,
     heard: watch::Sender<Heard>,
     failures: AtomicU32,
+    /// When the store last answered within a call's budget.
+    in_time_us: AtomicU64,
     is_down: AtomicBool,
     from_lease: AtomicU64,
+}
+
+/// Why a question has no answer.
+enum Unanswered {
+    /// The store is away, or says no.
+    Away(CountersUnavailable),
+    /// There are others before it.
+    Queued(CountersUnavailable),
 }
 
 /// The last answer to a beat.
@@ -149,6 +166,7 @@ impl NodeCounters {
             hurry: Notify::new(),
             heard: watch::Sender::new(Heard::default()),
             failures: AtomicU32::new(0),
+            in_time_us: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
             from_lease: AtomicU64::new(0),
         }
@@ -203,9 +221,10 @@ impl NodeCounters {
         let Some(tenant) = claims.first().map(|claim| &claim.counter.tenant) else {
             return Ok(HoldOutcome::Held(Vec::new()));
         };
-        let mut asked = Asked { counters: self, tenant, id, is_open: true };
+        let mut asked = Asked { counters: self, tenant, id, within: self.options.call_budget, is_open: true };
         let mut wait_until_us = self.now_us().saturating_add(micros(WAIT_MAX));
         let mut recalled = false;
+        let mut tries = 0_u32;
         loop {
             let mut pause = LOOK_ANYWAY;
             let opened = self.with(tenant, |local| local.opened.clone());
@@ -224,7 +243,7 @@ impl NodeCounters {
                     asked.is_open = false;
                     return Ok(HoldOutcome::Refused { claim, standing });
                 }
-                Begin::Ask(asking) => match self.ask((tenant, id, claims), terms, &asking).await {
+                Begin::Ask(asking) => match self.ask((tenant, id, claims), terms, &asking, asked.within).await {
                     Ok(Held::Taken { epoch, counts, leased }) => {
                         let held = |local: &mut Local| local.held(id, claims, &asking, (epoch, &counts, leased));
                         if let Some(standings) = self.with(tenant, held) {
@@ -258,7 +277,15 @@ impl NodeCounters {
                         self.buildings.want(tenant, self.with(tenant, |local| local.is_part(&asking)))
                     }
                     Ok(Held::Building) => self.buildings.want(tenant, false),
-                    Err(error) => return self.without(&mut asked, claims, terms, error.0),
+                    Err(Unanswered::Queued(_)) if tries.saturating_add(1) < TRIES_MAX => {
+                        tries = tries.saturating_add(1);
+                        asked.within = asked.within.saturating_mul(2);
+                        continue;
+                    }
+                    Err(Unanswered::Away(error) | Unanswered::Queued(error)) => {
+                        self.failed();
+                        return self.without(&mut asked, claims, terms, error.0);
+                    }
                 },
                 Begin::Wait => {}
             }
@@ -297,7 +324,8 @@ impl NodeCounters {
         (tenant, id, claims): (&TenantId, EventId, &[Claim]),
         terms: Terms,
         asking: &Asking,
-    ) -> Result<Held, CountersUnavailable> {
+        within: Duration,
+    ) -> Result<Held, Unanswered> {
         let _over = AskOver { counters: self, tenant, asking };
         let ask = Ask {
             member: self.options.member,
@@ -307,15 +335,34 @@ impl NodeCounters {
             revision: terms.revision,
             is_alone: asking.is_alone,
             lease: asking.lease,
-            within: self.options.call_budget,
+            within,
         };
-        let answer = timeout(self.options.call_budget, self.outside.shared.hold(&ask)).await;
+        let asked_us = self.now_us();
+        let answer = timeout(within, self.outside.shared.hold(&ask)).await;
         let answer = answer.unwrap_or_else(|_| Err(CountersUnavailable("the shared counters took too long".into())));
-        match &answer {
-            Ok(_) => self.failures.store(0, Ordering::Relaxed),
-            Err(_) => self.failed(),
+        match answer {
+            Ok(held) => {
+                self.failures.store(0, Ordering::Relaxed);
+                self.has_answered(asked_us);
+                Ok(held)
+            }
+            Err(error) => {
+                let now_us = self.now_us();
+                // Timers are exact to a millisecond.
+                let is_over = now_us.saturating_sub(asked_us) >= micros(within).saturating_sub(1_000);
+                let in_time_us = self.in_time_us.load(Ordering::Relaxed);
+                let is_in_time = in_time_us > 0 && now_us.saturating_sub(in_time_us) < micros(IN_TIME_FOR);
+                Err(if is_over && is_in_time { Unanswered::Queued(error) } else { Unanswered::Away(error) })
+            }
         }
-        answer
+    }
+
+    /// The store answered a question of that time.
+    fn has_answered(&self, asked_us: u64) {
+        let now_us = self.now_us();
+        if now_us.saturating_sub(asked_us) <= micros(self.options.call_budget) {
+            self.in_time_us.store(now_us, Ordering::Relaxed);
+        }
     }
 
     /// Without the store a call is refused, or has what is left of the lease: as its plan says.
@@ -485,6 +532,8 @@ struct Asked<'a> {
     counters: &'a NodeCounters,
     tenant: &'a TenantId,
     id: EventId,
+    /// How long the last question has.
+    within: Duration,
     is_open: bool,
 }
 
@@ -500,7 +549,7 @@ impl Drop for Asked<'_> {
         if self.is_open {
             let counters = self.counters;
             // A question that was given up may be answered until its time is over.
-            let over_us = counters.now_us().saturating_add(micros(counters.options.call_budget).saturating_mul(2));
+            let over_us = counters.now_us().saturating_add(micros(self.within).saturating_mul(2));
             counters.with(self.tenant, |local| local.abandoned(self.id, over_us));
             counters.has_news(self.tenant);
         }

@@ -132,7 +132,6 @@ impl World {
             .prod()
             // A line for each call would hide the others.
             .set("RUST_LOG", "info,tollgate::request=warn")
-            .set("TOLLGATE_COUNTERS_CALL_BUDGET", &std::env::var("BUDGET").unwrap_or("50ms".into()))
             .set("DATABASE_URL", &self.database_url())
             .set("REDIS_URL", &self.redis_url())
             .set("TOLLGATE_COUNTERS_LEASE_MAX", if self.stage.leases { "64" } else { "0" })
