@@ -188,7 +188,7 @@ impl NodeCounters {
 
     /// Everything that these counters do beside calls: beats, messages, building. Ends only when it is dropped.
     pub async fn run(&self) {
-        tokio::join!(self.beat(), self.tell(), self.build());
+        tokio::join!(self.beat(), self.tell(), self.build(), self.outlive());
     }
 
     fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Local) -> T) -> T {

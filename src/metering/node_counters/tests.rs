@@ -436,6 +436,39 @@ async fn a_store_that_hangs_refuses_within_its_budget_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_killed_node_was_being_given_is_free_when_it_is_back() {
+    for leases in EITHER {
+        let net = Net::new(leases);
+        let other = net.start(1);
+        let node = net.start(2);
+        assert_eq!(net.calls(&[&other], 0, 1, 100).await.len(), 1);
+        settle(&other, 0, 1);
+        let nodes = [&node];
+        {
+            let asking = net.calls(&nodes, 100, 30, 100);
+            // The questions arrive, the answers do not.
+            let hang = async {
+                sleep(Duration::from_millis(3)).await;
+                net.wire.hangs.store(true, Ordering::Relaxed);
+                sleep(Duration::from_millis(30)).await;
+            };
+            tokio::select! {
+                _ = asking => panic!("answered"),
+                () = hang => {}
+            }
+        }
+        drop(node);
+        net.wire.hangs.store(false, Ordering::Relaxed);
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(net.standing(&other).await.held, 30, "leases {leases}");
+        let _back = net.start(2);
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(net.standing(&other).await, Standing { used: 1, held: 0 }, "leases {leases}");
+        assert_eq!(net.calls(&[&other], 200, 110, 100).await.len(), 99, "leases {leases}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_stands_still_for_a_moment_refuses_nobody() {
     for leases in EITHER {
         let net = Net::new(leases);
