@@ -13,6 +13,7 @@ mod recovery;
 pub mod reload;
 mod signals;
 mod sockets;
+pub mod transfer;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -148,6 +149,12 @@ pub enum BootError {
         ledger: String,
         /// What helps.
         fix: &'static str,
+    },
+    /// A ledger is to be copied into itself.
+    #[error("ledger {ledger}: --from and --to are the same one: name another in one of them")]
+    SameLedger {
+        /// Its file, or its database.
+        ledger: String,
     },
     /// The shared counters cannot be used.
     #[error("counters.url: {0}")]

@@ -403,7 +403,7 @@ impl Tenant {
             return Look::Open(self.epoch);
         }
         if self.finisher.is_some_and(|(finisher, until_us)| finisher != node && until_us > now_us) {
-            return Look::Busy;
+            return Look::Busy { is_joined: self.members.contains_key(&node) };
         }
         self.finisher = Some((node, now_us.saturating_add(FINISH_US)));
         Look::Building {

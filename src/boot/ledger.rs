@@ -39,8 +39,21 @@ impl Ledger {
     /// # Errors
     /// With the name of the ledger and what is wrong.
     pub async fn open(config: &Config, create: bool, patience: Duration) -> Result<Self, BootError> {
-        let failed = |source| BootError::Ledger { ledger: name(&config.ledger), source };
-        let ledger = match &config.ledger {
+        let ledger = Self::open_at(&config.ledger, create, patience).await?;
+        if create {
+            let failed = |source| BootError::Ledger { ledger: name(&config.ledger), source };
+            ledger.migrate().await.map_err(failed)?;
+        }
+        Ok(ledger)
+    }
+
+    /// Opens the ledger that is there, whatever its schema. With `create` a missing file is made.
+    ///
+    /// # Errors
+    /// With the name of the ledger and what is wrong.
+    pub(super) async fn open_at(at: &config::Ledger, create: bool, patience: Duration) -> Result<Self, BootError> {
+        let failed = |source| BootError::Ledger { ledger: name(at), source };
+        Ok(match at {
             config::Ledger::Sqlite(path) => {
                 Self::Sqlite(Arc::new(SqliteLedger::open(&path.to_string_lossy(), create).await.map_err(failed)?))
             }
@@ -48,11 +61,7 @@ impl Ledger {
                 let opened = PostgresLedger::open(url.expose_secret(), patience).await;
                 Self::Postgres(Arc::new(opened.map_err(failed)?))
             }
-        };
-        if create {
-            ledger.migrate().await.map_err(failed)?;
-        }
-        Ok(ledger)
+        })
     }
 
     /// Opens it for a gateway, which waits for a server that is starting, and claims it.

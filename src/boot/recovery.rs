@@ -33,20 +33,20 @@ impl Locks {
         let taken = || BootError::DataDirTaken { path: config.data_dir.clone() };
         let directory = lock(&config.data_dir.join("lock"), taken)?;
         let ledger = match &config.ledger {
-            Ledger::Sqlite(path) => Some(lock_ledger(path)?),
+            Ledger::Sqlite(path) => Some(lock_ledger(path, "stop that one, or set DATABASE_URL to another ledger")?),
             Ledger::Postgres(_) => None,
         };
         Ok(Self { _directory: directory, _ledger: ledger })
     }
 }
 
-fn lock_ledger(path: &Path) -> Result<File, BootError> {
+/// Takes a ledger in a file for this process, or says what helps.
+pub(super) fn lock_ledger(path: &Path, fix: &'static str) -> Result<File, BootError> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         super::make_data_dir(parent)?;
     }
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
-    let fix = "stop that one, or set DATABASE_URL to another ledger";
     lock(Path::new(&beside), || BootError::LedgerTaken { ledger: path.display().to_string(), fix })
 }
 

@@ -6,9 +6,12 @@
 mod accounts;
 mod asking;
 mod audit;
+mod copy;
 mod demo;
 mod health;
 mod output;
+mod progress;
+mod retention;
 mod run;
 mod usage;
 mod verify;
@@ -99,6 +102,12 @@ enum Command {
     /// Compares events with their sums, the journal and the counters; exit code 1 when anything differs.
     #[command(after_help = verify::EXAMPLES)]
     Verify,
+    /// Drops the events of old months; their sums stay.
+    #[command(after_help = retention::EXAMPLES)]
+    Retention(retention::RetentionArgs),
+    /// Copies a ledger into another store, whole and compared: SQLite to Postgres, and back.
+    #[command(after_help = copy::EXAMPLES)]
+    Copy(copy::CopyArgs),
     /// Asks a running gateway whether it is well; exit code 0 if so.
     #[command(after_help = "Examples:\n  tollgate health\n  tollgate health --ready --admin")]
     Health(health::HealthArgs),
@@ -193,6 +202,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Usage(args) => usage::usage(args, &load(&common, [])?, output),
         Command::Prices(command) => usage::prices(command, &load(&common, [])?, output),
         Command::Verify => verify::verify(&load(&common, [])?, output),
+        Command::Retention(args) => retention::retention(args, &load(&common, [])?, output),
+        Command::Copy(args) => copy::copy(&args, output),
         Command::Health(args) => health::health(args, &load(&common, [])?, output),
     }
 }

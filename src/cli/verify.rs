@@ -2,7 +2,7 @@
 //!
 //! May use: everything. Nothing is written: the journal is only read, and the ledger is read in one transaction.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ use crate::ports::usage::UsageStore;
 use super::Failure;
 use super::asking::{get, reachable};
 use super::output::Output;
+use super::progress::{Elsewhere, Progress};
 
 /// What `tollgate verify --help` ends with.
 pub(super) const EXAMPLES: &str = "\
@@ -99,8 +100,9 @@ async fn compare_with(config: &Config, store: &dyn UsageStore) -> Result<Report,
     let served = served.map_err(|error| format!("{}/lock: {error}", config.data_dir.display()))?;
     let mut differences = Differences::default();
     let journal = journal(config, store, served, &mut differences).await?;
-    let mut progress = Progress::new();
-    let ledger = ledger::compare(store, &mut differences, &mut |done, of| progress.tell(done, of)).await;
+    let mut progress = Progress::new(Elsewhere::Nothing);
+    let ledger =
+        ledger::compare(store, &mut differences, &mut |done, of| progress.tell("compare", done, of, "events")).await;
     progress.end();
     let ledger = ledger.map_err(failed)?;
     let counters = counters(config, store, (&ledger, &journal), served, &mut differences).await;
@@ -224,35 +226,6 @@ async fn ask(config: &Config, store: &dyn UsageStore) -> Result<CountersView, St
         return Err(format!("the gateway at http://{address} books in another ledger"));
     }
     Ok(view)
-}
-
-/// Progress on a terminal, on one line that is written over.
-struct Progress {
-    shown: bool,
-    told: Instant,
-}
-
-impl Progress {
-    /// Between two lines.
-    const EVERY: Duration = Duration::from_millis(200);
-
-    fn new() -> Self {
-        Self { shown: io::stderr().is_terminal(), told: Instant::now() }
-    }
-
-    fn tell(&mut self, done: u64, of: u64) {
-        if self.shown && self.told.elapsed() >= Self::EVERY {
-            self.told = Instant::now();
-            // Nobody misses a line of progress.
-            write!(io::stderr(), "\r{done} of {of} events").unwrap_or_default();
-        }
-    }
-
-    fn end(&self) {
-        if self.shown {
-            write!(io::stderr(), "\r\x1b[K").unwrap_or_default();
-        }
-    }
 }
 
 fn document(report: &Report) -> Value {

@@ -22,7 +22,10 @@ const PARAMETERS: [&str; 10] =
     ["application_name", "dbname", "host", "hostaddr", "port", "sslcert", "sslkey", "sslmode", "sslrootcert", "user"];
 
 /// The ledger of that URL. The error is the end of a sentence, and shows nothing of the URL.
-pub(super) fn parse(url: &str) -> Result<Ledger, String> {
+///
+/// # Errors
+/// With what is wrong, and how it is written.
+pub fn parse(url: &str) -> Result<Ledger, String> {
     match url.split_once("://") {
         Some(("sqlite", path)) => file(path).map(Ledger::Sqlite),
         Some(("postgres" | "postgresql", _)) => database(url).map(Ledger::Postgres),

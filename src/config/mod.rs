@@ -24,7 +24,7 @@ use crate::domain::plan::Plan;
 use crate::domain::redis_url::RedisUrl;
 
 pub use keys::{KEYS, Key};
-pub use ledger::Ledger;
+pub use ledger::{Ledger, parse as parse_ledger};
 pub use settings::{Environment, Flag, ProcessEnvironment, Source};
 pub use values::Origin;
 

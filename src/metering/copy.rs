@@ -24,9 +24,6 @@ const BATCH_ROWS_MAX: usize = 4_000;
 /// Why a copy does not begin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The source is itself the target of such a copy.
-    #[error("a copy into it is not finished; finish that one first, with the same `tollgate copy` again")]
-    UnfinishedSource,
     /// The target has rows of another ledger.
     #[error("has another ledger in it: name an empty one in --to, or a file that does not exist yet")]
     OtherLedger,
@@ -82,14 +79,11 @@ pub struct Report {
     pub comparison: Comparison,
 }
 
-/// What a run has to do with a target that stands so, or why it may not. The id of the source is known: it has a ledger.
+/// What a run has to do with a target that stands so, or why it may not. The source is a whole ledger.
 ///
 /// # Errors
 /// When it may not.
 pub fn course(from: &Standing, to: &Standing) -> Result<Course, Refusal> {
-    if from.unfinished.is_some() {
-        return Err(Refusal::UnfinishedSource);
-    }
     match &to.unfinished {
         Some(copy) if Some(&copy.ledger_id) == from.ledger_id.as_ref() => Ok(Course::TakeUp),
         Some(_) => Err(Refusal::OtherCopy),

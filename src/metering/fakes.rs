@@ -456,7 +456,7 @@ impl UsageStore for FakeStore {
 
     fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
         self.answer(|tables| {
-            see(Entry::Begin { events: tables.events.len() as u64 });
+            see(Entry::Begin { events: tables.events.len() as u64, from: None });
             let mut sums: BTreeMap<SumKey, Sums> = BTreeMap::new();
             for StoredEvent { event, .. } in &tables.events {
                 for window in [Window::Day, Window::Month] {
@@ -470,6 +470,23 @@ impl UsageStore for FakeStore {
             }
             Ok(())
         })
+    }
+
+    /// It keeps what it has.
+    fn events_from(&self) -> BoxFuture<'_, Result<Option<Micros>, StoreError>> {
+        self.answer(|_| Ok(None))
+    }
+
+    fn old_events(&self, _: Period) -> BoxFuture<'_, Result<Vec<(Period, u64)>, StoreError>> {
+        self.answer(|_| Ok(Vec::new()))
+    }
+
+    fn drop_events<'a>(
+        &'a self,
+        _: Period,
+        _: &'a mut (dyn FnMut(u64) + Send),
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.answer(|_| Ok(()))
     }
 
     fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>> {

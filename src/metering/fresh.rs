@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::time::Period;
+use crate::domain::time::{Micros, Period};
 use crate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
@@ -78,6 +78,22 @@ impl UsageStore for Fresh {
 
     fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
         self.ledger.walk(see)
+    }
+
+    fn events_from(&self) -> BoxFuture<'_, Result<Option<Micros>, StoreError>> {
+        self.ledger.events_from()
+    }
+
+    fn old_events(&self, before: Period) -> BoxFuture<'_, Result<Vec<(Period, u64)>, StoreError>> {
+        self.ledger.old_events(before)
+    }
+
+    fn drop_events<'a>(
+        &'a self,
+        before: Period,
+        tell: &'a mut (dyn FnMut(u64) + Send),
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.ledger.drop_events(before, tell)
     }
 
     fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>> {

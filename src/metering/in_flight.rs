@@ -347,10 +347,14 @@ pub(super) fn pending(
     event
 }
 
-/// Longer model names are cut: they come from outside, and the ledger's rows are bounded.
+/// Longer model names are cut: they come from outside, and the ledger's rows are bounded. A NUL, which not every store can
+/// hold, becomes the mark for what cannot be shown: so a name is the same in all of them.
 const MODEL_BYTES_MAX: usize = 200;
 
 fn bounded(mut name: String) -> Box<str> {
+    if name.contains('\0') {
+        name = name.replace('\0', "\u{fffd}");
+    }
     if name.len() > MODEL_BYTES_MAX {
         let end = (0..=MODEL_BYTES_MAX).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
         name.truncate(end);

@@ -49,12 +49,26 @@ pub enum ReportError {
     /// The cursor is no line item of those that were asked for.
     #[error("the cursor names no event of this list")]
     UnknownCursor,
+    /// Some of the events that the report is of were dropped by a retention: what is left would be a wrong answer.
+    #[error(
+        "{0} were dropped and only their sums were kept, by provider, model and day; ask for a later time or for one of these"
+    )]
+    Dropped(String),
     /// A sum that no integer of ours holds.
     #[error("a sum is too large to be added up")]
     Overflow,
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
+}
+
+impl From<StoreError> for ReportError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Missing(events) => Self::Dropped(events),
+            other => Self::Store(other),
+        }
+    }
 }
 
 impl ReportError {

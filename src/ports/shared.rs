@@ -247,7 +247,10 @@ pub enum Look {
     /// It is open.
     Open(Epoch),
     /// Another node is finishing it.
-    Busy,
+    Busy {
+        /// Whether the asking node has joined.
+        is_joined: bool,
+    },
     /// It is in building, and the asking node may finish it.
     Building {
         /// The epoch.

@@ -310,6 +310,8 @@ pub enum Entry {
     Begin {
         /// How many.
         events: u64,
+        /// What [`UsageStore::events_from`] says.
+        from: Option<Micros>,
     },
     /// Some events. One day's may come in several strata.
     Events(Box<Stratum>),
@@ -332,7 +334,10 @@ pub enum Entry {
 ///
 /// - `append` writes events and the day and month sums they change in one transaction. An event whose id is there
 ///   already changes nothing, so a batch may be sent again after an unknown outcome.
-/// - Every sum equals the sum of its events, at any moment, to the unit.
+/// - Every sum equals the sum of its events, at any moment, to the unit. Where old events were dropped their sums are
+///   kept; an event that comes later all the same is written and added to its sums as any other.
+/// - A question that only events can answer, for a time when some were dropped, is [`StoreError::Missing`], never an
+///   answer without them.
 pub trait UsageStore: Send + Sync {
     /// Writes events; says how many were new.
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>>;
@@ -372,6 +377,23 @@ pub trait UsageStore: Send + Sync {
     /// what it holds is taken for true: values that cannot be are shown like others. Memory does not grow with the
     /// number of events.
     fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// From when on the ledger has its events: some that were requested before were dropped, and their sums kept. `None`
+    /// when it has all there ever were.
+    fn events_from(&self) -> BoxFuture<'_, Result<Option<Micros>, StoreError>>;
+
+    /// The months before `before`, which is a month, that have events to be dropped, and how many, oldest first. The newest
+    /// event of all may be none of these.
+    fn old_events(&self, before: Period) -> BoxFuture<'_, Result<Vec<(Period, u64)>, StoreError>>;
+
+    /// Drops the events of the months before `before`, which is a month, and keeps their sums. Whoever writes or asks
+    /// meanwhile waits for parts of a second at most. `tell` hears now and then how many are gone. What fails half way may
+    /// be done again.
+    fn drop_events<'a>(
+        &'a self,
+        before: Period,
+        tell: &'a mut (dyn FnMut(u64) + Send),
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Tells this ledger from every other.
     fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>>;

@@ -1,14 +1,20 @@
 //! The real binary on a ledger in Postgres: gateway and commands, one gateway at a time without Redis, a server that is not
 //! there.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::runtime::Builder;
+use tollgate::boot::ledger::Ledger;
+use tollgate::config::Config;
+use tollgate::domain::event::UsageEvent;
 
+use super::conformance::{at, event};
 use super::support::bodies::honest;
-use super::support::machine::until;
+use super::support::machine::{TurnedClock, figures, until};
 use super::support::postgres::Database;
 use super::support::*;
 
@@ -124,4 +130,88 @@ fn a_server_that_is_not_there_is_one_line_that_names_the_fix_and_no_password() {
         assert!(!said.contains("hunter2"), "{said}");
         assert!(arguments == ["check"] || (said.lines().count() == 1 && said.contains("DATABASE_URL")), "{said}");
     }
+}
+
+#[test]
+fn old_months_are_dropped_beside_a_gateway_that_serves() {
+    let provider = Provider::start(honest);
+    let database = Database::new();
+    for url in [None, Some(database.url.as_str())] {
+        let setup = Setup::new(&provider);
+        let setup = if let Some(url) = url { setup.set("DATABASE_URL", url) } else { setup };
+        let gateway = setup.prod().start();
+        let file = format!("sqlite://{}", gateway.ledger_file().display());
+        let url = url.unwrap_or(&file);
+        let tell = |arguments: &[&str]| document(url, gateway.data_dir(), arguments);
+        let key = gateway.issue("acme", "starter");
+        use_up(&gateway, &key, 5);
+        gateway.booked(&key, 5);
+        let plan = tell(&["retention", "--keep", "13mo"]);
+        assert_eq!((&plan["events"], &plan["kept_back"]), (&Value::from(0), &Value::Null), "{plan}");
+        book_old(url, gateway.data_dir());
+        use_up(&gateway, &key, 1);
+        gateway.booked(&key, 6);
+        let dry = tell(&["retention", "--keep", "13mo", "--dry-run"]);
+        assert_eq!((&dry["events"], &dry["dry_run"]), (&Value::from(3), &Value::from(true)), "{dry}");
+        let plan = tell(&["retention", "--keep", "13mo"]);
+        assert_eq!((&plan["events"], &plan["months"]), (&dry["events"], &dry["months"]), "{plan}");
+        assert_eq!(tell(&["retention", "--keep", "13mo"])["events"], 0);
+        // A total stands, and what would be wrong is refused.
+        assert_eq!(tell(&["usage", "acme", "--date", "2024-01"])["requests"], 2);
+        let refused = command(url, gateway.data_dir(), &["usage", "acme", "--date", "2024-01", "--group-by", "key"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains("were dropped"), "{said}");
+        let target = "/billing/usage?range=month&date=2024-01&group_by=key&tenant_id=acme";
+        let answer = gateway.admin(Request::get(target));
+        assert_eq!((answer.status, &answer.json()["code"]), (422, &Value::from("events_dropped")));
+        assert_eq!(tell(&["verify", "--set", &format!("listen.admin={}", gateway.admin)])["ok"], true);
+        assert_eq!(gateway.booked(&key, 6).chats, 6);
+    }
+}
+
+/// Books three calls of January and February 2024 beside the gateway.
+fn book_old(url: &str, data_dir: &Path) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let old = |number, at_text: &str| UsageEvent { requested_at: at(at_text), ..event(number) };
+    let events = [old(1, "2024-01-05T00:00:00Z"), old(2, "2024-01-31T23:59:59Z"), old(3, "2024-02-01T00:00:00Z")];
+    let variables = BTreeMap::from([
+        ("DATABASE_URL".to_owned(), url.to_owned()),
+        ("TOLLGATE_DATA_DIR".to_owned(), data_dir.display().to_string()),
+    ]);
+    let config = Config::load(&[], &variables, None).unwrap();
+    runtime.block_on(async {
+        let ledger = Ledger::open(&config, false, Duration::ZERO).await.unwrap();
+        assert_eq!(ledger.usage().append(&events).await, Ok(3));
+        ledger.leave().await;
+    });
+}
+
+#[test]
+fn a_month_that_the_journal_may_still_book_into_is_kept_and_that_is_said() {
+    let provider = Provider::start(honest);
+    let database = Database::new();
+    let mut gateway = Setup::new(&provider).set("DATABASE_URL", &database.url).prod().start();
+    let key = gateway.issue("acme", "starter");
+    // Nothing is booked any more: what is called stays in the journal.
+    database.say("ALTER TABLE usage_events RENAME TO elsewhere");
+    use_up(&gateway, &key, 2);
+    gateway.kill();
+    database.say("ALTER TABLE elsewhere RENAME TO usage_events");
+    book_old(&database.url, gateway.data_dir());
+    let months = 24 * 12;
+    let plan = document(&database.url, gateway.data_dir(), &["retention", "--keep", &format!("{months}mo")]);
+    assert_eq!((&plan["events"], &plan["kept_back"]), (&Value::from(0), &Value::Null), "{plan}");
+    let text = command(&database.url, gateway.data_dir(), &["retention", "--keep", "1mo"]);
+    assert_eq!(text.status.code(), Some(2), "so few months would drop what a journal may hold");
+    let Some(clock) = TurnedClock::new() else {
+        figures("retention beside a full journal: left out, libfaketime is not installed");
+        return;
+    };
+    clock.stop_at("2029-03-01 00:00:00");
+    let mut command = Command::new(binary());
+    command.args(["retention", "--keep", "13mo", "--json"]).env_clear().envs(clock.variables());
+    command.env("DATABASE_URL", &database.url).env("TOLLGATE_DATA_DIR", gateway.data_dir());
+    let output = command.output().unwrap();
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&plan["events"], &plan["kept_back"]["calls_in_journal"]), (&Value::from(3), &Value::from(2)), "{plan}");
 }

@@ -27,7 +27,7 @@ use super::support::*;
 use tollgate::domain::event::UsageEvent;
 
 /// A statement on the file of a ledger, past every program that guards it.
-fn tamper(file: &Path, statements: &str) {
+pub(super) fn tamper(file: &Path, statements: &str) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut connection = connect(file).await;
@@ -36,13 +36,13 @@ fn tamper(file: &Path, statements: &str) {
     });
 }
 
-async fn connect(file: &Path) -> SqliteConnection {
+pub(super) async fn connect(file: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(file).busy_timeout(std::time::Duration::from_secs(10));
     options.connect().await.unwrap()
 }
 
 /// Runs `tollgate verify` on a data directory.
-fn verify(data_dir: &Path, admin: Option<std::net::SocketAddr>, arguments: &[&str]) -> Output {
+pub(super) fn verify(data_dir: &Path, admin: Option<std::net::SocketAddr>, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     command.arg("verify").args(arguments).env_clear().env("TOLLGATE_DATA_DIR", data_dir);
     command.env("TOLLGATE_ADMIN_KEY", ADMIN_KEY).current_dir(data_dir);
@@ -471,7 +471,7 @@ fn beside_a_gateway_under_load_it_finds_nothing() {
 }
 
 /// A ledger of so many events and their sums, made by SQLite itself: 200 tenants, three models, two months.
-fn fill(file: &Path, events: u64) {
+pub(super) fn fill(file: &Path, events: u64) {
     tamper(
         file,
         &format!(

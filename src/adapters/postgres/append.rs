@@ -20,7 +20,7 @@ use super::dialect::{Uuid, storable};
 use super::{LOCK_APPEND, LOCK_CLASS, PostgresLedger, SILENCE_MAX, code, silent, store_error};
 use crate::adapters::sql::cells::Cell;
 use crate::adapters::sql::rows::{self, EVENT_COLUMNS, SUM_COLUMNS, table};
-use crate::adapters::sql::usage::of_event;
+use crate::adapters::sql::usage::{DAY_US, of_event};
 use crate::domain::event::UsageEvent;
 use crate::domain::time::Window;
 use crate::ports::StoreError;
@@ -30,9 +30,6 @@ const TRIES_MAX: u32 = 5;
 
 /// Between two such tries; more each time, as what is in the way may be there again.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// Microseconds of a day.
-const DAY_US: i64 = 86_400_000_000;
 
 /// The values of many events, column by column.
 enum Column<'e> {

@@ -13,6 +13,7 @@ mod append;
 mod claim;
 mod dialect;
 mod partitions;
+mod retention;
 mod session;
 mod tenants;
 mod transfer;

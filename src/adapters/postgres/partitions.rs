@@ -20,7 +20,7 @@ pub(super) type Months = BTreeSet<Period>;
 const PREFIX: &str = "usage_events_";
 
 /// Before 2000 and from 2200 on (UTC) there is one partition each, which the schema made.
-const OWN_FROM: Micros = Micros(946_684_800_000_000);
+pub(super) const OWN_FROM: Micros = Micros(946_684_800_000_000);
 const OWN_UNTIL: Micros = Micros(7_258_118_400_000_000);
 
 impl PostgresLedger {
@@ -88,7 +88,7 @@ fn month_of(at: Micros) -> Option<Period> {
     (OWN_FROM <= at && at < OWN_UNTIL).then(|| Window::Month.period(at))
 }
 
-fn name_of(month: Period) -> String {
+pub(super) fn name_of(month: Period) -> String {
     format!("{PREFIX}{}", month.to_string().replace('-', "_"))
 }
 

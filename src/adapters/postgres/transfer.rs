@@ -109,6 +109,20 @@ impl Transfer for PostgresLedger {
     }
 }
 
+impl PostgresLedger {
+    /// What tells one database from all others that are there at the same time, whatever name leads to it.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub async fn identity(&self) -> Result<String, StoreError> {
+        let question = "SELECT CONCAT_WS(' ', pg_postmaster_start_time(), inet_server_port(), current_database())";
+        let mut reader = self.reader().await?;
+        let told = timeout(SILENCE_MAX, sqlx::query_scalar(question).fetch_one(&mut *reader)).await;
+        let told = told.unwrap_or_else(|_| Err(silent())).map_err(store_error);
+        reader.answer(told)
+    }
+}
+
 async fn forget(change: &mut Session, tables: &[Table]) -> Result<(), StoreError> {
     for table in tables {
         transfer::forget::<Postgres>(change, *table).await?;

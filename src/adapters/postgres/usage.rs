@@ -8,12 +8,14 @@ use super::PostgresLedger;
 use crate::adapters::sql::{usage, walk};
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::time::Period;
+use crate::domain::time::{Micros, Period};
 use crate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
-/// A walk reads everything: it takes as long as it takes, and sorts with more memory than a report may.
-const WALK: &str = "SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '64MB'";
+/// A walk reads everything: it takes as long as it takes, and sorts with more memory than a report may. It has the table
+/// before it has its instant, as a partition that is dropped is gone for older instants too.
+const WALK: &str = "LOCK TABLE usage_events IN ACCESS SHARE MODE; \
+    SET LOCAL statement_timeout = 0; SET LOCAL work_mem = '64MB'";
 
 impl UsageStore for PostgresLedger {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
@@ -93,6 +95,30 @@ impl UsageStore for PostgresLedger {
             let walked = walk::walk::<Postgres>(&mut view, see).await;
             view.end(walked).await
         })
+    }
+
+    fn events_from(&self) -> BoxFuture<'_, Result<Option<Micros>, StoreError>> {
+        Box::pin(async move {
+            let mut reader = self.reader().await?;
+            let from = usage::events_from::<Postgres>(&mut reader).await;
+            reader.answer(from)
+        })
+    }
+
+    fn old_events(&self, before: Period) -> BoxFuture<'_, Result<Vec<(Period, u64)>, StoreError>> {
+        Box::pin(async move {
+            let mut reader = self.reader().await?;
+            let events = usage::old_events::<Postgres>(&mut reader, before, "TRUE").await;
+            reader.answer(events)
+        })
+    }
+
+    fn drop_events<'a>(
+        &'a self,
+        before: Period,
+        tell: &'a mut (dyn FnMut(u64) + Send),
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.drop_all(before, tell))
     }
 
     fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>> {

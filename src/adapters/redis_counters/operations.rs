@@ -226,7 +226,7 @@ fn looked(word: &str, answer: &mut Answer) -> Result<Look, Strange> {
     Ok(match word {
         "unknown" => Look::Unknown,
         "open" => Look::Open(answer.epoch()?),
-        "busy" => Look::Busy,
+        "busy" => Look::Busy { is_joined: answer.unsigned()? > 0 },
         "building" => {
             let (epoch, joins) = (answer.epoch()?, answer.unsigned()?);
             let floors = Floors { month: answer.period(Window::Month)?, day: answer.period(Window::Day)? };

@@ -13,7 +13,7 @@ use tracing::info;
 
 use crate::domain::redis_url::RedisHost;
 
-use super::live::{Away, Live};
+use super::live::{Away, CONNECT_MAX, Live};
 use super::server::Server;
 use super::settings::Settings;
 
@@ -46,9 +46,18 @@ struct Members {
     settings: Arc<Settings>,
     runtime: Handle,
     servers: Mutex<HashMap<RedisHost, Arc<Server>>>,
-    /// `None` until a member told it.
-    map: watch::Sender<Option<Arc<SlotMap>>>,
+    map: watch::Sender<Told>,
     refresh: Notify,
+}
+
+/// What members told last.
+#[derive(Clone)]
+enum Told {
+    /// Nothing yet. Whoever asks may wait.
+    Nothing,
+    Map(Arc<SlotMap>),
+    /// None of them was of use, and none ever was.
+    Away(Away),
 }
 
 /// Ranges of slots, each with its master.
@@ -65,7 +74,7 @@ impl Topology {
             settings,
             runtime: runtime.clone(),
             servers: Mutex::default(),
-            map: watch::Sender::new(None),
+            map: watch::Sender::new(Told::Nothing),
             refresh: Notify::new(),
         });
         let keeper = runtime.spawn(keep(Arc::clone(&members)));
@@ -121,13 +130,22 @@ impl Drop for Cluster {
 
 impl Members {
     async fn map(&self, wait: Duration) -> Result<Arc<SlotMap>, Away> {
-        if let Some(map) = &*self.map.borrow() {
-            return Ok(Arc::clone(map));
+        let found = |told: &Told| match told {
+            Told::Nothing => None,
+            Told::Map(map) => Some(Ok(Arc::clone(map))),
+            Told::Away(reason) => Some(Err(reason.clone())),
+        };
+        if let Some(known) = found(&self.map.borrow()) {
+            return known;
         }
         let mut changes = self.map.subscribe();
-        let known = tokio::time::timeout(wait, changes.wait_for(Option::is_some)).await;
-        let known = known.ok().and_then(Result::ok).and_then(|map| map.clone());
-        known.ok_or_else(|| Away::Gone("no member of the cluster tells where keys are".to_owned()))
+        let known = tokio::time::timeout(wait, changes.wait_for(|told| found(told).is_some())).await;
+        let not_yet = || Err(Away::Gone("the cluster is being connected to".to_owned()));
+        known.ok().and_then(Result::ok).and_then(|told| found(&told)).unwrap_or_else(not_yet)
+    }
+
+    fn has_map(&self) -> bool {
+        matches!(*self.map.borrow(), Told::Map(_))
     }
 
     fn server(&self, host: &RedisHost) -> Arc<Server> {
@@ -146,22 +164,38 @@ impl Members {
 
     /// Asks members until one tells a map. Servers that have no slots any more are let go, unless they were named.
     async fn read_map(&self) {
+        let mut problem = Away::Gone("no member of the cluster tells where keys are".to_owned());
+        // At first there is nobody else to ask; later one that does not answer is passed over.
+        let wait = if self.has_map() { REFRESH_MAX } else { CONNECT_MAX };
         for host in self.to_ask() {
-            let Ok(live) = self.server(&host).live(REFRESH_MAX).await else { continue };
-            let Some(map) = told(&live, self.settings.now_us()).await else { continue };
-            let is_new = self.map.borrow().as_ref().is_none_or(|known| **known != map);
-            if is_new {
-                let hosts: Vec<_> = map.hosts().into_iter().map(ToString::to_string).collect();
-                info!(masters = hosts.join(","), "The cluster tells its masters.");
-                for host in map.hosts() {
-                    drop(self.server(host));
+            match self.server(&host).live(wait).await {
+                Ok(live) => {
+                    if let Some(map) = told(&live, self.settings.now_us()).await {
+                        return self.take(map);
+                    }
                 }
-                let (owners, named) = (map.hosts(), self.settings.url.hosts());
-                self.servers.lock().retain(|host, _| owners.contains(host) || named.contains(host));
-                self.map.send_replace(Some(Arc::new(map)));
+                // What an operator has to mend is told before what may pass.
+                Err(reason @ Away::Unfit(_)) => problem = reason,
+                Err(Away::Gone(_)) => {}
             }
+        }
+        if !self.has_map() {
+            self.map.send_replace(Told::Away(problem));
+        }
+    }
+
+    fn take(&self, map: SlotMap) {
+        if matches!(&*self.map.borrow(), Told::Map(known) if **known == map) {
             return;
         }
+        let hosts: Vec<_> = map.hosts().into_iter().map(ToString::to_string).collect();
+        info!(masters = hosts.join(","), "The cluster tells its masters.");
+        for host in map.hosts() {
+            drop(self.server(host));
+        }
+        let (owners, named) = (map.hosts(), self.settings.url.hosts());
+        self.servers.lock().retain(|host, _| owners.contains(host) || named.contains(host));
+        self.map.send_replace(Told::Map(Arc::new(map)));
     }
 }
 
@@ -208,11 +242,10 @@ async fn keep(members: Arc<Members>) {
     loop {
         members.read_map().await;
         tokio::time::sleep(REFRESH_PAUSE).await;
-        if members.map.borrow().is_none() {
-            continue;
+        if members.has_map() {
+            // The time that is over is the other reason to look.
+            drop(tokio::time::timeout(REFRESH_EVERY, members.refresh.notified()).await);
         }
-        // The time that is over is the other reason to look.
-        drop(tokio::time::timeout(REFRESH_EVERY, members.refresh.notified()).await);
     }
 }
 

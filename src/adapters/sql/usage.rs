@@ -2,6 +2,8 @@
 //!
 //! May use: `domain`, `ports`. Questions about sums are answered from the smallest table that can.
 
+use std::collections::BTreeMap;
+
 use super::cells::{Cells, Columns};
 use super::rows::{self, EVENT_COLUMNS, SUM_COLUMNS, table};
 use super::statement::Statement;
@@ -12,6 +14,9 @@ use crate::domain::price::Priced;
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::usage::{Dimension, EventsQuery, Group, StandingOf, StoredEvent, SumsQuery};
+
+/// Microseconds of a day.
+pub(in crate::adapters) const DAY_US: i64 = 86_400_000_000;
 
 /// Where the answer to a question about sums lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +107,10 @@ pub(in crate::adapters) async fn sums<D: Dialect>(
     query: &SumsQuery,
 ) -> Result<Vec<Group>, StoreError> {
     let found = D::rows(connection, sums_statement::<D>(query)).await.map_err(D::error)?;
+    if needs_events(query) {
+        let [from, to] = [query.period.map(Period::start), query.period.map(Period::end)];
+        demand_events::<D>(connection, query.tenant.as_ref(), from, to).await?;
+    }
     found.iter().map(|row| group(row, query.group_by.len())).collect()
 }
 
@@ -147,12 +156,73 @@ fn group(row: &impl Cells, dimensions: usize) -> Result<Group, StoreError> {
     Ok(Group { values, sums: rows::sums(&mut columns)? })
 }
 
+/// Demands that no event of that time was dropped. Asked after the answer was read: from when on there are events is told
+/// before, or with, their end.
+async fn demand_events<D: Dialect>(
+    connection: &mut D::Connection,
+    tenant: Option<&TenantId>,
+    from: Option<Micros>,
+    to: Option<Micros>,
+) -> Result<(), StoreError> {
+    let Some(kept) = events_from::<D>(connection).await? else { return Ok(()) };
+    if from.is_some_and(|from| from >= kept) {
+        return Ok(());
+    }
+    let month = |at: Micros| Window::Month.period(at).to_string();
+    let mut statement = Statement::new("SELECT 1 FROM usage_monthly WHERE period < ");
+    statement.push_bind(month(kept));
+    if let Some(tenant) = tenant {
+        statement.push(" AND tenant_id = ").push_bind(tenant.as_str());
+    }
+    if let Some(from) = from {
+        statement.push(" AND period >= ").push_bind(month(from));
+    }
+    if let Some(to) = to {
+        statement.push(" AND period <= ").push_bind(month(Micros(to.0.saturating_sub(1))));
+    }
+    statement.push(" LIMIT 1");
+    let dropped = D::rows(connection, statement).await.map_err(D::error)?;
+    if dropped.is_empty() { Ok(()) } else { Err(StoreError::Missing(format!("events before {kept}"))) }
+}
+
+/// What [`crate::ports::usage::UsageStore::events_from`] promises.
+pub(in crate::adapters) async fn events_from<D: Dialect>(
+    connection: &mut D::Connection,
+) -> Result<Option<Micros>, StoreError> {
+    let found = D::rows(connection, Statement::new("SELECT events_from FROM meta")).await.map_err(D::error)?;
+    one(&found)?.instant_some()
+}
+
+/// What [`crate::ports::usage::UsageStore::old_events`] promises, of the events that meet a condition.
+pub(in crate::adapters) async fn old_events<D: Dialect>(
+    connection: &mut D::Connection,
+    before: Period,
+    condition: &str,
+) -> Result<Vec<(Period, u64)>, StoreError> {
+    let text = format!(
+        "SELECT requested_at / {DAY_US}, COUNT(*) FROM usage_events WHERE requested_at < $1 AND {condition} GROUP BY 1"
+    );
+    let found = D::rows(connection, Statement::new(text).bind(before.start().0)).await.map_err(D::error)?;
+    let mut months: BTreeMap<Period, u64> = BTreeMap::new();
+    for row in &found {
+        let mut columns = Columns::of(row);
+        let day = Micros(columns.integer()?.saturating_mul(DAY_US));
+        let events = months.entry(Window::Month.period(day)).or_default();
+        *events = events.saturating_add(columns.count()?);
+    }
+    Ok(months.into_iter().collect())
+}
+
 /// What [`crate::ports::usage::UsageStore::events`] promises.
 pub(in crate::adapters) async fn events<D: Dialect>(
     connection: &mut D::Connection,
     query: &EventsQuery,
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let found = D::rows(connection, events_statement::<D>(query)).await.map_err(D::error)?;
+    // Without a time it is a list of what is there.
+    if query.from.is_some() || query.to.is_some() {
+        demand_events::<D>(connection, query.tenant.as_ref(), query.from, query.to).await?;
+    }
     found.iter().map(rows::event).collect()
 }
 

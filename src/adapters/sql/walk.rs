@@ -11,7 +11,7 @@ use super::cells::{Cells, Columns};
 use super::rows::{PICO_PER_MICRO, SUM_COLUMNS, table};
 use super::rules::{Rule, rules};
 use super::statement::Statement;
-use super::usage::one;
+use super::usage::{DAY_US, events_from, one};
 use crate::domain::ids::EventId;
 use crate::domain::time::{Micros, Window};
 use crate::domain::tokens::Tokens;
@@ -22,16 +22,14 @@ use crate::ports::usage::{Entry, Stratum, SumKey, SumValues, Sums};
 /// about progress twenty times in half a million.
 const EVENTS_PER_STEP: i64 = 20_000;
 
-/// Microseconds of a day.
-const DAY_US: i64 = 86_400_000_000;
-
 /// Whoever is shown the ledger.
 type See<'a> = &'a mut (dyn FnMut(Entry) + Send);
 
 /// What [`crate::ports::usage::UsageStore::walk`] promises, but for the store's own check of its files.
 pub(in crate::adapters) async fn walk<D: Dialect>(view: &mut D::Connection, see: See<'_>) -> Result<(), StoreError> {
     let events = D::rows(view, Statement::new("SELECT COUNT(*) FROM usage_events")).await.map_err(D::error)?;
-    see(Entry::Begin { events: one(&events)?.count()? });
+    let from = events_from::<D>(view).await?;
+    see(Entry::Begin { events: one(&events)?.count()?, from });
     strata::<D>(view, see).await?;
     impossible::<D>(view, see).await?;
     repeated::<D>(view, see).await?;

@@ -13,7 +13,7 @@ use crate::adapters::sql::rows::{self, EVENT_COLUMNS, SUM_COLUMNS, table};
 use crate::adapters::sql::usage;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::time::{Period, Window};
+use crate::domain::time::{Micros, Period, Window};
 use crate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, Sums, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
@@ -21,6 +21,9 @@ use crate::ports::{BoxFuture, StoreError};
 /// Few sizes, so that whatever the size of a batch its statements are prepared once and stay in the cache of 100; 64
 /// rows of 31 values are far below SQLite's 32,766 values a statement.
 const ROWS_PER_INSERT: [usize; 4] = [64, 16, 4, 1];
+
+/// The newest event is never dropped: its number would be given to another one.
+const NOT_THE_NEWEST: &str = "row < (SELECT MAX(row) FROM usage_events)";
 
 /// What the sums of one batch are kept by while it is added up: as in the primary key of the sums, in its order.
 type SumKey<'a> = (&'a str, Period, &'a str, &'a str);
@@ -77,6 +80,22 @@ impl UsageStore for SqliteLedger {
 
     fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(self.walk_all(see))
+    }
+
+    fn events_from(&self) -> BoxFuture<'_, Result<Option<Micros>, StoreError>> {
+        Box::pin(async move { usage::events_from::<Sqlite>(&mut *self.reader().await?).await })
+    }
+
+    fn old_events(&self, before: Period) -> BoxFuture<'_, Result<Vec<(Period, u64)>, StoreError>> {
+        Box::pin(async move { usage::old_events::<Sqlite>(&mut *self.reader().await?, before, NOT_THE_NEWEST).await })
+    }
+
+    fn drop_events<'a>(
+        &'a self,
+        before: Period,
+        tell: &'a mut (dyn FnMut(u64) + Send),
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.drop_all(before, tell))
     }
 
     fn ledger_id(&self) -> BoxFuture<'_, Result<String, StoreError>> {

@@ -215,6 +215,7 @@ impl From<ReportError> for Problem {
         match error {
             ReportError::TooManyGroups { .. } => Self::parameter("group_by", detail).coded("too_many_groups"),
             ReportError::InvalidGroupBy => Self::parameter("group_by", detail),
+            ReportError::Dropped(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "events_dropped", detail),
             ReportError::UnknownCursor => Self::parameter("cursor", detail).coded("unknown_cursor"),
             ReportError::Overflow => {
                 tracing::error!("A report's sums do not fit.");

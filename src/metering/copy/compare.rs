@@ -100,7 +100,7 @@ impl Comparison {
             let (filled, filled_too) = join(ours.fill(from), theirs.fill(to)).await;
             filled.map_err(Failure::From)?;
             filled_too.map_err(Failure::To)?;
-            while let Some(order) = self.next_pair(&ours, &theirs) {
+            while let Some(order) = next_pair(&ours, &theirs) {
                 let row = if order == Ordering::Greater { None } else { ours.next() };
                 let other = if order == Ordering::Less { None } else { theirs.next() };
                 row.iter().for_each(|row| our_sum.add(row));
@@ -121,12 +121,6 @@ impl Comparison {
         Ok(Sides { from: our_sum.side(), to: their_sum.side() })
     }
 
-    /// Which row comes first, as far as that can be told from what is at hand.
-    fn next_pair(&self, ours: &Rows, theirs: &Rows) -> Option<Ordering> {
-        let is_known = |rows: &Rows| rows.peek().is_some() || rows.is_over();
-        (is_known(ours) && is_known(theirs)).then(|| rows::order(ours, theirs)).flatten()
-    }
-
     fn pair(&mut self, table: Table, row: Option<&Row>, other: Option<&Row>) {
         match (row, other) {
             (Some(row), Some(other)) if row != other => {
@@ -142,6 +136,12 @@ impl Comparison {
             _ => {}
         }
     }
+}
+
+/// Which row comes first, as far as that can be told from what is at hand.
+fn next_pair(ours: &Rows, theirs: &Rows) -> Option<Ordering> {
+    let is_known = |rows: &Rows| rows.peek().is_some() || rows.is_over();
+    (is_known(ours) && is_known(theirs)).then(|| rows::order(ours, theirs)).flatten()
 }
 
 /// `usage_daily acme 2026-11-24 openai gpt-4o`

@@ -36,6 +36,9 @@ const BEATS_PER_SWEEP: u32 = 5;
 /// A tenant that was joined within this is not joined again because somebody still wants it.
 const JOINED_FOR: Duration = Duration::from_millis(300);
 
+/// After the ledger could not be read.
+const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
+
 /// How long a change waits for the other nodes.
 const SPREAD_MAX: Duration = Duration::from_secs(1);
 
@@ -88,7 +91,7 @@ impl NodeCounters {
                     info!("The shared counters answer again.");
                     self.news.notify_one();
                 }
-                self.hear(sent_us, pulse, revision).await;
+                self.hear(sent_us, pulse);
             }
             Ok(Err(_)) | Err(_) => {
                 self.wish_again(wanted, done);
@@ -114,7 +117,7 @@ impl NodeCounters {
         wishes.done.extend(done);
     }
 
-    async fn hear(&self, sent_us: u64, pulse: Pulse, revision: i64) {
+    fn hear(&self, sent_us: u64, pulse: Pulse) {
         for (tenant, wanted) in &pulse.wanted {
             match wanted {
                 Wanted::Join => {
@@ -130,12 +133,22 @@ impl NodeCounters {
                 }
             }
         }
-        let newest = pulse.peers.iter().map(|peer| peer.revision).max().unwrap_or(revision);
         self.heard.send_replace(Heard { sent_us, pulse });
-        if newest > revision
-            && let Err(error) = self.outside.snapshots.refresh(&*self.outside.tenants).await
-        {
-            warn!(%error, "Another gateway changed tenants or keys, and they could not be read again.");
+    }
+
+    /// Reads tenants and keys again when another node has newer ones. Beside the beats: the ledger may take its time.
+    pub(super) async fn follow(&self) {
+        let mut heard = self.heard.subscribe();
+        // The sender is a part of these counters, so there is always one.
+        while heard.changed().await.is_ok() {
+            let newest = heard.borrow_and_update().pulse.peers.iter().map(|peer| peer.revision).max();
+            if newest.is_none_or(|newest| newest <= self.outside.snapshots.load().revision) {
+                continue;
+            }
+            if let Err(error) = self.outside.snapshots.refresh(&*self.outside.tenants).await {
+                warn!(%error, "Another gateway changed tenants or keys, and they could not be read again.");
+                sleep(FOLLOW_AGAIN).await;
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //! and which of the listed calls are in them. A call that was booked before the snapshot is in the sums and known; one that is
 //! booked after it is listed and not known. So each counts once, whenever it was booked.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ const ASK_AGAIN_US: u64 = 1_000_000;
 /// Tenants in building, as far as this node has to do with them.
 #[derive(Default)]
 pub(super) struct Buildings {
-    all: Mutex<HashMap<TenantId, Building>>,
+    all: Mutex<BTreeMap<TenantId, Building>>,
     news: Notify,
 }
 
@@ -88,13 +88,14 @@ impl Buildings {
         let building = all.entry(tenant.clone()).or_default();
         building.is_wanted = true;
         building.is_forced |= is_forced;
-        self.news.notify_one();
+        drop(all);
+        self.news.notify_waiters();
     }
 
     /// Another node builds a tenant: this one joins.
     pub(super) fn help(&self, tenant: &TenantId) {
         self.all.lock().entry(tenant.clone()).or_default();
-        self.news.notify_one();
+        self.news.notify_waiters();
     }
 
     /// How many.
@@ -102,14 +103,16 @@ impl Buildings {
         u64::try_from(self.all.lock().len()).unwrap_or(u64::MAX)
     }
 
-    fn some(&self, now_us: u64) -> Vec<(TenantId, Building)> {
+    /// Some of a kind, the oldest first.
+    fn some(&self, now_us: u64, is_some: impl Fn(&Building) -> bool) -> Vec<(TenantId, Building)> {
         let mut all = self.all.lock();
         for building in all.values_mut().filter(|building| building.began_us == 0) {
             building.began_us = now_us;
         }
         all.retain(|_, building| now_us.saturating_sub(building.began_us) < GIVEN_UP_US);
-        let mut some: Vec<_> = all.iter().map(|(tenant, building)| (tenant.clone(), *building)).collect();
-        some.sort_unstable_by_key(|(_, building)| building.began_us);
+        let of_kind = all.iter().filter(|(_, building)| is_some(building));
+        let mut some: Vec<_> = of_kind.map(|(tenant, building)| (tenant.clone(), *building)).collect();
+        some.sort_by_key(|(_, building)| building.began_us);
         some.truncate(TENANTS_MAX);
         some
     }
@@ -117,6 +120,18 @@ impl Buildings {
     fn change(&self, tenant: &TenantId, change: impl FnOnce(&mut Building)) {
         if let Some(building) = self.all.lock().get_mut(tenant) {
             change(building);
+        }
+    }
+
+    fn joins_again(&self, tenant: &TenantId) {
+        self.change(tenant, |building| building.joined_us = 0);
+        self.news.notify_waiters();
+    }
+
+    fn is_not_wanted(&self, tenant: &TenantId) {
+        let mut all = self.all.lock();
+        if all.get(tenant).is_some_and(|building| !building.is_wanted) {
+            all.remove(tenant);
         }
     }
 
@@ -140,65 +155,90 @@ impl NodeCounters {
         }
     }
 
-    pub(super) async fn build(&self) {
+    /// Joins tenants that somebody wants built.
+    pub(super) async fn join_all(&self) {
         loop {
-            let some = self.buildings.some(self.now_us());
-            if some.is_empty() {
-                self.buildings.news.notified().await;
-                continue;
+            let some = self.some_buildings(|building| building.joined_us == 0 || !building.is_wanted).await;
+            let mut steps = Vec::new();
+            for (tenant, building) in &some {
+                steps.push(self.join_step(tenant, *building));
             }
-            if !self.is_down.load(Ordering::Relaxed) {
-                let mut steps = Vec::new();
-                for (tenant, building) in &some {
-                    steps.push(self.step(tenant, *building));
-                }
-                let ready: Vec<Ready> = join_all(steps).await.into_iter().flatten().collect();
-                if !ready.is_empty() {
-                    self.finish_all(ready).await;
-                }
-            }
+            join_all(steps).await;
             sleep(STEP).await;
         }
     }
 
-    /// Joins a tenant, or looks how far it is. Gives it when this node is to finish it.
-    async fn step(&self, tenant: &TenantId, building: Building) -> Option<Ready> {
-        if building.joined_us == 0 {
-            match self.join(tenant, building.is_forced).await {
-                Ok(Joined::Open(_)) => self.is_open(tenant, building),
-                Ok(Joined::Building(_)) => {
-                    let now_us = self.now_us();
-                    self.buildings.change(tenant, |building| {
-                        (building.joined_us, building.asked_us, building.is_forced) = (now_us, now_us, false);
-                    });
-                    self.wishes.lock().wanted.push((tenant.clone(), Wanted::Join));
-                    self.hurry.notify_one();
-                }
-                // It does not answer: again with the next step.
-                Err(_) => {}
+    /// Sees tenants through that somebody here waits for. Beside the joins: the ledger may take its time.
+    pub(super) async fn finish_all(&self) {
+        loop {
+            let some = self.some_buildings(|building| building.joined_us > 0 && building.is_wanted).await;
+            let mut steps = Vec::new();
+            for (tenant, building) in &some {
+                steps.push(self.finish_step(tenant, *building));
             }
-            return None;
+            let ready: Vec<Ready> = join_all(steps).await.into_iter().flatten().collect();
+            self.finish_ready(ready).await;
+            sleep(STEP).await;
         }
-        if !building.is_wanted {
+    }
+
+    /// Waits until there are some of a kind, and the store answers.
+    async fn some_buildings(&self, is_some: impl Fn(&Building) -> bool) -> Vec<(TenantId, Building)> {
+        loop {
+            let news = self.buildings.news.notified();
+            let mut news = std::pin::pin!(news);
+            news.as_mut().enable();
+            let some = self.buildings.some(self.now_us(), &is_some);
+            if self.is_down.load(Ordering::Relaxed) {
+                sleep(STEP).await;
+            } else if some.is_empty() {
+                news.await;
+            } else {
+                return some;
+            }
+        }
+    }
+
+    async fn join_step(&self, tenant: &TenantId, building: Building) {
+        if building.joined_us > 0 {
             // Whoever wants it sees it through.
-            self.buildings.is_over(tenant);
-            return None;
+            self.buildings.is_not_wanted(tenant);
+            return;
         }
+        match self.join(tenant, building.is_forced).await {
+            Ok(Joined::Open(_)) => self.is_open(tenant, building),
+            Ok(Joined::Building(_)) => {
+                let now_us = self.now_us();
+                self.buildings.change(tenant, |building| {
+                    (building.joined_us, building.asked_us, building.is_forced) = (now_us, now_us, false);
+                });
+                self.buildings.news.notify_waiters();
+                self.wishes.lock().wanted.push((tenant.clone(), Wanted::Join));
+                self.hurry.notify_one();
+            }
+            // It does not answer: again with the next step.
+            Err(_) => {}
+        }
+    }
+
+    /// Looks how far a tenant is. Gives it when this node is to finish it.
+    async fn finish_step(&self, tenant: &TenantId, building: Building) -> Option<Ready> {
         match timeout(WITHIN, self.outside.shared.look(self.options.member.node, tenant)).await {
             Ok(Ok(Look::Open(_))) => self.is_open(tenant, building),
             Ok(Ok(Look::Unknown)) => {
                 self.with(tenant, |local| local.unjoin());
-                self.buildings.change(tenant, |building| building.joined_us = 0);
+                self.buildings.joins_again(tenant);
             }
             Ok(Ok(Look::Building { epoch, joins, joined, calls, floors })) => {
                 if !joined.contains(&self.options.member.node) {
                     // Begun anew meanwhile.
-                    self.buildings.change(tenant, |building| building.joined_us = 0);
+                    self.buildings.joins_again(tenant);
                 } else if self.all_live_are_in(&joined, building.joined_us) {
                     return Some(Ready { tenant: tenant.clone(), epoch, joins, calls, floors });
                 }
             }
-            Ok(Ok(Look::Busy) | Err(_)) | Err(_) => {}
+            Ok(Ok(Look::Busy { is_joined: false })) => self.buildings.joins_again(tenant),
+            Ok(Ok(Look::Busy { is_joined: true }) | Err(_)) | Err(_) => {}
         }
         let now_us = self.now_us();
         if now_us.saturating_sub(building.asked_us) > ASK_AGAIN_US {
@@ -266,7 +306,7 @@ impl NodeCounters {
     }
 
     /// Reads the ledger for tenants that all have joined, and opens them.
-    async fn finish_all(&self, ready: Vec<Ready>) {
+    async fn finish_ready(&self, ready: Vec<Ready>) {
         let mut some: Vec<Ready> = Vec::new();
         let mut ids = 0_usize;
         for tenant in ready {

@@ -20,7 +20,7 @@ mod local;
 mod telling;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -48,6 +48,12 @@ use super::snapshot::Snapshots;
 
 use self::building::Buildings;
 use self::local::{Asking, Begin, Local, micros};
+
+/// Always in the same order, so that what a node does follows from what happens to it. Operators choose the ids.
+type Hashing = BuildHasherDefault<DefaultHasher>;
+
+/// What is known of some tenants.
+type Shard = HashMap<TenantId, Local, Hashing>;
 
 /// Shards of what is known of tenants, each with its own lock.
 const SHARDS: usize = 64;
@@ -112,8 +118,7 @@ pub struct Outside {
 pub struct NodeCounters {
     options: Options,
     outside: Outside,
-    hashing: RandomState,
-    shards: Vec<Mutex<HashMap<TenantId, Local>>>,
+    shards: Vec<Mutex<Shard>>,
     /// Tenants with something to tell.
     queue: Mutex<Vec<TenantId>>,
     news: Notify,
@@ -157,7 +162,6 @@ impl NodeCounters {
         Self {
             options,
             outside,
-            hashing: RandomState::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             queue: Mutex::default(),
             news: Notify::new(),
@@ -188,11 +192,11 @@ impl NodeCounters {
 
     /// Everything that these counters do beside calls: beats, messages, building. Ends only when it is dropped.
     pub async fn run(&self) {
-        tokio::join!(self.beat(), self.tell(), self.build(), self.outlive());
+        tokio::join!(self.beat(), self.follow(), self.tell(), self.join_all(), self.finish_all(), self.outlive());
     }
 
     fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Local) -> T) -> T {
-        let at = usize::try_from(self.hashing.hash_one(tenant)).unwrap_or_default() % SHARDS;
+        let at = usize::try_from(Hashing::default().hash_one(tenant)).unwrap_or_default() % SHARDS;
         let Some(shard) = self.shards.get(at) else { return work(&mut Local::default()) };
         let mut shard = shard.lock();
         if !shard.contains_key(tenant) {
@@ -247,6 +251,9 @@ impl NodeCounters {
                     Ok(Held::Taken { epoch, counts, leased }) => {
                         let held = |local: &mut Local| local.held(id, claims, &asking, (epoch, &counts, leased));
                         if let Some(standings) = self.with(tenant, held) {
+                            if recalled {
+                                self.wishes.lock().done.push((tenant.clone(), Wanted::Lease));
+                            }
                             return Ok(asked.is_held(standings));
                         }
                         continue;

@@ -116,11 +116,15 @@ impl<'a> JournalCheck<'a> {
         let batch = std::mem::take(&mut self.batch);
         let ids: Vec<EventId> = batch.iter().map(|(event, _)| event.id).collect();
         let known = if ids.is_empty() { HashMap::new() } else { self.find(&ids).await? };
+        // Asked after the events were: what was dropped before the look is known to be.
+        let from = if known.len() < ids.len() { self.store.events_from().await? } else { None };
+        let was_dropped = |event: &UsageEvent| from.is_some_and(|from| event.requested_at < from);
         for (event, is_booked) in batch {
             let id = event.id.to_bytes();
             match known.get(&event.id) {
                 Some(Some(booked)) => self.same(event, booked),
                 Some(None) => {}
+                None if is_booked && was_dropped(&event) => {}
                 None if is_booked && self.missing.len() < MISSING_MAX => drop(self.missing.insert(id, event)),
                 None if is_booked => self.missing_beyond = self.missing_beyond.saturating_add(1),
                 None => drop(self.missing.remove(&id)),

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
-use crate::domain::time::Window;
+use crate::domain::time::{Micros, Window};
 use crate::ports::StoreError;
 use crate::ports::usage::{Entry, Stratum, SumKey, SumValues, Sums, UsageStore};
 
@@ -37,11 +37,11 @@ pub async fn compare(
     differences: &mut Differences,
     progress: Progress<'_>,
 ) -> Result<LedgerFacts, StoreError> {
-    let mut fold = Fold { differences, facts: LedgerFacts::default(), expected: HashMap::new() };
+    let mut fold = Fold { differences, facts: LedgerFacts::default(), from: None, expected: HashMap::new() };
     let mut events = 0;
     let walked = store
         .walk(&mut |entry| {
-            if let Entry::Begin { events: all } = entry {
+            if let Entry::Begin { events: all, .. } = entry {
                 events = all;
             }
             if fold.take(entry) {
@@ -64,6 +64,8 @@ pub async fn compare(
 struct Fold<'a> {
     differences: &'a mut Differences,
     facts: LedgerFacts,
+    /// Sums of before this may have lost events.
+    from: Option<Micros>,
     /// What events add up to, as long as no sum was found for it.
     expected: HashMap<SumKey, SumValues>,
 }
@@ -72,7 +74,7 @@ impl Fold<'_> {
     /// Whether it was events.
     fn take(&mut self, entry: Entry) -> bool {
         match entry {
-            Entry::Begin { .. } => {}
+            Entry::Begin { events: _, from } => self.from = from,
             Entry::Events(stratum) => {
                 self.facts.events = self.facts.events.saturating_add(stratum.events);
                 self.add(&stratum);
@@ -112,13 +114,17 @@ impl Fold<'_> {
             Window::Month => &mut self.facts.months,
         };
         *count = count.saturating_add(1);
+        let is_alone = self.is_kept_alone(&key);
         match self.expected.entry(key) {
             Slot::Occupied(expected) => {
                 let (key, expected) = expected.remove_entry();
-                if expected != *found {
+                if is_alone {
+                    self.fall_short(&key, &expected, found);
+                } else if expected != *found {
                     self.differ(&key, &expected, found);
                 }
             }
+            Slot::Vacant(_) if is_alone => {}
             Slot::Vacant(none) => {
                 let key = none.into_key();
                 self.beyond(&key, &[0; 18], found);
@@ -132,6 +138,22 @@ impl Fold<'_> {
         for ((name, expected), found) in Sums::NAMES.iter().zip(expected).zip(found) {
             if expected != found {
                 self.differences.add(Kind::Sum, place(key), *name, (expected.to_string(), found.to_string()));
+            }
+        }
+    }
+
+    /// Whether the sum is of a time whose events were dropped.
+    fn is_kept_alone(&self, key: &SumKey) -> bool {
+        let period = key.window.parse(&key.period);
+        self.from.is_some_and(|from| period.is_ok_and(|period| period.end() <= from))
+    }
+
+    /// A sum whose events were dropped is at least that of the events that are left, such as those that came later.
+    fn fall_short(&mut self, key: &SumKey, left: &SumValues, found: &SumValues) {
+        for ((name, left), found) in Sums::NAMES.iter().zip(left).zip(found) {
+            if left > found {
+                let (left, found) = (format!("at least {left}"), found.to_string());
+                self.differences.add(Kind::Sum, place(key), *name, (left, found));
             }
         }
     }

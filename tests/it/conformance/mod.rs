@@ -5,6 +5,7 @@
 mod changes;
 mod counters;
 mod journal;
+mod retention;
 mod shared;
 mod tenants;
 mod usage;

@@ -17,10 +17,10 @@ use tollgate::ports::usage::{
 
 use super::{Keep, at, event, event_id, postgres, sqlite, tenant};
 
-type Store = Arc<dyn UsageStore>;
+pub(super) type Store = Arc<dyn UsageStore>;
 
 /// Every adapter, empty, with what has to live as long as it does.
-async fn adapters() -> Vec<(&'static str, Store, Keep)> {
+pub(super) async fn adapters() -> Vec<(&'static str, Store, Keep)> {
     let (sqlite, directory) = sqlite().await;
     let (postgres, database) = postgres().await;
     vec![("sqlite", sqlite, Box::new(directory)), ("postgres", postgres, Box::new(database))]
@@ -440,7 +440,7 @@ async fn a_store_with_its_schema_is_ready() {
 async fn walked(store: &Store) -> (u64, BTreeMap<SumKey, SumValues>, BTreeMap<SumKey, SumValues>) {
     let (mut count, mut events, mut sums) = (0, BTreeMap::new(), BTreeMap::new());
     let mut see = |entry| match entry {
-        Entry::Begin { events } => count = events,
+        Entry::Begin { events, .. } => count = events,
         Entry::Events(stratum) => {
             assert!(sums.is_empty(), "events are shown before sums");
             for window in [Window::Day, Window::Month] {

@@ -77,7 +77,8 @@ impl Stand {
 
     fn waiting(&self) -> u64 {
         // Not `/readyz`, which waits for the ledger.
-        let waiting = |node: &Gateway| metric(node, "tollgate_recorder_backlog_events").parse::<u64>().expect("a number");
+        let waiting =
+            |node: &Gateway| metric(node, "tollgate_recorder_backlog_events").parse::<u64>().expect("a number");
         self.world.nodes.iter().map(waiting).sum()
     }
 

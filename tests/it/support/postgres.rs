@@ -59,6 +59,11 @@ impl Database {
         database
     }
 
+    /// The same for what it may refuse: gives its words.
+    pub fn try_say(&self, statements: &str) -> Result<String, String> {
+        tell(&self.url, statements)
+    }
+
     /// Says something to it, past the gateway.
     pub fn say(&self, statements: &str) -> String {
         psql(&self.url, statements)

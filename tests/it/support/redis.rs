@@ -3,8 +3,6 @@
 //! Beside each process stands a shell that waits on a pipe of ours: it ends the process when the test does, however that
 //! ends.
 
-#![allow(dead_code)]
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};

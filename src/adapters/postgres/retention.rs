@@ -1,0 +1,91 @@
+//! Old events, dropped from Postgres by whole partitions.
+//!
+//! May use: `domain`, `ports`. A partition is dropped in a moment, but nobody may use the table in that moment, and whoever
+//! wants to use it waits behind whoever waits to drop. So the wait is short and tried again.
+
+use std::time::Duration;
+
+use sqlx::Postgres;
+use tokio::time::sleep;
+
+use super::partitions::{OWN_FROM, name_of, partitions};
+use super::session::Session;
+use super::{PostgresLedger, store_error};
+use crate::adapters::sql::Dialect;
+use crate::adapters::sql::statement::Statement;
+use crate::adapters::sql::usage::one;
+use crate::domain::time::{Micros, Period};
+use crate::ports::StoreError;
+
+/// How long everyone may wait behind this. Somebody who reads the whole ledger (`tollgate verify`) is in the way for longer
+/// than that; then it is tried again later.
+const LOCK: &str = "BEGIN; SET LOCAL lock_timeout = '300ms'; LOCK TABLE usage_events IN ACCESS EXCLUSIVE MODE";
+
+/// Tries to have the table for a moment, and the pause between two.
+const TRIES_MAX: u32 = 120;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What holds the events of one time, and how it is emptied.
+struct Old {
+    until: Micros,
+    table: String,
+    emptied: String,
+}
+
+impl PostgresLedger {
+    /// What [`crate::ports::usage::UsageStore::drop_events`] promises.
+    pub(super) async fn drop_all(&self, before: Period, tell: &mut (dyn FnMut(u64) + Send)) -> Result<(), StoreError> {
+        let mut session = Session::of(&self.writer).await?;
+        let months = partitions(&mut session).await;
+        let months = session.answer(months)?;
+        let early = "usage_events_before".to_owned();
+        let mut all = vec![Old { until: OWN_FROM, emptied: format!("TRUNCATE {early}"), table: early }];
+        all.extend(months.into_iter().filter(|month| *month < before).map(|month| {
+            let table = name_of(month);
+            Old { until: month.end(), emptied: format!("DROP TABLE {table}"), table }
+        }));
+        let mut dropped = 0_u64;
+        for old in all {
+            let events = self.count(&old.table).await?;
+            // A month without events has a partition like any other; before 2000 there is one for all of time.
+            if events > 0 || old.until > OWN_FROM {
+                self.empty(&old).await?;
+                dropped = dropped.saturating_add(events);
+                tell(dropped);
+            }
+        }
+        self.forget_room();
+        Ok(())
+    }
+
+    async fn count(&self, table: &str) -> Result<u64, StoreError> {
+        let mut reader = self.reader().await?;
+        let question = Statement::new(format!("SELECT COUNT(*) FROM {table}"));
+        let found = Postgres::rows(&mut reader, question).await;
+        let count = found.map_err(store_error).and_then(|rows| one(&rows)?.count());
+        reader.answer(count)
+    }
+
+    async fn empty(&self, old: &Old) -> Result<(), StoreError> {
+        let mut tries: u32 = 0;
+        loop {
+            let mut session = Session::of(&self.writer).await?;
+            let error = match session.say(LOCK).await {
+                Ok(()) => {
+                    let (until, emptied) = (old.until.0, &old.emptied);
+                    let text = format!(
+                        "UPDATE meta SET events_from = GREATEST(COALESCE(events_from, {until}), {until}); {emptied}"
+                    );
+                    let done = session.say(&text).await;
+                    return session.commit(done).await;
+                }
+                Err(error) => session.commit::<()>(Err(error)).await,
+            };
+            tries = tries.saturating_add(1);
+            if tries >= TRIES_MAX {
+                return error;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
