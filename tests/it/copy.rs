@@ -2,11 +2,12 @@
 //!
 //! The ledger of the timing has 20,000 events in an ordinary run, a million with `TOLLGATE_TEST_FULL=1`.
 
+mod ends;
+
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Row};
@@ -22,13 +23,9 @@ use tollgate::ports::transfer::{Shape, Table};
 use tollgate::ports::usage::UsageStore;
 
 use super::conformance::{at, event, tenant};
-use super::support::machine::{Chance, figures, full, until};
 use super::support::postgres::Database;
 use super::support::*;
 use super::verify::{connect, fill, tamper, verify};
-
-/// Ample for a copy of some thousand rows on a machine that does other things.
-const COPY_MAX: Duration = Duration::from_secs(120);
 
 /// A data directory with a ledger in it.
 struct Home(TempDir);
@@ -217,7 +214,7 @@ fn refused(from: &str, to: &str, words: &[&str]) {
     }
 }
 
-fn table<'d>(document: &'d Value, table: Table) -> &'d Value {
+fn table(document: &Value, table: Table) -> &Value {
     document["tables"].as_array().unwrap().iter().find(|one| one["table"] == table.as_str()).unwrap()
 }
 
@@ -304,160 +301,6 @@ fn every_column_of_both_schemas_is_copied() {
     assert_eq!(tables, Table::ALL.len().to_string());
 }
 
-/// How many events the target has; 0 as long as it has no schema.
-fn arrived(to: &dyn Fn(&str) -> Option<i64>) -> i64 {
-    to("SELECT COUNT(*) FROM usage_events").unwrap_or(0)
-}
-
-fn ask_file(file: &Path, question: &str) -> Option<i64> {
-    if !file.exists() {
-        return None;
-    }
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut connection = connect(file).await;
-        let answer = sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut connection).await.ok();
-        connection.close().await.unwrap();
-        answer
-    })
-}
-
-fn ask_database(database: &Database, question: &str) -> Option<i64> {
-    database.try_say(question).ok().map(|answer| answer.parse().unwrap())
-}
-
-struct Running(Child);
-
-impl Running {
-    fn start(from: &str, to: &str) -> Self {
-        Self(command(from, to).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-/// Kills copies again and again, some of them once events have arrived; then lets one end.
-fn kill_and_take_up(from: &str, to: &str, events: i64, ask: &dyn Fn(&str) -> Option<i64>) -> (u32, Value) {
-    let mut chance = Chance::new();
-    let mut halves = 0;
-    for _ in 0..3 {
-        let running = Running::start(from, to);
-        std::thread::sleep(Duration::from_millis(chance.below(120)));
-        running.kill();
-    }
-    // Each of these adds at least a batch, and the last is far from the end.
-    for _ in 0..3 {
-        let before = arrived(ask);
-        let running = Running::start(from, to);
-        until("events arrive", COPY_MAX, || arrived(ask) > before);
-        running.kill();
-        let after = arrived(ask);
-        assert!(before < after, "{before} {after}");
-        halves += u32::from(after < events);
-    }
-    (halves, copied(from, to))
-}
-
-#[test]
-fn a_copy_that_is_killed_again_and_again_goes_on_where_it_was() {
-    let events = 40_000;
-    let (home, database, back) = (Home::of(events), Database::new(), Home::empty());
-    let all = i64::try_from(events).unwrap();
-    let (there, document) =
-        kill_and_take_up(&home.url(), &database.url, all, &|question| ask_database(&database, question));
-    assert_eq!(document["run"], "taken up", "{document}");
-    // What was there was not written again.
-    let written = table(&document, Table::UsageEvents)["written"].as_u64().unwrap();
-    assert!(written < events, "{written} of {events}");
-    let (here, document) =
-        kill_and_take_up(&database.url, &back.url(), all, &|question| ask_file(&back.file(), question));
-    assert_eq!(document["run"], "taken up", "{document}");
-    assert!(there + here > 0, "no copy was killed half way");
-    back.demand_no_difference();
-    assert_eq!(home.rows(), back.rows());
-    figures(&format!(
-        "copy of {events} events: killed 12 times, {} of them with a part of the events there; equal to the bit",
-        there + here
-    ));
-}
-
-#[test]
-fn nothing_else_opens_a_ledger_that_is_half_copied() {
-    let (home, database, half) = (Home::of(40_000), Database::new(), Home::empty());
-    for (to, ask) in [
-        (database.url.clone(), &(|question: &str| ask_database(&database, question)) as &dyn Fn(&str) -> Option<i64>),
-        (half.url(), &|question: &str| ask_file(&half.file(), question)),
-    ] {
-        let running = Running::start(&home.url(), &to);
-        until("events arrive", COPY_MAX, || arrived(ask) > 0);
-        running.kill();
-        assert!(arrived(ask) < 40_000, "the copy was over");
-        for arguments in [
-            &["verify"][..],
-            &["tenant", "list"],
-            &["migrate"],
-            &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
-        ] {
-            let mut command = Command::new(binary());
-            let directory = TempDir::new().unwrap();
-            command
-                .args(arguments)
-                .env_clear()
-                .env("DATABASE_URL", &to)
-                .env("OPENAI_API_KEY", "sk-x")
-                .env("TOLLGATE_DATA_DIR", directory.path());
-            let output = command.output().unwrap();
-            let said = said(&output);
-            assert!(!output.status.success() && said.lines().count() == 1, "{arguments:?}: {said}");
-            assert!(
-                said.contains("a copy into this ledger is not finished; run the same `tollgate copy` again"),
-                "{said}"
-            );
-        }
-        // It is no source, and no target of another.
-        refused(&to, &Home::empty().url(), &["is not finished"]);
-        refused(&Home::of(1).url(), &to, &["unfinished copy of another ledger", "--from"]);
-        assert_eq!(copied(&home.url(), &to)["run"], "taken up");
-    }
-}
-
-#[test]
-fn a_source_that_changes_before_a_copy_is_taken_up_is_noticed_and_made_up_for() {
-    let (home, database) = (Home::of(40_000), Database::new());
-    let running = Running::start(&home.url(), &database.url);
-    until("events arrive", COPY_MAX, || ask_database(&database, "SELECT COUNT(*) FROM usage_events").unwrap_or(0) > 0);
-    running.kill();
-    // Rows that were copied already: one changes, one goes, one comes, two change places.
-    tamper(
-        &home.file(),
-        "UPDATE usage_events SET model = 'other', requested_at = requested_at + 86400000000 WHERE row = 1; DELETE FROM usage_events WHERE row = 2;
-         UPDATE usage_events SET row = -5 WHERE row = 3; UPDATE meta SET revision = revision + 1",
-    );
-    let (document, told) = differences(&home.url(), &database.url);
-    assert_eq!(document["run"], "taken up");
-    assert!(
-        told.contains(&"usage_events 1 model gpt-4o-mini other".replace("gpt-4o-mini other", "other gpt-4o-mini")),
-        "{told:?}"
-    );
-    assert!(told.contains(&"usage_events 2 row none one".to_owned()), "{told:?}");
-    assert!(
-        told.contains(&"usage_events -5 row one none".to_owned())
-            && told.contains(&"usage_events 3 row none one".to_owned()),
-        "{told:?}"
-    );
-    assert_eq!(told.len(), 5, "{told:?}");
-    let document = copied(&home.url(), &database.url);
-    assert_eq!(
-        (&document["run"], &table(&document, Table::UsageEvents)["written"]),
-        (&"taken up".into(), &4.into()),
-        "{document}"
-    );
-    assert_eq!(copied(&home.url(), &database.url)["run"], "compared");
-}
-
 #[test]
 fn a_difference_that_was_planted_in_a_finished_copy_is_found_and_named() {
     let (home, database, file) = (of_every_kind(), Database::new(), Home::empty());
@@ -509,35 +352,38 @@ fn a_gateway_serves_from_the_copy_as_if_nothing_had_been() {
     use_up(&gateway, &key, 3);
     gateway.booked(&key, 3);
     let page = gateway.json(&key, "/billing/events?limit=2");
-    let (limits, before) = (gateway.limits(&key), gateway.events(&key));
+    let before = gateway.events(&key);
     let url = format!("sqlite://{}", gateway.ledger_file().display());
     // As long as it serves, nothing is copied, neither from it nor into it.
     refused(&url, &database.url, &["another tollgate is running on it", "stop it first"]);
     refused(&of_every_kind().url(), &url, &["another tollgate is running on it", "stop it first"]);
-    gateway.stop();
+    // Its end is a kill: a call is perhaps in the journal only, which stays where it is and goes on with the copy.
+    use_up(&gateway, &key, 1);
+    gateway.kill();
     copied(&url, &database.url);
-    let gateway = Setup::new(&provider).prod().set("DATABASE_URL", &database.url).start();
+    let mut gateway = Setup::new(&provider).prod().set("DATABASE_URL", &database.url).on_ledger_of(&gateway).start();
     refused(&database.url, &Home::empty().url(), &["another tollgate is running on it", "stop it first"]);
     refused(&of_every_kind().url(), &database.url, &["another tollgate is running on it", "stop it first"]);
-    assert_eq!(gateway.limits(&key), limits);
-    assert_eq!(gateway.events(&key), before);
+    assert_eq!(gateway.booked(&key, 4).chats, 4);
+    assert_eq!(gateway.events(&key)[..3], before[..]);
     // A cursor goes on where it was.
     let cursor = page["next_cursor"].as_str().unwrap();
     assert_eq!(gateway.json(&key, &format!("/billing/events?cursor={cursor}"))["events"][0], before[2]);
     // What comes is numbered behind what was there: events, tenants' plans, keys, entries of the audit log.
     use_up(&gateway, &key, 1);
-    assert_eq!(gateway.booked(&key, 4).chats, 4);
+    assert_eq!(gateway.booked(&key, 5).chats, 5);
     assert_eq!(gateway.events(&key)[..3], before[..]);
     let other = gateway.issue("beta", "growth");
     use_up(&gateway, &other, 1);
     gateway.issue_key("acme", serde_json::json!({"name": "second"}));
-    assert_eq!(gateway.chats(&key), (4, 496));
-    drop(gateway);
+    assert_eq!(gateway.chats(&key), (5, 495));
+    gateway.booked(&other, 1);
+    gateway.stop();
     // Back to a file, on which a gateway serves again.
     let back = Home::empty();
     copied(&database.url, &back.url());
     let gateway = Setup::new(&provider).prod().set("DATABASE_URL", &back.url()).start();
-    assert_eq!((gateway.chats(&key), gateway.chats(&other).0), ((4, 496), 1));
+    assert_eq!((gateway.chats(&key), gateway.chats(&other).0), ((5, 495), 1));
     use_up(&gateway, &other, 1);
     gateway.booked(&other, 2);
     gateway.issue("gamma", "starter");
@@ -585,50 +431,4 @@ fn what_cannot_be_copied_is_refused_in_a_line_that_names_the_fix() {
     let no_file = Home::empty();
     fs::write(no_file.0.path().join("text"), "no ledger").unwrap();
     refused(&format!("sqlite://{}/text", no_file.0.path().display()), &database.url, &["not a database"]);
-}
-
-/// Runs a copy and gives how long it took and the most memory it had, in KiB.
-fn measured(from: &str, to: &str) -> (Duration, u64) {
-    let started = Instant::now();
-    let mut child = command(from, to).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let path = format!("/proc/{}/status", child.id());
-    let mut most = 0;
-    let status = loop {
-        let status = fs::read_to_string(&path).unwrap_or_default();
-        let peak = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .map(|line| line.trim().trim_end_matches(" kB").parse().unwrap());
-        most = most.max(peak.unwrap_or(0));
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let took = started.elapsed();
-    let output = child.wait_with_output().unwrap();
-    assert!(status.success(), "{}", said(&output));
-    (took, most)
-}
-
-#[test]
-fn a_million_events_are_copied_in_less_than_a_minute_and_little_memory() {
-    let events = if full() { 1_000_000 } else { 20_000 };
-    let (home, database, back) = (Home::of(events), Database::new(), Home::empty());
-    let (there, memory_there) = measured(&home.url(), &database.url);
-    let (here, memory_here) = measured(&database.url, &back.url());
-    back.demand_no_difference();
-    let (build, seconds_max) = if is_release() { ("release", 60) } else { ("debug", 400) };
-    figures(&format!(
-        "copy of {events} events, compared: SQLite to Postgres {} ms and {} MiB, back {} ms and {} MiB ({build} build)",
-        there.as_millis(),
-        memory_there / 1024,
-        here.as_millis(),
-        memory_here / 1024
-    ));
-    assert!(there.max(here).as_secs() < seconds_max, "{there:?} {here:?}");
-    assert!(memory_there.max(memory_here) < 160 * 1024, "{memory_there} {memory_here} KiB");
-    if events <= 20_000 {
-        assert_eq!(home.rows(), back.rows());
-    }
 }

@@ -6,7 +6,7 @@
 //! and which of the listed calls are in them. A call that was booked before the snapshot is in the sums and known; one that is
 //! booked after it is listed and not known. So each counts once, whenever it was booked.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ const ASK_AGAIN_US: u64 = 1_000_000;
 /// Tenants in building, as far as this node has to do with them.
 #[derive(Default)]
 pub(super) struct Buildings {
-    all: Mutex<HashMap<TenantId, Building>>,
+    all: Mutex<BTreeMap<TenantId, Building>>,
     news: Notify,
 }
 
@@ -109,7 +109,7 @@ impl Buildings {
         all.retain(|_, building| now_us.saturating_sub(building.began_us) < GIVEN_UP_US);
         let of_kind = all.iter().filter(|(_, building)| is_some(building));
         let mut some: Vec<_> = of_kind.map(|(tenant, building)| (tenant.clone(), *building)).collect();
-        some.sort_unstable_by_key(|(_, building)| building.began_us);
+        some.sort_by_key(|(_, building)| building.began_us);
         some.truncate(TENANTS_MAX);
         some
     }

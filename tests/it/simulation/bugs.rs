@@ -26,6 +26,18 @@ pub enum Bug {
     HoldForgotten,
     /// Nothing is safe after a sync.
     SyncThatDoesNot,
+    /// The shared counters lose a hold that they have confirmed.
+    StoreLosesAHold,
+    /// Counters that are built anew have what the ledger has twice.
+    SeededTwice,
+    /// Counters that are built anew count a call that the ledger has as one that it does not have.
+    FinishIgnoresKnown,
+    /// Counters are opened before every node has listed its calls.
+    JoinsNotWaitedFor,
+    /// A message is done though whoever sent it has given it up.
+    LateMessageIsDone,
+    /// The lease of a node that is dead is never over.
+    LeasesNeverEnd,
 }
 
 /// A journal with a bug in it; those that are elsewhere leave it as it is.

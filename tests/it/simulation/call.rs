@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::Method;
 use tokio::time::Instant;
 use tollgate::domain::event::{Outcome, UsageSource};
+use tollgate::domain::plan::OnCountersDown;
 use tollgate::domain::refusal::Refusal;
 use tollgate::domain::settlement::Ending;
 use tollgate::metering::in_flight::{Caller, InFlight};
@@ -20,11 +21,23 @@ use super::chance::Chance;
 use super::executor::Planted;
 use super::ledger::POISON;
 use super::life::Process;
-use super::model::{Form, UNLIMITED};
-use super::world::World;
+use super::model::{Form, TENANTS, UNLIMITED};
+use super::node::Node;
 
 /// Beyond this a journal does not wait for its disk: a call is refused then, an answer goes on.
 const DURABLE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What upset the shared counters is over after this: leases have ended, all nodes are heard of, and all is told.
+const CALM: Duration = Duration::from_secs(6);
+
+/// A chat that is given back is free again for every node after this.
+const GIVEN_BACK_US: u64 = 1_500_000;
+
+/// No call waits longer to be admitted or refused, the journal aside.
+const ADMISSION_MAX: Duration = Duration::from_secs(6);
+
+/// With counters that are known to be away nobody waits for them.
+const DOWN_MAX: Duration = Duration::from_millis(100);
 
 /// How the provider and the client behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +78,8 @@ pub struct Script {
 }
 
 impl Script {
-    pub fn draw(world: &World) -> Self {
-        let chance = &world.chance;
+    pub fn draw(node: &Node) -> Self {
+        let chance = &node.chance;
         let kind = chance.pick(&[Kind::Chat, Kind::Chat, Kind::Stream, Kind::Stream, Kind::Embeddings]);
         let fate = match chance.below(16) {
             0..=5 => Fate::Whole,
@@ -83,7 +96,7 @@ impl Script {
             fate,
             // Only what is no chat: a chat in quarantine is in no sum that counters begin with.
             poison: kind == Kind::Embeddings && chance.per_mille(200),
-            fat: world.setup.fat,
+            fat: node.setup.fat,
             words: chance.below(4),
             prompt: chance.between(1, 5_000),
             completion: if kind == Kind::Embeddings { 0 } else { chance.between(1, 5_000) },
@@ -104,6 +117,11 @@ impl Script {
         }
     }
 
+    /// The same, of another tenant.
+    pub fn of(self, tenant: usize) -> Self {
+        Self { tenant, ..self }
+    }
+
     fn path(&self) -> &'static str {
         if self.kind == Kind::Embeddings { "/v1/embeddings" } else { "/v1/chat/completions" }
     }
@@ -121,7 +139,7 @@ impl Script {
     fn caller(&self, process: &Process) -> Caller {
         let label = |fat: bool| if fat { "\u{10ffff}".repeat(128) } else { "u1".to_owned() };
         Caller {
-            account: process.accounts[self.tenant].clone(),
+            account: process.snapshots.load().accounts[TENANTS[self.tenant]].clone(),
             key: None,
             user_id: Some(label(self.fat).into()),
             kb_id: if self.poison { Some(POISON.into()) } else { self.fat.then(|| label(true).into()) },
@@ -226,8 +244,8 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn world(&self) -> &World {
-        &self.process.world
+    fn node(&self) -> &Node {
+        &self.process.node
     }
 
     fn see(&self, change: impl FnOnce(&mut Seen)) {
@@ -265,69 +283,89 @@ impl Exchange {
     async fn run(&self) {
         let (provider, endpoint) = route(&self.script);
         let call = provider.call(&endpoint, None, &self.script.body()).unwrap();
-        let asked = Instant::now();
+        let (asked, was_down) = (Instant::now(), self.process.is_down());
         let admitted = self.process.meter().admit(self.script.caller(&self.process), provider, endpoint, call).await;
         let mut in_flight = match admitted {
             Ok(in_flight) => in_flight,
-            Err(refusal) => return self.refused(&refusal, asked.elapsed()),
+            Err(refusal) => return self.refused(&refusal, asked.elapsed(), was_down),
         };
-        let world = self.world();
-        if world.is_dead() {
+        let node = self.node();
+        if node.is_dead() {
             // What a process does between its death and the end of its step nobody sees.
             return std::future::pending().await;
         }
-        world.model.lock().is_admitted(self.number, world.disk_ops(), world.setup.strict);
-        world.pause().await;
+        self.is_admitted();
+        node.pause().await;
         if self.script.fate == Fate::Unreachable {
             return self.unanswered(in_flight, Ending::BrokeOff, 502).await;
         }
         in_flight.sending();
         self.see(|seen| seen.sent = true);
-        world.pause().await;
+        node.pause().await;
         self.reaches_provider();
-        world.pause().await;
+        node.pause().await;
         if self.script.fate == Fate::NoHead {
             return self.unanswered(in_flight, Ending::TimedOut, 504).await;
         }
         self.answer(in_flight).await;
     }
 
-    fn refused(&self, refusal: &Refusal, waited: Duration) {
-        let world = self.world();
-        if world.is_dead() {
+    fn is_admitted(&self) {
+        let node = self.node();
+        let now_us = node.elapsed_us();
+        let is_leftover = node.setup.on_counters_down == OnCountersDown::Lease && self.process.was_cut_off();
+        let mut model = node.model.lock();
+        model.is_admitted(self.number, node.disk_ops(), node.setup.strict, now_us);
+        model.is_held(self.number, now_us, is_leftover);
+    }
+
+    fn refused(&self, refusal: &Refusal, waited: Duration, was_down: bool) {
+        let node = self.node();
+        if node.is_dead() {
             return;
         }
-        if *refusal == Refusal::JournalFull && world.setup.strict && waited >= DURABLE_WAIT_MAX {
-            world.note(|| format!("call {} does not go out, as the disk does not sync", self.number));
-            let op = Some(world.disk_ops());
-            return world.model.lock().is_dropped(self.number, op, &self.dropped(), &self.unsent());
+        let now_us = node.elapsed_us();
+        if *refusal == Refusal::JournalFull && node.setup.strict && waited >= DURABLE_WAIT_MAX {
+            node.note(|| format!("call {} does not go out, as the disk does not sync", self.number));
+            let op = Some(node.disk_ops());
+            return node.model.lock().is_dropped(self.number, op, &self.dropped(), &self.unsent(), now_us);
         }
-        let mut model = world.model.lock();
-        world.note(|| format!("call {} is refused: {refusal:?}", self.number));
+        let by_counters = matches!(refusal, Refusal::QuotaUsedUp(_) | Refusal::CountersDown);
+        if by_counters && waited > if was_down { DOWN_MAX } else { ADMISSION_MAX } {
+            node.fail(format!("call {} is refused after {waited:?}: {refusal:?}", self.number));
+        }
+        let mut model = node.model.lock();
+        node.note(|| format!("call {} is refused after {waited:?}: {refusal:?}", self.number));
         let is_right = match refusal {
-            Refusal::QuotaUsedUp(_) => model.is_used_up(self.number),
-            Refusal::CountersDown if world.broken.counters.load(std::sync::atomic::Ordering::Relaxed) => Ok(()),
-            Refusal::JournalFull if model.disk_is_suspect || model.disk_was_full || self.process.is_at_bound() => {
+            Refusal::QuotaUsedUp(_) if node.is_shared() && !node.is_calm_for(CALM) => Ok(()),
+            Refusal::QuotaUsedUp(_) => model.is_used_up(self.number, now_us.saturating_sub(GIVEN_BACK_US)),
+            Refusal::CountersDown if node.is_shared() && !node.is_calm_for(CALM) => Ok(()),
+            Refusal::CountersDown if node.broken.counters.load(std::sync::atomic::Ordering::Relaxed) => Ok(()),
+            Refusal::JournalFull
+                if model.on[node.number].disk_is_suspect
+                    || model.on[node.number].disk_was_full
+                    || self.process.is_at_bound() =>
+            {
                 Ok(())
             }
             _ => Err(format!("call {} is refused though nothing is wrong: {refusal:?}", self.number)),
         };
-        model.is_refused(self.number);
+        model.is_refused(self.number, now_us);
         drop(model);
         if let Err(wrong) = is_right {
-            world.fail(wrong);
+            node.fail(wrong);
         }
     }
 
     fn reaches_provider(&self) {
-        let world = self.world();
-        if world.is_dead() {
+        let node = self.node();
+        if node.is_dead() {
             return;
         }
-        world.figures.lock().reached += 1;
-        let reached = world.model.lock().reaches(self.number);
+        node.figures.lock().reached += 1;
+        let reached = node.model.lock().reaches(self.number);
         if let Err(wrong) = reached {
-            world.fail(wrong);
+            node.fail(wrong);
         }
     }
 
@@ -338,7 +376,7 @@ impl Exchange {
     }
 
     async fn answer(&self, mut in_flight: InFlight) {
-        let world = self.world();
+        let node = self.node();
         let status = self.script.status();
         let content_type =
             if self.script.kind == Kind::Stream && status == 200 { "text/event-stream" } else { "application/json" };
@@ -347,14 +385,14 @@ impl Exchange {
         self.see(|seen| seen.status = status);
         let mut out = Vec::new();
         for (piece, text_bytes, told) in self.script.pieces() {
-            world.pause().await;
+            node.pause().await;
             in_flight.pass(Bytes::from(piece), &mut out);
             self.see(|seen| {
                 seen.text_bytes += text_bytes;
                 seen.told |= told;
             });
         }
-        world.pause().await;
+        node.pause().await;
         in_flight.flush(&mut out);
         let (ending, outcome, is_paid) = match self.script.fate {
             Fate::Status(400..) => (Ending::Whole, Outcome::UpstreamError, false),
@@ -368,15 +406,15 @@ impl Exchange {
     }
 
     async fn settle(&self, expected: Form, settling: impl Future<Output = ()>) {
-        let world = self.world();
-        world.model.lock().is_settling(self.number, expected);
+        let node = self.node();
+        node.model.lock().is_settling(self.number, expected, node.elapsed_us());
         let began = Instant::now();
         settling.await;
-        if world.is_dead() {
+        if node.is_dead() {
             return;
         }
-        let durably = world.setup.strict && began.elapsed() < DURABLE_WAIT_MAX;
-        world.model.lock().is_settled(self.number, world.disk_ops(), durably);
+        let durably = node.setup.strict && began.elapsed() < DURABLE_WAIT_MAX;
+        node.model.lock().is_settled(self.number, node.disk_ops(), durably, node.elapsed_us());
     }
 }
 
@@ -398,7 +436,7 @@ pub struct CallTask {
 
 impl CallTask {
     pub fn new(process: &Rc<Process>, script: Script, may_abort: bool) -> (usize, Self) {
-        let world = &process.world;
+        let node = &process.node;
         let (provider, endpoint) = route(&script);
         let call = provider.call(&endpoint, None, &script.body()).unwrap();
         let prompt_estimate = estimate::of_prompt(&call.prompt).prompt;
@@ -412,13 +450,15 @@ impl CallTask {
             source: UsageSource::Estimate,
             status: 0,
         };
-        let number = world.model.lock().asks(world.life(), script.tenant, is_chat, pending);
-        world.note(|| format!("call {number}: {script:?}"));
-        world.figures.lock().calls += 1;
+        let number =
+            node.model.lock().asks((node.number, node.life()), script.tenant, is_chat, pending, node.elapsed_us());
+        node.note(|| format!("call {number}: {script:?}"));
+        node.figures.lock().calls += 1;
+        process.under_way.update(|under_way| under_way + 1);
         let seen = Cell::default();
         let exchange = Rc::new(Exchange { process: process.clone(), script, number, prompt_estimate, is_chat, seen });
-        let draw_abort = || (world.chance.between(1, 8), world.chance.pick(&[Abort::Drop, Abort::Panic]));
-        let abort = (may_abort && world.chance.per_mille(200)).then(draw_abort);
+        let draw_abort = || (node.chance.between(1, 8), node.chance.pick(&[Abort::Drop, Abort::Panic]));
+        let abort = (may_abort && node.chance.per_mille(200)).then(draw_abort);
         let running = exchange.clone();
         let running = Some(Box::pin(async move { running.run().await }) as Pin<Box<dyn Future<Output = ()>>>);
         (number, Self { exchange, running, abort, has_panicked: false })
@@ -452,13 +492,20 @@ impl Future for CallTask {
 
 impl Drop for CallTask {
     fn drop(&mut self) {
-        let world = self.exchange.world();
-        let was_dead = world.is_dead();
+        let node = self.exchange.node();
+        let was_dead = node.is_dead();
         let was_running = self.running.take().is_some();
+        self.exchange.process.under_way.update(|under_way| under_way - 1);
         if (was_running && !was_dead) || self.has_panicked {
-            world.note(|| format!("call {} is dropped", self.exchange.number));
-            let op = (!world.is_dead()).then(|| world.disk_ops());
-            world.model.lock().is_dropped(self.exchange.number, op, &self.exchange.dropped(), &self.exchange.unsent());
+            node.note(|| format!("call {} is dropped", self.exchange.number));
+            let op = (!node.is_dead()).then(|| node.disk_ops());
+            node.model.lock().is_dropped(
+                self.exchange.number,
+                op,
+                &self.exchange.dropped(),
+                &self.exchange.unsent(),
+                node.elapsed_us(),
+            );
         }
     }
 }

@@ -15,7 +15,7 @@ use tollgate::adapters::file_journal::disk::{Disk, DiskFile};
 
 use super::bugs::Bug;
 use super::executor;
-use super::world::{Death, World};
+use super::node::{Death, Node};
 
 const PAGE: usize = 4096;
 const EIO: i32 = 5;
@@ -23,7 +23,7 @@ const ENOSPC: i32 = 28;
 
 /// The disk, which all lives of the process share.
 pub struct Platter {
-    world: Arc<World>,
+    node: Arc<Node>,
     state: Mutex<State>,
 }
 
@@ -50,8 +50,8 @@ struct File {
 }
 
 impl Platter {
-    pub fn new(world: &Arc<World>) -> Arc<Self> {
-        Arc::new(Self { world: world.clone(), state: Mutex::default() })
+    pub fn new(node: &Arc<Node>) -> Arc<Self> {
+        Arc::new(Self { node: node.clone(), state: Mutex::default() })
     }
 
     /// The disk as the process of one life has it.
@@ -70,7 +70,7 @@ impl Platter {
 
     /// The power is gone, and with it what was not safe.
     pub fn power_cut(&self) {
-        let chance = &self.world.chance;
+        let chance = &self.node.chance;
         let mut state = self.state.lock();
         let undone = chance.below(state.undo.len() as u64 + 1);
         for _ in 0..undone {
@@ -149,21 +149,21 @@ fn failed(code: i32) -> io::Error {
 }
 
 impl SimDisk {
-    fn world(&self) -> &World {
-        &self.platter.world
+    fn node(&self) -> &Node {
+        &self.platter.node
     }
 
     /// Begins an operation. A process that is dead does nothing any more; one may die in the middle of it.
     fn begin(&self, kind: u64, bytes: usize) -> io::Result<bool> {
-        let world = self.world();
-        if !world.is_alive(self.life) {
+        let node = self.node();
+        if !node.is_alive(self.life) {
             return Err(failed(EIO));
         }
-        world.note(|| format!("disk operation {}: kind {kind}, {bytes} bytes", world.disk_ops()));
-        world.mix(world.count_disk_op() ^ (kind << 56) ^ ((bytes as u64) << 24));
-        let dies = world.is_time_to_die(Death::DiskOp);
+        node.note(|| format!("disk operation {}: kind {kind}, {bytes} bytes", node.disk_ops()));
+        node.mix(node.count_disk_op() ^ (kind << 56) ^ ((bytes as u64) << 24));
+        let dies = node.is_time_to_die(Death::DiskOp);
         if dies {
-            world.die();
+            node.die();
         }
         Ok(dies)
     }
@@ -171,7 +171,7 @@ impl SimDisk {
     fn is_broken(&self, flag: &AtomicBool, what: &str) -> bool {
         let broken = flag.load(Relaxed);
         if broken {
-            self.world().injected(what);
+            self.node().injected(what);
         }
         broken
     }
@@ -179,25 +179,25 @@ impl SimDisk {
     /// A write or a sync fails: what the process believes to be on the disk may not be.
     fn is_failing(&self, flag: &AtomicBool, what: &str) -> bool {
         let broken = self.is_broken(flag, what);
-        self.world().model.lock().disk_is_suspect |= broken;
+        self.node().model.lock().on[self.node().number].disk_is_suspect |= broken;
         broken
     }
 
     /// Others go on while the maintainer waits for the disk: it syncs, and makes a spare segment, outside of the journal's
     /// lock. Where it heals a disk that failed it holds the lock, and others would wait for it.
     fn interlude(&self) {
-        let is_healing = self.world().model.lock().disk_is_suspect;
+        let is_healing = self.node().model.lock().on[self.node().number].disk_is_suspect;
         if !is_healing {
-            executor::interlude(self.world().chance.below(4));
+            executor::interlude(self.node().chance.below(4));
         }
     }
 
     /// A part of so many bytes: none, all, or anything between.
     fn part(&self, bytes: usize) -> usize {
-        match self.world().chance.below(4) {
+        match self.node().chance.below(4) {
             0 => 0,
             1 => bytes,
-            _ => usize::try_from(self.world().chance.below(bytes as u64 + 1)).unwrap(),
+            _ => usize::try_from(self.node().chance.below(bytes as u64 + 1)).unwrap(),
         }
     }
 
@@ -214,20 +214,20 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         let dies = self.begin(2, name.len())?;
-        let world = self.world();
+        let node = self.node();
         self.interlude();
         let mut state = self.platter.state.lock();
         let taken: usize = state.files.values().map(|file| file.lock().size).sum();
-        let is_small = world.broken.disk_small.load(Relaxed);
-        let is_full = is_small && (taken as u64).saturating_add(bytes) > world.setup.disk_bytes;
+        let is_small = node.broken.disk_small.load(Relaxed);
+        let is_full = is_small && (taken as u64).saturating_add(bytes) > node.setup.disk_bytes;
         if is_full {
-            world.injected("the disk has no room left");
+            node.injected("the disk has no room left");
         }
-        if is_full || self.is_broken(&world.broken.disk_full, "the disk is full") {
-            world.model.lock().disk_was_full = true;
+        if is_full || self.is_broken(&node.broken.disk_full, "the disk is full") {
+            node.model.lock().on[node.number].disk_was_full = true;
             return Err(failed(ENOSPC));
         }
-        if dies && world.chance.per_mille(500) {
+        if dies && node.chance.per_mille(500) {
             return Err(failed(EIO));
         }
         let file = Arc::new(Mutex::new(File { size: usize::try_from(bytes).unwrap(), ..File::default() }));
@@ -245,7 +245,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let dies = self.begin(4, name.len())?;
-        if dies && self.world().chance.per_mille(500) {
+        if dies && self.node().chance.per_mille(500) {
             return Err(failed(EIO));
         }
         let mut state = self.platter.state.lock();
@@ -256,7 +256,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, name: &str, to: &str) -> io::Result<()> {
         let dies = self.begin(5, name.len())?;
-        if dies && self.world().chance.per_mille(500) {
+        if dies && self.node().chance.per_mille(500) {
             return Err(failed(EIO));
         }
         let mut state = self.platter.state.lock();
@@ -275,16 +275,16 @@ impl DiskFile for Handle {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let dies = self.disk.begin(7, bytes.len())?;
-        self.disk.world().note(|| format!("  file {:p} at {offset}", Arc::as_ptr(&self.file)));
+        self.disk.node().note(|| format!("  file {:p} at {offset}", Arc::as_ptr(&self.file)));
         let offset = usize::try_from(offset).unwrap();
         let mut file = self.file.lock();
         if offset + bytes.len() > file.size {
             self.disk
-                .world()
+                .node()
                 .fail(format!("a write beyond the room that was set aside: {} bytes at {offset}", bytes.len()));
             return Err(failed(ENOSPC));
         }
-        if dies || self.disk.is_failing(&self.disk.world().broken.writes, "a write fails") {
+        if dies || self.disk.is_failing(&self.disk.node().broken.writes, "a write fails") {
             let part = self.disk.part(bytes.len());
             file.write(&bytes[..part], offset);
             return Err(failed(EIO));
@@ -295,7 +295,7 @@ impl DiskFile for Handle {
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         self.disk.begin(8, bytes.len())?;
-        if self.disk.is_broken(&self.disk.world().broken.reads, "a read fails") {
+        if self.disk.is_broken(&self.disk.node().broken.reads, "a read fails") {
             return Err(failed(EIO));
         }
         let file = self.file.lock();
@@ -310,22 +310,22 @@ impl DiskFile for Handle {
 
     fn sync(&self) -> io::Result<()> {
         let dies = self.disk.begin(9, 0)?;
-        self.disk.world().note(|| format!("  file {:p}", Arc::as_ptr(&self.file)));
-        let world = self.disk.world();
+        self.disk.node().note(|| format!("  file {:p}", Arc::as_ptr(&self.file)));
+        let node = self.disk.node();
         let (before, dirty) = {
             let mut file = self.file.lock();
             (file.written.clone(), std::mem::take(&mut file.dirty))
         };
         self.disk.interlude();
         let mut file = self.file.lock();
-        let is_broken = self.disk.is_failing(&world.broken.syncs, "a sync fails");
-        if world.bug == Some(Bug::SyncThatDoesNot) {
+        let is_broken = self.disk.is_failing(&node.broken.syncs, "a sync fails");
+        if node.bug == Some(Bug::SyncThatDoesNot) {
             file.dirty.extend(dirty);
             return Ok(());
         }
-        let is_killed = dies || !world.is_alive(self.disk.life);
+        let is_killed = dies || !node.is_alive(self.disk.life);
         for page in dirty {
-            if (is_broken || is_killed) && world.chance.per_mille(500) {
+            if (is_broken || is_killed) && node.chance.per_mille(500) {
                 if is_killed {
                     file.dirty.insert(page);
                 }

@@ -1,4 +1,4 @@
-//! Runs the tasks of a simulation by hand: chance decides who is polled next, a poll is a step, and between two steps the
+//! Runs the tasks of a simulation by hand: chance decides who is polled next, a poll is a step, and between two steps a
 //! process may be killed.
 //!
 //! It stands on a tokio runtime of its own, of one thread and with a paused clock: the code under test waits with tokio's
@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
 
+use super::node::Node;
 use super::story;
 use super::world::World;
 
@@ -23,14 +24,24 @@ type Task = Pin<Box<dyn Future<Output = ()>>>;
 /// What a task belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The world around the process: it outlives a kill.
+    /// The world around the nodes: it outlives a kill.
     World,
-    /// The process.
-    Process,
-    /// The call with that number, in the process.
-    Call(usize),
-    /// The process's thread that syncs the journal.
-    Maintainer,
+    /// The process of a node.
+    Process(usize),
+    /// A node's call, and its number.
+    Call(usize, usize),
+    /// A node's thread that syncs its journal.
+    Maintainer(usize),
+}
+
+impl Role {
+    /// The node whose death ends it.
+    fn node(self) -> Option<usize> {
+        match self {
+            Self::World => None,
+            Self::Process(node) | Self::Call(node, _) | Self::Maintainer(node) => Some(node),
+        }
+    }
 }
 
 /// Names a task while it lives.
@@ -65,6 +76,7 @@ impl Wake for Ready {
 
 pub struct Executor {
     world: Arc<World>,
+    nodes: Vec<Arc<Node>>,
     slots: RefCell<Vec<Slot>>,
     root: Arc<Mutex<Option<Waker>>>,
     next_id: Cell<u64>,
@@ -98,9 +110,10 @@ pub fn current() -> Option<Role> {
 
 /// Steps of others in the middle of one of the maintainer's, which in truth is a thread of its own.
 pub fn interlude(steps: u64) {
-    let Some(executor) = running().filter(|executor| executor.current.get() == Some(Role::Maintainer)) else { return };
+    let Some(executor) = running() else { return };
+    let Some(Role::Maintainer(node)) = executor.current.get() else { return };
     for _ in 0..steps {
-        if executor.world.is_dead() || !executor.step() {
+        if executor.nodes[node].is_dead() || !executor.step() {
             return;
         }
     }
@@ -114,8 +127,10 @@ pub fn run(make: impl FnOnce() -> Arc<World>) {
         let _entered = runtime.enter();
         make()
     };
+    let nodes: Vec<Arc<Node>> = (0..world.setup.skews_us.len()).map(|number| Node::new(&world, number)).collect();
     let executor = Rc::new(Executor {
         world: world.clone(),
+        nodes: nodes.clone(),
         slots: RefCell::default(),
         root: Arc::default(),
         next_id: Cell::new(0),
@@ -125,7 +140,7 @@ pub fn run(make: impl FnOnce() -> Arc<World>) {
     RUNNING.set(Some(executor.clone()));
     let ended = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(tokio::task::unconstrained(async {
-            let main = executor.add(Role::World, Box::pin(story::tell(world.clone())));
+            let main = executor.add(Role::World, Box::pin(story::tell(world.clone(), nodes)));
             poll_fn(|context| executor.poll(context, main)).await;
             // What is left is dropped where it may still ask for the time.
             executor.remove(|_| true);
@@ -199,13 +214,14 @@ impl Executor {
             (slot.id, slot.role, slot.task.take().unwrap(), slot.waker.clone())
         };
         self.world.mix(id.0);
-        if role != Role::World {
-            self.world.about_to_poll();
+        let node = role.node().map(|node| &self.nodes[node]);
+        if let Some(node) = node {
+            node.about_to_poll();
         }
         let before = self.current.replace(Some(role));
         self.depth.set(self.depth.get() + 1);
         // A process that was killed before this step does not take it.
-        let polled = if role != Role::World && self.world.is_dead() {
+        let polled = if node.is_some_and(|node| node.is_dead()) {
             Ok(Poll::Pending)
         } else {
             catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut Context::from_waker(&waker))))
@@ -228,8 +244,10 @@ impl Executor {
         }
         self.current.set(before);
         self.depth.set(self.depth.get() - 1);
-        if self.depth.get() == 0 && self.world.is_dead() && self.remove(|slot| slot.role != Role::World) > 0 {
-            self.world.buried();
+        for node in self.nodes.iter().filter(|node| self.depth.get() == 0 && node.is_dead()) {
+            if self.remove(|slot| slot.role.node() == Some(node.number)) > 0 {
+                node.buried();
+            }
         }
         true
     }

@@ -12,11 +12,12 @@ use tollgate::ports::journal::Journal;
 
 use super::super::conformance::event;
 use super::disk::Platter;
-use super::world::World;
+use super::node::Node;
+use super::world::{Kind, World};
 
 /// A disk and the journals that are opened on it, one after the other.
 struct Bench {
-    world: Arc<World>,
+    node: Arc<Node>,
     platter: Arc<Platter>,
     strict: bool,
 }
@@ -25,20 +26,20 @@ struct Bench {
 fn tell(seed: u64, strict: bool, story: impl FnOnce(&Bench)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let _entered = runtime.enter();
-    let world = World::new(seed, None, false);
-    let platter = Platter::new(&world);
-    story(&Bench { world, platter, strict });
+    let node = Node::new(&World::new(seed, Kind::One, None, false), 0);
+    let platter = Platter::new(&node);
+    story(&Bench { node, platter, strict });
 }
 
 impl Bench {
     fn open(&self) -> (FileJournal, Recovered) {
-        self.world.revive();
-        let disk = self.platter.of_life(self.world.begin_life());
+        self.node.revive();
+        let disk = self.platter.of_life(self.node.begin_life());
         FileJournal::open(disk, Options { bytes_max: BYTES_MIN, strict: self.strict }).unwrap()
     }
 
     fn cut_power(&self, journal: FileJournal) {
-        self.world.die();
+        self.node.die();
         drop(journal);
         self.platter.power_cut();
     }
@@ -62,7 +63,7 @@ fn a_power_cut_takes_nothing_that_a_start_has_found() {
             let (journal, _) = bench.open();
             (0..10).for_each(|number| settle(&journal, number));
             // Killed before the first sync.
-            bench.world.die();
+            bench.node.die();
             drop(journal);
             let (journal, recovered) = bench.open();
             assert_eq!(recovered.settled, 10);
@@ -79,9 +80,9 @@ fn what_the_first_sync_of_a_segment_loses_is_written_again() {
         tell(seed, false, |bench| {
             let (journal, _) = bench.open();
             (0..10).for_each(|number| settle(&journal, number));
-            bench.world.broken.syncs.store(true, Relaxed);
+            bench.node.broken.syncs.store(true, Relaxed);
             journal.maintain();
-            bench.world.broken.syncs.store(false, Relaxed);
+            bench.node.broken.syncs.store(false, Relaxed);
             journal.maintain();
             bench.cut_power(journal);
             let (journal, _) = bench.open();
@@ -98,12 +99,12 @@ fn strict_waits_for_a_settlement_that_the_disk_did_not_take() {
         settle(&journal, 0);
         let slot = journal.admit(&event(1)).unwrap();
         journal.maintain();
-        bench.world.broken.writes.store(true, Relaxed);
+        bench.node.broken.writes.store(true, Relaxed);
         let position = journal.settle(slot, &event(1));
         assert!(journal.durable(position).now_or_never().is_none());
         journal.maintain();
         assert!(journal.durable(position).now_or_never().is_none(), "it is in memory still");
-        bench.world.broken.writes.store(false, Relaxed);
+        bench.node.broken.writes.store(false, Relaxed);
         journal.maintain();
         assert_eq!(journal.durable(position).now_or_never(), Some(true));
     });
@@ -114,13 +115,13 @@ fn a_segment_whose_head_cannot_be_written_leaves_no_file() {
     for seed in 0..20 {
         tell(seed, false, |bench| {
             let (journal, _) = bench.open();
-            bench.world.broken.writes.store(true, Relaxed);
+            bench.node.broken.writes.store(true, Relaxed);
             for _ in 0..10 {
                 assert!(journal.admit(&event(0)).is_err());
                 journal.maintain();
             }
             assert_eq!(bench.platter.names(), Vec::<String>::new());
-            bench.world.broken.writes.store(false, Relaxed);
+            bench.node.broken.writes.store(false, Relaxed);
             journal.maintain();
             settle(&journal, 0);
         });
@@ -134,11 +135,11 @@ fn a_refused_call_is_not_booked_though_its_admission_was_written() {
             let (journal, _) = bench.open();
             settle(&journal, 0);
             // It may write all of it and fail all the same.
-            bench.world.broken.writes.store(true, Relaxed);
+            bench.node.broken.writes.store(true, Relaxed);
             assert!(journal.admit(&event(1)).is_err());
-            bench.world.broken.writes.store(false, Relaxed);
+            bench.node.broken.writes.store(false, Relaxed);
             journal.maintain();
-            bench.world.die();
+            bench.node.die();
             drop(journal);
             let (journal, recovered) = bench.open();
             assert_eq!((waiting(&journal).len(), recovered.interrupted), (1, 0), "seed {seed}");
@@ -174,10 +175,10 @@ fn what_is_written_again_into_a_segment_whose_sync_failed_is_synced() {
             // More than half of a segment is taken, so there is a spare one, and its sync fails, too.
             (0..150).for_each(|number| settle(&journal, number));
             journal.maintain();
-            bench.world.broken.syncs.store(true, Relaxed);
+            bench.node.broken.syncs.store(true, Relaxed);
             (150..160).for_each(|number| settle(&journal, number));
             (0..3).for_each(|_| journal.maintain());
-            bench.world.broken.syncs.store(false, Relaxed);
+            bench.node.broken.syncs.store(false, Relaxed);
             (0..2).for_each(|_| journal.maintain());
             bench.cut_power(journal);
             let (journal, _) = bench.open();

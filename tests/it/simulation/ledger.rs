@@ -11,11 +11,13 @@ use tokio::time::sleep;
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::{EventId, TenantId};
 use tollgate::domain::time::{Micros, Period, Window};
+use tollgate::ports::counters::CounterKey;
 use tollgate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, Sums, SumsQuery, UsageStore};
 use tollgate::ports::{BoxFuture, StoreError};
 
 use super::bugs::Bug;
-use super::world::{Death, World};
+use super::node::{Death, Node};
+use super::world::World;
 
 /// What is committed, which all lives of the process share.
 pub struct Books {
@@ -39,8 +41,8 @@ impl Books {
     }
 
     /// The ledger as the process of one life has it.
-    pub fn of_life(self: &Arc<Self>, life: u32) -> Arc<SimLedger> {
-        Arc::new(SimLedger { books: self.clone(), life })
+    pub fn of_life(self: &Arc<Self>, node: &Arc<Node>, life: u32) -> Arc<SimLedger> {
+        Arc::new(SimLedger { books: self.clone(), node: node.clone(), life })
     }
 
     pub fn event(&self, id: EventId) -> Option<UsageEvent> {
@@ -54,6 +56,12 @@ impl Books {
 
     pub fn sums(&self) -> BTreeMap<(TenantId, Period), Sums> {
         self.tables.lock().sums.clone()
+    }
+
+    /// What a counter must be.
+    pub fn chats_of(&self, counter: &CounterKey) -> u64 {
+        let tables = self.tables.lock();
+        tables.sums.get(&(counter.tenant.clone(), counter.period)).map_or(0, |sums| sums.chats)
     }
 
     fn commit(&self, events: &[UsageEvent]) -> u64 {
@@ -81,19 +89,20 @@ impl Books {
 /// The ledger of one process.
 pub struct SimLedger {
     books: Arc<Books>,
+    node: Arc<Node>,
     life: u32,
 }
 
 impl SimLedger {
     /// Waits as a ledger does; says why it cannot.
     async fn reach(&self) -> Result<(), StoreError> {
-        let world = &self.books.world;
-        world.pause().await;
-        while world.broken.ledger_silent.load(Relaxed) {
+        let node = &self.node;
+        node.pause().await;
+        while node.broken.ledger_silent.load(Relaxed) {
             sleep(Duration::from_millis(20)).await;
         }
-        if world.broken.ledger_down.load(Relaxed) {
-            world.injected("the ledger is down");
+        if node.broken.ledger_down.load(Relaxed) {
+            node.injected("the ledger is down");
             return Err(StoreError::Unavailable("down".to_owned()));
         }
         Ok(())
@@ -101,17 +110,17 @@ impl SimLedger {
 
     /// Dies before or after `work`, or not at all. A process that is dead is not served.
     async fn commit(&self, events: &[UsageEvent]) -> u64 {
-        let world = &self.books.world;
-        let dies = world.is_time_to_die(Death::Commit);
-        if dies && world.chance.per_mille(500) {
-            world.die();
+        let node = &self.node;
+        let dies = node.is_time_to_die(Death::Commit);
+        if dies && node.chance.per_mille(500) {
+            node.die();
         }
-        if !world.is_alive(self.life) {
+        if !node.is_alive(self.life) {
             return std::future::pending().await;
         }
         let new = self.books.commit(events);
         if dies {
-            world.die();
+            node.die();
             return std::future::pending().await;
         }
         new
@@ -121,16 +130,16 @@ impl SimLedger {
 impl UsageStore for SimLedger {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
-            let world = &self.books.world;
+            let node = &self.node;
             self.reach().await?;
-            if world.broken.poison.load(Relaxed) && events.iter().any(|event| event.kb_id.as_deref() == Some(POISON)) {
-                world.injected("the ledger refuses an event");
+            if node.broken.poison.load(Relaxed) && events.iter().any(|event| event.kb_id.as_deref() == Some(POISON)) {
+                node.injected("the ledger refuses an event");
                 return Err(StoreError::Refused("poison".to_owned()));
             }
             let new = self.commit(events).await;
-            world.pause().await;
-            if world.broken.acks_lost.load(Relaxed) {
-                world.injected("an acknowledgement of the ledger is lost");
+            node.pause().await;
+            if node.broken.acks_lost.load(Relaxed) {
+                node.injected("an acknowledgement of the ledger is lost");
                 return Err(StoreError::Unavailable("broken off".to_owned()));
             }
             Ok(new)
@@ -201,6 +210,7 @@ impl UsageStore for SimLedger {
             let asked = tables.sums.iter().filter(|((tenant, period), _)| is_asked(tenant, *period));
             let chats = asked.map(|((tenant, period), sums)| (tenant.clone(), *period, sums.chats)).collect();
             let known = ids.iter().filter(|id| tables.by_id.contains_key(id)).copied().collect();
+            *self.node.read.lock() = tables.by_id.keys().copied().collect();
             Ok(StandingOf { chats, known })
         })
     }

@@ -28,9 +28,13 @@ mod found;
 mod ledger;
 mod life;
 mod model;
+mod node;
+mod peace;
 mod ports;
 mod story;
+mod tally;
 mod tenants;
+mod wire;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,7 +46,7 @@ use std::time::Instant;
 use super::support::machine::{figures, full};
 
 use bugs::Bug;
-use world::{Figures, World};
+use world::{Figures, Kind, World};
 
 /// What became of one seed.
 struct Run {
@@ -51,11 +55,11 @@ struct Run {
     failure: Option<String>,
 }
 
-fn run(seed: u64, bug: Option<Bug>, trace: bool) -> Run {
+fn run(seed: u64, kind: Kind, bug: Option<Bug>, trace: bool) -> Run {
     let told = std::cell::RefCell::new(None);
     let ran = catch_unwind(AssertUnwindSafe(|| {
         executor::run(|| {
-            let world = World::new(seed, bug, trace);
+            let world = World::new(seed, kind, bug, trace);
             *told.borrow_mut() = Some(world.clone());
             world
         });
@@ -78,12 +82,13 @@ fn number(name: &str) -> Option<u64> {
 const FAILURES_MAX: usize = 10;
 
 /// The command that tells the story of a seed.
-fn replay(seed: u64) -> String {
-    format!("TOLLGATE_SEED={seed} cargo test --test it simulation::whatever -- --nocapture")
+fn replay(seed: u64, kind: Kind) -> String {
+    let test = if kind == Kind::One { "whatever" } else { "however_many" };
+    format!("TOLLGATE_SEED={seed} cargo test --test it simulation::{test} -- --nocapture")
 }
 
 /// Runs seeds on every core; tells and gives the first that fail.
-fn run_all(seeds: std::ops::Range<u64>) -> (Figures, Vec<u64>) {
+fn run_all(seeds: std::ops::Range<u64>, kind: Kind) -> (Figures, Vec<u64>) {
     let (next, total, failed) = (AtomicU64::new(seeds.start), Mutex::new(Figures::default()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
@@ -93,10 +98,10 @@ fn run_all(seeds: std::ops::Range<u64>) -> (Figures, Vec<u64>) {
                     if seed >= seeds.end || failed.lock().unwrap().len() >= FAILURES_MAX {
                         return;
                     }
-                    let run = run(seed, None, false);
+                    let run = run(seed, kind, None, false);
                     total.lock().unwrap().add(&run.figures);
                     if let Some(failure) = run.failure {
-                        println!("seed {seed}: {failure}\n  {}", replay(seed));
+                        println!("seed {seed}: {failure}\n  {}", replay(seed, kind));
                         failed.lock().unwrap().push(seed);
                     }
                 }
@@ -108,20 +113,26 @@ fn run_all(seeds: std::ops::Range<u64>) -> (Figures, Vec<u64>) {
     (total.into_inner().unwrap(), failed)
 }
 
+/// Runs the seeds that were asked for. `None`: it was one, and its story is told.
+fn run_asked(kind: Kind, seeds: u64) -> Option<(u64, Figures)> {
+    if let Some(seed) = number("TOLLGATE_SEED") {
+        let failure = run(seed, kind, None, true).failure;
+        assert_eq!(failure, None, "seed {seed}");
+        return None;
+    }
+    let seeds = number("TOLLGATE_SEEDS").unwrap_or(seeds);
+    let first = number("TOLLGATE_FIRST_SEED").unwrap_or(0);
+    let (total, failed) = run_all(first..first + seeds, kind);
+    let commands: Vec<String> = failed.into_iter().map(|seed| replay(seed, kind)).collect();
+    assert!(commands.is_empty(), "these seeds fail, and replay:\n{}", commands.join("\n"));
+    Some((seeds, total))
+}
+
 #[test]
 fn whatever_breaks_every_call_is_booked_exactly_once() {
-    if let Some(seed) = number("TOLLGATE_SEED") {
-        let failure = run(seed, None, true).failure;
-        assert_eq!(failure, None, "seed {seed}");
-        return;
-    }
-    let seeds = number("TOLLGATE_SEEDS").unwrap_or(if full() { 10_000 } else { 1_000 });
     let began = Instant::now();
-    let first = number("TOLLGATE_FIRST_SEED").unwrap_or(0);
-    let (total, failed) = run_all(first..first + seeds);
-    let commands: Vec<String> = failed.into_iter().map(replay).collect();
-    assert!(commands.is_empty(), "these seeds fail, and replay:\n{}", commands.join("\n"));
-    let Figures { calls, reached, booked, kills, power_cuts, faults, lost_to_power } = total;
+    let Some((seeds, total)) = run_asked(Kind::One, if full() { 10_000 } else { 1_000 }) else { return };
+    let Figures { calls, reached, booked, kills, power_cuts, faults, lost_to_power, .. } = total;
     figures(&format!(
         "simulation: {seeds} seeds, {calls} calls, {reached} reached the provider, {booked} booked, {kills} kills, {power_cuts} of them power cuts, {faults} faults; lost 0, twice 0, {lost_to_power} not yet synced when the power was cut; {} s",
         began.elapsed().as_secs()
@@ -129,10 +140,21 @@ fn whatever_breaks_every_call_is_booked_exactly_once() {
 }
 
 #[test]
+fn however_many_nodes_share_counters_no_limit_is_passed() {
+    let began = Instant::now();
+    let Some((seeds, total)) = run_asked(Kind::Many, if full() { 4_000 } else { 300 }) else { return };
+    let Figures { calls, reached, booked, kills, faults, forgotten, built, from_lease, over, .. } = total;
+    figures(&format!(
+        "simulation of 1 to 4 nodes: {seeds} seeds, {calls} calls, {reached} reached the provider, {booked} booked, {kills} kills, {faults} faults; counters forgotten {forgotten} times and built {built} times; {from_lease} calls from leases; lost 0, twice 0, above a limit 0, while nodes were dead or silent {over} at most; {} s",
+        began.elapsed().as_secs()
+    ));
+}
+
+#[test]
 fn a_seed_replays_to_the_last_step() {
-    for seed in 0..40 {
-        let [first, second] = [run(seed, None, false), run(seed, None, false)];
-        assert_eq!(first.digest, second.digest, "seed {seed}");
+    for (seed, kind) in (0..40).map(|seed| (seed, Kind::One)).chain((0..20).map(|seed| (seed, Kind::Many))) {
+        let [first, second] = [run(seed, kind, None, false), run(seed, kind, None, false)];
+        assert_eq!(first.digest, second.digest, "seed {seed} of {kind:?}");
     }
 }
 
@@ -143,45 +165,75 @@ const FAILURE_CHARS_MAX: usize = 100;
 const PLANTED_SEEDS_MAX: u64 = 300;
 
 /// The first seed that sees a planted bug; the same seed sees nothing without it.
-fn check_planted(bug: Bug) {
-    let seen = (0..PLANTED_SEEDS_MAX).find_map(|seed| Some((seed, run(seed, Some(bug), false).failure?)));
+fn check_planted(kind: Kind, bug: Bug) {
+    let seen = (0..PLANTED_SEEDS_MAX).find_map(|seed| Some((seed, run(seed, kind, Some(bug), false).failure?)));
     let Some((seed, failure)) = seen else { panic!("{bug:?} is seen by none of {PLANTED_SEEDS_MAX} seeds") };
     let failure: String = failure.chars().take(FAILURE_CHARS_MAX).collect();
     figures(&format!("simulation: planted bug {bug:?} is seen by seed {seed}: {failure}"));
-    assert_eq!(run(seed, None, false).failure, None, "seed {seed} without {bug:?}");
+    assert_eq!(run(seed, kind, None, false).failure, None, "seed {seed} without {bug:?}");
 }
 
 #[test]
 fn a_call_that_is_settled_twice_is_seen() {
-    check_planted(Bug::SettledTwice);
+    check_planted(Kind::One, Bug::SettledTwice);
 }
 
 #[test]
 fn a_call_that_is_dropped_on_abort_is_seen() {
-    check_planted(Bug::DroppedOnAbort);
+    check_planted(Kind::One, Bug::DroppedOnAbort);
 }
 
 #[test]
 fn a_journal_that_is_truncated_before_the_commit_is_seen() {
-    check_planted(Bug::AckedBeforeCommit);
+    check_planted(Kind::One, Bug::AckedBeforeCommit);
 }
 
 #[test]
 fn a_counter_that_is_assumed_0_is_seen() {
-    check_planted(Bug::CountersFromZero);
+    check_planted(Kind::One, Bug::CountersFromZero);
 }
 
 #[test]
 fn a_ledger_that_books_again_is_seen() {
-    check_planted(Bug::LedgerBooksAgain);
+    check_planted(Kind::One, Bug::LedgerBooksAgain);
 }
 
 #[test]
 fn a_hold_that_is_forgotten_is_seen() {
-    check_planted(Bug::HoldForgotten);
+    check_planted(Kind::One, Bug::HoldForgotten);
 }
 
 #[test]
 fn a_sync_that_does_nothing_is_seen() {
-    check_planted(Bug::SyncThatDoesNot);
+    check_planted(Kind::One, Bug::SyncThatDoesNot);
+}
+
+#[test]
+fn a_store_that_loses_a_hold_is_seen() {
+    check_planted(Kind::Many, Bug::StoreLosesAHold);
+}
+
+#[test]
+fn counters_that_are_seeded_twice_are_seen() {
+    check_planted(Kind::Many, Bug::SeededTwice);
+}
+
+#[test]
+fn a_finish_that_ignores_what_the_ledger_has_is_seen() {
+    check_planted(Kind::Many, Bug::FinishIgnoresKnown);
+}
+
+#[test]
+fn joins_that_are_not_waited_for_are_seen() {
+    check_planted(Kind::Many, Bug::JoinsNotWaitedFor);
+}
+
+#[test]
+fn a_late_message_that_is_done_after_all_is_seen() {
+    check_planted(Kind::Many, Bug::LateMessageIsDone);
+}
+
+#[test]
+fn leases_that_never_end_are_seen() {
+    check_planted(Kind::Many, Bug::LeasesNeverEnd);
 }

@@ -7,7 +7,8 @@ use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
 use tollgate::domain::ids::EventId;
 use tollgate::domain::time::{Micros, Period, Window};
 
-use super::world::Setup;
+use super::tally::Shared;
+use super::world::{Kind, Setup};
 
 /// The tenants: one with a limit a month, one with a limit a day, one without.
 pub const TENANTS: [&str; 3] = ["monthly", "daily", "unlimited"];
@@ -58,11 +59,15 @@ pub enum State {
 /// One call as the world outside saw it.
 #[derive(Debug)]
 pub struct Call {
-    life: u32,
+    pub node: usize,
+    pub life: u32,
     pub tenant: usize,
     pub is_chat: bool,
     pub id: Option<EventId>,
-    periods: [Option<Period>; 2],
+    pub periods: [Option<Period>; 2],
+    asked_us: u64,
+    /// Since when it is admitted, or over without that.
+    pub since_us: u64,
     pub state: State,
     /// The provider has seen it.
     pub reached: bool,
@@ -83,16 +88,39 @@ pub struct Call {
     may_be_phantom: bool,
     /// Checked against the ledger; what it counts. `None` in it: lost to a power cut.
     pub booked: Option<Option<Form>>,
+    /// How the shared counters have it.
+    pub shared: Shared,
 }
 
 pub struct Model {
-    limits: [Option<u64>; 2],
+    /// Of each limited tenant, one after the other.
+    limits: [Vec<InForce>; 2],
+    pub calls: Vec<Call>,
+    by_id: BTreeMap<EventId, usize>,
+    pub on: Vec<Footing>,
+    /// So many chats above the limit are excused.
+    pub excused: BTreeMap<(usize, Option<Period>), u64>,
+    /// The most that a limit was passed by.
+    pub over: u64,
+    is_shared: bool,
+}
+
+/// A limit, and until when calls may have gone by it.
+#[derive(Debug, Clone, Copy)]
+struct InForce {
+    max: u64,
+    until_us: u64,
+}
+
+/// What one node stands on.
+#[derive(Default)]
+pub struct Footing {
+    /// The life that is, or was last.
+    pub life: u32,
     /// The periods that the counters of this life know, of each window.
     known: [Vec<Period>; 2],
     /// Others that calls of this life fell into.
     foreign: BTreeSet<Period>,
-    pub calls: Vec<Call>,
-    by_id: BTreeMap<EventId, usize>,
     /// Everything that was written before this operation of the disk is safe.
     pub safe_op: u64,
     /// This life began with pages that no sync will write any more.
@@ -106,35 +134,61 @@ pub struct Model {
 impl Model {
     pub fn new(setup: &Setup) -> Self {
         Self {
-            limits: [Some(setup.month_max), Some(setup.day_max)],
-            known: [Vec::new(), Vec::new()],
-            foreign: BTreeSet::new(),
+            limits: [setup.month_max, setup.day_max].map(|max| vec![InForce { max, until_us: u64::MAX }]),
             calls: Vec::new(),
             by_id: BTreeMap::new(),
-            safe_op: 0,
-            began_on_lost_pages: false,
-            disk_is_suspect: false,
-            disk_was_full: false,
+            on: setup.skews_us.iter().map(|_| Footing::default()).collect(),
+            excused: BTreeMap::new(),
+            over: 0,
+            is_shared: setup.kind == Kind::Many,
         }
     }
 
+    /// A tenant is put on another plan. Until that is all over, calls go by either.
+    pub fn changes(&mut self, tenant: usize, max: u64) -> usize {
+        self.limits[tenant].push(InForce { max, until_us: u64::MAX });
+        self.limits[tenant].len() - 1
+    }
+
+    /// Whoever asks from now on goes by that plan or a newer one.
+    pub fn has_changed(&mut self, tenant: usize, change: usize, now_us: u64) {
+        let older = self.limits[tenant].iter_mut().take(change);
+        older.for_each(|limit| limit.until_us = limit.until_us.min(now_us));
+    }
+
+    /// The limits that a call may go by. `None`: there is none.
+    fn maxima(&self, call: &Call) -> impl Iterator<Item = u64> {
+        let of = self.limits.get(call.tenant).map_or(&[][..], Vec::as_slice);
+        of.iter().filter(|limit| limit.until_us > call.asked_us).map(|limit| limit.max)
+    }
+
+    /// The newest limit of a tenant.
+    pub fn max(&self, tenant: usize) -> u64 {
+        self.limits[tenant].last().map_or(u64::MAX, |limit| limit.max)
+    }
+
     /// A process begins at this hour.
-    pub fn begins(&mut self, now: Micros) {
-        self.foreign.clear();
-        self.known = [Window::Month, Window::Day].map(|window| {
+    pub fn begins(&mut self, node: usize, now: Micros) {
+        let on = &mut self.on[node];
+        on.foreign.clear();
+        on.known = [Window::Month, Window::Day].map(|window| {
             let current = window.period(now);
             let next = window.period(current.end());
             vec![current.previous(), current, next, window.period(next.end())]
         });
     }
 
-    pub fn asks(&mut self, life: u32, tenant: usize, is_chat: bool, pending: Form) -> usize {
+    pub fn asks(&mut self, of: (usize, u32), tenant: usize, is_chat: bool, pending: Form, now_us: u64) -> usize {
+        let (node, life) = of;
         self.calls.push(Call {
+            node,
             life,
             tenant,
             is_chat,
             id: None,
             periods: [None; 2],
+            asked_us: now_us,
+            since_us: now_us,
             state: State::Asking,
             reached: false,
             pending,
@@ -148,6 +202,7 @@ impl Model {
             may_be_pending: false,
             may_be_phantom: false,
             booked: None,
+            shared: Shared::default(),
         });
         self.calls.len() - 1
     }
@@ -158,31 +213,38 @@ impl Model {
         call.id = Some(id);
         let periods = [Window::Month, Window::Day].map(|window| window.period(now));
         call.periods = periods.map(Some);
-        for (known, period) in self.known.iter_mut().zip(periods) {
+        let on = &mut self.on[call.node];
+        for (known, period) in on.known.iter_mut().zip(periods) {
             // Of a window four periods are kept: one that the start did not foresee takes the place of the oldest.
-            if !known.contains(&period) && self.foreign.insert(period) && !known.is_empty() {
+            if !known.contains(&period) && on.foreign.insert(period) && !known.is_empty() {
                 known.remove(0);
             }
         }
     }
 
-    pub fn is_refused(&mut self, call: usize) {
-        let may_be_phantom = self.disk_is_suspect;
+    pub fn call_of(&mut self, id: EventId) -> Option<&mut Call> {
+        self.by_id.get(&id).map(|at| &mut self.calls[*at])
+    }
+
+    pub fn is_refused(&mut self, call: usize, now_us: u64) {
         let call = &mut self.calls[call];
-        (call.state, call.may_be_phantom) = (State::Refused, may_be_phantom);
+        let may_be_phantom = self.on[call.node].disk_is_suspect;
+        (call.state, call.may_be_phantom, call.since_us) = (State::Refused, may_be_phantom, now_us);
     }
 
     /// Everything that was written before this operation of the disk is safe, and nothing is wrong with it.
-    pub fn is_healed(&mut self, op: u64) {
-        self.safe_op = op;
-        (self.disk_is_suspect, self.disk_was_full) = (false, false);
-        for call in &mut self.calls {
+    pub fn is_healed(&mut self, node: usize, op: u64) {
+        let on = &mut self.on[node];
+        on.safe_op = op;
+        (on.disk_is_suspect, on.disk_was_full) = (false, false);
+        for call in self.calls.iter_mut().filter(|call| call.node == node) {
             call.may_be_phantom = false;
         }
     }
 
-    pub fn is_admitted(&mut self, call: usize, op: u64, durably: bool) {
+    pub fn is_admitted(&mut self, call: usize, op: u64, durably: bool, now_us: u64) {
         let call = &mut self.calls[call];
+        call.since_us = now_us;
         (call.state, call.admitted_op, call.admitted_durably) = (State::Open, op, durably);
     }
 
@@ -192,50 +254,60 @@ impl Model {
         if !self.calls[call].is_chat {
             return Ok(());
         }
-        let Call { tenant, periods, .. } = self.calls[call];
-        for (limit, (at, period)) in self.limits.iter().zip(periods.iter().enumerate()) {
-            let Some(max) = limit.filter(|_| tenant == at && self.knows(*period)) else { continue };
-            let seen = self.count(tenant, at, *period, |call| call.reached);
-            if seen > max {
-                return Err(format!(
-                    "the provider sees {seen} chats of {} in {period:?}, {max} is the limit",
-                    TENANTS[tenant]
-                ));
-            }
+        let Call { node, tenant, periods, .. } = self.calls[call];
+        let Some(period) = periods.get(tenant).copied() else { return Ok(()) };
+        let Some(max) = self.maxima(&self.calls[call]).max().filter(|_| self.knows(node, period)) else {
+            return Ok(());
+        };
+        let seen = self.count(tenant, tenant, period, |call| call.reached);
+        let excused = self.excused(tenant, period);
+        if seen > max + excused {
+            return Err(format!(
+                "the provider sees {seen} chats of {} in {period:?}, {max} is the limit, and {excused} are excused",
+                TENANTS[tenant]
+            ));
         }
+        self.over = self.over.max(seen.saturating_sub(max));
         Ok(())
     }
 
     /// Whether the counters of this life know all of a period. One that begins with a clock far beside the truth does not
     /// know the periods of the truth; it is none of the promises.
-    fn knows(&self, period: Option<Period>) -> bool {
-        period.is_some_and(|period| self.known.iter().any(|known| known.contains(&period)))
+    fn knows(&self, node: usize, period: Option<Period>) -> bool {
+        self.is_shared || period.is_some_and(|period| self.on[node].known.iter().any(|known| known.contains(&period)))
     }
 
-    /// A chat is refused as used up: it must be. (Those that ask may hold their chat already.)
-    pub fn is_used_up(&self, call: usize) -> Result<(), String> {
+    /// A chat is refused as used up: it must be. (Those that ask may hold their chat already, and those that were over
+    /// after `since_us` may hold it still, and those of an earlier life of their node until it has to do with the tenant.)
+    pub fn is_used_up(&self, call: usize, since_us: u64) -> Result<(), String> {
         let Call { tenant, periods, .. } = self.calls[call];
-        let max = self.limits.get(tenant).copied().flatten().unwrap_or(u64::MAX);
-        let taken = self.count(tenant, tenant, periods.get(tenant).copied().flatten(), |_| true);
+        let max = self.maxima(&self.calls[call]).min().unwrap_or(u64::MAX);
+        let period = periods.get(tenant).copied().flatten();
+        let taken = self.count(tenant, tenant, period, |_| true);
+        let on = &self.on;
+        let is_over = |call: &Call| call.since_us < since_us && call.life == on[call.node].life;
+        let given_back = |call: &&Call| call.is_of(tenant, tenant, period) && call.chats() == 0 && !is_over(call);
+        let given_back = self.calls.iter().filter(given_back).count() as u64;
         // The call that is refused asks, too.
-        if taken.saturating_sub(1) < max {
-            return Err(format!("a chat of {} is refused with {taken} of {max} taken", TENANTS[tenant]));
+        if (taken + given_back).saturating_sub(1) < max {
+            return Err(format!(
+                "a chat of {} is refused with {taken} of {max} taken, and {given_back} given back just now, or nobody knows",
+                TENANTS[tenant]
+            ));
         }
         Ok(())
     }
 
     /// Chats of a tenant that count in a period, or may.
-    fn count(&self, tenant: usize, window: usize, period: Option<Period>, which: impl Fn(&Call) -> bool) -> u64 {
-        let counts = |call: &&Call| {
-            call.tenant == tenant && call.is_chat && call.periods[window] == period && call.id.is_some() && which(call)
-        };
+    pub fn count(&self, tenant: usize, window: usize, period: Option<Period>, which: impl Fn(&Call) -> bool) -> u64 {
+        let counts = |call: &&Call| call.is_of(tenant, window, period) && which(call);
         self.calls.iter().filter(counts).map(Call::chats).sum()
     }
 
     /// The call is dropped where it stands. `op`: the disk's next operation, unless the process died meanwhile.
-    pub fn is_dropped(&mut self, call: usize, op: Option<u64>, dropped: &Form, unsent: &Form) {
-        let suspect = self.disk_is_suspect;
+    pub fn is_dropped(&mut self, call: usize, op: Option<u64>, dropped: &Form, unsent: &Form, now_us: u64) {
         let call = &mut self.calls[call];
+        let suspect = self.on[call.node].disk_is_suspect;
         match call.state {
             State::Asking => {
                 // Nobody knows whether it was admitted.
@@ -248,33 +320,43 @@ impl Model {
             State::Refused | State::Settled | State::Killed => return,
         }
         call.state = if op.is_some() { State::Settled } else { State::Settling };
+        call.since_us = now_us;
         (call.settled_op, call.settled_cleanly) = (op, !suspect);
     }
 
-    pub fn is_settling(&mut self, call: usize, expected: Form) {
+    pub fn is_settling(&mut self, call: usize, expected: Form, now_us: u64) {
         let call = &mut self.calls[call];
+        call.since_us = now_us;
         (call.state, call.expected) = (State::Settling, Some(expected));
     }
 
-    pub fn is_settled(&mut self, call: usize, op: u64, durably: bool) {
-        let suspect = self.disk_is_suspect;
+    pub fn is_settled(&mut self, call: usize, op: u64, durably: bool, now_us: u64) {
         let call = &mut self.calls[call];
+        let suspect = self.on[call.node].disk_is_suspect;
+        call.since_us = now_us;
         (call.state, call.settled_op, call.settled_durably) = (State::Settled, Some(op), durably);
         call.settled_cleanly = !suspect;
     }
 
     /// The process is gone, and with the power what was not safe.
-    pub fn dies(&mut self, power_cut: bool, booked: impl Fn(EventId) -> Option<UsageEvent>) -> Result<(), String> {
-        self.verify_booked(&booked)?;
-        if power_cut && self.began_on_lost_pages {
+    pub fn dies(
+        &mut self,
+        node: usize,
+        power_cut: bool,
+        booked: impl Fn(EventId) -> Option<UsageEvent>,
+    ) -> Result<(), String> {
+        self.verify_booked(node, &booked)?;
+        let its = |call: &&mut Call| call.node == node;
+        if power_cut && self.on[node].began_on_lost_pages {
             // What was found at the start was not on the disk: a sync had failed, and its process was killed before it
             // could write everything again.
-            for call in self.calls.iter_mut().filter(|call| call.id.is_some_and(|id| booked(id).is_none())) {
+            for call in self.calls.iter_mut().filter(its).filter(|call| call.id.is_some_and(|id| booked(id).is_none()))
+            {
                 (call.booked, call.may_be_missing, call.may_be_pending) = (None, true, true);
             }
         }
-        let safe_op = self.safe_op;
-        for call in self.calls.iter_mut().filter(|call| call.booked.is_none()) {
+        let safe_op = self.on[node].safe_op;
+        for call in self.calls.iter_mut().filter(its).filter(|call| call.booked.is_none()) {
             match call.state {
                 State::Refused => continue,
                 // Nobody outside knows how far it came.
@@ -293,13 +375,14 @@ impl Model {
                 call.state = State::Killed;
             }
         }
-        self.disk_is_suspect = false;
+        self.on[node].disk_is_suspect = false;
         Ok(())
     }
 
     /// Checks what the ledger has of calls that were settled.
-    fn verify_booked(&mut self, booked: impl Fn(EventId) -> Option<UsageEvent>) -> Result<(), String> {
-        for (number, call) in self.calls.iter_mut().enumerate().filter(|(_, call)| call.booked.is_none()) {
+    fn verify_booked(&mut self, node: usize, booked: impl Fn(EventId) -> Option<UsageEvent>) -> Result<(), String> {
+        let its = |(_, call): &(usize, &mut Call)| call.node == node && call.booked.is_none();
+        for (number, call) in self.calls.iter_mut().enumerate().filter(its) {
             if let Some(event) = call.id.and_then(&booked) {
                 call.verify(number, Some(&event))?;
             }
@@ -307,15 +390,17 @@ impl Model {
         Ok(())
     }
 
-    /// Checks every call that is over: it is in the ledger or on its way there, if it is not in quarantine. Gives how many
+    /// Checks every call of a node that is over: it is in the ledger or on its way there, if it is not in quarantine. Gives how many
     /// were lost to a power cut.
     pub fn verify(
         &mut self,
+        node: usize,
         quarantined: &BTreeSet<EventId>,
         booked: impl Fn(EventId) -> Option<UsageEvent>,
     ) -> Result<u64, String> {
         let mut lost = 0;
-        for (number, call) in self.calls.iter_mut().enumerate().filter(|(_, call)| call.booked.is_none()) {
+        let its = |(_, call): &(usize, &mut Call)| call.node == node && call.booked.is_none();
+        for (number, call) in self.calls.iter_mut().enumerate().filter(its) {
             let Some(id) = call.id.filter(|id| !quarantined.contains(id)) else { continue };
             if call.may_be_phantom && booked(id).is_some() {
                 (call.state, call.may_be_pending) = (State::Killed, true);
@@ -330,10 +415,11 @@ impl Model {
     /// Checks that the ledger has every call as it was seen before, except those in quarantine.
     pub fn verify_ledger(
         &self,
+        node: usize,
         quarantined: &BTreeSet<EventId>,
         booked: impl Fn(EventId) -> Option<UsageEvent>,
     ) -> Result<(), String> {
-        for (number, call) in self.calls.iter().enumerate() {
+        for (number, call) in self.calls.iter().enumerate().filter(|(_, call)| call.node == node) {
             let (Some(id), Some(form)) = (call.id, &call.booked) else { continue };
             let in_ledger = booked(id).as_ref().map(Form::of);
             if in_ledger != *form && !quarantined.contains(&id) {
@@ -344,17 +430,18 @@ impl Model {
     }
 
     /// The periods in which a tenant has calls of one life.
-    pub fn periods_of(&self, tenant: usize, life: u32) -> Vec<Period> {
-        let calls = self.calls.iter().filter(|call| call.tenant == tenant && call.life == life);
+    pub fn periods_of(&self, tenant: usize, of: (usize, u32)) -> Vec<Period> {
+        let calls = self.calls.iter().filter(|call| call.tenant == tenant && (call.node, call.life) == of);
         let periods: BTreeSet<Period> = calls.flat_map(|call| call.periods).flatten().collect();
-        periods.into_iter().filter(|period| self.knows(Some(*period))).collect()
+        periods.into_iter().filter(|period| self.knows(of.0, Some(*period))).collect()
     }
 
-    /// Events of calls that the journal has as settled.
-    pub fn settled(&self) -> Vec<EventId> {
-        let is_written = |call: &Call| call.settled_cleanly || call.settled_op.is_some_and(|op| op <= self.safe_op);
-        let settled =
-            self.calls.iter().filter(|call| call.state == State::Settled && !call.may_be_missing && is_written(call));
+    /// Events of calls that a node's journal has as settled.
+    pub fn settled(&self, node: usize) -> Vec<EventId> {
+        let safe_op = self.on[node].safe_op;
+        let is_written = |call: &Call| call.settled_cleanly || call.settled_op.is_some_and(|op| op <= safe_op);
+        let is_settled = |call: &&Call| call.node == node && call.state == State::Settled && !call.may_be_missing;
+        let settled = self.calls.iter().filter(is_settled).filter(|call| is_written(call));
         settled.filter_map(|call| call.id).collect()
     }
 
@@ -391,8 +478,13 @@ impl Model {
 }
 
 impl Call {
+    /// Whether it is a chat of that tenant in that period.
+    pub fn is_of(&self, tenant: usize, window: usize, period: Option<Period>) -> bool {
+        self.tenant == tenant && self.is_chat && self.periods[window] == period && self.id.is_some()
+    }
+
     /// What it takes of a limit, as far as anybody knows.
-    fn chats(&self) -> u64 {
+    pub fn chats(&self) -> u64 {
         match (&self.booked, self.state, &self.expected) {
             (Some(booked), ..) => booked.as_ref().map_or(0, |form| form.chats),
             (None, State::Refused, _) => 0,

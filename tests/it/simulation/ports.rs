@@ -19,10 +19,10 @@ use tollgate::ports::sink::Sink;
 
 use super::bugs::Bug;
 use super::ledger::POISON;
-use super::world::World;
+use super::node::Node;
 
-/// The clock of the simulation. It tells the model which call got which id.
-pub struct SimClock(pub Arc<World>);
+/// The clocks of a node. It tells the model which call got which id.
+pub struct SimClock(pub Arc<Node>);
 
 impl Clock for SimClock {
     fn now(&self) -> Micros {
@@ -30,7 +30,8 @@ impl Clock for SimClock {
     }
 
     fn monotonic_us(&self) -> u64 {
-        self.0.elapsed_us()
+        // From another beginning than those of others.
+        self.0.elapsed_us() + self.0.number as u64 * 1_000_000
     }
 
     fn random(&self) -> u128 {
@@ -48,7 +49,7 @@ impl Clock for SimClock {
 
 /// The real counters of one process, which may be slow and away.
 pub struct SimCounters {
-    pub world: Arc<World>,
+    pub node: Arc<Node>,
     pub inner: MemoryCounters,
 }
 
@@ -60,9 +61,9 @@ impl CounterStore for SimCounters {
         terms: Terms,
     ) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>> {
         Box::pin(async move {
-            self.world.pause().await;
-            if self.world.broken.counters.load(Relaxed) {
-                self.world.injected("the counters are away");
+            self.node.pause().await;
+            if self.node.broken.counters.load(Relaxed) {
+                self.node.injected("the counters are away");
                 return Err(CountersUnavailable("away".to_owned()));
             }
             self.inner.hold(id, claims, terms).await
@@ -71,7 +72,7 @@ impl CounterStore for SimCounters {
 
     fn settle(&self, id: EventId, claims: &[Claim], used: &[u64]) {
         let is_given_back = used.iter().all(|used| *used == 0);
-        if self.world.bug == Some(Bug::HoldForgotten) && is_given_back {
+        if self.node.bug == Some(Bug::HoldForgotten) && is_given_back {
             return;
         }
         self.inner.settle(id, claims, used);
@@ -86,7 +87,7 @@ impl CounterStore for SimCounters {
     }
 
     fn seed<'a>(&'a self, counters: &'a [(CounterKey, u64)]) -> BoxFuture<'a, Result<(), CountersUnavailable>> {
-        match self.world.bug {
+        match self.node.bug {
             Some(Bug::CountersFromZero) => Box::pin(async { Ok(()) }),
             _ => self.inner.seed(counters),
         }
@@ -104,16 +105,16 @@ impl CounterStore for SimCounters {
 /// Hears of each event once in a life, unless the journal has it twice: after a sync that failed, or after a start that
 /// was killed while it took an event out of quarantine.
 pub struct SimSink {
-    pub world: Arc<World>,
+    pub node: Arc<Node>,
     pub heard: Mutex<HashSet<EventId>>,
 }
 
 impl Sink for SimSink {
     fn booked(&self, events: &[UsageEvent]) {
         for event in events {
-            let may_come_again = self.world.setup.disk_fails || event.kb_id.as_deref() == Some(POISON);
+            let may_come_again = self.node.setup.disk_fails || event.kb_id.as_deref() == Some(POISON);
             if !self.heard.lock().insert(event.id) && !may_come_again {
-                self.world.fail(format!("a sink hears of {} twice", event.id));
+                self.node.fail(format!("a sink hears of {} twice", event.id));
             }
         }
     }

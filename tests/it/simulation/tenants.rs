@@ -1,31 +1,129 @@
-//! A store without tenants: calls of the simulation bring theirs, and have no key whose use could be noted.
+//! The tenants of the simulation and the plans that they are put on, as a node reads them.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
 use tollgate::domain::audit::AuditEntry;
-use tollgate::domain::ids::{KeyId, TenantId};
+use tollgate::domain::ids::{KeyId, PlanName, TenantId};
 use tollgate::domain::key::{Key, KeyHash};
+use tollgate::domain::plan::{Limit, Metric, Plan};
+use tollgate::domain::price::PriceBook;
 use tollgate::domain::tenant::Tenant;
-use tollgate::domain::time::Micros;
+use tollgate::domain::time::{Micros, Window};
+use tollgate::metering::snapshot::{Account, Plans, Snapshot};
 use tollgate::ports::tenants::{
     Act, Answered, AuditQuery, Digest, Directory, Done, PlanChange, TenantChange, TenantStore,
 };
 use tollgate::ports::{BoxFuture, StoreError};
 
-/// Whatever is asked of it is missing.
-pub struct NoTenants;
+use super::model::TENANTS;
+use super::node::Node;
+use super::world::Setup;
+
+/// What is committed, which all nodes share.
+#[derive(Default)]
+pub struct Tenants(Mutex<State>);
+
+#[derive(Default, Clone, Copy)]
+struct State {
+    revision: i64,
+    /// Which of its plans a tenant is on.
+    plans: [usize; TENANTS.len()],
+}
+
+/// Each tenant has so many plans to be put on.
+pub const PLANS: u64 = 3;
+
+/// What the limit of a plan is: that of the setup, more, or less.
+pub fn max_of(setup: &Setup, tenant: usize, plan: usize) -> Option<u64> {
+    let max = [setup.month_max, setup.day_max].get(tenant).copied()?;
+    [max, max + 7, max / 2 + 1].get(plan).copied()
+}
+
+fn name_of(tenant: usize, plan: usize) -> PlanName {
+    format!("{}-{plan}", TENANTS[tenant]).parse().unwrap()
+}
+
+fn plans(setup: &Setup) -> Plans {
+    let mut plans = Plans::new();
+    for tenant in 0..TENANTS.len() {
+        for plan in 0..usize::try_from(PLANS).unwrap() {
+            let window = if tenant == 0 { Window::Month } else { Window::Day };
+            let limit = max_of(setup, tenant, plan).map(|max| Limit { metric: Metric::Chats, window, max });
+            let name = name_of(tenant, plan);
+            let on_counters_down = setup.on_counters_down;
+            let limits = limit.into_iter().collect();
+            plans.insert(name.clone(), Arc::new(Plan { name, limits, on_counters_down }));
+        }
+    }
+    plans
+}
+
+impl Tenants {
+    /// Puts a tenant on a plan; gives the revision.
+    pub fn put(&self, tenant: usize, plan: usize) -> i64 {
+        let mut state = self.0.lock();
+        state.revision += 1;
+        state.plans[tenant] = plan;
+        state.revision
+    }
+
+    pub fn snapshot(&self, setup: &Setup, prices: &Arc<PriceBook>) -> Snapshot {
+        let Directory { tenants, revision, .. } = self.directory();
+        let plans = plans(setup);
+        let account = |tenant: Tenant| {
+            let plan = plans.get(&tenant.plan).cloned();
+            (tenant.id.clone(), Arc::new(Account { tenant, plan, revision }))
+        };
+        let accounts = tenants.into_iter().map(account).collect();
+        Snapshot { accounts, plans: Arc::new(plans), prices: prices.clone(), revision, ..Snapshot::default() }
+    }
+
+    fn directory(&self) -> Directory {
+        let State { revision, plans } = *self.0.lock();
+        let tenant = |(at, name): (usize, &&str)| Tenant {
+            id: name.parse().unwrap(),
+            name: (*name).to_owned(),
+            plan: name_of(at, plans[at]),
+            suspended: false,
+            created_at: Micros(0),
+        };
+        Directory { tenants: TENANTS.iter().enumerate().map(tenant).collect(), keys: Vec::new(), revision }
+    }
+}
+
+/// The tenants as one node reads them, in the ledger's store.
+pub struct SimTenants {
+    pub node: Arc<Node>,
+    pub tenants: Arc<Tenants>,
+}
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-fn none<'a, T: Send + 'a>() -> Answer<'a, T> {
-    Box::pin(async { Err(StoreError::Missing("a table of tenants".to_owned())) })
+impl SimTenants {
+    async fn read<T>(&self, read: impl FnOnce(Directory) -> T) -> Result<T, StoreError> {
+        self.node.pause().await;
+        if self.node.broken.ledger_down.load(Relaxed) || self.node.broken.ledger_silent.load(Relaxed) {
+            self.node.injected("tenants cannot be read");
+            return Err(StoreError::Unavailable("down".to_owned()));
+        }
+        Ok(read(self.tenants.directory()))
+    }
 }
 
-impl TenantStore for NoTenants {
+/// No key is used and nothing is written here.
+fn none<'a, T: Send + 'a>() -> Answer<'a, T> {
+    Box::pin(async { Err(StoreError::Missing("a table of keys".to_owned())) })
+}
+
+impl TenantStore for SimTenants {
     fn load(&self) -> Answer<'_, Directory> {
-        none()
+        Box::pin(self.read(|directory| directory))
     }
 
     fn revision(&self) -> Answer<'_, i64> {
-        none()
+        Box::pin(self.read(|directory| directory.revision))
     }
 
     fn create_tenant<'a>(&'a self, _: &'a Tenant, _: &'a Act) -> Answer<'a, Done<()>> {

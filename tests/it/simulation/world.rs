@@ -1,34 +1,34 @@
-//! What a simulation consists of beside the process: its seed and chance, what is broken now, when the process dies, and
-//! the model of what must be true.
+//! What a simulation consists of beside the nodes: its seed and chance, what is decided for the whole run, and the model of
+//! what must be true.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
+use tollgate::domain::plan::OnCountersDown;
 use tollgate::domain::time::Micros;
 
 use super::bugs::Bug;
 use super::chance::{Chance, mixed};
-use super::executor::{self, Role};
 use super::model::Model;
+use super::node::Broken;
+use super::wire::Trouble;
 
-/// Where the process dies. Each counts down; none is reached by itself.
-#[derive(Debug, Clone, Copy)]
-pub enum Death {
-    /// Before a step.
-    Step,
-    /// In an operation of the disk.
-    DiskOp,
-    /// Right before or right after a commit of the ledger.
-    Commit,
+/// Which counters are under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One node and its own.
+    One,
+    /// Some nodes that share theirs.
+    Many,
 }
 
 /// What a seed decides for the whole run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Setup {
+    pub kind: Kind,
     pub strict: bool,
     pub sync_interval_ms: u64,
     /// Bytes that the disk has.
@@ -45,23 +45,16 @@ pub struct Setup {
     pub disk_fails: bool,
     /// The wall clock jumps.
     pub clock_jumps: bool,
-}
-
-/// What is out of order now.
-#[derive(Debug, Default)]
-pub struct Broken {
-    pub disk_full: AtomicBool,
-    pub writes: AtomicBool,
-    pub syncs: AtomicBool,
-    pub reads: AtomicBool,
-    pub ledger_down: AtomicBool,
-    pub ledger_silent: AtomicBool,
-    pub acks_lost: AtomicBool,
-    pub counters: AtomicBool,
-    /// The disk has no more room than the setup says.
-    pub disk_small: AtomicBool,
-    /// Events that the ledger refuses for good.
-    pub poison: AtomicBool,
+    /// Processes are killed.
+    pub kills: bool,
+    /// How far each node's clock is beside the true time: as many as there are nodes.
+    pub skews_us: Vec<i64>,
+    pub leases: bool,
+    pub on_counters_down: OnCountersDown,
+    /// Messages to the shared counters are lost so often, in a thousand.
+    pub loss: u64,
+    /// Tenants are put on other plans.
+    pub plans_change: bool,
 }
 
 /// What a run was made of.
@@ -74,11 +67,30 @@ pub struct Figures {
     pub power_cuts: u64,
     pub faults: u64,
     pub lost_to_power: u64,
+    /// The shared counters lost a tenant, or all.
+    pub forgotten: u64,
+    /// They were opened anew.
+    pub built: u64,
+    pub from_lease: u64,
+    /// The most chats above a limit at once, while nodes were dead or silent.
+    pub over: u64,
 }
 
 impl Figures {
     pub fn add(&mut self, other: &Self) {
-        let Self { calls, reached, booked, kills, power_cuts, faults, lost_to_power } = other;
+        let Self {
+            calls,
+            reached,
+            booked,
+            kills,
+            power_cuts,
+            faults,
+            lost_to_power,
+            forgotten,
+            built,
+            from_lease,
+            over,
+        } = other;
         self.calls += calls;
         self.reached += reached;
         self.booked += booked;
@@ -86,6 +98,10 @@ impl Figures {
         self.power_cuts += power_cuts;
         self.faults += faults;
         self.lost_to_power += lost_to_power;
+        self.forgotten += forgotten;
+        self.built += built;
+        self.from_lease += from_lease;
+        self.over = self.over.max(*over);
     }
 }
 
@@ -93,58 +109,53 @@ pub struct World {
     pub bug: Option<Bug>,
     pub chance: Chance,
     pub setup: Setup,
-    pub broken: Broken,
     pub model: Mutex<Model>,
     pub figures: Mutex<Figures>,
-    /// The process was buried or ended.
-    pub changed: Notify,
+    /// Of each node.
+    pub broken: Vec<Arc<Broken>>,
+    /// What the shared counters suffer.
+    pub store: Trouble,
     trace: bool,
     failure: Mutex<Option<String>>,
     digest: AtomicU64,
-    life: AtomicU32,
-    dead: AtomicBool,
-    countdowns: [AtomicI64; 3],
-    disk_ops: AtomicU64,
     faults: AtomicU64,
     begun: Instant,
-    clock_offset_us: AtomicI64,
     /// No more trouble comes.
-    pub is_peace: AtomicBool,
+    is_peace: AtomicBool,
+    upset_us: AtomicU64,
 }
-
-const NEVER: i64 = i64::MAX;
 
 impl World {
     /// Within the runtime of the simulation, whose clock it keeps.
-    pub fn new(seed: u64, bug: Option<Bug>, trace: bool) -> Arc<Self> {
+    pub fn new(seed: u64, kind: Kind, bug: Option<Bug>, trace: bool) -> Arc<Self> {
         let chance = Chance::new(seed);
-        let setup = Setup::draw(&chance);
+        let setup = Setup::draw(&chance, kind);
         Arc::new(Self {
             bug,
             model: Mutex::new(Model::new(&setup)),
             chance,
+            broken: setup.skews_us.iter().map(|_| Arc::default()).collect(),
             setup,
-            broken: Broken::default(),
             figures: Mutex::default(),
-            changed: Notify::new(),
+            store: Trouble::default(),
             trace,
             failure: Mutex::default(),
             digest: AtomicU64::new(seed),
-            life: AtomicU32::new(0),
-            dead: AtomicBool::new(false),
-            countdowns: [const { AtomicI64::new(NEVER) }; 3],
-            disk_ops: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             begun: Instant::now(),
-            clock_offset_us: AtomicI64::new(0),
             is_peace: AtomicBool::new(false),
+            upset_us: AtomicU64::new(0),
         })
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.setup.kind == Kind::Many
     }
 
     /// Tells what happens, where a seed is looked at.
     pub fn note(&self, what: impl FnOnce() -> String) {
         if self.trace {
-            println!("{:>10} us  life {}  {}", self.elapsed_us(), self.life(), what());
+            println!("{:>10} us  {}", self.elapsed_us(), what());
         }
     }
 
@@ -153,14 +164,14 @@ impl World {
         let what = what.into();
         self.note(|| format!("BROKEN: {what}"));
         self.failure.lock().get_or_insert(what);
-        self.changed.notify_one();
     }
 
     /// From now on everything works.
     pub fn make_peace(&self) {
         self.note(|| "peace".to_owned());
         self.is_peace.store(true, Relaxed);
-        self.broken.mend();
+        self.broken.iter().for_each(|broken| broken.mend());
+        self.store.mend();
     }
 
     pub fn is_peace(&self) -> bool {
@@ -188,82 +199,15 @@ impl World {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap()
     }
 
-    pub fn wall_clock(&self) -> Micros {
-        let elapsed = i64::try_from(self.elapsed_us()).unwrap();
-        Micros(self.setup.begins.0 + elapsed + self.clock_offset_us.load(Relaxed))
+    /// Something happens that whoever uses the shared counters may feel for some seconds.
+    pub fn upsets(&self) {
+        self.upset_us.store(self.elapsed_us(), Relaxed);
     }
 
-    /// Somebody sets the clock so many seconds beside the truth.
-    pub fn turn_clock(&self, seconds: i64) {
-        self.clock_offset_us.store(seconds * 1_000_000, Relaxed);
-        self.note(|| format!("the clock is set {seconds} s beside the truth, to {}", self.wall_clock()));
-    }
-
-    pub fn life(&self) -> u32 {
-        self.life.load(Relaxed)
-    }
-
-    /// A process may be begun.
-    pub fn revive(&self) {
-        self.dead.store(false, Relaxed);
-    }
-
-    pub fn begin_life(&self) -> u32 {
-        self.life.fetch_add(1, Relaxed) + 1
-    }
-
-    /// Whether the process of that life can still do anything.
-    pub fn is_alive(&self, life: u32) -> bool {
-        !self.is_dead() && self.life() == life
-    }
-
-    pub fn is_dead(&self) -> bool {
-        self.dead.load(Relaxed)
-    }
-
-    /// The process ends here, whatever it is doing.
-    pub fn die(&self) {
-        for countdown in &self.countdowns {
-            countdown.store(NEVER, Relaxed);
-        }
-        if !self.dead.swap(true, Relaxed) {
-            self.note(|| format!("killed at disk operation {}", self.disk_ops()));
-        }
-    }
-
-    /// The executor dropped all that was of the process.
-    pub fn buried(&self) {
-        self.changed.notify_one();
-    }
-
-    pub fn die_after(&self, death: Death, count: u64) {
-        self.countdowns[death as usize].store(i64::try_from(count).unwrap(), Relaxed);
-    }
-
-    /// Whether the process dies now.
-    pub fn is_time_to_die(&self, death: Death) -> bool {
-        let countdown = &self.countdowns[death as usize];
-        let left = countdown.load(Relaxed);
-        if left == NEVER {
-            return false;
-        }
-        countdown.store(left - 1, Relaxed);
-        left <= 1
-    }
-
-    pub fn about_to_poll(&self) {
-        if self.is_time_to_die(Death::Step) {
-            self.die();
-        }
-    }
-
-    /// The number of the next operation of the disk.
-    pub fn disk_ops(&self) -> u64 {
-        self.disk_ops.load(Relaxed)
-    }
-
-    pub fn count_disk_op(&self) -> u64 {
-        self.disk_ops.fetch_add(1, Relaxed)
+    /// Nothing upset them for so long.
+    pub fn is_calm_for(&self, span: Duration) -> bool {
+        let since_us = self.elapsed_us() - self.upset_us.load(Relaxed);
+        since_us >= u64::try_from(span.as_micros()).unwrap()
     }
 
     /// Faults that were injected so far.
@@ -271,9 +215,8 @@ impl World {
         self.faults.load(Relaxed)
     }
 
-    pub fn injected(&self, what: &str) {
+    pub fn count_fault(&self) {
         self.faults.fetch_add(1, Relaxed);
-        self.note(|| format!("fault: {what}"));
     }
 
     /// Goes on at once, after others, or a little later.
@@ -282,14 +225,6 @@ impl World {
             0 | 1 => {}
             2 => yielded().await,
             _ => sleep(Duration::from_millis(self.chance.between(1, 15))).await,
-        }
-    }
-
-    /// Which call is polled now.
-    pub fn calling(&self) -> Option<usize> {
-        match executor::current() {
-            Some(Role::Call(number)) => Some(number),
-            _ => None,
         }
     }
 }
@@ -307,31 +242,8 @@ pub async fn yielded() {
     .await;
 }
 
-impl Broken {
-    /// Everything works again, and an event that was refused is taken.
-    pub fn mend(&self) {
-        let Self {
-            disk_full,
-            writes,
-            syncs,
-            reads,
-            ledger_down,
-            ledger_silent,
-            acks_lost,
-            counters,
-            disk_small,
-            poison,
-        } = self;
-        for flag in
-            [disk_full, writes, syncs, reads, ledger_down, ledger_silent, acks_lost, counters, disk_small, poison]
-        {
-            flag.store(false, Relaxed);
-        }
-    }
-}
-
 impl Setup {
-    fn draw(chance: &Chance) -> Self {
+    fn draw(chance: &Chance, kind: Kind) -> Self {
         const SEGMENT_BYTES: u64 = 64 * 1024;
         let begins = chance.pick(&[
             "2026-11-24T10:00:00Z",
@@ -341,7 +253,9 @@ impl Setup {
             "2027-01-01T00:00:00.2Z",
         ]);
         let disk_bytes = if chance.per_mille(250) { chance.between(3, 6) * SEGMENT_BYTES } else { u64::MAX };
-        Self {
+        let is_many = kind == Kind::Many;
+        let mut setup = Self {
+            kind,
             strict: chance.per_mille(300),
             sync_interval_ms: chance.pick(&[5, 20, 50, 50]),
             disk_bytes,
@@ -352,6 +266,31 @@ impl Setup {
             trouble: chance.pick(&[0, 100, 300, 600]),
             disk_fails: chance.per_mille(500),
             clock_jumps: chance.per_mille(300),
+            kills: true,
+            skews_us: vec![0],
+            leases: false,
+            on_counters_down: OnCountersDown::Refuse,
+            loss: 0,
+            plans_change: false,
+        };
+        if is_many {
+            let nodes = chance.pick(&[1, 2, 2, 3, 3, 4]);
+            let furthest = chance.pick(&[0, 1_000_000, 300_000_000]);
+            setup.skews_us = (0..nodes)
+                .map(|_| i64::try_from(chance.between(0, 2 * furthest)).unwrap() - i64::try_from(furthest).unwrap())
+                .collect();
+            setup.sync_interval_ms = 50;
+            setup.kills = chance.per_mille(700);
+            setup.leases = chance.per_mille(600);
+            if setup.leases && chance.per_mille(500) {
+                (setup.month_max, setup.day_max) = (chance.between(20, 60), chance.between(20, 40));
+            }
+            if chance.per_mille(250) {
+                setup.on_counters_down = OnCountersDown::Lease;
+            }
+            setup.loss = chance.pick(&[0, 0, 0, 20, 150]);
+            setup.plans_change = chance.per_mille(400);
         }
+        setup
     }
 }

@@ -1,0 +1,137 @@
+//! The end of a story of several nodes: the last life of each sees peace come, without a restart, and then all must be well.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Barrier;
+use tokio::time::{Instant, sleep};
+use tollgate::domain::plan::Metric;
+use tollgate::domain::time::{Period, Window};
+use tollgate::ports::counters::CounterKey;
+use tollgate::ports::shared::Count;
+
+use super::call::Script;
+use super::life::Process;
+use super::model::TENANTS;
+
+/// Beyond the longest pause of the recorder, the longest lease, and what a call waits at most.
+const HEALING: Duration = Duration::from_secs(6);
+
+/// By then all is told, and leases that nobody uses have come back.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// Calls that are admitted are over by then.
+const CALLS_MAX: Duration = Duration::from_secs(20);
+
+/// Where all nodes meet.
+pub struct Meeting(Barrier);
+
+impl Meeting {
+    pub fn new(nodes: usize) -> Rc<Self> {
+        Rc::new(Self(Barrier::new(nodes)))
+    }
+
+    /// True for one of them.
+    async fn all_are_here(&self) -> bool {
+        self.0.wait().await.is_leader()
+    }
+}
+
+impl Process {
+    pub async fn meets(self: &Rc<Self>) {
+        let (node, meeting) = (self.node.clone(), self.outside.meeting.clone());
+        if meeting.all_are_here().await {
+            node.make_peace();
+        }
+        self.calls_end().await;
+        sleep(HEALING).await;
+        if meeting.all_are_here().await {
+            self.check_shared("when peace has come", false);
+        }
+        meeting.all_are_here().await;
+        let periods = self.periods();
+        self.uses_up().await;
+        meeting.all_are_here().await;
+        if periods == self.periods() {
+            self.check_used_up(periods);
+        }
+        sleep(QUIET).await;
+        meeting.all_are_here().await;
+        self.check_shared("at the end", true);
+        node.figures.lock().from_lease += self.admitted_from_lease();
+        // Nobody leaves before.
+        meeting.all_are_here().await;
+    }
+
+    fn periods(&self) -> [Period; 2] {
+        let now = self.node.wall_clock();
+        [Window::Month, Window::Day].map(|window| window.period(now))
+    }
+
+    /// More calls of each limited tenant than there is room for, through this node alone.
+    async fn uses_up(self: &Rc<Self>) {
+        let node = self.node.clone();
+        for tenant in 0..TENANTS.len() {
+            let calls = if tenant < 2 { node.model.lock().max(tenant) + 2 } else { 3 };
+            for _ in 0..calls {
+                self.begin_call(Script::plain(&node.chance).of(tenant), false);
+                node.pause().await;
+            }
+        }
+        self.calls_end().await;
+    }
+
+    async fn calls_end(&self) {
+        let began = Instant::now();
+        while self.is_busy() && began.elapsed() < CALLS_MAX {
+            sleep(Duration::from_millis(50)).await;
+        }
+        if self.is_busy() {
+            self.node.fail("calls in peace do not end");
+        }
+    }
+
+    /// In the periods of this node's clock each limited tenant has used all that it may.
+    fn check_used_up(&self, periods: [Period; 2]) {
+        for (tenant, period) in periods.into_iter().enumerate() {
+            let model = self.node.model.lock();
+            let (seen, max) = (model.count(tenant, tenant, Some(period), |_| true), model.max(tenant));
+            drop(model);
+            if seen < max {
+                self.node.fail(format!(
+                    "{} has {seen} chats of {max} in {period}, though it asks for more",
+                    TENANTS[tenant]
+                ));
+            }
+        }
+    }
+
+    /// The shared counters are what the ledger says, and nothing is held or leased.
+    fn check_shared(&self, when: &str, is_end: bool) {
+        for (tenant, name) in TENANTS.iter().enumerate() {
+            for (window, period) in self.periods().into_iter().enumerate() {
+                let counter = CounterKey { tenant: name.parse().unwrap(), metric: Metric::Chats, period };
+                let ledger = self.outside.books.chats_of(&counter);
+                let Some(count) = self.outside.store.count(&counter) else {
+                    // Nobody has asked for it since it was forgotten; what is used up is refused without.
+                    continue;
+                };
+                if !is_end && count == Count::default() {
+                    // It may be one that nobody has asked for since counters were opened.
+                    continue;
+                }
+                let model = self.node.model.lock();
+                let missing = model.missing(tenant, window, period);
+                // What an earlier life left stays until its node has to do with the tenant, or somebody wants the room.
+                let left_held = model.left_held(tenant, window, period);
+                drop(model);
+                let is_idle = if is_end { (count.held, count.leased) == (0, 0) } else { count.held <= left_held };
+                if count.booked + count.settled + missing != ledger || !is_idle {
+                    self.node.fail(format!(
+                        "{when}, {name} in {period}: {count:?}, {missing} are excused, the ledger has {ledger}"
+                    ));
+                }
+            }
+        }
+    }
+}
