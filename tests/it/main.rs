@@ -25,6 +25,7 @@ mod endings;
 mod flips;
 mod framing;
 mod idempotency;
+mod ledger_speed;
 mod lies;
 mod lifetime;
 mod locked;

@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::support::bodies::*;
+use super::support::redis::RedisServer;
 use super::support::*;
 
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/localhost.pem");
@@ -82,4 +83,34 @@ fn a_provider_that_nobody_vouches_for_gets_nothing() {
         Setup::at(&format!("https://localhost:{port}")).set("SSL_CERT_FILE", other.path().to_str().unwrap()).start();
     assert_eq!(gateway.send(&chat("acme")).status, 502);
     assert_eq!(gateway.chats("acme").0, 0);
+}
+
+/// A Redis that is reached over TLS alone, and its port for that.
+fn redis() -> (RedisServer, u16) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let number = port.to_string();
+    let settings = [
+        ["--tls-port", &number],
+        ["--tls-cert-file", CERTIFICATE],
+        ["--tls-key-file", KEY],
+        ["--tls-ca-cert-file", CERTIFICATE],
+        ["--tls-auth-clients", "no"],
+    ];
+    (RedisServer::with(settings.as_flattened()), port)
+}
+
+#[test]
+fn counters_that_the_roots_vouch_for_are_shared_over_tls() {
+    let (server, port) = redis();
+    let provider = Provider::start(honest);
+    let url = format!("rediss://localhost:{port}");
+    let gateway = Setup::new(&provider).set("REDIS_URL", &url).set("SSL_CERT_FILE", CERTIFICATE).start();
+    use_up(&gateway, "acme", 3);
+    assert!(server.calls("evalsha") > 0);
+    // Roots that vouch for another: no call is let through uncounted.
+    let other = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(other.path(), include_bytes!("../fixtures/tls/other.pem")).unwrap();
+    let gateway =
+        Setup::new(&provider).set("REDIS_URL", &url).set("SSL_CERT_FILE", other.path().to_str().unwrap()).start();
+    assert_eq!(gateway.send(&chat("acme")).status, 503);
 }

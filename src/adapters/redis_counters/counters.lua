@@ -28,6 +28,64 @@ local NODES_MS = 86400000
 
 local time = call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+if now > tonumber(ARGV[2]) then
+  return { now, 'late' }
+end
+
+local format = string.format
+
+local function whole(value)
+  return format('%.0f', value)
+end
+
+-- The plain case of the most frequent operation: a new call of a member, without a lease, on one or two counters that are
+-- there, and all fits. Two calls to Redis, and none of the definitions below, which take as long as both. Whatever is not
+-- plain is done by operations.hold, which needs no help from here.
+if ARGV[1] == 'hold' and ARGV[8] == '' and #ARGV <= 18 then
+  local node, call_field = ARGV[3], 'i:' .. ARGV[5]
+  local fields = { 'run', 'st', 'ep', 'rv', 'fm', 'fd', 'n:' .. node, 'k:' .. node, call_field }
+  local last = 9
+  for i = 13, #ARGV, 3 do
+    local counter = ARGV[i]
+    fields[last + 1] = 'b:' .. counter
+    fields[last + 2] = 's:' .. counter
+    fields[last + 3] = 'h:' .. counter
+    fields[last + 4] = 'q:' .. counter
+    last = last + 4
+  end
+  local values = call('HMGET', key, unpack(fields, 1, last))
+  local epoch, month, day = values[3], values[5], values[6]
+  local is_plain = values[1] == RUN and values[2] == 'o' and values[7] == ARGV[4] and not values[9]
+    and tonumber(values[4]) <= tonumber(ARGV[6]) and ARGV[13] ~= ARGV[16]
+  if is_plain then
+    local entry = 'H ' .. node
+    local written = { call_field, '', 'k:' .. node, whole((values[8] or 0) + 1) }
+    local answer = { now, 'taken', epoch, 0 }
+    last = 9
+    for i = 13, #ARGV, 3 do
+      local counter, amount, max = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+      local booked, settled, before, leased = values[last + 1], values[last + 2], values[last + 3], values[last + 4] or '0'
+      local is_new = not (booked or settled or before)
+      booked, settled = booked or '0', settled or '0'
+      local held = (before or 0) + amount
+      local period = string.match(counter, ':(.*)$')
+      local is_below = period < (#period == 7 and month or day)
+      local fits = not max or booked + settled + held + leased <= max
+      is_plain = is_plain and fits and held < EXACT and not is_new and not is_below
+      entry = entry .. ' ' .. counter .. ' ' .. amount
+      local next_field, next_count = #written, #answer
+      written[next_field + 1], written[next_field + 2] = 'h:' .. counter, whole(held)
+      answer[next_count + 1], answer[next_count + 2] = booked, settled
+      answer[next_count + 3], answer[next_count + 4] = whole(held), leased
+      last = last + 4
+    end
+    if is_plain then
+      written[2] = entry
+      call('HSET', key, unpack(written))
+      return answer
+    end
+  end
+end
 
 local at = 2
 
@@ -38,10 +96,6 @@ end
 
 local function number()
   return tonumber(text())
-end
-
-local function whole(value)
-  return string.format('%.0f', value)
 end
 
 local function words(line)
@@ -626,9 +680,6 @@ function operations.beat()
   return { 'pulse', whole(math.max(now - since, 0)), peers, wishes }
 end
 
-if now > tonumber(ARGV[2]) then
-  return { now, 'late' }
-end
 local answer = operations[ARGV[1]]()
 table.insert(answer, 1, now)
 return answer

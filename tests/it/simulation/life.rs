@@ -116,6 +116,8 @@ pub struct Process {
     recorder: Arc<Recorder>,
     recorded: Rc<Ended>,
     meter: OnceCell<Arc<Meter>>,
+    /// What shared counters do beside calls.
+    sharing: OnceCell<TaskId>,
     calls: RefCell<Vec<(usize, TaskId)>>,
     /// Calls that are not over.
     pub under_way: Cell<u64>,
@@ -249,6 +251,7 @@ impl Process {
             recorder,
             recorded,
             meter,
+            sharing: OnceCell::new(),
             calls,
             under_way: Cell::new(0),
         })
@@ -284,7 +287,8 @@ impl Process {
             Counters::Shared(counters) => {
                 left.values().for_each(|event| counters.adopt(event));
                 let running = counters.clone();
-                spawn(Role::Process(node.number), async move { running.run().await });
+                let sharing = spawn(Role::Process(node.number), async move { running.run().await });
+                assert!(self.sharing.set(sharing).is_ok());
                 let refreshing = self.clone();
                 spawn(Role::Process(node.number), async move { refreshing.refreshes().await });
                 counters.clone()
@@ -337,7 +341,7 @@ impl Process {
         trouble_us > 0 && self.node.elapsed_us() < trouble_us + AWAY_US
     }
 
-    pub fn from_lease(&self) -> u64 {
+    pub fn admitted_from_lease(&self) -> u64 {
         match &self.counters {
             Counters::Own(_) => 0,
             Counters::Shared(counters) => counters.health().from_lease,
@@ -364,9 +368,19 @@ impl Process {
                 let plain = node.is_peace() && chance.per_mille(500);
                 self.begin_call(if plain { Script::plain(chance) } else { Script::draw(&node) }, !plain);
             }
+            if node.is_shared() && chance.per_mille(40) {
+                let tenant = usize::try_from(chance.below(3)).unwrap();
+                for _ in 0..chance.between(5, 25) {
+                    self.begin_call(Script::draw(&node).of(tenant), true);
+                }
+            }
             if chance.per_mille(100) {
                 let asking = self.clone();
                 spawn(Role::Process(node.number), async move { asking.ask().await });
+            }
+            if node.is_shared() && chance.per_mille(150) {
+                let looking = self.clone();
+                spawn(Role::Process(node.number), async move { looking.looks().await });
             }
             if node.setup.plans_change && chance.per_mille(30) {
                 let changing = self.clone();
@@ -410,6 +424,13 @@ impl Process {
         }
     }
 
+    /// How a tenant stands: counters are told of all that is to be told first.
+    async fn looks(&self) {
+        let tenant = TENANTS[usize::try_from(self.node.chance.below(3)).unwrap()];
+        let account = self.snapshots.load().accounts[tenant].clone();
+        self.meter().standings(&account).await;
+    }
+
     /// A question to the ledger knows everything that was settled before it.
     async fn ask(&self) {
         let (settled, asked) = (self.node.model.lock().settled(self.node.number), Instant::now());
@@ -445,6 +466,8 @@ impl Process {
             node.fail(format!("the journal does not end: {:?}", self.journal.backlog()));
         }
         if let Counters::Shared(counters) = &self.counters {
+            counters.settle_up().await;
+            self.sharing.get().copied().map(cancel);
             counters.leave().await;
         }
         self.files.leave();

@@ -429,7 +429,7 @@ async fn a_node_of_a_cluster_is_not_used_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn holds_a_second_and_their_latency() {
-    let (_server, bench) = own("figure").await;
+    let (server, bench) = own("figure").await;
     bench.open(0).await;
     for callers in [1_u64, 8, 64] {
         let until = Duration::from_millis(if crate::support::machine::full() { 3_000 } else { 300 });
@@ -456,4 +456,7 @@ async fn holds_a_second_and_their_latency() {
         let rate = u128::from(calls) * 1_000_000 / took.as_micros();
         figures(&format!("shared counters in Redis: {callers} callers: {rate} holds/s, {mean:?} each"));
     }
+    let own = server.info("cmdstat_evalsha");
+    let own = own.split(',').find_map(|part| part.strip_prefix("usec_per_call=")).unwrap();
+    figures(&format!("shared counters in Redis: {own} µs of Redis a hold"));
 }
