@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tollgate::adapters::postgres::PostgresLedger;
+use tollgate::domain::audit::{Actor, Author};
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::EventId;
+use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::Micros;
 use tollgate::metering::verify::{Differences, ledger};
 use tollgate::ports::StoreError;
+use tollgate::ports::tenants::{Act, Answered, Digest, Done, Memory, TenantStore};
 use tollgate::ports::usage::{EventsQuery, SumsQuery, UsageStore};
 
 use super::conformance::{at, event, postgres, tenant};
@@ -114,6 +117,63 @@ async fn sixteen_gateways_that_write_the_same_sums_lose_nothing_and_never_lock_e
     demand_no_difference(&*store).await;
     let deadlocks = database.say("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()");
     assert_eq!(deadlocks, "0");
+}
+
+fn made(id: &str) -> Tenant {
+    let plan = "starter".parse().unwrap();
+    Tenant { id: tenant(id), name: id.to_owned(), plan, suspended: false, created_at: Micros(1) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_revision_hides_no_older_change_of_another_gateway() {
+    let (reader, database) = postgres().await;
+    let mut admins = Vec::new();
+    for admin in 0..6 {
+        let node = node(&database).await;
+        admins.push(tokio::spawn(async move {
+            for number in 0..15 {
+                let act = Act::by(Author::of(Actor::Admin), Micros(1));
+                node.create_tenant(&made(&format!("t{admin}-{number}")), &act).await.unwrap();
+            }
+        }));
+    }
+    let mut between = 0;
+    while !admins.iter().all(tokio::task::JoinHandle::is_finished) {
+        // Each change makes one tenant.
+        let seen = reader.load().await.unwrap();
+        assert_eq!(i64::try_from(seen.tenants.len()).unwrap(), seen.revision);
+        between += u32::from(seen.revision < 90);
+    }
+    for admin in admins {
+        admin.await.unwrap();
+    }
+    assert_eq!(reader.revision().await, Ok(90));
+    assert!(between > 1, "{between} looks between the changes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_gateways_with_the_same_key_one_makes_the_change_and_the_others_hear_its_answer() {
+    let (store, database) = postgres().await;
+    let mut tries = Vec::new();
+    for number in 0..10_u8 {
+        let node = node(&database).await;
+        tries.push(tokio::spawn(async move {
+            let answered = Answered { request: Digest([1; 32]), sealed: vec![number] };
+            let memory = Memory { id: Digest([7; 32]), key_sha256: Digest([7; 32]), answered };
+            let act = Act { memory: Some(memory), ..Act::by(Author::of(Actor::Admin), Micros(1)) };
+            (number, node.create_tenant(&made("acme"), &act).await.unwrap())
+        }));
+    }
+    let (mut done, mut told) = (Vec::new(), Vec::new());
+    for one in tries {
+        match one.await.unwrap() {
+            (number, Done::Now(())) => done.push(vec![number]),
+            (_, Done::Before(answered)) => told.push(answered.sealed),
+        }
+    }
+    assert_eq!((done.len(), told.len()), (1, 9));
+    assert!(told.iter().all(|answer| *answer == done[0]));
+    assert_eq!(store.revision().await, Ok(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
