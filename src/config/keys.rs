@@ -96,7 +96,7 @@ pub static KEYS: &[Key] = &[
         "counters.call_budget",
         &["TOLLGATE_COUNTERS_CALL_BUDGET"],
         "50ms",
-        "How long a call waits for shared counters. Then it is refused, or has what is left of a lease: `on_counters_down` of its plan.",
+        "How long a call waits for shared counters. Then it is refused, or has what is left of a lease: `on_counters_down` of its plan. In the first half second after an answer in time it asks again, for under a second in all.",
     ),
     key(
         "counters.lease_max",

@@ -85,6 +85,7 @@ impl NodeCounters {
         let sent_us = self.now_us();
         match timeout(WITHIN, self.outside.shared.beat(&beat)).await {
             Ok(Ok(pulse)) => {
+                self.has_answered(sent_us);
                 self.failures.store(0, Ordering::Relaxed);
                 if self.is_down.swap(false, Ordering::Relaxed) {
                     info!("The shared counters answer again.");

@@ -44,6 +44,9 @@ const IDS_MAX: usize = 5_000;
 /// After this the ledger is asked again.
 const LEDGER_MAX: Duration = Duration::from_secs(3);
 
+/// Between two attempts to see which tenants there are.
+const LIST_AGAIN: Duration = Duration::from_secs(1);
+
 /// A tenant that is not open after so long is given up, until somebody wants it again.
 const GIVEN_UP_US: u64 = 30_000_000;
 
@@ -138,6 +141,20 @@ impl Buildings {
 }
 
 impl NodeCounters {
+    /// Has the store let go of calls that an earlier life of this node was being given when it was killed: its journal does
+    /// not have them, so nobody else ends them. A tenant that lists such calls is built anew when this life joins.
+    pub(super) async fn outlive(&self) {
+        loop {
+            if let Ok(counted) = self.outside.shared.list().await {
+                let holding = counted.iter().filter(|(_, count)| count.held > 0);
+                let tenants: HashSet<&TenantId> = holding.map(|(counter, _)| &counter.tenant).collect();
+                tenants.into_iter().for_each(|tenant| self.buildings.want(tenant, false));
+                return;
+            }
+            sleep(LIST_AGAIN).await;
+        }
+    }
+
     /// Joins tenants that somebody wants built.
     pub(super) async fn join_all(&self) {
         loop {

@@ -70,6 +70,13 @@ const LOOK_ANYWAY: Duration = Duration::from_millis(250);
 /// A lease is at most this part of what is left for each node: so a node that takes one leaves most of it to the others.
 const LEASE_PARTS: u64 = 4;
 
+/// A question that has no answer in time, of a store that was in time a moment ago, stands in a queue: a burst of calls
+/// makes one, here and there. It is asked again, so often in all, each time with twice the time.
+const TRIES_MAX: u32 = 4;
+
+/// After so long without an answer in time the store is away or slow, and nothing is asked again.
+const IN_TIME_FOR: Duration = Duration::from_millis(500);
+
 /// Questions in a row without an answer after which the store counts as away, until a beat gets through.
 const FAILURES_MAX: u32 = 5;
 
@@ -121,8 +128,18 @@ pub struct NodeCounters {
     hurry: Notify,
     heard: watch::Sender<Heard>,
     failures: AtomicU32,
+    /// When the store last answered within a call's budget.
+    in_time_us: AtomicU64,
     is_down: AtomicBool,
     from_lease: AtomicU64,
+}
+
+/// Why a question has no answer.
+enum Unanswered {
+    /// The store is away, or says no.
+    Away(CountersUnavailable),
+    /// There are others before it.
+    Queued(CountersUnavailable),
 }
 
 /// The last answer to a beat.
@@ -153,6 +170,7 @@ impl NodeCounters {
             hurry: Notify::new(),
             heard: watch::Sender::new(Heard::default()),
             failures: AtomicU32::new(0),
+            in_time_us: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
             from_lease: AtomicU64::new(0),
         }
@@ -174,7 +192,7 @@ impl NodeCounters {
 
     /// Everything that these counters do beside calls: beats, messages, building. Ends only when it is dropped.
     pub async fn run(&self) {
-        tokio::join!(self.beat(), self.follow(), self.tell(), self.join_all(), self.finish_all());
+        tokio::join!(self.beat(), self.follow(), self.tell(), self.join_all(), self.finish_all(), self.outlive());
     }
 
     fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Local) -> T) -> T {
@@ -208,7 +226,18 @@ impl NodeCounters {
             return Ok(HoldOutcome::Held(Vec::new()));
         };
         let until_us = self.now_us().saturating_add(micros(WAIT_MAX));
-        let mut asked = Asked { counters: self, tenant, id, claims, terms, until_us, recalled: false, is_open: true };
+        let mut asked = Asked {
+            counters: self,
+            tenant,
+            id,
+            claims,
+            terms,
+            until_us,
+            recalled: false,
+            within: self.options.call_budget,
+            tries: 0,
+            is_open: true,
+        };
         loop {
             let opened = self.with(tenant, |local| local.opened.clone());
             let mut opened = std::pin::pin!(opened.notified());
@@ -225,7 +254,7 @@ impl NodeCounters {
                 Begin::Refused { claim, standing } => return asked.is_refused(claim, standing),
                 Begin::Ask(asking) => {
                     let _over = AskOver { counters: self, tenant, asking: &asking };
-                    let answer = self.ask((tenant, id, claims), terms, &asking).await;
+                    let answer = self.ask((tenant, id, claims), terms, &asking, asked.within).await;
                     match self.heed(&mut asked, &asking, answer).await {
                         Next::Over(outcome) => return outcome,
                         Next::Wait(pause) => pause,
@@ -238,7 +267,7 @@ impl NodeCounters {
     }
 
     /// What follows from an answer of the store.
-    async fn heed(&self, asked: &mut Asked<'_>, asking: &Asking, answer: Result<Held, CountersUnavailable>) -> Next {
+    async fn heed(&self, asked: &mut Asked<'_>, asking: &Asking, answer: Result<Held, Unanswered>) -> Next {
         let Asked { tenant, id, claims, .. } = *asked;
         match answer {
             Ok(Held::Taken { epoch, counts, leased }) => {
@@ -271,7 +300,15 @@ impl NodeCounters {
                 self.buildings.want(tenant, false);
                 Next::Wait(LOOK_ANYWAY)
             }
-            Err(error) => Next::Over(asked.without(error.0)),
+            Err(Unanswered::Queued(_)) if asked.tries.saturating_add(1) < TRIES_MAX => {
+                asked.tries = asked.tries.saturating_add(1);
+                asked.within = asked.within.saturating_mul(2);
+                Next::Wait(Duration::ZERO)
+            }
+            Err(Unanswered::Away(error) | Unanswered::Queued(error)) => {
+                self.failed();
+                Next::Over(asked.without(error.0))
+            }
         }
     }
 
@@ -306,7 +343,8 @@ impl NodeCounters {
         (tenant, id, claims): (&TenantId, EventId, &[Claim]),
         terms: Terms,
         asking: &Asking,
-    ) -> Result<Held, CountersUnavailable> {
+        within: Duration,
+    ) -> Result<Held, Unanswered> {
         let ask = Ask {
             member: self.options.member,
             tenant,
@@ -315,15 +353,34 @@ impl NodeCounters {
             revision: terms.revision,
             is_alone: asking.is_alone,
             lease: asking.lease,
-            within: self.options.call_budget,
+            within,
         };
-        let answer = timeout(self.options.call_budget, self.outside.shared.hold(&ask)).await;
+        let asked_us = self.now_us();
+        let answer = timeout(within, self.outside.shared.hold(&ask)).await;
         let answer = answer.unwrap_or_else(|_| Err(CountersUnavailable("the shared counters took too long".into())));
-        match &answer {
-            Ok(_) => self.failures.store(0, Ordering::Relaxed),
-            Err(_) => self.failed(),
+        match answer {
+            Ok(held) => {
+                self.failures.store(0, Ordering::Relaxed);
+                self.has_answered(asked_us);
+                Ok(held)
+            }
+            Err(error) => {
+                let now_us = self.now_us();
+                // Timers are exact to a millisecond.
+                let is_over = now_us.saturating_sub(asked_us) >= micros(within).saturating_sub(1_000);
+                let in_time_us = self.in_time_us.load(Ordering::Relaxed);
+                let is_in_time = in_time_us > 0 && now_us.saturating_sub(in_time_us) < micros(IN_TIME_FOR);
+                Err(if is_over && is_in_time { Unanswered::Queued(error) } else { Unanswered::Away(error) })
+            }
         }
-        answer
+    }
+
+    /// The store answered a question of that time.
+    fn has_answered(&self, asked_us: u64) {
+        let now_us = self.now_us();
+        if now_us.saturating_sub(asked_us) <= micros(self.options.call_budget) {
+            self.in_time_us.store(now_us, Ordering::Relaxed);
+        }
     }
 
     /// Has every node give back what it has leased of a tenant, this one included.
@@ -488,6 +545,10 @@ struct Asked<'a> {
     until_us: u64,
     /// Leases were called back for it.
     recalled: bool,
+    /// How long the last question has.
+    within: Duration,
+    /// Questions that had no answer.
+    tries: u32,
     is_open: bool,
 }
 
@@ -530,7 +591,7 @@ impl Drop for Asked<'_> {
         if self.is_open {
             let counters = self.counters;
             // A question that was given up may be answered until its time is over.
-            let over_us = counters.now_us().saturating_add(micros(counters.options.call_budget).saturating_mul(2));
+            let over_us = counters.now_us().saturating_add(micros(self.within).saturating_mul(2));
             counters.with(self.tenant, |local| local.abandoned(self.id, over_us));
             counters.has_news(self.tenant);
         }

@@ -82,8 +82,12 @@ impl NodeCounters {
                 lease_left: batch.lease_left,
                 within: WITHIN,
             };
+            let asked_us = self.now_us();
             let answer = timeout(WITHIN, self.outside.shared.note(&noting)).await;
             let is_down = self.is_down.load(Ordering::Relaxed);
+            if matches!(answer, Ok(Ok(_))) {
+                self.has_answered(asked_us);
+            }
             match answer {
                 Ok(Ok(Noted::Done)) => telling.told(),
                 Ok(Ok(Noted::Unjoined)) => {

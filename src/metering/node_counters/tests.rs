@@ -415,6 +415,11 @@ async fn a_store_that_hangs_refuses_within_its_budget_and_comes_back() {
         assert_eq!(net.calls(&[&node], 0, 10, 1_000).await.len(), 10);
         sleep(Duration::from_secs(5)).await;
         net.wire.hangs.store(true, Ordering::Relaxed);
+        // It was in time a moment ago, and is asked again.
+        let began = Instant::now();
+        assert!(held(&node.counters, 99, 1_000).await.is_err(), "leases {leases}");
+        assert!(began.elapsed() <= Duration::from_millis(800), "{:?}", began.elapsed());
+        sleep(IN_TIME_FOR).await;
         for call in 100..200 {
             let began = Instant::now();
             assert!(held(&node.counters, call, 1_000).await.is_err(), "leases {leases}");
@@ -427,6 +432,63 @@ async fn a_store_that_hangs_refuses_within_its_budget_and_comes_back() {
         assert_eq!(net.calls(&[&node], 300, 10, 1_000).await.len(), 10);
         sleep(Duration::from_millis(500)).await;
         assert_eq!(net.standing(&node).await, Standing { used: 0, held: 20 }, "leases {leases}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_node_was_being_given_is_free_when_it_is_back() {
+    for leases in EITHER {
+        let net = Net::new(leases);
+        let other = net.start(1);
+        let node = net.start(2);
+        assert_eq!(net.calls(&[&other], 0, 1, 100).await.len(), 1);
+        settle(&other, 0, 1);
+        let nodes = [&node];
+        {
+            let asking = net.calls(&nodes, 100, 30, 100);
+            // The questions arrive, the answers do not.
+            let hang = async {
+                sleep(Duration::from_millis(3)).await;
+                net.wire.hangs.store(true, Ordering::Relaxed);
+                sleep(Duration::from_millis(30)).await;
+            };
+            tokio::select! {
+                _ = asking => panic!("answered"),
+                () = hang => {}
+            }
+        }
+        drop(node);
+        net.wire.hangs.store(false, Ordering::Relaxed);
+        sleep(Duration::from_millis(500)).await;
+        // With leases the first call asks for the others too.
+        let held = net.standing(&other).await.held;
+        assert!(if leases { held > 0 } else { held == 30 }, "leases {leases}: {held}");
+        let _back = net.start(2);
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(net.standing(&other).await, Standing { used: 1, held: 0 }, "leases {leases}");
+        assert_eq!(net.calls(&[&other], 200, 110, 100).await.len(), 99, "leases {leases}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_stands_still_for_a_moment_refuses_nobody() {
+    for leases in EITHER {
+        let net = Net::new(leases);
+        let node = net.start(1);
+        assert_eq!(net.calls(&[&node], 0, 1, 1_000).await.len(), 1);
+        // Whatever was leased is over.
+        sleep(Duration::from_secs(5)).await;
+        net.wire.hangs.store(true, Ordering::Relaxed);
+        let nodes = [&node];
+        let asking = net.calls(&nodes, 100, 30, 1_000);
+        let moment = async {
+            sleep(Duration::from_millis(200)).await;
+            net.wire.hangs.store(false, Ordering::Relaxed);
+        };
+        assert_eq!(tokio::join!(asking, moment).0.len(), 30, "leases {leases}");
+        assert!(!node.counters.health().down, "leases {leases}");
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(net.standing(&node).await, Standing { used: 0, held: 31 }, "leases {leases}");
     }
 }
 

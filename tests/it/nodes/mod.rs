@@ -13,7 +13,7 @@ mod ledger_away;
 mod limits;
 mod starts;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +36,8 @@ const SETTLED_MAX: Duration = Duration::from_secs(30);
 const STACK_BYTES: usize = 256 * 1024;
 /// What else is tried when a limit is used up: each of these must be refused.
 const BEYOND: usize = 12;
+/// Where many calls are left they are made in parts.
+const AT_ONCE: usize = 200;
 
 /// Where the shared counters are.
 pub enum Counters {
@@ -132,7 +134,6 @@ impl World {
             .prod()
             // A line for each call would hide the others.
             .set("RUST_LOG", "info,tollgate::request=warn")
-            .set("TOLLGATE_COUNTERS_CALL_BUDGET", &std::env::var("BUDGET").unwrap_or("50ms".into()))
             .set("DATABASE_URL", &self.database_url())
             .set("REDIS_URL", &self.redis_url())
             .set("TOLLGATE_COUNTERS_LEASE_MAX", if self.stage.leases { "64" } else { "0" })
@@ -263,9 +264,15 @@ impl World {
         self.settled();
         let used = self.chats(tenant);
         assert!(used <= limit, "{} has {used} chats of {limit}", tenant.name);
-        let made = self.calls(tenant, limit - used + BEYOND);
-        let of = |end: End| made.iter().filter(|made| made.end == end).count();
-        assert_eq!((of(End::Whole), of(End::Refused(402))), (limit - used, BEYOND), "{used} of {limit} were used");
+        let mut left = limit - used;
+        while left > AT_ONCE {
+            let made = self.calls(tenant, AT_ONCE);
+            assert_eq!(ended(&made, End::Whole), AT_ONCE, "{left} of {limit} were left: {}", told(&made));
+            left -= AT_ONCE;
+        }
+        let made = self.calls(tenant, left + BEYOND);
+        let found = (ended(&made, End::Whole), ended(&made, End::Refused(402)));
+        assert_eq!(found, (left, BEYOND), "{left} of {limit} were left: {}", told(&made));
         self.settled();
         assert_eq!(self.chats(tenant), limit, "{}", tenant.name);
     }
@@ -322,6 +329,15 @@ pub fn one_call(to: SocketAddr, request: &Request) -> End {
 /// How many ended so.
 pub fn ended(made: &[Made], end: End) -> usize {
     made.iter().filter(|made| made.end == end).count()
+}
+
+/// How calls ended, in short.
+pub fn told(made: &[Made]) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for made in made {
+        *counts.entry(format!("{:?}", made.end)).or_default() += 1;
+    }
+    format!("{counts:?}")
 }
 
 fn said(output: &Output) -> String {

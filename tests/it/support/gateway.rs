@@ -42,6 +42,8 @@ pub fn is_release() -> bool {
 pub struct Setup {
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
+    /// The core that it runs on, if it has one of its own.
+    core: Option<u32>,
     data: Arc<TempDir>,
 }
 
@@ -126,7 +128,8 @@ impl Setup {
     }
 
     pub fn at(url: &str) -> Self {
-        Self { variables: BTreeMap::new(), arguments: Vec::new(), data: Arc::new(TempDir::new().unwrap()) }
+        let data = Arc::new(TempDir::new().unwrap());
+        Self { variables: BTreeMap::new(), arguments: Vec::new(), core: None, data }
             .set("TOLLGATE_LISTEN", "127.0.0.1:0")
             .set("TOLLGATE_ADMIN_LISTEN", "127.0.0.1:0")
             .set("TOLLGATE_OPENAI_URL", url)
@@ -160,6 +163,12 @@ impl Setup {
         self
     }
 
+    /// Keeps the gateway on one core (taskset).
+    pub fn on_core(mut self, core: u32) -> Self {
+        self.core = Some(core);
+        self
+    }
+
     /// Uses the ledger that another gateway left.
     pub fn on_ledger_of(mut self, other: &Gateway) -> Self {
         self.data = Arc::clone(&other.data);
@@ -167,7 +176,14 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match self.core {
+            None => Command::new(binary()),
+            Some(core) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &core.to_string(), &binary()]);
+                command
+            }
+        };
         command
             .arg("serve")
             .args(&self.arguments)

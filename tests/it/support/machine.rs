@@ -76,6 +76,17 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
+/// Puts processes or threads on one core, with all threads that a process has by then. `false` where that cannot be done.
+pub fn pin(ids: &[String], core: u32) -> bool {
+    ids.iter().all(|id| runs("taskset", &["-a", "-c", "-p", &core.to_string(), id]))
+}
+
+/// The number of the thread that asks.
+pub fn thread_id() -> String {
+    let link = std::fs::read_link("/proc/thread-self").expect("a thread");
+    link.file_name().expect("a number").to_string_lossy().into_owned()
+}
+
 /// A disk of its own, a few megabytes small. Gone when it is dropped.
 pub struct SmallDisk {
     directory: TempDir,

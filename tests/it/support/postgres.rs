@@ -142,7 +142,7 @@ impl Server {
     }
 
     /// The first process and its children, by their numbers.
-    fn processes(&self) -> Vec<String> {
+    pub fn processes(&self) -> Vec<String> {
         let file = fs::read_to_string(self.directory.join("data/postmaster.pid")).expect("a server that runs");
         let first = file.lines().next().expect("a number").trim().to_owned();
         let mut all = vec![first.clone()];

@@ -97,6 +97,11 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// The number of its process.
+    pub fn process_id(&self) -> String {
+        self.process.as_ref().expect("a process that runs").child.id().to_string()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process = None;
