@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use futures_util::future::join;
-use sha2::{Digest, Sha256};
+use ring::digest::{Context, SHA256};
 
 use crate::metering::verify::{Differences, Kind};
 use crate::ports::transfer::{Column, Row, Table, Transfer, Value, View};
@@ -93,7 +93,7 @@ impl Comparison {
         tell: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Sides, Failure> {
         let (mut ours, mut theirs) = (Rows::behind(table, None), Rows::behind(table, None));
-        let (mut our_sum, mut their_sum) = (Checksum::default(), Checksum::default());
+        let (mut our_sum, mut their_sum) = (Checksum::new(), Checksum::new());
         let mut months = (table == Table::UsageMonthly).then(Months::default);
         loop {
             let before = our_sum.rows;
@@ -168,14 +168,17 @@ fn told(column: &Column, value: &Value) -> String {
 }
 
 /// The checksum of a table's rows.
-#[derive(Default)]
 struct Checksum {
     rows: u64,
-    sha256: Sha256,
+    sha256: Context,
     bytes: Vec<u8>,
 }
 
 impl Checksum {
+    fn new() -> Self {
+        Self { rows: 0, sha256: Context::new(&SHA256), bytes: Vec::new() }
+    }
+
     fn add(&mut self, row: &Row) {
         self.rows = self.rows.saturating_add(1);
         self.bytes.clear();
@@ -184,7 +187,10 @@ impl Checksum {
     }
 
     fn side(self) -> Side {
-        Side { rows: self.rows, sha256: self.sha256.finalize().into() }
+        let mut sha256 = [0; 32];
+        // Both have 32 bytes.
+        sha256.iter_mut().zip(self.sha256.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        Side { rows: self.rows, sha256 }
     }
 }
 

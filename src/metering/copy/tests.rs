@@ -1,3 +1,5 @@
+//! Copies between ledgers in memory that break and change.
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 

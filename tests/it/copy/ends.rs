@@ -208,7 +208,8 @@ fn a_million_events_are_copied_in_less_than_a_minute_and_little_memory() {
     let (there, memory_there) = measured(&home.url(), &database.url);
     let (here, memory_here) = measured(&database.url, &back.url());
     back.demand_no_difference();
-    let (build, seconds_max) = if is_release() { ("release", 60) } else { ("debug", 400) };
+    // SQLite is compiled without optimisation in a build for tests; the promise is that of a release.
+    let (build, seconds_max) = if is_release() { ("release", 60) } else { ("debug", 1_800) };
     figures(&format!(
         "copy of {events} events, compared: SQLite to Postgres {} ms and {} MiB, back {} ms and {} MiB ({build} build)",
         there.as_millis(),
