@@ -214,7 +214,7 @@ fn refused(from: &str, to: &str, words: &[&str]) {
     }
 }
 
-fn table<'d>(document: &'d Value, table: Table) -> &'d Value {
+fn table(document: &Value, table: Table) -> &Value {
     document["tables"].as_array().unwrap().iter().find(|one| one["table"] == table.as_str()).unwrap()
 }
 

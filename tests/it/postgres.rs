@@ -145,6 +145,60 @@ async fn ten_gateways_may_need_a_new_month_at_once() {
 }
 
 #[tokio::test]
+async fn what_was_changed_past_the_gateway_is_found_by_verify() {
+    let id = event(1).id;
+    let daily = "usage_daily acme 2026-11-24 openai gpt-4o";
+    for (statements, expected) in [
+        ("SELECT 1", vec![]),
+        (
+            "UPDATE usage_daily SET requests = -1, chats = -9223372036854775808",
+            vec![
+                format!("{daily}: requests: expected 3, found -1"),
+                format!("{daily}: chats: expected 3, found -9223372036854775808"),
+            ],
+        ),
+        (
+            "DELETE FROM usage_daily",
+            vec![format!(
+                "{daily}: row: expected requests 3, chats 3, prompt_tokens 33, completion_tokens 21, \
+                 estimated_cost_pico_usd 292500000, found none"
+            )],
+        ),
+        (
+            "UPDATE usage_events SET cached_audio_tokens = 12, outcome = 'lost', status = -1 WHERE row = 1;
+             UPDATE usage_daily SET cached_audio_tokens = 12; UPDATE usage_monthly SET cached_audio_tokens = 12",
+            vec![
+                format!("event {id}: status is below 1000: expected that, found -1"),
+                format!(
+                    "event {id}: cached_audio_tokens is a part of cached_tokens and prompt_audio_tokens: expected that, found 12"
+                ),
+                format!("event {id}: outcome is a known one: expected that, found lost"),
+            ],
+        ),
+        (
+            "UPDATE usage_events SET priced = 'unpriced' WHERE row = 1;
+             UPDATE usage_daily SET unpriced_requests = 1; UPDATE usage_monthly SET unpriced_requests = 1",
+            vec![format!(
+                "event {id}: a cost is there exactly where there is a price: expected that, found 97500000, unpriced"
+            )],
+        ),
+        (
+            "UPDATE usage_events SET id = (SELECT id FROM usage_events WHERE row = 1), requested_at = requested_at + 1
+             WHERE row = 2",
+            vec![format!("event {id}: an id is one event's: expected that, found 2 events")],
+        ),
+    ] {
+        let (store, database) = postgres().await;
+        store.append(&[event(1), event(2), event(3)]).await.unwrap();
+        database.say(statements);
+        let mut differences = Differences::default();
+        ledger::compare(&*store, &mut differences, &mut |_, _| {}).await.unwrap();
+        let told: Vec<String> = differences.kept().iter().map(ToString::to_string).collect();
+        assert_eq!(told, expected, "{statements}");
+    }
+}
+
+#[tokio::test]
 async fn an_event_of_any_year_is_booked() {
     let (store, _database) = postgres().await;
     let instants = [

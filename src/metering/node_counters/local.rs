@@ -20,6 +20,9 @@ use crate::ports::shared::{CallState, Count, Epoch, Joined, LeaseAsk, Note};
 /// Notes in one message: some 20 kB, and half a millisecond of the store's time.
 pub(super) const NOTES_MAX: usize = 250;
 
+/// After no lease was to be had, because little is left or the store does not answer, each call asks for itself.
+const DECLINED_FOR_US: u64 = 100_000;
+
 /// What is known of a tenant.
 #[derive(Default)]
 pub(super) struct Local {
@@ -39,7 +42,7 @@ pub(super) struct Local {
     is_sending: bool,
     /// It stands in the courier's queue.
     pub is_queued: bool,
-    /// Whoever waits for the tenant to be open.
+    /// Whoever waits for the tenant to be open, or for a lease.
     pub opened: Arc<Notify>,
     /// Whoever waits for a message that is under way.
     pub arrived: Arc<Notify>,
@@ -49,6 +52,8 @@ struct Call {
     amounts: Vec<(CounterKey, u64)>,
     state: State,
     is_listed: bool,
+    /// A message that went out may have listed it.
+    is_told: bool,
     is_dirty: bool,
     /// Which lease it was taken from; 0 for none.
     lease: u64,
@@ -76,6 +81,10 @@ struct Lease {
     used_us: u64,
     /// A message about it is under way: no other may be.
     is_busy: bool,
+    /// A call asks for one along: those behind it wait for that.
+    is_asked: bool,
+    /// None was to be had: until then no call asks for one.
+    declined_until_us: u64,
     /// The store is to hear what is left.
     is_news: bool,
 }
@@ -94,7 +103,7 @@ pub(super) enum Begin {
     Refused { claim: usize, standing: Standing },
     /// The store is to be asked.
     Ask(Asking),
-    /// The node is joining: the store is to be asked after that.
+    /// The node is joining, or a lease is on its way: there is more to say after that.
     Wait,
 }
 
@@ -128,12 +137,20 @@ impl Local {
         {
             return Begin::Refused { claim: at, standing: *standing };
         }
-        if self.is_joining {
+        if self.is_joining || (self.lease.is_asked && is_live) {
             return Begin::Wait;
         }
         let is_alone = !self.calls.values().any(|call| call.state != State::Asked && !call.is_gone());
         let amounts = amounts(claims, |_, claim| claim.amount);
-        let call = Call { amounts, state: State::Asked, is_listed: true, is_dirty: false, lease: 0, not_before_us: 0 };
+        let call = Call {
+            amounts,
+            state: State::Asked,
+            is_listed: true,
+            is_told: true,
+            is_dirty: false,
+            lease: 0,
+            not_before_us: 0,
+        };
         self.calls.entry(id).or_insert(call);
         Begin::Ask(Asking { is_alone, lease: None, joins: self.joins, at_us: now_us })
     }
@@ -155,6 +172,8 @@ impl Local {
             amounts,
             state: State::Is(CallState::Held),
             is_listed: false,
+            // It may have asked before, and been taken though no answer came.
+            is_told: self.calls.contains_key(&id),
             is_dirty: false,
             lease: self.lease.number,
             not_before_us: 0,
@@ -167,8 +186,9 @@ impl Local {
 
     /// Lets this call ask for a lease along, unless a message about it is under way.
     pub(super) fn with_lease(&mut self, asking: &mut Asking, units_max: u64, parts: u64, lasts: Duration) {
-        if !self.lease.is_busy && self.lease.units == 0 {
-            self.lease.is_busy = true;
+        let is_declined = asking.at_us < self.lease.declined_until_us;
+        if !self.lease.is_busy && !is_declined && self.lease.units == 0 {
+            (self.lease.is_busy, self.lease.is_asked) = (true, true);
             asking.lease = Some(LeaseAsk { units_max, parts, lasts, left: self.unlisted });
         }
     }
@@ -176,7 +196,11 @@ impl Local {
     /// The question is over, whatever came of it.
     pub(super) fn asked(&mut self, asking: &Asking) {
         if asking.lease.is_some() {
-            self.lease.is_busy = false;
+            (self.lease.is_busy, self.lease.is_asked) = (false, false);
+            if self.lease.units == 0 {
+                self.lease.declined_until_us = asking.at_us.saturating_add(DECLINED_FOR_US);
+            }
+            self.opened.notify_waiters();
         }
     }
 
@@ -258,7 +282,7 @@ impl Local {
         for (amount, used) in call.amounts.iter_mut().zip(used) {
             amount.1 = *used;
         }
-        if given_back && !call.is_listed && !self.is_sending {
+        if given_back && !call.is_told {
             // Nobody was told of it: its unit is the lease's again.
             let is_of_lease = call.lease == self.lease.number;
             self.calls.remove(&id);
@@ -272,7 +296,8 @@ impl Local {
     /// Takes a call in that the store may not have: it counts, also beyond a limit.
     pub(super) fn adopt(&mut self, id: EventId, amounts: Vec<(CounterKey, u64)>) {
         let state = State::Is(CallState::Settled);
-        let call = Call { amounts, state, is_listed: false, is_dirty: false, lease: 0, not_before_us: 0 };
+        let call =
+            Call { amounts, state, is_listed: false, is_told: false, is_dirty: false, lease: 0, not_before_us: 0 };
         if self.calls.insert(id, call).is_none() {
             self.unlisted = self.unlisted.saturating_add(1);
         }
@@ -336,6 +361,7 @@ impl Local {
             }
             call.is_dirty = false;
             if let Some(note) = call.note(id) {
+                call.is_told = true;
                 notes.push(note);
             }
         }
@@ -400,11 +426,14 @@ impl Local {
         self.joins = self.joins.saturating_add(1);
         self.unjoin();
         self.is_joining = true;
-        let note = |(id, call): (&EventId, &Call)| match call.state {
+        let note = |(id, call): (&EventId, &mut Call)| match call.state {
             State::Asked | State::Is(CallState::Gone) => None,
-            State::Is(state) => Some(Note { id: *id, state, amounts: call.amounts.clone(), from_lease: false }),
+            State::Is(state) => {
+                call.is_told = true;
+                Some(Note { id: *id, state, amounts: call.amounts.clone(), from_lease: false })
+            }
         };
-        self.calls.iter().filter_map(note).collect()
+        self.calls.iter_mut().filter_map(note).collect()
     }
 
     /// It is not known of which epoch this node is a part.
@@ -465,7 +494,8 @@ impl Local {
 impl Lease {
     /// None, after this one.
     fn next(&self) -> Self {
-        Self { number: self.number.saturating_add(1), is_busy: self.is_busy, ..Self::default() }
+        let Self { is_busy, is_asked, declined_until_us, .. } = *self;
+        Self { number: self.number.saturating_add(1), is_busy, is_asked, declined_until_us, ..Self::default() }
     }
 }
 

@@ -134,14 +134,6 @@ pub struct NodeCounters {
     from_lease: AtomicU64,
 }
 
-/// Why a question has no answer.
-enum Unanswered {
-    /// The store is away, or says no.
-    Away(CountersUnavailable),
-    /// There are others before it.
-    Queued(CountersUnavailable),
-}
-
 /// The last answer to a beat.
 #[derive(Debug, Clone, Default)]
 struct Heard {
@@ -192,7 +184,8 @@ impl NodeCounters {
 
     /// Everything that these counters do beside calls: beats, messages, building. Ends only when it is dropped.
     pub async fn run(&self) {
-        tokio::join!(self.beat(), self.follow(), self.tell(), self.join_all(), self.finish_all(), self.outlive());
+        let building = async { tokio::join!(self.join_all(), self.finish_all(), self.outlive()) };
+        tokio::join!(self.beat(), self.follow(), self.tell(), building);
     }
 
     fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Local) -> T) -> T {
@@ -225,78 +218,91 @@ impl NodeCounters {
         let Some(tenant) = claims.first().map(|claim| &claim.counter.tenant) else {
             return Ok(HoldOutcome::Held(Vec::new()));
         };
-        let mut asked = Asked { counters: self, tenant, id, within: self.options.call_budget, is_open: true };
-        let mut wait_until_us = self.now_us().saturating_add(micros(WAIT_MAX));
-        let mut recalled = false;
-        let mut tries = 0_u32;
+        let until_us = self.now_us().saturating_add(micros(WAIT_MAX));
+        let (within, tries) = (self.options.call_budget, 1);
+        let mut asked = Asked {
+            counters: self,
+            tenant,
+            id,
+            claims,
+            terms,
+            within,
+            tries,
+            until_us,
+            recalled: false,
+            is_open: true,
+        };
         loop {
-            let mut pause = LOOK_ANYWAY;
             let opened = self.with(tenant, |local| local.opened.clone());
             let mut opened = std::pin::pin!(opened.notified());
             opened.as_mut().enable();
             let now_us = self.now_us();
-            if now_us >= wait_until_us {
+            if now_us >= asked.until_us {
                 return Err(CountersUnavailable("the counters are being built anew, and it takes too long".into()));
             }
             if self.is_down.load(Ordering::Relaxed) {
-                return self.without(&mut asked, claims, terms, "the shared counters do not answer".into());
+                return asked.without("the shared counters do not answer".into());
             }
-            match self.begin(id, claims, now_us) {
-                Begin::Held(standings) => return Ok(asked.is_held(standings)),
-                Begin::Refused { claim, standing } => {
-                    asked.is_open = false;
-                    return Ok(HoldOutcome::Refused { claim, standing });
+            let pause = match self.begin(id, claims, now_us) {
+                Begin::Held(standings) => return asked.is_held(standings),
+                Begin::Refused { claim, standing } => return asked.is_refused(claim, standing),
+                Begin::Ask(asking) => {
+                    let _over = AskOver { counters: self, tenant, asking: &asking };
+                    let answer = self.ask(&asked, &asking).await;
+                    match self.heed(&mut asked, &asking, answer).await {
+                        Next::Over(outcome) => return outcome,
+                        Next::Wait(pause) => pause,
+                    }
                 }
-                Begin::Ask(asking) => match self.ask((tenant, id, claims), terms, &asking, asked.within).await {
-                    Ok(Held::Taken { epoch, counts, leased }) => {
-                        let held = |local: &mut Local| local.held(id, claims, &asking, (epoch, &counts, leased));
-                        if let Some(standings) = self.with(tenant, held) {
-                            if recalled {
-                                self.wishes.lock().done.push((tenant.clone(), Wanted::Lease));
-                            }
-                            return Ok(asked.is_held(standings));
-                        }
-                        continue;
-                    }
-                    Ok(Held::Full { claim, count }) => {
-                        asked.is_open = false;
-                        if recalled {
-                            self.wishes.lock().done.push((tenant.clone(), Wanted::Lease));
-                        }
-                        let standing = self.with(tenant, |local| local.refused(id, claims, claim, &count));
-                        return Ok(HoldOutcome::Refused { claim, standing });
-                    }
-                    Ok(Held::Leased { claim, count }) => {
-                        pause = LOOK_AGAIN;
-                        self.recall(tenant, !recalled);
-                        if !std::mem::replace(&mut recalled, true) {
-                            wait_until_us = wait_until_us.min(now_us.saturating_add(self.recall_max_us()));
-                        }
-                        if self.now_us().saturating_add(micros(LOOK_AGAIN)) >= wait_until_us {
-                            // A node that does not give back what it has is gone, and its lease over: this is the last word.
-                            asked.is_open = false;
-                            let standing = self.with(tenant, |local| local.refused(id, claims, claim, &count));
-                            return Ok(HoldOutcome::Refused { claim, standing });
-                        }
-                    }
-                    Ok(Held::Behind { revision }) => return self.catch_up(&mut asked, revision).await,
-                    Ok(Held::Unjoined) => {
-                        self.buildings.want(tenant, self.with(tenant, |local| local.is_part(&asking)))
-                    }
-                    Ok(Held::Building) => self.buildings.want(tenant, false),
-                    Err(Unanswered::Queued(_)) if tries.saturating_add(1) < TRIES_MAX => {
-                        tries = tries.saturating_add(1);
-                        asked.within = asked.within.saturating_mul(2);
-                        continue;
-                    }
-                    Err(Unanswered::Away(error) | Unanswered::Queued(error)) => {
-                        self.failed();
-                        return self.without(&mut asked, claims, terms, error.0);
-                    }
-                },
-                Begin::Wait => {}
-            }
+                Begin::Wait => LOOK_ANYWAY,
+            };
             timeout(pause, opened).await.unwrap_or_default();
+        }
+    }
+
+    /// What follows from an answer of the store.
+    async fn heed(&self, asked: &mut Asked<'_>, asking: &Asking, answer: Result<Held, Unanswered>) -> Next {
+        let Asked { tenant, id, claims, .. } = *asked;
+        match answer {
+            Ok(Held::Taken { epoch, counts, leased }) => {
+                let held = |local: &mut Local| local.held(id, claims, asking, (epoch, &counts, leased));
+                match self.with(tenant, held) {
+                    Some(standings) => Next::Over(asked.is_held(standings)),
+                    // It joined anew meanwhile: ask again.
+                    None => Next::Wait(Duration::ZERO),
+                }
+            }
+            Ok(Held::Full { claim, count }) => {
+                let standing = self.with(tenant, |local| local.refused(id, claims, claim, &count));
+                Next::Over(asked.is_refused(claim, standing))
+            }
+            Ok(Held::Leased { claim, count }) => {
+                self.recall(asked);
+                if self.now_us().saturating_add(micros(LOOK_AGAIN)) < asked.until_us {
+                    return Next::Wait(LOOK_AGAIN);
+                }
+                // A node that does not give back what it has is gone, and its lease over: this is the last word.
+                let standing = self.with(tenant, |local| local.refused(id, claims, claim, &count));
+                Next::Over(asked.is_refused(claim, standing))
+            }
+            Ok(Held::Behind { revision }) => Next::Over(self.catch_up(asked, revision).await),
+            Ok(Held::Unjoined) => {
+                self.buildings.want(tenant, self.with(tenant, |local| local.is_part(asking)));
+                Next::Wait(LOOK_ANYWAY)
+            }
+            Ok(Held::Building) => {
+                self.buildings.want(tenant, false);
+                Next::Wait(LOOK_ANYWAY)
+            }
+            Err(Unanswered::Queued(_)) if asked.tries < TRIES_MAX => {
+                asked.tries = asked.tries.saturating_add(1);
+                asked.within = asked.within.saturating_mul(2);
+                Next::Wait(Duration::ZERO)
+            }
+            Err(Unanswered::Queued(error) | Unanswered::Away(error)) => {
+                self.failed();
+                Next::Over(asked.without(error.0))
+            }
         }
     }
 
@@ -326,14 +332,8 @@ impl NodeCounters {
         begin
     }
 
-    async fn ask(
-        &self,
-        (tenant, id, claims): (&TenantId, EventId, &[Claim]),
-        terms: Terms,
-        asking: &Asking,
-        within: Duration,
-    ) -> Result<Held, Unanswered> {
-        let _over = AskOver { counters: self, tenant, asking };
+    async fn ask(&self, asked: &Asked<'_>, asking: &Asking) -> Result<Held, Unanswered> {
+        let Asked { tenant, id, claims, terms, within, .. } = *asked;
         let ask = Ask {
             member: self.options.member,
             tenant,
@@ -372,33 +372,15 @@ impl NodeCounters {
         }
     }
 
-    /// Without the store a call is refused, or has what is left of the lease: as its plan says.
-    fn without(
-        &self,
-        asked: &mut Asked<'_>,
-        claims: &[Claim],
-        terms: Terms,
-        reason: String,
-    ) -> Result<HoldOutcome, CountersUnavailable> {
-        if terms.on_counters_down == OnCountersDown::Lease {
-            let now_us = self.now_us();
-            let taken = self.with(asked.tenant, |local| local.take_leftover(asked.id, claims, now_us));
-            if let Some(standings) = taken {
-                self.from_lease.fetch_add(1, Ordering::Relaxed);
-                return Ok(asked.is_held(standings));
-            }
-        }
-        Err(CountersUnavailable(reason))
-    }
-
     /// Has every node give back what it has leased of a tenant, this one included.
-    fn recall(&self, tenant: &TenantId, is_first: bool) {
+    fn recall(&self, asked: &mut Asked<'_>) {
         let now_us = self.now_us();
-        if self.with(tenant, |local| local.end_lease_idle_for(now_us, 0)) {
-            self.has_news(tenant);
+        if self.with(asked.tenant, |local| local.end_lease_idle_for(now_us, 0)) {
+            self.has_news(asked.tenant);
         }
-        if is_first {
-            self.wishes.lock().wanted.push((tenant.clone(), Wanted::Lease));
+        if !std::mem::replace(&mut asked.recalled, true) {
+            asked.until_us = asked.until_us.min(now_us.saturating_add(self.recall_max_us()));
+            self.wishes.lock().wanted.push((asked.tenant.clone(), Wanted::Lease));
             self.hurry.notify_one();
         }
     }
@@ -411,7 +393,7 @@ impl NodeCounters {
 
     /// The call follows from an older revision than the tenant's.
     async fn catch_up(&self, asked: &mut Asked<'_>, revision: i64) -> Result<HoldOutcome, CountersUnavailable> {
-        asked.is_open = false;
+        asked.is_over();
         self.with(asked.tenant, |local| local.forget(asked.id));
         let refreshed = self.outside.snapshots.refresh(&*self.outside.tenants).await;
         match refreshed {
@@ -534,20 +516,69 @@ impl Sink for NodeCounters {
     }
 }
 
+/// Why a question has no answer.
+enum Unanswered {
+    /// The store is away, or says no.
+    Away(CountersUnavailable),
+    /// There are others before it.
+    Queued(CountersUnavailable),
+}
+
+/// What becomes of a call that asked.
+enum Next {
+    Over(Result<HoldOutcome, CountersUnavailable>),
+    /// It asks again, after so long or when it is told to.
+    Wait(Duration),
+}
+
 /// A call that asks to be held: should nobody wait for the answer any more, it is given back.
 struct Asked<'a> {
     counters: &'a NodeCounters,
     tenant: &'a TenantId,
     id: EventId,
-    /// How long the last question has.
+    claims: &'a [Claim],
+    terms: Terms,
+    /// How long the last question has, and which one it is.
     within: Duration,
+    tries: u32,
+    /// How long it may go on.
+    until_us: u64,
+    /// Leases were called back for it.
+    recalled: bool,
     is_open: bool,
 }
 
 impl Asked<'_> {
-    fn is_held(&mut self, standings: Vec<Standing>) -> HoldOutcome {
+    fn is_held(&mut self, standings: Vec<Standing>) -> Result<HoldOutcome, CountersUnavailable> {
+        self.is_over();
+        Ok(HoldOutcome::Held(standings))
+    }
+
+    fn is_refused(&mut self, claim: usize, standing: Standing) -> Result<HoldOutcome, CountersUnavailable> {
+        self.is_over();
+        Ok(HoldOutcome::Refused { claim, standing })
+    }
+
+    fn is_over(&mut self) {
         self.is_open = false;
-        HoldOutcome::Held(standings)
+        if self.recalled {
+            self.counters.wishes.lock().done.push((self.tenant.clone(), Wanted::Lease));
+        }
+    }
+
+    /// Without the store a call is refused, or has what is left of the lease: as its plan says.
+    fn without(&mut self, reason: String) -> Result<HoldOutcome, CountersUnavailable> {
+        if self.terms.on_counters_down == OnCountersDown::Lease {
+            let counters = self.counters;
+            let now_us = counters.now_us();
+            let taken = counters.with(self.tenant, |local| local.take_leftover(self.id, self.claims, now_us));
+            if let Some(standings) = taken {
+                counters.from_lease.fetch_add(1, Ordering::Relaxed);
+                counters.has_news(self.tenant);
+                return self.is_held(standings);
+            }
+        }
+        Err(CountersUnavailable(reason))
     }
 }
 

@@ -28,7 +28,7 @@ use super::node::Node;
 const DURABLE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What upset the shared counters is over after this: leases have ended, all nodes are heard of, and all is told.
-const CALM: Duration = Duration::from_secs(10);
+const CALM: Duration = Duration::from_secs(6);
 
 /// A chat that is given back is free again for every node after this.
 const GIVEN_BACK_US: u64 = 1_500_000;

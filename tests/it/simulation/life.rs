@@ -341,7 +341,7 @@ impl Process {
         trouble_us > 0 && self.node.elapsed_us() < trouble_us + AWAY_US
     }
 
-    pub fn from_lease(&self) -> u64 {
+    pub fn admitted_from_lease(&self) -> u64 {
         match &self.counters {
             Counters::Own(_) => 0,
             Counters::Shared(counters) => counters.health().from_lease,
@@ -368,9 +368,19 @@ impl Process {
                 let plain = node.is_peace() && chance.per_mille(500);
                 self.begin_call(if plain { Script::plain(chance) } else { Script::draw(&node) }, !plain);
             }
+            if node.is_shared() && chance.per_mille(40) {
+                let tenant = usize::try_from(chance.below(3)).unwrap();
+                for _ in 0..chance.between(5, 25) {
+                    self.begin_call(Script::draw(&node).of(tenant), true);
+                }
+            }
             if chance.per_mille(100) {
                 let asking = self.clone();
                 spawn(Role::Process(node.number), async move { asking.ask().await });
+            }
+            if node.is_shared() && chance.per_mille(150) {
+                let looking = self.clone();
+                spawn(Role::Process(node.number), async move { looking.looks().await });
             }
             if node.setup.plans_change && chance.per_mille(30) {
                 let changing = self.clone();
@@ -412,6 +422,13 @@ impl Process {
         if node.is_calm_for(SPREAD_MAX) {
             node.model.lock().has_changed(tenant, change, node.elapsed_us());
         }
+    }
+
+    /// How a tenant stands: counters are told of all that is to be told first.
+    async fn looks(&self) {
+        let tenant = TENANTS[usize::try_from(self.node.chance.below(3)).unwrap()];
+        let account = self.snapshots.load().accounts[tenant].clone();
+        self.meter().standings(&account).await;
     }
 
     /// A question to the ledger knows everything that was settled before it.

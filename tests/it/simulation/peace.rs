@@ -14,8 +14,8 @@ use super::call::Script;
 use super::life::Process;
 use super::model::TENANTS;
 
-/// Beyond the longest pause of the recorder, the longest wait of a call for the disk, and the longest lease.
-const HEALING: Duration = Duration::from_secs(16);
+/// Beyond the longest pause of the recorder, the longest lease, and what a call waits at most.
+const HEALING: Duration = Duration::from_secs(6);
 
 /// By then all is told, and leases that nobody uses have come back.
 const QUIET: Duration = Duration::from_secs(3);
@@ -43,6 +43,7 @@ impl Process {
         if meeting.all_are_here().await {
             node.make_peace();
         }
+        self.calls_end().await;
         sleep(HEALING).await;
         if meeting.all_are_here().await {
             self.check_shared("when peace has come", false);
@@ -57,7 +58,7 @@ impl Process {
         sleep(QUIET).await;
         meeting.all_are_here().await;
         self.check_shared("at the end", true);
-        node.figures.lock().from_lease += self.from_lease();
+        node.figures.lock().from_lease += self.admitted_from_lease();
         // Nobody leaves before.
         meeting.all_are_here().await;
     }
@@ -77,12 +78,16 @@ impl Process {
                 node.pause().await;
             }
         }
+        self.calls_end().await;
+    }
+
+    async fn calls_end(&self) {
         let began = Instant::now();
         while self.is_busy() && began.elapsed() < CALLS_MAX {
             sleep(Duration::from_millis(50)).await;
         }
         if self.is_busy() {
-            node.fail("calls in peace do not end");
+            self.node.fail("calls in peace do not end");
         }
     }
 

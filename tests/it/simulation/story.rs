@@ -92,11 +92,11 @@ async fn alone(outside: &Outside) {
 async fn among_others(outside: &Outside) {
     let chance = &outside.node.chance;
     for _ in 0..chance.between(0, 3) {
-        in_trouble(outside, 8_000).await;
+        in_trouble(outside, 4_000).await;
         sleep(Duration::from_millis(chance.pick(&[0, 0, 100, 1_000, 4_000, 10_000]))).await;
     }
     let orders =
-        Orders { serve_ms: chance.between(100, 4_000), gap_ms_max: chance.pick(&[20, 60, 200]), sees_peace: true };
+        Orders { serve_ms: chance.between(100, 2_500), gap_ms_max: chance.pick(&[60, 150, 300]), sees_peace: true };
     loop {
         match one_life(outside, orders).await {
             Some(End::Drained { flushed: true }) => return,
@@ -111,7 +111,7 @@ async fn in_trouble(outside: &Outside, serve_ms_max: u64) {
     let chance = &node.chance;
     let orders = Orders {
         serve_ms: chance.early_or_late(serve_ms_max),
-        gap_ms_max: if node.is_shared() { chance.pick(&[20, 60, 200]) } else { chance.pick(&[3, 20, 60]) },
+        gap_ms_max: if node.is_shared() { chance.pick(&[60, 150, 300]) } else { chance.pick(&[3, 20, 60]) },
         sees_peace: !node.is_shared() && chance.per_mille(100),
     };
     if !orders.sees_peace && node.setup.kills {

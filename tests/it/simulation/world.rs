@@ -279,8 +279,12 @@ impl Setup {
             setup.skews_us = (0..nodes)
                 .map(|_| i64::try_from(chance.between(0, 2 * furthest)).unwrap() - i64::try_from(furthest).unwrap())
                 .collect();
+            setup.sync_interval_ms = 50;
             setup.kills = chance.per_mille(700);
             setup.leases = chance.per_mille(600);
+            if setup.leases && chance.per_mille(500) {
+                (setup.month_max, setup.day_max) = (chance.between(20, 60), chance.between(20, 40));
+            }
             if chance.per_mille(250) {
                 setup.on_counters_down = OnCountersDown::Lease;
             }
