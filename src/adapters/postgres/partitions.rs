@@ -78,7 +78,7 @@ async fn make_missing(session: &mut Session, months: Months) -> Result<Months, S
 pub(super) async fn partitions(session: &mut Session) -> Result<Months, StoreError> {
     let question = "SELECT relname::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid \
                     WHERE inhparent = 'usage_events'::regclass";
-    let found = sqlx::query(question).fetch_all(&mut **session).await.map_err(store_error)?;
+    let found = Session::within(sqlx::query(question).fetch_all(&mut **session)).await?;
     let names = found.iter().map(|row| row.try_get::<&str, _>(0)).collect::<Result<Vec<_>, _>>();
     Ok(names.map_err(store_error)?.into_iter().filter_map(month_named).collect())
 }

@@ -51,9 +51,12 @@ impl Session {
 
     /// Says something that has no answer. `text` is this program's own.
     pub(super) async fn say(&mut self, text: &str) -> Result<(), StoreError> {
-        let said = sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *self.connection);
-        let said = timeout(SILENCE_MAX, said).await.unwrap_or_else(|_| Err(silent()));
-        said.map(|_| ()).map_err(store_error)
+        Self::within(sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *self.connection)).await.map(|_| ())
+    }
+
+    /// Waits for an answer, but not for ever.
+    pub(super) async fn within<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+        timeout(SILENCE_MAX, answer).await.unwrap_or_else(|_| Err(silent())).map_err(store_error)
     }
 
     /// The end of a question: its answer.

@@ -6,8 +6,8 @@
 
 use sqlx::Postgres;
 
+use super::PostgresLedger;
 use super::session::Session;
-use super::{PostgresLedger, store_error};
 use crate::adapters::sql::{audit, changes};
 use crate::domain::audit::AuditEntry;
 use crate::domain::ids::{KeyId, TenantId};
@@ -126,8 +126,9 @@ impl TenantStore for PostgresLedger {
             }
             let (ids, instants): (Vec<&str>, Vec<i64>) = used.iter().map(|(id, at)| (id.as_str(), at.0)).unzip();
             let mut session = Session::of(&self.changer).await?;
-            let touched = sqlx::query(TOUCH).bind(ids).bind(instants).execute(&mut *session).await;
-            session.answer(touched.map(|_| ()).map_err(store_error))
+            let touch = sqlx::query(TOUCH).bind(ids).bind(instants);
+            let touched = Session::within(touch.execute(&mut *session)).await;
+            session.answer(touched.map(|_| ()))
         })
     }
 

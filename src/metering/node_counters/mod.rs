@@ -134,6 +134,14 @@ pub struct NodeCounters {
     from_lease: AtomicU64,
 }
 
+/// Why a question has no answer.
+enum Unanswered {
+    /// The store is away, or says no.
+    Away(CountersUnavailable),
+    /// There are others before it.
+    Queued(CountersUnavailable),
+}
+
 /// The last answer to a beat.
 #[derive(Debug, Clone, Default)]
 struct Heard {
@@ -184,8 +192,7 @@ impl NodeCounters {
 
     /// Everything that these counters do beside calls: beats, messages, building. Ends only when it is dropped.
     pub async fn run(&self) {
-        let building = async { tokio::join!(self.join_all(), self.finish_all(), self.outlive()) };
-        tokio::join!(self.beat(), self.follow(), self.tell(), building);
+        tokio::join!(self.beat(), self.follow(), self.tell(), self.join_all(), self.finish_all(), self.outlive());
     }
 
     fn with<T>(&self, tenant: &TenantId, work: impl FnOnce(&mut Local) -> T) -> T {
@@ -219,17 +226,16 @@ impl NodeCounters {
             return Ok(HoldOutcome::Held(Vec::new()));
         };
         let until_us = self.now_us().saturating_add(micros(WAIT_MAX));
-        let (within, tries) = (self.options.call_budget, 1);
         let mut asked = Asked {
             counters: self,
             tenant,
             id,
             claims,
             terms,
-            within,
-            tries,
             until_us,
             recalled: false,
+            within: self.options.call_budget,
+            tries: 0,
             is_open: true,
         };
         loop {
@@ -248,7 +254,7 @@ impl NodeCounters {
                 Begin::Refused { claim, standing } => return asked.is_refused(claim, standing),
                 Begin::Ask(asking) => {
                     let _over = AskOver { counters: self, tenant, asking: &asking };
-                    let answer = self.ask(&asked, &asking).await;
+                    let answer = self.ask((tenant, id, claims), terms, &asking, asked.within).await;
                     match self.heed(&mut asked, &asking, answer).await {
                         Next::Over(outcome) => return outcome,
                         Next::Wait(pause) => pause,
@@ -294,12 +300,12 @@ impl NodeCounters {
                 self.buildings.want(tenant, false);
                 Next::Wait(LOOK_ANYWAY)
             }
-            Err(Unanswered::Queued(_)) if asked.tries < TRIES_MAX => {
+            Err(Unanswered::Queued(_)) if asked.tries.saturating_add(1) < TRIES_MAX => {
                 asked.tries = asked.tries.saturating_add(1);
                 asked.within = asked.within.saturating_mul(2);
                 Next::Wait(Duration::ZERO)
             }
-            Err(Unanswered::Queued(error) | Unanswered::Away(error)) => {
+            Err(Unanswered::Away(error) | Unanswered::Queued(error)) => {
                 self.failed();
                 Next::Over(asked.without(error.0))
             }
@@ -332,8 +338,13 @@ impl NodeCounters {
         begin
     }
 
-    async fn ask(&self, asked: &Asked<'_>, asking: &Asking) -> Result<Held, Unanswered> {
-        let Asked { tenant, id, claims, terms, within, .. } = *asked;
+    async fn ask(
+        &self,
+        (tenant, id, claims): (&TenantId, EventId, &[Claim]),
+        terms: Terms,
+        asking: &Asking,
+        within: Duration,
+    ) -> Result<Held, Unanswered> {
         let ask = Ask {
             member: self.options.member,
             tenant,
@@ -516,14 +527,6 @@ impl Sink for NodeCounters {
     }
 }
 
-/// Why a question has no answer.
-enum Unanswered {
-    /// The store is away, or says no.
-    Away(CountersUnavailable),
-    /// There are others before it.
-    Queued(CountersUnavailable),
-}
-
 /// What becomes of a call that asked.
 enum Next {
     Over(Result<HoldOutcome, CountersUnavailable>),
@@ -538,13 +541,14 @@ struct Asked<'a> {
     id: EventId,
     claims: &'a [Claim],
     terms: Terms,
-    /// How long the last question has, and which one it is.
-    within: Duration,
-    tries: u32,
     /// How long it may go on.
     until_us: u64,
     /// Leases were called back for it.
     recalled: bool,
+    /// How long the last question has.
+    within: Duration,
+    /// Questions that had no answer.
+    tries: u32,
     is_open: bool,
 }
 
