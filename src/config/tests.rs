@@ -121,7 +121,7 @@ fn what_is_wrong_is_refused_with_the_fix() {
         ("[storage]\nurl = \"postgres://u:secretpw@h\"", "names no database"),
         ("[storage]\nurl = \"mysql://h/d\"", "sqlite://relative"),
         ("[storage]\nurl = \"sqlite://\"", "names no file"),
-        ("[counters]\nurl = \"http://h\"", "names no Redis"),
+        ("[counters]\nurl = \"http://h\"", "begins with redis://"),
         ("[counters]\nlease_ttl = \"10ms\"", "from 1s to 60s"),
         ("[providers.openai]\nurl = \"https://api.openai.com/v1\"", "origin alone"),
         ("[providers.anthropic]\nurl = \"x\"", "providers.anthropic"),
