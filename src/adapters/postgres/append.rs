@@ -152,6 +152,11 @@ impl<'e> Column<'e> {
     }
 }
 
+/// What sums are made of: all that is kept in memory of a batch while it is added up.
+const SUMMED: &str = "row, tenant_id, provider, model, requested_at, outcome, chats, prompt_tokens, cached_tokens, \
+    cache_write_tokens, prompt_audio_tokens, prompt_image_tokens, cached_audio_tokens, completion_tokens, reasoning_tokens, \
+    completion_audio_tokens, completion_image_tokens, usage_source, estimated_cost_pico_usd, priced";
+
 static STATEMENT: LazyLock<String> = LazyLock::new(statement);
 
 fn statement() -> String {
@@ -164,7 +169,7 @@ fn statement() -> String {
         "WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({LOCK_CLASS}, {LOCK_APPEND})::text AS got), \
          written AS (INSERT INTO usage_events ({columns}) \
            SELECT {given} FROM locked CROSS JOIN UNNEST({lists}) AS given ({columns}) WHERE locked.got IS NOT NULL \
-           ON CONFLICT (id, requested_at) DO NOTHING RETURNING *), \
+           ON CONFLICT (id, requested_at) DO NOTHING RETURNING {SUMMED}), \
          named AS MATERIALIZED (SELECT written.*, days.day, days.month FROM written \
            JOIN UNNEST(${number}, ${day}, ${month}) AS days (number, day, month) ON days.number = {day_of}), \
          daily AS ({daily}), monthly AS ({monthly}) SELECT COUNT(*) FROM written",
