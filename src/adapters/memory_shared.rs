@@ -114,8 +114,9 @@ impl SharedCounters for MemoryShared {
     }
 
     fn note<'a>(&'a self, noting: &'a Noting<'a>) -> BoxFuture<'a, Result<Noted, CountersUnavailable>> {
-        let Noting { node, tenant, epoch, notes, lease_left, .. } = *noting;
-        self.done(move |state, _| match state.tenants.get_mut(tenant).filter(|tenant| tenant.epoch == epoch) {
+        let Noting { member: Member { node, life }, tenant, epoch, notes, lease_left, .. } = *noting;
+        let is_part = move |tenant: &&mut Tenant| tenant.epoch == epoch && tenant.members.get(&node) == Some(&life);
+        self.done(move |state, _| match state.tenants.get_mut(tenant).filter(is_part) {
             Some(tenant) => {
                 notes.iter().for_each(|note| tenant.note(node, note));
                 if let Some(left) = lease_left {
@@ -129,6 +130,9 @@ impl SharedCounters for MemoryShared {
 
     fn join<'a>(&'a self, joining: &'a Joining<'a>) -> BoxFuture<'a, Result<Joined, CountersUnavailable>> {
         self.done(|state, _| {
+            if !joining.is_first {
+                return state.tenants.get_mut(joining.tenant).map_or(Joined::Moved, |tenant| tenant.join_on(joining));
+            }
             let begun = || Tenant::building(joining.epoch, joining.floors);
             state.tenants.entry(joining.tenant.clone()).or_insert_with(begun).join(joining)
         })
@@ -152,7 +156,8 @@ impl SharedCounters for MemoryShared {
     ) -> BoxFuture<'a, Result<Option<Vec<Count>>, CountersUnavailable>> {
         self.done(|state, _| {
             let tenant = state.tenants.get(tenant).filter(|tenant| tenant.is_open)?;
-            Some(counters.iter().map(|counter| tenant.count(counter)).collect())
+            let count = |counter: &CounterKey| (!tenant.is_below_floors(counter)).then(|| tenant.count(counter));
+            counters.iter().map(count).collect()
         })
     }
 
@@ -245,7 +250,8 @@ impl Tenant {
         let of_calls = self.calls.values().flat_map(|call| call.amounts.iter().map(|(key, _)| key));
         let of_leases = self.leases.values().flat_map(|lease| &lease.counters);
         let keys: HashSet<&CounterKey> = self.booked.keys().chain(of_calls).chain(of_leases).collect();
-        keys.into_iter().map(|key| (key.clone(), self.count(key))).collect()
+        let known = keys.into_iter().filter(|key| !self.is_below_floors(key));
+        known.map(|key| (key.clone(), self.count(key))).collect()
     }
 
     fn is_listed(&self, node: NodeId) -> bool {
@@ -363,20 +369,19 @@ impl Tenant {
         }
     }
 
+    /// With its first calls.
     fn join(&mut self, joining: &Joining<'_>) -> Joined {
         let Member { node, life } = joining.member;
-        let is_part = self.members.get(&node) == Some(&life);
-        if is_part && !self.is_open {
-            return Joined::Building(self.epoch);
-        }
-        if self.is_open && !joining.is_forced {
-            if is_part {
-                return Joined::Open(self.epoch);
-            }
-            if joining.calls.is_empty() && joining.is_last && !self.is_listed(node) {
-                self.members.insert(node, life);
-                self.leases.remove(&node);
-                return Joined::Open(self.epoch);
+        if !joining.is_forced {
+            match (self.members.get(&node) == Some(&life), self.is_open) {
+                (true, true) => return Joined::Open(self.epoch),
+                (true, false) => return Joined::Building(self.epoch),
+                (false, true) if joining.calls.is_empty() && joining.is_last && !self.is_listed(node) => {
+                    self.members.insert(node, life);
+                    self.leases.remove(&node);
+                    return Joined::Open(self.epoch);
+                }
+                (false, _) => {}
             }
         }
         if self.is_open {
@@ -385,16 +390,28 @@ impl Tenant {
             let calls = std::mem::take(&mut self.calls);
             *self = Self { calls, revision: self.revision, ..Self::building(joining.epoch, floors) };
         }
-        if joining.is_first {
-            self.calls.retain(|_, call| call.node != node);
+        self.calls.retain(|_, call| call.node != node);
+        self.members.remove(&node);
+        self.join_with(joining)
+    }
+
+    /// With others than the first.
+    fn join_on(&mut self, joining: &Joining<'_>) -> Joined {
+        if self.is_open || self.epoch != joining.epoch {
+            return Joined::Moved;
         }
+        self.join_with(joining)
+    }
+
+    fn join_with(&mut self, joining: &Joining<'_>) -> Joined {
+        let Member { node, life } = joining.member;
         for Note { id, state, amounts, .. } in joining.calls {
             self.calls.insert(*id, Call { node, state: *state, amounts: amounts.clone() });
         }
         if joining.is_last {
             self.members.insert(node, life);
-            self.joins = self.joins.saturating_add(1);
         }
+        self.joins = self.joins.saturating_add(1);
         Joined::Building(self.epoch)
     }
 
@@ -402,10 +419,14 @@ impl Tenant {
         if self.is_open {
             return Look::Open(self.epoch);
         }
-        if self.finisher.is_some_and(|(finisher, until_us)| finisher != node && until_us > now_us) {
-            return Look::Busy { is_joined: self.members.contains_key(&node) };
+        match self.finisher {
+            Some((finisher, until_us)) if until_us > now_us => {
+                if finisher != node {
+                    return Look::Busy { is_joined: self.members.contains_key(&node) };
+                }
+            }
+            _ => self.finisher = Some((node, now_us.saturating_add(FINISH_US))),
         }
-        self.finisher = Some((node, now_us.saturating_add(FINISH_US)));
         Look::Building {
             epoch: self.epoch,
             joins: self.joins,

@@ -185,10 +185,10 @@ pub enum Held {
 #[derive(Debug, Clone, Copy)]
 pub struct Noting<'a> {
     /// Who says it.
-    pub node: NodeId,
+    pub member: Member,
     /// Of whose calls.
     pub tenant: &'a TenantId,
-    /// The epoch that the node is a part of.
+    /// The epoch that it is a part of.
     pub epoch: Epoch,
     /// How they stand.
     pub notes: &'a [Note],
@@ -203,7 +203,7 @@ pub struct Noting<'a> {
 pub enum Noted {
     /// Everything is taken in.
     Done,
-    /// Nothing is: the epoch is another one. The node must join.
+    /// Nothing is: the epoch is another one, or another life of the node is a part of it. The node must join.
     Unjoined,
 }
 
@@ -214,9 +214,9 @@ pub struct Joining<'a> {
     pub member: Member,
     /// Whose counters.
     pub tenant: &'a TenantId,
-    /// The epoch to begin, if one is to begin.
+    /// The epoch to begin, if one is to begin; with other calls than the first ones, the epoch that these were answered with.
     pub epoch: Epoch,
-    /// Begin one though the tenant is open.
+    /// Begin one though the tenant is open, and take the calls in though the node is a part of one in building.
     pub is_forced: bool,
     /// The floors of the epoch, if it begins now. Where a tenant of the same process of the store has lower ones, those stay.
     pub floors: Floors,
@@ -237,6 +237,8 @@ pub enum Joined {
     Open(Epoch),
     /// It is in building.
     Building(Epoch),
+    /// Nothing is taken in: these were not the first calls, and the tenant is not in building under that epoch any more.
+    Moved,
 }
 
 /// A tenant in building, for whoever wants to finish it.
@@ -255,7 +257,7 @@ pub enum Look {
     Building {
         /// The epoch.
         epoch: Epoch,
-        /// Grows with each node that joins.
+        /// Grows with each message of nodes that join.
         joins: u64,
         /// Who has joined.
         joined: Vec<NodeId>,
@@ -379,15 +381,16 @@ pub trait SharedCounters: Send + Sync {
 
     /// Makes a node a part of a tenant's epoch.
     ///
-    /// A tenant of whose epoch the member is a part stays as it is, unless it is open and this is forced. An unknown tenant begins
-    /// in building, with nothing listed. An open one stays open and the member becomes a part of it if it has no calls, none of its node is listed
-    /// and it is not forced. Else it is in building from now: nobody has joined, all leases and sums are gone, the calls that are
-    /// listed stay, and so does the revision. In building: the first calls replace those of its node, the others are added to them; with the last, the
-    /// member has joined and `joins` grows.
+    /// With its first calls: a tenant of whose epoch the member is a part stays as it is, unless this is forced. An unknown one
+    /// begins in building, with nothing listed. An open one stays open and the member becomes a part of it if it has no calls,
+    /// none of its node is listed and it is not forced. Else it is in building from now: nobody has joined, all leases and sums
+    /// are gone, the calls that are listed stay, and so does the revision. In building these calls replace those of its node.
+    ///
+    /// With others: they are added, or it is [`Joined::Moved`]. With the last ones it has joined, and not before.
     fn join<'a>(&'a self, joining: &'a Joining<'a>) -> BoxFuture<'a, Result<Joined, CountersUnavailable>>;
 
-    /// How far the building of a tenant is. Whoever gets [`Look::Building`] may finish it for the next second; others get
-    /// [`Look::Busy`].
+    /// How far the building of a tenant is. Whoever gets [`Look::Building`] may finish it for the next second, in which others
+    /// get [`Look::Busy`]; after that it is whoever looks first.
     fn look<'a>(&'a self, node: NodeId, tenant: &'a TenantId) -> BoxFuture<'a, Result<Look, CountersUnavailable>>;
 
     /// Opens a tenant: `booked` is the sums, listed calls that are known are taken off, of the others those in state `Booked`
@@ -395,14 +398,14 @@ pub trait SharedCounters: Send + Sync {
     /// `joins` is another by now.
     fn finish<'a>(&'a self, finish: &'a Finish<'a>) -> BoxFuture<'a, Result<bool, CountersUnavailable>>;
 
-    /// How counters of a tenant stand; `None` where it is not open. A period without a counter is 0.
+    /// How counters of a tenant stand; `None` where it is not open, or one is below its floors. A period without a counter is 0.
     fn read<'a>(
         &'a self,
         tenant: &'a TenantId,
         counters: &'a [CounterKey],
     ) -> BoxFuture<'a, Result<Option<Vec<Count>>, CountersUnavailable>>;
 
-    /// Every counter of every open tenant. Each tenant is read at one instant, not all at the same one.
+    /// Every counter of every open tenant that is not below its floors. Each tenant is read at one instant, not all at the same one.
     fn list(&self) -> BoxFuture<'_, Result<Vec<(CounterKey, Count)>, CountersUnavailable>>;
 
     /// From now on claims on this tenant follow from this revision at least. Nothing if the tenant is not there.

@@ -7,7 +7,7 @@
 -- answers  {now, word, ...}: the server's microseconds, what came of it. Sums are decimal strings: a double is not exact.
 --
 -- Fields of a tenant:
---   run st ep jn    process that wrote it; o(pen) or b(uilding); epoch; how many joined
+--   run st ep jn    process that wrote it; o(pen) or b(uilding); epoch; how many messages of joins
 --   fm fd rv        floors of month and day; revision
 --   co cu           who may finish it, until when
 --   n:<node>        life of a node that is a part of the epoch
@@ -423,9 +423,9 @@ function operations.hold()
 end
 
 function operations.note()
-  local node, epoch, left = text(), text(), text()
-  local head = call('HMGET', key, 'run', 'st', 'ep')
-  if head[1] ~= RUN or head[3] ~= epoch then
+  local node, life, epoch, left = text(), text(), text(), text()
+  local head = call('HMGET', key, 'run', 'st', 'ep', 'n:' .. node)
+  if head[1] ~= RUN or head[3] ~= epoch or head[4] ~= life then
     return { 'unjoined' }
   end
   local is_open = head[2] == 'o'
@@ -476,31 +476,33 @@ function operations.join()
   local month, day, is_first, is_last, count = text(), text(), text() == '1', text() == '1', number()
   local values = call('HMGET', key, 'run', 'st', 'ep', 'fm', 'fd', 'n:' .. node, 'k:' .. node)
   local run, state, current, month_now, day_now, member, listed = unpack(values, 1, 7)
+  if not is_first and (run ~= RUN or state ~= 'b' or current ~= epoch) then
+    return { 'moved' }
+  end
   if run ~= RUN then
     begin(epoch, month, day)
     state, current, member, listed = 'b', epoch, false, false
   end
-  local is_part = member == life
-  if is_part and state == 'b' then
-    return { 'building', current }
-  end
-  if state == 'o' then
-    if not is_forced and is_part then
-      return { 'open', current }
+  if is_first then
+    if not is_forced and member == life then
+      return { state == 'o' and 'open' or 'building', current }
     end
-    if not is_forced and count == 0 and is_last and tonumber(listed or 0) == 0 then
-      call('HSET', key, 'n:' .. node, life)
-      lease_shrink(node, 0)
-      return { 'open', current }
+    if state == 'o' then
+      if not is_forced and count == 0 and is_last and tonumber(listed or 0) == 0 then
+        call('HSET', key, 'n:' .. node, life)
+        lease_shrink(node, 0)
+        return { 'open', current }
+      end
+      begin_again(epoch, month < month_now and month or month_now, day < day_now and day or day_now)
+      current = epoch
     end
-    begin_again(epoch, month < month_now and month or month_now, day < day_now and day or day_now)
-    current = epoch
-  end
-  if is_first and tonumber(listed or 0) > 0 then
-    local gone = { 'k:' .. node }
-    for field, entry in pairs(entries()) do
-      if entry_node(entry) == node then
-        gone[#gone + 1] = field
+    local gone = { 'n:' .. node }
+    if tonumber(listed or 0) > 0 then
+      gone[2] = 'k:' .. node
+      for field, entry in pairs(entries()) do
+        if entry_node(entry) == node then
+          gone[#gone + 1] = field
+        end
       end
     end
     many('HDEL', gone)
@@ -517,8 +519,8 @@ function operations.join()
   write_sums()
   if is_last then
     call('HSET', key, 'n:' .. node, life)
-    call('HINCRBY', key, 'jn', 1)
   end
+  call('HINCRBY', key, 'jn', 1)
   return { 'building', current }
 end
 
@@ -532,10 +534,11 @@ function operations.look()
   if state == 'o' then
     return { 'open', epoch }
   end
-  if finisher and finisher ~= node and tonumber(till) > now then
+  if not finisher or tonumber(till) <= now then
+    call('HSET', key, 'co', node, 'cu', whole(now + 1000000))
+  elseif finisher ~= node then
     return { 'busy', call('HEXISTS', key, 'n:' .. node) }
   end
-  call('HSET', key, 'co', node, 'cu', whole(now + 1000000))
   local nodes, ids = {}, {}
   for _, field in ipairs(call('HKEYS', key)) do
     local kind = string.sub(field, 1, 2)
@@ -586,10 +589,11 @@ function operations.finish()
 end
 
 function operations.read()
-  local fields = { 'run', 'st' }
-  local count = number()
+  local fields = { 'run', 'st', 'fm', 'fd' }
+  local count, counters = number(), {}
   for i = 1, count do
-    count_fields(fields, text())
+    counters[i] = text()
+    count_fields(fields, counters[i])
   end
   local values = many('HMGET', fields)
   if values[1] ~= RUN or values[2] ~= 'o' then
@@ -597,20 +601,23 @@ function operations.read()
   end
   local answer = { 'counts' }
   for i = 1, count do
-    local base = 2 + (i - 1) * 4
+    if is_below(counters[i], values[3], values[4]) then
+      return { 'none' }
+    end
+    local base = 4 + (i - 1) * 4
     count_answer(answer, { values[base + 1], values[base + 2], values[base + 3], values[base + 4] })
   end
   return answer
 end
 
 function operations.list()
-  local head = call('HMGET', key, 'run', 'st')
+  local head = call('HMGET', key, 'run', 'st', 'fm', 'fd')
   if head[1] ~= RUN or head[2] ~= 'o' then
     return { 'none' }
   end
   local fields = {}
   for _, field in ipairs(call('HKEYS', key)) do
-    if string.find(field, '^[bshq]:') then
+    if string.find(field, '^[bshq]:') and not is_below(string.sub(field, 3), head[3], head[4]) then
       fields[#fields + 1] = field
     end
   end

@@ -46,9 +46,9 @@ impl SharedCounters for RedisCounters {
 
     fn note<'a>(&'a self, noting: &'a Noting<'a>) -> BoxFuture<'a, Result<Noted, CountersUnavailable>> {
         Box::pin(async move {
-            let Noting { node, tenant, epoch, notes, lease_left, within } = *noting;
+            let Noting { member, tenant, epoch, notes, lease_left, within } = *noting;
             let mut arguments = Arguments::default();
-            arguments.text(node).epoch(epoch);
+            arguments.text(member.node).text(member.life).epoch(epoch);
             match lease_left {
                 Some(left) => arguments.exact(left),
                 None => arguments.nothing(),
@@ -79,6 +79,7 @@ impl SharedCounters for RedisCounters {
             read(answer, |word, answer| match word {
                 "open" => answer.epoch().map(Joined::Open),
                 "building" => answer.epoch().map(Joined::Building),
+                "moved" => Ok(Joined::Moved),
                 _ => Err(Strange),
             })
         })

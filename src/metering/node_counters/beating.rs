@@ -78,7 +78,12 @@ impl NodeCounters {
     }
 
     async fn beat_once(&self, is_last: bool) {
-        let Wishes { wanted, done } = std::mem::take(&mut *self.wishes.lock());
+        let Wishes(wishes) = std::mem::take(&mut *self.wishes.lock());
+        let of_kind = |is_wanted: bool| {
+            let of_kind = wishes.iter().filter(|(_, word)| **word == is_wanted);
+            of_kind.map(|(wish, _)| wish.clone()).collect::<Vec<_>>()
+        };
+        let (wanted, done) = (of_kind(true), of_kind(false));
         let revision = self.outside.snapshots.load().revision;
         let beat =
             Beat { member: self.options.member, revision, wanted: &wanted, done: &done, is_last, within: WITHIN };
@@ -94,7 +99,9 @@ impl NodeCounters {
                 self.hear(sent_us, pulse);
             }
             Ok(Err(_)) | Err(_) => {
-                self.wish_again(wanted, done);
+                // A word that was said meanwhile is newer than these.
+                let newer = std::mem::replace(&mut self.wishes.lock().0, wishes);
+                self.wishes.lock().0.extend(newer);
                 let quiet_us = sent_us.saturating_sub(self.heard.borrow().sent_us);
                 if quiet_us > micros(WITHIN) && !self.is_down.swap(true, Ordering::Relaxed) {
                     warn!(
@@ -105,16 +112,6 @@ impl NodeCounters {
                 sleep(BEAT).await;
             }
         }
-    }
-
-    fn wish_again(&self, wanted: Vec<(TenantId, Wanted)>, done: Vec<(TenantId, Wanted)>) {
-        let mut wishes = self.wishes.lock();
-        // A wish made meanwhile is newer than these.
-        let is_older = |wish: &(TenantId, Wanted)| !wishes.wanted.contains(wish) && !wishes.done.contains(wish);
-        let (wanted, done) = (wanted.into_iter().filter(is_older), done.into_iter().filter(is_older));
-        let (wanted, done): (Vec<_>, Vec<_>) = (wanted.collect(), done.collect());
-        wishes.wanted.extend(wanted);
-        wishes.done.extend(done);
     }
 
     fn hear(&self, sent_us: u64, pulse: Pulse) {

@@ -18,13 +18,13 @@ use tracing::warn;
 
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::plan::Metric;
-use crate::domain::time::Window;
-use crate::ports::counters::{CounterKey, CountersUnavailable};
+use crate::ports::counters::CounterKey;
 use crate::ports::shared::{Epoch, Finish, Floors, Joined, Joining, Look, NodeId, Note, Wanted};
 use crate::ports::usage::StandingOf;
 
 use super::NodeCounters;
 use super::beating::LIVE_FOR;
+use super::local::micros;
 
 /// Between two looks at what is in building.
 const STEP: Duration = Duration::from_millis(20);
@@ -50,8 +50,16 @@ const LIST_AGAIN: Duration = Duration::from_secs(1);
 /// A tenant that is not open after so long is given up, until somebody wants it again.
 const GIVEN_UP_US: u64 = 30_000_000;
 
-/// The nodes are asked again for a tenant that is still in building after this.
+/// The nodes are asked again for a tenant that is still in building after this, and those that nobody asks see it through,
+/// too: whoever wanted it may be gone, or may not reach the ledger.
 const ASK_AGAIN_US: u64 = 1_000_000;
+
+/// A node that could not read the ledger leaves it to others for so long.
+const LEDGER_AGAIN_US: u64 = 2_000_000;
+
+/// How long after the first signs of life this node looks again for calls of its earlier life: what was in building then,
+/// by somebody who did not know of this node yet, is open.
+const OUTLIVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Tenants in building, as far as this node has to do with them.
 #[derive(Default)]
@@ -70,6 +78,16 @@ struct Building {
     asked_us: u64,
     /// Since when this node is a part of it.
     joined_us: u64,
+    /// It is left to others until then.
+    others_until_us: u64,
+}
+
+impl Building {
+    /// Whether this node is to look how far it is.
+    fn is_due(&self, now_us: u64) -> bool {
+        let waits = now_us.saturating_sub(self.joined_us) >= ASK_AGAIN_US;
+        self.joined_us > 0 && (self.is_wanted || waits) && self.others_until_us <= now_us
+    }
 }
 
 /// A tenant that all have joined.
@@ -128,13 +146,6 @@ impl Buildings {
         self.news.notify_waiters();
     }
 
-    fn is_not_wanted(&self, tenant: &TenantId) {
-        let mut all = self.all.lock();
-        if all.get(tenant).is_some_and(|building| !building.is_wanted) {
-            all.remove(tenant);
-        }
-    }
-
     fn is_over(&self, tenant: &TenantId) {
         self.all.lock().remove(tenant);
     }
@@ -143,12 +154,23 @@ impl Buildings {
 impl NodeCounters {
     /// Has the store let go of calls that an earlier life of this node was being given when it was killed: its journal does
     /// not have them, so nobody else ends them. A tenant that lists such calls is built anew when this life joins.
+    /// One that lists none stays as it is.
     pub(super) async fn outlive(&self) {
+        let mut heard = self.heard.subscribe();
+        // The sender is a part of these counters.
+        drop(heard.wait_for(|heard| heard.sent_us > 0).await);
+        self.join_listed().await;
+        sleep(OUTLIVE_AGAIN).await;
+        self.join_listed().await;
+    }
+
+    async fn join_listed(&self) {
         loop {
             if let Ok(counted) = self.outside.shared.list().await {
-                let holding = counted.iter().filter(|(_, count)| count.held > 0);
-                let tenants: HashSet<&TenantId> = holding.map(|(counter, _)| &counter.tenant).collect();
-                tenants.into_iter().for_each(|tenant| self.buildings.want(tenant, false));
+                let listing = counted.iter().filter(|(_, count)| count.held > 0 || count.settled > 0);
+                let tenants: HashSet<&TenantId> = listing.map(|(counter, _)| &counter.tenant).collect();
+                let others = tenants.into_iter().filter(|tenant| self.with(tenant, |local| local.must_join()));
+                others.for_each(|tenant| self.buildings.want(tenant, false));
                 return;
             }
             sleep(LIST_AGAIN).await;
@@ -158,7 +180,7 @@ impl NodeCounters {
     /// Joins tenants that somebody wants built.
     pub(super) async fn join_all(&self) {
         loop {
-            let some = self.some_buildings(|building| building.joined_us == 0 || !building.is_wanted).await;
+            let some = self.some_buildings(|building, _| building.joined_us == 0).await;
             let mut steps = Vec::new();
             for (tenant, building) in &some {
                 steps.push(self.join_step(tenant, *building));
@@ -171,7 +193,7 @@ impl NodeCounters {
     /// Sees tenants through that somebody here waits for. Beside the joins: the ledger may take its time.
     pub(super) async fn finish_all(&self) {
         loop {
-            let some = self.some_buildings(|building| building.joined_us > 0 && building.is_wanted).await;
+            let some = self.some_buildings(Building::is_due).await;
             let mut steps = Vec::new();
             for (tenant, building) in &some {
                 steps.push(self.finish_step(tenant, *building));
@@ -183,16 +205,18 @@ impl NodeCounters {
     }
 
     /// Waits until there are some of a kind, and the store answers.
-    async fn some_buildings(&self, is_some: impl Fn(&Building) -> bool) -> Vec<(TenantId, Building)> {
+    async fn some_buildings(&self, is_some: impl Fn(&Building, u64) -> bool) -> Vec<(TenantId, Building)> {
         loop {
+            let now_us = self.now_us();
             let news = self.buildings.news.notified();
             let mut news = std::pin::pin!(news);
             news.as_mut().enable();
-            let some = self.buildings.some(self.now_us(), &is_some);
+            let some = self.buildings.some(now_us, |building| is_some(building, now_us));
             if self.is_down.load(Ordering::Relaxed) {
                 sleep(STEP).await;
             } else if some.is_empty() {
-                news.await;
+                // Time makes some due, too.
+                timeout(Duration::from_micros(ASK_AGAIN_US), news).await.unwrap_or_default();
             } else {
                 return some;
             }
@@ -200,24 +224,19 @@ impl NodeCounters {
     }
 
     async fn join_step(&self, tenant: &TenantId, building: Building) {
-        if building.joined_us > 0 {
-            // Whoever wants it sees it through.
-            self.buildings.is_not_wanted(tenant);
-            return;
-        }
         match self.join(tenant, building.is_forced).await {
-            Ok(Joined::Open(_)) => self.is_open(tenant, building),
-            Ok(Joined::Building(_)) => {
+            Some(Joined::Open(_)) => self.is_open(tenant, building),
+            Some(Joined::Building(_)) => {
                 let now_us = self.now_us();
                 self.buildings.change(tenant, |building| {
                     (building.joined_us, building.asked_us, building.is_forced) = (now_us, now_us, false);
                 });
                 self.buildings.news.notify_waiters();
-                self.wishes.lock().wanted.push((tenant.clone(), Wanted::Join));
+                self.wishes.lock().is_wanted(tenant, Wanted::Join);
                 self.hurry.notify_one();
             }
-            // It does not answer: again with the next step.
-            Err(_) => {}
+            // Again with the next step.
+            Some(Joined::Moved) | None => {}
         }
     }
 
@@ -242,53 +261,64 @@ impl NodeCounters {
         }
         let now_us = self.now_us();
         if now_us.saturating_sub(building.asked_us) > ASK_AGAIN_US {
-            self.wishes.lock().wanted.push((tenant.clone(), Wanted::Join));
+            self.wishes.lock().is_wanted(tenant, Wanted::Join);
             self.buildings.change(tenant, |building| building.asked_us = now_us);
         }
         None
     }
 
-    async fn join(&self, tenant: &TenantId, is_forced: bool) -> Result<Joined, CountersUnavailable> {
-        let calls = self.with(tenant, |local| local.join());
-        let _over = JoinOver { counters: self, tenant };
-        let now = self.outside.clock.now();
-        let floors = Floors { month: Window::Month.period(now).previous(), day: Window::Day.period(now).previous() };
-        let epoch = Epoch(self.outside.clock.random());
+    /// `None`: not now, or it is not known.
+    async fn join(&self, tenant: &TenantId, is_forced: bool) -> Option<Joined> {
+        let (calls, was_unsure) = self.with(tenant, |local| local.join(self.now_us()))?;
+        let late_us = self.now_us().saturating_add(micros(WITHIN));
+        let mut over = JoinOver { counters: self, tenant, late_us: Some(late_us) };
+        // What an attempt has listed that had no answer is as it was then.
+        let is_forced = is_forced || (was_unsure && !calls.is_empty());
+        let mut epoch = Epoch(self.outside.clock.random());
         let mut parts: Vec<&[Note]> = calls.chunks(CALLS_MAX).collect();
         if parts.is_empty() {
             parts.push(&[]);
         }
         let last = parts.len().saturating_sub(1);
-        let mut answer = Err(CountersUnavailable("there is nothing to join with".into()));
         for (at, part) in parts.into_iter().enumerate() {
             let joining = Joining {
                 member: self.options.member,
                 tenant,
                 epoch,
-                is_forced: is_forced && at == 0,
-                floors,
+                is_forced,
+                floors: self.floors(),
                 calls: part,
                 is_first: at == 0,
                 is_last: at == last,
                 within: WITHIN,
             };
-            let joined = timeout(WITHIN, self.outside.shared.join(&joining)).await;
-            answer = joined.unwrap_or_else(|_| Err(CountersUnavailable("the shared counters took too long".into())));
-            if !matches!(answer, Ok(Joined::Building(_))) {
-                break;
+            over.late_us = Some(self.now_us().saturating_add(micros(WITHIN)));
+            let joined = timeout(WITHIN, self.outside.shared.join(&joining)).await.ok()?.ok()?;
+            match joined {
+                Joined::Building(begun) if at < last => epoch = begun,
+                _ => {
+                    over.late_us = None;
+                    let now_us = self.now_us();
+                    self.with(tenant, |local| local.joined(joined, &calls, now_us));
+                    self.has_news(tenant);
+                    return Some(joined);
+                }
             }
         }
-        if let Ok(joined) = answer {
-            let now_us = self.now_us();
-            self.with(tenant, |local| local.joined(joined, &calls, now_us));
-            self.has_news(tenant);
+        None
+    }
+
+    /// This node cannot read the ledger: others may.
+    fn leave_to_others(&self, ready: &[Ready]) {
+        let others_until_us = self.now_us().saturating_add(LEDGER_AGAIN_US);
+        for Ready { tenant, .. } in ready {
+            self.buildings.change(tenant, |building| building.others_until_us = others_until_us);
         }
-        answer
     }
 
     fn is_open(&self, tenant: &TenantId, building: Building) {
         if building.joined_us > 0 {
-            self.wishes.lock().done.push((tenant.clone(), Wanted::Join));
+            self.wishes.lock().is_done(tenant, Wanted::Join);
         }
         self.buildings.is_over(tenant);
         self.with(tenant, |local| local.opened.clone()).notify_waiters();
@@ -332,11 +362,11 @@ impl NodeCounters {
             Ok(Ok(standing)) => standing,
             Ok(Err(error)) => {
                 warn!(%error, "Counters are to be built anew, and the ledger cannot be read; it is tried again.");
-                return;
+                return self.leave_to_others(ready);
             }
             Err(_) => {
                 warn!("Counters are to be built anew, and the ledger takes too long; it is tried again.");
-                return;
+                return self.leave_to_others(ready);
             }
         };
         let known: HashSet<EventId> = known.into_iter().collect();
@@ -361,11 +391,16 @@ impl NodeCounters {
 struct JoinOver<'a> {
     counters: &'a NodeCounters,
     tenant: &'a TenantId,
+    /// It has had no answer, and may be done until then.
+    late_us: Option<u64>,
 }
 
 impl Drop for JoinOver<'_> {
     fn drop(&mut self) {
-        self.counters.with(self.tenant, |local| local.not_joined());
-        self.counters.with(self.tenant, |local| local.opened.clone()).notify_waiters();
+        let opened = self.counters.with(self.tenant, |local| {
+            local.not_joined(self.late_us);
+            local.opened.clone()
+        });
+        opened.notify_waiters();
     }
 }

@@ -32,6 +32,10 @@ pub(super) struct Local {
     joins: u64,
     joined_us: u64,
     is_joining: bool,
+    /// The last attempt to join has had no answer: the store may list calls as they were then.
+    is_unsure: bool,
+    /// A message that has had no answer may be done until then: nothing is told before, as that would come after it.
+    quiet_until_us: u64,
     calls: HashMap<EventId, Call>,
     /// Calls in flight, settled or booked that are not known to be listed.
     unlisted: u64,
@@ -81,6 +85,8 @@ struct Lease {
     used_us: u64,
     /// A message about it is under way: no other may be.
     is_busy: bool,
+    /// One that has had no answer may be done until then.
+    busy_until_us: u64,
     /// A call asks for one along: those behind it wait for that.
     is_asked: bool,
     /// None was to be had: until then no call asks for one.
@@ -89,7 +95,7 @@ struct Lease {
     is_news: bool,
 }
 
-/// A refusal that holds for as long as the claim is the same: what is used of it is never less again.
+/// A refusal that holds for as long as the claim and the epoch are the same: what is used of it is never less again.
 struct Denial {
     claim: Claim,
     standing: Standing,
@@ -103,7 +109,8 @@ pub(super) enum Begin {
     Refused { claim: usize, standing: Standing },
     /// The store is to be asked.
     Ask(Asking),
-    /// The node is joining, or a lease is on its way: there is more to say after that.
+    /// The others do not know yet that this node is there, or it is joining, or a lease is on its way: there is more to say
+    /// after that.
     Wait,
 }
 
@@ -124,12 +131,12 @@ pub(super) struct Batch {
 }
 
 impl Local {
-    /// A call comes in. `is_live`: others know that this node is there, so its leases are counted.
+    /// A call comes in. `is_live`: others know that this node is there, so its calls are waited for where counters are built.
     pub(super) fn begin(&mut self, id: EventId, claims: &[Claim], now_us: u64, is_live: bool) -> Begin {
         if self.lease.units > 0 && (self.lease.until_us <= now_us || self.lease.claims != claims) {
             self.end_lease();
         }
-        if is_live && let Some(standings) = self.take(id, now_us) {
+        if is_live && let Some(standings) = self.take(id, now_us, 0) {
             return Begin::Held(standings);
         }
         if let Some(Denial { claim, standing }) = &self.denial
@@ -137,7 +144,7 @@ impl Local {
         {
             return Begin::Refused { claim: at, standing: *standing };
         }
-        if self.is_joining || (self.lease.is_asked && is_live) {
+        if !is_live || self.is_joining || self.lease.is_asked {
             return Begin::Wait;
         }
         let is_alone = !self.calls.values().any(|call| call.state != State::Asked && !call.is_gone());
@@ -151,17 +158,25 @@ impl Local {
             lease: 0,
             not_before_us: 0,
         };
-        self.calls.entry(id).or_insert(call);
+        // It may be one that asked before, and was given up.
+        let call = self.calls.entry(id).or_insert(call);
+        (call.state, call.not_before_us) = (State::Asked, 0);
         Begin::Ask(Asking { is_alone, lease: None, joins: self.joins, at_us: now_us })
     }
 
     /// Admits a call from what is left of the lease, also if that is over or the node was not heard of: for a plan that
-    /// says so while the store is away.
-    pub(super) fn take_leftover(&mut self, id: EventId, claims: &[Claim], now_us: u64) -> Option<Vec<Standing>> {
-        (self.lease.claims == claims).then(|| self.take(id, now_us)).flatten()
+    /// says so while the store is away. A question that it asked may be answered until `late_us`.
+    pub(super) fn take_leftover(
+        &mut self,
+        id: EventId,
+        claims: &[Claim],
+        now_us: u64,
+        late_us: u64,
+    ) -> Option<Vec<Standing>> {
+        (self.lease.claims == claims).then(|| self.take(id, now_us, late_us)).flatten()
     }
 
-    fn take(&mut self, id: EventId, now_us: u64) -> Option<Vec<Standing>> {
+    fn take(&mut self, id: EventId, now_us: u64, late_us: u64) -> Option<Vec<Standing>> {
         self.lease.units = self.lease.units.checked_sub(1)?;
         self.lease.used_us = now_us;
         let amounts = amounts(&self.lease.claims, |_, claim| claim.amount);
@@ -176,7 +191,7 @@ impl Local {
             is_told: self.calls.contains_key(&id),
             is_dirty: false,
             lease: self.lease.number,
-            not_before_us: 0,
+            not_before_us: late_us,
         };
         self.calls.insert(id, call);
         self.unlisted = self.unlisted.saturating_add(1);
@@ -186,17 +201,22 @@ impl Local {
 
     /// Lets this call ask for a lease along, unless a message about it is under way.
     pub(super) fn with_lease(&mut self, asking: &mut Asking, units_max: u64, parts: u64, lasts: Duration) {
+        let is_free = !self.lease.is_busy && asking.at_us >= self.lease.busy_until_us;
         let is_declined = asking.at_us < self.lease.declined_until_us;
-        if !self.lease.is_busy && !is_declined && self.lease.units == 0 {
+        if is_free && !is_declined && self.lease.units == 0 {
             (self.lease.is_busy, self.lease.is_asked) = (true, true);
             asking.lease = Some(LeaseAsk { units_max, parts, lasts, left: self.unlisted });
         }
     }
 
-    /// The question is over, whatever came of it.
-    pub(super) fn asked(&mut self, asking: &Asking) {
+    /// The question is over, whatever came of it. `late_us`: it had no answer, and may be done until then.
+    pub(super) fn asked(&mut self, asking: &Asking, late_us: Option<u64>) {
         if asking.lease.is_some() {
             (self.lease.is_busy, self.lease.is_asked) = (false, false);
+            if let Some(late_us) = late_us {
+                // What may be leased is given back.
+                (self.lease.busy_until_us, self.lease.is_news) = (late_us, true);
+            }
             if self.lease.units == 0 {
                 self.lease.declined_until_us = asking.at_us.saturating_add(DECLINED_FOR_US);
             }
@@ -216,13 +236,14 @@ impl Local {
             return None;
         }
         if self.epoch != Some(epoch) {
-            self.lease = self.lease.next();
+            self.unjoin();
             self.epoch = Some(epoch);
         }
         self.calls.get_mut(&id)?.state = State::Is(CallState::Held);
         if let Some(wish) = asking.lease.filter(|_| leased > 0) {
-            // The end is that of the store less a tenth: its clock may be a little faster.
-            let lasts = wish.lasts.saturating_sub(wish.lasts / 10);
+            // The second half of its time is for telling the calls that were taken from it: one that the store hears of
+            // after the lease is over may have its room given away.
+            let lasts = wish.lasts / 2;
             self.lease.number = self.lease.number.saturating_add(1);
             self.lease.units = leased;
             self.lease.until_us = asking.at_us.saturating_add(micros(lasts));
@@ -250,7 +271,7 @@ impl Local {
         standing
     }
 
-    /// The call is not known to be held, and never will be from `not_before_us` on. Whether that is to be told.
+    /// The call is not known to be held, and never will be from `not_before_us` on.
     pub(super) fn abandoned(&mut self, id: EventId, not_before_us: u64) {
         if let Some(call) = self.calls.get_mut(&id).filter(|call| call.state == State::Asked) {
             (call.state, call.not_before_us) = (State::Is(CallState::Gone), not_before_us);
@@ -347,7 +368,7 @@ impl Local {
     /// The next message, if there is something to tell and none is under way. It ends with [`Self::told`] or
     /// [`Self::not_told`].
     pub(super) fn batch(&mut self, now_us: u64) -> Option<Batch> {
-        let epoch = self.epoch.filter(|_| !self.is_sending)?;
+        let epoch = self.epoch.filter(|_| !self.is_sending && self.quiet_until_us <= now_us)?;
         let mut notes = Vec::new();
         for _ in 0..self.dirty.len() {
             if notes.len() >= NOTES_MAX {
@@ -365,7 +386,8 @@ impl Local {
                 notes.push(note);
             }
         }
-        let lease_left = (self.lease.is_news && !self.lease.is_busy).then(|| {
+        let is_free = !self.lease.is_busy && self.lease.busy_until_us <= now_us;
+        let lease_left = (self.lease.is_news && is_free).then(|| {
             self.lease.is_busy = true;
             let told = notes.iter().filter(|note| note.from_lease).count();
             let told = u64::try_from(told).unwrap_or(u64::MAX);
@@ -400,8 +422,9 @@ impl Local {
         }
     }
 
-    /// It is not known whether the store has a message: it will be told again.
-    pub(super) fn not_told(&mut self, batch: &Batch) {
+    /// The store has not answered to a message, and may do it until `late_us`: it is told again after that.
+    pub(super) fn not_told(&mut self, batch: &Batch, late_us: u64) {
+        self.quiet_until_us = self.quiet_until_us.max(late_us);
         self.is_over();
         if batch.lease_left.is_some() {
             self.lease.is_busy = false;
@@ -421,11 +444,16 @@ impl Local {
         self.is_sending
     }
 
-    /// Begins to join, and lists all calls that count. Until [`Self::joined`] nothing is told and nobody is admitted.
-    pub(super) fn join(&mut self) -> Vec<Note> {
+    /// Begins to join, and lists all calls that count; and whether the store may list others of an attempt before. Until
+    /// [`Self::joined`] nothing is told and nobody is admitted. `None`: not now.
+    pub(super) fn join(&mut self, now_us: u64) -> Option<(Vec<Note>, bool)> {
+        if self.is_sending || self.quiet_until_us > now_us {
+            return None;
+        }
         self.joins = self.joins.saturating_add(1);
         self.unjoin();
         self.is_joining = true;
+        let was_unsure = std::mem::replace(&mut self.is_unsure, true);
         let note = |(id, call): (&EventId, &mut Call)| match call.state {
             State::Asked | State::Is(CallState::Gone) => None,
             State::Is(state) => {
@@ -433,24 +461,31 @@ impl Local {
                 Some(Note { id: *id, state, amounts: call.amounts.clone(), from_lease: false })
             }
         };
-        self.calls.iter_mut().filter_map(note).collect()
+        Some((self.calls.iter_mut().filter_map(note).collect(), was_unsure))
     }
 
     /// It is not known of which epoch this node is a part.
     pub(super) fn unjoin(&mut self) {
         self.epoch = None;
+        self.denial = None;
         self.lease = self.lease.next();
     }
 
-    /// It is not known what became of the join.
-    pub(super) fn not_joined(&mut self) {
+    /// The attempt to join is over. `late_us`: it had no answer, and may be done until then.
+    pub(super) fn not_joined(&mut self, late_us: Option<u64>) {
         self.is_joining = false;
+        match late_us {
+            Some(late_us) => self.quiet_until_us = self.quiet_until_us.max(late_us),
+            None => self.is_unsure = false,
+        }
     }
 
     /// The answer to the join that listed these calls.
     pub(super) fn joined(&mut self, joined: Joined, listed: &[Note], now_us: u64) {
-        (self.joined_us, self.is_joining) = (now_us, false);
+        self.joined_us = now_us;
         match joined {
+            // Begun anew before all calls were listed.
+            Joined::Moved => {}
             Joined::Open(epoch) => {
                 self.epoch = Some(epoch);
                 // What it had leased there is nobody's now.
@@ -484,18 +519,14 @@ impl Local {
     fn end_lease(&mut self) {
         self.lease = Lease { is_news: true, ..self.lease.next() };
     }
-
-    /// The question is over without an answer to the call.
-    pub(super) fn forget(&mut self, id: EventId) {
-        self.calls.remove(&id);
-    }
 }
 
 impl Lease {
     /// None, after this one.
     fn next(&self) -> Self {
-        let Self { is_busy, is_asked, declined_until_us, .. } = *self;
-        Self { number: self.number.saturating_add(1), is_busy, is_asked, declined_until_us, ..Self::default() }
+        let Self { is_busy, busy_until_us, is_asked, declined_until_us, .. } = *self;
+        let number = self.number.saturating_add(1);
+        Self { number, is_busy, busy_until_us, is_asked, declined_until_us, ..Self::default() }
     }
 }
 

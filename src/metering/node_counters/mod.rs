@@ -19,7 +19,7 @@ mod building;
 mod local;
 mod telling;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -39,7 +39,7 @@ use crate::ports::clock::Clock;
 use crate::ports::counters::{
     Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
 };
-use crate::ports::shared::{Ask, Held, Member, Pulse, SharedCounters, Wanted};
+use crate::ports::shared::{Ask, Floors, Held, Member, Pulse, SharedCounters, Wanted};
 use crate::ports::sink::Sink;
 use crate::ports::tenants::TenantStore;
 use crate::ports::usage::UsageStore;
@@ -150,10 +150,18 @@ struct Heard {
     pulse: Pulse,
 }
 
+/// What all nodes are to be asked for (`true`), and what not any more: of each the newest word, so at most two of a tenant.
 #[derive(Default)]
-struct Wishes {
-    wanted: Vec<(TenantId, Wanted)>,
-    done: Vec<(TenantId, Wanted)>,
+struct Wishes(BTreeMap<(TenantId, Wanted), bool>);
+
+impl Wishes {
+    fn is_wanted(&mut self, tenant: &TenantId, wanted: Wanted) {
+        self.0.insert((tenant.clone(), wanted), true);
+    }
+
+    fn is_done(&mut self, tenant: &TenantId, wanted: Wanted) {
+        self.0.insert((tenant.clone(), wanted), false);
+    }
 }
 
 impl NodeCounters {
@@ -212,6 +220,12 @@ impl NodeCounters {
         self.outside.clock.monotonic_us()
     }
 
+    /// From where on counters are built: with the period before, as calls may be settled in it, and other nodes be there yet.
+    fn floors(&self) -> Floors {
+        let now = self.outside.clock.now();
+        Floors { month: Window::Month.period(now).previous(), day: Window::Day.period(now).previous() }
+    }
+
     /// Puts a tenant into the courier's queue.
     fn has_news(&self, tenant: &TenantId) {
         let is_new = self.with(tenant, |local| !std::mem::replace(&mut local.is_queued, true));
@@ -253,8 +267,12 @@ impl NodeCounters {
                 Begin::Held(standings) => return asked.is_held(standings),
                 Begin::Refused { claim, standing } => return asked.is_refused(claim, standing),
                 Begin::Ask(asking) => {
-                    let _over = AskOver { counters: self, tenant, asking: &asking };
+                    let mut over =
+                        AskOver { counters: self, tenant, asking: &asking, late_us: Some(asked.late_us(now_us)) };
                     let answer = self.ask((tenant, id, claims), terms, &asking, asked.within).await;
+                    if answer.is_ok() {
+                        over.late_us = None;
+                    }
                     match self.heed(&mut asked, &asking, answer).await {
                         Next::Over(outcome) => return outcome,
                         Next::Wait(pause) => pause,
@@ -291,7 +309,7 @@ impl NodeCounters {
                 let standing = self.with(tenant, |local| local.refused(id, claims, claim, &count));
                 Next::Over(asked.is_refused(claim, standing))
             }
-            Ok(Held::Behind { revision }) => Next::Over(self.catch_up(asked, revision).await),
+            Ok(Held::Behind { revision }) => Next::Over(self.catch_up(revision).await),
             Ok(Held::Unjoined) => {
                 self.buildings.want(tenant, self.with(tenant, |local| local.is_part(asking)));
                 Next::Wait(LOOK_ANYWAY)
@@ -391,7 +409,7 @@ impl NodeCounters {
         }
         if !std::mem::replace(&mut asked.recalled, true) {
             asked.until_us = asked.until_us.min(now_us.saturating_add(self.recall_max_us()));
-            self.wishes.lock().wanted.push((asked.tenant.clone(), Wanted::Lease));
+            self.wishes.lock().is_wanted(asked.tenant, Wanted::Lease);
             self.hurry.notify_one();
         }
     }
@@ -403,9 +421,9 @@ impl NodeCounters {
     }
 
     /// The call follows from an older revision than the tenant's.
-    async fn catch_up(&self, asked: &mut Asked<'_>, revision: i64) -> Result<HoldOutcome, CountersUnavailable> {
-        asked.is_over();
-        self.with(asked.tenant, |local| local.forget(asked.id));
+    async fn catch_up(&self, revision: i64) -> Result<HoldOutcome, CountersUnavailable> {
+        // It may have been taken all the same, by a question before that had no answer: it is given back as one that is
+        // given up.
         let refreshed = self.outside.snapshots.refresh(&*self.outside.tenants).await;
         match refreshed {
             Ok(_) if self.outside.snapshots.load().revision >= revision => Ok(HoldOutcome::Changed),
@@ -423,6 +441,11 @@ impl NodeCounters {
 
     async fn read_of(&self, tenant: &TenantId, keys: &[CounterKey]) -> Result<Vec<Standing>, CountersUnavailable> {
         let until_us = self.now_us().saturating_add(micros(WAIT_MAX));
+        let Floors { month, day } = self.floors();
+        let floor = |key: &CounterKey| if key.period.window() == Window::Month { month } else { day };
+        if keys.iter().any(|key| key.period < floor(key)) {
+            return Err(CountersUnavailable("counters go back to the last period, not further".into()));
+        }
         loop {
             if self.is_down.load(Ordering::Relaxed) {
                 return Err(CountersUnavailable("the shared counters do not answer".into()));
@@ -440,7 +463,8 @@ impl NodeCounters {
             if self.now_us() >= until_us {
                 return Err(CountersUnavailable("the counters are being built anew, and it takes too long".into()));
             }
-            self.buildings.want(tenant, false);
+            // One that this node is a part of has higher floors than this: its clock is another one.
+            self.buildings.want(tenant, self.with(tenant, |local| !local.must_join()));
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -565,9 +589,11 @@ impl Asked<'_> {
 
     fn is_over(&mut self) {
         self.is_open = false;
-        if self.recalled {
-            self.counters.wishes.lock().done.push((self.tenant.clone(), Wanted::Lease));
-        }
+    }
+
+    /// Until when a question that is asked now, or was before, may be answered.
+    fn late_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_add(micros(self.within))
     }
 
     /// Without the store a call is refused, or has what is left of the lease: as its plan says.
@@ -575,7 +601,8 @@ impl Asked<'_> {
         if self.terms.on_counters_down == OnCountersDown::Lease {
             let counters = self.counters;
             let now_us = counters.now_us();
-            let taken = counters.with(self.tenant, |local| local.take_leftover(self.id, self.claims, now_us));
+            let late_us = self.late_us(now_us);
+            let taken = counters.with(self.tenant, |local| local.take_leftover(self.id, self.claims, now_us, late_us));
             if let Some(standings) = taken {
                 counters.from_lease.fetch_add(1, Ordering::Relaxed);
                 counters.has_news(self.tenant);
@@ -588,11 +615,13 @@ impl Asked<'_> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
+        let counters = self.counters;
+        if self.recalled {
+            counters.wishes.lock().is_done(self.tenant, Wanted::Lease);
+        }
         if self.is_open {
-            let counters = self.counters;
-            // A question that was given up may be answered until its time is over.
-            let over_us = counters.now_us().saturating_add(micros(self.within).saturating_mul(2));
-            counters.with(self.tenant, |local| local.abandoned(self.id, over_us));
+            let late_us = self.late_us(counters.now_us());
+            counters.with(self.tenant, |local| local.abandoned(self.id, late_us));
             counters.has_news(self.tenant);
         }
     }
@@ -603,11 +632,16 @@ struct AskOver<'a> {
     counters: &'a NodeCounters,
     tenant: &'a TenantId,
     asking: &'a Asking,
+    /// It has had no answer, and may be done until then.
+    late_us: Option<u64>,
 }
 
 impl Drop for AskOver<'_> {
     fn drop(&mut self) {
-        self.counters.with(self.tenant, |local| local.asked(self.asking));
+        self.counters.with(self.tenant, |local| local.asked(self.asking, self.late_us));
+        if self.asking.lease.is_some() && self.late_us.is_some() {
+            self.counters.has_news(self.tenant);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::domain::ids::TenantId;
 use crate::ports::shared::{Noted, Noting};
 
 use super::NodeCounters;
+use super::local::micros;
 
 /// How long news gather. What a node that dies had not told is what it admitted from leases in this time.
 const GATHER: Duration = Duration::from_millis(5);
@@ -45,20 +46,23 @@ impl NodeCounters {
         }
     }
 
-    /// Tells what there was to tell of a tenant when this was called, also what is under way: within a call's budget.
+    /// Tells what there was to tell of a tenant when this was called, also what is under way, for which it waits a call's
+    /// budget. A message that it sends itself is not given up before its time: what comes after would have to wait for that.
     pub(super) async fn tell_all_of(&self, tenant: &TenantId) {
-        let all = async {
+        let others = async {
             for _ in 0..MESSAGES_BEFORE_MAX {
                 let arrived = self.with(tenant, |local| local.arrived.clone());
                 let mut arrived = std::pin::pin!(arrived.notified());
                 arrived.as_mut().enable();
                 if !self.with(tenant, |local| local.is_sending()) {
-                    return self.tell_of(tenant).await;
+                    return;
                 }
                 arrived.await;
             }
         };
-        timeout(self.options.call_budget, all).await.unwrap_or_default();
+        if timeout(self.options.call_budget, others).await.is_ok() {
+            self.tell_of(tenant).await;
+        }
     }
 
     /// Tells all that there is to tell of a tenant, or puts it into the queue again.
@@ -72,17 +76,18 @@ impl NodeCounters {
                 self.buildings.want(tenant, false);
             }
             let Some(batch) = batch else { break };
-            let telling = Telling { counters: self, tenant, batch: Some(batch) };
+            let asked_us = self.now_us();
+            let late_us = asked_us.saturating_add(micros(WITHIN));
+            let telling = Telling { counters: self, tenant, batch: Some(batch), late_us };
             let Some(batch) = &telling.batch else { break };
             let noting = Noting {
-                node: self.options.member.node,
+                member: self.options.member,
                 tenant,
                 epoch: batch.epoch,
                 notes: &batch.notes,
                 lease_left: batch.lease_left,
                 within: WITHIN,
             };
-            let asked_us = self.now_us();
             let answer = timeout(WITHIN, self.outside.shared.note(&noting)).await;
             let is_down = self.is_down.load(Ordering::Relaxed);
             if matches!(answer, Ok(Ok(_))) {
@@ -91,7 +96,7 @@ impl NodeCounters {
             match answer {
                 Ok(Ok(Noted::Done)) => telling.told(),
                 Ok(Ok(Noted::Unjoined)) => {
-                    drop(telling);
+                    telling.is_refused();
                     self.with(tenant, |local| local.unjoin());
                     self.buildings.want(tenant, false);
                     break;
@@ -117,6 +122,8 @@ struct Telling<'a> {
     counters: &'a NodeCounters,
     tenant: &'a TenantId,
     batch: Option<super::local::Batch>,
+    /// Without an answer it may be done until then.
+    late_us: u64,
 }
 
 impl Telling<'_> {
@@ -125,12 +132,16 @@ impl Telling<'_> {
             self.counters.with(self.tenant, |local| local.told(&batch));
         }
     }
+
+    fn is_refused(mut self) {
+        self.late_us = 0;
+    }
 }
 
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
         if let Some(batch) = self.batch.take() {
-            self.counters.with(self.tenant, |local| local.not_told(&batch));
+            self.counters.with(self.tenant, |local| local.not_told(&batch, self.late_us));
         }
     }
 }

@@ -103,8 +103,10 @@ async fn whoever_finishes_has_a_second_for_it() {
         first.join().await;
         assert!(matches!(first.look().await, Look::Building { .. }), "{name}");
         let began = Instant::now();
+        // Also one that looks on and on: it may not be able to.
         while matches!(second.look().await, Look::Busy { .. }) {
             assert!(began.elapsed() < BOUND, "{name}");
+            assert!(matches!(first.look().await, Look::Building { .. }), "{name}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert!(began.elapsed() > Duration::from_millis(900), "{name}: {:?}", began.elapsed());
@@ -208,7 +210,7 @@ async fn a_period_below_the_floors_is_not_known_and_a_later_one_is_empty() {
         }
         // Whoever needs the earlier one begins anew with lower floors, and the calls stay.
         let joining = Floors { month: month("2026-10"), day: day("2026-11-30") };
-        let Bench { member, tenant, within, .. } = bench.clone();
+        let Bench { member, tenant, within, .. } = bench.another();
         let joining = Joining {
             member,
             tenant: &tenant,
@@ -216,7 +218,7 @@ async fn a_period_below_the_floors_is_not_known_and_a_later_one_is_empty() {
             is_forced: true,
             floors: joining,
             calls: &[],
-            is_first: false,
+            is_first: true,
             is_last: true,
             within,
         };

@@ -165,7 +165,7 @@ impl Store {
             let amounts = Vec::new();
             let gone = Note { id: ask.id, state: CallState::Gone, amounts, from_lease: false };
             now(self.memory.note(&Noting {
-                node: ask.member.node,
+                member: ask.member,
                 tenant: ask.tenant,
                 epoch: *epoch,
                 notes: &[gone],
@@ -405,10 +405,10 @@ impl SharedCounters for SimWire {
     }
 
     fn note<'a>(&'a self, noting: &'a Noting<'a>) -> Answer<'a, Noted> {
-        let Noting { node, epoch, lease_left, within, .. } = *noting;
+        let Noting { member, epoch, lease_left, within, .. } = *noting;
         let (tenant, notes) = (noting.tenant.clone(), noting.notes.to_vec());
         self.carry(Does::Write, Some(within), move |store| {
-            store.note(&Noting { node, tenant: &tenant, epoch, notes: &notes, lease_left, within })
+            store.note(&Noting { member, tenant: &tenant, epoch, notes: &notes, lease_left, within })
         })
     }
 

@@ -143,7 +143,7 @@ impl Bench {
 
     pub(super) async fn note(&self, epoch: Epoch, notes: &[Note], lease_left: Option<u64>) -> Noted {
         let Self { store, tenant, member, within } = self;
-        let noting = Noting { node: member.node, tenant, epoch, notes, lease_left, within: *within };
+        let noting = Noting { member: *member, tenant, epoch, notes, lease_left, within: *within };
         store.note(&noting).await.unwrap()
     }
 

@@ -268,7 +268,7 @@ async fn a_command_that_hung_and_arrives_late_does_nothing() {
     let began = Instant::now();
     let note = [bench.call(1, CallState::Booked, 1)];
     let noting = tollgate::ports::shared::Noting {
-        node: bench.member.node,
+        member: bench.member,
         tenant: &bench.tenant,
         epoch,
         notes: &note,

@@ -150,20 +150,22 @@ impl Teller {
             .filter(|note| note.state != CallState::Gone)
             .map(|note| Note { from_lease: false, ..note })
             .collect();
+        let is_first = !self.one_in(4);
         let joining = Joining {
             member: bench.member,
             tenant: &bench.tenant,
-            epoch: Epoch(u128::from(self.chance.next())),
+            epoch: if is_first { Epoch(u128::from(self.chance.next())) } else { self.epoch() },
             is_forced: self.one_in(20),
             floors: if self.one_in(2) { floors() } else { Floors { month: month("2026-10"), day: day("2026-11-25") } },
             calls: &calls,
-            is_first: !self.one_in(4),
+            is_first,
             is_last: !self.one_in(4),
             within: WITHIN,
         };
         let joined = bench.store.join(&joining).await.unwrap();
-        let (Joined::Open(epoch) | Joined::Building(epoch)) = joined;
-        self.learn(epoch);
+        if let Joined::Open(epoch) | Joined::Building(epoch) = joined {
+            self.learn(epoch);
+        }
         format!("join {joining:?}: {joined:?}")
     }
 
