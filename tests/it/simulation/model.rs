@@ -262,8 +262,12 @@ impl Model {
         let seen = self.count(tenant, tenant, period, |call| call.reached);
         let excused = self.excused(tenant, period);
         if seen > max + excused {
+            let all = self.calls.iter().enumerate();
+            let reached =
+                all.filter(|(_, call)| call.is_of(tenant, tenant, period) && call.reached && call.chats() > 0);
+            let reached: Vec<(usize, State)> = reached.map(|(at, call)| (at, call.state)).collect();
             return Err(format!(
-                "the provider sees {seen} chats of {} in {period:?}, {max} is the limit, and {excused} are excused",
+                "the provider sees {seen} chats of {} in {period:?}, {max} is the limit, and {excused} are excused: {reached:?}",
                 TENANTS[tenant]
             ));
         }

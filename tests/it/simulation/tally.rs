@@ -41,6 +41,13 @@ impl Model {
         }
     }
 
+    /// They hear that the call comes to nothing. Its node may be killed before that is in its journal for good.
+    pub fn is_given_back(&mut self, id: EventId) {
+        if let Some(call) = self.call_of(id) {
+            call.shared.is_counted = false;
+        }
+    }
+
     /// They lost a tenant, or all.
     pub fn is_forgotten(&mut self, tenant: Option<usize>) {
         let lost = |call: &&mut Call| tenant.is_none_or(|tenant| call.tenant == tenant);
@@ -108,13 +115,18 @@ impl Model {
             let missing: Vec<usize> = (0..self.calls.len())
                 .filter(|at| self.calls[*at].is_of(tenant, window, period) && self.calls[*at].is_missing())
                 .collect();
+            let taking: Vec<(usize, State)> = (0..self.calls.len())
+                .filter(|at| self.calls[*at].is_of(tenant, window, period) && self.calls[*at].is_admitted())
+                .filter(|at| self.calls[*at].chats() > 0)
+                .map(|at| (at, self.calls[at].state))
+                .collect();
             return Err(format!(
-                "the store counts {counted} chats of {} in {period:?}, where {admitted} were admitted; not listed are calls {missing:?}, and {excused} of them are excused",
+                "the store counts {counted} chats of {} in {period:?}, where {admitted} were admitted: {taking:?}; not listed are calls {missing:?}, and {excused} of them are excused",
                 TENANTS[tenant]
             ));
         }
         let over = self.excused.entry((tenant, period)).or_default();
-        *over = (*over).max(admitted.saturating_sub(counted));
+        *over = (*over).max(excused);
         Ok(())
     }
 

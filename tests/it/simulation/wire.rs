@@ -181,7 +181,12 @@ impl Store {
         self.world.note(|| format!("{noting:?}: {noted:?}"));
         if noted == Noted::Done {
             let mut model = self.world.model.lock();
-            noting.notes.iter().for_each(|note| model.is_listed(note.id));
+            for note in noting.notes {
+                match note.amounts.iter().any(|(_, amount)| *amount > 0) && note.state != CallState::Gone {
+                    true => model.is_listed(note.id),
+                    false => model.is_given_back(note.id),
+                }
+            }
         }
         noted
     }
