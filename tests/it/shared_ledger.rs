@@ -66,6 +66,24 @@ fn calls_are_booked_in_postgres_and_every_command_finds_them_there() {
 }
 
 #[test]
+fn a_start_says_nothing_of_tables_that_are_there_already() {
+    let database = Database::new();
+    let provider = Provider::start(honest);
+    // As another gateway leaves it that makes the schema at the same time.
+    database.say(
+        "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+         installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, \
+         execution_time BIGINT NOT NULL)",
+    );
+    let gateway = Setup::new(&provider).set("DATABASE_URL", &database.url).start();
+    // The line of a call comes after all those of the start.
+    use_up(&gateway, "acme", 1);
+    until("the line of a call", NOTICED_MAX, || gateway.log().contains("tenant=acme"));
+    let log = gateway.log();
+    assert!(!log.contains("already exists"), "{log}");
+}
+
+#[test]
 fn killed_it_leaves_nothing_behind_that_keeps_the_next_one_from_starting() {
     let database = Database::new();
     let provider = Provider::start(honest);
