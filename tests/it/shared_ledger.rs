@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 use tokio::runtime::Builder;
 use tollgate::boot::ledger::Ledger;
 use tollgate::config::Config;
@@ -14,7 +17,7 @@ use tollgate::domain::event::UsageEvent;
 
 use super::conformance::{at, event};
 use super::support::bodies::honest;
-use super::support::machine::{TurnedClock, figures, until};
+use super::support::machine::{TurnedClock, figures, full, until};
 use super::support::postgres::Database;
 use super::support::*;
 
@@ -202,6 +205,72 @@ fn book_old(url: &str, data_dir: &Path) {
         assert_eq!(ledger.usage().append(&events).await, Ok(3));
         ledger.leave().await;
     });
+}
+
+/// Somebody who is in the way of a retention, until the value is dropped.
+struct InTheWay {
+    runtime: tokio::runtime::Runtime,
+    connection: Option<PgConnection>,
+}
+
+impl InTheWay {
+    /// Says `statement` in a transaction that stays open.
+    fn of(url: &str, statement: &'static str) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let connection = runtime.block_on(async {
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            sqlx::raw_sql("BEGIN").execute(&mut connection).await.unwrap();
+            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+            connection
+        });
+        Self { runtime, connection: Some(connection) }
+    }
+}
+
+impl Drop for InTheWay {
+    fn drop(&mut self) {
+        let connection = self.connection.take().unwrap();
+        self.runtime.block_on(connection.close()).unwrap();
+    }
+}
+
+#[test]
+fn retention_waits_for_whoever_is_in_its_way_and_says_whom_it_waited_for_in_vain() {
+    // As `tollgate verify` and pg_dump do, and as a change of tenants does.
+    let reads_all = "LOCK TABLE usage_events IN ACCESS SHARE MODE";
+    let waits = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let data_dir = tempfile::TempDir::new().unwrap();
+    let retention = ["retention", "--keep", "13mo"];
+    for statement in [reads_all, "SELECT singleton FROM meta FOR UPDATE"] {
+        let database = Database::new();
+        document(&database.url, data_dir.path(), &["migrate"]);
+        book_old(&database.url, data_dir.path());
+        let in_the_way = InTheWay::of(&database.url, statement);
+        let url = database.url.clone();
+        let path = data_dir.path().to_owned();
+        let retaining = thread::spawn(move || document(&url, &path, &retention));
+        for is_waiting in ["1", "0", "1"] {
+            until("it waits, for a moment at a time", NOTICED_MAX, || database.say(waits) == is_waiting);
+        }
+        assert!(!retaining.is_finished(), "{statement}");
+        drop(in_the_way);
+        assert_eq!(retaining.join().unwrap()["events"], 3, "{statement}");
+    }
+    if full() {
+        let database = Database::new();
+        document(&database.url, data_dir.path(), &["migrate"]);
+        book_old(&database.url, data_dir.path());
+        let _in_the_way = InTheWay::of(&database.url, reads_all);
+        let began = Instant::now();
+        let output = command(&database.url, data_dir.path(), &retention);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let last = said.lines().last().unwrap_or_default();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(last.contains("`tollgate verify`") && last.contains("again when that is over"), "{said}");
+        assert!(said.contains("drop 0 %, 0 of 3 events"), "{said}");
+        figures(&format!("retention behind a reader without end: gave up after {} s", began.elapsed().as_secs()));
+        assert_eq!(database.say("SELECT COUNT(*) FROM usage_events"), "3");
+    }
 }
 
 #[test]
