@@ -19,6 +19,7 @@ use super::conformance::{at, event};
 use super::support::bodies::honest;
 use super::support::machine::{TurnedClock, figures, full, until};
 use super::support::postgres::Database;
+use super::support::redis::RedisServer;
 use super::support::*;
 
 const NOTICED_MAX: Duration = Duration::from_secs(30);
@@ -109,6 +110,29 @@ fn without_redis_a_second_gateway_on_one_ledger_is_refused_and_told_of_redis() {
     assert!(said.contains("postgres://127.0.0.1:") && !said.contains("tollgate@"), "{said}");
     gateway.stop();
     drop(setup().start());
+}
+
+#[test]
+fn a_gateway_that_counts_for_itself_and_those_that_count_together_refuse_each_other() {
+    let (database, redis) = (Database::new(), RedisServer::start());
+    let provider = Provider::start(honest);
+    let alone = || Setup::new(&provider).set("DATABASE_URL", &database.url);
+    let together = || alone().set("REDIS_URL", &redis.url());
+    let mut nodes = [together().start(), together().start()];
+    for node in &mut nodes {
+        let said = alone().refused();
+        assert!(said.lines().count() == 1 && said.contains("REDIS_URL for both"), "{said}");
+        let copy = ["copy", "--from", &database.url, "--to", "sqlite://copy.db"];
+        let output = command(&database.url, node.data_dir(), &copy);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("stop it first"), "{said}");
+        node.stop();
+    }
+    let mut sole = alone().start();
+    let said = together().refused();
+    assert!(said.lines().count() == 1 && said.contains("REDIS_URL for both"), "{said}");
+    sole.stop();
+    drop(together().start());
 }
 
 #[test]
