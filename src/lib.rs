@@ -36,7 +36,7 @@
 //! | [`providers`] | one file per provider: routes, refusals, request edit, usage reader; bytes in, usage out | domain |
 //! | [`ports`] | traits with their contracts: counters, ledger, its rows, tenants, journal, sinks, clock | domain |
 //! | [`metering`] | admission, settlement, recorder, identity, reports, verification, copies | domain, providers, ports |
-//! | [`adapters`] | counters in memory, the journal of files, SQLite, Postgres, the system clock | domain, ports |
+//! | [`adapters`] | counters in memory and in Redis, the journal of files, SQLite, Postgres, the system clock | domain, ports |
 //! | [`edge`] | listeners, exchange, relay, billing and admin routes | domain, providers, metering |
 //! | [`config`], [`telemetry`] | settings checked as a whole; log lines and metrics | domain (telemetry: ports too) |
 //! | [`boot`], [`cli`], [`demo`] | composition, runtimes, signals; commands; the simulated provider | everything |

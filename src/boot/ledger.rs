@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
 
-use crate::adapters::postgres::{self, PostgresLedger};
+use crate::adapters::postgres::{self, Beside, PostgresLedger};
 use crate::adapters::sqlite::SqliteLedger;
 use crate::config::{self, Config};
 use crate::ports::StoreError;
@@ -90,20 +90,18 @@ impl Ledger {
         }
     }
 
-    /// Claims it for this process, if it has to be: limits that are counted in the process are those of one gateway. (A
-    /// file is locked instead.) The claim is held for as long as the task runs.
+    /// Claims it for this process: limits that are counted in the process are those of one gateway, and one that shares its
+    /// counters does so with all others. (A file is locked instead.) The claim is held for as long as the task runs.
     ///
     /// # Errors
-    /// [`BootError::LedgerTaken`] when another gateway has it.
+    /// [`BootError::LedgerTaken`] when another gateway has it, and one of the two counts for itself.
     async fn claim(&self, config: &Config) -> Result<Option<JoinHandle<()>>, BootError> {
         let Self::Postgres(ledger) = self else { return Ok(None) };
-        if config.counters.url.is_some() {
-            return Ok(None);
-        }
+        let beside = if config.counters.url.is_some() { Beside::Others } else { Beside::Nobody };
         let failed = |source| BootError::Ledger { ledger: ledger.name().to_owned(), source };
         let fix = "set REDIS_URL for both, so that they count together, or stop that one";
         let taken = || BootError::LedgerTaken { ledger: ledger.name().to_owned(), fix };
-        let claim = ledger.claim().await.map_err(failed)?.ok_or_else(taken)?;
+        let claim = ledger.claim(beside).await.map_err(failed)?.ok_or_else(taken)?;
         Ok(Some(tokio::spawn(claim.keep(ledger.clone()))))
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::adapters::postgres::Claim;
+use crate::adapters::postgres::{Beside, Claim};
 use crate::config;
 use crate::ports::StoreError;
 use crate::ports::transfer::Transfer;
@@ -63,7 +63,8 @@ impl End {
         let held = match &opened {
             Ledger::Postgres(ledger) => {
                 let taken = || BootError::LedgerTaken { ledger: name.clone(), fix: FIX };
-                Held::Postgres { _claim: ledger.claim().await.map_err(|error| failed(at, error))?.ok_or_else(taken)? }
+                let claim = ledger.claim(Beside::Nobody).await.map_err(|error| failed(at, error))?;
+                Held::Postgres { _claim: claim.ok_or_else(taken)? }
             }
             Ledger::Sqlite(ledger) => Held::Sqlite { _lock: recovery::lock_ledger(ledger.path(), FIX)? },
         };

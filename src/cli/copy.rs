@@ -28,9 +28,9 @@ a file that does not exist yet; its schema is made. At the end both are compared
 each table, and the sums of every tenant and month.
 
 Stop the gateways of both ledgers first, with SIGTERM, and keep their data directories: what a killed one still has in its \
-journal is booked into the copy by the gateway that is started on it next. A gateway that counts for itself is noticed and \
-the copy refused; gateways that count together (REDIS_URL) are not. A source that has changed meanwhile is found by the comparison: run the same command again, \
-and it makes up for that.
+journal is booked into the copy by the gateway that is started on it next. A gateway that serves is noticed and the copy \
+refused. A source that has changed meanwhile is found by the comparison: run the same command again, and it makes up for \
+that.
 
 A copy that was ended half way, however, goes on where it was when the same command is run again. Until it is finished \
 nothing else opens the target. Run again after that, it only compares.

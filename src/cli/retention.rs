@@ -28,7 +28,8 @@ use super::progress::{Elsewhere, Progress};
 pub(super) const EXAMPLES: &str = "\
 The running month counts as one of the kept ones; months are those of UTC. Sums by provider, model, day and month stay for \
 ever, so totals, limits and cost reports do not change; what only events can tell (by key, user, kb and hour, line items) \
-is refused for dropped months. On Postgres whole partitions go; on SQLite small batches, whose room is used again.
+is refused for dropped months. On Postgres whole partitions go, for each of which whoever reads all events just then \
+(tollgate verify, pg_dump) is waited for up to three minutes; on SQLite small batches, whose room is used again.
 
 Kept in any case are months that the journal of this data directory may still book into. A gateway that was off through \
 all kept months and comes back with a call in its journal that was booked already would book it again: start such a \

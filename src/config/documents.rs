@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::plans::{BUILT_IN, LIMIT_KEYS};
+use super::plans::{BUILT_IN, LIMIT_KEYS, ON_COUNTERS_DOWN};
 use super::*;
 
 fn in_package(path: &str) -> PathBuf {
@@ -44,7 +44,12 @@ fn example_file() -> String {
     for (name, ..) in LIMIT_KEYS {
         write!(file, " {name}").unwrap();
     }
-    file.push('\n');
+    write!(
+        file,
+        "\n# While shared counters cannot be asked, calls of a plan with a limit are answered 503, or admitted from what is left\n\
+         # of a lease first: {ON_COUNTERS_DOWN} = \"refuse\" (the default) or \"lease\".\n"
+    )
+    .unwrap();
     for (plan, key, value) in BUILT_IN {
         writeln!(file, "\n[plans.{plan}]\n#{key} = {value}").unwrap();
     }

@@ -25,7 +25,12 @@ pub static KEYS: &[Key] = &[
         "dev",
         "`dev`: any tenant name is a credential, loopback only. `prod`: issued keys only.",
     ),
-    key("data_dir", &["TOLLGATE_DATA_DIR"], "data", "The directory of the ledger and of the generated admin key."),
+    key(
+        "data_dir",
+        &["TOLLGATE_DATA_DIR"],
+        "data",
+        "The directory of the journal, of a ledger in SQLite and of a generated admin key. Each gateway has one of its own, on a local disk.",
+    ),
     key(
         "listen.proxy",
         &["TOLLGATE_LISTEN"],
@@ -90,7 +95,7 @@ pub static KEYS: &[Key] = &[
     secret(
         "counters.url",
         &["REDIS_URL"],
-        "Counters that several gateways share: `redis://host:6379`, `rediss://` with TLS, `redis+cluster://a:6379,b:6379`. Without it they live in the process.",
+        "Counters that several gateways share: `redis://host:6379`, `redis://a:6379,b:6379` for hosts of which one is the master, `redis+cluster://a:6379,b:6379`; `rediss://` and `rediss+cluster://` with TLS. Without it they live in the process.",
     ),
     key(
         "counters.call_budget",

@@ -60,14 +60,22 @@ pub fn start(filter: &str, json: bool) -> Result<Log, String> {
     Ok(Log(handle))
 }
 
+/// Where the driver of Postgres puts what a server says beside its answers.
+const NOTICES: &str = "sqlx::postgres::notice";
+
 /// Libraries print what they handle below `info`: heads with credentials, URLs with keys. However the filter is set,
-/// such lines are not written; our own never hold any.
+/// such lines are not written; our own never hold any. Notices of Postgres are not either: they say that a statement had
+/// nothing to do, such as making a table that is there. Its warnings are no notices.
 fn may_be_shown(line: &Metadata<'_>) -> bool {
-    *line.level() <= Level::INFO || line.target() == "tollgate" || line.target().starts_with("tollgate::")
+    let lowest = if line.target() == NOTICES { Level::WARN } else { Level::INFO };
+    *line.level() <= lowest || line.target() == "tollgate" || line.target().starts_with("tollgate::")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -77,38 +85,58 @@ mod tests {
         assert!(error.contains("tollgate=loud") && error.contains("such as info"), "{error}");
     }
 
-    #[test]
-    fn debug_lines_of_libraries_are_never_shown_and_a_new_filter_counts_at_once() {
-        use std::sync::{Arc, Mutex};
+    /// Text that a log wrote.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
 
-        #[derive(Clone, Default)]
-        struct Kept(Arc<Mutex<Vec<u8>>>);
-        impl std::io::Write for Kept {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.0.lock().unwrap().extend_from_slice(bytes);
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
+    impl io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
         }
 
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is written of the lines that `say` says.
+    fn written(filter: &str, say: impl FnOnce(&Log)) -> String {
         let kept = Kept::default();
         let writer = kept.clone();
         let lines = fmt::layer().with_writer(move || writer.clone());
-        let (filter, handle) = reload::Layer::new(Filter::parse("trace").unwrap().0);
+        let (filter, handle) = reload::Layer::new(Filter::parse(filter).unwrap().0);
         let lines = lines.with_filter(filter::filter_fn(may_be_shown)).with_filter(filter);
-        tracing::subscriber::with_default(Registry::default().with(lines), || {
+        tracing::subscriber::with_default(Registry::default().with(lines), || say(&Log(handle)));
+        let text = kept.0.lock().unwrap().clone();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn debug_lines_of_libraries_are_never_shown_and_a_new_filter_counts_at_once() {
+        let text = written("trace", |log| {
             tracing::debug!(target: "pingora_core::h1", "secret head");
             tracing::debug!(target: "tollgatekeeper", "secret other");
             tracing::info!(target: "pingora_core", "library news");
             tracing::debug!(target: "tollgate::edge", "own detail");
-            Log(handle).set_filter(Filter::parse("warn").unwrap());
+            log.set_filter(Filter::parse("warn").unwrap());
             tracing::info!(target: "tollgate::edge", "no longer wanted");
         });
-        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
         assert!(text.contains("library news") && text.contains("own detail"), "{text}");
         assert!(!text.contains("secret"), "{text}");
         assert!(!text.contains("no longer wanted"), "{text}");
+    }
+
+    #[test]
+    fn warnings_of_postgres_are_shown_and_its_notices_are_not() {
+        let say = |_: &Log| {
+            tracing::info!(target: "sqlx::postgres::notice", "relation exists, skipping");
+            tracing::warn!(target: "sqlx::postgres::notice", "collation version mismatch");
+            tracing::info!(target: "sqlx::postgres", "connection news");
+        };
+        let text = written("info", say);
+        assert!(text.contains("collation version mismatch") && text.contains("connection news"), "{text}");
+        assert!(!text.contains("skipping"), "{text}");
+        assert_eq!(written("error", say), "");
     }
 }

@@ -61,9 +61,7 @@ impl World {
     /// Calls while the ledger is away: they are served, and the lag is seen to grow.
     fn call_without_ledger(&mut self, calls: usize) {
         self.call(calls / 2);
-        if false {
-            until("degraded", NOTICED_MAX, || self.gateway.ready()["status"] == "degraded");
-        }
+        until("degraded", NOTICED_MAX, || self.gateway.ready()["status"] == "degraded");
         let waiting = self.waiting();
         assert!(waiting > 0);
         self.call(calls - calls / 2);

@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 use tokio::runtime::Builder;
 use tollgate::boot::ledger::Ledger;
 use tollgate::config::Config;
@@ -14,8 +17,9 @@ use tollgate::domain::event::UsageEvent;
 
 use super::conformance::{at, event};
 use super::support::bodies::honest;
-use super::support::machine::{TurnedClock, figures, until};
+use super::support::machine::{TurnedClock, figures, full, until};
 use super::support::postgres::Database;
+use super::support::redis::RedisServer;
 use super::support::*;
 
 const NOTICED_MAX: Duration = Duration::from_secs(30);
@@ -66,6 +70,24 @@ fn calls_are_booked_in_postgres_and_every_command_finds_them_there() {
 }
 
 #[test]
+fn a_start_says_nothing_of_tables_that_are_there_already() {
+    let database = Database::new();
+    let provider = Provider::start(honest);
+    // As another gateway leaves it that makes the schema at the same time.
+    database.say(
+        "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+         installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, \
+         execution_time BIGINT NOT NULL)",
+    );
+    let gateway = Setup::new(&provider).set("DATABASE_URL", &database.url).start();
+    // The line of a call comes after all those of the start.
+    use_up(&gateway, "acme", 1);
+    until("the line of a call", NOTICED_MAX, || gateway.log().contains("tenant=acme"));
+    let log = gateway.log();
+    assert!(!log.contains("already exists"), "{log}");
+}
+
+#[test]
 fn killed_it_leaves_nothing_behind_that_keeps_the_next_one_from_starting() {
     let database = Database::new();
     let provider = Provider::start(honest);
@@ -88,6 +110,29 @@ fn without_redis_a_second_gateway_on_one_ledger_is_refused_and_told_of_redis() {
     assert!(said.contains("postgres://127.0.0.1:") && !said.contains("tollgate@"), "{said}");
     gateway.stop();
     drop(setup().start());
+}
+
+#[test]
+fn a_gateway_that_counts_for_itself_and_those_that_count_together_refuse_each_other() {
+    let (database, redis) = (Database::new(), RedisServer::start());
+    let provider = Provider::start(honest);
+    let alone = || Setup::new(&provider).set("DATABASE_URL", &database.url);
+    let together = || alone().set("REDIS_URL", &redis.url());
+    let mut nodes = [together().start(), together().start()];
+    for node in &mut nodes {
+        let said = alone().refused();
+        assert!(said.lines().count() == 1 && said.contains("REDIS_URL for both"), "{said}");
+        let copy = ["copy", "--from", &database.url, "--to", "sqlite://copy.db"];
+        let output = command(&database.url, node.data_dir(), &copy);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("stop it first"), "{said}");
+        node.stop();
+    }
+    let mut sole = alone().start();
+    let said = together().refused();
+    assert!(said.lines().count() == 1 && said.contains("REDIS_URL for both"), "{said}");
+    sole.stop();
+    drop(together().start());
 }
 
 #[test]
@@ -184,6 +229,72 @@ fn book_old(url: &str, data_dir: &Path) {
         assert_eq!(ledger.usage().append(&events).await, Ok(3));
         ledger.leave().await;
     });
+}
+
+/// Somebody who is in the way of a retention, until the value is dropped.
+struct InTheWay {
+    runtime: tokio::runtime::Runtime,
+    connection: Option<PgConnection>,
+}
+
+impl InTheWay {
+    /// Says `statement` in a transaction that stays open.
+    fn of(url: &str, statement: &'static str) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let connection = runtime.block_on(async {
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            sqlx::raw_sql("BEGIN").execute(&mut connection).await.unwrap();
+            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+            connection
+        });
+        Self { runtime, connection: Some(connection) }
+    }
+}
+
+impl Drop for InTheWay {
+    fn drop(&mut self) {
+        let connection = self.connection.take().unwrap();
+        self.runtime.block_on(connection.close()).unwrap();
+    }
+}
+
+#[test]
+fn retention_waits_for_whoever_is_in_its_way_and_says_whom_it_waited_for_in_vain() {
+    // As `tollgate verify` and pg_dump do, and as a change of tenants does.
+    let reads_all = "LOCK TABLE usage_events IN ACCESS SHARE MODE";
+    let waits = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let data_dir = tempfile::TempDir::new().unwrap();
+    let retention = ["retention", "--keep", "13mo"];
+    for statement in [reads_all, "SELECT singleton FROM meta FOR UPDATE"] {
+        let database = Database::new();
+        document(&database.url, data_dir.path(), &["migrate"]);
+        book_old(&database.url, data_dir.path());
+        let in_the_way = InTheWay::of(&database.url, statement);
+        let url = database.url.clone();
+        let path = data_dir.path().to_owned();
+        let retaining = thread::spawn(move || document(&url, &path, &retention));
+        for is_waiting in ["1", "0", "1"] {
+            until("it waits, for a moment at a time", NOTICED_MAX, || database.say(waits) == is_waiting);
+        }
+        assert!(!retaining.is_finished(), "{statement}");
+        drop(in_the_way);
+        assert_eq!(retaining.join().unwrap()["events"], 3, "{statement}");
+    }
+    if full() {
+        let database = Database::new();
+        document(&database.url, data_dir.path(), &["migrate"]);
+        book_old(&database.url, data_dir.path());
+        let _in_the_way = InTheWay::of(&database.url, reads_all);
+        let began = Instant::now();
+        let output = command(&database.url, data_dir.path(), &retention);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let last = said.lines().last().unwrap_or_default();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(last.contains("`tollgate verify`") && last.contains("again when that is over"), "{said}");
+        assert!(said.contains("drop 0 %, 0 of 3 events"), "{said}");
+        figures(&format!("retention behind a reader without end: gave up after {} s", began.elapsed().as_secs()));
+        assert_eq!(database.say("SELECT COUNT(*) FROM usage_events"), "3");
+    }
 }
 
 #[test]

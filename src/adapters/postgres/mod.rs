@@ -5,9 +5,8 @@
 //! [`crate::ports::tenants::TenantStore`], `transfer` lets it be copied, `session` is one connection at work.
 //!
 //! Seven connections at most for each gateway: one that appends, one that changes tenants and keys, four that read, and
-//! one that claims the ledger where a gateway counts for itself. Nothing
-//! waits without a bound: the server ends statements and waits for locks, and a server that has gone silent is given up
-//! from here.
+//! one that claims the ledger. Nothing waits without a bound: the server ends statements and waits for locks, and a server
+//! that has gone silent is given up from here.
 
 mod append;
 mod claim;
@@ -31,7 +30,7 @@ use sqlx::{ConnectOptions, Connection, Postgres};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-pub use self::claim::Claim;
+pub use self::claim::{Beside, Claim};
 use self::partitions::Months;
 use crate::adapters::sql::transfer::demand_whole;
 use crate::ports::StoreError;

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use sqlx::Postgres;
-use tokio::time::sleep;
+use sqlx::{AssertSqlSafe, Postgres};
+use tokio::time::{sleep, timeout};
 
 use super::partitions::{OWN_FROM, name_of, partitions};
 use super::session::Session;
-use super::{PostgresLedger, store_error};
+use super::{PostgresLedger, SILENCE_MAX, code, silent, store_error};
 use crate::adapters::sql::Dialect;
 use crate::adapters::sql::statement::Statement;
 use crate::adapters::sql::usage::one;
@@ -21,9 +21,13 @@ use crate::ports::StoreError;
 /// than that; then it is tried again later.
 const LOCK: &str = "BEGIN; SET LOCAL lock_timeout = '300ms'; LOCK TABLE usage_events IN ACCESS EXCLUSIVE MODE";
 
-/// Tries to have the table for a moment, and the pause between two.
+/// Tries to have the table for a moment, and the pause between two: after two to three minutes it is better to say who is
+/// waited for than to go on.
 const TRIES_MAX: u32 = 120;
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The SQLSTATE of a lock that was not to be had in its time.
+const IN_USE: &str = "55P03";
 
 /// What holds the events of one time, and how it is emptied.
 struct Old {
@@ -49,7 +53,7 @@ impl PostgresLedger {
             let events = self.count(&old.table).await?;
             // A month without events has a partition like any other; before 2000 there is one for all of time.
             if events > 0 || old.until > OWN_FROM {
-                self.empty(&old).await?;
+                self.empty(&old, &mut || tell(dropped)).await?;
                 dropped = dropped.saturating_add(events);
                 tell(dropped);
             }
@@ -66,26 +70,34 @@ impl PostgresLedger {
         reader.answer(count)
     }
 
-    async fn empty(&self, old: &Old) -> Result<(), StoreError> {
-        let mut tries: u32 = 0;
-        loop {
-            let mut session = Session::of(&self.writer).await?;
-            let error = match session.say(LOCK).await {
-                Ok(()) => {
-                    let (until, emptied) = (old.until.0, &old.emptied);
-                    let text = format!(
-                        "UPDATE meta SET events_from = GREATEST(COALESCE(events_from, {until}), {until}); {emptied}"
-                    );
-                    let done = session.say(&text).await;
-                    return session.commit(done).await;
-                }
-                Err(error) => session.commit::<()>(Err(error)).await,
-            };
-            tries = tries.saturating_add(1);
-            if tries >= TRIES_MAX {
-                return error;
+    /// Tells that it waits, too: a minute without a word looks like a fault.
+    async fn empty(&self, old: &Old, waits: &mut (dyn FnMut() + Send)) -> Result<(), StoreError> {
+        for _ in 0..TRIES_MAX {
+            if self.is_emptied(old).await? {
+                return Ok(());
             }
+            waits();
             sleep(PAUSE).await;
+        }
+        Err(StoreError::Unavailable(
+            "somebody has read events for minutes (`tollgate verify`, pg_dump, a long report), and none can be dropped \
+             meanwhile: do this again when that is over"
+                .to_owned(),
+        ))
+    }
+
+    /// One try; `false` when somebody is in the way.
+    async fn is_emptied(&self, old: &Old) -> Result<bool, StoreError> {
+        let (until, emptied) = (old.until.0, &old.emptied);
+        let text = format!(
+            "{LOCK}; UPDATE meta SET events_from = GREATEST(COALESCE(events_from, {until}), {until}); {emptied}"
+        );
+        let mut session = Session::of(&self.writer).await?;
+        let done = sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *session);
+        match timeout(SILENCE_MAX, done).await.unwrap_or_else(|_| Err(silent())) {
+            Ok(_) => session.commit(Ok(true)).await,
+            Err(error) if code(&error).as_deref() == Some(IN_USE) => session.end(Ok(false)).await,
+            Err(error) => session.commit(Err(store_error(error))).await,
         }
     }
 }
