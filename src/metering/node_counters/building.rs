@@ -44,6 +44,9 @@ const IDS_MAX: usize = 5_000;
 /// After this the ledger is asked again.
 const LEDGER_MAX: Duration = Duration::from_secs(3);
 
+/// All tenants are listed within this: a million of them.
+const LIST_MAX: Duration = Duration::from_secs(60);
+
 /// Between two attempts to see which tenants there are.
 const LIST_AGAIN: Duration = Duration::from_secs(1);
 
@@ -166,7 +169,7 @@ impl NodeCounters {
 
     async fn join_listed(&self) {
         loop {
-            if let Ok(counted) = self.outside.shared.list().await {
+            if let Ok(Ok(counted)) = timeout(LIST_MAX, self.outside.shared.list()).await {
                 let listing = counted.iter().filter(|(_, count)| count.held > 0 || count.settled > 0);
                 let tenants: HashSet<&TenantId> = listing.map(|(counter, _)| &counter.tenant).collect();
                 let others = tenants.into_iter().filter(|tenant| self.with(tenant, |local| local.must_join()));
@@ -299,7 +302,10 @@ impl NodeCounters {
                 _ => {
                     over.late_us = None;
                     let now_us = self.now_us();
-                    self.with(tenant, |local| local.joined(joined, &calls, now_us));
+                    if self.with(tenant, |local| local.joined(joined, &calls, now_us)) {
+                        self.buildings.want(tenant, true);
+                        return None;
+                    }
                     self.has_news(tenant);
                     return Some(joined);
                 }

@@ -28,6 +28,8 @@ const DECLINED_FOR_US: u64 = 100_000;
 pub(super) struct Local {
     /// The epoch that this node is a part of, as far as it knows.
     epoch: Option<Epoch>,
+    /// The last one that it was a part of.
+    last: Option<Epoch>,
     /// Grows with each attempt to join: an answer from before one says nothing.
     joins: u64,
     joined_us: u64,
@@ -147,7 +149,9 @@ impl Local {
         if !is_live || self.is_joining || self.lease.is_asked {
             return Begin::Wait;
         }
-        let is_alone = !self.calls.values().any(|call| call.state != State::Asked && !call.is_gone());
+        let has_calls = self.calls.values().any(|call| call.state != State::Asked && !call.is_gone());
+        // One that was a part of an epoch before joins, which tells whether this is another one.
+        let is_alone = !has_calls && (self.epoch.is_some() || self.last.is_none());
         let amounts = amounts(claims, |_, claim| claim.amount);
         let call = Call {
             amounts,
@@ -209,15 +213,16 @@ impl Local {
         }
     }
 
-    /// The question is over, whatever came of it. `late_us`: it had no answer, and may be done until then.
-    pub(super) fn asked(&mut self, asking: &Asking, late_us: Option<u64>) {
+    /// The question is over, whatever came of it. `late_us`: it had no answer, and may be done until then. The lease is
+    /// declined where there is no answer, or one to the call alone.
+    pub(super) fn asked(&mut self, asking: &Asking, late_us: Option<u64>, is_declined: bool) {
         if asking.lease.is_some() {
             (self.lease.is_busy, self.lease.is_asked) = (false, false);
             if let Some(late_us) = late_us {
                 // What may be leased is given back.
                 (self.lease.busy_until_us, self.lease.is_news) = (late_us, true);
             }
-            if self.lease.units == 0 {
+            if is_declined {
                 self.lease.declined_until_us = asking.at_us.saturating_add(DECLINED_FOR_US);
             }
             self.opened.notify_waiters();
@@ -237,7 +242,7 @@ impl Local {
         }
         if self.epoch != Some(epoch) {
             self.unjoin();
-            self.epoch = Some(epoch);
+            (self.epoch, self.last) = (Some(epoch), Some(epoch));
         }
         self.calls.get_mut(&id)?.state = State::Is(CallState::Held);
         if let Some(wish) = asking.lease.filter(|_| leased > 0) {
@@ -480,19 +485,23 @@ impl Local {
         }
     }
 
-    /// The answer to the join that listed these calls.
-    pub(super) fn joined(&mut self, joined: Joined, listed: &[Note], now_us: u64) {
+    /// The answer to the join that listed these calls. Whether it is to be built all the same: it was opened without this node,
+    /// which has told of calls under another epoch since, so that nobody has told of them under this one.
+    pub(super) fn joined(&mut self, joined: Joined, listed: &[Note], now_us: u64) -> bool {
         self.joined_us = now_us;
         match joined {
             // Begun anew before all calls were listed.
             Joined::Moved => {}
             Joined::Open(epoch) => {
-                self.epoch = Some(epoch);
+                if self.last.is_some_and(|last| last != epoch) {
+                    return true;
+                }
+                (self.epoch, self.last) = (Some(epoch), Some(epoch));
                 // What it had leased there is nobody's now.
                 self.lease.is_news = true;
             }
             Joined::Building(epoch) => {
-                self.epoch = Some(epoch);
+                (self.epoch, self.last) = (Some(epoch), Some(epoch));
                 let listed: HashSet<EventId> = listed.iter().map(|note| note.id).collect();
                 for (_, call) in self.calls.iter_mut().filter(|(id, call)| !call.is_listed && listed.contains(id)) {
                     call.is_listed = true;
@@ -500,6 +509,7 @@ impl Local {
                 }
             }
         }
+        false
     }
 
     /// Whether it joined within the last so many microseconds.

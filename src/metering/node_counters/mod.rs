@@ -267,11 +267,18 @@ impl NodeCounters {
                 Begin::Held(standings) => return asked.is_held(standings),
                 Begin::Refused { claim, standing } => return asked.is_refused(claim, standing),
                 Begin::Ask(asking) => {
-                    let mut over =
-                        AskOver { counters: self, tenant, asking: &asking, late_us: Some(asked.late_us(now_us)) };
+                    let mut over = AskOver {
+                        counters: self,
+                        tenant,
+                        asking: &asking,
+                        late_us: Some(asked.late_us(now_us)),
+                        is_declined: true,
+                    };
                     let answer = self.ask((tenant, id, claims), terms, &asking, asked.within).await;
-                    if answer.is_ok() {
+                    if let Ok(held) = &answer {
                         over.late_us = None;
+                        over.is_declined =
+                            matches!(held, Held::Taken { leased: 0, .. } | Held::Leased { .. } | Held::Full { .. });
                     }
                     match self.heed(&mut asked, &asking, answer).await {
                         Next::Over(outcome) => return outcome,
@@ -634,11 +641,12 @@ struct AskOver<'a> {
     asking: &'a Asking,
     /// It has had no answer, and may be done until then.
     late_us: Option<u64>,
+    is_declined: bool,
 }
 
 impl Drop for AskOver<'_> {
     fn drop(&mut self) {
-        self.counters.with(self.tenant, |local| local.asked(self.asking, self.late_us));
+        self.counters.with(self.tenant, |local| local.asked(self.asking, self.late_us, self.is_declined));
         if self.asking.lease.is_some() && self.late_us.is_some() {
             self.counters.has_news(self.tenant);
         }

@@ -331,7 +331,9 @@ impl Exchange {
             return node.model.lock().is_dropped(self.number, op, &self.dropped(), &self.unsent(), now_us);
         }
         let by_counters = matches!(refusal, Refusal::QuotaUsedUp(_) | Refusal::CountersDown);
-        if by_counters && waited > if was_down { DOWN_MAX } else { ADMISSION_MAX } {
+        // One whose plan was changed meanwhile begins again.
+        let longest = if node.setup.plans_change { 2 * ADMISSION_MAX } else { ADMISSION_MAX };
+        if by_counters && waited > if was_down { DOWN_MAX } else { longest } {
             node.fail(format!("call {} is refused after {waited:?}: {refusal:?}", self.number));
         }
         let mut model = node.model.lock();
@@ -342,7 +344,8 @@ impl Exchange {
             Refusal::CountersDown if node.is_shared() && !node.is_calm_for(CALM) => Ok(()),
             Refusal::CountersDown if node.broken.counters.load(std::sync::atomic::Ordering::Relaxed) => Ok(()),
             Refusal::JournalFull
-                if model.on[node.number].disk_is_suspect
+                if node.broken.writes.load(std::sync::atomic::Ordering::Relaxed)
+                    || model.on[node.number].disk_is_suspect
                     || model.on[node.number].disk_was_full
                     || self.process.is_at_bound() =>
             {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tollgate::adapters::memory_shared::MemoryShared;
 use tollgate::domain::ids::TenantId;
 use tollgate::domain::time::{Micros, Window};
@@ -27,6 +27,9 @@ use super::model::TENANTS;
 use super::node::Node;
 use super::tally::{SILENT_US, Way};
 use super::world::World;
+
+/// A message that reads has so long.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A node that was silent until so long ago may still be missing where counters are opened: whoever opens them heard of the
 /// others before it read the ledger.
@@ -446,7 +449,9 @@ impl SharedCounters for SimWire {
     }
 
     fn list(&self) -> Answer<'_, Vec<(CounterKey, Count)>> {
-        self.carry(Does::Read, None, |store| now(store.memory.list()))
+        let listed = self.carry(Does::Read, None, |store| now(store.memory.list()));
+        // It is many messages, each of which has so long.
+        Box::pin(async { timeout(PATIENCE, listed).await.unwrap_or(Err(CountersUnavailable("no answer".to_owned()))) })
     }
 
     fn changed<'a>(&'a self, tenant: &'a TenantId, revision: i64, within: Duration) -> Answer<'a, ()> {
