@@ -58,7 +58,7 @@ pub enum Refusal {
     /// The path exists with other methods.
     MethodNotAllowed {
         /// The methods that it has, as in an `Allow` header.
-        allow: &'static str,
+        allow: String,
     },
     /// The provider of this route has no key in the configuration.
     ProviderOff {
@@ -199,7 +199,7 @@ impl fmt::Display for Refusal {
                 write!(f, "Tenant {tenant} is on plan {plan}, which this gateway does not know. Ask its operator.")
             }
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
-            Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter; its README lists the routes."),
+            Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter: see the table of routes in its README."),
             Self::MethodNotAllowed { allow } => write!(f, "This route does not have that method. Allowed: {allow}."),
             Self::ProviderOff { provider, variable } => {
                 write!(f, "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}.")

@@ -286,6 +286,7 @@ impl Open {
         event.request_id = progress.request_id.take().or(event.request_id.take());
         let charge = match verdict.basis {
             Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
+            Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(prices, event), &event.tokens),
             Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
         };
         (event.cost, event.priced) = (charge.cost, charge.priced);
@@ -305,6 +306,15 @@ impl Open {
 
 fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
     prices.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
+}
+
+/// What is charged beside tokens has no price here: with tokens the cost is known in part, without any it is not known.
+fn beyond_tokens(charge: Charge, tokens: &Tokens) -> Charge {
+    match charge.priced {
+        Priced::Priced if tokens.total() == 0 => Charge { cost: None, priced: Priced::Unpriced },
+        Priced::Priced => Charge { priced: Priced::Incomplete, ..charge },
+        Priced::Free | Priced::Unpriced | Priced::Incomplete => charge,
+    }
 }
 
 /// The event of a call that was just admitted, as it stands if nothing else is ever heard of it: the prompt estimated,

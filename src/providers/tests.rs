@@ -105,6 +105,7 @@ fn every_kind_of_answer_is_read_alike_at_every_cut() {
         let expected = Reading {
             tokens,
             distrusted: false,
+            beyond_tokens: false,
             model: Some(model.to_owned()).filter(|model| !model.is_empty()),
             tier,
             output: output.to_owned(),

@@ -78,7 +78,7 @@ fn a_part_larger_than_its_whole_is_not_believed() {
 #[test]
 fn details_may_be_missing_or_null() {
     let tokens = Tokens { prompt: 11, completion: 7, ..Tokens::default() };
-    let plain = Ok(Reported { tokens, adds_up: true, tier: None });
+    let plain = Ok(Reported { tokens, adds_up: true, tier: None, by_unit: false });
     for details in
         ["\"prompt_tokens_details\":null", "\"completion_tokens_details\":{\"reasoning_tokens\":null}", "\"x\":1"]
     {
