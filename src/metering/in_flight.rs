@@ -112,6 +112,17 @@ impl InFlight {
         self.open.as_ref().is_some_and(|open| open.call.stream)
     }
 
+    /// The model that is asked for, where it was met only after admission: a form may name it behind its files.
+    pub fn asks_for(&mut self, model: Option<&str>) {
+        if let (Some(open), Some(model)) = (&mut self.open, model)
+            && open.call.model.is_empty()
+        {
+            open.call.model = model.to_owned();
+            open.event.model = bounded(model.to_owned());
+            open.event.requested_model = open.event.model.clone();
+        }
+    }
+
     /// The request begins to go out: from here on the provider may charge.
     pub fn sending(&mut self) {
         if let Some(open) = &mut self.open {

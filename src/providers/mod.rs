@@ -14,6 +14,7 @@ use crate::domain::tokens::Tokens;
 mod answer;
 mod dialect;
 pub mod estimate;
+mod form;
 mod gemini;
 mod json;
 mod json_array;
@@ -30,6 +31,7 @@ mod text;
 mod told;
 mod usage;
 
+pub use form::FormReader;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
 pub use route::{Row, dialect_of, is_vertex, places_of_models, route, table};
 pub use text::OUTPUT_TEXT_BYTES_MAX;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod lies;
+mod metered;
 
 const CHAT: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
