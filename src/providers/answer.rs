@@ -100,7 +100,8 @@ impl<W: Wire> Answer<W> {
             Unread::Text | Unread::Media { .. } if !essence.eq_ignore_ascii_case("application/json") => Form::Unread,
             _ => Form::Unknown,
         };
-        let take_out = take_out.then(TakeOut::default);
+        // What does not call itself events may have a length, which then has to stay true.
+        let take_out = (take_out && matches!(form, Form::Sse(_))).then(TakeOut::default);
         Self { wire, form, told: Told::default(), complete: false, finished: false, take_out }
     }
 

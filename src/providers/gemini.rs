@@ -128,7 +128,8 @@ impl Provider for Gemini {
         Ok(Endpoint { model, ..route.endpoint(path) })
     }
 
-    fn call(&self, endpoint: &Endpoint, _query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
+    fn call(&self, endpoint: &Endpoint, query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
+        refuse_hidden(query)?;
         let model = endpoint.model.as_deref().map_or(ModelIn::Body, ModelIn::Path);
         request::read(body, model, StreamBy::Route(endpoint.name == "streamGenerateContent")).map(without_collection)
     }
@@ -159,7 +160,8 @@ impl Provider for GeminiOpenAi {
         openai::endpoint(OPENAI_ROUTES, method, path)
     }
 
-    fn call(&self, endpoint: &Endpoint, _query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
+    fn call(&self, endpoint: &Endpoint, query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
+        refuse_hidden(query)?;
         openai::call(endpoint, body).map(without_collection)
     }
 
@@ -204,6 +206,23 @@ const GOOGLE_VERBS: &[&str] = &[
     "streamRawPredict",
     "download",
 ];
+
+/// Parameters of all Google APIs that choose parts of an answer or another form of it (cloud.google.com/apis/docs/
+/// system-parameters): usage would be left out, or be unreadable.
+fn refuse_hidden(query: Option<&str>) -> Result<(), Refusal> {
+    for pair in query.into_iter().flat_map(|query| query.split('&')) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = path::decoded(name).unwrap_or_default();
+        let parameter = match name.strip_prefix('$').unwrap_or(&name) {
+            "fields" => "fields",
+            "callback" => "callback",
+            "alt" if !matches!(value, "sse" | "json") => "alt",
+            _ => continue,
+        };
+        return Err(Refusal::HidesUsage { parameter });
+    }
+    Ok(())
+}
 
 /// A model is named with or without its collection; prices know it without.
 fn without_collection(call: Call) -> Call {

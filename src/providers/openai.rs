@@ -85,10 +85,12 @@ impl Provider for OpenAi {
 
 /// The endpoint of a path in a table of this dialect.
 pub(super) fn endpoint(routes: &'static [Route], method: &Method, path: &str) -> Result<Endpoint, Refusal> {
-    if !path::is_plain(path) {
+    let found = table::find(routes, method, |pattern| table::fits(pattern, path));
+    // A path that is spelled as in the table needs no second look.
+    if !found.as_ref().is_ok_and(|route| route.path == path) && !path::is_plain(path) {
         return Err(Refusal::UnknownRoute);
     }
-    Ok(table::find(routes, method, |pattern| table::fits(pattern, path))?.endpoint(path))
+    Ok(found?.endpoint(path))
 }
 
 /// Reads a request in OpenAI's dialect.

@@ -137,7 +137,8 @@ pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Reported, Unbel
         Output::None => 0,
         Output::Counted => required(completion)?,
         Output::WithinTotal => {
-            let visible = required(completion)?;
+            // What is 0 may be left out, as in Gemini's own dialect; then the total has to be there.
+            let visible = if total == Count::Absent { required(completion)? } else { optional(completion)? };
             // A total that leaves no room for what is visible does not add up: then the parts count.
             let billed = optional(total)?.saturating_sub(prompt).max(visible);
             reasoning = reasoning.max(billed - visible);

@@ -251,3 +251,107 @@ fn a_form_that_names_two_models_or_breaks_off_is_not_billed() {
     assert_eq!((&event["outcome"], &event["total_tokens"]), (&"no_answer".into(), &0.into()), "{event}");
     assert!(provider.seen().iter().all(|seen| seen.body.len() < 1 << 20));
 }
+
+#[test]
+fn an_answer_that_would_not_say_what_it_charges_is_not_asked_for() {
+    let provider = Provider::start(bodies::honest);
+    let gateway = Setup::new(&provider).start();
+    let generate = |query: &str| gemini("acme").to(format!("{}{query}", bodies::GEMINI));
+    for query in [
+        "?fields=candidates",
+        "?%24fields=candidates",
+        "?prettyPrint=false&f%69elds=x",
+        "?alt=proto",
+        "?$alt=json%3B",
+        "?callback=f",
+    ] {
+        let answer = gateway.send(&generate(query));
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, &error["details"][0]["reason"]), (400, &"HIDES_USAGE".into()), "{query}");
+    }
+    let compatible = chat("acme").to("/v1beta/openai/chat/completions?fields=choices");
+    assert_eq!(gateway.send(&compatible).json()["error"]["code"], "hides_usage");
+    assert_eq!(provider.count(), 0);
+    for query in ["?alt=json", "?prettyPrint=false&alt=json"] {
+        assert_eq!(gateway.send(&generate(query)).status, 200, "{query}");
+    }
+    gateway.send(&gemini("mask").header("X-Goog-FieldMask", "candidates"));
+    assert_eq!(provider.last().header("x-goog-fieldmask"), None);
+    assert_eq!(gateway.booked("mask", 1).tokens(), (11, 7, 18));
+}
+
+/// The cases whose answers come as events, with these events.
+fn streams() -> impl Iterator<Item = (usize, &'static Case, Vec<Vec<u8>>)> {
+    let streams = CASES.iter().enumerate().filter(|(_, case)| case.answer_type.starts_with("text/event-stream"));
+    streams.filter(|(_, case)| case.reported).map(|(at, case)| {
+        let end = if case.answer.contains("\r\n\r\n") { "\r\n\r\n" } else { "\n\n" };
+        (at, case, case.answer.split_inclusive(end).map(|event| event.as_bytes().to_vec()).collect())
+    })
+}
+
+#[test]
+fn an_error_of_any_billed_line_costs_nothing_whatever_it_says() {
+    let provider = Provider::start(|_| Script::json(500, "{}"));
+    let gateway = Setup::new(&provider).start();
+    for (at, case) in CASES.iter().enumerate() {
+        let status = [400, 404, 429, 500, 503][at % 5];
+        let answer = case.answer;
+        provider.now_does(move |_| Script::json(status, answer));
+        let tenant = format!("case-{at}");
+        assert_eq!(gateway.send(&case.request(&tenant)).status, status, "{tenant}");
+        let event = gateway.event(&tenant);
+        let nothing = (&"upstream_error".into(), &0.into(), &0.into(), &"free".into());
+        let booked = (&event["outcome"], &event["total_tokens"], &event["chats"], &event["priced"]);
+        assert_eq!(booked, nothing, "{} {}: {event}", case.line, case.what);
+    }
+}
+
+#[test]
+fn every_stream_is_read_on_to_its_usage_when_the_client_left() {
+    let provider = Provider::start(|_| Script::json(500, "{}"));
+    let gateway = Setup::new(&provider).start();
+    for (at, case, events) in streams() {
+        let (tenant, left) = (format!("case-{at}"), Gate::default());
+        let mut script = Script::open(&[("Content-Type", case.answer_type)]);
+        script = script.then(Step::Send(wire::chunk(b": begin\n\n"))).then(Step::Wait(left.clone(), 1));
+        for event in &events {
+            script = script.then(Step::Send(wire::chunk(event)));
+        }
+        let script = script.then(Step::Send(wire::LAST_CHUNK.to_vec()));
+        provider.now_does(move |_| script.clone());
+        let mut wire = Wire::open(gateway.proxy);
+        wire.send(&case.request(&tenant).bytes());
+        assert_eq!(wire.head_of_answer("POST").expect("a head").status(), 200, "{tenant}");
+        wire.reset();
+        left.pass();
+        let event = gateway.event(&tenant);
+        let total: u64 = case
+            .kinds
+            .iter()
+            .filter(|(kind, _)| ["prompt_tokens", "completion_tokens"].contains(kind))
+            .map(|(_, count)| count)
+            .sum();
+        let booked = (&event["usage_source"], event["total_tokens"].as_u64());
+        assert_eq!(booked, (&"provider".into(), Some(total)), "{} {}: {event}", case.line, case.what);
+        assert!(["client_left", "completed"].iter().any(|outcome| event["outcome"] == *outcome), "{event}");
+    }
+}
+
+#[test]
+fn every_stream_that_broke_off_before_its_usage_is_estimated_or_has_what_was_said_last() {
+    let provider = Provider::start(|_| Script::json(500, "{}"));
+    let gateway = Setup::new(&provider).start();
+    for (at, case, events) in streams().filter(|(_, _, events)| events.len() > 1) {
+        let tenant = format!("case-{at}");
+        let script = Script::open(&[("Content-Type", case.answer_type)]);
+        let script = script.then(Step::Send(wire::chunk(&events[0]))).then(Step::Close);
+        provider.now_does(move |_| script.clone());
+        let answer = gateway.send(&case.request(&tenant));
+        assert!(!answer.whole, "{tenant}: the client sees the break");
+        let event = gateway.event(&tenant);
+        let source = if case.line == "{model}:streamGenerateContent" { "provider" } else { "estimate" };
+        let booked = (&event["outcome"], &event["usage_source"]);
+        assert_eq!(booked, (&"upstream_failed".into(), &source.into()), "{} {}: {event}", case.line, case.what);
+        assert!(event["prompt_tokens"].as_u64() > Some(0), "{event}");
+    }
+}

@@ -20,7 +20,8 @@ use crate::providers::usage::{self, Output, Usages};
 pub(in crate::providers) struct OpenAiWire(pub(in crate::providers) Reads);
 
 /// Members of a message, in the order of `see` below.
-const MEMBERS: &[&str] = &["usage", "model", "service_tier", "choices", "type", "response", "tool_usage", "svg_usage"];
+const MEMBERS: &[&str] =
+    &["usage", "model", "service_tier", "choices", "type", "response", "output", "tool_usage", "svg_usage"];
 
 /// An account of what tools charged has a handful of counts: a longer one is none, and counts as a charge.
 const TOOL_USAGE_BYTES_MAX: usize = 16 * 1024;
@@ -57,7 +58,7 @@ impl OpenAiWire {
         let (mut choices, mut kind, mut response) = (None, None, None);
         let mut usages = Usages::default();
         let (mut model, mut tier) = (None, None);
-        let mut beyond = false;
+        let (mut output, mut tools) = (None, None);
         let parsed = json::members(message, MEMBERS, |index, raw| match index {
             0 => usages.push(raw),
             1 => model = Some(raw),
@@ -65,7 +66,9 @@ impl OpenAiWire {
             3 => choices = Some(raw),
             4 => kind = Some(raw),
             5 => response = Some(raw),
-            _ => beyond |= charges(raw),
+            6 => output = Some(raw),
+            7 => tools = Some(raw),
+            _ => told.beyond_tokens |= charges(raw),
         });
         if parsed.is_err() {
             return Message::default();
@@ -76,7 +79,13 @@ impl OpenAiWire {
         if let Some(tier) = tier {
             told.served_at(tier);
         }
-        told.beyond_tokens |= beyond;
+        told.beyond_tokens |= match self.0 {
+            Reads::Chat => told.model.as_deref().is_some_and(|model| model.contains("-search-")),
+            Reads::Responses => {
+                tools.is_some_and(charges) || output.is_some_and(|raw| has_called(raw, tools.is_some()))
+            }
+            _ => false,
+        };
         for usage in usages.objects() {
             told.used(usage::openai(usage, self.output()));
         }
@@ -161,6 +170,17 @@ impl Wire for OpenAiWire {
         // A completion may begin with its prompt (`echo`).
         self.0 != Reads::Completions
     }
+}
+
+/// Whether there are calls of tools that are charged by the call and not accounted for. A quick look: text has its quotes
+/// escaped, so only a type has such a name. Searches of the web and images are in the account of tools, where there is one.
+fn has_called(output: &RawValue, has_account: bool) -> bool {
+    static FILES: Anchor = anchor!("file_search_call");
+    static CODE: Anchor = anchor!("code_interpreter_call");
+    static WEB: Anchor = anchor!("web_search_call");
+    static IMAGE: Anchor = anchor!("image_generation_call");
+    let tools: &[&Anchor] = if has_account { &[&FILES, &CODE] } else { &[&FILES, &CODE, &WEB, &IMAGE] };
+    tools.iter().any(|tool| tool.find(output.get().as_bytes()).is_some())
 }
 
 /// Whether a tool says that it charged: any number that is not 0.

@@ -122,12 +122,13 @@ fn a_total_is_never_booked_and_flags_the_counts_that_it_contradicts() {
         (WithinTotal, r#""completion_tokens":6,"#, "100.0", None),
         (WithinTotal, r#""completion_tokens":6,"#, "null", None),
         (WithinTotal, r#""completion_tokens":6,"#, "10000001", None),
-        (WithinTotal, "", "100", None),
+        (WithinTotal, "", "100", Some((66, 34, 34, true))),
     ];
     for (output, parts, total, expected) in rows {
         let usage = format!(r#"{{"prompt_tokens":66,{parts}"total_tokens":{total}}}"#);
         assert_eq!(counts(openai(raw(&usage), output)), expected, "{usage} {output:?}");
     }
+    assert_eq!(openai(raw(r#"{"prompt_tokens":66}"#), WithinTotal), Err(Unbelievable));
     let rows: [(&str, &str, Option<Counts>); 12] = [
         (r#""candidatesTokenCount":2,"thoughtsTokenCount":3,"#, "10", Some((5, 5, 3, true))),
         (r#""candidatesTokenCount":2,"thoughtsTokenCount":3,"#, "null", Some((5, 5, 3, true))),
