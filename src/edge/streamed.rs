@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::in_flight::Caller;
-use crate::providers::{BodyRule, Endpoint, FormReader, Provider};
+use crate::providers::{BodyRule, Endpoint, FormReader, Provider, Reads};
 
 use super::auth::Presented;
 use super::body;
@@ -99,7 +99,11 @@ impl Gate {
                 (whole.bytes, whole.reserved)
             }
         };
-        let length = asked.length.unwrap_or(u64::try_from(begin.len()).unwrap_or(u64::MAX));
+        let begun = u64::try_from(begin.len()).unwrap_or(u64::MAX);
+        let length = asked.length.unwrap_or(begun);
+        if begun == length && form.model().is_none() && endpoint.reads == Reads::Transcript {
+            return Err(Refusal::BadJson { reason: "model is missing" });
+        }
         let call = form.call(length);
         let out = headers::to_provider(headers_of(session), &presented.secret, Coding::GzipIfAccepted);
         let (sender, pieces) = mpsc::channel(STREAMED_PIECES_MAX);

@@ -238,6 +238,9 @@ fn a_form_that_names_two_models_or_breaks_off_is_not_billed() {
     let answer = gateway.send(&form(twice).bearer("early"));
     // It may be met before or after the call was admitted; neither books a token.
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &"invalid_json".into()));
+    let none = "--toll\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nRIFF\r\n--toll--\r\n";
+    assert_eq!(gateway.send(&form(none).bearer("early")).status, 400);
+    assert_eq!(gateway.usage("early").calls(), 0);
     let far = [model.as_bytes(), &speech(&vec![b'x'; 1 << 20])].concat();
     assert_eq!(gateway.send(&form(far).bearer("late")).status, 400);
     let event = gateway.event("late");

@@ -5,6 +5,7 @@
 use crate::providers::Reads;
 use crate::providers::answer::{Message, Wire};
 use crate::providers::json;
+use crate::providers::prompt::BYTES_PER_TOKEN;
 use crate::providers::text::{Anchor, anchor};
 use crate::providers::told::Told;
 use crate::providers::usage::{self, Usages};
@@ -15,6 +16,9 @@ pub(super) struct GeminiWire(pub(super) Reads);
 
 /// Members of a message, in the order of `see` below.
 const MEMBERS: &[&str] = &["usageMetadata", "modelVersion", "model", "predictions"];
+
+/// What an image counts that a model draws, as its usage says where there is one.
+const IMAGE_TOKENS: u64 = 1290;
 
 impl GeminiWire {
     fn read_members(self, message: &[u8], told: &mut Told) {
@@ -59,6 +63,7 @@ impl Wire for GeminiWire {
             static ARGS: Anchor = anchor!("args");
             told.output.collect(message, &TEXT);
             told.output.collect(message, &ARGS);
+            told.output.bytes = told.output.bytes.saturating_add(images(message) * IMAGE_TOKENS * BYTES_PER_TOKEN);
         }
         Message::default()
     }
@@ -70,6 +75,12 @@ impl Wire for GeminiWire {
     fn text_is_output(&self) -> bool {
         true
     }
+}
+
+/// How many images the answer holds inline.
+fn images(message: &[u8]) -> u64 {
+    static IMAGE: Anchor = anchor!("inlineData");
+    u64::try_from(IMAGE.find_iter(message).count()).unwrap_or(u64::MAX / (IMAGE_TOKENS * BYTES_PER_TOKEN))
 }
 
 /// Whether the answer is grounded in searches, which are charged by the query. A quick look: text has its quotes escaped,
