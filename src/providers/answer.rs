@@ -214,15 +214,14 @@ impl<W: Wire> AnswerReader for Answer<W> {
 
     fn reading(&mut self) -> Reading {
         self.finish();
-        let mut reading = self.told.reading(self.wire.nothing_is_possible(), self.wire.text_is_output());
         let unread_bytes = std::mem::take(&mut self.told.unread_bytes);
         let worth = match self.wire.unread() {
             Unread::ByFirstByte => 0,
             Unread::Text => unread_bytes,
             Unread::Media { bytes_per_token } => (unread_bytes / bytes_per_token).saturating_mul(BYTES_PER_TOKEN),
         };
-        reading.output_bytes = reading.output_bytes.saturating_add(worth);
-        reading
+        self.told.output.bytes = self.told.output.bytes.saturating_add(worth);
+        self.told.reading(self.wire.nothing_is_possible(), self.wire.text_is_output())
     }
 }
 

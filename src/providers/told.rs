@@ -82,9 +82,8 @@ impl Told {
     /// All of it. `nothing_is_possible`: an answer without any text may have used no token at all. `text_is_output`: one
     /// with text may not have used no output.
     pub(super) fn reading(&mut self, nothing_is_possible: bool, text_is_output: bool) -> Reading {
-        let Self { tokens, nothing_used, by_unit, beyond_tokens, unread_bytes, distrusted, model, tier, output } =
+        let Self { tokens, nothing_used, by_unit, beyond_tokens, unread_bytes: _, distrusted, model, tier, output } =
             std::mem::take(self);
-        self.unread_bytes = unread_bytes;
         let (reported, has_text) = (tokens.is_some(), output.bytes > 0);
         let nothing = nothing_used && nothing_is_possible && !distrusted && !has_text;
         let tokens = tokens

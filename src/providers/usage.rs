@@ -221,7 +221,7 @@ pub(super) fn gemini_cache(usage: &RawValue) -> Result<Reported, Unbelievable> {
 }
 
 /// The input of one prediction, where it says so: `embeddings.statistics.token_count`.
-pub(super) fn prediction(prediction: &RawValue) -> Result<Option<u64>, Unbelievable> {
+fn prediction(prediction: &RawValue) -> Result<Option<u64>, Unbelievable> {
     let mut found = Some(prediction);
     for name in ["embeddings", "statistics", "token_count"] {
         let Some(raw) = found.take() else { return Ok(None) };
@@ -232,14 +232,18 @@ pub(super) fn prediction(prediction: &RawValue) -> Result<Option<u64>, Unbelieva
 
 /// The input of all predictions together; `None` where none of them has a count.
 pub(super) fn predictions(predictions: &RawValue) -> Option<Result<Reported, Unbelievable>> {
-    let counts = serde_json::from_str::<Vec<&RawValue>>(predictions.get()).map_err(|_| Unbelievable);
-    let sum = counts.and_then(|predictions| {
-        predictions.into_iter().try_fold(None, |sum: Option<u64>, raw| {
-            Ok(prediction(raw)?.map(|tokens| sum.unwrap_or(0).saturating_add(tokens)).or(sum))
-        })
+    let (mut sum, mut bad) = (None, false);
+    let whole = json::elements(predictions.get().as_bytes(), |raw| {
+        match prediction(raw) {
+            Ok(tokens) => sum = tokens.map(|tokens| sum.unwrap_or(0u64).saturating_add(tokens)).or(sum),
+            Err(Unbelievable) => bad = true,
+        }
+        !bad
     });
-    let sum = sum.transpose()?;
-    Some(sum.and_then(|prompt| reported(Tokens { prompt, ..Tokens::default() }, Count::Absent, None)))
+    if bad || whole.is_err() {
+        return Some(Err(Unbelievable));
+    }
+    sum.map(|prompt| reported(Tokens { prompt, ..Tokens::default() }, Count::Absent, None))
 }
 
 fn reported(tokens: Tokens, total: Count, tier: Option<ServiceTier>) -> Result<Reported, Unbelievable> {

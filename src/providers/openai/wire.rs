@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::providers::Reads;
 use crate::providers::answer::{DONE, Message, Unread, Wire};
 use crate::providers::json;
+use crate::providers::prompt::BYTES_PER_TOKEN;
 use crate::providers::text::{Anchor, anchor};
 use crate::providers::told::Told;
 use crate::providers::usage::{self, Output, Usages};
@@ -29,6 +30,9 @@ const TOOL_USAGE_BYTES_MAX: usize = 16 * 1024;
 /// Speech in the formats that are asked for most has 16 to 20 kB a second and 21 tokens (0.015 dollars a minute at 12
 /// dollars a million, as OpenAI's price list estimates).
 const SPEECH_BYTES_PER_TOKEN: u64 = 800;
+
+/// A square image of medium quality, as its usage says where there is one.
+const IMAGE_TOKENS: u64 = 1056;
 
 impl OpenAiWire {
     fn output(self) -> Output {
@@ -146,6 +150,11 @@ impl Wire for OpenAiWire {
             && let Some(anchor) = self.anchor(whole)
         {
             told.output.collect(message, anchor);
+        }
+        if self.0 == Reads::Images && (!whole || told.needs_text()) {
+            static IMAGE: Anchor = anchor!("b64_json");
+            let images = u64::try_from(IMAGE.find_iter(message).count()).unwrap_or(u64::MAX);
+            told.output.bytes = told.output.bytes.saturating_add(images.saturating_mul(IMAGE_TOKENS * BYTES_PER_TOKEN));
         }
         if self.0 == Reads::Speech {
             // An event holds its audio in base64: four characters for three bytes.
