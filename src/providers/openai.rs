@@ -86,8 +86,9 @@ impl Provider for OpenAi {
 /// The endpoint of a path in a table of this dialect.
 pub(super) fn endpoint(routes: &'static [Route], method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     let found = table::find(routes, method, |pattern| table::fits(pattern, path));
-    // A path that is spelled as in the table needs no second look.
-    if !found.as_ref().is_ok_and(|route| route.path == path) && !path::is_plain(path) {
+    // A path that is spelled as in the table needs no second look: only patterns hold braces.
+    let is_known = found.as_ref().is_ok_and(|route| route.path == path) && !path.contains('{');
+    if !is_known && !path::is_plain(path) {
         return Err(Refusal::UnknownRoute);
     }
     Ok(found?.endpoint(path))

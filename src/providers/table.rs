@@ -4,6 +4,7 @@
 //! are metered. Matching allocates nothing; common routes stand first.
 
 use http::Method;
+use memchr::memchr2;
 
 use crate::domain::refusal::Refusal;
 
@@ -74,7 +75,7 @@ pub(super) fn find(
 
 /// Whether a path is one of those that a pattern stands for.
 pub(super) fn fits(pattern: &str, path: &str) -> bool {
-    if !pattern.contains(['{', '*']) {
+    if memchr2(b'{', b'*', pattern.as_bytes()).is_none() {
         return pattern == path;
     }
     let (mut patterns, mut segments) = (pattern.split('/'), path.split('/'));
