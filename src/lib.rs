@@ -16,6 +16,7 @@
 //!   providers::route    whose endpoint, and how it counts         -> 404, 405
 //!   metering::identity  whose credential (snapshot, no I/O)       -> 401, 403, 503
 //!   edge::body          the whole JSON body, under a budget       -> 413, 503
+//!   edge::streamed      or a form, streamed; or, free, any body   -> 400, 413
 //!   Provider::call      model, stream, edit that asks for usage   -> 400
 //!   Meter::admit        price book, hold, journal: admitted       -> 402, 503   the promise: nothing fails after it
 //!   Upstream::send      connect, send, wait for the head          -> 502, 504   the chat is given back

@@ -3,32 +3,24 @@
 use crate::config::documents::check;
 use crate::providers::{self, Kind, Row};
 
-/// Rows that differ only in the version of their path are one.
 fn table() -> String {
-    let mut rows: Vec<(Row, Vec<String>, String)> = Vec::new();
-    for row in providers::table() {
-        let path = row.path.trim_start_matches('/').to_owned();
-        let (first, rest) = path.split_once('/').unwrap_or((&path, ""));
-        let same = |(known, _, tail): &&mut (Row, Vec<String>, String)| {
-            (&known.provider, known.methods, known.name, known.kind, tail.as_str())
-                == (&row.provider, row.methods, row.name, row.kind, rest)
-        };
-        match rows.iter_mut().find(same) {
-            Some((_, versions, _)) => versions.push(first.to_owned()),
-            None => rows.push((row.clone(), vec![first.to_owned()], rest.to_owned())),
-        }
-    }
-    let lines = rows.into_iter().map(|(row, versions, rest)| {
-        let Row { provider, methods, path: _, name, kind } = row;
-        let version = if versions.len() == 1 { versions.concat() } else { format!("{{{}}}", versions.join(",")) };
+    let lines = providers::table().into_iter().map(|row| {
+        let Row { provider, methods, path, name, kind, reads } = row;
         let counts = match kind {
             Kind::Chat => "billed, one chat",
             Kind::Billed => "billed",
             Kind::Unbilled => "free",
         };
-        format!("| {provider} | {methods} | `/{version}/{rest}` | {name} | {counts} |\n")
+        format!("| {provider} | {methods} | `{path}` | {name} | {counts} | {} |\n", reads.as_str())
     });
-    format!("| provider | methods | path | endpoint | |\n|---|---|---|---|---|\n{}", lines.collect::<String>())
+    let places: Vec<String> = providers::places_of_models().map(|place| format!("`{place}`")).collect();
+    format!(
+        "| provider | methods | path | endpoint | counts as | metered by |\n|---|---|---|---|---|---|\n{}\n\
+         `{{a,b}}` is one of these, any other `{{…}}` one segment, `**` any rest, also none. `{{model}}:` stands behind each of\n\
+         {}.\n",
+        lines.collect::<String>(),
+        places.join(",\n")
+    )
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub enum Refusal {
     /// The path exists with other methods.
     MethodNotAllowed {
         /// The methods that it has, as in an `Allow` header.
-        allow: &'static str,
+        allow: String,
     },
     /// The provider of this route has no key in the configuration.
     ProviderOff {
@@ -78,6 +78,11 @@ pub enum Refusal {
     BadJson {
         /// What is wrong, in our words.
         reason: &'static str,
+    },
+    /// A parameter of the query would change the answer so that nobody can read what it charged.
+    HidesUsage {
+        /// The parameter's name.
+        parameter: &'static str,
     },
     /// The body has a content coding: the gateway does not inflate requests.
     EncodedBody,
@@ -120,7 +125,11 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
             Self::EncodedBody => 415,
-            Self::BodyIncomplete | Self::BadJson { .. } | Self::BadAttribution { .. } | Self::BadRequest { .. } => 400,
+            Self::BodyIncomplete
+            | Self::BadJson { .. }
+            | Self::HidesUsage { .. }
+            | Self::BadAttribution { .. }
+            | Self::BadRequest { .. } => 400,
             Self::HeadTooLarge => 431,
             Self::Unreachable => 502,
             Self::UpstreamTimeout => 504,
@@ -150,6 +159,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyIncomplete => "body_incomplete",
             Self::BadJson { .. } => "invalid_json",
+            Self::HidesUsage { .. } => "hides_usage",
             Self::EncodedBody => "encoded_body",
             Self::BadAttribution { .. } => "invalid_attribution",
             Self::BadRequest { .. } => "bad_request",
@@ -199,7 +209,7 @@ impl fmt::Display for Refusal {
                 write!(f, "Tenant {tenant} is on plan {plan}, which this gateway does not know. Ask its operator.")
             }
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
-            Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter; its README lists the routes."),
+            Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter: see the table of routes in its README."),
             Self::MethodNotAllowed { allow } => write!(f, "This route does not have that method. Allowed: {allow}."),
             Self::ProviderOff { provider, variable } => {
                 write!(f, "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}.")
@@ -207,6 +217,9 @@ impl fmt::Display for Refusal {
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
             Self::BodyIncomplete => f.write_str("The request body broke off or came too slowly."),
             Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),
+            Self::HidesUsage { parameter } => {
+                write!(f, "The gateway could not read what an answer charges with this value of {parameter} in the query. Leave it out.")
+            }
             Self::EncodedBody => f.write_str("The request body has a content coding. Send it without Content-Encoding."),
             Self::BadAttribution { header } => write!(f, "{header} takes 1 to 128 printable ASCII characters, once."),
             Self::BadRequest { reason } => write!(f, "Bad request: {reason}."),

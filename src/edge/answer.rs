@@ -65,7 +65,7 @@ fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize
         head.insert_header(header::RETRY_AFTER, seconds.to_string()).ok()?;
     }
     match refusal {
-        Refusal::MethodNotAllowed { allow } => head.insert_header(header::ALLOW, *allow).ok()?,
+        Refusal::MethodNotAllowed { allow } => head.insert_header(header::ALLOW, allow.as_str()).ok()?,
         Refusal::NoKey | Refusal::BadKey => head.insert_header(header::WWW_AUTHENTICATE, "Bearer").ok()?,
         _ => {}
     }

@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Uri, Version};
 use pingora_core::protocols::http::ServerSession;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::mpsc;
 
 use crate::domain::ids::ProviderId;
 use crate::domain::refusal::Refusal;
@@ -19,13 +17,13 @@ use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
 use crate::metering::meter::Meter;
 use crate::metering::snapshot::Account;
-use crate::providers::{self, BodyRule, Endpoint, Kind, Provider};
+use crate::providers::{self, Endpoint, Kind, Provider};
 
 use super::auth::{self, Attribution, Presented};
 use super::body::{self, Budget};
 use super::headers::{self, Coding};
 use super::upstream::{Answer, Outgoing, SendError, Upstream};
-use super::{answer, relay};
+use super::{answer, relay, streamed};
 
 /// Everything that requests share.
 pub struct Gate {
@@ -194,6 +192,11 @@ impl Gate {
         if headers_of(session).contains_key(header::CONTENT_ENCODING) {
             return Err(Refusal::EncodedBody);
         }
+        if let Some(form) = streamed::form_of(session, &endpoint) {
+            let (by, target) = ((caller, &presented), (origin, provider, endpoint));
+            // Boxed: few requests are forms, and the line of the others need not have room for it.
+            return Box::pin(self.line_of_form(session, asked, by, target, form)).await;
+        }
         self.expect_body(session, asked, live.settings.body_limit).await?;
         let whole = body::read_whole(session, asked.length, live.settings.body_limit, &live.budget).await?;
         let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
@@ -233,44 +236,7 @@ impl Gate {
         }
     }
 
-    /// Unbilled routes: the same way without a meter, and without holding the body.
-    async fn pass_through(
-        &self,
-        session: &mut ServerSession,
-        asked: &mut Asked<'_>,
-        presented: &Presented,
-        origin: &Origin,
-        endpoint: &Endpoint,
-    ) -> Result<Fate, Refusal> {
-        self.know_limits(asked).await;
-        asked.id = Some(self.meter.request_id());
-        let Live { settings, budget, .. } = asked.live;
-        let limit = if endpoint.body == BodyRule::Streamed { settings.upload_limit } else { settings.body_limit };
-        self.expect_body(session, asked, limit).await?;
-        let target = (origin, asked.dialect, endpoint);
-        let out = headers::to_provider(headers_of(session), &presented.secret, Coding::AsAsked);
-        let reserved = body::Reserved::default();
-        match asked.length.filter(|_| endpoint.body == BodyRule::Streamed) {
-            Some(left) if left > 0 => {
-                let (sender, pieces) = mpsc::channel(STREAMED_PIECES_MAX);
-                let request = self.request(asked, out, target, Outgoing::Streamed { pieces, left })?;
-                let answer = send_while_reading(session, &sender, origin.upstream.send(request, || ())).await?;
-                // The sender lives until the answer is through: an answer may come before the end of the request.
-                let fate = self.relay(session, asked, None, answer, reserved).await;
-                drop(sender);
-                Ok(fate)
-            }
-            _ => {
-                let whole = body::read_whole(session, asked.length, settings.body_limit, budget).await?;
-                let outgoing = Outgoing::Whole(Some(whole.bytes).filter(|bytes| !bytes.is_empty()));
-                let request = self.request(asked, out, target, outgoing)?;
-                let answer = origin.upstream.send(request, || ()).await.map_err(|error| refusal_of(error).0)?;
-                Ok(self.relay(session, asked, None, answer, whole.reserved).await)
-            }
-        }
-    }
-
-    async fn relay(
+    pub(super) async fn relay(
         &self,
         session: &mut ServerSession,
         asked: &Asked<'_>,
@@ -285,7 +251,12 @@ impl Gate {
     }
 
     /// Refuses a body that is too large by its own account; asks for it where the client waits for that.
-    async fn expect_body(&self, session: &mut ServerSession, asked: &mut Asked<'_>, limit: u64) -> Result<(), Refusal> {
+    pub(super) async fn expect_body(
+        &self,
+        session: &mut ServerSession,
+        asked: &mut Asked<'_>,
+        limit: u64,
+    ) -> Result<(), Refusal> {
         if asked.length.is_some_and(|length| length > limit) {
             return Err(Refusal::BodyTooLarge { limit });
         }
@@ -296,7 +267,7 @@ impl Gate {
         session.write_continue_response().await.map_err(|_| Refusal::BodyIncomplete)
     }
 
-    fn request(
+    pub(super) fn request(
         &self,
         asked: &Asked<'_>,
         mut out: HeaderMap,
@@ -328,38 +299,7 @@ pub(super) fn headers_of(session: &ServerSession) -> &HeaderMap {
     &session.req_header().headers
 }
 
-/// Pieces of a streamed request body that wait for the provider: one on its way while the next is read.
-const STREAMED_PIECES_MAX: usize = 1;
-
-/// Sends a request while its body still comes in.
-async fn send_while_reading(
-    session: &mut ServerSession,
-    sender: &mpsc::Sender<Bytes>,
-    send: impl Future<Output = Result<Answer, SendError>>,
-) -> Result<Answer, Refusal> {
-    let pump = async {
-        while let Some(piece) = body::read_piece(session).await? {
-            if sender.send(piece).await.is_err() {
-                break;
-            }
-        }
-        Ok::<(), Refusal>(())
-    };
-    let (mut send, mut pump) = (std::pin::pin!(send), std::pin::pin!(pump));
-    let mut reading = true;
-    loop {
-        tokio::select! {
-            biased;
-            answer = &mut send => return answer.map_err(|error| refusal_of(error).0),
-            read = &mut pump, if reading => {
-                read?;
-                reading = false;
-            }
-        }
-    }
-}
-
-fn refusal_of(error: SendError) -> (Refusal, u16) {
+pub(super) fn refusal_of(error: SendError) -> (Refusal, u16) {
     let refusal = match error {
         SendError::Unreachable => Refusal::Unreachable,
         SendError::Timeout => Refusal::UpstreamTimeout,
@@ -369,7 +309,7 @@ fn refusal_of(error: SendError) -> (Refusal, u16) {
 }
 
 /// Books a call without an answer; the chat is given back.
-async fn unanswered(in_flight: InFlight, error: SendError) -> Refusal {
+pub(super) async fn unanswered(in_flight: InFlight, error: SendError) -> Refusal {
     let (refusal, status) = refusal_of(error);
     let ending = match error {
         SendError::Unreachable => Ending::BrokeOff,

@@ -35,13 +35,14 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// Headers of a request that are never passed on: the framing is made anew, credentials and account are the gateway's,
-/// and a method override would turn a free GET into a billed POST.
-const NOT_TO_PROVIDER: [&str; 20] = [
+/// a method override would turn a free GET into a billed POST, and a field mask would leave out what is billed.
+const NOT_TO_PROVIDER: [&str; 21] = [
     "authorization",
     "api-key",
     "x-api-key",
     "x-goog-api-key",
     "x-goog-user-project",
+    "x-goog-fieldmask",
     "x-goog-iam-authorization-token",
     "x-goog-iam-authority-selector",
     "cookie",

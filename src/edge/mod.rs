@@ -32,6 +32,7 @@
 //! | `client_stream` | the bytes of one client connection, under pingora's session |
 //! | `hygiene` | refuses heads that can be read in two ways |
 //! | `exchange` | the life of one request, as one visible line |
+//! | `streamed` | the same for bodies that stream: what is not billed, and forms |
 //! | `auth` | the credential a request presents |
 //! | `headers` | which headers and query go to the provider, which come back |
 //! | `body` | reads request bodies, under a process-wide budget |
@@ -52,6 +53,7 @@ pub mod hygiene;
 pub mod inflate;
 pub mod listener;
 pub mod relay;
+mod streamed;
 pub mod upstream;
 
 #[cfg(test)]

@@ -112,6 +112,17 @@ impl InFlight {
         self.open.as_ref().is_some_and(|open| open.call.stream)
     }
 
+    /// The model that is asked for, where it was met only after admission: a form may name it behind its files.
+    pub fn asks_for(&mut self, model: Option<&str>) {
+        if let (Some(open), Some(model)) = (&mut self.open, model)
+            && open.call.model.is_empty()
+        {
+            open.call.model = model.to_owned();
+            open.event.model = bounded(model.to_owned());
+            open.event.requested_model = open.event.model.clone();
+        }
+    }
+
     /// The request begins to go out: from here on the provider may charge.
     pub fn sending(&mut self) {
         if let Some(open) = &mut self.open {
@@ -286,6 +297,7 @@ impl Open {
         event.request_id = progress.request_id.take().or(event.request_id.take());
         let charge = match verdict.basis {
             Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
+            Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(prices, event), &event.tokens),
             Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
         };
         (event.cost, event.priced) = (charge.cost, charge.priced);
@@ -305,6 +317,15 @@ impl Open {
 
 fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
     prices.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
+}
+
+/// What is charged beside tokens has no price here: with tokens the cost is known in part, without any it is not known.
+fn beyond_tokens(charge: Charge, tokens: &Tokens) -> Charge {
+    match charge.priced {
+        Priced::Priced if tokens.total() == 0 => Charge { cost: None, priced: Priced::Unpriced },
+        Priced::Priced => Charge { priced: Priced::Incomplete, ..charge },
+        Priced::Free | Priced::Unpriced | Priced::Incomplete => charge,
+    }
 }
 
 /// The event of a call that was just admitted, as it stands if nothing else is ever heard of it: the prompt estimated,

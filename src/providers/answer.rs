@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::json_array::ArraySplitter;
 use super::json_doc::DocumentBuffer;
+use super::prompt::BYTES_PER_TOKEN;
 use super::sse::SseScanner;
 use super::told::Told;
 use super::{AnswerReader, Reading};
@@ -33,6 +34,25 @@ pub(super) trait Wire: Send {
 
     /// Whether text in an answer was generated, so that there is none without output tokens.
     fn text_is_output(&self) -> bool;
+
+    /// What an answer is that is neither JSON nor events by its content type.
+    fn unread(&self) -> Unread {
+        Unread::ByFirstByte
+    }
+}
+
+/// What an answer is that is neither JSON nor events by its content type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// One of these all the same: its first byte tells.
+    ByFirstByte,
+    /// Text for the client. It has no usage, whatever it looks like.
+    Text,
+    /// A medium, worth one token for so many bytes.
+    Media {
+        /// How many.
+        bytes_per_token: u64,
+    },
 }
 
 /// Reads one answer.
@@ -52,6 +72,8 @@ enum Form {
     Sse(SseScanner),
     Array(ArraySplitter),
     Document(DocumentBuffer),
+    /// Counted, not read.
+    Unread,
 }
 
 /// What is held back of the event that has begun, as it may be the one to take out.
@@ -72,8 +94,14 @@ enum Fate {
 
 impl<W: Wire> Answer<W> {
     pub(super) fn new(wire: W, content_type: Option<&str>, take_out: bool) -> Self {
-        let form = if is_event_stream(content_type) { Form::Sse(SseScanner::default()) } else { Form::Unknown };
-        let take_out = take_out.then(TakeOut::default);
+        let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+        let form = match wire.unread() {
+            _ if essence.eq_ignore_ascii_case("text/event-stream") => Form::Sse(SseScanner::default()),
+            Unread::Text | Unread::Media { .. } if !essence.eq_ignore_ascii_case("application/json") => Form::Unread,
+            _ => Form::Unknown,
+        };
+        // What does not call itself events may have a length, which then has to stay true.
+        let take_out = (take_out && matches!(form, Form::Sse(_))).then(TakeOut::default);
         Self { wire, form, told: Told::default(), complete: false, finished: false, take_out }
     }
 
@@ -105,6 +133,9 @@ impl<W: Wire> Answer<W> {
         };
         match form {
             Form::Unknown => {}
+            Form::Unread => {
+                told.unread_bytes = told.unread_bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+            }
             Form::Sse(scanner) => scanner.feed(piece, |event| {
                 ended(event.end, event.data.map_or(Fate::Passed, |data| read(data, false)));
             }),
@@ -183,6 +214,13 @@ impl<W: Wire> AnswerReader for Answer<W> {
 
     fn reading(&mut self) -> Reading {
         self.finish();
+        let unread_bytes = std::mem::take(&mut self.told.unread_bytes);
+        let worth = match self.wire.unread() {
+            Unread::ByFirstByte => 0,
+            Unread::Text => unread_bytes,
+            Unread::Media { bytes_per_token } => (unread_bytes / bytes_per_token).saturating_mul(BYTES_PER_TOKEN),
+        };
+        self.told.output.bytes = self.told.output.bytes.saturating_add(worth);
         self.told.reading(self.wire.nothing_is_possible(), self.wire.text_is_output())
     }
 }
@@ -259,9 +297,4 @@ impl<'a> Sieve<'a> {
         }
         self.run = end;
     }
-}
-
-fn is_event_stream(content_type: Option<&str>) -> bool {
-    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("text/event-stream")
 }

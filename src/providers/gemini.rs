@@ -1,4 +1,4 @@
-//! Gemini's API (also as Vertex serves it): routes, what a request says, how an answer says what it charged.
+//! Gemini's API (also as Vertex serves it): its table of routes, what a request says, how an answer says what it charged.
 //!
 //! May use: `domain`, the shared readers. Facts are those of Google's published API reference and SDKs.
 
@@ -8,13 +8,15 @@ use http::Method;
 use crate::domain::ids::ProviderId;
 use crate::domain::refusal::Refusal;
 
-use super::answer::{Answer, Message, Wire};
-use super::openai::{self, OpenAiWire, READ};
+use super::answer::Answer;
+use super::openai;
 use super::request::{self, ModelIn, StreamBy};
-use super::text::{Anchor, anchor};
-use super::told::Told;
-use super::usage::{self, Output, Usages};
-use super::{AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Route, dialect, json, path};
+use super::table::{self, Route, billed, chat, free};
+use super::{AnswerReader, Call, CredentialHeader, Endpoint, Provider, Reads, dialect, path};
+
+mod wire;
+
+use wire::GeminiWire;
 
 /// The provider.
 pub(super) static GEMINI: Gemini = Gemini;
@@ -25,35 +27,63 @@ pub(super) static GEMINI_OPENAI: GeminiOpenAi = GeminiOpenAi;
 /// The path below which the OpenAI-compatible endpoint is.
 pub(super) const OPENAI_BASE: &str = "/v1beta/openai/";
 
-/// Routes of the OpenAI-compatible endpoint.
+/// All that is forwarded to the OpenAI-compatible endpoint.
+#[rustfmt::skip]
 pub(super) const OPENAI_ROUTES: &[Route] = &[
-    Route { methods: "POST", path: "/v1beta/openai/chat/completions", name: "chat.completions", kind: Kind::Chat },
-    Route { methods: "POST", path: "/v1beta/openai/embeddings", name: "embeddings", kind: Kind::Billed },
+    chat("/v1beta/openai/chat/completions", "chat.completions", Reads::ChatWithinTotal),
+    billed("/v1beta/openai/embeddings", "embeddings", Reads::Embeddings),
+    billed("/v1beta/openai/images/generations", "images.generations", Reads::Images),
+    free("GET, HEAD", "/v1beta/openai/models/**", "models"),
 ];
 
-/// Every other path below it is read as it is.
-pub(super) const OPENAI_READS: Route =
-    Route { methods: "GET, HEAD", path: "/v1beta/openai/**", name: READ, kind: Kind::Unbilled };
+/// A path of the Gemini API in each of its versions.
+macro_rules! gemini {
+    ($rest:literal) => {
+        concat!("/{v1beta,v1,v1alpha}", $rest)
+    };
+}
 
-/// Methods of a model, all by POST. `path` is what stands behind the model.
-pub(super) const VERBS: &[Route] = &[
-    Route { methods: "POST", path: ":generateContent", name: "generateContent", kind: Kind::Chat },
-    Route { methods: "POST", path: ":streamGenerateContent", name: "streamGenerateContent", kind: Kind::Chat },
-    Route { methods: "POST", path: ":countTokens", name: "countTokens", kind: Kind::Unbilled },
-    Route { methods: "POST", path: ":embedContent", name: "embedContent", kind: Kind::Billed },
-    Route { methods: "POST", path: ":batchEmbedContents", name: "batchEmbedContents", kind: Kind::Billed },
+/// A path below a location of a Vertex project.
+macro_rules! vertex {
+    ($rest:literal) => {
+        concat!("/{v1beta1,v1}/projects/{project}/locations/{location}", $rest)
+    };
+}
+
+/// All that is forwarded to Gemini and Vertex. [`MODEL`] stands for each of [`MODELS`]. A GET never bills.
+#[rustfmt::skip]
+pub(super) const ROUTES: &[Route] = &[
+    chat("{model}:generateContent", "generateContent", Reads::Generate),
+    chat("{model}:streamGenerateContent", "streamGenerateContent", Reads::Generate),
+    billed("{model}:embedContent", "embedContent", Reads::Embed),
+    billed("{model}:batchEmbedContents", "batchEmbedContents", Reads::Embed),
+    billed("{model}:predict", "predict", Reads::Predict),
+    billed("{model}:predictLongRunning", "predictLongRunning", Reads::Predict),
+    billed(gemini!("/cachedContents"), "cachedContents", Reads::Cache),
+    billed(vertex!("/cachedContents"), "cachedContents", Reads::Cache),
+    free("POST", "{model}:countTokens", "countTokens"),
+    free("POST", "{model}:computeTokens", "computeTokens"),
+    free("POST", "{model}:fetchPredictOperation", "operations"),
+    free("GET, HEAD", gemini!("/models/**"), "models"),
+    free("GET, HEAD", gemini!("/tunedModels/**"), "models"),
+    free("GET, HEAD", gemini!("/operations/**"), "operations"),
+    free("GET, HEAD, DELETE", gemini!("/cachedContents/**"), "cachedContents.stored"),
+    free("GET, HEAD, DELETE", gemini!("/files/**"), "files"),
+    free("GET, HEAD", gemini!("/files/{file}:download"), "files"),
+    free("POST", concat!("/upload", gemini!("/files")), "files"),
+    free("GET, HEAD, POST, DELETE", gemini!("/fileSearchStores/**"), "fileSearchStores"),
+    free("POST", concat!("/upload", gemini!("/fileSearchStores/{store}:uploadToFileSearchStore")), "fileSearchStores"),
+    free("GET, HEAD", "/{v1beta1,v1}/publishers/google/models/**", "models"),
+    free("GET, HEAD", vertex!("/publishers/google/models/**"), "models"),
+    free("GET, HEAD, DELETE", vertex!("/cachedContents/**"), "cachedContents.stored"),
 ];
 
-/// Where models are, by the versions that have them there.
-pub(super) const PARENTS: &[(&[&str], &str)] = &[
-    (&["v1beta", "v1", "v1alpha"], "models"),
-    (&["v1beta", "v1", "v1alpha"], "tunedModels"),
-    (&["v1beta1", "v1"], "publishers/google/models"),
-    (&["v1beta1", "v1"], "projects/{project}/locations/{location}/publishers/google/models"),
-];
+/// In a table, a model in each of [`MODELS`].
+pub(super) const MODEL: &str = "{model}";
 
-/// The versions below which everything without a verb is read as it is.
-pub(super) const VERSIONS: &[&str] = &["v1beta", "v1", "v1alpha", "v1beta1"];
+/// Where models are.
+pub(super) const MODELS: &[&str] =
+    &[gemini!("/{models,tunedModels}"), "/{v1beta1,v1}/publishers/google/models", vertex!("/publishers/google/models")];
 
 /// Longer names are no models.
 const MODEL_BYTES_MAX: usize = 128;
@@ -63,12 +93,6 @@ pub(super) struct Gemini;
 
 #[derive(Debug)]
 pub(super) struct GeminiOpenAi;
-
-/// What the messages of an endpoint look like.
-#[derive(Debug, Clone, Copy)]
-struct GeminiWire {
-    generates: bool,
-}
 
 impl Provider for Gemini {
     fn id(&self) -> ProviderId {
@@ -87,35 +111,31 @@ impl Provider for Gemini {
         if !path::is_plain(path) {
             return Err(Refusal::UnknownRoute);
         }
-        let below = path.strip_prefix('/').and_then(|path| path.split_once('/'));
-        let (version, rest) = below.filter(|(version, _)| VERSIONS.contains(version)).ok_or(Refusal::UnknownRoute)?;
-        let (parent, last) = rest.rsplit_once('/').unwrap_or(("", rest));
+        let (parent, last) = path.rsplit_once('/').ok_or(Refusal::UnknownRoute)?;
         let last = path::decoded(last).ok_or(Refusal::UnknownRoute)?;
-        let Some((model, verb)) = last.rsplit_once(':') else {
-            return if openai::is_read(method) { Ok(reads(path)) } else { Err(Refusal::UnknownRoute) };
-        };
-        if verb == "download" && openai::is_read(method) {
-            return Ok(reads(path));
-        }
-        let route =
-            VERBS.iter().find(|route| route.path.strip_prefix(':') == Some(verb)).ok_or(Refusal::UnknownRoute)?;
-        if !has_models(version, parent) || !is_model(model) {
-            return Err(Refusal::UnknownRoute);
-        }
-        if *method != Method::POST {
-            return Err(Refusal::MethodNotAllowed { allow: route.methods });
-        }
-        Ok(Endpoint { model: Some(model.to_owned()), ..route.endpoint(path) })
+        // A method of something is never a name, so no wildcard takes it.
+        let of_method = last.rsplit_once(':');
+        let model = of_method.filter(|(model, _)| is_model(model) && MODELS.iter().any(|at| table::fits(at, parent)));
+        let route = table::find(ROUTES, method, |pattern| match (pattern.rsplit_once(':'), of_method) {
+            (None, None) => table::fits(pattern, path),
+            (Some((MODEL, wanted)), Some((_, verb))) => model.is_some() && wanted == verb,
+            (Some((of, wanted)), Some((_, verb))) => {
+                wanted == verb && path.rsplit_once(':').is_some_and(|(path, _)| table::fits(of, path))
+            }
+            _ => false,
+        })?;
+        let model = model.filter(|_| route.path.starts_with(MODEL)).map(|(model, _)| model.to_owned());
+        Ok(Endpoint { model, ..route.endpoint(path) })
     }
 
-    fn call(&self, endpoint: &Endpoint, _query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
-        let model = ModelIn::Path(endpoint.model.as_deref().unwrap_or_default());
-        request::read(body, model, StreamBy::Route(endpoint.name == "streamGenerateContent"))
+    fn call(&self, endpoint: &Endpoint, query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
+        refuse_hidden(query)?;
+        let model = endpoint.model.as_deref().map_or(ModelIn::Body, ModelIn::Path);
+        request::read(body, model, StreamBy::Route(endpoint.name == "streamGenerateContent")).map(without_collection)
     }
 
     fn reader(&self, endpoint: &Endpoint, _call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {
-        let generates = endpoint.kind == Kind::Chat;
-        Box::new(Answer::new(GeminiWire { generates }, content_type, false))
+        Box::new(Answer::new(GeminiWire(endpoint.reads), content_type, false))
     }
 
     fn refusal_body(&self, refusal: &Refusal) -> String {
@@ -137,25 +157,16 @@ impl Provider for GeminiOpenAi {
     }
 
     fn endpoint(&self, method: &Method, path: &str) -> Result<Endpoint, Refusal> {
-        if let Some(found) = openai::literal(OPENAI_ROUTES, method, path) {
-            return found;
-        }
-        let is_ours = path.starts_with(OPENAI_BASE) && path::is_plain(path);
-        if is_ours && openai::is_read(method) { Ok(OPENAI_READS.endpoint(path)) } else { Err(Refusal::UnknownRoute) }
+        openai::endpoint(OPENAI_ROUTES, method, path)
     }
 
-    fn call(&self, endpoint: &Endpoint, _query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
-        let call = openai::call(endpoint, body)?;
-        let model = call.model.strip_prefix("models/").map(str::to_owned);
-        Ok(Call { model: model.unwrap_or(call.model), ..call })
+    fn call(&self, endpoint: &Endpoint, query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
+        refuse_hidden(query)?;
+        openai::call(endpoint, body).map(without_collection)
     }
 
     fn reader(&self, endpoint: &Endpoint, call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {
-        let wire = match endpoint.name {
-            "embeddings" => OpenAiWire::Embeddings,
-            _ => OpenAiWire::Chat(Output::WithinTotal),
-        };
-        Box::new(Answer::new(wire, content_type, !call.edits.is_empty()))
+        openai::reader(endpoint, call, content_type)
     }
 
     fn refusal_body(&self, refusal: &Refusal) -> String {
@@ -188,68 +199,39 @@ const GOOGLE_VERBS: &[&str] = &[
     "generateText",
     "predict",
     "predictLongRunning",
+    "fetchPredictOperation",
+    "uploadToFileSearchStore",
+    "importFile",
     "rawPredict",
     "streamRawPredict",
     "download",
 ];
 
-fn reads(path: &str) -> Endpoint {
-    Route { methods: "GET, HEAD", path: "", name: READ, kind: Kind::Unbilled }.endpoint(path)
+/// Parameters of all Google APIs that choose parts of an answer or another form of it (cloud.google.com/apis/docs/
+/// system-parameters): usage would be left out, or be unreadable.
+fn refuse_hidden(query: Option<&str>) -> Result<(), Refusal> {
+    for pair in query.into_iter().flat_map(|query| query.split('&')) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = path::decoded(name).unwrap_or_default();
+        let parameter = match name.strip_prefix('$').unwrap_or(&name) {
+            "fields" => "fields",
+            "callback" => "callback",
+            "alt" if !matches!(value, "sse" | "json") => "alt",
+            _ => continue,
+        };
+        return Err(Refusal::HidesUsage { parameter });
+    }
+    Ok(())
 }
 
-fn has_models(version: &str, parent: &str) -> bool {
-    PARENTS.iter().filter(|(versions, _)| versions.contains(&version)).any(|(_, pattern)| {
-        let mut segments = parent.split('/');
-        let matches = pattern.split('/').all(|wanted| {
-            segments.next().is_some_and(|segment| segment == wanted || (wanted.starts_with('{') && !segment.is_empty()))
-        });
-        matches && segments.next().is_none()
-    })
+/// A model is named with or without its collection; prices know it without.
+fn without_collection(call: Call) -> Call {
+    let model = call.model.strip_prefix("models/").map(str::to_owned);
+    Call { model: model.unwrap_or(call.model), ..call }
 }
 
 fn is_model(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MODEL_BYTES_MAX
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._@+".contains(&byte))
-}
-
-impl GeminiWire {
-    fn read_members(self, message: &[u8], told: &mut Told) {
-        let (mut usages, mut model) = (Usages::default(), None);
-        let parsed = json::members(message, &["usageMetadata", "modelVersion"], |index, raw| match index {
-            0 => usages.push(raw),
-            _ => model = Some(raw),
-        });
-        if parsed.is_err() {
-            return;
-        }
-        if let Some(model) = model {
-            told.answered_by(model);
-        }
-        for usage in usages.objects() {
-            told.used(usage::gemini(usage));
-        }
-    }
-}
-
-impl Wire for GeminiWire {
-    fn read(&self, message: &[u8], whole: bool, told: &mut Told) -> Message {
-        // Every event of a stream has usage, so there is nothing to skip.
-        self.read_members(message, told);
-        if self.generates && (!whole || told.needs_text()) {
-            static TEXT: Anchor = anchor!("text");
-            static ARGS: Anchor = anchor!("args");
-            told.output.collect(message, &TEXT);
-            told.output.collect(message, &ARGS);
-        }
-        Message::default()
-    }
-
-    fn nothing_is_possible(&self) -> bool {
-        self.generates
-    }
-
-    fn text_is_output(&self) -> bool {
-        true
-    }
 }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer as _, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// A count as untrusted JSON.
@@ -29,6 +29,10 @@ struct Key<'n> {
 
 struct Members<'n, F> {
     names: &'n [&'static str],
+    see: F,
+}
+
+struct Elements<F> {
     see: F,
 }
 
@@ -55,6 +59,14 @@ pub(super) fn members<'a>(
 ) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     deserializer.deserialize_map(Members { names, see })?;
+    deserializer.end()
+}
+
+/// Calls `see` with each element of the array `json`, until it says to stop. Fails when that happens, and when `json` is
+/// not one whole array.
+pub(super) fn elements<'a>(json: &'a [u8], see: impl FnMut(&'a RawValue) -> bool) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    deserializer.deserialize_seq(Elements { see })?;
     deserializer.end()
 }
 
@@ -97,6 +109,23 @@ impl<'de, F: FnMut(usize, &'de RawValue)> Visitor<'de> for Members<'_, F> {
     }
 }
 
+impl<'de, F: FnMut(&'de RawValue) -> bool> Visitor<'de> for Elements<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(element) = seq.next_element()? {
+            if !(self.see)(element) {
+                return Err(A::Error::custom("seen enough"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl<'de> DeserializeSeed<'de> for Key<'_> {
     type Value = Option<usize>;
 
@@ -133,6 +162,24 @@ mod tests {
         assert_eq!(seen(r#"{"\u0061":1,"a":2}"#), Some(vec![(0, "1".into()), (0, "2".into())]));
         for broken in ["", "[]", "{}{}", "{\"a\":}", "{\"a\":1", "null", "{\"a\":1} x"] {
             assert_eq!(seen(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn elements_are_seen_in_order_until_one_is_enough() {
+        let seen = |json: &str, most: usize| {
+            let mut seen = Vec::new();
+            let whole = elements(json.as_bytes(), |raw| {
+                seen.push(raw.get().to_owned());
+                seen.len() < most
+            });
+            (seen.concat(), whole.is_ok())
+        };
+        assert_eq!(seen(r#"[1, {"a":[2]} ,"3"]"#, 9), (r#"1{"a":[2]}"3""#.into(), true));
+        assert_eq!(seen("[1,2,3]", 2), ("12".into(), false));
+        assert_eq!(seen("[]", 1), (String::new(), true));
+        for broken in ["", "{}", "[1", "[1,]", "[] x", "null"] {
+            assert!(!seen(broken, 9).1, "{broken}");
         }
     }
 

@@ -14,6 +14,7 @@ use crate::domain::tokens::Tokens;
 mod answer;
 mod dialect;
 pub mod estimate;
+mod form;
 mod gemini;
 mod json;
 mod json_array;
@@ -25,12 +26,14 @@ mod prompt;
 mod request;
 mod route;
 mod sse;
+mod table;
 mod text;
 mod told;
 mod usage;
 
+pub use form::FormReader;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
-pub use route::{Row, dialect_of, is_vertex, route, table};
+pub use route::{Row, dialect_of, is_vertex, places_of_models, route, table};
 pub use text::OUTPUT_TEXT_BYTES_MAX;
 
 /// Every provider, once. A new one is one file, one line here and one arm in [`route()`].
@@ -43,7 +46,7 @@ pub static ALL: &[&dyn Provider] = &[&openai::OPENAI, &gemini::GEMINI];
 pub enum Kind {
     /// A generation request: metered, and one chat.
     Chat,
-    /// Billed by tokens, but no chat (embeddings).
+    /// Billed, but no chat (embeddings, images, audio).
     Billed,
     /// Not billed: passed through, no event.
     Unbilled,
@@ -54,8 +57,60 @@ pub enum Kind {
 pub enum BodyRule {
     /// A JSON object, buffered whole: admission reads it.
     Json,
+    /// A form (`multipart/form-data`), streamed: its fields are read as they pass. Any other body is taken for JSON.
+    Form,
     /// Whatever the client sends, streamed.
     Streamed,
+}
+
+/// Where an answer says what it charged: a line of the table of routes names one, a reader understands it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// Chat completions: `usage`, in a stream the last event with one, which the gateway asks for.
+    Chat,
+    /// The same behind Gemini's OpenAI-compatible endpoint, which shows thoughts in `total_tokens` alone.
+    ChatWithinTotal,
+    /// Completions: as chat completions.
+    Completions,
+    /// Responses: `usage`, in a stream that of the terminal event's response; tools that charge apart are in `tool_usage`.
+    Responses,
+    /// Embeddings: `usage.prompt_tokens`.
+    Embeddings,
+    /// Images: `usage`, in a stream that of the `completed` event; older models have none and bill by the image.
+    Images,
+    /// Transcripts: `usage` in tokens or in seconds, in a stream that of `transcript.text.done`; plain text has none.
+    Transcript,
+    /// Speech: audio has no usage; a stream of events has it in `speech.audio.done`.
+    Speech,
+    /// Gemini's generations: `usageMetadata`, in a stream the last one whole.
+    Generate,
+    /// Gemini's embeddings: `usageMetadata`; older models have none.
+    Embed,
+    /// Vertex predictions: the token counts of embeddings; images and videos have none and bill by the piece.
+    Predict,
+    /// Gemini's caches: `usageMetadata.totalTokenCount`, beside storage by the hour.
+    Cache,
+    /// Not billed: nothing is read.
+    Nothing,
+}
+
+impl Reads {
+    /// For the table in the documentation.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat | Self::Completions | Self::Responses => "`usage`",
+            Self::ChatWithinTotal => "`usage`, thoughts from its total",
+            Self::Embeddings => "`usage`, input only",
+            Self::Images => "`usage`; without it by the image: unpriced",
+            Self::Transcript => "`usage`; by the second or without it: unpriced",
+            Self::Speech => "`usage` of events; audio: estimated",
+            Self::Generate => "`usageMetadata`",
+            Self::Embed => "`usageMetadata`; without it estimated",
+            Self::Predict => "`statistics.token_count`; without it by the piece: unpriced",
+            Self::Cache => "`usageMetadata`; storage: incomplete",
+            Self::Nothing => "",
+        }
+    }
 }
 
 /// One route of one provider, found for one request.
@@ -65,6 +120,8 @@ pub struct Endpoint {
     pub name: &'static str,
     /// How it counts.
     pub kind: Kind,
+    /// How its answers say what they charged.
+    pub reads: Reads,
     /// Its body.
     pub body: BodyRule,
     /// The model, where the path names it (percent-decoded, without `models/`).
@@ -122,6 +179,9 @@ pub struct Reading {
     /// A usage object was there and could not be believed, or its total is not the sum of its counts. What is booked then
     /// is flagged as an estimate.
     pub distrusted: bool,
+    /// Something was charged beside tokens (seconds, searches, a tool's own tokens, storage): what the tokens cost is not
+    /// all that the call costs.
+    pub beyond_tokens: bool,
     /// The model that answered.
     pub model: Option<String>,
     /// The service tier that answered.
@@ -185,26 +245,6 @@ pub enum CredentialPlace {
     Google,
     /// Nowhere.
     None,
-}
-
-/// One route as it is declared.
-#[derive(Debug, Clone, Copy)]
-struct Route {
-    /// Its methods, as in an `Allow` header.
-    methods: &'static str,
-    /// Its path, or a part of it where the provider puts it together.
-    path: &'static str,
-    /// The endpoint's name.
-    name: &'static str,
-    /// How it counts.
-    kind: Kind,
-}
-
-impl Route {
-    fn endpoint(&self, path: &str) -> Endpoint {
-        let body = if self.kind == Kind::Unbilled { BodyRule::Streamed } else { BodyRule::Json };
-        Endpoint { name: self.name, kind: self.kind, body, model: None, path: path.to_owned() }
-    }
 }
 
 #[cfg(test)]

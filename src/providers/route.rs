@@ -8,7 +8,8 @@ use crate::domain::refusal::Refusal;
 
 use super::gemini::{self, GEMINI, GEMINI_OPENAI};
 use super::openai::{self, OPENAI};
-use super::{CredentialPlace, Endpoint, Kind, Provider, Route};
+use super::table::Route;
+use super::{CredentialPlace, Endpoint, Kind, Provider, Reads};
 
 /// One line of the table of routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +18,15 @@ pub struct Row {
     pub provider: String,
     /// Its methods, as in an `Allow` header.
     pub methods: &'static str,
-    /// Its path; `{…}` is any segment, `**` any rest.
-    pub path: String,
+    /// Its path; `{a,b}` is one of these segments, `{…}` any segment, `**` any rest, also none. Where it begins with
+    /// `{model}`, that is any of [`places_of_models`].
+    pub path: &'static str,
     /// The endpoint's name.
     pub name: &'static str,
     /// How it counts.
     pub kind: Kind,
+    /// How its answers say what they charged.
+    pub reads: Reads,
 }
 
 /// Finds who serves a request and as what, by its path (without the query) and where its credential stood.
@@ -41,38 +45,34 @@ pub fn route(
 pub fn dialect_of(path: &str, place: CredentialPlace) -> &'static dyn Provider {
     match owner(path, place) {
         Some((provider, _)) => provider,
-        None if place == CredentialPlace::Google || path.starts_with("/upload/") || path.starts_with("/ws/") => &GEMINI,
+        None if place == CredentialPlace::Google || path.starts_with("/ws/") => &GEMINI,
         None => &OPENAI,
     }
 }
 
 /// Whether a path of Gemini's API is one that Vertex serves, which may be at another origin.
 pub fn is_vertex(path: &str) -> bool {
-    path.starts_with("/v1beta1/") || path.contains("/publishers/google/")
+    path.starts_with("/v1beta1/") || path.starts_with("/v1/projects/") || path.contains("/publishers/google/")
 }
 
 /// All routes, for documentation.
 pub fn table() -> Vec<Row> {
-    let row = |provider: &dyn Provider, route: &Route, path: String| Row {
+    let tables: [(&dyn Provider, &[Route]); 3] =
+        [(&OPENAI, openai::ROUTES), (&GEMINI, gemini::ROUTES), (&GEMINI_OPENAI, gemini::OPENAI_ROUTES)];
+    let row = |provider: &dyn Provider, route: &Route| Row {
         provider: provider.id().as_str().to_owned(),
         methods: route.methods,
-        path,
+        path: route.path,
         name: route.name,
         kind: route.kind,
+        reads: route.reads,
     };
-    let literal = |provider: &dyn Provider, route: &Route| row(provider, route, route.path.to_owned());
-    let mut rows: Vec<Row> = openai::ROUTES.iter().map(|route| literal(&OPENAI, route)).collect();
-    rows.push(literal(&OPENAI, &openai::READS));
-    for (versions, parent) in gemini::PARENTS {
-        for version in *versions {
-            let verbs = gemini::VERBS.iter();
-            rows.extend(verbs.map(|verb| row(&GEMINI, verb, format!("/{version}/{parent}/{{model}}{}", verb.path))));
-        }
-    }
-    rows.extend(gemini::VERSIONS.iter().map(|version| row(&GEMINI, &openai::READS, format!("/{version}/**"))));
-    rows.extend(gemini::OPENAI_ROUTES.iter().map(|route| literal(&GEMINI_OPENAI, route)));
-    rows.push(literal(&GEMINI_OPENAI, &gemini::OPENAI_READS));
-    rows
+    tables.into_iter().flat_map(|(provider, routes)| routes.iter().map(move |route| row(provider, route))).collect()
+}
+
+/// What `{model}` at the begin of a row's path stands for.
+pub fn places_of_models() -> impl Iterator<Item = String> {
+    gemini::MODELS.iter().map(|place| format!("{place}/{}", gemini::MODEL))
 }
 
 /// The provider whose path it is, and the path without our prefix.
@@ -87,7 +87,7 @@ fn owner(path: &str, place: CredentialPlace) -> Option<(&'static dyn Provider, &
     let provider = match first {
         "v1" if place == CredentialPlace::Google || gemini::is_google_path(path) => &GEMINI,
         "v1" => &OPENAI as &'static dyn Provider,
-        "v1beta" | "v1alpha" | "v1beta1" => google(path),
+        "v1beta" | "v1alpha" | "v1beta1" | "upload" => google(path),
         _ => return None,
     };
     Some((provider, path))

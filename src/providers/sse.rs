@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use memchr::memchr2;
 
-/// An event with more bytes of data than this is not read (it is still relayed). The largest that can hold usage is the
-/// `response.completed` of the Responses API, which repeats the whole answer with its images.
-pub(super) const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// An event with more bytes of data than this is not read (it is still relayed). The largest that can hold usage are those
+/// with whole images: the last of a stream of images, and `response.completed`, which repeats the whole answer.
+pub(super) const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A buffer that grew beyond this for one large event is given back after it.
 const KEPT_BYTES_MAX: usize = 16 * 1024;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod lies;
+mod metered;
 
 const CHAT: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
@@ -105,6 +106,7 @@ fn every_kind_of_answer_is_read_alike_at_every_cut() {
         let expected = Reading {
             tokens,
             distrusted: false,
+            beyond_tokens: false,
             model: Some(model.to_owned()).filter(|model| !model.is_empty()),
             tier,
             output: output.to_owned(),

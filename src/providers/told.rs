@@ -21,6 +21,12 @@ pub(super) struct Told {
     tokens: Option<Tokens>,
     /// A usage object without any token was there: true of a blocked prompt, else a lie.
     nothing_used: bool,
+    /// The last usage object counted no tokens but another unit, such as seconds.
+    by_unit: bool,
+    /// Something was charged beside tokens.
+    pub(super) beyond_tokens: bool,
+    /// Bytes of the answer that were counted and not read.
+    pub(super) unread_bytes: u64,
     /// The last usage object could not be believed, or did not add up.
     distrusted: bool,
     pub(super) model: Option<String>,
@@ -33,13 +39,17 @@ impl Told {
     /// cannot be believed takes away what was there, too, since that was said before the end; one that says that nothing
     /// was used replaces nothing, but casts doubt on it.
     pub(super) fn used(&mut self, usage: Result<Reported, Unbelievable>) {
-        let Ok(Reported { tokens, adds_up, tier }) = usage else {
+        let Ok(Reported { tokens, adds_up, tier, by_unit }) = usage else {
             self.tokens = None;
             self.distrusted = true;
             return;
         };
         self.tier = tier.unwrap_or(self.tier);
-        if tokens.total() == 0 && adds_up {
+        self.by_unit = by_unit;
+        if by_unit {
+            self.tokens = Some(tokens);
+            self.distrusted = false;
+        } else if tokens.total() == 0 && adds_up {
             self.nothing_used = true;
             self.distrusted |= self.tokens.is_some();
         } else {
@@ -50,7 +60,7 @@ impl Told {
 
     /// Whether the text of the answer can still matter: for an estimate, or to contradict that there was none.
     pub(super) fn needs_text(&self) -> bool {
-        self.tokens.is_none_or(|tokens| tokens.completion == 0)
+        !self.by_unit && self.tokens.is_none_or(|tokens| tokens.completion == 0)
     }
 
     /// Takes the name of the model that answers; Google's resource names without their collection.
@@ -72,14 +82,16 @@ impl Told {
     /// All of it. `nothing_is_possible`: an answer without any text may have used no token at all. `text_is_output`: one
     /// with text may not have used no output.
     pub(super) fn reading(&mut self, nothing_is_possible: bool, text_is_output: bool) -> Reading {
-        let Self { tokens, nothing_used, distrusted, model, tier, output } = std::mem::take(self);
+        let Self { tokens, nothing_used, by_unit, beyond_tokens, unread_bytes: _, distrusted, model, tier, output } =
+            std::mem::take(self);
         let (reported, has_text) = (tokens.is_some(), output.bytes > 0);
         let nothing = nothing_used && nothing_is_possible && !distrusted && !has_text;
         let tokens = tokens
-            .filter(|tokens| tokens.completion > 0 || !(text_is_output && has_text))
+            .filter(|tokens| tokens.completion > 0 || by_unit || !(text_is_output && has_text))
             .or(nothing.then(Tokens::default));
         Reading {
             distrusted: distrusted || ((reported || nothing_used) && tokens.is_none()),
+            beyond_tokens: beyond_tokens || by_unit,
             tokens,
             model,
             tier,

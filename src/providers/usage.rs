@@ -30,6 +30,8 @@ pub(super) struct Reported {
     pub(super) adds_up: bool,
     /// The tier it names, where it has a place for one.
     pub(super) tier: Option<ServiceTier>,
+    /// It counts another unit than tokens, such as seconds of audio.
+    pub(super) by_unit: bool,
 }
 
 /// The values of every `usage` member of one message, in their order. An honest message has one.
@@ -76,8 +78,12 @@ const OPENAI_USAGE: &[&str] = &[
     "total_tokens",
     "prompt_tokens_details",
     "input_tokens_details",
+    "input_token_details",
     "completion_tokens_details",
     "output_tokens_details",
+    "output_token_details",
+    "type",
+    "seconds",
 ];
 
 const OPENAI_DETAILS: &[&str] =
@@ -103,9 +109,12 @@ const GEMINI_USAGE: &[&str] = &[
 pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Reported, Unbelievable> {
     let mut counts = [Count::Absent; 5];
     let (mut input_details, mut output_details) = (None, None);
+    let (mut kind, mut seconds) = (None, None);
     json::members(usage.get().as_bytes(), OPENAI_USAGE, |index, raw| match index {
-        5 | 6 => input_details = Some(raw),
-        7 | 8 => output_details = Some(raw),
+        5..=7 => input_details = Some(raw),
+        8..=10 => output_details = Some(raw),
+        11 => kind = json::text(raw),
+        12 => seconds = Some(raw),
         _ => {
             if let Some(count) = counts.get_mut(index) {
                 *count = Count::of(raw);
@@ -113,6 +122,11 @@ pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Reported, Unbel
         }
     })
     .map_err(|_| Unbelievable)?;
+    if kind.as_deref() == Some("duration") {
+        let is_duration = seconds.is_some_and(|raw| raw.get().starts_with(|first: char| first.is_ascii_digit()));
+        let by_unit = Reported { tokens: Tokens::default(), adds_up: true, tier: None, by_unit: true };
+        return if is_duration { Ok(by_unit) } else { Err(Unbelievable) };
+    }
     let [prompt, input, completion, out, total] = counts;
     let prompt = required(if prompt == Count::Absent { input } else { prompt })?;
     let completion = if completion == Count::Absent { out } else { completion };
@@ -123,7 +137,8 @@ pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Reported, Unbel
         Output::None => 0,
         Output::Counted => required(completion)?,
         Output::WithinTotal => {
-            let visible = required(completion)?;
+            // What is 0 may be left out, as in Gemini's own dialect; then the total has to be there.
+            let visible = if total == Count::Absent { required(completion)? } else { optional(completion)? };
             // A total that leaves no room for what is visible does not add up: then the parts count.
             let billed = optional(total)?.saturating_sub(prompt).max(visible);
             reasoning = reasoning.max(billed - visible);
@@ -197,6 +212,40 @@ pub(super) fn gemini(usage: &RawValue) -> Result<Reported, Unbelievable> {
     reported(tokens, total, Some(tier))
 }
 
+/// What the `usageMetadata` of a cache says: all that is in it was read once. What keeping it costs, no count says.
+pub(super) fn gemini_cache(usage: &RawValue) -> Result<Reported, Unbelievable> {
+    let mut total = Count::Absent;
+    json::members(usage.get().as_bytes(), &["totalTokenCount"], |_, raw| total = Count::of(raw))
+        .map_err(|_| Unbelievable)?;
+    reported(Tokens { prompt: required(total)?, ..Tokens::default() }, Count::Absent, None)
+}
+
+/// The input of one prediction, where it says so: `embeddings.statistics.token_count`.
+fn prediction(prediction: &RawValue) -> Result<Option<u64>, Unbelievable> {
+    let mut found = Some(prediction);
+    for name in ["embeddings", "statistics", "token_count"] {
+        let Some(raw) = found.take() else { return Ok(None) };
+        json::members(raw.get().as_bytes(), &[name], |_, raw| found = Some(raw)).map_err(|_| Unbelievable)?;
+    }
+    found.map(|raw| required(Count::of(raw))).transpose()
+}
+
+/// The input of all predictions together; `None` where none of them has a count.
+pub(super) fn predictions(predictions: &RawValue) -> Option<Result<Reported, Unbelievable>> {
+    let (mut sum, mut bad) = (None, false);
+    let whole = json::elements(predictions.get().as_bytes(), |raw| {
+        match prediction(raw) {
+            Ok(tokens) => sum = tokens.map(|tokens| sum.unwrap_or(0u64).saturating_add(tokens)).or(sum),
+            Err(Unbelievable) => bad = true,
+        }
+        !bad
+    });
+    if bad || whole.is_err() {
+        return Some(Err(Unbelievable));
+    }
+    sum.map(|prompt| reported(Tokens { prompt, ..Tokens::default() }, Count::Absent, None))
+}
+
 fn reported(tokens: Tokens, total: Count, tier: Option<ServiceTier>) -> Result<Reported, Unbelievable> {
     let tokens = tokens.checked().map_err(|_| Unbelievable)?;
     if tokens.prompt == 0 && tokens.completion > 0 {
@@ -204,7 +253,7 @@ fn reported(tokens: Tokens, total: Count, tier: Option<ServiceTier>) -> Result<R
         return Err(Unbelievable);
     }
     let adds_up = matches!(total, Count::Absent | Count::Null) || total == Count::Whole(tokens.total());
-    Ok(Reported { tokens, adds_up, tier })
+    Ok(Reported { tokens, adds_up, tier, by_unit: false })
 }
 
 /// The tier that a provider calls `name`; `otherwise` when the name says nothing of the price.

@@ -35,6 +35,7 @@ mod postgres;
 mod quota;
 mod recovery;
 mod refusals;
+mod routes;
 mod shared_ledger;
 mod signals;
 mod simulation;

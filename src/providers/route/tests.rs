@@ -43,12 +43,27 @@ fn posts_go_where_they_are_metered_or_nowhere() {
     );
     check("/v1beta/openai/chat/completions", "gemini chat.completions /v1beta/openai/chat/completions");
     check("/gemini/v1beta/openai/embeddings", "gemini embeddings /v1beta/openai/embeddings");
+}
+
+#[test]
+fn what_has_no_line_in_a_table_goes_nowhere() {
     for nowhere in [
         "",
         "/",
         "/v1",
         "/v2/chat/completions",
-        "/v1/images/generations",
+        "/v1/images/variations",
+        "/v1/batches",
+        "/v1/threads/runs",
+        "/v1/videos",
+        "/v1/fine_tuning/jobs",
+        "/v1/realtime/client_secrets",
+        "/v1/live/sessions",
+        "/v1/models/m",
+        "/v1/files/f",
+        "/v1/responses/{response}/cancel",
+        "/v1/chat/completions/{completion}",
+        "/v1beta/files/{file}",
         "/v1/chat/completions/",
         "//v1/chat/completions",
         "/openai",
@@ -56,7 +71,14 @@ fn posts_go_where_they_are_metered_or_nowhere() {
         "/openai//v1/chat/completions",
         "/v1/chat/../chat/completions",
         "/gemini/openai/v1/responses",
-        "/v1beta/models/m:predict",
+        "/v1beta/models/m:batchGenerateContent",
+        "/v1beta/models/m:asyncBatchEmbedContent",
+        "/v1beta/models/m:rawPredict",
+        "/v1beta/models/m:download",
+        "/v1beta/interactions",
+        "/v1beta/files",
+        "/v1beta/files/f:generateContent",
+        "/v1beta/files/models/m:generateContent",
         "/v1beta/models/m:generateContent:x",
         "/v1beta/models/:generateContent",
         "/v1beta/models/a/b:generateContent",
@@ -66,13 +88,15 @@ fn posts_go_where_they_are_metered_or_nowhere() {
         "/v1beta1/models/m:generateContent",
         "/v1beta/models/m%00:generateContent",
         "/v1beta/models/m%20x:generateContent",
-        "/upload/v1beta/files",
-        "/v1beta/cachedContents",
+        "/upload/v1beta/cachedContents",
+        "/upload/v1/chat/completions",
+        "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
         "/v1beta/projects/p/locations/l/publishers/google/models/m:generateContent",
-        "/v1beta/openai/images/generations",
+        "/v1beta/openai/images/edits",
+        "/v1beta/openai/responses",
         "/v1beta1/projects/p/locations/l/publishers/anthropic/models/m:generateContent",
     ] {
-        check(nowhere, "404");
+        assert_eq!(found(Method::POST, nowhere, CredentialPlace::Bearer), "404", "{nowhere}");
     }
 }
 
@@ -81,20 +105,29 @@ fn reads_pass_and_other_methods_are_named() {
     let check = |method: Method, path: &str, expected: &str| {
         assert_eq!(found(method, path, CredentialPlace::Bearer), expected, "{path}");
     };
-    check(Method::GET, "/v1/models", "openai read /v1/models");
-    check(Method::GET, "/v1/models/ft:gpt-4o:acme::x1", "openai read /v1/models/ft:gpt-4o:acme::x1");
-    check(Method::HEAD, "/v1/files/f/content", "openai read /v1/files/f/content");
-    check(Method::GET, "/v1/chat/completions", "openai read /v1/chat/completions");
-    check(Method::GET, "/v1beta/models", "gemini read /v1beta/models");
-    check(Method::GET, "/v1beta/files/f:download", "gemini read /v1beta/files/f:download");
-    check(Method::GET, "/v1beta/openai/models", "gemini read /v1beta/openai/models");
+    check(Method::GET, "/v1/models", "openai models /v1/models");
+    check(Method::GET, "/v1/models/ft:gpt-4o:acme::x1", "openai models /v1/models/ft:gpt-4o:acme::x1");
+    check(Method::HEAD, "/v1/files/f/content", "openai files /v1/files/f/content");
+    check(Method::GET, "/v1/chat/completions", "openai chat.completions.stored /v1/chat/completions");
+    check(Method::GET, "/v1/responses/r/input_items", "openai responses.stored /v1/responses/r/input_items");
+    check(Method::GET, "/v1beta/models", "gemini models /v1beta/models");
+    check(Method::GET, "/v1beta/models/m/operations/o", "gemini models /v1beta/models/m/operations/o");
+    check(Method::GET, "/v1beta/files/f:download", "gemini files /v1beta/files/f:download");
+    check(Method::GET, "/v1beta/openai/models", "gemini models /v1beta/openai/models");
     check(Method::GET, "/v1/realtime", "404");
+    check(Method::GET, "/v1/live/sessions/s", "404");
     check(Method::GET, "/v1/organization/usage", "404");
-    check(Method::GET, "/v1beta/models/m:predict", "404");
-    check(Method::DELETE, "/v1/files/f", "404");
-    check(Method::DELETE, "/v1/chat/completions", "405 GET, HEAD, POST");
+    check(Method::GET, "/v1/batches/b", "404");
+    check(Method::GET, "/v1/responses", "405 POST");
+    check(Method::GET, "/v1beta/batches/b", "404");
+    check(Method::GET, "/v1beta/interactions/i", "404");
+    check(Method::GET, "/v1beta/models/m:batchGenerateContent", "404");
+    check(Method::DELETE, "/v1/models/ft:gpt-4o:acme::x1", "404");
+    check(Method::POST, "/v1/responses/r", "405 GET, HEAD, DELETE");
+    check(Method::DELETE, "/v1/chat/completions", "405 POST, GET, HEAD");
     check(Method::GET, "/v1/embeddings", "405 POST");
     check(Method::GET, "/v1beta/models/m:generateContent", "405 POST");
+    check(Method::GET, "/v1beta/models/m%3AgenerateContent", "405 POST");
     check(Method::PUT, "/v1beta/openai/chat/completions", "405 POST");
 }
 
@@ -102,14 +135,14 @@ fn reads_pass_and_other_methods_are_named() {
 fn the_credential_decides_whose_v1_it_is() {
     let check =
         |path: &str, place: CredentialPlace, expected: &str| assert_eq!(found(Method::GET, path, place), expected);
-    check("/v1/models", CredentialPlace::Google, "gemini read /v1/models");
-    check("/v1/models", CredentialPlace::None, "openai read /v1/models");
-    check("/openai/v1/models", CredentialPlace::Google, "openai read /v1/models");
-    check("/gemini/v1/models", CredentialPlace::Bearer, "gemini read /v1/models");
+    check("/v1/models", CredentialPlace::Google, "gemini models /v1/models");
+    check("/v1/models", CredentialPlace::None, "openai models /v1/models");
+    check("/openai/v1/models", CredentialPlace::Google, "openai models /v1/models");
+    check("/gemini/v1/models", CredentialPlace::Bearer, "gemini models /v1/models");
     check(
         "/v1/projects/p/locations/l/publishers/google/models",
         CredentialPlace::Bearer,
-        "gemini read /v1/projects/p/locations/l/publishers/google/models",
+        "gemini models /v1/projects/p/locations/l/publishers/google/models",
     );
 }
 
@@ -127,19 +160,46 @@ fn refusals_are_in_the_callers_dialect() {
     assert!(!is_google("/v1beta/openai/chat/completions", CredentialPlace::Bearer));
 }
 
+/// Paths that a pattern stands for: each alternative once.
+fn samples(pattern: &str) -> Vec<String> {
+    let mut paths = vec![String::new()];
+    for segment in pattern.trim_start_matches('/').split('/') {
+        let names: Vec<&str> = match segment.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+            Some((names, "")) if names.contains(',') => names.split(',').collect(),
+            Some((_, rest)) => vec![rest],
+            None if segment == "**" => vec!["x/y"],
+            None => vec![segment],
+        };
+        let names = names
+            .iter()
+            .map(|name| if name.is_empty() || name.starts_with(':') { format!("x{name}") } else { (*name).to_owned() });
+        let names: Vec<String> = names.collect();
+        paths = paths.iter().flat_map(|path| names.iter().map(move |name| format!("{path}/{name}"))).collect();
+    }
+    paths
+}
+
 #[test]
-fn every_route_of_the_table_is_found() {
+fn every_route_of_the_table_is_found_and_no_other_in_its_place() {
     for row in table() {
-        let path =
-            row.path.replace("{model}", "m").replace("{project}", "p").replace("{location}", "l").replace("**", "x");
+        let patterns: Vec<String> = match row.path.strip_prefix("{model}") {
+            Some(verb) => places_of_models().map(|place| format!("{place}{verb}")).collect(),
+            None => vec![row.path.to_owned()],
+        };
         let place = if row.provider == "gemini" { CredentialPlace::Google } else { CredentialPlace::Bearer };
-        for method in row.methods.split(", ") {
+        for (path, method) in patterns
+            .iter()
+            .flat_map(|pattern| samples(pattern))
+            .flat_map(|path| row.methods.split(", ").map(move |method| (path.clone(), method)))
+        {
             let (provider, endpoint) = route(&method.parse().unwrap(), &path, place).unwrap();
             assert_eq!(
-                (provider.id().as_str(), endpoint.name, endpoint.kind),
-                (row.provider.as_str(), row.name, row.kind),
-                "{path}"
+                (provider.id().as_str(), endpoint.name, endpoint.kind, endpoint.reads),
+                (row.provider.as_str(), row.name, row.kind, row.reads),
+                "{method} {path}"
             );
+            assert!(endpoint.kind == Kind::Unbilled || method == "POST", "{method} {path} is billed");
+            assert_eq!(endpoint.reads == Reads::Nothing, endpoint.kind == Kind::Unbilled, "{path}");
         }
     }
 }

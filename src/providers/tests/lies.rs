@@ -95,6 +95,37 @@ fn kinds() -> Vec<Kind> {
         gemini,
         chat,
     ]
+    .into_iter()
+    .chain(media_kinds())
+    .collect()
+}
+
+fn media_kinds() -> [Kind; 4] {
+    let document = Kind {
+        path: "/v1/images/generations",
+        file: "x.json",
+        request: ASKED,
+        answer: r#"{"data":[{"b64_json":"One, two"}],"usage":USAGE}"#,
+        usage: RESPONSES_USAGE,
+        counts: RESPONSES_COUNTS,
+        tokens: used(11, 7),
+    };
+    [
+        Kind {
+            path: "/v1/images/edits",
+            file: "x.sse",
+            answer: "data: {\"type\":\"image_edit.completed\",\"b64_json\":\"One, two\",\"usage\":USAGE}\n\n",
+            ..document
+        },
+        Kind { path: "/v1/audio/transcriptions", answer: r#"{"text":"One, two","usage":USAGE}"#, ..document },
+        Kind {
+            path: "/v1/audio/transcriptions",
+            file: "x.sse",
+            answer: "data: {\"type\":\"transcript.text.delta\",\"delta\":\"One, two\"}\n\ndata: {\"type\":\"transcript.text.done\",\"usage\":USAGE}\n\n",
+            ..document
+        },
+        document,
+    ]
 }
 
 impl Kind {
@@ -215,6 +246,9 @@ fn each_count_must_be_there_unless_zeros_are_left_out() {
                 ("candidatesTokenCount", true) => assert_eq!(tokens, (Some(kind.tokens), false), "{usage}"),
                 // The counts no longer add up.
                 ("thoughtsTokenCount", true) => assert_eq!(tokens, (Some(used(11, 5)), true), "{usage}"),
+                ("completion_tokens", false) if kind.path.contains("/openai/") => {
+                    assert_eq!(tokens, (Some(Tokens { reasoning: 7, ..used(11, 7) }), false), "{usage}");
+                }
                 _ => assert_eq!(tokens, (None, true), "{} {usage}", kind.path),
             }
         }

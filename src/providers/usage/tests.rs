@@ -78,7 +78,7 @@ fn a_part_larger_than_its_whole_is_not_believed() {
 #[test]
 fn details_may_be_missing_or_null() {
     let tokens = Tokens { prompt: 11, completion: 7, ..Tokens::default() };
-    let plain = Ok(Reported { tokens, adds_up: true, tier: None });
+    let plain = Ok(Reported { tokens, adds_up: true, tier: None, by_unit: false });
     for details in
         ["\"prompt_tokens_details\":null", "\"completion_tokens_details\":{\"reasoning_tokens\":null}", "\"x\":1"]
     {
@@ -122,12 +122,13 @@ fn a_total_is_never_booked_and_flags_the_counts_that_it_contradicts() {
         (WithinTotal, r#""completion_tokens":6,"#, "100.0", None),
         (WithinTotal, r#""completion_tokens":6,"#, "null", None),
         (WithinTotal, r#""completion_tokens":6,"#, "10000001", None),
-        (WithinTotal, "", "100", None),
+        (WithinTotal, "", "100", Some((66, 34, 34, true))),
     ];
     for (output, parts, total, expected) in rows {
         let usage = format!(r#"{{"prompt_tokens":66,{parts}"total_tokens":{total}}}"#);
         assert_eq!(counts(openai(raw(&usage), output)), expected, "{usage} {output:?}");
     }
+    assert_eq!(openai(raw(r#"{"prompt_tokens":66}"#), WithinTotal), Err(Unbelievable));
     let rows: [(&str, &str, Option<Counts>); 12] = [
         (r#""candidatesTokenCount":2,"thoughtsTokenCount":3,"#, "10", Some((5, 5, 3, true))),
         (r#""candidatesTokenCount":2,"thoughtsTokenCount":3,"#, "null", Some((5, 5, 3, true))),
@@ -195,4 +196,51 @@ fn tiers_have_the_names_of_both_providers() {
     assert_eq!(tier("fast"), ServiceTier::Priority);
     assert_eq!(tier("ON_DEMAND_FLEX"), ServiceTier::Flex);
     assert_eq!(tier("unheard-of"), ServiceTier::Batch);
+}
+
+#[test]
+fn predictions_count_together_or_not_at_all() {
+    let embedding =
+        |count: &str| format!(r#"{{"embeddings":{{"values":[0.1],"statistics":{{"token_count":{count}}}}}}}"#);
+    let read = |elements: &[&str]| predictions(raw(&format!("[{}]", elements.join(",")))).map(counts);
+    let (four, image) = (embedding("4"), r#"{"bytesBase64Encoded":"aa"}"#);
+    assert_eq!(read(&[&four, &embedding("5")]), Some(Some((9, 0, 0, true))));
+    assert_eq!(read(&[image, &four]), Some(Some((4, 0, 0, true))));
+    assert_eq!(read(&[image]), None);
+    assert_eq!(read(&[]), None);
+    for odd in ["-1", "4.0", "1e3", "10000001", "\"4\"", "null", "[4]", "{}"] {
+        assert_eq!(read(&[&four, &embedding(odd)]), Some(None), "{odd}");
+    }
+    for odd in ["7", "[]", r#"{"embeddings":7}"#, r#"{"embeddings":{"statistics":[]}}"#] {
+        assert_eq!(read(&[&four, odd]), Some(None), "{odd}");
+    }
+    let most = embedding("10000000");
+    assert_eq!(read(&[&most, &most]), Some(None));
+    assert_eq!(predictions(raw("7")), Some(Err(Unbelievable)));
+}
+
+#[test]
+fn seconds_are_no_tokens_and_have_to_be_a_number() {
+    let by_unit = Ok(Reported { tokens: Tokens::default(), adds_up: true, tier: None, by_unit: true });
+    for seconds in ["0", "9", "9.5"] {
+        let usage = format!(r#"{{"type":"duration","seconds":{seconds}}}"#);
+        assert_eq!(openai(raw(&usage), Output::Counted), by_unit, "{usage}");
+    }
+    for usage in
+        [r#"{"type":"duration"}"#, r#"{"type":"duration","seconds":-1}"#, r#"{"type":"duration","seconds":"9"}"#]
+    {
+        assert_eq!(openai(raw(usage), Output::Counted), Err(Unbelievable), "{usage}");
+    }
+    let tokens = r#"{"type":"tokens","seconds":9,"input_tokens":14,"output_tokens":45,"total_tokens":59}"#;
+    assert_eq!(counts(openai(raw(tokens), Output::Counted)), Some((14, 45, 0, true)));
+}
+
+#[test]
+fn a_cache_is_read_once_and_has_to_say_how_much() {
+    assert_eq!(counts(gemini_cache(raw(r#"{"totalTokenCount":3512}"#))), Some((3512, 0, 0, true)));
+    for odd in
+        ["{}", "[]", r#"{"totalTokenCount":-1}"#, r#"{"totalTokenCount":null}"#, r#"{"totalTokenCount":10000001}"#]
+    {
+        assert_eq!(gemini_cache(raw(odd)), Err(Unbelievable), "{odd}");
+    }
 }

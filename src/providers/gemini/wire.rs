@@ -1,0 +1,95 @@
+//! What the messages of Gemini's answers mean, those of Vertex included.
+//!
+//! May use: the shared readers.
+
+use crate::providers::Reads;
+use crate::providers::answer::{Message, Wire};
+use crate::providers::json;
+use crate::providers::prompt::BYTES_PER_TOKEN;
+use crate::providers::text::{Anchor, anchor};
+use crate::providers::told::Told;
+use crate::providers::usage::{self, Usages};
+
+/// The messages of an endpoint that is read so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GeminiWire(pub(super) Reads);
+
+/// Members of a message, in the order of `see` below.
+const MEMBERS: &[&str] = &["usageMetadata", "modelVersion", "model", "predictions"];
+
+/// What an image counts that a model draws, as its usage says where there is one.
+const IMAGE_TOKENS: u64 = 1290;
+
+impl GeminiWire {
+    fn read_members(self, message: &[u8], told: &mut Told) {
+        let (mut usages, mut model, mut predictions) = (Usages::default(), None, None);
+        let parsed = json::members(message, MEMBERS, |index, raw| match index {
+            0 => usages.push(raw),
+            1 => model = Some(raw),
+            2 if self.0 == Reads::Cache => model = Some(raw),
+            3 if self.0 == Reads::Predict => predictions = Some(raw),
+            _ => {}
+        });
+        if parsed.is_err() {
+            return;
+        }
+        if let Some(model) = model {
+            told.answered_by(model);
+        }
+        for usage in usages.objects() {
+            told.used(match self.0 {
+                Reads::Cache => usage::gemini_cache(usage),
+                _ => usage::gemini(usage),
+            });
+        }
+        if let Some(counted) = predictions.and_then(usage::predictions) {
+            told.used(counted);
+        }
+    }
+}
+
+impl Wire for GeminiWire {
+    fn read(&self, message: &[u8], whole: bool, told: &mut Told) -> Message {
+        // Every event of a stream has usage, so there is nothing to skip.
+        self.read_members(message, told);
+        told.beyond_tokens |= match self.0 {
+            // Kept by the hour, beside what was read once.
+            Reads::Cache => true,
+            Reads::Generate => has_searched(message),
+            _ => false,
+        };
+        if self.0 == Reads::Generate && (!whole || told.needs_text()) {
+            static TEXT: Anchor = anchor!("text");
+            static ARGS: Anchor = anchor!("args");
+            told.output.collect(message, &TEXT);
+            told.output.collect(message, &ARGS);
+            told.output.bytes = told.output.bytes.saturating_add(images(message) * IMAGE_TOKENS * BYTES_PER_TOKEN);
+        }
+        Message::default()
+    }
+
+    fn nothing_is_possible(&self) -> bool {
+        self.0 == Reads::Generate
+    }
+
+    fn text_is_output(&self) -> bool {
+        true
+    }
+}
+
+/// How many images the answer holds inline.
+fn images(message: &[u8]) -> u64 {
+    static IMAGE: Anchor = anchor!("inlineData");
+    u64::try_from(IMAGE.find_iter(message).count()).unwrap_or(u64::MAX / (IMAGE_TOKENS * BYTES_PER_TOKEN))
+}
+
+/// Whether the answer is grounded in searches, which are charged by the query. A quick look: text has its quotes escaped,
+/// so only a member can have this name.
+fn has_searched(message: &[u8]) -> bool {
+    static QUERIES: Anchor = anchor!("webSearchQueries");
+    QUERIES.find_iter(message).any(|at| {
+        let value = message.get(at + QUERIES.needle().len()..).unwrap_or_default().trim_ascii_start();
+        let list = value.strip_prefix(b":").map(<[u8]>::trim_ascii_start).and_then(|value| value.strip_prefix(b"["));
+        list.is_some_and(|list| list.trim_ascii_start().starts_with(b"\""))
+    })
+}

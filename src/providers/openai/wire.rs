@@ -1,0 +1,228 @@
+//! What the messages of OpenAI's answers mean: documents and events of every endpoint that is billed.
+//!
+//! May use: the shared readers.
+
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::providers::Reads;
+use crate::providers::answer::{DONE, Message, Unread, Wire};
+use crate::providers::json;
+use crate::providers::prompt::BYTES_PER_TOKEN;
+use crate::providers::text::{Anchor, anchor};
+use crate::providers::told::Told;
+use crate::providers::usage::{self, Output, Usages};
+
+/// The messages of an endpoint that is read so.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::providers) struct OpenAiWire(pub(in crate::providers) Reads);
+
+/// Members of a message, in the order of `see` below.
+const MEMBERS: &[&str] =
+    &["usage", "model", "service_tier", "choices", "type", "response", "output", "tool_usage", "svg_usage"];
+
+/// An account of what tools charged has a handful of counts: a longer one is none, and counts as a charge.
+const TOOL_USAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// Speech in the formats that are asked for most has 16 to 20 kB a second and 21 tokens (0.015 dollars a minute at 12
+/// dollars a million, as OpenAI's price list estimates).
+const SPEECH_BYTES_PER_TOKEN: u64 = 800;
+
+/// A square image of medium quality, as its usage says where there is one.
+const IMAGE_TOKENS: u64 = 1056;
+
+impl OpenAiWire {
+    fn output(self) -> Output {
+        match self.0 {
+            Reads::ChatWithinTotal => Output::WithinTotal,
+            Reads::Embeddings => Output::None,
+            _ => Output::Counted,
+        }
+    }
+
+    /// Where a message has the text that it delivers.
+    fn anchor(self, whole: bool) -> Option<&'static Anchor> {
+        static DELTA: Anchor = anchor!("delta");
+        static MESSAGE: Anchor = anchor!("message");
+        static OUTPUT: Anchor = anchor!("output");
+        static TEXT: Anchor = anchor!("text");
+        match (self.0, whole) {
+            (Reads::Chat | Reads::ChatWithinTotal | Reads::Responses | Reads::Transcript, false) => Some(&DELTA),
+            (Reads::Chat | Reads::ChatWithinTotal, true) => Some(&MESSAGE),
+            (Reads::Completions, _) | (Reads::Transcript, true) => Some(&TEXT),
+            (Reads::Responses, true) => Some(&OUTPUT),
+            _ => None,
+        }
+    }
+
+    fn read_members(self, message: &[u8], told: &mut Told) -> Message {
+        let (mut choices, mut kind, mut response) = (None, None, None);
+        let mut usages = Usages::default();
+        let (mut model, mut tier) = (None, None);
+        let (mut output, mut tools) = (None, None);
+        let parsed = json::members(message, MEMBERS, |index, raw| match index {
+            0 => usages.push(raw),
+            1 => model = Some(raw),
+            2 => tier = Some(raw),
+            3 => choices = Some(raw),
+            4 => kind = Some(raw),
+            5 => response = Some(raw),
+            6 => output = Some(raw),
+            7 => tools = Some(raw),
+            _ => told.beyond_tokens |= charges(raw),
+        });
+        if parsed.is_err() {
+            return Message::default();
+        }
+        if let Some(model) = model {
+            told.answered_by(model);
+        }
+        if let Some(tier) = tier {
+            told.served_at(tier);
+        }
+        told.beyond_tokens |= match self.0 {
+            Reads::Chat => told.model.as_deref().is_some_and(|model| model.contains("-search-")),
+            Reads::Responses => {
+                tools.is_some_and(charges) || output.is_some_and(|raw| has_called(raw, tools.is_some()))
+            }
+            _ => false,
+        };
+        for usage in usages.objects() {
+            told.used(usage::openai(usage, self.output()));
+        }
+        if self.0 == Reads::Responses
+            && let Some(response) = response.filter(|response| json::is_object(response))
+        {
+            self.read_members(response.get().as_bytes(), told);
+        }
+        let usage_only = usages.last().is_some_and(json::is_object) && choices.is_some_and(json::is_empty_array);
+        let last = kind.and_then(json::text).is_some_and(|kind| self.is_last(&kind));
+        Message { usage_only, last }
+    }
+
+    /// Whether events say which model answers.
+    fn names_model(self) -> bool {
+        !matches!(self.0, Reads::Images | Reads::Transcript | Reads::Speech)
+    }
+
+    /// Whether no event follows one of this type.
+    fn is_last(self, kind: &str) -> bool {
+        match self.0 {
+            Reads::Responses => {
+                matches!(kind, "response.completed" | "response.incomplete" | "response.failed" | "error")
+            }
+            Reads::Transcript => matches!(kind, "transcript.text.done" | "error"),
+            Reads::Speech => matches!(kind, "speech.audio.done" | "error"),
+            _ => false,
+        }
+    }
+
+    /// Whether an event can be the last by a quick look.
+    fn may_be_last(self, message: &[u8]) -> bool {
+        // The many small events begin with their type; any other begin costs a parse.
+        const TYPE: &[u8] = b"{\"type\":\"";
+        let kind = message.strip_prefix(TYPE).and_then(|rest| rest.split(|byte| *byte == b'"').next());
+        match self.0 {
+            Reads::Responses => !kind.is_some_and(|kind| {
+                kind.starts_with(b"response.")
+                    && [&b".delta"[..], b".done", b".added"].iter().any(|end| kind.ends_with(end))
+            }),
+            Reads::Transcript | Reads::Speech => !kind.is_some_and(|kind| kind.ends_with(b".delta")),
+            _ => false,
+        }
+    }
+}
+
+impl Wire for OpenAiWire {
+    fn read(&self, message: &[u8], whole: bool, told: &mut Told) -> Message {
+        if message == DONE {
+            return Message { usage_only: false, last: true };
+        }
+        let matters = whole
+            || (self.names_model() && told.model.is_none())
+            || may_have_usage(message)
+            || self.may_be_last(message);
+        let read = if matters { self.read_members(message, told) } else { Message::default() };
+        if (!whole || told.needs_text())
+            && let Some(anchor) = self.anchor(whole)
+        {
+            told.output.collect(message, anchor);
+        }
+        if self.0 == Reads::Images && (!whole || told.needs_text()) {
+            static IMAGE: Anchor = anchor!("b64_json");
+            let images = u64::try_from(IMAGE.find_iter(message).count()).unwrap_or(u64::MAX);
+            told.output.bytes = told.output.bytes.saturating_add(images.saturating_mul(IMAGE_TOKENS * BYTES_PER_TOKEN));
+        }
+        if self.0 == Reads::Speech {
+            // An event holds its audio in base64: four characters for three bytes.
+            told.unread_bytes = told.unread_bytes.saturating_add(length(message) / 4 * 3);
+        }
+        read
+    }
+
+    fn unread(&self) -> Unread {
+        match self.0 {
+            Reads::Transcript => Unread::Text,
+            Reads::Speech => Unread::Media { bytes_per_token: SPEECH_BYTES_PER_TOKEN },
+            _ => Unread::ByFirstByte,
+        }
+    }
+
+    fn nothing_is_possible(&self) -> bool {
+        false
+    }
+
+    fn text_is_output(&self) -> bool {
+        // A completion may begin with its prompt (`echo`).
+        self.0 != Reads::Completions
+    }
+}
+
+/// Whether there are calls of tools that are charged by the call and not accounted for. A quick look: text has its quotes
+/// escaped, so only a type has such a name. Searches of the web and images are in the account of tools, where there is one.
+fn has_called(output: &RawValue, has_account: bool) -> bool {
+    static FILES: Anchor = anchor!("file_search_call");
+    static CODE: Anchor = anchor!("code_interpreter_call");
+    static WEB: Anchor = anchor!("web_search_call");
+    static IMAGE: Anchor = anchor!("image_generation_call");
+    let tools: &[&Anchor] = if has_account { &[&FILES, &CODE] } else { &[&FILES, &CODE, &WEB, &IMAGE] };
+    tools.iter().any(|tool| tool.find(output.get().as_bytes()).is_some())
+}
+
+/// Whether a tool says that it charged: any number that is not 0.
+fn charges(tools: &RawValue) -> bool {
+    let text = tools.get();
+    if text.len() > TOOL_USAGE_BYTES_MAX {
+        return true;
+    }
+    text.bytes().any(|byte| matches!(byte, b'1'..=b'9'))
+        && serde_json::from_str(text).is_ok_and(|tools: Value| has_count(&tools))
+}
+
+fn has_count(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_u64() != Some(0),
+        Value::Array(values) => values.iter().any(has_count),
+        Value::Object(members) => members.values().any(has_count),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
+}
+
+/// Whether a message can have a `usage` that is not `null`. Text with that word, or with escapes that could spell it,
+/// costs a parse; the parse decides.
+fn may_have_usage(message: &[u8]) -> bool {
+    static USAGE: Anchor = anchor!("usage");
+    static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\\u00"));
+    let is_null = |at: usize| {
+        let value = message.get(at + USAGE.needle().len()..).unwrap_or_default().trim_ascii_start();
+        value.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"null"))
+    };
+    USAGE.find_iter(message).any(|at| !is_null(at)) || ESCAPE.find(message).is_some()
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
