@@ -205,6 +205,7 @@ async fn a_period_below_the_floors_is_not_known_and_a_later_one_is_empty() {
         for below in [month("2026-10"), day("2026-11-23")] {
             assert_eq!(bench.asked(bench.ask(1, &claim(below))).await, Held::Unjoined, "{name}: {below}");
         }
+        assert_eq!(store.read(&bench.tenant, &[bench.counter(month("2026-10"))]).await.unwrap(), None, "{name}");
         for above in [month("2027-01"), day("2026-11-25")] {
             assert_eq!(taken(bench.asked(bench.ask(1, &claim(above))).await).1, 0, "{name}: {above}");
         }
@@ -424,5 +425,65 @@ async fn many_calls_at_once_are_listed_and_told() {
         let booked_now: Vec<_> = (0..5_000).map(|call| bench.call(call, CallState::Booked, 1)).collect();
         bench.note(epoch, &booked_now, None).await;
         assert_eq!(bench.count().await, Some(booked(4_000)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn calls_in_parts_are_all_listed_or_the_gateway_has_not_joined() {
+    for (name, store) in adapters().await {
+        let bench = Bench::new(&store, "parts");
+        let part = |epoch, is_first, is_last, call| {
+            let bench = bench.clone();
+            async move {
+                let calls = [bench.call(call, CallState::Settled, 1)];
+                let Bench { store, member, tenant, within } = &bench;
+                let (member, within) = (*member, *within);
+                let joining = Joining {
+                    member,
+                    tenant,
+                    epoch,
+                    is_forced: true,
+                    floors: floors(),
+                    calls: &calls,
+                    is_first,
+                    is_last,
+                    within,
+                };
+                store.join(&joining).await.unwrap()
+            }
+        };
+        assert_eq!(part(epoch(), false, true, 1).await, Joined::Moved, "{name}: there is nothing to add to");
+        assert_eq!(bench.look().await, Look::Unknown, "{name}");
+        let Joined::Building(begun) = part(epoch(), true, false, 1).await else { panic!("{name}") };
+        let Look::Building { joins, joined, .. } = bench.look().await else { panic!("{name}") };
+        assert_eq!(joined, [], "{name}: the rest is to come");
+        assert_eq!(part(epoch(), false, true, 2).await, Joined::Moved, "{name}: another epoch");
+        assert_eq!(part(begun, false, true, 2).await, Joined::Building(begun), "{name}");
+        assert!(!bench.finish(begun, joins, &[], &[]).await, "{name}: looked at before");
+        let Look::Building { joins, joined, calls, .. } = bench.look().await else { panic!("{name}") };
+        assert_eq!((joined, calls), (vec![bench.member.node], vec![event_id(1), event_id(2)]), "{name}");
+        // Once more, as the answer was not heard: what was listed is replaced, and what was looked at before is not opened.
+        assert_eq!(part(begun, true, true, 3).await, Joined::Building(begun), "{name}");
+        assert!(!bench.finish(begun, joins, &[], &[]).await, "{name}");
+        let Look::Building { joins, calls, .. } = bench.look().await else { panic!("{name}") };
+        assert_eq!(calls, [event_id(3)], "{name}");
+        assert!(bench.finish(begun, joins, &[], &[]).await, "{name}");
+        assert_eq!(part(begun, false, true, 4).await, Joined::Moved, "{name}: it is open");
+        assert_eq!(bench.count().await, Some(Count { settled: 1, ..Count::default() }), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_earlier_life_of_a_gateway_has_nothing_to_say() {
+    for (name, store) in adapters().await {
+        let bench = Bench::new(&store, "lives");
+        let epoch = bench.open(0).await;
+        let later = bench.restarted();
+        assert_eq!(later.join().await, Joined::Open(epoch), "{name}");
+        let late = Note { from_lease: true, ..bench.call(1, CallState::Settled, 1) };
+        assert_eq!(bench.note(epoch, std::slice::from_ref(&late), None).await, Noted::Unjoined, "{name}");
+        assert_eq!(bench.count().await, Some(Count::default()), "{name}");
+        assert_eq!(later.note(epoch, &[late], None).await, Noted::Done, "{name}");
+        assert_eq!(bench.count().await, Some(Count { settled: 1, ..Count::default() }), "{name}");
     }
 }
