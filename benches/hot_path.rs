@@ -1,5 +1,6 @@
 //! What a call costs inside the gateway, without a network: nanoseconds and allocations of routing, reading the
-//! request, admission, reading the answer, settlement and the price.
+//! request, admission (with counters in the process, and from leases of shared ones), reading the answer, settlement and the
+//! price.
 //!
 //! `cargo bench --bench hot_path [-- FILTER]`. Each line is the median of [`ROUNDS`] rounds of about [`ROUND`]; the
 //! allocations of one operation are exact. Machine and commit belong beside every number that is kept.
@@ -15,10 +16,13 @@ use futures_util::FutureExt;
 use http::Method;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 
 use tollgate::adapters::file_journal::disk::Folder;
 use tollgate::adapters::file_journal::{FileJournal, Options};
 use tollgate::adapters::memory_counters::MemoryCounters;
+use tollgate::adapters::memory_shared::MemoryShared;
+use tollgate::adapters::sqlite::SqliteLedger;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::config::price_file;
 use tollgate::domain::plan::{Limit, Metric, OnCountersDown, Plan};
@@ -29,8 +33,12 @@ use tollgate::domain::time::{Micros, Window};
 use tollgate::domain::tokens::Tokens;
 use tollgate::metering::in_flight::{Caller, InFlight};
 use tollgate::metering::meter::Meter;
+use tollgate::metering::node_counters::{self, Leases, NodeCounters, Outside};
 use tollgate::metering::snapshot::{Account, Snapshot, Snapshots};
+use tollgate::ports::counters::CounterStore;
 use tollgate::ports::journal::{Journal, Slot};
+use tollgate::ports::shared::{Member, NodeId};
+use tollgate::ports::sink::Sink;
 use tollgate::providers::{self, Call, CredentialPlace, Endpoint, Provider};
 
 #[global_allocator]
@@ -277,15 +285,50 @@ fn answers(table: &Table) -> Outcome {
     Ok(())
 }
 
+/// Which counters a call is admitted on.
+enum On {
+    Process,
+    /// A lease in hand. The store is in memory: what telling it costs is its thread's, and not timed.
+    Lease(Leased),
+}
+
+/// One gateway that shares its counters, and its tasks.
+struct Leased {
+    node: Arc<NodeCounters>,
+    runtime: Runtime,
+    _ledger: TempDir,
+}
+
+fn leased() -> Outcome<Leased> {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let directory = tempfile::tempdir()?;
+    let location = directory.path().join("ledger.db");
+    let ledger = Arc::new(runtime.block_on(SqliteLedger::open(&location.to_string_lossy(), true))?);
+    let clock = Arc::new(SystemClock::new());
+    let member = Member { node: NodeId(1), life: 1 };
+    let leases = Some(Leases { units_max: u64::from(u32::MAX), lasts: Duration::from_secs(60) });
+    let options = node_counters::Options { member, call_budget: Duration::from_secs(1), leases };
+    let shared = Arc::new(MemoryShared::new(clock.clone()));
+    let snapshots = Arc::new(Snapshots::from(Snapshot::default()));
+    let outside = Outside { shared, usage: ledger.clone(), tenants: ledger, snapshots, clock };
+    let node = Arc::new(NodeCounters::new(options, outside));
+    runtime.spawn({
+        let node = node.clone();
+        async move { node.run().await }
+    });
+    Ok(Leased { node, runtime, _ledger: directory })
+}
+
 struct Bench {
     meter: Arc<Meter>,
+    on: On,
     journal: Arc<FileJournal>,
     _directory: TempDir,
     caller: Caller,
     answer: Answer,
 }
 
-fn bench(book: Arc<PriceBook>, limits: Vec<Limit>) -> Outcome<Bench> {
+fn bench(book: Arc<PriceBook>, limits: Vec<Limit>, on: On) -> Outcome<Bench> {
     let plan = Plan { name: "bench".parse()?, limits, on_counters_down: OnCountersDown::default() };
     let created_at = Micros(0);
     let tenant =
@@ -296,12 +339,16 @@ fn bench(book: Arc<PriceBook>, limits: Vec<Limit>) -> Outcome<Bench> {
     let disk = Arc::new(Folder::open(directory.path())?);
     let (journal, _) = FileJournal::open(disk, Options { bytes_max: JOURNAL_BYTES, strict: false })?;
     let journal = Arc::new(journal);
-    let (counters, clock) = (Arc::new(MemoryCounters::new()), Arc::new(SystemClock::new()));
+    let clock = Arc::new(SystemClock::new());
+    let counters: Arc<dyn CounterStore> = match &on {
+        On::Process => Arc::new(MemoryCounters::new()),
+        On::Lease(leased) => leased.node.clone(),
+    };
     let meter = Arc::new(Meter::new(counters, journal.clone(), snapshots, clock, Vec::new()));
     let caller = Caller { account, key: None, user_id: Some("user-1".into()), kb_id: None };
     let asked = asked(CHAT, CredentialPlace::Bearer, chat(100, false))?;
     let answer = Answer { asked, content_type: "application/json", chunks: vec![openai_document()] };
-    Ok(Bench { meter, journal, _directory: directory, caller, answer })
+    Ok(Bench { meter, on, journal, _directory: directory, caller, answer })
 }
 
 /// Everything in memory is ready at once; a call that waits is a bug of the bench.
@@ -316,8 +363,21 @@ impl Bench {
         Ok(now(admitted)?.map_err(|refusal| format!("{refusal:?}"))?)
     }
 
+    /// Has a lease in hand, if calls are to be admitted from one.
+    fn warm_up(&self, call: &Call) -> Outcome {
+        let On::Lease(leased) = &self.on else { return Ok(()) };
+        let Asked { provider, endpoint, .. } = &self.answer.asked;
+        let admitted = self.meter.admit(self.caller.clone(), *provider, endpoint.clone(), call.clone());
+        let admitted = leased.runtime.block_on(admitted).map_err(|refusal| format!("{refusal:?}"))?;
+        leased.runtime.block_on(admitted.settle_unanswered(Ending::BrokeOff, 502));
+        self.empty_journal()
+    }
+
     fn empty_journal(&self) -> Outcome {
         let batch = now(self.journal.next(usize::MAX))?;
+        if let On::Lease(leased) = &self.on {
+            leased.node.booked(&batch.events);
+        }
         self.journal.ack(batch.through);
         self.journal.maintain();
         Ok(())
@@ -327,16 +387,19 @@ impl Bench {
 /// Admission and settlement need each other, so many calls are admitted and then settled, and each half is timed.
 fn admissions(table: &Table, book: Arc<PriceBook>) -> Outcome {
     let chats = |window, max| Limit { metric: Metric::Chats, window, max };
-    for (name, limits) in [
-        ("unlimited", Vec::new()),
-        ("chats a month and a day", vec![chats(Window::Month, u64::MAX), chats(Window::Day, u64::MAX)]),
+    let both = || vec![chats(Window::Month, u64::MAX), chats(Window::Day, u64::MAX)];
+    for (name, limits, is_leased) in [
+        ("unlimited", Vec::new(), false),
+        ("chats a month and a day", both(), false),
+        ("chats a month and a day, from a lease", both(), true),
     ] {
         let (admit, settle) = (format!("admit: {name}"), format!("settle: {name}"));
         if !table.wants(&admit) && !table.wants(&settle) {
             continue;
         }
-        let bench = bench(book.clone(), limits)?;
+        let bench = bench(book.clone(), limits, if is_leased { On::Lease(leased()?) } else { On::Process })?;
         let call = call(&bench.answer.asked)?;
+        bench.warm_up(&call)?;
         let units = u64::try_from(CALLS)?;
         let (mut admit_tenths, mut settle_tenths) = (Vec::new(), Vec::new());
         let mut counts = [(0, 0), (0, 0)];
@@ -378,7 +441,7 @@ fn journal(table: &Table, book: Arc<PriceBook>) -> Outcome {
     if !table.wants("journal: admit") && !table.wants("journal: settle") && !table.wants("journal: read back") {
         return Ok(());
     }
-    let bench = bench(book, Vec::new())?;
+    let bench = bench(book, Vec::new(), On::Process)?;
     let event = {
         let mut call = bench.admit(&call(&bench.answer.asked)?)?;
         call.sending();

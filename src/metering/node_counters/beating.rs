@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::domain::ids::TenantId;
 use crate::ports::shared::{Beat, Pulse, Wanted};
 
-use super::local::micros;
+use super::local::{Local, micros};
 use super::{Heard, NodeCounters, Wishes};
 
 /// Between two signs of life.
@@ -57,12 +57,10 @@ impl NodeCounters {
 
     /// Gives all leases back and tells all that is to be told. After the last call.
     pub async fn settle_up(&self) {
-        let now_us = self.now_us();
         let mut left = Vec::new();
         for shard in &self.shards {
             for (tenant, local) in shard.lock().iter_mut() {
-                local.end_lease_idle_for(now_us, 0);
-                if local.has_news() || local.is_sending() {
+                if local.recalled() || local.has_news() || local.is_sending() {
                     left.push(tenant.clone());
                 }
             }
@@ -124,7 +122,7 @@ impl NodeCounters {
                     }
                 }
                 Wanted::Lease => {
-                    if self.with(tenant, |local| local.end_lease_idle_for(sent_us, 0)) {
+                    if self.with(tenant, Local::recalled) {
                         self.has_news(tenant);
                     }
                 }

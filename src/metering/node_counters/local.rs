@@ -95,6 +95,8 @@ struct Lease {
     declined_until_us: u64,
     /// The store is to hear what is left.
     is_news: bool,
+    /// The store may have one of this node, whatever this node knows of it.
+    is_granted: bool,
 }
 
 /// A refusal that holds for as long as the claim and the epoch are the same: what is used of it is never less again.
@@ -208,7 +210,7 @@ impl Local {
         let is_free = !self.lease.is_busy && asking.at_us >= self.lease.busy_until_us;
         let is_declined = asking.at_us < self.lease.declined_until_us;
         if is_free && !is_declined && self.lease.units == 0 {
-            (self.lease.is_busy, self.lease.is_asked) = (true, true);
+            (self.lease.is_busy, self.lease.is_asked, self.lease.is_granted) = (true, true, true);
             asking.lease = Some(LeaseAsk { units_max, parts, lasts, left: self.unlisted });
         }
     }
@@ -408,8 +410,9 @@ impl Local {
     /// The store has a message. What became of its calls meanwhile is told with the next.
     pub(super) fn told(&mut self, batch: &Batch) {
         self.is_over();
-        if batch.lease_left.is_some() {
+        if let Some(left) = batch.lease_left {
             (self.lease.is_busy, self.lease.is_news) = (false, false);
+            self.lease.is_granted &= left > 0;
         }
         for note in &batch.notes {
             let Some(call) = self.calls.get_mut(&note.id) else { continue };
@@ -432,7 +435,7 @@ impl Local {
         self.quiet_until_us = self.quiet_until_us.max(late_us);
         self.is_over();
         if batch.lease_left.is_some() {
-            self.lease.is_busy = false;
+            (self.lease.is_busy, self.lease.busy_until_us) = (false, late_us);
         }
         for note in &batch.notes {
             self.mark(note.id);
@@ -517,7 +520,16 @@ impl Local {
         self.epoch.is_some() && now_us.saturating_sub(self.joined_us) < span_us
     }
 
-    /// Gives the rest of the lease back if nobody used it for so long, or at once.
+    /// Gives the rest of the lease back, and says what is left of it as long as the store may have it: somebody waits for it.
+    pub(super) fn recalled(&mut self) -> bool {
+        if self.lease.units > 0 {
+            self.end_lease();
+        }
+        self.lease.is_news |= self.lease.is_granted;
+        self.lease.is_news
+    }
+
+    /// Gives the rest of the lease back if nobody used it for so long.
     pub(super) fn end_lease_idle_for(&mut self, now_us: u64, idle_us: u64) -> bool {
         let is_idle = self.lease.units > 0 && now_us.saturating_sub(self.lease.used_us) >= idle_us;
         if is_idle {
@@ -534,9 +546,9 @@ impl Local {
 impl Lease {
     /// None, after this one.
     fn next(&self) -> Self {
-        let Self { is_busy, busy_until_us, is_asked, declined_until_us, .. } = *self;
+        let Self { is_busy, busy_until_us, is_asked, declined_until_us, is_granted, .. } = *self;
         let number = self.number.saturating_add(1);
-        Self { number, is_busy, busy_until_us, is_asked, declined_until_us, ..Self::default() }
+        Self { number, is_busy, busy_until_us, is_asked, declined_until_us, is_granted, ..Self::default() }
     }
 }
 

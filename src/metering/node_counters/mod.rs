@@ -411,7 +411,7 @@ impl NodeCounters {
     /// Has every node give back what it has leased of a tenant, this one included.
     fn recall(&self, asked: &mut Asked<'_>) {
         let now_us = self.now_us();
-        if self.with(asked.tenant, |local| local.end_lease_idle_for(now_us, 0)) {
+        if self.with(asked.tenant, Local::recalled) {
             self.has_news(asked.tenant);
         }
         if !std::mem::replace(&mut asked.recalled, true) {

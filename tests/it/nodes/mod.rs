@@ -272,7 +272,8 @@ impl World {
         }
         let made = self.calls(tenant, left + BEYOND);
         let found = (ended(&made, End::Whole), ended(&made, End::Refused(402)));
-        assert_eq!(found, (left, BEYOND), "{left} of {limit} were left: {}", told(&made));
+        let standing: Vec<_> = self.nodes.iter().map(|node| node.limits(&tenant.key)).collect();
+        assert_eq!(found, (left, BEYOND), "{left} of {limit} were left: {}, {standing:?}", told(&made));
         self.settled();
         assert_eq!(self.chats(tenant), limit, "{}", tenant.name);
     }
