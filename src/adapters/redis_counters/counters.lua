@@ -158,15 +158,16 @@ local function add_entry(entry, sign)
   end
 end
 
--- A call as an operation says it: its id, its state, and the entry.
-local function call_read(node)
-  local id, state = text(), text()
-  local parts = { state, node }
-  for i = 1, number() do
-    parts[#parts + 1] = text()
-    parts[#parts + 1] = text()
+-- A call as an operation says it: its field, state and entry, and whether it was taken from a lease: its state is a small
+-- letter then.
+local function call_read()
+  local field, entry = 'i:' .. text(), text()
+  local said = string.sub(entry, 1, 1)
+  local state = string.upper(said)
+  if state == said then
+    return field, state, entry, false
   end
-  return id, state, table.concat(parts, ' ')
+  return field, state, state .. string.sub(entry, 2), true
 end
 
 -- Leases.
@@ -431,9 +432,7 @@ function operations.note()
   local is_open = head[2] == 'o'
   local spent = 0
   for i = 1, number() do
-    local from_lease = text() == '1'
-    local id, state, entry = call_read(node)
-    local field = 'i:' .. id
+    local field, state, entry, from_lease = call_read()
     local before = call('HGET', key, field)
     if not before and from_lease then
       spent = spent + 1
@@ -508,12 +507,12 @@ function operations.join()
     many('HDEL', gone)
   end
   for i = 1, count do
-    local id, _, entry = call_read(node)
-    local before = call('HGET', key, 'i:' .. id)
+    local field, _, entry = call_read()
+    local before = call('HGET', key, field)
     if before then
       add('k:' .. entry_node(before), -1)
     end
-    call('HSET', key, 'i:' .. id, entry)
+    call('HSET', key, field, entry)
     add('k:' .. node, 1)
   end
   write_sums()

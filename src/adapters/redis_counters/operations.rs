@@ -55,7 +55,7 @@ impl SharedCounters for RedisCounters {
             };
             arguments.count(notes);
             for note in notes {
-                arguments.flag(note.from_lease).note(note);
+                arguments.note(member.node, note);
             }
             let answer = self.store.run("note", &self.store.tenant_key(tenant)?, &arguments, within).await?;
             read(answer, |word, _| match word {
@@ -73,7 +73,7 @@ impl SharedCounters for RedisCounters {
             arguments.text(member.node).text(member.life).epoch(epoch).flag(is_forced);
             arguments.text(floors.month).text(floors.day).flag(is_first).flag(is_last).count(calls);
             for call in calls {
-                arguments.note(call);
+                arguments.note(member.node, call);
             }
             let answer = self.store.run("join", &self.store.tenant_key(tenant)?, &arguments, within).await?;
             read(answer, |word, answer| match word {

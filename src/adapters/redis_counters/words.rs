@@ -77,19 +77,23 @@ impl Arguments {
         self.text(format_args!("{}:{}", counter.metric.as_str(), counter.period))
     }
 
-    /// A call: id, state, counters and amounts.
-    pub(super) fn note(&mut self, note: &Note) -> &mut Self {
-        let state: &[u8] = match note.state {
-            CallState::Held => b"H",
-            CallState::Settled => b"S",
-            CallState::Booked => b"B",
-            CallState::Gone => b"G",
+    /// A call: its id, and how it stands as one word that the script keeps as it is.
+    pub(super) fn note(&mut self, node: NodeId, note: &Note) -> &mut Self {
+        self.id(note.id);
+        let state = match (note.state, note.from_lease) {
+            (CallState::Held, false) => 'H',
+            (CallState::Held, true) => 'h',
+            (CallState::Settled, false) => 'S',
+            (CallState::Settled, true) => 's',
+            (CallState::Booked, _) => 'B',
+            (CallState::Gone, _) => 'G',
         };
-        self.id(note.id).bytes(state).count(&note.amounts);
-        for (counter, amount) in &note.amounts {
-            self.counter(counter).exact(*amount);
+        // Writing to memory does not fail.
+        drop(write!(self.bytes, "{state} {node}"));
+        for (CounterKey { metric, period, .. }, amount) in &note.amounts {
+            drop(write!(self.bytes, " {}:{period} {}", metric.as_str(), (*amount).min(EXACT_MAX)));
         }
-        self
+        self.end()
     }
 
     /// Puts them behind what a command has.
