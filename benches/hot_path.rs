@@ -304,6 +304,7 @@ fn leased() -> Outcome<Leased> {
     let directory = tempfile::tempdir()?;
     let location = directory.path().join("ledger.db");
     let ledger = Arc::new(runtime.block_on(SqliteLedger::open(&location.to_string_lossy(), true))?);
+    runtime.block_on(ledger.migrate())?;
     let clock = Arc::new(SystemClock::new());
     let member = Member { node: NodeId(1), life: 1 };
     let leases = Some(Leases { units_max: u64::from(u32::MAX), lasts: Duration::from_secs(60) });

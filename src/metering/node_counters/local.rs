@@ -48,8 +48,10 @@ pub(super) struct Local {
     is_sending: bool,
     /// It stands in the courier's queue.
     pub is_queued: bool,
-    /// Whoever waits for the tenant to be open, or for a lease.
+    /// Whoever waits for the tenant to be open.
     pub opened: Arc<Notify>,
+    /// Whoever waits for a lease that a call before asks for.
+    pub leased: Arc<Notify>,
     /// Whoever waits for a message that is under way.
     pub arrived: Arc<Notify>,
 }
@@ -227,7 +229,7 @@ impl Local {
             if is_declined {
                 self.lease.declined_until_us = asking.at_us.saturating_add(DECLINED_FOR_US);
             }
-            self.opened.notify_waiters();
+            self.leased.notify_waiters();
         }
     }
 

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::select;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -253,9 +254,10 @@ impl NodeCounters {
             is_open: true,
         };
         loop {
-            let opened = self.with(tenant, |local| local.opened.clone());
-            let mut opened = std::pin::pin!(opened.notified());
+            let (opened, leased) = self.with(tenant, |local| (local.opened.clone(), local.leased.clone()));
+            let (mut opened, mut leased) = (std::pin::pin!(opened.notified()), std::pin::pin!(leased.notified()));
             opened.as_mut().enable();
+            leased.as_mut().enable();
             let now_us = self.now_us();
             if now_us >= asked.until_us {
                 return Err(CountersUnavailable("the counters are being built anew, and it takes too long".into()));
@@ -285,7 +287,10 @@ impl NodeCounters {
                         Next::Wait(pause) => pause,
                     }
                 }
-                Begin::Wait => LOOK_ANYWAY,
+                Begin::Wait => {
+                    drop(timeout(LOOK_ANYWAY, select(opened, leased)).await);
+                    continue;
+                }
             };
             timeout(pause, opened).await.unwrap_or_default();
         }
