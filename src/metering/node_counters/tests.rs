@@ -291,6 +291,18 @@ async fn a_lease_of_one_node_comes_back_before_another_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_that_wait_for_a_tenant_in_building_ask_seldom() {
+    let net = Net::new(true);
+    let node = net.start(1);
+    let began = Instant::now();
+    assert_eq!(net.calls(&[&node], 0, 4, 100).await.len(), 4);
+    assert!(began.elapsed() > Duration::from_secs(1), "it takes so long to know that there are no others");
+    // Each asks when it comes, four times a second while it waits, and when the tenant is open.
+    let asked = net.wire.holds.load(Ordering::Relaxed);
+    assert!(asked < 60, "{asked} questions of 4 calls in {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_used_up_plan_is_refused_without_a_question_until_it_grows() {
     let net = Net::new(true);
     let node = net.start(1);
