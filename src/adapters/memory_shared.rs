@@ -3,14 +3,14 @@
 //!
 //! May use: `domain`, `ports`. Written to be read beside [`crate::ports::shared`], not to be fast: one lock, plain maps.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::ready;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::time::Window;
+use crate::domain::time::{Period, Window};
 use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{Claim, CounterKey, CountersUnavailable};
@@ -21,6 +21,9 @@ use crate::ports::shared::{
 
 /// Nodes that were not heard of for so long are forgotten.
 const QUIET_MAX_US: u64 = 60_000_000;
+
+/// So many months and days with a counter are kept.
+const PERIODS_KEPT: usize = 3;
 
 /// Whoever may finish a tenant has so long.
 const FINISH_US: u64 = 1_000_000;
@@ -56,6 +59,8 @@ struct Tenant {
     calls: BTreeMap<EventId, Call>,
     leases: HashMap<NodeId, Lease>,
     booked: HashMap<CounterKey, u64>,
+    /// Counters that were spoken of since it was opened.
+    seen: HashSet<CounterKey>,
     finisher: Option<(NodeId, u64)>,
 }
 
@@ -223,6 +228,7 @@ impl Tenant {
             calls: BTreeMap::new(),
             leases: HashMap::new(),
             booked: HashMap::new(),
+            seen: HashSet::new(),
             finisher: None,
         }
     }
@@ -289,16 +295,37 @@ impl Tenant {
         }
         let amounts = ask.claims.iter().map(|claim| (claim.counter.clone(), claim.amount)).collect();
         self.calls.insert(ask.id, Call { node, state: CallState::Held, amounts });
+        let are_seen = ask.claims.iter().filter(|claim| !self.seen.insert(claim.counter.clone())).count();
+        if are_seen < ask.claims.len() {
+            self.sweep();
+        }
         let leased = self.lease(ask, now_us);
         Held::Taken { epoch: self.epoch, counts: counts(self), leased }
     }
 
-    fn is_below_floors(&self, counter: &CounterKey) -> bool {
-        let floor = match counter.period.window() {
-            Window::Month => self.floors.month,
-            Window::Day => self.floors.day,
+    fn sweep(&mut self) {
+        let third_newest = |window: Window| {
+            let periods: BTreeSet<Period> = self.seen.iter().map(|counter| counter.period).collect();
+            periods.into_iter().rev().filter(|period| period.window() == window).nth(PERIODS_KEPT - 1)
         };
-        counter.period < floor
+        let [month, day] = [Window::Month, Window::Day].map(third_newest);
+        let floors = Floors { month: month.unwrap_or(self.floors.month), day: day.unwrap_or(self.floors.day) };
+        let is_idle = |counter: &CounterKey| {
+            let Count { settled, held, leased, .. } = self.count(counter);
+            (settled, held, leased) == (0, 0, 0)
+        };
+        let gone: Vec<CounterKey> =
+            self.seen.iter().filter(|counter| floors.are_above(counter) && is_idle(counter)).cloned().collect();
+        for counter in gone {
+            self.booked.remove(&counter);
+            self.seen.remove(&counter);
+        }
+        let Floors { month, day } = self.floors;
+        self.floors = Floors { month: month.max(floors.month), day: day.max(floors.day) };
+    }
+
+    fn is_below_floors(&self, counter: &CounterKey) -> bool {
+        self.floors.are_above(counter)
     }
 
     /// The first claim that does not fit, and whether it would not without leases either.
@@ -344,6 +371,11 @@ impl Tenant {
     }
 
     fn note(&mut self, node: NodeId, note: &Note) {
+        if self.is_open && (note.from_lease || self.calls.contains_key(&note.id)) {
+            let before = self.calls.get(&note.id).map_or(&[][..], |call| &call.amounts);
+            let after = if note.state == CallState::Gone { &[][..] } else { &note.amounts };
+            self.seen.extend(before.iter().chain(after).map(|(counter, _)| counter.clone()));
+        }
         if !self.calls.contains_key(&note.id) {
             if !note.from_lease {
                 return;
@@ -450,6 +482,8 @@ impl Tenant {
                 *booked = booked.saturating_add(*amount);
             }
         }
+        let of_calls = self.calls.values().flat_map(|call| &call.amounts);
+        self.seen = of_calls.chain(finish.sums).map(|(counter, _)| counter.clone()).collect();
         self.calls.retain(|_, call| call.state != CallState::Booked);
         (self.is_open, self.finisher) = (true, None);
         true

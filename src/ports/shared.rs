@@ -30,7 +30,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::time::Period;
+use crate::domain::time::{Period, Window};
 
 use super::BoxFuture;
 use super::counters::{Claim, CounterKey, CountersUnavailable};
@@ -67,6 +67,17 @@ pub struct Floors {
     pub month: Period,
     /// A day.
     pub day: Period,
+}
+
+impl Floors {
+    /// Whether the counter is not known.
+    pub fn are_above(&self, counter: &CounterKey) -> bool {
+        let floor = match counter.period.window() {
+            Window::Month => self.month,
+            Window::Day => self.day,
+        };
+        counter.period < floor
+    }
 }
 
 /// How a call stands.
@@ -364,6 +375,9 @@ pub trait SharedCounters: Send + Sync {
     /// is [`Held::Taken`] again, without a lease. A claim on a period below the floors is [`Held::Unjoined`]. Then every claim
     /// must fit: `booked + settled + held + leased + amount <= max`. If one does not, leases that are over end first; what then
     /// does not fit is [`Held::Full`], or [`Held::Leased`] if it would without leases. The call is listed as held.
+    ///
+    /// With the first claim on a counter, old ones are let go: the floors rise to the third newest month and day that has a
+    /// counter, and those below that nothing is settled, held or leased of are gone.
     ///
     /// Where it asks for a lease and all amounts are 1: what the node has leased becomes at most `left`, and then `n =
     /// min(units_max, min over claims of (what is left after the call and all leases) / parts)` units of all these counters are

@@ -25,6 +25,8 @@ local EXACT = 9007199254740992 -- 2^53: whole numbers are exact in a double belo
 local PIECE = 1000 -- arguments of one call: Lua's stack takes 8,000. Even, as HSET takes pairs
 local TENANT_MS = 6048000000 -- 70 days: a tenant that is used has a counter of a new month before
 local NODES_MS = 86400000
+local PERIODS_KEPT = 3 -- newest months and newest days: a clock that is off by a day meets none that is gone
+local SWEPT_MAX = 4000 -- fields of a tenant that is looked through: below 2 ms, once a day and tenant
 
 local time = call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -133,11 +135,10 @@ local function add(field, amount)
   sums[field] = sum
 end
 
+-- Also those that nothing changes: a counter that was spoken of is there.
 local function write_sums()
   for field, amount in pairs(sums) do
-    if amount ~= 0 then
-      call('HINCRBY', key, field, whole(amount))
-    end
+    call('HINCRBY', key, field, whole(amount))
   end
   sums = {}
 end
@@ -320,6 +321,47 @@ local function lease_take(node, claims, wish)
   return units
 end
 
+-- The periods behind the newest ones of each kind are let go, and the floors rise to the oldest that is kept: what is not
+-- there from a floor on is 0, and a claim below it has the tenant built anew. Counters that calls or leases still move stay
+-- until the next time.
+local function sweep(month, day)
+  if call('HLEN', key) > SWEPT_MAX then
+    return
+  end
+  local counters, months, days = {}, {}, {}
+  for _, field in ipairs(call('HKEYS', key)) do
+    local counter = string.match(field, '^[bsh]:(.*)$')
+    if counter and not counters[counter] then
+      local period = string.match(counter, ':(.*)$')
+      local periods = #period == 7 and months or days
+      counters[counter] = true
+      if not periods[period] then
+        periods[period] = true
+        periods[#periods + 1] = period
+      end
+    end
+  end
+  table.sort(months)
+  table.sort(days)
+  local from_month = months[#months - PERIODS_KEPT + 1] or month
+  local from_day = days[#days - PERIODS_KEPT + 1] or day
+  local gone = {}
+  for counter in pairs(counters) do
+    if is_below(counter, from_month, from_day) then
+      local fields = {}
+      count_fields(fields, counter)
+      local values = call('HMGET', key, unpack(fields))
+      if sum_of({ values[2], values[3], values[4] }, 3) == 0 then
+        for i = 1, 4 do
+          gone[#gone + 1] = fields[i]
+        end
+      end
+    end
+  end
+  many('HDEL', gone)
+  call('HSET', key, 'fm', from_month > month and from_month or month, 'fd', from_day > day and from_day or day)
+end
+
 -- A tenant in building, with nothing listed and nobody a part of it, over whatever was there of another process.
 local function begin(epoch, month, day)
   call('DEL', key)
@@ -410,6 +452,7 @@ function operations.hold()
     write_sums()
     if is_new then
       call('PEXPIRE', key, TENANT_MS)
+      sweep(month, day)
     end
     if wish.units_max then
       leased = lease_take(node, claims, wish)

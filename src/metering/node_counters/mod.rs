@@ -453,9 +453,8 @@ impl NodeCounters {
 
     async fn read_of(&self, tenant: &TenantId, keys: &[CounterKey]) -> Result<Vec<Standing>, CountersUnavailable> {
         let until_us = self.now_us().saturating_add(micros(WAIT_MAX));
-        let Floors { month, day } = self.floors();
-        let floor = |key: &CounterKey| if key.period.window() == Window::Month { month } else { day };
-        if keys.iter().any(|key| key.period < floor(key)) {
+        let floors = self.floors();
+        if keys.iter().any(|key| floors.are_above(key)) {
             return Err(CountersUnavailable("counters go back to the last period, not further".into()));
         }
         loop {

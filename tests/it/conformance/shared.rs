@@ -487,3 +487,36 @@ async fn an_earlier_life_of_a_gateway_has_nothing_to_say() {
         assert_eq!(bench.count().await, Some(Count { settled: 1, ..Count::default() }), "{name}");
     }
 }
+
+#[tokio::test]
+async fn counters_of_old_periods_are_let_go_and_those_that_still_move_stay() {
+    for (name, store) in adapters().await {
+        let bench = Bench::new(&store, "sweeps");
+        let epoch = bench.open(0).await;
+        let days = ["2026-11-24", "2026-11-25", "2026-11-26", "2026-11-27", "2026-11-28"].map(day);
+        for (call, day) in (1..).zip(days) {
+            let claims = [bench.claim(None), Claim { counter: bench.counter(day), amount: 1, max: Some(5) }];
+            taken(bench.asked(bench.ask(call, &claims)).await);
+            // The call of the second day goes on.
+            if call != 2 {
+                let amounts = claims.iter().map(|claim| (claim.counter.clone(), 1)).collect();
+                let booked = Note { amounts, ..bench.call(call, CallState::Booked, 1) };
+                bench.note(epoch, &[booked], None).await;
+            }
+        }
+        for (at, day) in days.iter().enumerate() {
+            let count = store.read(&bench.tenant, &[bench.counter(*day)]).await.unwrap();
+            assert_eq!(count, (at >= 2).then(|| vec![booked(1)]), "{name}: {day}");
+        }
+        let claims = [Claim { counter: bench.counter(days[1]), amount: 1, max: Some(5) }];
+        assert_eq!(bench.asked(bench.ask(9, &claims)).await, Held::Unjoined, "{name}: it is not known any more");
+        assert_eq!(
+            bench.count().await,
+            Some(Count { booked: 4, held: 1, ..Count::default() }),
+            "{name}: the month stays"
+        );
+        let listed: Vec<String> = bench.listed().await.into_keys().collect();
+        let kept = ["chats:2026-11", "chats:2026-11-26", "chats:2026-11-27", "chats:2026-11-28"];
+        assert_eq!(listed, kept, "{name}");
+    }
+}
