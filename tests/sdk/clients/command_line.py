@@ -19,6 +19,9 @@ PREDICT = {"instances": [{"content": "one two"}]}
 CACHE = {"model": "models/gemini-2.5-flash", "contents": ASK["contents"], "ttl": "300s"}
 GEMINI = "/v1beta/models/gemini-2.5-flash"
 VERTEX = "/v1beta1/projects/tolls/locations/europe-west4"
+OPERATION = {"operationName": "projects/tolls/operations/scripted"}
+UPLOAD = "/upload/v1beta/fileSearchStores/scripted:uploadToFileSearchStore"
+START = ["X-Goog-Upload-Protocol: resumable", "X-Goog-Upload-Command: start"]
 SPEECH = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Please pay."}
 KEYS = {"bearer": "Authorization: Bearer ", "google": "x-goog-api-key: ", "azure": "api-key: "}
 
@@ -86,9 +89,17 @@ with tempfile.TemporaryDirectory() as directory:
     )
     suite.case("cachedContents", curl("/v1beta/cachedContents", CACHE, key="google"))
     suite.case("files (Gemini), download", curl("/v1beta/files/scripted:download?alt=media", key="query"))
-    suite.case(
-        "Vertex, generateContent", curl(f"{VERTEX}/publishers/google/models/gemini-2.5-flash:generateContent", ASK)
-    )
+    google = f"{VERTEX}/publishers/google/models/gemini-2.5-flash"
+    suite.case("Vertex, generateContent", curl(google + ":generateContent", ASK))
+    suite.case("Vertex, computeTokens", curl(google + ":computeTokens", ASK))
+    suite.case("Vertex, operations", curl(google + ":fetchPredictOperation", OPERATION))
+    suite.case("Vertex, models", curl(google))
+    suite.case("Vertex, models", curl("/v1beta1/publishers/google/models/gemini-2.5-flash"))
+    suite.case("Vertex, cachedContents", curl(VERTEX + "/cachedContents", CACHE))
+    suite.case("Vertex, stored cachedContents", curl(VERTEX + "/cachedContents/scripted"))
+    suite.case("models (Gemini)", curl("/v1beta/tunedModels", key="google"))
+    suite.case("operations", curl("/v1beta/operations/scripted", key="google"))
+    suite.case("fileSearchStores, upload", curl(UPLOAD, {}, key="google", headers=START))
     suite.case("compatible chat", curl("/v1beta/openai/chat/completions", CHAT | {"model": "gemini-2.5-flash"}))
 
 # A user's own model of `llm`, in a directory of its own.

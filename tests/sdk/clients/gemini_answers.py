@@ -10,7 +10,8 @@ from wire import Answer, Truth, document
 
 NOW = "2026-09-21T12:00:00Z"
 VERSION = "(?:v1|v1beta|v1alpha|v1beta1)"
-MODEL = "/(?:models|publishers/google/models)/([^/:]+)"
+PROJECT = "(?:/projects/[^/]+/locations/[^/]+)?"
+MODEL = f"(?:/models|{PROJECT}/publishers/google/models)/([^/:]+)"
 
 
 def answer(request):
@@ -110,6 +111,10 @@ def generate_stream(request, model):
 def count_tokens(request, model):
     total = request.number("prompt", 30, 90)
     return document({"totalTokens": total, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": total}]})
+
+
+def compute_tokens(request, model):
+    return document({"tokensInfo": [{"tokenIds": ["1", "22"], "tokens": ["VGhl", "dG9sbA=="], "role": "user"}]})
 
 
 def embed(request, model, method):
@@ -223,17 +228,19 @@ ROUTES = [
     ("POST", f"/{VERSION}{MODEL}:predict", predict),
     ("POST", f"/{VERSION}{MODEL}:predictLongRunning", predict_long),
     ("GET", f"/{VERSION}/models/[^/]+/operations/[^/]+", operation),
-    (
-        "GET",
-        f"/{VERSION}/models",
-        free({"models": [model_named("gemini-2.5-flash"), model_named("gemini-embedding-2")]}),
-    ),
+    ("POST", f"/{VERSION}{MODEL}:computeTokens", compute_tokens),
+    ("POST", f"/{VERSION}{MODEL}:fetchPredictOperation", operation),
+    ("GET", f"/{VERSION}/operations/[^/]+", operation),
+    ("GET", f"/{VERSION}/tunedModels", free({"tunedModels": [{"name": "tunedModels/scripted"}]})),
+    ("GET", f"/{VERSION}/models", free({"models": [model_named("gemini-2.5-flash"), model_named("imagen-4")]})),
+    ("GET", f"/{VERSION}{PROJECT}/publishers/google/models/([^/]+)", lambda request, name: document(model_named(name))),
     ("GET", f"/{VERSION}/models/([^/]+)", lambda request, name: document(model_named(name))),
-    ("POST", f"/{VERSION}/cachedContents", cache),
+    ("POST", f"/{VERSION}{PROJECT}/cachedContents", cache),
     ("GET", f"/{VERSION}/cachedContents", free({"cachedContents": [CACHE]})),
-    ("GET", f"/{VERSION}/cachedContents/[^/]+", free(CACHE)),
+    ("GET", f"/{VERSION}{PROJECT}/cachedContents/[^/]+", free(CACHE)),
     ("DELETE", f"/{VERSION}/cachedContents/[^/]+", free({})),
     ("POST", f"/upload/{VERSION}/files", upload),
+    ("POST", f"/upload/{VERSION}/fileSearchStores/[^/:]+:uploadToFileSearchStore", upload),
     ("GET", f"/{VERSION}/files", free({"files": [FILE]})),
     ("GET", f"/{VERSION}/files/[^/:]+", free(FILE)),
     ("GET", f"/{VERSION}/files/[^/:]+:download", lambda request: Answer(b"\x00video\xff", kind="video/mp4")),

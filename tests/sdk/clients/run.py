@@ -13,7 +13,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from stand import Stand
+from stand import PROVIDER_KEYS, Stand
 
 SUITE_SECONDS = 240
 # As many as there are cores on the smallest machine that this is run on.
@@ -72,17 +72,31 @@ def rows(cases, readme, fixtures):
     """The lines of the table of routes, with the cases that each has."""
     table = readme.read_text().split("<!-- routes -->")[1].split("<!-- /routes -->")[0]
     lines = re.findall(r"^\| (openai|gemini) \| ([A-Z, ]+) \| `([^`]+)` \|", table, re.MULTILINE)
-    calls = [(call.method, call.target.split("?")[0]) for case in cases if not case.problems for call in case.asked]
+    calls = [
+        (provider_of(call), call.method, call.target.split("?")[0])
+        for case in cases
+        if not case.problems
+        for call in case.forwarded
+    ]
     recorded = fixtures.read_text()
     bare = 0
     for provider, methods, path in lines:
         pattern = path_pattern(path)
-        clients = len([1 for method, target in calls if method in methods.split(", ") and pattern.fullmatch(target)])
-        fixture = recorded.count(f'"{path}"')
+        fits = [
+            way == provider and method in methods.split(", ") and pattern.fullmatch(at) for way, method, at in calls
+        ]
+        clients = sum(map(bool, fits))
+        fixture = f'"{path}"' in recorded
         bare += not clients and not fixture
         missing = "" if clients or fixture else "(none) "
-        print(f"  {missing}{provider} {methods} {path}: {clients} calls of clients, {fixture} fixtures")
+        print(f"  {missing}{provider} {methods} {path}: {clients} calls of clients{', a fixture' * fixture}")
     print(f"table: {len(lines) - bare} of {len(lines)} rows with a client or a fixture")
+
+
+def provider_of(call):
+    """Whose key the gateway sent a call with."""
+    values = " ".join(value for _, value in call.headers)
+    return next((provider for provider, key in PROVIDER_KEYS.items() if key in values), None)
 
 
 def path_pattern(path):
@@ -90,7 +104,7 @@ def path_pattern(path):
     vertex = "/(?:v1beta1|v1)(?:/projects/[^/]+/locations/[^/]+)?/publishers/google/models"
     resource = f"(?:/(?:v1beta|v1|v1alpha)/(?:models|tunedModels)|{vertex})/[^/:]+"
     parts = []
-    for part in re.findall(r"\{model\}(?=:)|\{[^}]+\}|/\*\*|[^{*]+", path):
+    for part in re.findall(r"\{model\}(?=:)|\{[^}]+\}|/\*\*|(?:(?!/\*\*)[^{])+", path):
         if part == "{model}":
             parts.append(resource)
         elif "," in part:

@@ -119,17 +119,23 @@ class Stand:
 
     def judge(self):
         """Every case, with what is wrong with it."""
+        # One wait for all of them: what is not booked by then is missing.
+        deadline = time.monotonic() + BOOKED_SECONDS
         for case in self.cases:
-            case.problems = [*seen_alike(case), *asked_alike(case), *no_key_upstream(case), *self._booked(case)]
+            case.problems = [
+                *seen_alike(case),
+                *asked_alike(case),
+                *no_key_upstream(case),
+                *self._booked(case, deadline),
+            ]
         strays = len(self.direct.claim()) + len(self.upstream.claim())
         assert strays == 0, f"{strays} calls that belong to no case"
         return self.cases
 
-    def _booked(self, case):
+    def _booked(self, case, deadline):
         """What the gateway's ledger has of the case, beside the provider's own."""
         truths = [call.truth for call in case.forwarded if call.truth and call.status == 200]
         failed = sum(call.status >= 400 and call.method == "POST" for call in case.forwarded)
-        deadline = time.monotonic() + BOOKED_SECONDS
         while True:
             events = self.ask("/billing/events?limit=1000", case.tenant)["events"]
             if len(events) >= len(truths) + failed or time.monotonic() > deadline:
