@@ -52,15 +52,17 @@ def generation(request, model):
     """The usage and its truth, with what the parts of the answer are."""
     prompt, thoughts = request.number("prompt", 30, 90), request.number("thought", 3, 20)
     visible, cached = request.number("visible", 8, 40), request.number("cached", 1, 20)
+    tools = request.number("tools", 1, 30)
     usage = {
         "promptTokenCount": prompt,
         "candidatesTokenCount": visible,
-        "totalTokenCount": prompt + visible + thoughts,
+        "toolUsePromptTokenCount": tools,
+        "totalTokenCount": prompt + tools + visible + thoughts,
         "cachedContentTokenCount": cached,
         "promptTokensDetails": [{"modality": "TEXT", "tokenCount": prompt}],
         "thoughtsTokenCount": thoughts,
     }
-    return usage, kinds(prompt, visible + thoughts, cached=cached, reasoning=thoughts)
+    return usage, kinds(prompt + tools, visible + thoughts, cached=cached, reasoning=thoughts)
 
 
 def generate(request, model):

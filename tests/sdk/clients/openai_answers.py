@@ -99,12 +99,12 @@ def chat(request, provider):
     prompt, reasoning = request.number("prompt", 30, 90), request.number("thought", 3, 20)
     visible = count * request.number("completion", 8, 40)
     spoken = visible - 3 if "audio" in (body.get("modalities") or []) else 0
-    cached = request.number("cached", 1, 20)
+    cached, written = request.number("cached", 1, 20), request.number("written", 1, 9)
     usage = {
         "prompt_tokens": prompt,
         "completion_tokens": visible + reasoning,
         "total_tokens": prompt + visible + reasoning,
-        "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written, "audio_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": reasoning,
             "audio_tokens": spoken,
@@ -112,19 +112,15 @@ def chat(request, provider):
             "rejected_prediction_tokens": 0,
         },
     }
-    parts = {"cached": cached, "reasoning": reasoning, "completion_audio": spoken}
+    parts = {"cached": cached, "cache_write": written, "reasoning": reasoning, "completion_audio": spoken}
     if provider == "gemini":
         # Gemini's compatible endpoint has thoughts in the total alone.
         usage = {"prompt_tokens": prompt, "completion_tokens": visible, "total_tokens": prompt + visible + reasoning}
         parts = {"reasoning": reasoning}
     truth = Truth(provider, "chat.completions", model, kinds(prompt, visible + reasoning, **parts), chat=True)
-    head = {
-        "id": "chatcmpl-scripted",
-        "created": CREATED,
-        "model": model,
-        "service_tier": "default",
-        "system_fingerprint": "fp_script",
-    }
+    head = {"id": "chatcmpl-scripted", "created": CREATED, "model": model}
+    if provider == "openai":
+        head |= {"service_tier": "default", "system_fingerprint": "fp_script"}
     tool = tool_of(request)
     if body.get("stream"):
         return stream(chunks(head, request, tool, count, usage), truth)
@@ -429,6 +425,16 @@ STORE = {
     "last_active_at": CREATED,
     "metadata": {},
 }
+STORED = {
+    "id": "file-scripted",
+    "object": "vector_store.file",
+    "usage_bytes": 5,
+    "created_at": CREATED,
+    "vector_store_id": "vs_scripted",
+    "status": "completed",
+    "last_error": None,
+    "attributes": {},
+}
 HARMS = ["harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm"]
 HARMS += ["self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence", "violence/graphic"]
 
@@ -531,6 +537,8 @@ ROUTES = [
     ("POST", "/vector_stores", free(STORE)),
     ("GET", "/vector_stores", listed(STORE)),
     ("GET", "/vector_stores/[^/]+", free(STORE)),
+    ("POST", "/vector_stores/[^/]+/files", free(STORED)),
+    ("GET", "/vector_stores/[^/]+/files", listed(STORED)),
     ("DELETE", "/vector_stores/[^/]+", deleted("vs_scripted", "vector_store.deleted")),
     ("POST", "/conversations", free(CONVERSATION)),
     ("GET", "/conversations/[^/]+", free(CONVERSATION)),

@@ -104,6 +104,8 @@ CALLS = [
     ("uploads", lambda c: c.uploads.complete("upload_scripted", part_ids=["part_scripted"])),
     ("vector stores", lambda c: c.vector_stores.create(name="tolls")),
     ("vector stores", lambda c: c.vector_stores.list()),
+    ("vector stores", lambda c: c.vector_stores.files.create("vs_scripted", file_id="file-scripted")),
+    ("vector stores", lambda c: c.vector_stores.files.list("vs_scripted")),
     ("vector stores", lambda c: c.vector_stores.retrieve("vs_scripted")),
     ("vector stores", lambda c: c.vector_stores.delete("vs_scripted")),
     ("conversations", lambda c: c.conversations.create()),

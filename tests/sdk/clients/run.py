@@ -46,6 +46,7 @@ def run(binary, name, command):
             if os.environ.get("STAND_TRACE"):
                 print(done.stdout)
             cases = stand.judge()
+            stand.verify()
         finally:
             stand.close()
     return cases, failure, time.monotonic() - started

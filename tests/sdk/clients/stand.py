@@ -55,8 +55,9 @@ class Stand:
     def __init__(self, binary, directory):
         self.direct, self.upstream = Port(scripted), Port(scripted)
         self.control = Port(self._control)
-        self.cases, self.seen, self.lines = [], [], []
-        environment = {
+        self.cases, self.lines = [], []
+        self.binary, self.directory = binary, directory
+        self.settings = {
             "PATH": os.environ.get("PATH", ""),
             "RUST_LOG": "warn",
             "TOLLGATE_LISTEN": "127.0.0.1:0",
@@ -73,7 +74,7 @@ class Stand:
         self.child = subprocess.Popen(
             [binary, "serve", "--config", "tollgate.toml"],
             cwd=directory,
-            env=environment,
+            env=self.settings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -131,6 +132,13 @@ class Stand:
         strays = len(self.direct.claim()) + len(self.upstream.claim())
         assert strays == 0, f"{strays} calls that belong to no case"
         return self.cases
+
+    def verify(self):
+        """The gateway's own comparison of everything that has to be equal."""
+        command = [self.binary, "verify", "--config", "tollgate.toml", "--set", f"listen.admin={self.admin[7:]}"]
+        options = {"cwd": self.directory, "env": self.settings, "capture_output": True, "text": True, "timeout": 60}
+        done = subprocess.run(command, **options)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def _booked(self, case, deadline):
         """What the gateway's ledger has of the case, beside the provider's own."""
