@@ -72,6 +72,8 @@ def generate(request, model):
     tool = tool_of(request)
     parts = [tool] if tool else [{"text": "".join(texts_of(request))}]
     candidate = {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}
+    if b"in two parts" in request.body and b'"continuationToken"' not in request.body:
+        candidate |= {"finishReason": "CONTINUATION", "continuationToken": "c2NyaXB0ZWQ="}
     said = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "scripted"}
     return document(said, Truth("gemini", "generateContent", model, tokens, chat=True))
 

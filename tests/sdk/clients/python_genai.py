@@ -30,6 +30,7 @@ CITY = {
         "response_schema": types.Schema(type="OBJECT", properties={"city": types.Schema(type="STRING")}),
     }
 }
+PARTS = {"model": MODEL, "contents": "What is the toll, in two parts?", "config": {"automatic_continuation": True}}
 CACHE = types.CreateCachedContentConfig(contents=["The price list of all tolls."], ttl="300s")
 VEO = {"model": "veo-3.0-generate-001", "prompt": "A toll gate opens."}
 
@@ -43,6 +44,8 @@ CALLS = [
     ("generateContent", lambda c: c.models.generate_content(**ASK)),
     ("generateContent, tools", lambda c: c.models.generate_content(**ASK, **TOOLS)),
     ("generateContent, tools by itself", lambda c: c.models.generate_content(**ASK, config={"tools": [greeting]})),
+    # Its two requests are one answer, and yet two chats: the gateway does not know a token to go on with.
+    ("generateContent, in two parts", lambda c: c.models.generate_content(**PARTS)),
     ("generateContent, structured", lambda c: c.models.generate_content(**ASK, **CITY)),
     ("generateContent, an error", lambda c: c.models.generate_content(**ASK | {"model": "error-400"})),
     ("streamGenerateContent", lambda c: c.models.generate_content_stream(**ASK)),

@@ -32,23 +32,22 @@ def run(binary, name, command):
             "PYTHONWARNINGS": "ignore",
         }
         home |= {name: os.environ[name] for name in ("STAND_ONLY", "STAND_TRACE") if name in os.environ}
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        cases, failure = [], None
         try:
-            done = subprocess.run(
-                shlex.split(command),
-                env=home | stand.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=SUITE_SECONDS,
-            )
-            failure = None if done.returncode == 0 else f"{name} ended with {done.returncode}:\n{done.stdout[-6000:]}"
-            if os.environ.get("STAND_TRACE"):
-                print(done.stdout)
-            cases = stand.judge()
-            stand.verify()
-        finally:
-            stand.close()
+            try:
+                options |= {"env": home | stand.environment(), "timeout": SUITE_SECONDS}
+                done = subprocess.run(shlex.split(command), **options)
+                if os.environ.get("STAND_TRACE"):
+                    print(done.stdout)
+                if done.returncode != 0:
+                    failure = f"{name} ended with {done.returncode}:\n{done.stdout[-6000:]}"
+                cases = stand.judge()
+                stand.verify()
+            finally:
+                stand.close()
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            failure = f"{name}: {error}"
     return cases, failure, time.monotonic() - started
 
 
