@@ -65,7 +65,7 @@ def matrix(cases):
     for call in calls:
         marks = [next(mark for mark in "✘→✔·" if mark in verdicts.get((client, call), "·")) for client in clients]
         print(f"  {call:{width}}" + " ".join(marks))
-    print("  ✔ passed, ✘ failed, → passed, in part past the gateway, · not offered by the client")
+    print("  ✔ passed, ✘ failed, → passed, in part past the gateway, · not offered, or not asked of this client")
 
 
 def rows(cases, readme, fixtures):
