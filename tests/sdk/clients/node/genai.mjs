@@ -1,0 +1,56 @@
+// The Google SDK for Node: every call that it has for a route of the table.
+import { GoogleGenAI, Type } from "@google/genai";
+
+import { compare, list, refused } from "./suite.mjs";
+
+const CLIENT = "@google/genai";
+const MODEL = "gemini-2.5-flash";
+const ASK = { model: MODEL, contents: "What is the toll, please? ü€" };
+const CITY = { type: Type.OBJECT, properties: { city: { type: Type.STRING } } };
+const TOOLS = { ...ASK, config: { tools: [{ functionDeclarations: [{ name: "weather", parameters: CITY }] }] } };
+const JSON_ASKED = { ...ASK, config: { responseMimeType: "application/json", responseSchema: CITY } };
+const VEO = { model: "veo-3.0-generate-001", source: { prompt: "A toll gate opens." } };
+const IMAGEN = { model: "imagen-4.0-generate-001", prompt: "A toll gate" };
+const NAMES = { cache: { name: "cachedContents/scripted" }, file: { name: "files/scripted" }, store: { name: "fileSearchStores/scripted" } };
+
+const CALLS = [
+  ["generateContent", (c) => c.models.generateContent(ASK)],
+  ["generateContent, tools", (c) => c.models.generateContent(TOOLS)],
+  ["generateContent, structured", (c) => c.models.generateContent(JSON_ASKED)],
+  ["generateContent, an error", (c) => c.models.generateContent({ ...ASK, model: "error-400" })],
+  ["streamGenerateContent", (c) => list(c.models.generateContentStream(ASK))],
+  ["streamGenerateContent, tools", (c) => list(c.models.generateContentStream(TOOLS))],
+  ["streamGenerateContent, an error", (c) => list(c.models.generateContentStream({ ...ASK, model: "error-500" }))],
+  ["countTokens", (c) => c.models.countTokens(ASK)],
+  ["embed, with usage", (c) => c.models.embedContent({ model: "gemini-embedding-2", contents: ["one two", "three"] })],
+  ["embed, without usage", (c) => c.models.embedContent({ model: "gemini-embedding-001", contents: "one two three" })],
+  ["cachedContents", (c) => c.caches.create({ model: MODEL, config: { contents: "The price list of all tolls.", ttl: "300s" } })],
+  ["stored cachedContents", async (c) => list(c.caches.list())],
+  ["stored cachedContents", (c) => c.caches.get(NAMES.cache)],
+  ["stored cachedContents", (c) => c.caches.delete(NAMES.cache)],
+  ["models (Gemini)", async (c) => list(c.models.list())],
+  ["models (Gemini)", (c) => c.models.get({ model: MODEL })],
+  ["files (Gemini)", async (c) => list(c.files.list())],
+  ["files (Gemini)", (c) => c.files.get(NAMES.file)],
+  ["files (Gemini)", (c) => c.files.delete(NAMES.file)],
+  ["files (Gemini), upload", (c) => c.files.upload({ file: new Blob(["tolls"]), config: { mimeType: "text/plain" } })],
+  ["fileSearchStores", (c) => c.fileSearchStores.create({ config: { displayName: "tolls" } })],
+  ["fileSearchStores", async (c) => list(c.fileSearchStores.list())],
+  ["fileSearchStores", (c) => c.fileSearchStores.get(NAMES.store)],
+  ["fileSearchStores", (c) => c.fileSearchStores.delete(NAMES.store)],
+];
+// At Vertex's address, with a key alone.
+const VERTEX = [
+  ["Vertex, generateContent", (c) => c.models.generateContent(ASK)],
+  ["Vertex, streamGenerateContent", (c) => list(c.models.generateContentStream(ASK))],
+  ["Vertex, countTokens", (c) => c.models.countTokens(ASK)],
+  ["Vertex, embed by predict", (c) => c.models.embedContent({ model: "text-embedding-005", contents: ["one two", "three"] })],
+  ["Vertex, predict (Imagen)", (c) => c.models.generateImages(IMAGEN)],
+  ["Vertex, predictLongRunning (Veo)", (c) => c.models.generateVideos(VEO)],
+];
+
+const clientOf = (to, more = {}) => new GoogleGenAI({ apiKey: to.key, httpOptions: { baseUrl: to.root }, ...more });
+for (const [title, call] of CALLS) await compare(CLIENT, title, (to) => call(clientOf(to)));
+for (const [title, call] of VERTEX) await compare(CLIENT, title, (to) => call(clientOf(to, { vertexai: true })));
+await refused(CLIENT, "a 402", (to) => clientOf(to).models.generateContent(ASK));
+await refused(CLIENT, "a 402", (to) => list(clientOf(to).models.generateContentStream(ASK)));

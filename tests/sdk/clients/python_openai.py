@@ -1,0 +1,169 @@
+"""The OpenAI SDK for Python, blocking and not: every call that it has for a route of the table."""
+
+import asyncio
+import inspect
+import io
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+
+from suite import Suite
+
+ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is the toll, please? ü€"}]
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": CITY, "strict": True}}
+CHAT = {"model": "gpt-4o-mini", "messages": ASK}
+USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+SPOKEN = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
+RESPONSE = {"model": "gpt-4o-mini", "input": "What is the toll?"}
+TEXT = {"model": "gpt-3.5-turbo-instruct", "prompt": "The toll is"}
+VECTOR = {"model": "text-embedding-3-small", "input": ["one two", "three"]}
+IMAGE = {"model": "gpt-image-1", "prompt": "A toll gate"}
+SPEECH = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Please pay."}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}}
+QUESTION = {"type": "predicate", "name": "is_paid", "question": "Is the toll paid?"}
+
+
+def sound():
+    return ("a.wav", io.BytesIO(b"RIFF" + bytes(5000)), "audio/wav")
+
+
+def picture():
+    return ("a.png", io.BytesIO(b"\x89PNG" + bytes(3000)), "image/png")
+
+
+def lines():
+    return ("a.jsonl", io.BytesIO(b"{}\n{}\n"))
+
+
+def hear(**options):
+    return lambda c: c.audio.transcriptions.create(file=sound(), **options)
+
+
+CALLS = [
+    ("chat", lambda c: c.chat.completions.create(**CHAT)),
+    ("chat, stream", lambda c: c.chat.completions.create(**CHAT, stream=True)),
+    ("chat, stream with usage", lambda c: c.chat.completions.create(**CHAT, **USAGE)),
+    ("chat, tools", lambda c: c.chat.completions.create(**CHAT, tools=[WEATHER])),
+    ("chat, tools, stream", lambda c: c.chat.completions.create(**CHAT, tools=[WEATHER], stream=True)),
+    ("chat, n = 3", lambda c: c.chat.completions.create(**CHAT, n=3)),
+    ("chat, n = 3, stream", lambda c: c.chat.completions.create(**CHAT, n=3, stream=True)),
+    ("chat, structured", lambda c: c.chat.completions.create(**CHAT, response_format=FORMAT)),
+    ("chat, audio", lambda c: c.chat.completions.create(**CHAT | {"model": "gpt-4o-audio-preview"}, **SPOKEN)),
+    ("chat, an error of the provider", lambda c: c.chat.completions.create(**CHAT | {"model": "error-400"})),
+    ("stored chats", lambda c: c.chat.completions.list()),
+    ("stored chats", lambda c: c.chat.completions.delete("chatcmpl-scripted")),
+    ("responses", lambda c: c.responses.create(**RESPONSE)),
+    ("responses, stream", lambda c: c.responses.create(**RESPONSE, stream=True)),
+    ("responses, tools", lambda c: c.responses.create(**RESPONSE, tools=[{"type": "function", **WEATHER["function"]}])),
+    (
+        "responses, tools, stream",
+        lambda c: c.responses.create(**RESPONSE, stream=True, tools=[{"type": "function", **WEATHER["function"]}]),
+    ),
+    ("responses, compact", lambda c: c.responses.compact(**RESPONSE)),
+    ("responses, count of tokens", lambda c: c.responses.input_tokens.count(**RESPONSE)),
+    ("stored responses", lambda c: c.responses.retrieve("resp_scripted")),
+    ("stored responses", lambda c: c.responses.cancel("resp_scripted")),
+    ("stored responses", lambda c: c.responses.delete("resp_scripted")),
+    ("decisions", lambda c: c.decisions.create(model="gpt-6-luna", input="Paid.", questions=[QUESTION])),
+    ("completions", lambda c: c.completions.create(**TEXT)),
+    ("completions, stream", lambda c: c.completions.create(**TEXT, stream=True)),
+    ("embeddings", lambda c: c.embeddings.create(**VECTOR)),
+    ("embeddings, floats", lambda c: c.embeddings.create(**VECTOR, encoding_format="float")),
+    ("embeddings, base64", lambda c: c.embeddings.create(**VECTOR, encoding_format="base64")),
+    ("images", lambda c: c.images.generate(**IMAGE)),
+    ("images, stream", lambda c: c.images.generate(**IMAGE, stream=True, partial_images=1)),
+    ("images, without usage", lambda c: c.images.generate(**IMAGE | {"model": "dall-e-3"})),
+    ("images, edit", lambda c: c.images.edit(**IMAGE, image=picture())),
+    ("images, edit, stream", lambda c: c.images.edit(**IMAGE, image=picture(), stream=True)),
+    ("transcription", hear(model="gpt-4o-transcribe")),
+    ("transcription, stream", hear(model="gpt-4o-transcribe", stream=True)),
+    ("transcription, text", hear(model="whisper-1", response_format="text")),
+    ("transcription, srt", hear(model="whisper-1", response_format="srt")),
+    ("transcription, by the second", hear(model="whisper-1", response_format="verbose_json")),
+    ("translation", lambda c: c.audio.translations.create(file=sound(), model="whisper-1")),
+    ("speech", lambda c: c.audio.speech.create(**SPEECH)),
+    ("speech, events", lambda c: c.audio.speech.create(**SPEECH, stream_format="sse")),
+    ("moderations", lambda c: c.moderations.create(input="Please pay.")),
+    ("models", lambda c: c.models.list()),
+    ("models", lambda c: c.models.retrieve("gpt-4o-mini")),
+    ("files", lambda c: c.files.create(file=lines(), purpose="batch")),
+    ("files", lambda c: c.files.list()),
+    ("files", lambda c: c.files.content("file-scripted")),
+    ("files", lambda c: c.files.delete("file-scripted")),
+    (
+        "uploads",
+        lambda c: c.uploads.create(bytes=5, filename="a.jsonl", mime_type="application/jsonl", purpose="batch"),
+    ),
+    ("uploads", lambda c: c.uploads.parts.create("upload_scripted", data=io.BytesIO(b"{}\n"))),
+    ("uploads", lambda c: c.uploads.complete("upload_scripted", part_ids=["part_scripted"])),
+    ("vector stores", lambda c: c.vector_stores.create(name="tolls")),
+    ("vector stores", lambda c: c.vector_stores.list()),
+    ("vector stores", lambda c: c.vector_stores.files.create("vs_scripted", file_id="file-scripted")),
+    ("vector stores", lambda c: c.vector_stores.files.list("vs_scripted")),
+    ("vector stores", lambda c: c.vector_stores.retrieve("vs_scripted")),
+    ("vector stores", lambda c: c.vector_stores.delete("vs_scripted")),
+    ("conversations", lambda c: c.conversations.create()),
+    ("conversations", lambda c: c.conversations.retrieve("conv_scripted")),
+    ("conversations", lambda c: c.conversations.delete("conv_scripted")),
+]
+# At Gemini's OpenAI-compatible address.
+COMPATIBLE = [
+    ("compatible chat", lambda c: c.chat.completions.create(**CHAT | {"model": "gemini-2.5-flash"})),
+    (
+        "compatible chat, stream",
+        lambda c: c.chat.completions.create(**CHAT | {"model": "gemini-2.5-flash"}, stream=True),
+    ),
+    ("compatible embeddings", lambda c: c.embeddings.create(**VECTOR | {"model": "gemini-embedding-001"})),
+    ("compatible images", lambda c: c.images.generate(**IMAGE | {"model": "imagen-4"})),
+    ("compatible models", lambda c: c.models.list()),
+]
+REFUSED = [
+    ("a 402", lambda c: c.chat.completions.create(**CHAT)),
+    ("a 402", lambda c: c.chat.completions.create(**CHAT, stream=True)),
+    ("a 402", lambda c: c.responses.create(**RESPONSE, stream=True)),
+]
+
+
+# One pool of connections for all calls, as a program has: a client of another key shares it.
+BLOCKING = OpenAI(api_key="none", timeout=30)
+WAITING = AsyncOpenAI(api_key="none", timeout=30)
+RUNNER = asyncio.Runner()
+
+
+def blocking(url, key, call):
+    result = call(BLOCKING.with_options(base_url=url, api_key=key))
+    if hasattr(result, "read") and hasattr(result, "content"):
+        return result.read()
+    if isinstance(result, openai.Stream):
+        return list(result)
+    return result
+
+
+def waiting(url, key, call):
+    async def run():
+        result = call(WAITING.with_options(base_url=url, api_key=key))
+        if inspect.isawaitable(result):
+            result = await result
+        if isinstance(result, openai.AsyncStream):
+            return [item async for item in result]
+        if hasattr(result, "content"):
+            return result.content
+        return result
+
+    return RUNNER.run(run())
+
+
+for name, way in (("openai-python, sync", blocking), ("openai-python, async", waiting)):
+    suite = Suite(name)
+    for title, call in CALLS:
+        suite.case(title, lambda access, call=call, way=way: way(access.openai, access.key, call))
+    for title, call in COMPATIBLE:
+        suite.case(title, lambda access, call=call, way=way: way(access.compatible, access.key, call))
+    for title, call in REFUSED:
+        suite.refused(title, lambda access, call=call, way=way: way(access.openai, access.key, call))
