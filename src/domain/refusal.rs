@@ -42,6 +42,8 @@ pub enum Refusal {
     TwoKeys,
     /// The admin key on the proxy listener.
     AdminKeyOnProxy,
+    /// An upload's address that this gateway did not give, that is over, or that is another tenant's.
+    BadUpload,
     /// The tenant is suspended.
     Suspended(TenantId),
     /// The tenant is on a plan that the configuration does not have: nobody can say what it may use.
@@ -118,7 +120,7 @@ impl Refusal {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy => 401,
+            Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy | Self::BadUpload => 401,
             Self::QuotaUsedUp(_) => 402,
             Self::Suspended(_) => 403,
             Self::UnknownRoute => 404,
@@ -150,6 +152,7 @@ impl Refusal {
             Self::BadKey => "invalid_api_key",
             Self::TwoKeys => "ambiguous_api_key",
             Self::AdminKeyOnProxy => "admin_key_not_allowed",
+            Self::BadUpload => "invalid_upload",
             Self::Suspended(_) => "tenant_suspended",
             Self::UnknownPlan { .. } => "unknown_plan",
             Self::QuotaUsedUp(_) => "quota_exceeded",
@@ -204,6 +207,7 @@ impl fmt::Display for Refusal {
             Self::BadKey => f.write_str("Incorrect API key: it is unknown, expired or revoked. Ask the operator of this gateway for a key."),
             Self::TwoKeys => f.write_str("Two different API keys in one request. Send exactly one."),
             Self::AdminKeyOnProxy => f.write_str("The admin key is accepted on the admin listener only. Use a tenant's key here."),
+            Self::BadUpload => f.write_str("This address of an upload is unknown, is over or belongs to another tenant. Begin the upload again with your Tollgate key."),
             Self::Suspended(tenant) => write!(f, "Tenant {tenant} is suspended. Ask the operator of this gateway."),
             Self::UnknownPlan { tenant, plan } => {
                 write!(f, "Tenant {tenant} is on plan {plan}, which this gateway does not know. Ask its operator.")

@@ -43,5 +43,6 @@ mod soak;
 mod support;
 mod tidy;
 mod tls;
+mod uploads;
 mod verify;
 mod watching;
