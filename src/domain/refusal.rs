@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::ids::{PlanName, TenantId};
+use super::models::Models;
 use super::plan::{Metric, Standing};
 use super::time::{Micros, Period};
 
@@ -31,6 +32,27 @@ impl QuotaFacts {
     }
 }
 
+/// A model that may not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// The model that is asked for, shortened; empty where none is named.
+    pub model: String,
+    /// Whose list it is not in, such as `plan starter`.
+    pub by: String,
+    /// The list.
+    pub allowed: Models,
+}
+
+impl ModelFacts {
+    /// Names are shown up to this: they come from outside.
+    const MODEL_CHARS_MAX: usize = 128;
+
+    /// That `model` is not in the list of `by`.
+    pub fn new(model: &str, by: String, allowed: Models) -> Self {
+        Self { model: model.chars().take(Self::MODEL_CHARS_MAX).collect(), by, allowed }
+    }
+}
+
 /// The gateway's own refusals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -53,6 +75,8 @@ pub enum Refusal {
         /// The plan.
         plan: PlanName,
     },
+    /// The plan or the key may not use this model.
+    ModelNotAllowed(Box<ModelFacts>),
     /// A limit of the plan is used up.
     QuotaUsedUp(Box<QuotaFacts>),
     /// No provider serves or bills this path.
@@ -125,7 +149,7 @@ impl Refusal {
         match self {
             Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy | Self::BadUpload => 401,
             Self::QuotaUsedUp(_) => 402,
-            Self::Suspended(_) => 403,
+            Self::Suspended(_) | Self::ModelNotAllowed(_) => 403,
             Self::UnknownRoute => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
@@ -159,6 +183,7 @@ impl Refusal {
             Self::BadUpload => "invalid_upload",
             Self::Suspended(_) => "tenant_suspended",
             Self::UnknownPlan { .. } => "unknown_plan",
+            Self::ModelNotAllowed(_) => "model_not_allowed",
             Self::QuotaUsedUp(_) => "quota_exceeded",
             Self::UnknownRoute => "unknown_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -216,6 +241,13 @@ impl fmt::Display for Refusal {
             Self::Suspended(tenant) => write!(f, "Tenant {tenant} is suspended. Ask the operator of this gateway."),
             Self::UnknownPlan { tenant, plan } => {
                 write!(f, "Tenant {tenant} is on plan {plan}, which this gateway does not know. Ask its operator.")
+            }
+            Self::ModelNotAllowed(facts) => {
+                let ModelFacts { model, by, allowed } = &**facts;
+                match model.as_str() {
+                    "" => write!(f, "The call names no model where the gateway could see it, and {by} may use only: {allowed}."),
+                    model => write!(f, "Model {model} is not one that {by} may use: {allowed}."),
+                }
             }
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
             Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter: see the table of routes in its README."),

@@ -15,7 +15,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
-use crate::metering::meter::Meter;
+use crate::metering::meter::{self, Meter};
 use crate::metering::snapshot::Account;
 use crate::providers::{self, CredentialPlace, Endpoint, Kind, Provider};
 
@@ -198,6 +198,8 @@ impl Gate {
         let live = asked.live;
         let origin = live.origin(provider, &endpoint)?;
         if endpoint.kind == Kind::Unbilled {
+            // What counts the tokens of a model is free, and the model's own answer.
+            endpoint.model.as_deref().map_or(Ok(()), |model| meter::may_use(&caller, model))?;
             return self.pass_through(session, asked, &presented.secret, (origin, &endpoint), |_| ()).await;
         }
         if headers_of(session).contains_key(header::CONTENT_ENCODING) {

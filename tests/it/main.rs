@@ -30,6 +30,7 @@ mod lies;
 mod lifetime;
 mod locked;
 mod matrix;
+mod models;
 mod nodes;
 mod postgres;
 mod quota;

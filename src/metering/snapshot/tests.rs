@@ -18,7 +18,10 @@ fn plans(chats_max: u64) -> Plans {
         .into_iter()
         .map(|name| name.parse::<PlanName>().unwrap())
         .map(|name| {
-            (name.clone(), Arc::new(Plan { name, limits: vec![limit], on_counters_down: OnCountersDown::default() }))
+            (
+                name.clone(),
+                Arc::new(Plan { name, limits: vec![limit], on_counters_down: OnCountersDown::default(), models: None }),
+            )
         })
         .collect()
 }
