@@ -4,6 +4,7 @@
 //! the same model, and is what is priced.
 
 use std::fmt;
+use std::str::FromStr;
 
 use super::price::pattern::{PATTERN_BYTES_MAX, Pattern};
 
@@ -68,6 +69,14 @@ impl Models {
         let name = model.rsplit_once("/models/").map_or(model, |(_, name)| name);
         let name = name.strip_prefix("models/").unwrap_or(name).to_ascii_lowercase();
         self.0.iter().any(|pattern| pattern.fits(&name))
+    }
+}
+
+impl FromStr for Models {
+    type Err = ModelsError;
+
+    fn from_str(text: &str) -> Result<Self, ModelsError> {
+        Self::parse(text)
     }
 }
 

@@ -87,7 +87,7 @@ impl Gate {
             ticket
         } else {
             let caller = caller.ok_or(Refusal::BadUpload)?;
-            Ticket::new(caller.account.tenant.id.clone(), caller.key, self.meter.now())
+            Ticket::new(caller.account.tenant.id.clone(), caller.key.map(|key| key.id.clone()), self.meter.now())
         };
         refuse_large(headers_of(session), asked.length, live.settings.upload_limit)?;
         let here = Here::of(asked, headers_of(session), &endpoint, live.public_url.as_deref());

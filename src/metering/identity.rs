@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::domain::audit::{Actor, Author};
 use crate::domain::ids::{KeyId, PlanName, TenantId};
-use crate::domain::key::{self, KeyHash};
+use crate::domain::key::{self, Key, KeyHash};
 use crate::domain::refusal::Refusal;
 use crate::domain::tenant::Tenant;
 use crate::ports::StoreError;
@@ -41,8 +41,8 @@ pub enum Mode {
 /// Whose a credential is.
 #[derive(Debug, Clone)]
 pub enum Identity {
-    /// A tenant's, and with which key.
-    Tenant(Arc<Account>, Option<KeyId>),
+    /// A tenant's, and with which key; a dev tenant has none.
+    Tenant(Arc<Account>, Option<Arc<Key>>),
     /// The admin's.
     Admin,
 }
@@ -163,7 +163,7 @@ impl Identities {
             return Some(Err(Refusal::BadKey));
         }
         let account = snapshot.accounts.get(&key.tenant)?;
-        Some(active(account).map(|account| Identity::Tenant(account, Some(key.id.clone()))))
+        Some(active(account).map(|account| Identity::Tenant(account, Some(key.clone()))))
     }
 
     async fn find_dev_tenant(&self, id: TenantId) -> Result<Identity, Refusal> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::ids::EventId;
+use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Standing};
 use crate::domain::refusal::{ModelFacts, QuotaFacts, Refusal};
 use crate::domain::tenant::Tenant;
@@ -180,15 +181,16 @@ fn plan_of(account: &Account) -> Result<&Plan, Refusal> {
     account.plan.as_deref().ok_or_else(|| Refusal::UnknownPlan { tenant: id.clone(), plan: plan.clone() })
 }
 
-/// Whether the plan allows a model; [`Refusal::ModelNotAllowed`] if not.
+/// Whether the plan and the key allow a model; [`Refusal::ModelNotAllowed`] if not.
 pub fn may_use(caller: &Caller, model: &str) -> Result<(), Refusal> {
     let plan = plan_of(&caller.account)?;
-    match &plan.models {
-        Some(allowed) if !allowed.allow(model) => {
-            let facts = ModelFacts::new(model, format!("plan {}", plan.name), allowed.clone());
-            Err(Refusal::ModelNotAllowed(Box::new(facts)))
-        }
-        _ => Ok(()),
+    let not_in = |list: &Option<Models>| list.as_ref().filter(|allowed| !allowed.allow(model)).cloned();
+    let not_of_key = || caller.key.as_ref().and_then(|key| not_in(&key.models));
+    let refused = |by: String| move |allowed| Refusal::ModelNotAllowed(Box::new(ModelFacts::new(model, by, allowed)));
+    match (not_in(&plan.models), not_of_key()) {
+        (Some(allowed), _) => Err(refused(format!("plan {}", plan.name))(allowed)),
+        (None, Some(allowed)) => Err(refused("this key".to_owned())(allowed)),
+        (None, None) => Ok(()),
     }
 }
 

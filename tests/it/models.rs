@@ -86,3 +86,36 @@ fn an_allowed_alias_is_recorded_as_asked_and_priced_as_answered() {
     assert_eq!(gateway.admin(moved).status, 200);
     assert_eq!(gateway.send(&chat_with("acme", asked.replace("gpt-4o", "o1"))).status, 200);
 }
+
+#[test]
+fn a_key_may_have_a_list_of_its_own_within_the_plans() {
+    let provider = Provider::start(bodies::honest);
+    let gateway = Setup::new(&provider).prod().config(PLANS).start();
+    let any = gateway.issue("acme", "starter");
+    let issued =
+        gateway.issue_key("acme", serde_json::json!({"name": "mini", "allowed_models": ["gpt-4o-mini*", "o3"]}));
+    let list = serde_json::json!(["gpt-4o-mini*", "o3"]);
+    assert_eq!(issued["allowed_models"], list);
+    let key = issued["key"].as_str().unwrap();
+    let ask = |key: &str, model: &str| {
+        let body = format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"Hi"}}]}}"#);
+        gateway.send(&chat_with(key, body))
+    };
+    assert_eq!((ask(&any, "gpt-4o").status, ask(key, "gpt-4o-mini").status), (200, 200));
+    for (model, by) in [("gpt-4o", "this key"), ("o3", "plan starter")] {
+        let answer = ask(key, model);
+        let message = answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.status == 403 && message.contains(by), "{model}: {message}");
+    }
+    assert_eq!(provider.count(), 2);
+    // It is told wherever the key is, and not for one without.
+    let known = gateway.admin(Request::get("/admin/tenants/acme/keys")).json();
+    assert_eq!((&known["keys"][0]["allowed_models"], &known["keys"][1]["allowed_models"]), (&list, &().into()));
+    let log = gateway.admin(Request::get("/admin/audit?tenant_id=acme")).json();
+    assert!(log.to_string().contains(r#""allowed_models":["gpt-4o-mini*","o3"]"#), "{log}");
+    for bad in [r#"[]"#, r#"["GPT-4o"]"#, r#"["a,b"]"#, r#""gpt-4o""#] {
+        let body = format!(r#"{{"name":"bad","allowed_models":{bad}}}"#);
+        let answer = gateway.admin(Request::post("/admin/tenants/acme/keys", body));
+        assert_eq!(answer.status, 422, "{bad}: {}", answer.text());
+    }
+}

@@ -2,7 +2,6 @@
 
 use super::super::fakes::{StoppedClock, World};
 use super::*;
-use crate::domain::key::Key;
 
 fn identities(world: &World) -> Arc<Identities> {
     let clock = Arc::new(StoppedClock(World::now()));
@@ -28,6 +27,7 @@ async fn issue_elsewhere(world: &World, secret: &str) {
         expires_at: None,
         revoked_at: None,
         last_used_at: None,
+        models: None,
     };
     world.store.add_key(&key, &Act::by(Author::of(Actor::Cli), World::now())).await.unwrap();
     assert!(!world.snapshots.load().keys.contains_key(&key.hash));
