@@ -23,7 +23,7 @@ use crate::providers::{self, CredentialPlace, Endpoint, Kind, Provider};
 
 use super::auth::{self, Presented};
 use super::exchange::{Asked, Fate, Gate, headers_of};
-use super::headers::query_without_key;
+use super::headers::{percent_decoded, query_without_key};
 
 /// The parameter of an address that signs it: `seconds.tenant.key.signature`.
 const PARAMETER: &str = "tollgate_upload";
@@ -186,7 +186,9 @@ fn is_piece(headers: &HeaderMap, query: Option<&str>) -> bool {
         let commands = value.to_str().unwrap_or_default();
         commands.split(',').any(|command| command.trim().eq_ignore_ascii_case("start"))
     };
-    let names_one = |query: &str| query.split('&').any(|pair| pair.split('=').next() == Some("upload_id"));
+    // However it is written: the provider would undo that, too.
+    let is_id = |pair: &str| pair.split('=').next().map(percent_decoded).as_deref() == Some("upload_id");
+    let names_one = |query: &str| query.split('&').any(is_id);
     is_signed(query) || query.is_some_and(names_one) || !headers.get_all(COMMAND).iter().all(is_begin)
 }
 
@@ -355,6 +357,7 @@ mod tests {
             (Some("query"), None),
             (Some(""), None),
             (None, Some("upload_id=1")),
+            (None, Some("a=b&upload%5Fi%64=1")),
             (Some("start"), Some("a=b&upload_id=1")),
             (Some("start"), Some("tollgate_upload=x")),
         ] {
