@@ -330,7 +330,7 @@ struct Bench {
 }
 
 fn bench(book: Arc<PriceBook>, limits: Vec<Limit>, on: On) -> Outcome<Bench> {
-    let plan = Plan { name: "bench".parse()?, limits, on_counters_down: OnCountersDown::default() };
+    let plan = Plan { name: "bench".parse()?, limits, on_counters_down: OnCountersDown::default(), models: None };
     let created_at = Micros(0);
     let tenant =
         Tenant { id: "acme".parse()?, name: "Acme".into(), plan: plan.name.clone(), suspended: false, created_at };

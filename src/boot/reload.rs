@@ -48,7 +48,8 @@ pub(super) fn check(config: &Config, before: Option<&Live>) -> Result<Checked, B
         Some(before) => (before.origins.as_slice(), before.budget.of(config.listen.buffer_total)),
         None => (&[][..], Budget::new(config.listen.buffer_total)),
     };
-    let live = Live { origins: origins::of(config, known)?, budget, settings: settings(config) };
+    let public_url = config.listen.public_url.as_ref().map(ToString::to_string);
+    let live = Live { origins: origins::of(config, known)?, budget, settings: settings(config), public_url };
     Ok(Checked { plans: plans(config), prices: prices(config)?, live })
 }
 

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::domain::audit::{Actor, Author};
 use crate::domain::ids::{KeyId, TenantId};
 use crate::domain::key::Key;
+use crate::domain::models::Models;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::metering::admin::{Admin, Order};
@@ -87,6 +88,9 @@ pub(super) enum KeyCommand {
         /// From when on it is refused (RFC 3339); never without one.
         #[arg(long, value_name = "TIME")]
         expires: Option<Micros>,
+        /// The models that it may use, such as 'gpt-4o*,gemini-2.5-*'; those that the plan allows without it.
+        #[arg(long, value_name = "PATTERNS")]
+        models: Option<Models>,
     },
     /// Lists the keys of a tenant, revoked ones too.
     List {
@@ -197,10 +201,10 @@ fn tenant_table(tenants: &[Tenant]) -> String {
 /// Runs `tollgate key`.
 pub(super) fn key(command: KeyCommand, config: &Config, output: Output) -> Result<(), Failure> {
     match command {
-        KeyCommand::Create { tenant, name, expires } => {
+        KeyCommand::Create { tenant, name, expires, models } => {
             let author = author();
             let (key, secret) = with_ledger(config, async |desk| {
-                Ok(desk.admin.issue_key(Order::by(&author), &tenant, name, expires).await?)
+                Ok(desk.admin.issue_key(Order::by(&author), &tenant, name, expires, models).await?)
             })?;
             let mut document = key_document(&key);
             if let Some(members) = document.as_object_mut() {
@@ -224,12 +228,13 @@ pub(super) fn key(command: KeyCommand, config: &Config, output: Output) -> Resul
 }
 
 fn key_document(key: &Key) -> Value {
-    let Key { id, tenant, hash: _, last4, name, created_at, expires_at, revoked_at, last_used_at } = key;
+    let Key { id, tenant, hash: _, last4, name, created_at, expires_at, revoked_at, last_used_at, models } = key;
     let time = |at: &Option<Micros>| at.map(|at| at.to_string());
     json!({
         "id": id.as_str(), "tenant_id": tenant.as_str(), "name": name, "last4": last4,
         "created_at": created_at.to_string(), "expires_at": time(expires_at), "revoked_at": time(revoked_at),
         "last_used_at": time(last_used_at),
+        "allowed_models": models.as_ref().map(|models| models.patterns().collect::<Vec<_>>()),
     })
 }
 

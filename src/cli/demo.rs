@@ -96,7 +96,7 @@ pub(super) fn demo(common: &Common, args: DemoArgs, output: Output) -> Result<()
         if desk.admin.tenant(&id).await.is_err() {
             desk.admin.create_tenant(Order::by(&author), id.clone(), "Demo".to_owned(), "starter").await?;
         }
-        Ok(desk.admin.issue_key(Order::by(&author), &id, "demo".to_owned(), None).await?.1)
+        Ok(desk.admin.issue_key(Order::by(&author), &id, "demo".to_owned(), None, None).await?.1)
     })?;
     let keys = Keys { tenant, admin, provider: provider_key };
     let served = boot::serve(&config, None, |ready| {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::plans::{BUILT_IN, LIMIT_KEYS, ON_COUNTERS_DOWN};
+use super::plans::{ALLOWED_MODELS, BUILT_IN, LIMIT_KEYS, ON_COUNTERS_DOWN};
 use super::*;
 
 fn in_package(path: &str) -> PathBuf {
@@ -47,7 +47,8 @@ fn example_file() -> String {
     write!(
         file,
         "\n# While shared counters cannot be asked, calls of a plan with a limit are answered 503, or admitted from what is left\n\
-         # of a lease first: {ON_COUNTERS_DOWN} = \"refuse\" (the default) or \"lease\".\n"
+         # of a lease first: {ON_COUNTERS_DOWN} = \"refuse\" (the default) or \"lease\".\n\
+         # Models that a plan may use, others are answered 403: {ALLOWED_MODELS} = [\"gpt-4o*\", \"gemini-2.5-*\"]. All by default.\n"
     )
     .unwrap();
     for (plan, key, value) in BUILT_IN {

@@ -78,7 +78,13 @@ pub static KEYS: &[Key] = &[
         "listen.upload_limit",
         &["TOLLGATE_UPLOAD_LIMIT"],
         "1GiB",
-        "The largest request body that is streamed, on routes that are not billed.",
+        "The largest request body that is streamed: files, forms and uploads, resumable ones as a whole.",
+    ),
+    key(
+        "listen.public_url",
+        &["TOLLGATE_PUBLIC_URL"],
+        "",
+        "The origin by which clients reach the gateway, such as `https://llm.example.com`. Addresses of resumable uploads lead to it; by default to the `Host` that the client named, by `X-Forwarded-Proto`.",
     ),
     secret(
         "admin.key",

@@ -80,6 +80,8 @@ pub struct Listen {
     pub buffer_total: u64,
     /// The largest streamed request body, in bytes.
     pub upload_limit: u64,
+    /// Where clients see the gateway; `None`: where they say.
+    pub public_url: Option<Origin>,
 }
 
 /// One provider.
@@ -383,6 +385,7 @@ impl Reader {
         let body_limit = self.value("listen.body_limit", values::bytes);
         let buffer_total = self.value("listen.buffer_total", values::bytes);
         let upload_limit = self.value("listen.upload_limit", values::bytes);
+        let public_url = self.optional("listen.public_url", str::parse::<Origin>);
         Some(Listen {
             proxy: proxy?,
             admin: admin?,
@@ -393,6 +396,7 @@ impl Reader {
             body_limit: body_limit?,
             buffer_total: buffer_total?,
             upload_limit: upload_limit?,
+            public_url: public_url?,
         })
     }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::ids::PlanName;
+use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan};
 use crate::domain::time::Window;
 
@@ -17,6 +18,9 @@ pub(super) const LIMIT_KEYS: [(&str, Metric, Window); 2] =
 
 /// What becomes of a plan's calls while shared counters cannot be asked: `refuse` or `lease`.
 pub(super) const ON_COUNTERS_DOWN: &str = "on_counters_down";
+
+/// Which models a plan may use: a list of patterns, or one text with commas between them.
+pub(super) const ALLOWED_MODELS: &str = "allowed_models";
 
 /// The plans there are without a file: `(plan, key, value)`.
 pub(super) const BUILT_IN: [(&str, &str, &str); 3] =
@@ -64,11 +68,13 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
         }
         match setting(&key, &text) {
             Ok(setting) => {
-                let new = |name| Plan { name, limits: Vec::new(), on_counters_down: OnCountersDown::default() };
+                let new =
+                    |name| Plan { name, limits: Vec::new(), on_counters_down: OnCountersDown::default(), models: None };
                 let plan = plans.entry(name.clone()).or_insert_with(|| new(name));
                 match setting {
                     Setting::Limit(limit) => plan.limits.extend(limit),
                     Setting::OnCountersDown(choice) => plan.on_counters_down = choice,
+                    Setting::Models(models) => plan.models = Some(models),
                 }
                 rows.push(Row { key: format!("plans.{}.{key}", plan.name), value: text, source });
             }
@@ -85,6 +91,7 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
 enum Setting {
     Limit(Option<Limit>),
     OnCountersDown(OnCountersDown),
+    Models(Models),
 }
 
 fn setting(key: &str, text: &str) -> Result<Setting, String> {
@@ -92,8 +99,11 @@ fn setting(key: &str, text: &str) -> Result<Setting, String> {
         let choice = OnCountersDown::parse(text).map(Setting::OnCountersDown);
         return choice.ok_or_else(|| "is neither \"refuse\" nor \"lease\": write one of them".to_owned());
     }
+    if key == ALLOWED_MODELS {
+        return Models::parse(text).map(Setting::Models).map_err(|error| error.to_string());
+    }
     let Some((_, metric, window)) = LIMIT_KEYS.into_iter().find(|(name, ..)| *name == key) else {
-        let known = LIMIT_KEYS.iter().map(|(name, ..)| *name).chain([ON_COUNTERS_DOWN]);
+        let known = LIMIT_KEYS.iter().map(|(name, ..)| *name).chain([ON_COUNTERS_DOWN, ALLOWED_MODELS]);
         return Err(match keys::nearest(key, known) {
             Some(name) => format!("is no limit: did you mean {name}?"),
             None => "is no limit: write chats_per_month or chats_per_day".to_owned(),

@@ -1,16 +1,18 @@
 //! The raw half of configuration: what flags, environment and file say, as text by key, each value with its source.
 //!
-//! May use: [`super::keys`], [`super::stamps`]. Nothing is checked here but that a key exists and has one value: what a value means is
-//! the business of [`super::Config`]. The file is walked as a parsed TOML table rather than deserialised, because serde
-//! stops at the first wrong key and knows no line numbers.
+//! May use: [`super::keys`], [`super::stamps`], one name of [`super::plans`]. Nothing is checked here but that a key exists
+//! and has one value: what a value means is the business of [`super::Config`]. The file is walked as a parsed TOML table
+//! rather than deserialised, because serde stops at the first wrong key and knows no line numbers.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::keys::{self, Key};
+use super::plans::ALLOWED_MODELS;
 use super::stamps::Stamped;
 
 /// A file above this size is not a configuration (and `/dev/zero` is none either).
@@ -161,6 +163,13 @@ impl Settings {
                     self.put_from_file(&key, value.as_str().replace('_', ""), source);
                 }
                 DeValue::Boolean(value) => self.put_from_file(&key, value.to_string(), source),
+                // This may be a list: it becomes one text, as a single pattern is one.
+                DeValue::Array(values) if key.starts_with("plans.") && key.ends_with(ALLOWED_MODELS) => {
+                    match texts(values) {
+                        Some(text) => self.put_from_file(&key, text, source),
+                        None => self.errors.push(format!("{source}: {key} is no list of texts: write each in quotes")),
+                    }
+                }
                 _ if keys::find(&key).is_some() => {
                     self.errors.push(format!("{source}: {key} is not a text or a whole number: write it in quotes"));
                 }
@@ -258,6 +267,15 @@ impl Settings {
         let hint = hint(key, keys::KEYS.iter().map(|key| key.name));
         self.errors.push(format!("{source}: {key} is no configuration key{hint}"));
     }
+}
+
+/// The texts of a list, with commas between them.
+fn texts(values: &DeArray<'_>) -> Option<String> {
+    let text = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+        DeValue::String(text) => Some(text.to_string()),
+        _ => None,
+    };
+    values.iter().map(text).collect::<Option<Vec<_>>>().map(|texts| texts.join(","))
 }
 
 fn hint<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {

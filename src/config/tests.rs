@@ -205,6 +205,28 @@ fn plans_are_changed_and_added_by_the_file() {
 }
 
 #[test]
+fn a_plan_has_the_models_that_its_list_or_text_allows() {
+    let config = from_file(
+        "[plans.list]\nallowed_models = [\"gpt-4o*\", \"gemini-2.5-*\"]\n[plans.text]\nallowed_models = \"gpt-4o* , o3\"\n",
+    )
+    .unwrap();
+    let models = |plan: &str| {
+        let plan = config.plans.iter().find(|known| known.name.as_str() == plan).unwrap();
+        plan.models.as_ref().map(ToString::to_string)
+    };
+    assert_eq!(models("list").as_deref(), Some("gpt-4o*, gemini-2.5-*"));
+    assert_eq!(models("text").as_deref(), Some("gpt-4o*, o3"));
+    assert_eq!(models("starter"), None);
+    check_errors(&[
+        ("[plans.a]\nallowed_models = []\n", "t.toml:2: plans.a.allowed_models names no model"),
+        ("[plans.a]\nallowed_models = [\"GPT-4o\"]\n", "t.toml:2: plans.a.allowed_models has a pattern that is none"),
+        ("[plans.a]\nallowed_models = [1]\n", "t.toml:2: plans.a.allowed_models is no list of texts"),
+        ("[plans.a]\nallowed_model = \"*\"\n", "did you mean allowed_models?"),
+        ("[plans.a]\nchats_per_day = [\"1\", \"2\"]\n", "plans.a.chats_per_day is no configuration key"),
+    ]);
+}
+
+#[test]
 fn a_file_that_is_named_must_be_there() {
     let errors = Config::load(&[], &environment(&[]), Some(Path::new("/nowhere/t.toml"))).unwrap_err();
     assert!(errors.to_string().contains("/nowhere/t.toml: no such file"), "{errors}");

@@ -4,6 +4,7 @@
 
 use super::ids::{KeyId, PlanName, TenantId};
 use super::key::Key;
+use super::models::Models;
 use super::tenant::Tenant;
 use super::time::Micros;
 
@@ -57,6 +58,8 @@ pub struct Facts {
     pub last4: Option<String>,
     /// From when on the key is refused; `None` also for never.
     pub expires_at: Option<Micros>,
+    /// The models that the key may use; `None` also for all.
+    pub models: Option<Models>,
 }
 
 /// One change.
@@ -190,9 +193,9 @@ impl Change {
 impl Facts {
     fn of_key(key: &Key) -> Self {
         // The hash stays where it is needed: it is what a stolen log would be searched for.
-        let Key { id: _, tenant: _, hash: _, last4, name, created_at: _, expires_at, revoked_at: _, last_used_at: _ } =
-            key;
-        Self { name: Some(name.clone()), last4: Some(last4.clone()), expires_at: *expires_at, ..Self::default() }
+        let Key { last4, name, expires_at, models, .. } = key;
+        let (name, last4, models) = (Some(name.clone()), Some(last4.clone()), models.clone());
+        Self { name, last4, expires_at: *expires_at, models, ..Self::default() }
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::ids::{KeyId, TenantId};
+use super::models::Models;
 use super::time::Micros;
 
 const PREFIX: &str = "tg_live_";
@@ -43,6 +44,8 @@ pub struct Key {
     pub revoked_at: Option<Micros>,
     /// When it last made a call, to the minute.
     pub last_used_at: Option<Micros>,
+    /// The models that it may use of those that its tenant's plan allows; `None`: all of them.
+    pub models: Option<Models>,
 }
 
 impl Key {

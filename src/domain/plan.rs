@@ -1,6 +1,7 @@
 //! Plans and their limits.
 
 use super::ids::PlanName;
+use super::models::Models;
 use super::time::Window;
 
 /// What a limit counts.
@@ -64,6 +65,8 @@ pub struct Plan {
     pub limits: Vec<Limit>,
     /// What becomes of its calls while shared counters cannot be asked.
     pub on_counters_down: OnCountersDown,
+    /// The models that may be used; `None`: all.
+    pub models: Option<Models>,
 }
 
 impl Plan {

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::ids::{PlanName, TenantId};
+use super::models::Models;
 use super::plan::{Metric, Standing};
 use super::time::{Micros, Period};
 
@@ -31,6 +32,27 @@ impl QuotaFacts {
     }
 }
 
+/// A model that may not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// The model that is asked for, shortened; empty where none is named.
+    pub model: String,
+    /// Whose list it is not in, such as `plan starter`.
+    pub by: String,
+    /// The list.
+    pub allowed: Models,
+}
+
+impl ModelFacts {
+    /// Names are shown up to this: they come from outside.
+    const MODEL_CHARS_MAX: usize = 128;
+
+    /// That `model` is not in the list of `by`.
+    pub fn new(model: &str, by: String, allowed: Models) -> Self {
+        Self { model: model.chars().take(Self::MODEL_CHARS_MAX).collect(), by, allowed }
+    }
+}
+
 /// The gateway's own refusals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -42,6 +64,8 @@ pub enum Refusal {
     TwoKeys,
     /// The admin key on the proxy listener.
     AdminKeyOnProxy,
+    /// An upload's address that this gateway did not give, that is over, or that is another tenant's.
+    BadUpload,
     /// The tenant is suspended.
     Suspended(TenantId),
     /// The tenant is on a plan that the configuration does not have: nobody can say what it may use.
@@ -51,6 +75,8 @@ pub enum Refusal {
         /// The plan.
         plan: PlanName,
     },
+    /// The plan or the key may not use this model.
+    ModelNotAllowed(Box<ModelFacts>),
     /// A limit of the plan is used up.
     QuotaUsedUp(Box<QuotaFacts>),
     /// No provider serves or bills this path.
@@ -79,6 +105,9 @@ pub enum Refusal {
         /// What is wrong, in our words.
         reason: &'static str,
     },
+    /// The answer is to be made in the background: what it charges is said only to whoever fetches it later, if anybody
+    /// does.
+    Background,
     /// A parameter of the query would change the answer so that nobody can read what it charged.
     HidesUsage {
         /// The parameter's name.
@@ -118,15 +147,16 @@ impl Refusal {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy => 401,
+            Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy | Self::BadUpload => 401,
             Self::QuotaUsedUp(_) => 402,
-            Self::Suspended(_) => 403,
+            Self::Suspended(_) | Self::ModelNotAllowed(_) => 403,
             Self::UnknownRoute => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
             Self::EncodedBody => 415,
             Self::BodyIncomplete
             | Self::BadJson { .. }
+            | Self::Background
             | Self::HidesUsage { .. }
             | Self::BadAttribution { .. }
             | Self::BadRequest { .. } => 400,
@@ -150,8 +180,10 @@ impl Refusal {
             Self::BadKey => "invalid_api_key",
             Self::TwoKeys => "ambiguous_api_key",
             Self::AdminKeyOnProxy => "admin_key_not_allowed",
+            Self::BadUpload => "invalid_upload",
             Self::Suspended(_) => "tenant_suspended",
             Self::UnknownPlan { .. } => "unknown_plan",
+            Self::ModelNotAllowed(_) => "model_not_allowed",
             Self::QuotaUsedUp(_) => "quota_exceeded",
             Self::UnknownRoute => "unknown_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -159,6 +191,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyIncomplete => "body_incomplete",
             Self::BadJson { .. } => "invalid_json",
+            Self::Background => "background_not_metered",
             Self::HidesUsage { .. } => "hides_usage",
             Self::EncodedBody => "encoded_body",
             Self::BadAttribution { .. } => "invalid_attribution",
@@ -204,9 +237,17 @@ impl fmt::Display for Refusal {
             Self::BadKey => f.write_str("Incorrect API key: it is unknown, expired or revoked. Ask the operator of this gateway for a key."),
             Self::TwoKeys => f.write_str("Two different API keys in one request. Send exactly one."),
             Self::AdminKeyOnProxy => f.write_str("The admin key is accepted on the admin listener only. Use a tenant's key here."),
+            Self::BadUpload => f.write_str("This address of an upload is unknown, is over or belongs to another tenant. Begin the upload again with your Tollgate key."),
             Self::Suspended(tenant) => write!(f, "Tenant {tenant} is suspended. Ask the operator of this gateway."),
             Self::UnknownPlan { tenant, plan } => {
                 write!(f, "Tenant {tenant} is on plan {plan}, which this gateway does not know. Ask its operator.")
+            }
+            Self::ModelNotAllowed(facts) => {
+                let ModelFacts { model, by, allowed } = &**facts;
+                match model.as_str() {
+                    "" => write!(f, "The call names no model where the gateway could see it, and {by} may use only: {allowed}."),
+                    model => write!(f, "Model {model} is not one that {by} may use: {allowed}."),
+                }
             }
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
             Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter: see the table of routes in its README."),
@@ -217,6 +258,7 @@ impl fmt::Display for Refusal {
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
             Self::BodyIncomplete => f.write_str("The request body broke off or came too slowly."),
             Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),
+            Self::Background => f.write_str("The gateway does not take 'background': true. Such a call says what it charges only when its result is fetched, so it could not be billed exactly. Leave it out; for a long answer use 'stream': true."),
             Self::HidesUsage { parameter } => {
                 write!(f, "The gateway could not read what an answer charges with this value of {parameter} in the query. Leave it out.")
             }

@@ -66,7 +66,9 @@ fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize
     }
     match refusal {
         Refusal::MethodNotAllowed { allow } => head.insert_header(header::ALLOW, allow.as_str()).ok()?,
-        Refusal::NoKey | Refusal::BadKey => head.insert_header(header::WWW_AUTHENTICATE, "Bearer").ok()?,
+        Refusal::NoKey | Refusal::BadKey | Refusal::BadUpload => {
+            head.insert_header(header::WWW_AUTHENTICATE, "Bearer").ok()?
+        }
         _ => {}
     }
     let id = asked.id.clone().unwrap_or_else(|| gate.meter.request_id());

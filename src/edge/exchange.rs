@@ -15,15 +15,15 @@ use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
-use crate::metering::meter::Meter;
+use crate::metering::meter::{self, Meter};
 use crate::metering::snapshot::Account;
-use crate::providers::{self, Endpoint, Kind, Provider};
+use crate::providers::{self, CredentialPlace, Endpoint, Kind, Provider};
 
 use super::auth::{self, Attribution, Presented};
 use super::body::{self, Budget};
 use super::headers::{self, Coding};
 use super::upstream::{Answer, Outgoing, SendError, Upstream};
-use super::{answer, relay, streamed};
+use super::{answer, relay, streamed, uploads};
 
 /// Everything that requests share.
 pub struct Gate {
@@ -47,6 +47,8 @@ pub struct Live {
     pub budget: Budget,
     /// Limits of size and time.
     pub settings: Settings,
+    /// The origin that clients see, where it is not the one they name (`listen.public_url`).
+    pub public_url: Option<String>,
 }
 
 /// One provider that is on: where it is and what opens it.
@@ -148,7 +150,7 @@ impl<'a> Asked<'a> {
 }
 
 impl Live {
-    fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
+    pub(super) fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
         let id = provider.id();
         let is_vertex = providers::is_vertex(&endpoint.path);
         let of_provider = || self.origins.iter().filter(|origin| origin.provider == id);
@@ -179,15 +181,26 @@ impl Gate {
         if answer::is_local(&asked.path) {
             return answer::local(self, session, asked).await;
         }
-        let presented = auth::presented(headers_of(session), asked.query.as_deref())?;
-        let (provider, endpoint) = providers::route(&asked.method, &asked.path, presented.place)?;
+        let presented = match auth::presented(headers_of(session), asked.query.as_deref()) {
+            Err(Refusal::NoKey) if uploads::is_signed(asked.query.as_deref()) => None,
+            presented => Some(presented?),
+        };
+        let place = presented.as_ref().map_or(CredentialPlace::None, |presented| presented.place);
+        let (provider, endpoint) = providers::route(&asked.method, &asked.path, place)?;
         asked.dialect = provider;
+        if providers::is_upload(&endpoint.path) {
+            // Boxed, as forms are.
+            return Box::pin(self.line_of_upload(session, asked, presented, (provider, endpoint))).await;
+        }
+        let presented = presented.ok_or(Refusal::NoKey)?;
         let attribution = auth::attribution(headers_of(session));
         let caller = self.caller(asked, &presented, attribution).await?;
         let live = asked.live;
         let origin = live.origin(provider, &endpoint)?;
         if endpoint.kind == Kind::Unbilled {
-            return self.pass_through(session, asked, &presented, origin, &endpoint).await;
+            // What counts the tokens of a model is free, and the model's own answer.
+            endpoint.model.as_deref().map_or(Ok(()), |model| meter::may_use(&caller, model))?;
+            return self.pass_through(session, asked, &presented.secret, (origin, &endpoint), |_| ()).await;
         }
         if headers_of(session).contains_key(header::CONTENT_ENCODING) {
             return Err(Refusal::EncodedBody);
@@ -215,7 +228,7 @@ impl Gate {
     }
 
     /// `attribution` is judged only after the key: a stranger learns nothing of what else is wrong.
-    async fn caller(
+    pub(super) async fn caller(
         &self,
         asked: &mut Asked<'_>,
         presented: &Presented,

@@ -33,6 +33,7 @@
 //! | `hygiene` | refuses heads that can be read in two ways |
 //! | `exchange` | the life of one request, as one visible line |
 //! | `streamed` | the same for bodies that stream: what is not billed, and forms |
+//! | `uploads` | resumable uploads, whose addresses lead back here |
 //! | `auth` | the credential a request presents |
 //! | `headers` | which headers and query go to the provider, which come back |
 //! | `body` | reads request bodies, under a process-wide budget |
@@ -54,6 +55,7 @@ pub mod inflate;
 pub mod listener;
 pub mod relay;
 mod streamed;
+mod uploads;
 pub mod upstream;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Requests whose body streams: what is not billed, and forms that are.
 
 use bytes::{Bytes, BytesMut};
-use http::header;
+use http::header::{self, HeaderMap};
 use pingora_core::protocols::http::ServerSession;
 use tokio::sync::mpsc;
 
@@ -37,21 +37,22 @@ pub(super) fn form_of(session: &ServerSession, endpoint: &Endpoint) -> Option<Fo
 }
 
 impl Gate {
-    /// Unbilled routes: the same way as the line without a meter, and without holding the body.
+    /// Unbilled routes: the same way as the line without a meter, and without holding the body. `presented` is the
+    /// client's credential; `change` may change the headers of the answer.
     pub(super) async fn pass_through(
         &self,
         session: &mut ServerSession,
         asked: &mut Asked<'_>,
-        presented: &Presented,
-        origin: &Origin,
-        endpoint: &Endpoint,
+        presented: &str,
+        (origin, endpoint): (&Origin, &Endpoint),
+        change: impl FnOnce(&mut HeaderMap),
     ) -> Result<Fate, Refusal> {
         self.know_limits(asked).await;
         asked.id = Some(self.meter.request_id());
         let Live { settings, budget, .. } = asked.live;
         self.expect_body(session, asked, settings.upload_limit).await?;
         let target = (origin, asked.dialect, endpoint);
-        let out = headers::to_provider(headers_of(session), &presented.secret, Coding::AsAsked);
+        let out = headers::to_provider(headers_of(session), presented, Coding::AsAsked);
         let reserved = body::Reserved::default();
         match asked.length {
             Some(left) if left > 0 => {
@@ -59,10 +60,11 @@ impl Gate {
                 let request = self.request(asked, out, target, Outgoing::Streamed { pieces, left })?;
                 let send = origin.upstream.send(request, || ());
                 let answer = send_while_reading(session, &sender, |_| Ok(()), send).await;
-                let answer = answer.map_err(|stopped| match stopped {
+                let mut answer = answer.map_err(|stopped| match stopped {
                     Stopped::ByClient(refusal) => refusal,
                     Stopped::ByProvider(error) => refusal_of(error).0,
                 })?;
+                change(&mut answer.head.headers);
                 // The sender lives until the answer is through: an answer may come before the end of the request.
                 let fate = self.relay(session, asked, None, answer, reserved).await;
                 drop(sender);
@@ -72,7 +74,8 @@ impl Gate {
                 let whole = body::read_whole(session, asked.length, settings.body_limit, budget).await?;
                 let outgoing = Outgoing::Whole(Some(whole.bytes).filter(|bytes| !bytes.is_empty()));
                 let request = self.request(asked, out, target, outgoing)?;
-                let answer = origin.upstream.send(request, || ()).await.map_err(|error| refusal_of(error).0)?;
+                let mut answer = origin.upstream.send(request, || ()).await.map_err(|error| refusal_of(error).0)?;
+                change(&mut answer.head.headers);
                 Ok(self.relay(session, asked, None, answer, whole.reserved).await)
             }
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::domain::audit::{AuditEntry, Author};
 use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{self, Key};
+use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Standing};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
@@ -279,6 +280,7 @@ impl Admin {
         tenant: &TenantId,
         name: String,
         expires_at: Option<Micros>,
+        models: Option<Models>,
     ) -> Result<(Key, String), AdminError> {
         self.recall(&order).await?;
         check_name(&name)?;
@@ -300,6 +302,7 @@ impl Admin {
             expires_at,
             revoked_at: None,
             last_used_at: None,
+            models,
         };
         let issued = (key, plaintext);
         let act = order.act(&issued, now)?;

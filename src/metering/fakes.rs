@@ -531,7 +531,7 @@ pub(crate) fn plans() -> Plans {
     let plan = |name: &str, max: Option<u64>| {
         let name: PlanName = name.parse().unwrap();
         let limits = max.map(|max| Limit { metric: Metric::Chats, window: Window::Month, max }).into_iter().collect();
-        (name.clone(), Arc::new(Plan { name, limits, on_counters_down: OnCountersDown::default() }))
+        (name.clone(), Arc::new(Plan { name, limits, on_counters_down: OnCountersDown::default(), models: None }))
     };
     Plans::from([plan("starter", Some(500)), plan("growth", Some(5_000)), plan("pro", None)])
 }

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::domain::audit::{Actor, Author};
 use crate::domain::ids::{KeyId, PlanName, TenantId};
-use crate::domain::key::{self, KeyHash};
+use crate::domain::key::{self, Key, KeyHash};
 use crate::domain::refusal::Refusal;
 use crate::domain::tenant::Tenant;
 use crate::ports::StoreError;
@@ -41,8 +41,8 @@ pub enum Mode {
 /// Whose a credential is.
 #[derive(Debug, Clone)]
 pub enum Identity {
-    /// A tenant's, and with which key.
-    Tenant(Arc<Account>, Option<KeyId>),
+    /// A tenant's, and with which key; a dev tenant has none.
+    Tenant(Arc<Account>, Option<Arc<Key>>),
     /// The admin's.
     Admin,
 }
@@ -131,6 +131,31 @@ impl Identities {
         Err(Refusal::BadKey)
     }
 
+    /// The account of a tenant that proves itself by what it got from us with this key, if both are still good.
+    /// [`Refusal::BadUpload`] when they are not, [`Refusal::KeysDown`] when that could not be found out.
+    pub async fn holder(&self, tenant: &TenantId, key: Option<&KeyId>) -> Result<Arc<Account>, Refusal> {
+        if let Some(account) = self.known_holder(tenant, key) {
+            return active(&account);
+        }
+        // Another node may have made them a moment ago.
+        let is_looked_up = self.look_ups.share(self.refresh()).await;
+        match self.known_holder(tenant, key) {
+            Some(account) => active(&account),
+            None if is_looked_up => Err(Refusal::BadUpload),
+            None => Err(Refusal::KeysDown),
+        }
+    }
+
+    fn known_holder(&self, tenant: &TenantId, id: Option<&KeyId>) -> Option<Arc<Account>> {
+        let snapshot = self.snapshots.load();
+        let account = snapshot.accounts.get(tenant)?;
+        // All keys are gone through: there is no index by their ids, and a piece of an upload is large.
+        let is_good = id.is_none_or(|id| {
+            snapshot.keys.values().any(|key| key.id == *id && key.tenant == *tenant && key.is_live(self.clock.now()))
+        });
+        is_good.then(|| account.clone())
+    }
+
     fn known_key(&self, hash: KeyHash) -> Option<Result<Identity, Refusal>> {
         let snapshot = self.snapshots.load();
         let key = snapshot.keys.get(&hash)?;
@@ -138,7 +163,7 @@ impl Identities {
             return Some(Err(Refusal::BadKey));
         }
         let account = snapshot.accounts.get(&key.tenant)?;
-        Some(active(account).map(|account| Identity::Tenant(account, Some(key.id.clone()))))
+        Some(active(account).map(|account| Identity::Tenant(account, Some(key.clone()))))
     }
 
     async fn find_dev_tenant(&self, id: TenantId) -> Result<Identity, Refusal> {

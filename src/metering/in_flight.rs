@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use crate::domain::event::{UsageEvent, UsageSource};
-use crate::domain::ids::{EventId, KeyId};
+use crate::domain::ids::EventId;
+use crate::domain::key::Key;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Standing};
 use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
@@ -31,7 +32,7 @@ pub struct Caller {
     /// The tenant and its plan.
     pub account: Arc<Account>,
     /// The key that was presented; `None` for a dev tenant.
-    pub key: Option<KeyId>,
+    pub key: Option<Arc<Key>>,
     /// `x-tollgate-user-id`.
     pub user_id: Option<Box<str>>,
     /// `x-tollgate-kb-id`.
@@ -341,7 +342,7 @@ pub(super) fn pending(
     let mut event = UsageEvent {
         id,
         tenant: caller.account.tenant.id.clone(),
-        key: caller.key,
+        key: caller.key.map(|key| key.id.clone()),
         user_id: caller.user_id,
         kb_id: caller.kb_id,
         provider: provider.id(),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::domain::ids::EventId;
+use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Standing};
-use crate::domain::refusal::{QuotaFacts, Refusal};
+use crate::domain::refusal::{ModelFacts, QuotaFacts, Refusal};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Window};
 use crate::ports::clock::Clock;
@@ -73,7 +74,7 @@ impl Meter {
         let started_us = self.clock.monotonic_us();
         let admitted_at = self.clock.now();
         let id = self.clock.event_id();
-        let (caller, mut held, limits) = self.hold(caller, id, endpoint.kind, admitted_at).await?;
+        let (caller, mut held, limits) = self.hold(caller, id, (endpoint.kind, &call.model), admitted_at).await?;
         let prices = self.snapshots.load().prices.clone();
         let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &prices);
         let slot = self.journal.admit(&event).map_err(|_| Refusal::JournalFull)?;
@@ -105,10 +106,11 @@ impl Meter {
         &self,
         mut caller: Caller,
         id: EventId,
-        kind: Kind,
+        (kind, model): (Kind, &str),
         admitted_at: Micros,
     ) -> Result<(Caller, Held<'_>, Vec<LimitStanding>), Refusal> {
         for _ in 0..CHANGES_MAX {
+            may_use(&caller, model)?;
             let plan = plan_of(&caller.account)?;
             let claims = claims(&caller.account, plan, kind, admitted_at);
             let terms = Terms { revision: caller.account.revision, on_counters_down: plan.on_counters_down };
@@ -177,6 +179,19 @@ impl Drop for Held<'_> {
 fn plan_of(account: &Account) -> Result<&Plan, Refusal> {
     let Tenant { id, plan, .. } = &account.tenant;
     account.plan.as_deref().ok_or_else(|| Refusal::UnknownPlan { tenant: id.clone(), plan: plan.clone() })
+}
+
+/// Whether the plan and the key allow a model; [`Refusal::ModelNotAllowed`] if not.
+pub fn may_use(caller: &Caller, model: &str) -> Result<(), Refusal> {
+    let plan = plan_of(&caller.account)?;
+    let not_in = |list: &Option<Models>| list.as_ref().filter(|allowed| !allowed.allow(model)).cloned();
+    let not_of_key = || caller.key.as_ref().and_then(|key| not_in(&key.models));
+    let refused = |by: String| move |allowed| Refusal::ModelNotAllowed(Box::new(ModelFacts::new(model, by, allowed)));
+    match (not_in(&plan.models), not_of_key()) {
+        (Some(allowed), _) => Err(refused(format!("plan {}", plan.name))(allowed)),
+        (None, Some(allowed)) => Err(refused("this key".to_owned())(allowed)),
+        (None, None) => Ok(()),
+    }
 }
 
 /// What a call takes: one chat in each window, or nothing.

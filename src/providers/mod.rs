@@ -33,7 +33,7 @@ mod usage;
 
 pub use form::FormReader;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
-pub use route::{Row, dialect_of, is_vertex, places_of_models, route, table};
+pub use route::{Row, dialect_of, is_upload, is_vertex, places_of_models, route, table};
 pub use text::OUTPUT_TEXT_BYTES_MAX;
 
 /// Every provider, once. A new one is one file, one line here and one arm in [`route()`].

@@ -45,12 +45,17 @@ pub(super) enum StreamBy {
 pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> Result<Call, Refusal> {
     refuse_deep(body)?;
     let (mut model, mut stream, mut options) = (None, None, None);
-    json::members(body, &["model", "stream", "stream_options"], |index, raw| match index {
+    let mut in_background = false;
+    json::members(body, &["model", "stream", "stream_options", "background"], |index, raw| match index {
         0 => model = Some(raw),
         1 => stream = Some(raw),
-        _ => options = Some(raw),
+        2 => options = Some(raw),
+        _ => in_background |= is_in_background(raw),
     })
     .map_err(|_| Refusal::BadJson { reason: "it is not a JSON object" })?;
+    if in_background {
+        return Err(Refusal::Background);
+    }
     let model = match model_in {
         ModelIn::Path(model) => model.to_owned(),
         ModelIn::BodyIfAny if model.is_none_or(|raw| raw.get() == "null") => String::new(),
@@ -71,6 +76,11 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
         Prompt::TextBytes(prompt::text_bytes(body))
     };
     Ok(Call { model, stream, edits, prompt })
+}
+
+/// Whether a `background` asks to answer later. That of an image is a text, such as `"transparent"`.
+fn is_in_background(raw: &RawValue) -> bool {
+    !matches!(raw.get(), "false" | "null") && !raw.get().starts_with('"')
 }
 
 /// The body with the edits in it.

@@ -55,6 +55,11 @@ pub fn is_vertex(path: &str) -> bool {
     path.starts_with("/v1beta1/") || path.starts_with("/v1/projects/") || path.contains("/publishers/google/")
 }
 
+/// Whether a path is one that Gemini takes uploads at.
+pub fn is_upload(path: &str) -> bool {
+    path.starts_with("/upload/")
+}
+
 /// All routes, for documentation.
 pub fn table() -> Vec<Row> {
     let tables: [(&dyn Provider, &[Route]); 3] =

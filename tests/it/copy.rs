@@ -99,15 +99,15 @@ const OTHERS: &str = "
     INSERT INTO tenant_plans (row, tenant_id, plan, valid_from, changed_by) VALUES
         (1, 'acme', 'starter', 1764000000000000, NULL), (2, 'beta', 'pro', -9223372036854775807 - 1, 'key_0123456789abcdef'),
         (9, 'acme', 'growth', 1764000000000001, 'admin');
-    INSERT INTO keys (row, id, tenant_id, hash, last4, name, created_at, expires_at, revoked_at, last_used_at) VALUES
-        (3, 'key_1', 'acme', unhex(printf('%064x', 1)), 'abcd', 'live', 1, NULL, NULL, 60000000),
-        (5, 'key_2', 'acme', unhex(printf('%064x', 2)), 'efgh', 'über', 1, 2, NULL, NULL),
-        (7, 'key_3', 'beta', unhex(printf('%064x', 3)), '0000', 'revoked', -1, 9223372036854775807, 5, NULL);
+    INSERT INTO keys (row, id, tenant_id, hash, last4, name, created_at, expires_at, revoked_at, last_used_at, allowed_models) VALUES
+        (3, 'key_1', 'acme', unhex(printf('%064x', 1)), 'abcd', 'live', 1, NULL, NULL, 60000000, NULL),
+        (5, 'key_2', 'acme', unhex(printf('%064x', 2)), 'efgh', 'über', 1, 2, NULL, NULL, 'gpt-4o*, o3'),
+        (7, 'key_3', 'beta', unhex(printf('%064x', 3)), '0000', 'revoked', -1, 9223372036854775807, 5, NULL, '*');
     INSERT INTO audit_log (row, at, actor, actor_key, action, tenant_id, key_id, request_id, idempotency_key_sha256,
             name_before, name_after, plan_before, plan_after, suspended_before, suspended_after, last4_before, last4_after,
-            expires_at_before, expires_at_after) VALUES
-        (1, 1, 'cli', NULL, 'tenant.create', 'acme', NULL, NULL, NULL, NULL, 'Ácme', NULL, 'starter', NULL, 0, NULL, NULL, NULL, NULL),
-        (4, 2, 'admin', 'wxyz', 'key.revoke', 'gone', 'key_3', 'req ✓', unhex(printf('%064x', 9)), 'a', 'b', 'c', 'd', 1, 0, 'e', 'f', -1, 9);
+            expires_at_before, expires_at_after, allowed_models_before, allowed_models_after) VALUES
+        (1, 1, 'cli', NULL, 'tenant.create', 'acme', NULL, NULL, NULL, NULL, 'Ácme', NULL, 'starter', NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL),
+        (4, 2, 'admin', 'wxyz', 'key.revoke', 'gone', 'key_3', 'req ✓', unhex(printf('%064x', 9)), 'a', 'b', 'c', 'd', 1, 0, 'e', 'f', -1, 9, 'g*', 'h');
     INSERT INTO idempotency_records (id, request, answer, at) VALUES
         (unhex(printf('%064x', 4)), unhex(printf('%064x', 5)), unhex('00ff00'), 1764000000000000),
         (unhex(printf('%064x', 255)), unhex(printf('%064x', 6)), unhex(''), -1);";

@@ -283,6 +283,27 @@ fn an_answer_that_would_not_say_what_it_charges_is_not_asked_for() {
     assert_eq!(gateway.booked("mask", 1).tokens(), (11, 7, 18));
 }
 
+#[test]
+fn what_is_answered_in_the_background_is_refused_and_its_refusal_says_why() {
+    let provider = Provider::start(bodies::honest);
+    let gateway = Setup::new(&provider).start();
+    let ask = |rest: &str| {
+        let body = format!(r#"{{"model":"gpt-5","input":"Hi"{rest}}}"#);
+        gateway.send(&post("/v1/responses", "application/json", body).bearer("acme"))
+    };
+    for rest in [r#","background":true"#, r#","stream":true,"background": true"#] {
+        let answer = ask(rest);
+        let error = &answer.json()["error"];
+        let said = (answer.status, &error["type"], &error["code"]);
+        assert_eq!(said, (400, &"invalid_request_error".into(), &"background_not_metered".into()), "{error}");
+        assert!(error["message"].as_str().is_some_and(|said| said.contains("billed exactly")), "{error}");
+        assert_eq!(answer.header("x-should-retry").as_deref(), Some("false"));
+    }
+    assert_eq!((provider.count(), gateway.usage("acme").chats), (0, 0));
+    assert_eq!(ask(r#","background":false"#).status, 200);
+    assert_eq!(gateway.booked("acme", 1).chats, 1);
+}
+
 /// The cases whose answers come as events, with these events.
 fn streams() -> impl Iterator<Item = (usize, &'static Case, Vec<Vec<u8>>)> {
     let streams = CASES.iter().enumerate().filter(|(_, case)| case.answer_type.starts_with("text/event-stream"));

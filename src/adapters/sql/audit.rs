@@ -16,8 +16,8 @@ pub(in crate::adapters) const DROPPED_MAX: i64 = 64;
 
 /// What an entry is written to and read from, in this order; a read has `row` before them.
 const ENTRY_COLUMNS: &str = "at, actor, actor_key, request_id, idempotency_key_sha256, action, tenant_id, key_id, \
-    name_before, plan_before, suspended_before, last4_before, expires_at_before, \
-    name_after, plan_after, suspended_after, last4_after, expires_at_after";
+    name_before, plan_before, suspended_before, last4_before, expires_at_before, allowed_models_before, \
+    name_after, plan_after, suspended_after, last4_after, expires_at_after, allowed_models_after";
 
 /// What was answered to an earlier request with the idempotency key of this one.
 pub(in crate::adapters) async fn recall_act<D: Dialect>(
@@ -100,12 +100,13 @@ fn entry_cells<'a>(act: &'a Act, change: &'a Change) -> Vec<Cell<'a>> {
         tenant.as_str().into(),
         key.as_ref().map(|key| key.as_str()).into(),
     ];
-    for Facts { name, plan, suspended, last4, expires_at } in [before, after] {
+    for Facts { name, plan, suspended, last4, expires_at, models } in [before, after] {
         cells.push(name.as_deref().into());
         cells.push(plan.as_ref().map(|plan| plan.as_str()).into());
         cells.push((*suspended).into());
         cells.push(last4.as_deref().into());
         cells.push(expires_at.map(|at| at.0).into());
+        cells.push(Cell::text_some(models.as_ref()));
     }
     cells
 }
@@ -158,5 +159,6 @@ fn facts(columns: &mut Columns<'_, impl Cells>) -> Result<Facts, StoreError> {
         suspended: columns.truth_some()?,
         last4: columns.owned_some()?,
         expires_at: columns.instant_some()?,
+        models: columns.parse_some()?,
     })
 }

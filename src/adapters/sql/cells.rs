@@ -67,6 +67,13 @@ impl<'a> From<Option<&'a str>> for Cell<'a> {
     }
 }
 
+impl Cell<'_> {
+    /// What a value is written as, or NULL.
+    pub(in crate::adapters) fn text_some(value: Option<&impl Display>) -> Self {
+        Self::Text(value.map(|value| Cow::Owned(value.to_string())))
+    }
+}
+
 impl From<String> for Cell<'_> {
     fn from(text: String) -> Self {
         Self::Text(Some(Cow::Owned(text)))

@@ -76,7 +76,7 @@ pub(in crate::adapters) const SUM_COLUMNS: [&str; 19] = [
 
 /// What a key is written to and read from, in this order.
 pub(in crate::adapters) const KEY_COLUMNS: &str =
-    "id, tenant_id, hash, last4, name, created_at, expires_at, revoked_at, last_used_at";
+    "id, tenant_id, hash, last4, name, created_at, expires_at, revoked_at, last_used_at, allowed_models";
 
 /// What a tenant is read from, in this order; its plan is the newest of its history.
 pub(in crate::adapters) const TENANT_COLUMNS: &str = "id, name, \
@@ -250,7 +250,7 @@ pub(in crate::adapters) fn tenant(row: &impl Cells) -> Result<Tenant, StoreError
 
 /// The values of [`KEY_COLUMNS`].
 pub(in crate::adapters) fn key_cells(key: &Key) -> Vec<Cell<'_>> {
-    let Key { id, tenant, hash, last4, name, created_at, expires_at, revoked_at, last_used_at } = key;
+    let Key { id, tenant, hash, last4, name, created_at, expires_at, revoked_at, last_used_at, models } = key;
     let instant = |at: &Option<Micros>| Cell::from(at.map(|at| at.0));
     vec![
         id.as_str().into(),
@@ -262,6 +262,7 @@ pub(in crate::adapters) fn key_cells(key: &Key) -> Vec<Cell<'_>> {
         instant(expires_at),
         instant(revoked_at),
         instant(last_used_at),
+        Cell::text_some(models.as_ref()),
     ]
 }
 
@@ -278,5 +279,6 @@ pub(in crate::adapters) fn key(row: &impl Cells) -> Result<Key, StoreError> {
         expires_at: columns.instant_some()?,
         revoked_at: columns.instant_some()?,
         last_used_at: columns.instant_some()?,
+        models: columns.parse_some()?,
     })
 }

@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 
 use crate::domain::ids::{IdError, KeyId, TenantId};
 use crate::domain::key::Key;
+use crate::domain::models::Models;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::metering::admin::Order;
@@ -146,17 +147,20 @@ async fn issue_key(
     let ask = Ask::read(caller, request.headers(), format!("POST /admin/tenants/{id}/keys"))?;
     let body: NewKey = read_json(request.into_body(), NewKey::FIELDS).await?;
     let once = ask.once(&body)?;
-    let NewKey { name, expires_at } = body;
+    let NewKey { name, expires_at, allowed_models } = body;
     let expires_at = expires_at.map(|text| text.parse::<Micros>()).transpose();
     let expires_at =
         expires_at.map_err(|error| Problem::body_field("expires_at", format!("Bad expires_at: {error}.")))?;
+    let models = allowed_models.map(|models| Models::of(models.iter().map(String::as_str))).transpose();
+    let models =
+        models.map_err(|error| Problem::body_field("allowed_models", format!("The list allowed_models {error}.")))?;
     let answer = |(known, key): &(Key, String)| {
         let location = format!("/admin/tenants/{}/keys/{}", known.tenant, known.id);
         Answer::created(location, &IssuedKeyBody { known: known.clone().into(), key: key.clone() })
     };
     let tell = |issued: &(Key, String)| answer(issued).pack();
     let order = Order::by(&ask.author).once(once.as_ref(), &tell);
-    told(&state, state.admin.issue_key(order, &id, name, expires_at), answer).await
+    told(&state, state.admin.issue_key(order, &id, name, expires_at, models), answer).await
 }
 
 /// All keys of a tenant, revoked ones too, newest first.

@@ -77,7 +77,7 @@ pub async fn identify(
 async fn asker(state: &ApiState, secret: &str, listener: Listener) -> Result<(Asker, Caller), Refusal> {
     let (asker, actor, key) = match (state.identities.find(secret).await?, listener) {
         (Identity::Tenant(account, key), _) => {
-            (Asker::Tenant(account.tenant.id.clone()), Actor::Tenant, key.map(|key| key.to_string()))
+            (Asker::Tenant(account.tenant.id.clone()), Actor::Tenant, key.map(|key| key.id.to_string()))
         }
         (Identity::Admin, Listener::Admin) => (Asker::Admin, Actor::Admin, Some(key::last4(secret))),
         (Identity::Admin, Listener::Proxy) => return Err(Refusal::AdminKeyOnProxy),

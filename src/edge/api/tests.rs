@@ -73,7 +73,7 @@ impl Site {
             let author = Author::of(Actor::Cli);
             world
                 .admin
-                .issue_key(Order::by(&author), &tenant.parse().unwrap(), "test".to_owned(), None)
+                .issue_key(Order::by(&author), &tenant.parse().unwrap(), "test".to_owned(), None, None)
                 .await
                 .unwrap()
                 .1

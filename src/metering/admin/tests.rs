@@ -21,7 +21,7 @@ fn id(text: &str) -> TenantId {
 async fn a_new_tenant_and_its_key_count_at_once() {
     let world = World::open().await;
     world.admin.create_tenant(by(), id("initech"), "Initech".to_owned(), "growth").await.unwrap();
-    let (key, plaintext) = world.admin.issue_key(by(), &id("initech"), "ci".to_owned(), None).await.unwrap();
+    let (key, plaintext) = world.admin.issue_key(by(), &id("initech"), "ci".to_owned(), None, None).await.unwrap();
     let snapshot = world.snapshots.load();
     assert_eq!(snapshot.accounts[&id("initech")].plan.as_ref().unwrap().name.as_str(), "growth");
     assert_eq!(snapshot.keys[&hash(&plaintext)].id, key.id);
@@ -31,7 +31,7 @@ async fn a_new_tenant_and_its_key_count_at_once() {
 #[tokio::test]
 async fn a_revoked_key_stops_counting_and_stays_listed() {
     let world = World::open().await;
-    let (key, plaintext) = world.admin.issue_key(by(), &id("acme"), "ci".to_owned(), None).await.unwrap();
+    let (key, plaintext) = world.admin.issue_key(by(), &id("acme"), "ci".to_owned(), None, None).await.unwrap();
     let first = world.admin.revoke_key(&author(), &id("acme"), &key.id).await.unwrap();
     assert!(!world.snapshots.load().keys.contains_key(&hash(&plaintext)));
     assert_eq!(world.admin.revoke_key(&author(), &id("acme"), &key.id).await.unwrap(), first);
@@ -54,7 +54,7 @@ async fn what_cannot_be_is_refused_with_its_reason() {
         assert_eq!(refused, Err(AdminError::InvalidName), "{name:?}");
     }
     let now = World::now();
-    let late = admin.issue_key(by(), &id("acme"), "old".to_owned(), Some(now)).await;
+    let late = admin.issue_key(by(), &id("acme"), "old".to_owned(), Some(now), None).await;
     assert_eq!(late, Err(AdminError::ExpiryPassed { expires_at: now, now }));
 }
 

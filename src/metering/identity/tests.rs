@@ -2,7 +2,6 @@
 
 use super::super::fakes::{StoppedClock, World};
 use super::*;
-use crate::domain::key::Key;
 
 fn identities(world: &World) -> Arc<Identities> {
     let clock = Arc::new(StoppedClock(World::now()));
@@ -28,6 +27,7 @@ async fn issue_elsewhere(world: &World, secret: &str) {
         expires_at: None,
         revoked_at: None,
         last_used_at: None,
+        models: None,
     };
     world.store.add_key(&key, &Act::by(Author::of(Actor::Cli), World::now())).await.unwrap();
     assert!(!world.snapshots.load().keys.contains_key(&key.hash));
@@ -85,4 +85,26 @@ async fn a_key_that_could_not_be_looked_up_is_not_called_wrong_nor_remembered() 
     assert_eq!(identities.find(&secret).await.unwrap_err(), Refusal::KeysDown);
     world.store.set_down(false);
     demand_acme(identities.find(&secret).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_got_with_a_key_is_good_as_long_as_the_key_and_on_every_node() {
+    let world = World::open().await;
+    let identities = identities(&world);
+    let (tenant, id) = ("acme".parse().unwrap(), KeyId::from_random(1));
+    let holder = async |key| identities.holder(&tenant, key).await.map(|account| account.tenant.id.to_string());
+    assert_eq!(holder(None).await, Ok("acme".to_owned()));
+    assert_eq!(holder(Some(&id)).await, Err(Refusal::BadUpload));
+    world.store.set_down(true);
+    assert_eq!(holder(Some(&id)).await, Err(Refusal::KeysDown));
+    world.store.set_down(false);
+    issue_elsewhere(&world, &never_issued(1)).await;
+    assert_eq!(holder(Some(&id)).await, Ok("acme".to_owned()));
+    // The key is another tenant's, or nobody's.
+    let other = "nobody".parse().unwrap();
+    assert_eq!(identities.holder(&other, None).await.unwrap_err(), Refusal::BadUpload);
+    let act = Act::by(Author::of(Actor::Cli), World::now());
+    world.store.revoke_key(&tenant, &id, &act).await.unwrap();
+    world.snapshots.refresh(&*world.store).await.unwrap();
+    assert_eq!(holder(Some(&id)).await, Err(Refusal::BadUpload));
 }

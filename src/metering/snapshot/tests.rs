@@ -18,7 +18,10 @@ fn plans(chats_max: u64) -> Plans {
         .into_iter()
         .map(|name| name.parse::<PlanName>().unwrap())
         .map(|name| {
-            (name.clone(), Arc::new(Plan { name, limits: vec![limit], on_counters_down: OnCountersDown::default() }))
+            (
+                name.clone(),
+                Arc::new(Plan { name, limits: vec![limit], on_counters_down: OnCountersDown::default(), models: None }),
+            )
         })
         .collect()
 }
@@ -65,8 +68,11 @@ async fn a_refresh_that_began_before_a_reload_does_not_undo_it() {
 #[tokio::test]
 async fn a_reload_keeps_tenants_and_keys() {
     let world = World::open().await;
-    let (key, _) =
-        world.admin.issue_key(Order::by(&author()), &"acme".parse().unwrap(), "ci".to_owned(), None).await.unwrap();
+    let (key, _) = world
+        .admin
+        .issue_key(Order::by(&author()), &"acme".parse().unwrap(), "ci".to_owned(), None, None)
+        .await
+        .unwrap();
     let before = world.snapshots.load().revision;
     world.snapshots.replace(plans(7), PriceBook::default()).unwrap();
     let after = world.snapshots.load();

@@ -124,6 +124,7 @@ const KEYS: &[Column] = &[
     integer("expires_at"),
     integer("revoked_at"),
     integer("last_used_at"),
+    text("allowed_models"),
 ];
 
 const USAGE_EVENTS: &[Column] = &[
@@ -209,6 +210,8 @@ const AUDIT_LOG: &[Column] = &[
     text("last4_after"),
     integer("expires_at_before"),
     integer("expires_at_after"),
+    text("allowed_models_before"),
+    text("allowed_models_after"),
 ];
 
 const IDEMPOTENCY_RECORDS: &[Column] = &[bytes("id"), bytes("request"), bytes("answer"), integer("at")];

@@ -48,6 +48,7 @@ fn key() -> Key {
         expires_at: Some(at("2027-01-01T00:00:00Z")),
         revoked_at: None,
         last_used_at: None,
+        models: Some("gpt-4o*, o3".parse().unwrap()),
     }
 }
 
@@ -101,6 +102,7 @@ async fn every_change_has_one_entry_that_says_who_and_what() {
             name: Some("ci".to_owned()),
             last4: Some("wxyz".to_owned()),
             expires_at: key().expires_at,
+            models: key().models,
             ..Facts::default()
         };
         let whole = Facts { suspended: Some(false), plan: of_plan("starter").plan, ..of_name("The acme") };

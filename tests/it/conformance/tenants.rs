@@ -46,6 +46,7 @@ fn key(number: u8) -> Key {
         expires_at: number.is_multiple_of(2).then(|| at("2027-01-01T00:00:00Z")),
         revoked_at: None,
         last_used_at: None,
+        models: number.is_multiple_of(3).then(|| "gpt-4o*, gemini-2.5-flash".parse().unwrap()),
     }
 }
 

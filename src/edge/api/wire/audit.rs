@@ -24,13 +24,17 @@ pub struct FactsBody {
     /// From when on the key is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
+    /// Patterns of the models that the key may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_models: Option<Vec<String>>,
 }
 
 impl From<Facts> for FactsBody {
     fn from(facts: Facts) -> Self {
-        let Facts { name, plan, suspended, last4, expires_at } = facts;
+        let Facts { name, plan, suspended, last4, expires_at, models } = facts;
         let (plan, expires_at) = (plan.map(|plan| plan.to_string()), expires_at.map(|at| at.to_string()));
-        Self { name, plan, suspended, last4, expires_at }
+        let allowed_models = models.map(|models| models.patterns().map(str::to_owned).collect());
+        Self { name, plan, suspended, last4, expires_at, allowed_models }
     }
 }
 

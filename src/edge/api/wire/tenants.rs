@@ -99,12 +99,15 @@ pub struct KeyBody {
     revoked_at: Option<String>,
     /// When it last made a call, to the minute.
     last_used_at: Option<String>,
+    /// Patterns of the models that it may use of those that the plan allows; null for all of them.
+    #[schema(example = json!(["gpt-4o*"]))]
+    allowed_models: Option<Vec<String>>,
 }
 
 impl From<Key> for KeyBody {
     fn from(key: Key) -> Self {
         // The hash stays inside: it is what a stolen ledger would be searched for.
-        let Key { id, tenant, hash: _, last4, name, created_at, expires_at, revoked_at, last_used_at } = key;
+        let Key { id, tenant, hash: _, last4, name, created_at, expires_at, revoked_at, last_used_at, models } = key;
         let text = |at: Option<Micros>| at.map(|at| at.to_string());
         Self {
             id: id.to_string(),
@@ -115,6 +118,7 @@ impl From<Key> for KeyBody {
             expires_at: text(expires_at),
             revoked_at: text(revoked_at),
             last_used_at: text(last_used_at),
+            allowed_models: models.map(|models| models.patterns().map(str::to_owned).collect()),
         }
     }
 }
@@ -148,9 +152,13 @@ pub struct NewKey {
     #[schema(example = "2027-11-24T00:00:00Z")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
+    /// Patterns of the models that it may use: `*` is anything, `#` a digit. Those that the plan allows where there is none.
+    #[schema(example = json!(["gpt-4o*"]))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_models: Option<Vec<String>>,
 }
 
 impl NewKey {
     /// The fields there are.
-    pub const FIELDS: &[&str] = &["name", "expires_at"];
+    pub const FIELDS: &[&str] = &["name", "expires_at", "allowed_models"];
 }
