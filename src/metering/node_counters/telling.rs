@@ -96,7 +96,7 @@ impl NodeCounters {
             match answer {
                 Ok(Ok(Noted::Done)) => telling.told(),
                 Ok(Ok(Noted::Unjoined)) => {
-                    telling.is_refused();
+                    telling.not_done();
                     self.with(tenant, |local| local.unjoin());
                     self.buildings.want(tenant, false);
                     break;
@@ -133,7 +133,8 @@ impl Telling<'_> {
         }
     }
 
-    fn is_refused(mut self) {
+    /// The answer is that nothing of it was done.
+    fn not_done(mut self) {
         self.late_us = 0;
     }
 }
