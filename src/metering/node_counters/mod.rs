@@ -322,6 +322,10 @@ impl NodeCounters {
                 Next::Over(asked.is_refused(claim, standing))
             }
             Ok(Held::Behind { revision }) => Next::Over(self.catch_up(revision).await),
+            // Its clock was turned on while it waited: nothing is built for a day that is long over.
+            Ok(Held::Unjoined) if claims.iter().any(|claim| self.floors().are_above(&claim.counter)) => {
+                Next::Over(Err(CountersUnavailable("the clock was set while the call waited".into())))
+            }
             Ok(Held::Unjoined) => {
                 self.buildings.want(tenant, self.with(tenant, |local| local.is_part(asking)));
                 Next::Wait(LOOK_ANYWAY)

@@ -342,6 +342,8 @@ impl Exchange {
             Refusal::QuotaUsedUp(_) if node.is_shared() && !node.is_calm_for(CALM) => Ok(()),
             Refusal::QuotaUsedUp(_) => model.is_used_up(self.number, now_us.saturating_sub(GIVEN_BACK_US)),
             Refusal::CountersDown if node.is_shared() && !node.is_calm_for(CALM) => Ok(()),
+            // Somebody set the clock while it waited.
+            Refusal::CountersDown if model.calls[self.number].is_past(node.wall_clock()) => Ok(()),
             Refusal::CountersDown if node.broken.counters.load(std::sync::atomic::Ordering::Relaxed) => Ok(()),
             Refusal::JournalFull
                 if node.broken.writes.load(std::sync::atomic::Ordering::Relaxed)

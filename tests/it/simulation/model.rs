@@ -487,6 +487,12 @@ impl Call {
         self.tenant == tenant && self.is_chat && self.periods[window] == period && self.id.is_some()
     }
 
+    /// Whether its month or day is over for longer than counters go back.
+    pub fn is_past(&self, now: Micros) -> bool {
+        let floors = [Window::Month, Window::Day].map(|window| window.period(now).previous());
+        self.periods.iter().zip(floors).any(|(period, floor)| period.is_some_and(|period| period < floor))
+    }
+
     /// What it takes of a limit, as far as anybody knows.
     pub fn chats(&self) -> u64 {
         match (&self.booked, self.state, &self.expected) {
