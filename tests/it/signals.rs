@@ -71,12 +71,12 @@ fn booked_after(provider: &Provider, gateway: &Gateway) -> serde_json::Value {
 #[test]
 fn while_draining_nobody_new_is_served_and_readiness_says_so() {
     let (provider, mut gateway, gate, mut wire, mut body) = streaming(Setup::new);
-    // Two more connections: one idle, one with half a request.
-    let mut idle = Wire::open(gateway.proxy);
-    assert_eq!(idle.ask(&Request::get("/healthz")).status, 200);
+    // Two more connections: one with half a request, and one idle, whose answer says that the gateway has taken both.
     let mut half = Wire::open(gateway.proxy);
     let request = chat("acme").bytes();
     half.send(&request[..20]);
+    let mut idle = Wire::open(gateway.proxy);
+    assert_eq!(idle.ask(&Request::get("/healthz")).status, 200);
     gateway.signal("TERM");
     until("the admin listener says that it drains", || is_draining(&gateway));
     until("new connections are refused", || std::net::TcpStream::connect(gateway.proxy).is_err());
