@@ -147,7 +147,7 @@ fn a_claim_whose_connection_is_lost_is_taken_again() {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE datname = current_database() AND pid <> pg_backend_pid()",
     );
-    until("claimed again", NOTICED_MAX, || gateway.log().contains("claimed again."));
+    until("claimed again", NOTICED_MAX, || gateway.log().contains("The ledger is claimed again."));
     assert_eq!(database.say(holders), "1");
     use_up(&gateway, "acme", 3);
     assert_eq!(gateway.booked("acme", 3).chats, 3);
