@@ -42,6 +42,7 @@ mod signals;
 mod simulation;
 mod soak;
 mod support;
+mod tapes;
 mod tidy;
 mod tls;
 mod uploads;
