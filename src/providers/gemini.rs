@@ -131,7 +131,9 @@ impl Provider for Gemini {
     fn call(&self, endpoint: &Endpoint, query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
         refuse_hidden(query)?;
         let model = endpoint.model.as_deref().map_or(ModelIn::Body, ModelIn::Path);
-        request::read(body, model, StreamBy::Route(endpoint.name == "streamGenerateContent")).map(without_collection)
+        let call = request::read(body, model, StreamBy::Route(endpoint.name == "streamGenerateContent"))?;
+        let continues = (endpoint.reads == Reads::Generate).then(|| wire::continued(body)).flatten();
+        Ok(without_collection(Call { continues, ..call }))
     }
 
     fn reader(&self, endpoint: &Endpoint, _call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {

@@ -17,6 +17,7 @@ mod billing;
 mod calls;
 mod clocks;
 mod conformance;
+mod continuations;
 mod copy;
 mod crash;
 mod credentials;
