@@ -13,6 +13,7 @@ mod recovery;
 pub mod reload;
 mod signals;
 mod sockets;
+mod tls;
 pub mod transfer;
 
 use std::fs;
@@ -63,6 +64,7 @@ use self::signals::Signals;
 
 pub use self::admin_key::known as known_admin_key;
 pub use self::recovery::{is_served, journal_dir};
+pub use self::tls::of as tls;
 
 /// Threads of the runtime beside the workers: one may wait for the disk while the other serves an admin.
 const LEDGER_THREADS: usize = 2;
@@ -124,6 +126,18 @@ pub enum BootError {
     /// TLS to providers cannot be set up.
     #[error("no TLS root certificates were found: install ca-certificates, or name a bundle in SSL_CERT_FILE")]
     Roots,
+    /// TLS to clients cannot be set up.
+    #[error("{key} {}: {reason}: name a file in {variable}", path.display())]
+    Tls {
+        /// The configuration key.
+        key: &'static str,
+        /// The environment variable that sets it.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
     /// A host name that no certificate can name.
     #[error("providers.*.url: {0} is no host name that TLS can verify")]
     HostName(String),

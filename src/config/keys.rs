@@ -86,6 +86,13 @@ pub static KEYS: &[Key] = &[
         "",
         "The origin by which clients reach the gateway, such as `https://llm.example.com`. Addresses of resumable uploads lead to it; by default to the `Host` that the client named, by `X-Forwarded-Proto`.",
     ),
+    key(
+        "listen.tls.cert",
+        &["TOLLGATE_TLS_CERT"],
+        "",
+        "A PEM file with the certificate of `listen.proxy` and those between it and a root. With it and its key that listener speaks TLS and nothing else.",
+    ),
+    key("listen.tls.key", &["TOLLGATE_TLS_KEY"], "", "A PEM file with the private key of that certificate."),
     secret(
         "admin.key",
         &["TOLLGATE_ADMIN_KEY"],

@@ -82,6 +82,17 @@ pub struct Listen {
     pub upload_limit: u64,
     /// Where clients see the gateway; `None`: where they say.
     pub public_url: Option<Origin>,
+    /// TLS for `proxy`; `None` for plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+/// The files that a listener shows itself by: PEM, not read yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate and those between it and a root.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// One provider.
@@ -386,6 +397,7 @@ impl Reader {
         let buffer_total = self.value("listen.buffer_total", values::bytes);
         let upload_limit = self.value("listen.upload_limit", values::bytes);
         let public_url = self.optional("listen.public_url", str::parse::<Origin>);
+        let tls = self.tls();
         Some(Listen {
             proxy: proxy?,
             admin: admin?,
@@ -397,7 +409,25 @@ impl Reader {
             buffer_total: buffer_total?,
             upload_limit: upload_limit?,
             public_url: public_url?,
+            tls: tls?,
         })
+    }
+
+    #[expect(clippy::option_option, reason = "absent and wrong are two things, and an error is noted already")]
+    fn tls(&mut self) -> Option<Option<Tls>> {
+        let cert = self.optional("listen.tls.cert", |text| Ok(PathBuf::from(text)))?;
+        let key = self.optional("listen.tls.key", |text| Ok(PathBuf::from(text)))?;
+        let (there, missing, variable) = match (cert, key) {
+            (None, None) => return Some(None),
+            (Some(cert), Some(key)) => {
+                self.settings.files.extend([Stamped::now(&cert), Stamped::now(&key)]);
+                return Some(Some(Tls { cert, key }));
+            }
+            (Some(_), None) => ("listen.tls.cert", "listen.tls.key", "TOLLGATE_TLS_KEY"),
+            (None, Some(_)) => ("listen.tls.key", "listen.tls.cert", "TOLLGATE_TLS_CERT"),
+        };
+        self.settings.errors.push(format!("{there} is set and {missing} is not: set both, or none: {variable}=FILE"));
+        None
     }
 
     fn providers(&mut self) -> Option<Providers> {

@@ -49,6 +49,8 @@ pub struct Live {
     pub settings: Settings,
     /// The origin that clients see, where it is not the one they name (`listen.public_url`).
     pub public_url: Option<String>,
+    /// What the gateway shows to clients over TLS; `None` where it listens in the clear.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// One provider that is on: where it is and what opens it.
@@ -99,6 +101,8 @@ pub enum Fate {
 pub struct Asked<'a> {
     /// Under which settings it is served, from its head to the end of its answer.
     pub live: &'a Live,
+    /// Whether the client came over TLS.
+    pub is_tls: bool,
     /// The method.
     pub method: Method,
     /// The path as it was sent, without the query.
@@ -122,7 +126,7 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn read(session: &ServerSession, live: &'a Live) -> Self {
+    fn read(session: &ServerSession, live: &'a Live, is_tls: bool) -> Self {
         let head = session.req_header();
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
         let place = auth::place(&head.headers, query.as_deref());
@@ -135,6 +139,7 @@ impl<'a> Asked<'a> {
         let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
         Self {
             live,
+            is_tls,
             method: head.method.clone(),
             dialect: providers::dialect_of(&path, place),
             path,
@@ -162,11 +167,11 @@ impl Live {
 }
 
 impl Gate {
-    /// Serves the request whose head `session` has read.
-    pub async fn serve(&self, session: &mut ServerSession, live: &Live) -> Fate {
+    /// Serves the request whose head `session` has read; `is_tls` says whether it came over TLS.
+    pub async fn serve(&self, session: &mut ServerSession, live: &Live, is_tls: bool) -> Fate {
         session.set_read_timeout(Some(live.settings.body_timeout));
         session.set_write_timeout(Some(live.settings.write_timeout));
-        let mut asked = Asked::read(session, live);
+        let mut asked = Asked::read(session, live, is_tls);
         match self.line(session, &mut asked).await {
             Ok(fate) => fate,
             Err(refusal) => answer::refuse(self, session, &mut asked, &refusal).await,

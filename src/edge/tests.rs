@@ -199,7 +199,13 @@ impl Bench {
             meter,
             identities,
             local: axum::Router::new(),
-            live: ArcSwap::from_pointee(Live { origins, budget: Budget::new(1 << 24), settings, public_url: None }),
+            live: ArcSwap::from_pointee(Live {
+                origins,
+                budget: Budget::new(1 << 24),
+                settings,
+                public_url: None,
+                tls: None,
+            }),
             draining: Arc::new(AtomicBool::new(false)),
         });
         let listening = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();

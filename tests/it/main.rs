@@ -15,6 +15,7 @@
 mod balancer;
 mod billing;
 mod calls;
+mod client_tls;
 mod clocks;
 mod conformance;
 mod continuations;

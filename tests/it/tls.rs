@@ -1,6 +1,4 @@
 //! The provider is reached over TLS, and only when its certificate is one that the roots vouch for.
-//!
-//! The fixture is a self-signed certificate for `localhost`, made for these tests alone.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -12,11 +10,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::support::bodies::*;
+use super::support::front::{CERTIFICATE, KEY};
 use super::support::redis::RedisServer;
 use super::support::*;
-
-const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/localhost.pem");
-const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/localhost.key");
 
 /// A provider that answers each request on a TLS connection with `body`; gives its port.
 fn provider(body: Vec<u8>) -> u16 {

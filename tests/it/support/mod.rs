@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod bodies;
 pub mod fault_proxy;
+pub mod front;
 pub mod gateway;
 pub mod load;
 pub mod machine;
