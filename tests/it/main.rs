@@ -35,6 +35,7 @@ mod matrix;
 mod models;
 mod nodes;
 mod postgres;
+mod prices;
 mod quota;
 mod recovery;
 mod refusals;
