@@ -304,7 +304,9 @@ impl Parts {
             let recorder = recorder.clone();
             async move { recorder.run().await }
         });
-        let meter = Arc::new(Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks()));
+        let meter = Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks())
+            .with_continuations(own_counters.continuations.clone());
+        let meter = Arc::new(meter);
         let identities = Arc::new(identities(config, admin_key, &facts));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
         let counting = Counting::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());

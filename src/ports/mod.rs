@@ -4,6 +4,7 @@
 //! that every adapter runs.
 
 pub mod clock;
+pub mod continuations;
 pub mod counters;
 pub mod journal;
 pub mod shared;

@@ -67,23 +67,29 @@ pub(super) const ROUTES: &[Route] = &[
     free("GET, HEAD", gemini!("/models/**"), "models"),
     free("GET, HEAD", gemini!("/tunedModels/**"), "models"),
     free("GET, HEAD", gemini!("/operations/**"), "operations"),
-    free("GET, HEAD, DELETE", gemini!("/cachedContents/**"), "cachedContents.stored"),
+    free("GET, HEAD, PATCH, DELETE", gemini!("/cachedContents/**"), "cachedContents.stored"),
     free("GET, HEAD, DELETE", gemini!("/files/**"), "files"),
     free("GET, HEAD", gemini!("/files/{file}:download"), "files"),
     free("POST", concat!("/upload", gemini!("/files")), "files"),
     free("GET, HEAD, POST, DELETE", gemini!("/fileSearchStores/**"), "fileSearchStores"),
+    free("POST", gemini!("/fileSearchStores/{store}:importFile"), "fileSearchStores"),
     free("POST", concat!("/upload", gemini!("/fileSearchStores/{store}:uploadToFileSearchStore")), "fileSearchStores"),
     free("GET, HEAD", "/{v1beta1,v1}/publishers/google/models/**", "models"),
     free("GET, HEAD", vertex!("/publishers/google/models/**"), "models"),
-    free("GET, HEAD, DELETE", vertex!("/cachedContents/**"), "cachedContents.stored"),
+    free("GET, HEAD, PATCH, DELETE", vertex!("/cachedContents/**"), "cachedContents.stored"),
 ];
 
 /// In a table, a model in each of [`MODELS`].
 pub(super) const MODEL: &str = "{model}";
 
 /// Where models are.
-pub(super) const MODELS: &[&str] =
-    &[gemini!("/{models,tunedModels}"), "/{v1beta1,v1}/publishers/google/models", vertex!("/publishers/google/models")];
+pub(super) const MODELS: &[&str] = &[
+    gemini!("/{models,tunedModels}"),
+    "/{v1beta1,v1}/publishers/google/models",
+    vertex!("/publishers/google/models"),
+    // What serves a tuned model on Vertex.
+    vertex!("/endpoints"),
+];
 
 /// Longer names are no models.
 const MODEL_BYTES_MAX: usize = 128;
@@ -131,7 +137,9 @@ impl Provider for Gemini {
     fn call(&self, endpoint: &Endpoint, query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
         refuse_hidden(query)?;
         let model = endpoint.model.as_deref().map_or(ModelIn::Body, ModelIn::Path);
-        request::read(body, model, StreamBy::Route(endpoint.name == "streamGenerateContent")).map(without_collection)
+        let call = request::read(body, model, StreamBy::Route(endpoint.name == "streamGenerateContent"))?;
+        let continues = (endpoint.reads == Reads::Generate).then(|| wire::continued(body)).flatten();
+        Ok(without_collection(Call { continues, ..call }))
     }
 
     fn reader(&self, endpoint: &Endpoint, _call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {

@@ -30,6 +30,8 @@ pub(super) struct Told {
     /// The last usage object could not be believed, or did not add up.
     distrusted: bool,
     pub(super) model: Option<String>,
+    /// The token by which the answer can be gone on with.
+    pub(super) continuation: Option<Box<str>>,
     tier: ServiceTier,
     pub(super) output: OutputText,
 }
@@ -82,8 +84,9 @@ impl Told {
     /// All of it. `nothing_is_possible`: an answer without any text may have used no token at all. `text_is_output`: one
     /// with text may not have used no output.
     pub(super) fn reading(&mut self, nothing_is_possible: bool, text_is_output: bool) -> Reading {
-        let Self { tokens, nothing_used, by_unit, beyond_tokens, unread_bytes: _, distrusted, model, tier, output } =
-            std::mem::take(self);
+        let Self {
+            tokens, nothing_used, by_unit, beyond_tokens, distrusted, model, continuation, tier, output, ..
+        } = std::mem::take(self);
         let (reported, has_text) = (tokens.is_some(), output.bytes > 0);
         let nothing = nothing_used && nothing_is_possible && !distrusted && !has_text;
         let tokens = tokens
@@ -94,6 +97,7 @@ impl Told {
             beyond_tokens: beyond_tokens || by_unit,
             tokens,
             model,
+            continuation,
             tier,
             output: output.text,
             output_bytes: output.bytes,
