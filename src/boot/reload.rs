@@ -61,6 +61,7 @@ fn settings(config: &Config) -> Settings {
         header_timeout: config.listen.header_timeout,
         body_timeout: config.listen.body_timeout,
         write_timeout: config.listen.write_timeout,
+        h2c: config.listen.h2c,
         keepalive_timeout: config.listen.keepalive_timeout,
         drain_timeout: config.upstream.drain_timeout,
         drain_bytes: config.upstream.drain_bytes,

@@ -14,7 +14,7 @@ use crate::config::{Config, Tls};
 use super::BootError;
 
 /// What is spoken over TLS, the preferred first.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The certificate and the key of the configuration, read and compared; `None` where it has none.
 ///

@@ -87,6 +87,12 @@ pub static KEYS: &[Key] = &[
         "The origin by which clients reach the gateway, such as `https://llm.example.com`. Addresses of resumable uploads lead to it; by default to the `Host` that the client named, by `X-Forwarded-Proto`.",
     ),
     key(
+        "listen.h2c",
+        &["TOLLGATE_H2C"],
+        "false",
+        "Whether HTTP/2 is spoken in the clear with clients that begin with it. Over TLS it always is.",
+    ),
+    key(
         "listen.tls.cert",
         &["TOLLGATE_TLS_CERT"],
         "",

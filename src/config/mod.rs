@@ -82,6 +82,8 @@ pub struct Listen {
     pub upload_limit: u64,
     /// Where clients see the gateway; `None`: where they say.
     pub public_url: Option<Origin>,
+    /// Whether HTTP/2 is spoken in the clear.
+    pub h2c: bool,
     /// TLS for `proxy`; `None` for plain HTTP.
     pub tls: Option<Tls>,
 }
@@ -397,6 +399,7 @@ impl Reader {
         let buffer_total = self.value("listen.buffer_total", values::bytes);
         let upload_limit = self.value("listen.upload_limit", values::bytes);
         let public_url = self.optional("listen.public_url", str::parse::<Origin>);
+        let h2c = self.value("listen.h2c", values::yes);
         let tls = self.tls();
         Some(Listen {
             proxy: proxy?,
@@ -409,6 +412,7 @@ impl Reader {
             buffer_total: buffer_total?,
             upload_limit: upload_limit?,
             public_url: public_url?,
+            h2c: h2c?,
             tls: tls?,
         })
     }

@@ -28,6 +28,9 @@ const GATHER_BYTES_MAX: usize = 16 * 1024;
 /// The first read of a request. Most heads with their JSON fit; a longer one is read on by pingora.
 const FIRST_READ_BYTES: usize = 2 * 1024;
 
+/// What a client that knows HTTP/2 sends first (RFC 9113, 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// One client connection.
 pub struct ClientStream {
     wire: Wire,
@@ -56,6 +59,23 @@ impl ClientStream {
     /// Whether it is encrypted.
     pub fn is_tls(&self) -> bool {
         matches!(self.wire, Wire::Tls(_))
+    }
+
+    /// Whether the handshake ended in HTTP/2.
+    pub fn agreed_on_http2(&self) -> bool {
+        matches!(&self.wire, Wire::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2"))
+    }
+
+    /// Whether the bytes that come first, of which there are some, are the preface of HTTP/2. Reads as many as that needs
+    /// and keeps them.
+    pub async fn begins_with_preface(&mut self) -> io::Result<bool> {
+        while self.first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&self.first) {
+            let missing = HTTP2_PREFACE.len() - self.first.len();
+            if (&mut self.wire).take(missing as u64).read_buf(&mut self.first).await? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(self.first.starts_with(HTTP2_PREFACE))
     }
 
     /// Waits for the first bytes of a request. `false` when the client has closed instead.

@@ -27,7 +27,7 @@ use crate::domain::refusal::Refusal;
 use super::answer;
 use super::client_stream::{ClientStream, Wire};
 use super::exchange::{Fate, Gate};
-use super::hygiene;
+use super::{http2, hygiene};
 
 /// Connections that the kernel keeps while no worker accepts; more are refused by the kernel.
 const BACKLOG: i32 = 4096;
@@ -151,6 +151,10 @@ async fn connection(gate: Arc<Gate>, tcp: TcpStream, mut phase: watch::Receiver<
     };
     let mut client = Box::new(ClientStream::new(wire));
     let mut ahead: Option<BytesMut> = None;
+    if speaks_http2(&gate, &mut client, &mut phase).await {
+        Box::pin(http2::serve(&gate, client, &mut phase)).await;
+        return;
+    }
     loop {
         if ahead.is_none() && !next_request_begins(&gate, &mut client, &mut phase).await {
             client.say_end().await;
@@ -180,6 +184,19 @@ async fn encrypted(
         .inspect_err(|error| debug!(%error, "A TLS handshake with a client failed."))
         .ok()
         .map(|tls| Wire::Tls(Box::new(tls)))
+}
+
+/// Over TLS it was agreed on; in the clear a client that knows begins with the preface, where that is allowed.
+async fn speaks_http2(gate: &Gate, client: &mut ClientStream, phase: &mut watch::Receiver<Phase>) -> bool {
+    if client.is_tls() || !gate.live.load().settings.h2c {
+        return client.agreed_on_http2();
+    }
+    // One that closed or says nothing is met again where a request is waited for.
+    next_request_begins(gate, client, phase).await
+        && matches!(
+            fast_timeout(gate.live.load().settings.header_timeout, client.begins_with_preface()).await,
+            Ok(Ok(true))
+        )
 }
 
 async fn next_request_begins(gate: &Gate, client: &mut ClientStream, phase: &mut watch::Receiver<Phase>) -> bool {

@@ -30,6 +30,7 @@
 //! |---|---|
 //! | `listener` | accepts, reads heads, keeps connections, drains |
 //! | `client_stream` | the bytes of one client connection, under pingora's session |
+//! | `http2` | the calls of one connection of HTTP/2 |
 //! | `hygiene` | refuses heads that can be read in two ways |
 //! | `exchange` | the life of one request, as one visible line |
 //! | `streamed` | the same for bodies that stream: what is not billed, and forms |
@@ -50,6 +51,7 @@ pub mod body;
 pub mod client_stream;
 pub mod exchange;
 pub mod headers;
+mod http2;
 pub mod hygiene;
 pub mod inflate;
 pub mod listener;

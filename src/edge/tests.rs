@@ -189,6 +189,7 @@ impl Bench {
             header_timeout: second,
             body_timeout: second,
             write_timeout: second,
+            h2c: false,
             keepalive_timeout: second,
             drain_timeout: second,
             drain_bytes: 1 << 20,

@@ -111,7 +111,7 @@ impl Here {
         // Whoever sends a false one misleads itself: the answer goes back to it alone.
         let forwarded = text("x-forwarded-proto").map(|scheme| scheme.trim().eq_ignore_ascii_case("https"));
         let is_tls = forwarded.unwrap_or(asked.is_tls);
-        let origin = match (public_url, text("host")) {
+        let origin = match (public_url, asked.authority.as_deref().or_else(|| text("host"))) {
             (Some(url), _) => url.to_owned(),
             (None, Some(host)) => format!("{}://{host}", if is_tls { "https" } else { "http" }),
             (None, None) => String::new(),

@@ -26,6 +26,7 @@ mod disk;
 mod endings;
 mod flips;
 mod framing;
+mod http2;
 mod idempotency;
 mod ledger_speed;
 mod lies;

@@ -5,6 +5,7 @@ pub mod bodies;
 pub mod fault_proxy;
 pub mod front;
 pub mod gateway;
+pub mod http2;
 pub mod load;
 pub mod machine;
 pub mod postgres;
