@@ -36,6 +36,7 @@ mod matrix;
 mod models;
 mod nodes;
 mod postgres;
+mod price_oracle;
 mod prices;
 mod quota;
 mod recovery;
