@@ -36,6 +36,8 @@ mod matrix;
 mod models;
 mod nodes;
 mod postgres;
+mod price_oracle;
+mod prices;
 mod quota;
 mod recovery;
 mod refusals;
