@@ -184,6 +184,12 @@ pub static KEYS: &[Key] = &[
         "How much is read on at most after the client left.",
     ),
     key(
+        "upstream.http2",
+        &["TOLLGATE_UPSTREAM_HTTP2"],
+        "false",
+        "Whether HTTP/2 is spoken with providers that offer it over TLS. Calls of many tenants then share a connection, and meet its end together.",
+    ),
+    key(
         "upstream.idle_connections_max",
         &["TOLLGATE_IDLE_CONNECTIONS_MAX"],
         "256",

@@ -132,6 +132,8 @@ pub struct Upstream {
     pub drain_bytes: u64,
     /// Idle connections that are kept.
     pub idle_connections_max: usize,
+    /// Whether HTTP/2 is spoken where a provider offers it.
+    pub http2: bool,
 }
 
 /// Log output.
@@ -454,6 +456,7 @@ impl Reader {
         let idle_timeout = self.value("upstream.idle_timeout", values::positive_duration);
         let drain_timeout = self.value("upstream.drain_timeout", values::duration);
         let drain_bytes = self.value("upstream.drain_bytes", values::bytes);
+        let http2 = self.value("upstream.http2", values::yes);
         let idle_max = self.value("upstream.idle_connections_max", |text| values::count(text, 0..=100_000));
         Some(Upstream {
             connect_timeout: connect_timeout?,
@@ -462,6 +465,7 @@ impl Reader {
             drain_timeout: drain_timeout?,
             drain_bytes: drain_bytes?,
             idle_connections_max: usize::try_from(idle_max?).ok()?,
+            http2: http2?,
         })
     }
 

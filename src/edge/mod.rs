@@ -38,7 +38,7 @@
 //! | `auth` | the credential a request presents |
 //! | `headers` | which headers and query go to the provider, which come back |
 //! | `body` | reads request bodies, under a process-wide budget |
-//! | `upstream` | the only place that speaks HTTP to a provider |
+//! | `upstream` | the only place that speaks HTTP to a provider; HTTP/2 in a part of its own |
 //! | `relay` | the answer, from provider to client, read on the way |
 //! | `inflate` | the metered side copy of a compressed answer |
 //! | `answer` | what the gateway says itself |

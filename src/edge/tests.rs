@@ -180,6 +180,7 @@ impl Bench {
             port: address.port(),
             authority: HeaderValue::from_str(&address.to_string()).unwrap(),
             tls: None,
+            http2: false,
         });
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));

@@ -51,5 +51,6 @@ mod tapes;
 mod tidy;
 mod tls;
 mod uploads;
+mod upstream_http2;
 mod verify;
 mod watching;

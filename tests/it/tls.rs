@@ -61,11 +61,15 @@ fn answer_all(tls: impl Read + Write, body: &[u8]) {
 #[test]
 fn a_provider_that_the_roots_vouch_for_is_called_over_tls() {
     let port = provider(CHAT_ANSWER.into());
-    let gateway = Setup::at(&format!("https://localhost:{port}")).set("SSL_CERT_FILE", CERTIFICATE).start();
-    for calls in 1..=3 {
-        let answer = gateway.send(&chat("acme"));
-        assert_eq!((answer.status, answer.body.as_slice()), (200, CHAT_ANSWER.as_bytes()));
-        assert_eq!(gateway.booked("acme", calls).chats, calls);
+    // One that speaks no HTTP/2 is also called by a gateway that asks for it.
+    for http2 in ["false", "true"] {
+        let setup = Setup::at(&format!("https://localhost:{port}")).set("SSL_CERT_FILE", CERTIFICATE);
+        let gateway = setup.set("TOLLGATE_UPSTREAM_HTTP2", http2).start();
+        for calls in 1..=3 {
+            let answer = gateway.send(&chat("acme"));
+            assert_eq!((answer.status, answer.body.as_slice()), (200, CHAT_ANSWER.as_bytes()));
+            assert_eq!(gateway.booked("acme", calls).chats, calls);
+        }
     }
 }
 
