@@ -11,9 +11,10 @@ use crate::domain::refusal::Refusal;
 use super::answer::Answer;
 use super::openai;
 use super::request::{self, ModelIn, StreamBy};
-use super::table::{self, Route, billed, chat, free};
-use super::{AnswerReader, Call, CredentialHeader, Endpoint, Provider, Reads, dialect, path};
+use super::table::{self, Route, billed, chat, free, session};
+use super::{AnswerReader, Call, CredentialHeader, Endpoint, Provider, Reads, SessionReader, dialect, path};
 
+mod live;
 mod wire;
 
 use wire::GeminiWire;
@@ -50,11 +51,17 @@ macro_rules! vertex {
     };
 }
 
-/// All that is forwarded to Gemini and Vertex. [`MODEL`] stands for each of [`MODELS`]. A GET never bills.
+/// Where sessions are: the gRPC name of their method, in each version and, for keys that are bound to one setup, once more.
+const LIVE: &str = "/ws/google.ai.generativelanguage.{v1beta,v1alpha,v1}.GenerativeService.\
+    {BidiGenerateContent,BidiGenerateContentConstrained}";
+
+/// All that is forwarded to Gemini and Vertex. [`MODEL`] stands for each of [`MODELS`]. A GET never bills, unless it begins
+/// a session.
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
     chat("{model}:generateContent", "generateContent", Reads::Generate),
     chat("{model}:streamGenerateContent", "streamGenerateContent", Reads::Generate),
+    session(LIVE, "bidiGenerateContent", Reads::Live),
     billed("{model}:embedContent", "embedContent", Reads::Embed),
     billed("{model}:batchEmbedContents", "batchEmbedContents", Reads::Embed),
     billed("{model}:predict", "predict", Reads::Predict),
@@ -117,6 +124,10 @@ impl Provider for Gemini {
         if !path::is_plain(path) {
             return Err(Refusal::UnknownRoute);
         }
+        // Whoever has such a token speaks to the provider directly.
+        if path.ends_with("/auth_tokens") {
+            return Err(Refusal::OpensElsewhere);
+        }
         let (parent, last) = path.rsplit_once('/').ok_or(Refusal::UnknownRoute)?;
         let last = path::decoded(last).ok_or(Refusal::UnknownRoute)?;
         // A method of something is never a name, so no wildcard takes it.
@@ -144,6 +155,20 @@ impl Provider for Gemini {
 
     fn reader(&self, endpoint: &Endpoint, _call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {
         Box::new(Answer::new(GeminiWire(endpoint.reads), content_type, false))
+    }
+
+    fn session(&self, endpoint: &Endpoint, query: Option<&str>) -> Result<Box<dyn SessionReader>, Refusal> {
+        refuse_hidden(query)?;
+        let names =
+            query.into_iter().flat_map(|query| query.split('&')).map(|pair| pair.split('=').next().unwrap_or(pair));
+        // It would stand beside the key that is put in.
+        if names.into_iter().any(|name| path::decoded(name).as_deref() == Some("access_token")) {
+            return Err(Refusal::TwoKeys);
+        }
+        match endpoint.reads {
+            Reads::Live => Ok(Box::new(live::Live::default())),
+            _ => Err(Refusal::UnknownRoute),
+        }
     }
 
     fn refusal_body(&self, refusal: &Refusal) -> String {
