@@ -94,6 +94,8 @@ pub enum Reads {
     Cache,
     /// A realtime session: `response.usage` of each `response.done`.
     Realtime,
+    /// A live session of OpenAI: seconds, beside what it delegates.
+    LiveSeconds,
     /// A live session of Gemini: `usageMetadata` of each turn.
     Live,
     /// Not billed: nothing is read.
@@ -103,7 +105,7 @@ pub enum Reads {
 impl Reads {
     /// Whether it is a session, which begins with an upgrade to a websocket.
     pub fn is_session(self) -> bool {
-        matches!(self, Self::Realtime | Self::Live)
+        matches!(self, Self::Realtime | Self::LiveSeconds | Self::Live)
     }
 
     /// For the table in the documentation.
@@ -120,6 +122,7 @@ impl Reads {
             Self::Predict => "`statistics.token_count`; without it by the piece: unpriced",
             Self::Cache => "`usageMetadata`; storage: incomplete",
             Self::Realtime => "`usage` of each `response.done`",
+            Self::LiveSeconds => "`usage` in seconds: unpriced; of what is delegated",
             Self::Live => "`usageMetadata` of each turn",
             Self::Nothing => "",
         }

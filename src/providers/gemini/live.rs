@@ -111,14 +111,15 @@ impl SessionReader for Live {
         });
         let model = setup.and_then(|setup| text_at(setup, &["model"])).map(|model| name_of(&model).to_owned());
         self.model = model.clone().or(self.model.take());
+        let models = Vec::from_iter(model);
         let goes_on = answers && matches!(self.state, State::Speaks { .. });
         if parsed.is_ok() && is_object_of_one(message) && (setup.is_some() || goes_on) {
-            return Asked { turns: 0, model, prompt_bytes };
+            return Asked { turns: 0, models, prompt_bytes };
         }
         // What is not known, or not read here as it may be there, may begin a turn.
         let turns = self.asked + 1;
         self.asked += usize::from(asks);
-        Asked { turns, model, prompt_bytes }
+        Asked { turns, models, prompt_bytes }
     }
 
     fn server(&mut self, message: &[u8]) -> Tells {

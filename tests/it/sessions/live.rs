@@ -175,3 +175,64 @@ fn a_turn_whose_usage_comes_late_or_never_is_booked_once() {
     assert_eq!(outcomes.iter().filter(|outcome| outcome.contains("upstream_failed")).count(), 1, "{outcomes:?}");
     assert_eq!(outcomes.iter().filter(|outcome| outcome.contains("completed")).count(), 2, "{outcomes:?}");
 }
+
+#[test]
+fn a_live_session_of_openai_is_one_chat_whose_seconds_are_not_summed() {
+    let provider = Sessions::start(|_: &Seen, mut peer: Peer| {
+        let start = peer.hear().unwrap();
+        peer.say(&json!({"type": "session.started", "session": start["session"]}));
+        while let Some(message) = peer.hear() {
+            match message["type"].as_str().unwrap() {
+                "session.input_audio.append" => {
+                    for seconds in [1.5, 3.0] {
+                        peer.say(&json!({"type": "session.usage.updated", "usage": {"seconds": seconds}}));
+                    }
+                    let usage = json!({"input_tokens": 11, "output_tokens": 7, "total_tokens": 18});
+                    let response =
+                        json!({"id": "r", "model": "gpt-4o-2024-08-06", "status": "completed", "usage": usage});
+                    let event = json!({"type": "response.completed", "response": response});
+                    peer.say(&json!({"type": "response.event", "delegation_id": "d", "event": event}));
+                }
+                "session.close" => {
+                    peer.say(
+                        &json!({"type": "session.closed", "reason": "close_requested", "usage": {"seconds": 4.0}}),
+                    );
+                }
+                _ => {}
+            }
+        }
+    });
+    let gateway = Setup::at(&provider.url()).config(&plan(1)).start();
+    let live = handshake("/v1/live/sessions").bearer("acme");
+    let (mut peer, _) = websocket::open(gateway.proxy, &live).ok().unwrap();
+    peer.say(&json!({"type": "session.start", "session": {"model": "gpt-live-1"}}));
+    peer.hear_until("session.started");
+    assert_eq!(gateway.limits("acme")["held"], 1);
+    peer.say(&json!({"type": "session.input_audio.append", "audio": "AAAA"}));
+    peer.hear_until("response.event");
+    assert_eq!(gateway.booked("acme", 1).tokens(), (11, 7, 18));
+    peer.say(&json!({"type": "session.close"}));
+    peer.hear_until("session.closed");
+    assert!(peer.close().is_some());
+    let usage = gateway.booked("acme", 2);
+    assert_eq!((usage.chats, usage.tokens(), usage.unpriced_requests), (1, (11, 7, 18), 1));
+    let events = gateway.events("acme");
+    let of = |endpoint: &str| events.iter().find(|event| event["endpoint"] == endpoint).unwrap();
+    assert_eq!((&of("live")["model"], &of("live")["priced"]), (&"gpt-live-1".into(), &"unpriced".into()));
+    assert_eq!(of("live.responses")["model"], "gpt-4o-2024-08-06");
+    assert_eq!(websocket::open(gateway.proxy, &live).err().unwrap().status, 402);
+
+    // One that is left is left at once: it would only listen on.
+    let live = handshake("/v1/live/sessions").bearer("globex");
+    let (mut peer, _) = websocket::open(gateway.proxy, &live).ok().unwrap();
+    peer.say(&json!({"type": "session.start", "session": {"model": "gpt-live-1"}}));
+    peer.hear_until("session.started");
+    let ended = Instant::now();
+    drop(peer);
+    assert!(provider.ended().wait(2) && ended.elapsed() < PATIENCE);
+    let event = gateway.event("globex");
+    assert_eq!(
+        (&event["chats"], &event["outcome"], &event["priced"]),
+        (&1.into(), &"client_left".into(), &"unpriced".into())
+    );
+}

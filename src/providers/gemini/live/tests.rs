@@ -44,14 +44,14 @@ fn all_behind_the_setup_may_begin_a_turn_but_an_answer_within_one() {
     let setup =
         r#"{"setup":{"model":"models/gemini-live-2.5-flash","generationConfig":{"responseModalities":["TEXT"]}}}"#;
     let asked = session.client(setup.as_bytes());
-    assert_eq!((asked.turns, asked.model.as_deref()), (0, Some("gemini-live-2.5-flash")));
+    assert_eq!((asked.turns, asked.models), (0, vec!["gemini-live-2.5-flash".to_owned()]));
     assert_eq!(session.model(), Some("gemini-live-2.5-flash"));
     for message in [ASK, AUDIO, ANSWER, r#"{"unheardOf":{}}"#, "{}", "broken", ""] {
         assert_eq!(needs(&mut Live::default(), message), 1, "{message}");
     }
     let hidden = r#"{"setup":{"model":"models/other"},"clientContent":{"turnComplete":true}}"#;
     let asked = session.client(hidden.as_bytes());
-    assert_eq!((asked.turns, asked.model.as_deref()), (1, Some("other")), "a question behind a setup is one");
+    assert_eq!((asked.turns, asked.models), (1, vec!["other".to_owned()]), "a question behind a setup is one");
     let mut session = Live::default();
     assert_eq!([needs(&mut session, ASK), needs(&mut session, ASK), needs(&mut session, AUDIO)], [1, 2, 3]);
     assert_eq!(session.asked(), 2);
