@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, header, response};
+use http::{HeaderValue, StatusCode, header, response};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use tokio::time::{Duration, Instant, timeout_at};
@@ -26,9 +26,9 @@ const GATHER_BYTES_MAX: usize = 64 * 1024;
 enum Sight {
     /// As it passes.
     Plain,
-    /// By an inflated side copy.
-    Gzip(Box<Inflate>),
-    /// Not at all: a coding that was not asked for.
+    /// By a decoded side copy.
+    Coded(Box<Inflate>),
+    /// Not at all: a coding that was not asked for and is not known.
     Blind,
 }
 
@@ -163,7 +163,7 @@ impl Relay<'_> {
         }
         match (&mut self.in_flight, &mut self.sight) {
             (Some(in_flight), Sight::Plain) => in_flight.pass(piece, &mut self.out),
-            (Some(in_flight), Sight::Gzip(inflate)) => {
+            (Some(in_flight), Sight::Coded(inflate)) => {
                 inflate.feed(&piece, |inflated| in_flight.look(inflated));
                 self.out.push(piece);
             }
@@ -292,10 +292,11 @@ fn is_event_stream(head: &response::Parts) -> bool {
 }
 
 fn sight(head: &response::Parts) -> Sight {
-    match head.headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase()) {
-        None => Sight::Plain,
-        Some(coding) if coding == b"identity" || coding.is_empty() => Sight::Plain,
-        Some(coding) if coding == b"gzip" || coding == b"x-gzip" => Sight::Gzip(Box::default()),
-        Some(_) => Sight::Blind,
+    let mut codings = head.headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+    match (codings.next(), codings.next()) {
+        (None, _) => Sight::Plain,
+        (Some(coding), None) if coding.is_empty() || coding.eq_ignore_ascii_case(b"identity") => Sight::Plain,
+        (Some(coding), None) => Inflate::of(coding).map_or(Sight::Blind, |inflate| Sight::Coded(Box::new(inflate))),
+        (Some(_), Some(_)) => Sight::Blind,
     }
 }
