@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, StatusCode, header, response};
+use http::{HeaderMap, HeaderValue, StatusCode, header, response};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use tokio::time::{Duration, Instant, timeout_at};
@@ -105,7 +105,7 @@ impl Relay<'_> {
                     self.settle_if_complete().await;
                     self.write().await;
                 }
-                Step::End => return self.end().await,
+                Step::End => return self.end(body.take_trailers()).await,
                 Step::Cut(cut) => return self.cut(cut).await,
                 Step::Capped => {
                     // The provider is stopped before anything is counted: it is read, and paid, no further.
@@ -196,9 +196,16 @@ impl Relay<'_> {
         }
     }
 
-    async fn end(mut self) -> Fate {
+    /// Trailers go on in HTTP/2 alone: pingora writes none in HTTP/1.1, where whoever passes a message on may drop them.
+    async fn end(mut self, trailers: Option<HeaderMap>) -> Fate {
         self.settle_whole().await;
         self.write().await;
+        let trailers = trailers.filter(|_| self.session.is_http2() && self.gone.is_none());
+        if let Some(trailers) = trailers.map(headers::trailers_to_client).filter(|trailers| !trailers.is_empty())
+            && self.session.write_response_trailers(trailers).await.is_err()
+        {
+            self.gone = Some(Instant::now());
+        }
         if self.gone.is_some() { Fate::Close } else { Fate::Reuse }
     }
 
@@ -265,7 +272,8 @@ fn join(out: &mut Vec<Bytes>) -> Bytes {
 
 /// The provider's head with our headers, framed for this client.
 fn client_head(gate: &Gate, asked: &Asked<'_>, head: &response::Parts, keep_length: bool) -> Option<ResponseHeader> {
-    let mut out = headers::to_client(head, keep_length)?;
+    // RFC 9110, 8.6: a 204 has none.
+    let mut out = headers::to_client(head, keep_length && head.status != StatusCode::NO_CONTENT)?;
     let id = asked.id.as_deref().unwrap_or_default();
     headers::add_ours(&mut out, id, &asked.limits, gate.meter.now())?;
     if !is_bodyless(asked, head) && !out.headers.contains_key(header::CONTENT_LENGTH) && asked.chunks {
