@@ -19,6 +19,7 @@ use crate::domain::price::rates::{Rates, TokenKind};
 use crate::domain::price::{Explanation, ModelPrices, PriceBook, PriceRow, Priced, ServiceTier};
 use crate::domain::time::{Micros, Period};
 use crate::edge::api::wire::Usd;
+use crate::edge::api::wire::prices::{EntryBody, LineBody};
 use crate::ports::clock::Clock;
 
 use super::Failure;
@@ -207,28 +208,12 @@ struct ExplainedDocument {
     service_tier: &'static str,
     price_version: String,
     /// The entry of the price file, and the row of it; null where the model had no price.
-    entry: Option<EntryDocument>,
-    lines: Vec<LineDocument>,
+    entry: Option<EntryBody>,
+    lines: Vec<LineBody>,
     computed_cost_usd: Option<Usd>,
     booked_cost_usd: Option<Usd>,
     priced: &'static str,
     remarks: Vec<&'static str>,
-}
-
-#[derive(Serialize)]
-struct EntryDocument {
-    model: String,
-    tier: &'static str,
-    from: Option<String>,
-    above: u64,
-}
-
-#[derive(Serialize)]
-struct LineDocument {
-    kind: &'static str,
-    tokens: u64,
-    picodollars_per_token: i64,
-    cost_usd: Usd,
 }
 
 fn explain(
@@ -268,26 +253,13 @@ fn explained_document(event: &UsageEvent, explained: Option<&Explanation<'_>>) -
     let too_large = |error: crate::domain::money::MoneyError| Failure::from(error.to_string());
     // What was not charged, such as a failed call, has no lines whatever the model costs.
     let charged = explained.filter(|_| event.priced != Priced::Free && event.priced != Priced::Unpriced);
-    let mut lines = Vec::new();
-    for line in charged.iter().flat_map(|explained| &explained.bill.lines).filter(|line| line.tokens > 0) {
-        lines.push(LineDocument {
-            kind: line.kind.as_str(),
-            tokens: line.tokens,
-            picodollars_per_token: line.pico_per_token,
-            cost_usd: Usd(line.cost().map_err(too_large)?),
-        });
-    }
+    let lines = charged.map(LineBody::all).transpose().map_err(too_large)?.unwrap_or_default();
     let computed = match (charged, event.priced) {
         (Some(explained), _) => Some(explained.bill.total().map_err(too_large)?),
         (None, Priced::Free) => Some(PicoUsd::ZERO),
         (None, _) => None,
     };
-    let entry = explained.map(|Explanation { model, row, .. }| EntryDocument {
-        model: model.name.to_string(),
-        tier: row.tier.as_str(),
-        from: row.from.map(|from| from.to_string()),
-        above: row.above,
-    });
+    let entry = explained.map(EntryBody::from);
     Ok(ExplainedDocument {
         event_id: event.id.to_string(),
         provider: event.provider.to_string(),
@@ -330,13 +302,13 @@ fn explained_text(document: &ExplainedDocument) -> String {
     let ExplainedDocument { event_id, provider, model, service_tier, price_version, entry, lines, .. } = document;
     let mut text =
         format!("Event {event_id}: {provider} {model}, tier {service_tier}, prices of version {price_version}\n");
-    if let Some(EntryDocument { model, tier, from, above }) = entry {
+    if let Some(EntryBody { model, tier, from, above }) = entry {
         let from = from.as_deref().map_or_else(String::new, |from| format!(", from {from}"));
         let above = if *above > 0 { format!(", for input above {above} tokens") } else { String::new() };
         // Writing to a String does not fail.
         writeln!(text, "Priced as {model}, tier {tier}{from}{above}").unwrap_or_default();
     }
-    let row = |line: &LineDocument| {
+    let row = |line: &LineBody| {
         let price = for_a_million(line.picodollars_per_token);
         [line.kind.to_owned(), line.tokens.to_string(), price, line.cost_usd.0.to_string()]
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::support::bodies::*;
 use super::support::*;
@@ -122,4 +122,28 @@ fn prices_are_those_of_the_day_that_is_asked_for() {
     assert_eq!(input("2027-01-01"), 2 * input("2026-12-31"));
     let wrong = prices(directory.path(), &["show", "gemini-3.8-flash", "--at", "tomorrow"]);
     assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn a_preview_says_what_a_call_would_cost_and_books_nothing() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let preview = |body: Value| {
+        let answer = gateway.admin(Request::post("/admin/prices/preview", body.to_string()));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let call =
+        json!({"provider": "gemini", "model": "gemini-2.5-pro", "prompt_tokens": 200_000, "completion_tokens": 10});
+    let body = preview(call.clone());
+    assert_eq!((&body["entry"]["above"], &body["priced"]), (&json!(0), &json!("priced")), "{body}");
+    assert_eq!(gateway::pico_usd_of(&body["estimated_cost_usd"]), 200_000 * 1_250_000 + 10 * 10_000_000, "{body}");
+    // One token more, and the whole call is at the price of long inputs.
+    let mut long = call;
+    long["prompt_tokens"] = json!(200_001);
+    let body = preview(long);
+    assert_eq!((&body["entry"]["above"], body["lines"].as_array().unwrap().len()), (&json!(200_000), 2), "{body}");
+    assert_eq!(gateway::pico_usd_of(&body["estimated_cost_usd"]), 200_001 * 2_500_000 + 10 * 15_000_000, "{body}");
+    gateway.send(&chat("acme"));
+    assert_eq!(gateway.booked("acme", 1).cost(), CHAT_PICO_USD);
 }
