@@ -335,10 +335,6 @@ impl Upstream {
             fast_timeout(self.limits.first_byte, drive).await
         };
         match response {
-            // Nobody asked for another protocol, and nobody here would read it.
-            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(Attempt::Failed(SendError::Unreachable))
-            }
             Ok(Ok(response)) => Ok(self.answer(Some(connection), None, response)),
             Ok(Err(mut error)) => Err(match error.take_message() {
                 Some(request) => Attempt::Unsent(Box::new(request)),
