@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -172,6 +172,8 @@ pub struct AnswerBody {
     idle_connections_max: usize,
     idle: Duration,
     last_piece: Instant,
+    /// What follows the last piece, where there is anything.
+    trailers: Option<HeaderMap>,
     /// Made when a piece is waited for: a plain answer is mostly there with its head.
     alarm: Option<Pin<Box<Sleep>>>,
     ended: bool,
@@ -357,6 +359,7 @@ impl Upstream {
             idle_connections_max: self.limits.idle_connections_max,
             idle: self.limits.idle,
             last_piece: Instant::now(),
+            trailers: None,
             alarm: None,
             ended: false,
         };
@@ -416,6 +419,11 @@ impl AnswerBody {
         poll_fn(|cx| Poll::Ready(self.poll_piece(cx))).await
     }
 
+    /// The trailers, at the end.
+    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Cut>> {
         if let Some(piece) = self.poll_piece(cx) {
             // The clock is read for each piece, the timer is set anew only when it rings: a timer for each event of
@@ -451,11 +459,10 @@ impl AnswerBody {
                     self.give_back();
                 }
                 Poll::Ready(Some(Err(_))) => return Some(Err(Cut::BrokeOff)),
-                // Trailers are not passed on: neither provider sends any.
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(piece) if piece.is_empty() => {}
                     Ok(piece) => return Some(Ok(Some(piece))),
-                    Err(_) => {}
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
                 },
             }
         }
