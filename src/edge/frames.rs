@@ -212,6 +212,10 @@ fn control(from: From, opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+    use proptest::sample::Index;
+
     use super::*;
 
     const MASK: [u8; 4] = [0x11, 0xa2, 0x00, 0xff];
@@ -292,6 +296,35 @@ mod tests {
             assert_eq!(all(from, &bytes, 0..bytes.len()), Ok((want, 0)), "{from:?} byte by byte");
             let bytes = frame(from, 0x81, &long);
             assert_eq!(all(from, &bytes, [1, 5, 9, 13, 20_000]), Ok((vec![('m', long.clone())], 0)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_the_same_at_every_cut(
+            bytes in vec(any::<u8>(), 0..300), cuts in vec(any::<Index>(), 0..5), is_client in any::<bool>()
+        ) {
+            let from = if is_client { From::Client } else { From::Server };
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.sort_unstable();
+            prop_assert_eq!(all(from, &bytes, cuts), all(from, &bytes, []));
+        }
+
+        #[test]
+        fn any_messages_are_read_as_they_were_made(
+            messages in vec((vec(vec(any::<u8>(), 0..200), 1..4), any::<bool>()), 0..6), is_client in any::<bool>()
+        ) {
+            let from = if is_client { From::Client } else { From::Server };
+            let (mut bytes, mut want) = (Vec::new(), Vec::new());
+            for (parts, is_text) in messages {
+                for (at, part) in parts.iter().enumerate() {
+                    let opcode = match at { 0 if is_text => 1, 0 => 2, _ => 0 };
+                    let fin = if at + 1 == parts.len() { 0x80 } else { 0 };
+                    bytes.extend(frame(from, fin | opcode, part));
+                }
+                want.push(('m', parts.concat()));
+            }
+            prop_assert_eq!(all(from, &bytes, 0..bytes.len()), Ok((want, 0)));
         }
     }
 

@@ -313,6 +313,10 @@ impl Session {
             Next::ClientRead(_) => self.client_is_gone(),
             Next::ClientWritten(Ok(())) => {
                 self.client.written = now;
+                if matches!(self.stage, Stage::Left { .. }) && !self.client.is_writing() {
+                    // It was answered, and need not wait for the end of its turn.
+                    self.client.finish().await;
+                }
                 None
             }
             Next::ClientWritten(Err(_)) => {

@@ -93,3 +93,66 @@ pub(super) fn at<'a>(raw: &'a RawValue, names: &[&'static str]) -> Option<&'a Ra
 pub(super) fn text_at(raw: &RawValue, names: &[&'static str]) -> Option<String> {
     at(raw, names).and_then(json::text).map(|text| text.into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
+    use super::super::{CredentialPlace, route};
+    use super::*;
+
+    const PATHS: &[&str] = &[
+        "/v1/realtime",
+        "/v1/live/sessions",
+        "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
+    ];
+
+    const MESSAGES: &[&str] = &[
+        r#"{"type":"response.create","event_id":"e","response":{"instructions":"Say hi."}}"#,
+        r#"{"type":"session.update","session":{"audio":{"input":{"turn_detection":null,"transcription":{"model":"m"}}}}}"#,
+        r#"{"type":"response.created","response":{"id":"a","usage":null}}"#,
+        r#"{"type":"response.output_audio.delta","response_id":"a","delta":"AAAA"}"#,
+        r#"{"type":"response.done","response":{"id":"a","usage":{"input_tokens":9,"output_tokens":1,"total_tokens":10}}}"#,
+        r#"{"type":"error","error":{"event_id":"e","code":"x"}}"#,
+        r#"{"type":"conversation.item.input_audio_transcription.completed","usage":{"type":"duration","seconds":1}}"#,
+        r#"{"type":"session.closed","usage":{"seconds":4.5}}"#,
+        r#"{"type":"response.event","event":{"type":"response.completed","response":{"model":"m","usage":{"input_tokens":1,"output_tokens":1}}}}"#,
+        r#"{"setup":{"model":"models/m"}}"#,
+        r#"{"clientContent":{"turns":[{"parts":[{"text":"Hi"}]}],"turnComplete":true}}"#,
+        r#"{"realtimeInput":{"audio":{"data":"AAAA","mimeType":"audio/pcm"}}}"#,
+        r#"{"serverContent":{"modelTurn":{"parts":[{"text":"Hi"},{"inlineData":{"data":"AAAA"}}]}}}"#,
+        r#"{"serverContent":{"turnComplete":true},"usageMetadata":{"promptTokenCount":9,"responseTokenCount":1,"totalTokenCount":10}}"#,
+    ];
+
+    fn reader(path: &str) -> Box<dyn SessionReader> {
+        let (provider, endpoint) = route(&Method::GET, path, CredentialPlace::Bearer).unwrap();
+        provider.session(&endpoint, Some("model=m")).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_is_read_and_what_is_not_understood_is_admitted(
+            path in select(PATHS),
+            messages in proptest::collection::vec((select(MESSAGES), any::<Index>(), any::<Index>(), ".{0,3}"), 1..8)
+        ) {
+            let mut session = reader(path);
+            for (message, from, to, instead) in messages {
+                let mut changed = message.as_bytes().to_vec();
+                let (from, to) = (from.index(changed.len() + 1), to.index(changed.len() + 1));
+                changed.splice(from.min(to)..from.max(to), instead.bytes());
+                let is_json = serde_json::from_slice::<serde_json::Value>(&changed).is_ok_and(|value| value.is_object());
+                let asked = reader(path).client(&changed);
+                prop_assert!(asked.turns > 0 || is_json, "{path} {:?}", String::from_utf8_lossy(&changed));
+                session.client(&changed);
+                session.server(&changed);
+                let mut turn = session.turn();
+                turn.look(message.as_bytes());
+                turn.look(&changed);
+                let tokens = turn.reading().tokens.unwrap_or_default();
+                prop_assert!(tokens.checked().is_ok());
+            }
+        }
+    }
+}

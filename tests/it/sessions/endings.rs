@@ -1,5 +1,8 @@
 //! How sessions end, and what is booked then: who leaves, who breaks off, a signal, a kill.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 
 /// Begins a response, says some of it, and waits for the gate before it says what it charged.
@@ -34,7 +37,11 @@ fn a_client_that_leaves_a_turn_is_charged_what_the_provider_says_at_its_end() {
     let provider = Sessions::start(held(&gate));
     let gateway = Setup::at(&provider.url()).start();
     let leaves: [(&str, fn(Peer)); 3] = [
-        ("closed", |peer| assert_eq!(peer.close(), Some((1000, String::new())))),
+        ("closed", |mut peer| {
+            peer.frame(CLOSE, &1000_u16.to_be_bytes());
+            assert_eq!(peer.closed(), Some((1000, String::new())));
+            assert_eq!(peer.next(), Said::Gone, "it does not wait for the end of the turn");
+        }),
         ("gone", drop),
         ("reset", Peer::reset),
     ];
@@ -53,6 +60,68 @@ fn a_client_that_leaves_a_turn_is_charged_what_the_provider_says_at_its_end() {
         assert_eq!((&event["total_tokens"], gateway.chats(tenant)), (&118.into(), (1, 499)), "{tenant}");
     }
     assert!(provider.ended().wait(3), "the provider is left after the turn");
+}
+
+#[test]
+fn a_turn_that_runs_when_the_plan_is_used_up_comes_to_its_end() {
+    let (gate, seen) = (Gate::default(), Arc::new(Mutex::new(Vec::new())));
+    let (hold, saw) = (gate.clone(), Arc::clone(&seen));
+    let provider = Sessions::start(move |_: &Seen, mut peer: Peer| {
+        peer.hear();
+        peer.say(&created("resp_1"));
+        peer.say(&delta("resp_1", "Once upon a time"));
+        assert!(hold.wait(1));
+        peer.say(&done("resp_1", &usage()));
+        while let Some(message) = peer.hear() {
+            saw.lock().unwrap().push(message);
+        }
+    });
+    let gateway = Setup::at(&provider.url()).config(&plan(1)).start();
+    let mut peer = open_silent(&gateway, "acme");
+    peer.say(&ask());
+    peer.hear_until("response.output_text.delta");
+    peer.say(&ask());
+    peer.say(&json!({"type": "response.cancel"}));
+    peer.frame(PING, b"still there?");
+    gate.pass();
+    assert_eq!(peer.hear_until("response.done").last().unwrap()["response"]["usage"], usage());
+    assert_eq!(peer.closed().unwrap().0, 1008);
+    assert!(provider.ended().wait(1));
+    assert_eq!(*seen.lock().unwrap(), Vec::<Value>::new(), "nothing went on behind the refusal");
+    assert_eq!(gateway.booked("acme", 1).total_tokens, 118);
+    assert_eq!(gateway.chats("acme"), (1, 0));
+}
+
+#[test]
+fn who_does_not_read_holds_up_the_other_side_and_no_memory() {
+    // More than sockets keep, less than would have to be kept here if nothing were held up.
+    let (most, kept_kib) = (48 << 20, 4 << 10);
+    let provider = Sessions::start(honest);
+    let gateway = Setup::at(&provider.url()).start();
+    let mut before = 0;
+    // What the first round takes is not given back, and not taken again.
+    for round in 0..2 {
+        let (stuck, sent) = (Gate::default(), Arc::new(AtomicU64::new(0)));
+        let (gone, counted) = (stuck.clone(), Arc::clone(&sent));
+        provider.now_does(move |_: &Seen, mut peer: Peer| {
+            counted.store(peer.flood(), Ordering::SeqCst);
+            gone.pass();
+        });
+        let deaf = open_silent(&gateway, "acme");
+        assert!(stuck.wait(1));
+        let to_client = (sent.load(Ordering::SeqCst), gateway.memory_kib());
+        drop(deaf);
+        let stuck = Gate::default();
+        let wait = stuck.clone();
+        provider.now_does(move |_: &Seen, _deaf: Peer| assert!(wait.wait(1)));
+        let to_provider = (open_silent(&gateway, "acme").flood(), gateway.memory_kib());
+        stuck.pass();
+        for (sent, kib) in [to_client, to_provider] {
+            assert!(sent < most, "{sent} bytes were taken");
+            assert!(round == 0 || kib < before + kept_kib, "{before} KiB, then {kib}");
+        }
+        before = to_client.1.max(to_provider.1);
+    }
 }
 
 #[test]

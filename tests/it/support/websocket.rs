@@ -110,6 +110,18 @@ impl Peer {
         self.try_send(&bytes)
     }
 
+    /// Sends messages that begin nothing until nobody has taken any for a second; how many bytes were.
+    pub fn flood(&mut self) -> u64 {
+        let message = format!("{{\"type\":\"response.cancel\",\"padding\":\"{}\"}}", "x".repeat(16 * 1024));
+        let bytes = frame(self.is_client, TEXT, message.as_bytes());
+        self.stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut sent = 0;
+        while sent < 1 << 30 && self.try_send(&bytes) {
+            sent += bytes.len() as u64;
+        }
+        sent
+    }
+
     /// The next frame.
     pub fn next(&mut self) -> Said {
         loop {
