@@ -148,13 +148,14 @@ impl Gate {
             Opened::Answered(answer) => Ok(self.relay(session, asked, None, answer, Reserved::default()).await),
             Opened::Switched(head, provider_stream) => {
                 let mut head = handshake::agreed(&head).ok_or(Refusal::Unreachable)?;
+                let request_id = head.headers.get(&headers::REQUEST_ID).and_then(|id| id.to_str().ok()).map(Box::from);
                 let id = asked.id.as_deref().unwrap_or_default();
                 headers::add_ours(&mut head, id, &asked.limits, self.meter.now()).ok_or(Refusal::Unreachable)?;
                 if session.write_response_header(Box::new(head)).await.is_err() {
                     return Ok(Fate::Close);
                 }
                 let secret = presented.secret.clone().into_boxed_str();
-                let opening = turns::Opening { caller, secret, provider, endpoint, reader };
+                let opening = turns::Opening { caller, secret, provider, endpoint, reader, request_id };
                 Ok(Fate::Session(Box::new(Opening {
                     provider: provider_stream,
                     turns: Turns::new(self.meter.clone(), self.identities.clone(), opening),

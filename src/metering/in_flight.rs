@@ -138,15 +138,14 @@ impl InFlight {
     pub fn head(&mut self, status: u16, content_type: Option<&str>, request_id: Option<&str>) {
         let Some(open) = &mut self.open else { return };
         let reader = open.provider.reader(&open.endpoint, &open.call, content_type);
-        open.answered(status, reader);
-        open.progress.request_id =
-            request_id.map(|id| id.chars().filter(|c| c.is_ascii_graphic()).take(REQUEST_ID_CHARS_MAX).collect());
+        open.answered(status, request_id, reader);
     }
 
-    /// A turn of a session begins to be answered; `reader` reads it. Its session's head is long past, and was a 101.
-    pub fn begins(&mut self, reader: Box<dyn AnswerReader>) {
+    /// A turn of a session begins to be answered; `reader` reads it. Its session's head is long past, and was a 101 with
+    /// this id of the provider's.
+    pub fn begins(&mut self, reader: Box<dyn AnswerReader>, request_id: Option<&str>) {
         if let Some(open) = &mut self.open {
-            open.answered(SWITCHED, reader);
+            open.answered(SWITCHED, request_id, reader);
         }
     }
 
@@ -268,13 +267,15 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 impl Open {
-    fn answered(&mut self, status: u16, reader: Box<dyn AnswerReader>) {
+    fn answered(&mut self, status: u16, request_id: Option<&str>, reader: Box<dyn AnswerReader>) {
         let now = self.meter.monotonic_us();
         let progress = &mut self.progress;
         progress.status = status;
         progress.phase = Phase::at_head(status);
         progress.first_byte_us = Some(now.saturating_sub(self.started_us));
         progress.upstream_us = now.saturating_sub(progress.sent_us.unwrap_or(now));
+        progress.request_id =
+            request_id.map(|id| id.chars().filter(|c| c.is_ascii_graphic()).take(REQUEST_ID_CHARS_MAX).collect());
         progress.reader = Some(reader);
     }
 

@@ -19,6 +19,9 @@ use super::identity::{Identities, Identity};
 use super::in_flight::{Caller, InFlight};
 use super::meter::{self, Meter};
 
+/// A session that goes on is asked for its key again after this, as a revoked one is to open nothing for longer.
+const KEY_FOR_US: u64 = 5_000_000;
+
 /// Turns of one session at once, waiting and open. A client has two or three.
 const TURNS_MAX: usize = 32;
 
@@ -34,6 +37,10 @@ pub struct Turns {
     reader: Box<dyn SessionReader>,
     waiting: VecDeque<InFlight>,
     open: Vec<(TurnName, InFlight)>,
+    /// When the key was looked up last.
+    known_us: u64,
+    /// The provider's id of the handshake.
+    request_id: Option<Box<str>>,
     /// What was added to the prompt while no turn waited.
     unasked_bytes: u64,
 }
@@ -50,12 +57,15 @@ pub struct Opening {
     pub endpoint: Endpoint,
     /// Reads the session.
     pub reader: Box<dyn SessionReader>,
+    /// The provider's id of the handshake.
+    pub request_id: Option<Box<str>>,
 }
 
 impl Turns {
     /// A session without turns.
     pub fn new(meter: Arc<Meter>, identities: Arc<Identities>, opening: Opening) -> Self {
-        let Opening { caller, secret, provider, endpoint, reader } = opening;
+        let Opening { caller, secret, provider, endpoint, reader, request_id } = opening;
+        let known_us = meter.monotonic_us();
         Self {
             meter,
             identities,
@@ -66,12 +76,17 @@ impl Turns {
             reader,
             waiting: VecDeque::new(),
             open: Vec::new(),
+            known_us,
+            request_id,
             unasked_bytes: 0,
         }
     }
 
     /// A message of the client is about to go on: admits what it may begin, or says why it must not go on.
     pub async fn client(&mut self, message: &[u8]) -> Result<(), Refusal> {
+        if self.meter.monotonic_us().saturating_sub(self.known_us) >= KEY_FOR_US {
+            self.look_up().await?;
+        }
         let asked = self.reader.client(message);
         for model in &asked.models {
             meter::may_use(&self.caller, model)?;
@@ -152,7 +167,7 @@ impl Turns {
                 (self.admit_charged(endpoint, call).await?, Err(refusal))
             }
         };
-        turn.begins(self.reader.turn());
+        turn.begins(self.reader.turn(), self.request_id.as_deref());
         self.open.push((name, turn));
         refused
     }
@@ -168,17 +183,24 @@ impl Turns {
             continues: None,
         };
         let mut charged = self.admit_charged(endpoint, call).await?;
-        charged.begins(self.reader.turn());
+        charged.begins(self.reader.turn(), self.request_id.as_deref());
         charged.look(message);
         charged.settle(ending).await;
         Ok(())
     }
 
-    async fn admit(&mut self) -> Result<InFlight, Refusal> {
+    /// Whose the key is by now.
+    async fn look_up(&mut self) -> Result<(), Refusal> {
         let Identity::Tenant(account, key) = self.identities.find(&self.secret).await? else {
             return Err(Refusal::BadKey);
         };
         (self.caller.account, self.caller.key) = (account, key);
+        self.known_us = self.meter.monotonic_us();
+        Ok(())
+    }
+
+    async fn admit(&mut self) -> Result<InFlight, Refusal> {
+        self.look_up().await?;
         let call = self.call();
         let endpoint = self.endpoint.clone();
         let mut turn = self.meter.admit(self.caller.clone(), self.provider, endpoint, call).await?;

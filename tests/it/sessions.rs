@@ -133,6 +133,7 @@ fn each_response_of_a_session_is_one_chat_with_its_own_usage_and_no_key_goes_ups
         (&"gpt-realtime-2025-08-28".into(), &"gpt-realtime".into())
     );
     assert_eq!((&event["outcome"], &event["usage_source"]), (&"completed".into(), &"provider".into()));
+    assert_eq!((&event["status"], &event["request_id"]), (&101.into(), &"req_ws".into()));
     assert_eq!(pico_usd_of(&event["estimated_cost_usd"]), TURN_COST);
     assert_eq!(gateway.chats(&key), (3, 497));
     let seen = &provider.seen()[0];
@@ -416,6 +417,19 @@ fn a_key_that_is_revoked_begins_no_further_turn() {
     let (code, reason) = peer.closed().unwrap();
     assert_eq!((code, reason.starts_with("Incorrect API key")), (1008, true), "{reason}");
     assert_eq!(gateway.booked(&first, 1).chats, 1);
+
+    // Nor does a session only go on: its key is looked up every five seconds.
+    let third = gateway.issue_key("acme", json!({"name": "third"}));
+    let mut peer = open(&gateway, third["key"].as_str().unwrap());
+    let target = format!("/admin/tenants/acme/keys/{}", third["id"].as_str().unwrap());
+    assert_eq!(gateway.admin(Request::get(target).method("DELETE")).status, 200);
+    let revoked = Instant::now();
+    while revoked.elapsed() < Duration::from_millis(5_500) {
+        peer.say(&json!({"type": "input_audio_buffer.clear"}));
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(peer.closed().unwrap().0, 1008);
+    assert_eq!(gateway.usage(&first).calls(), 1);
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Bench {
         let caller = Caller { account, key: None, user_id: None, kb_id: None };
         let (provider, endpoint) = providers::route(&Method::GET, "/v1/realtime", CredentialPlace::Bearer).unwrap();
         let reader = provider.session(&endpoint, Some("model=gpt-realtime")).unwrap();
-        let opening = Opening { caller, secret: "acme".into(), provider, endpoint, reader };
+        let opening = Opening { caller, secret: "acme".into(), provider, endpoint, reader, request_id: None };
         let (snapshots, store) = (self.world.snapshots.clone(), self.world.store.clone());
         let (admin, starter) = (hash("an admin key that nobody presents"), PlanName::starter());
         let identities = Identities::new(Mode::Dev, admin, starter, snapshots, store, self.clock.clone());
