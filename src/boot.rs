@@ -40,6 +40,7 @@ use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
 use crate::edge::exchange::Gate;
 use crate::edge::listener::{Connections, Phase};
 use crate::metering::admin::Admin;
+use crate::metering::deferred::{Books, Deferred};
 use crate::metering::fresh::Fresh;
 use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
@@ -310,6 +311,7 @@ impl Parts {
         };
         let gate = Arc::new(Gate {
             meter,
+            deferred: deferred(&ledger, &facts, recorder),
             identities,
             local: api::proxy_router(state.clone()),
             live: ArcSwap::from_pointee(live),
@@ -339,6 +341,12 @@ impl Parts {
 pub fn make_data_dir(path: &Path) -> Result<(), BootError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// What bills what is finished later.
+fn deferred(ledger: &Ledger, facts: &Facts, recorder: Arc<Recorder>) -> Arc<Deferred> {
+    let Facts { usage, snapshots, journal, clock, .. } = facts.clone();
+    Arc::new(Deferred::new(Books { units: ledger.units(), usage, journal, recorder, snapshots, clock }))
 }
 
 /// Whose a credential is.

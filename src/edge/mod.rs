@@ -39,12 +39,15 @@
 //! | `body` | reads request bodies, under a process-wide budget |
 //! | `upstream` | the only place that speaks HTTP to a provider |
 //! | `relay` | the answer, from provider to client, read on the way |
+//! | `watch` | the same for answers that nobody pays for and that tell of what is billed later |
+//! | `asking` | questions of the gateway's own to a provider |
 //! | `inflate` | the metered side copy of a compressed answer |
 //! | `answer` | what the gateway says itself |
 //! | `api` | the billing, admin and health routes |
 
 pub mod answer;
 pub mod api;
+pub mod asking;
 pub mod auth;
 pub mod body;
 pub mod client_stream;
@@ -57,6 +60,7 @@ pub mod relay;
 mod streamed;
 mod uploads;
 pub mod upstream;
+mod watch;
 
 #[cfg(test)]
 mod tests;

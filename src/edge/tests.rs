@@ -19,9 +19,12 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{PlanName, ProviderId};
 use crate::domain::plan::Standing;
 use crate::domain::time::Micros;
+use crate::metering::deferred::{Books, Deferred};
+use crate::metering::fakes::units::FakeUnits;
 use crate::metering::fakes::{self, World};
 use crate::metering::identity::{self, Identities, Mode};
 use crate::metering::meter::Meter;
+use crate::metering::recorder::Recorder;
 use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
 
@@ -193,10 +196,21 @@ impl Bench {
             drain_timeout: second,
             drain_bytes: 1 << 20,
             first_byte_timeout: second,
+            poll_interval: second,
         };
         let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
+        let recorder = Recorder::new(journal.clone(), world.store.clone(), world.store.clone(), Vec::new());
+        let deferred = Arc::new(Deferred::new(Books {
+            units: Arc::new(FakeUnits::default()),
+            usage: world.store.clone(),
+            journal: journal.clone(),
+            recorder: Arc::new(recorder),
+            snapshots: world.snapshots.clone(),
+            clock: clock.clone(),
+        }));
         let gate = Arc::new(Gate {
             meter,
+            deferred,
             identities,
             local: axum::Router::new(),
             live: ArcSwap::from_pointee(Live { origins, budget: Budget::new(1 << 24), settings, public_url: None }),

@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 use crate::domain::price::ServiceTier;
 use crate::domain::tokens::Tokens;
 
-use super::Reading;
 use super::json;
 use super::text::OutputText;
 use super::usage::{Reported, Unbelievable, tier_named};
+use super::{Reading, ToldUnit};
 
 /// Longer names of models are no names.
 const MODEL_BYTES_MAX: usize = 256;
@@ -32,6 +32,8 @@ pub(super) struct Told {
     pub(super) model: Option<String>,
     tier: ServiceTier,
     pub(super) output: OutputText,
+    /// The unit that the answer is about.
+    pub(super) unit: Option<Box<ToldUnit>>,
 }
 
 impl Told {
@@ -82,8 +84,18 @@ impl Told {
     /// All of it. `nothing_is_possible`: an answer without any text may have used no token at all. `text_is_output`: one
     /// with text may not have used no output.
     pub(super) fn reading(&mut self, nothing_is_possible: bool, text_is_output: bool) -> Reading {
-        let Self { tokens, nothing_used, by_unit, beyond_tokens, unread_bytes: _, distrusted, model, tier, output } =
-            std::mem::take(self);
+        let Self {
+            tokens,
+            nothing_used,
+            by_unit,
+            beyond_tokens,
+            unread_bytes: _,
+            distrusted,
+            model,
+            tier,
+            output,
+            unit,
+        } = std::mem::take(self);
         let (reported, has_text) = (tokens.is_some(), output.bytes > 0);
         let nothing = nothing_used && nothing_is_possible && !distrusted && !has_text;
         let tokens = tokens
@@ -97,6 +109,7 @@ impl Told {
             tier,
             output: output.text,
             output_bytes: output.bytes,
+            unit,
         }
     }
 }

@@ -20,6 +20,7 @@ mod conformance;
 mod copy;
 mod crash;
 mod credentials;
+mod deferred;
 mod disk;
 mod endings;
 mod flips;
