@@ -13,6 +13,7 @@ mod recovery;
 pub mod reload;
 mod signals;
 mod sockets;
+mod tls;
 pub mod transfer;
 
 use std::fs;
@@ -64,6 +65,7 @@ use self::signals::Signals;
 
 pub use self::admin_key::known as known_admin_key;
 pub use self::recovery::{is_served, journal_dir};
+pub use self::tls::of as tls;
 
 /// Threads of the runtime beside the workers: one may wait for the disk while the other serves an admin.
 const LEDGER_THREADS: usize = 2;
@@ -125,6 +127,18 @@ pub enum BootError {
     /// TLS to providers cannot be set up.
     #[error("no TLS root certificates were found: install ca-certificates, or name a bundle in SSL_CERT_FILE")]
     Roots,
+    /// TLS to clients cannot be set up.
+    #[error("{key} {}: {reason}: name a file in {variable}", path.display())]
+    Tls {
+        /// The configuration key.
+        key: &'static str,
+        /// The environment variable that sets it.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
     /// A host name that no certificate can name.
     #[error("providers.*.url: {0} is no host name that TLS can verify")]
     HostName(String),
@@ -291,7 +305,9 @@ impl Parts {
             let recorder = recorder.clone();
             async move { recorder.run().await }
         });
-        let meter = Arc::new(Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks()));
+        let meter = Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks())
+            .with_continuations(own_counters.continuations.clone());
+        let meter = Arc::new(meter);
         let identities = Arc::new(identities(config, admin_key, &facts));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
         let counting = Counting::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
@@ -303,10 +319,7 @@ impl Parts {
             counting: Arc::new(counting),
             identities: identities.clone(),
             pulse: pulse(journal.clone(), counting_health, draining.clone(), reload_failed.clone()),
-            metrics: {
-                let metrics = metrics.clone();
-                Arc::new(move || metrics.encode())
-            },
+            metrics: told(&metrics),
             store_timeout: STORE_TIMEOUT,
         };
         let gate = Arc::new(Gate {
@@ -341,6 +354,12 @@ impl Parts {
 pub fn make_data_dir(path: &Path) -> Result<(), BootError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// The metrics as they are whenever somebody asks.
+fn told(metrics: &Arc<Metrics>) -> Arc<dyn Fn() -> String + Send + Sync> {
+    let metrics = metrics.clone();
+    Arc::new(move || metrics.encode())
 }
 
 /// What bills what is finished later.

@@ -4,6 +4,7 @@
 //! suite of its port runs against it.
 
 pub mod file_journal;
+pub mod memory_continuations;
 pub mod memory_counters;
 pub mod memory_shared;
 pub mod postgres;

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::adapters::memory_continuations::MemoryContinuations;
 use crate::adapters::memory_counters::MemoryCounters;
 use crate::adapters::redis_counters::RedisCounters;
 use crate::config::Config;
@@ -23,6 +24,7 @@ use crate::metering::rebuild::rebuild;
 use crate::metering::snapshot::Snapshots;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
+use crate::ports::continuations::Continuations;
 use crate::ports::counters::CounterStore;
 use crate::ports::journal::Journal;
 use crate::ports::shared::{ClaimError, Member, NodeId, SharedCounters};
@@ -38,6 +40,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(1);
 /// The counters of this process.
 pub(super) struct Counters {
     pub(super) store: Arc<dyn CounterStore>,
+    pub(super) continuations: Arc<dyn Continuations>,
     shared: Option<(Arc<NodeCounters>, JoinHandle<()>)>,
 }
 
@@ -64,7 +67,7 @@ impl Counters {
                 let Facts { usage, journal, clock, .. } = facts;
                 let store: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
                 rebuild(&*store, &*usage, &*journal, &*clock).await.map_err(failed)?;
-                Ok(Self { store, shared: None })
+                Ok(Self { store, continuations: Arc::new(MemoryContinuations::new(clock)), shared: None })
             }
         }
     }
@@ -85,6 +88,7 @@ impl Counters {
             Err(ClaimError::Unavailable(error)) => warn!(%error, "The shared counters do not answer yet."),
         }
         let member = Member { node: node_id(&config.data_dir, &*clock)?, life: random(&*clock) };
+        let continuations = Arc::new(redis.continuations(config.counters.call_budget));
         let lease_max = config.counters.lease_max;
         let options = Options {
             member,
@@ -98,7 +102,7 @@ impl Counters {
             let node = node.clone();
             async move { node.run().await }
         });
-        Ok(Self { store: node.clone(), shared: Some((node, running)) })
+        Ok(Self { store: node.clone(), continuations, shared: Some((node, running)) })
     }
 
     /// Those of the counters that want to hear what is booked.

@@ -26,40 +26,44 @@ pub(super) fn of(config: &Config, before: &[Origin]) -> Result<Vec<Origin>, Boot
         ("gemini", true, &gemini.api_key, vertex),
     ];
     let on = wanted.into_iter().filter_map(|(name, vertex, key, place)| Some((name, vertex, key.clone()?, place)));
-    let limits = limits(config);
+    let (limits, http2) = (limits(config), config.upstream.http2);
     let mut origins: Vec<Origin> = Vec::new();
     let mut tls = None;
     for (name, vertex, key, wanted) in on {
-        let known =
-            before.iter().chain(&origins).map(|origin| &origin.upstream.place).find(|place| is_at(place, wanted));
+        let known = before
+            .iter()
+            .chain(&origins)
+            .map(|origin| &origin.upstream.place)
+            .find(|place| is_at(place, wanted, http2));
         let place = match known {
             Some(place) => place.clone(),
-            None => Arc::new(place(wanted, &mut tls)?),
+            None => Arc::new(place(wanted, http2, &mut tls)?),
         };
         origins.push(Origin { provider: ProviderId::new(name), vertex, upstream: Upstream { place, limits }, key });
     }
     Ok(origins)
 }
 
-fn is_at(place: &Place, wanted: &config::Origin) -> bool {
-    place.host == wanted.host && place.port == wanted.port && place.tls.is_some() == wanted.tls
+fn is_at(place: &Place, wanted: &config::Origin, http2: bool) -> bool {
+    let is_way = place.tls.is_some() == wanted.tls && place.http2 == http2;
+    place.host == wanted.host && place.port == wanted.port && is_way
 }
 
 /// A new place. `tls` is set up by the first that needs it and shared by the others.
-fn place(wanted: &config::Origin, tls: &mut Option<Arc<ClientConfig>>) -> Result<Place, BootError> {
+fn place(wanted: &config::Origin, http2: bool, tls: &mut Option<Arc<ClientConfig>>) -> Result<Place, BootError> {
     let wrong = || BootError::HostName(wanted.host.clone());
     let tls = if wanted.tls {
         let name = ServerName::try_from(wanted.host.clone()).map_err(|_| wrong())?;
         let config = match tls {
             Some(config) => config.clone(),
-            None => tls.insert(client_tls()?).clone(),
+            None => tls.insert(client_tls(http2)?).clone(),
         };
         Some((config, name))
     } else {
         None
     };
     let authority = HeaderValue::from_str(&wanted.authority()).map_err(|_| wrong())?;
-    Ok(Place { host: wanted.host.clone(), port: wanted.port, authority, tls })
+    Ok(Place { host: wanted.host.clone(), port: wanted.port, authority, tls, http2 })
 }
 
 fn limits(config: &Config) -> Limits {
@@ -75,18 +79,21 @@ fn limits(config: &Config) -> Limits {
 }
 
 /// TLS as the system trusts it; `SSL_CERT_FILE` and `SSL_CERT_DIR` name other roots.
-fn client_tls() -> Result<Arc<ClientConfig>, BootError> {
+fn client_tls(http2: bool) -> Result<Arc<ClientConfig>, BootError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         return Err(BootError::Roots);
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|_| BootError::Roots)?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    if http2 {
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    }
     Ok(Arc::new(config))
 }
 

@@ -24,7 +24,7 @@ use crate::metering::snapshot::{PlanMissing, Plans};
 use crate::ports::StoreError;
 use crate::telemetry::logging::{Filter, Log};
 
-use super::{BootError, Parts, admin_key, ledger, origins, plans, prices};
+use super::{BootError, Parts, admin_key, ledger, origins, plans, prices, tls};
 
 /// How a running gateway comes by its configuration again.
 pub struct Source<'a> {
@@ -49,7 +49,8 @@ pub(super) fn check(config: &Config, before: Option<&Live>) -> Result<Checked, B
         None => (&[][..], Budget::new(config.listen.buffer_total)),
     };
     let public_url = config.listen.public_url.as_ref().map(ToString::to_string);
-    let live = Live { origins: origins::of(config, known)?, budget, settings: settings(config), public_url };
+    let (origins, tls) = (origins::of(config, known)?, tls::of(config)?);
+    let live = Live { origins, budget, settings: settings(config), public_url, tls };
     Ok(Checked { plans: plans(config), prices: prices(config)?, live })
 }
 
@@ -60,6 +61,7 @@ fn settings(config: &Config) -> Settings {
         header_timeout: config.listen.header_timeout,
         body_timeout: config.listen.body_timeout,
         write_timeout: config.listen.write_timeout,
+        h2c: config.listen.h2c,
         keepalive_timeout: config.listen.keepalive_timeout,
         drain_timeout: config.upstream.drain_timeout,
         drain_bytes: config.upstream.drain_bytes,

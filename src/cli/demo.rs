@@ -137,6 +137,9 @@ fn config(
         own("providers.gemini.url", origin),
         own("providers.openai.api_key", provider_key.to_owned()),
         own("providers.gemini.api_key", provider_key.to_owned()),
+        // What it prints is to be pasted into a shell that trusts no certificate of anyone's.
+        own("listen.tls.cert", String::new()),
+        own("listen.tls.key", String::new()),
     ];
     all.extend(data_dir.map(|path| own("data_dir", path.display().to_string())));
     all.extend(match listen {

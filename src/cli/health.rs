@@ -17,7 +17,7 @@ const HEAD_BYTES_MAX: u64 = 1_024;
 /// What to ask.
 #[derive(Args)]
 pub(super) struct HealthArgs {
-    /// Asks the admin listener instead of the proxy listener.
+    /// Asks the admin listener instead of the proxy listener, as it does in any case where that one speaks TLS.
     #[arg(long)]
     admin: bool,
     /// Asks whether it can serve (/readyz), not only whether it runs (/healthz).
@@ -27,8 +27,12 @@ pub(super) struct HealthArgs {
 
 /// Asks; an answer other than 200 is a failure.
 pub(super) fn health(args: HealthArgs, config: &Config, output: Output) -> Result<(), Failure> {
-    let (key, address) =
-        if args.admin { ("listen.admin", config.listen.admin) } else { ("listen.proxy", config.listen.proxy) };
+    // Over TLS it would have to trust a certificate that names another host; both listeners tell the same.
+    let (key, address) = if args.admin || config.listen.tls.is_some() {
+        ("listen.admin", config.listen.admin)
+    } else {
+        ("listen.proxy", config.listen.proxy)
+    };
     if address.port() == 0 {
         return Err(format!("{key} has port 0, so that nobody knows where it is: give it a port").into());
     }

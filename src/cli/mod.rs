@@ -10,6 +10,7 @@ mod copy;
 mod demo;
 mod health;
 mod output;
+mod prices;
 mod progress;
 mod retention;
 mod run;
@@ -96,9 +97,9 @@ enum Command {
     #[command(after_help = "Examples:\n  tollgate usage\n  tollgate usage acme --range day\n  \
                             tollgate usage acme --date 2026-10 --group-by provider,model")]
     Usage(usage::UsageArgs),
-    /// Prices: list, show.
-    #[command(subcommand)]
-    Prices(usage::PricesCommand),
+    /// Prices: list, show, explain an event, diff with a file.
+    #[command(subcommand, after_help = prices::EXAMPLES)]
+    Prices(prices::PricesCommand),
     /// Compares events with their sums, the journal and the counters; exit code 1 when anything differs.
     #[command(after_help = verify::EXAMPLES)]
     Verify,
@@ -200,7 +201,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Audit(args) => audit::audit(args, &load(&common, [])?, output),
         Command::Plan(command) => usage::plan(command, &load(&common, [])?, output),
         Command::Usage(args) => usage::usage(args, &load(&common, [])?, output),
-        Command::Prices(command) => usage::prices(command, &load(&common, [])?, output),
+        Command::Prices(command) => prices::prices(command, &load(&common, [])?, output),
         Command::Verify => verify::verify(&load(&common, [])?, output),
         Command::Retention(args) => retention::retention(args, &load(&common, [])?, output),
         Command::Copy(args) => copy::copy(&args, output),

@@ -1,4 +1,4 @@
-//! Plans, prices and what was used, from a shell.
+//! Plans and what was used, from a shell.
 //!
 //! May use: `boot`, `metering`, `edge` for the documents of the billing routes, `config`.
 
@@ -6,13 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::adapters::system_clock::SystemClock;
-use crate::boot;
 use crate::config::Config;
 use crate::domain::ids::TenantId;
-use crate::domain::money::PicoUsd;
 use crate::domain::plan::Plan;
-use crate::domain::price::rates::Rates;
-use crate::domain::price::{ModelPrices, PriceBook, ServiceTier};
 use crate::domain::time::{Micros, Period, Window};
 use crate::edge::api::wire::UsageBody;
 use crate::metering::reports::{self, Totals, UsageReport};
@@ -21,9 +17,6 @@ use crate::ports::clock::Clock;
 use super::Failure;
 use super::accounts::with_ledger;
 use super::output::{Output, table};
-
-/// Prices are shown for a million tokens, as providers publish them.
-const TOKENS_SHOWN: u64 = 1_000_000;
 
 /// What `tollgate plan` can do.
 #[derive(Subcommand)]
@@ -34,23 +27,6 @@ pub(super) enum PlanCommand {
     Show {
         /// The plan's name.
         plan: String,
-    },
-}
-
-/// What `tollgate prices` can do.
-#[derive(Subcommand)]
-pub(super) enum PricesCommand {
-    /// Lists the prices of all models, in dollars for a million tokens.
-    List {
-        /// Only of this provider: openai or gemini.
-        #[arg(long)]
-        provider: Option<String>,
-    },
-    /// Shows what a call to a model is charged by.
-    #[command(after_help = "Example:\n  tollgate prices show gpt-4o-mini")]
-    Show {
-        /// The model as requests or answers name it.
-        model: String,
     },
 }
 
@@ -170,101 +146,6 @@ fn sums_row(name: String, sums: &Totals) -> [String; 10] {
     ]
 }
 
-/// Runs `tollgate prices`.
-pub(super) fn prices(command: PricesCommand, config: &Config, output: Output) -> Result<(), Failure> {
-    let book = boot::prices(config)?;
-    let now = SystemClock::new().now();
-    let models: Vec<&ModelPrices> = match &command {
-        PricesCommand::List { provider } => {
-            book.models().filter(|model| provider.as_deref().is_none_or(|wanted| *model.provider == *wanted)).collect()
-        }
-        PricesCommand::Show { model } => find(&book, model)?,
-    };
-    let document = json!({
-        "version": &*book.version(),
-        "models": models.iter().map(|model| model_document(model, now)).collect::<Vec<_>>(),
-    });
-    output.print(&document, || {
-        let rows: Vec<_> = models.iter().flat_map(|model| model_rows(model, now)).collect();
-        let head = ["PROVIDER", "MODEL", "TIER", "ABOVE", "INPUT", "CACHED", "OUTPUT", ""];
-        format!("Dollars for a million tokens, version {}\n\n{}", book.version(), table(head, &rows))
-    })
-}
-
-fn find<'a>(book: &'a PriceBook, model: &str) -> Result<Vec<&'a ModelPrices>, Failure> {
-    let mut providers: Vec<&str> = book.models().map(|model| &*model.provider).collect();
-    providers.dedup();
-    let mut found: Vec<&ModelPrices> = Vec::new();
-    for provider in providers {
-        let entry = book.model(provider, model);
-        found.extend(entry.filter(|entry| !found.iter().any(|known| std::ptr::eq(*known, *entry))));
-    }
-    if found.is_empty() {
-        return Err(format!("{model} has no price: calls to it are booked as unpriced; add it to prices.file").into());
-    }
-    Ok(found)
-}
-
-/// The rows that are in force at `now`: tier, step and rates.
-fn in_force(model: &ModelPrices, now: Micros) -> Vec<(ServiceTier, u64, &Rates)> {
-    let mut rows: Vec<(ServiceTier, u64, &Rates)> = Vec::new();
-    for row in &model.rows {
-        let rates = model.rates(row.tier, row.above.saturating_add(1), now);
-        let known = rows.iter().any(|(tier, above, _)| (*tier, *above) == (row.tier, row.above));
-        rows.extend(rates.filter(|_| !known).map(|rates| (row.tier, row.above, rates)));
-    }
-    rows
-}
-
-fn for_a_million(pico_per_token: i64) -> String {
-    PicoUsd::of(TOKENS_SHOWN, pico_per_token).map_or_else(|error| error.to_string(), |price| price.to_string())
-}
-
-fn model_rows(model: &ModelPrices, now: Micros) -> Vec<[String; 8]> {
-    let optional = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), for_a_million);
-    let row = |(tier, above, rates): (ServiceTier, u64, &Rates)| {
-        [
-            model.provider.to_string(),
-            model.name.to_string(),
-            tier.as_str().to_owned(),
-            above.to_string(),
-            for_a_million(rates.input),
-            optional(rates.cached),
-            optional(rates.output),
-            if model.unverified.is_some() { "unverified".to_owned() } else { String::new() },
-        ]
-    };
-    in_force(model, now).into_iter().map(row).collect()
-}
-
-fn model_document(model: &ModelPrices, now: Micros) -> Value {
-    let row = |(tier, above, rates): (ServiceTier, u64, &Rates)| {
-        let Rates {
-            input,
-            output,
-            cached,
-            cache_write,
-            input_audio,
-            cached_audio,
-            input_image,
-            output_audio,
-            output_image,
-        } = rates;
-        json!({
-            "tier": tier.as_str(), "above_tokens": above,
-            "picodollars_per_token": {
-                "input": input, "output": output, "cached": cached, "cache_write": cache_write,
-                "input_audio": input_audio, "cached_audio": cached_audio, "input_image": input_image,
-                "output_audio": output_audio, "output_image": output_image,
-            },
-        })
-    };
-    json!({
-        "provider": &*model.provider, "model": &*model.name, "unverified": model.unverified.as_deref(),
-        "prices": in_force(model, now).into_iter().map(row).collect::<Vec<_>>(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,11 +164,5 @@ mod tests {
         }
         assert!(period(Some(Range::Day), Some("2026-10"), now).is_err());
         assert!(period(None, Some("yesterday"), now).is_err());
-    }
-
-    #[test]
-    fn prices_are_shown_for_a_million_tokens() {
-        assert_eq!(for_a_million(150_000), "0.15");
-        assert_eq!(for_a_million(2_500_000), "2.5");
     }
 }

@@ -86,6 +86,19 @@ pub static KEYS: &[Key] = &[
         "",
         "The origin by which clients reach the gateway, such as `https://llm.example.com`. Addresses of resumable uploads lead to it; by default to the `Host` that the client named, by `X-Forwarded-Proto`.",
     ),
+    key(
+        "listen.h2c",
+        &["TOLLGATE_H2C"],
+        "false",
+        "Whether HTTP/2 is spoken in the clear with clients that begin with it. Over TLS it always is.",
+    ),
+    key(
+        "listen.tls.cert",
+        &["TOLLGATE_TLS_CERT"],
+        "",
+        "A PEM file with the certificate of `listen.proxy` and those between it and a root. With it and its key that listener speaks TLS and nothing else.",
+    ),
+    key("listen.tls.key", &["TOLLGATE_TLS_KEY"], "", "A PEM file with the private key of that certificate."),
     secret(
         "admin.key",
         &["TOLLGATE_ADMIN_KEY"],
@@ -169,6 +182,12 @@ pub static KEYS: &[Key] = &[
         &["TOLLGATE_DRAIN_BYTES"],
         "16MiB",
         "How much is read on at most after the client left.",
+    ),
+    key(
+        "upstream.http2",
+        &["TOLLGATE_UPSTREAM_HTTP2"],
+        "false",
+        "Whether HTTP/2 is spoken with providers that offer it over TLS. Calls of many tenants then share a connection, and meet its end together.",
     ),
     key(
         "upstream.idle_connections_max",

@@ -82,6 +82,19 @@ pub struct Listen {
     pub upload_limit: u64,
     /// Where clients see the gateway; `None`: where they say.
     pub public_url: Option<Origin>,
+    /// Whether HTTP/2 is spoken in the clear.
+    pub h2c: bool,
+    /// TLS for `proxy`; `None` for plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+/// The files that a listener shows itself by: PEM, not read yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate and those between it and a root.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// One provider.
@@ -121,6 +134,8 @@ pub struct Upstream {
     pub poll_interval: Duration,
     /// Idle connections that are kept.
     pub idle_connections_max: usize,
+    /// Whether HTTP/2 is spoken where a provider offers it.
+    pub http2: bool,
 }
 
 /// Log output.
@@ -388,6 +403,8 @@ impl Reader {
         let buffer_total = self.value("listen.buffer_total", values::bytes);
         let upload_limit = self.value("listen.upload_limit", values::bytes);
         let public_url = self.optional("listen.public_url", str::parse::<Origin>);
+        let h2c = self.value("listen.h2c", values::yes);
+        let tls = self.tls();
         Some(Listen {
             proxy: proxy?,
             admin: admin?,
@@ -399,7 +416,26 @@ impl Reader {
             buffer_total: buffer_total?,
             upload_limit: upload_limit?,
             public_url: public_url?,
+            h2c: h2c?,
+            tls: tls?,
         })
+    }
+
+    #[expect(clippy::option_option, reason = "absent and wrong are two things, and an error is noted already")]
+    fn tls(&mut self) -> Option<Option<Tls>> {
+        let cert = self.optional("listen.tls.cert", |text| Ok(PathBuf::from(text)))?;
+        let key = self.optional("listen.tls.key", |text| Ok(PathBuf::from(text)))?;
+        let (there, missing, variable) = match (cert, key) {
+            (None, None) => return Some(None),
+            (Some(cert), Some(key)) => {
+                self.settings.files.extend([Stamped::now(&cert), Stamped::now(&key)]);
+                return Some(Some(Tls { cert, key }));
+            }
+            (Some(_), None) => ("listen.tls.cert", "listen.tls.key", "TOLLGATE_TLS_KEY"),
+            (None, Some(_)) => ("listen.tls.key", "listen.tls.cert", "TOLLGATE_TLS_CERT"),
+        };
+        self.settings.errors.push(format!("{there} is set and {missing} is not: set both, or none: {variable}=FILE"));
+        None
     }
 
     fn providers(&mut self) -> Option<Providers> {
@@ -423,6 +459,7 @@ impl Reader {
         let drain_timeout = self.value("upstream.drain_timeout", values::duration);
         let drain_bytes = self.value("upstream.drain_bytes", values::bytes);
         let poll_interval = self.value("upstream.poll_interval", values::positive_duration);
+        let http2 = self.value("upstream.http2", values::yes);
         let idle_max = self.value("upstream.idle_connections_max", |text| values::count(text, 0..=100_000));
         Some(Upstream {
             connect_timeout: connect_timeout?,
@@ -432,6 +469,7 @@ impl Reader {
             drain_bytes: drain_bytes?,
             poll_interval: poll_interval?,
             idle_connections_max: usize::try_from(idle_max?).ok()?,
+            http2: http2?,
         })
     }
 

@@ -7,7 +7,7 @@ use super::{Config, Listen, Log};
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
 /// which addresses are safe to be bound to.
-const CHANGES_WHILE_RUNNING: [&str; 16] = [
+const CHANGES_WHILE_RUNNING: [&str; 18] = [
     "admin.key",
     "listen.header_timeout",
     "listen.body_timeout",
@@ -17,6 +17,8 @@ const CHANGES_WHILE_RUNNING: [&str; 16] = [
     "listen.buffer_total",
     "listen.upload_limit",
     "listen.public_url",
+    "listen.h2c",
+    "listen.tls.",
     "providers.",
     "upstream.",
     "shutdown.drain_limit",

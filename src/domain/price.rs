@@ -16,7 +16,7 @@ pub mod pattern;
 pub mod rates;
 
 use pattern::Pattern;
-use rates::Rates;
+use rates::{Bill, Rates};
 
 /// The dearest token that is believed: 0.1 USD. The dearest published one costs 0.0006 USD. A call of as many tokens as
 /// are believed ([`TOKENS_PER_CALL_MAX`]) in and out at this price still fits a ledger row.
@@ -102,6 +102,19 @@ pub struct Charge {
     pub cost: Option<PicoUsd>,
     /// How far it can be trusted.
     pub priced: Priced,
+}
+
+/// Why a call costs what it costs.
+#[derive(Debug, Clone, Copy)]
+pub struct Explanation<'a> {
+    /// The entry that its model's name found.
+    pub model: &'a ModelPrices,
+    /// The prices that held, by tier, date and length of the input.
+    pub row: &'a PriceRow,
+    /// Whether they are those of the tier that the call was served at; else they are the standard ones.
+    pub is_own_tier: bool,
+    /// Every token of it, line by line.
+    pub bill: Bill,
 }
 
 /// Prices of one model.
@@ -279,23 +292,40 @@ impl PriceBook {
     /// What a call costs that was admitted at `at` and served at `tier`.
     ///
     /// A model without an entry, or before the date of its first price, is [`Priced::Unpriced`] and has no cost: never
-    /// 0. So are counts too large to be true. A tier without prices is charged at the standard tier and
-    /// [`Priced::Incomplete`]; what kinds of token without a price cost, [`Rates::bill`] says. A model whose prices are
-    /// all 0 is [`Priced::Free`]. Zero tokens cost 0 and are [`Priced::Priced`] here: whether nothing was charged at
-    /// all, the caller knows.
+    /// 0. So are counts too large to be true. See [`Explanation::charge`] for all others.
     pub fn charge(&self, provider: &str, model: &str, tier: ServiceTier, tokens: &Tokens, at: Micros) -> Charge {
         let unpriced = Charge { cost: None, priced: Priced::Unpriced };
-        let Some(model) = self.model(provider, model) else { return unpriced };
-        let own = model.rates(tier, tokens.prompt, at);
-        let Some(rates) = own.or_else(|| model.rates(ServiceTier::Standard, tokens.prompt, at)) else {
-            return unpriced;
-        };
-        if rates.is_free() {
+        self.explain(provider, model, tier, tokens, at).map_or(unpriced, |explained| explained.charge())
+    }
+
+    /// Why it costs that; `None` where the model has no price at that date.
+    pub fn explain(
+        &self,
+        provider: &str,
+        model: &str,
+        tier: ServiceTier,
+        tokens: &Tokens,
+        at: Micros,
+    ) -> Option<Explanation<'_>> {
+        let model = self.model(provider, model)?;
+        let own = model.row(tier, tokens.prompt, at);
+        let row = own.or_else(|| model.row(ServiceTier::Standard, tokens.prompt, at))?;
+        Some(Explanation { model, row, is_own_tier: own.is_some(), bill: row.rates.bill(tokens) })
+    }
+}
+
+impl Explanation<'_> {
+    /// The cost and how far it can be trusted.
+    ///
+    /// A tier without prices is charged at the standard tier and [`Priced::Incomplete`]; what kinds of token without a
+    /// price cost, [`Rates::bill`] says. A model whose prices are all 0 is [`Priced::Free`]. Zero tokens cost 0 and are
+    /// [`Priced::Priced`] here: whether nothing was charged at all, the caller knows.
+    pub fn charge(&self) -> Charge {
+        if self.row.rates.is_free() {
             return Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free };
         }
-        let bill = rates.bill(tokens);
-        let Ok(cost) = bill.total() else { return unpriced };
-        let exact = own.is_some() && bill.complete && model.unverified.is_none();
+        let Ok(cost) = self.bill.total() else { return Charge { cost: None, priced: Priced::Unpriced } };
+        let exact = self.is_own_tier && self.bill.complete && self.model.unverified.is_none();
         Charge { cost: Some(cost), priced: if exact { Priced::Priced } else { Priced::Incomplete } }
     }
 }
@@ -303,11 +333,16 @@ impl PriceBook {
 impl ModelPrices {
     /// The prices of `tier` for an input of that many tokens at that time, if the tier has any.
     pub fn rates(&self, tier: ServiceTier, input_tokens: u64, at: Micros) -> Option<&Rates> {
+        self.row(tier, input_tokens, at).map(|row| &row.rates)
+    }
+
+    /// The same with what they hang on.
+    pub fn row(&self, tier: ServiceTier, input_tokens: u64, at: Micros) -> Option<&PriceRow> {
         let holds = |row: &&PriceRow| {
             row.tier == tier && row.from.is_none_or(|from| from <= at) && (row.above == 0 || input_tokens > row.above)
         };
         // Sorted by tier, date and step: the last row that holds is the highest step reached at the newest date.
-        self.rows.iter().rev().find(holds).map(|row| &row.rates)
+        self.rows.iter().rev().find(holds)
     }
 
     fn check(&self, errors: &mut Vec<PriceBookError>) {

@@ -1,9 +1,11 @@
 //! Reads request bodies: whole, under a process-wide budget of bytes, or piece by piece.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pingora_core::protocols::http::ServerSession;
+use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::refusal::Refusal;
@@ -115,7 +117,21 @@ pub async fn read_whole(
 
 /// The next piece of a body; `None` at its end.
 pub async fn read_piece(session: &mut ServerSession) -> Result<Option<Bytes>, Refusal> {
-    session.read_request_body().await.map_err(|_| Refusal::BodyIncomplete)
+    let silence_max = session.is_http2().then(|| session.get_total_drain_timeout()).flatten();
+    let read = session.read_request_body();
+    let piece = match silence_max {
+        None => read.await,
+        Some(silence_max) => fast_timeout(silence_max, read).await.map_err(|_| Refusal::BodyIncomplete)?,
+    };
+    piece.map_err(|_| Refusal::BodyIncomplete)
+}
+
+/// Has [`read_piece`] wait no longer than this. pingora's session of HTTP/2 has no such timeout of its own; what it keeps for
+/// draining, of which no use is made here, takes it along.
+pub fn set_timeout_of_http2(session: &mut ServerSession, silence_max: Duration) {
+    if session.is_http2() {
+        session.set_total_drain_timeout(Some(silence_max));
+    }
 }
 
 fn count(bytes: &[u8]) -> u64 {

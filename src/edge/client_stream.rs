@@ -2,7 +2,8 @@
 //!
 //! pingora's own stream either writes head and body in two system calls or keeps 64 KB for reading. This one gathers
 //! small writes until they are flushed and keeps 2 KB. It also lets the listener wait for the first byte of a request
-//! without starting the clock for the head.
+//! without starting the clock for the head. Plain or TLS is told apart in one place: a branch, and nothing more, is what
+//! TLS costs a plain connection.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,8 +18,9 @@ use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// Writes are gathered up to this size; larger ones go out directly.
 const GATHER_BYTES_MAX: usize = 16 * 1024;
@@ -26,9 +28,12 @@ const GATHER_BYTES_MAX: usize = 16 * 1024;
 /// The first read of a request. Most heads with their JSON fit; a longer one is read on by pingora.
 const FIRST_READ_BYTES: usize = 2 * 1024;
 
+/// What a client that knows HTTP/2 sends first (RFC 9113, 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// One client connection.
 pub struct ClientStream {
-    tcp: TcpStream,
+    wire: Wire,
     /// Bytes that were read while waiting for a request, from `taken` on.
     first: Vec<u8>,
     taken: usize,
@@ -37,10 +42,40 @@ pub struct ClientStream {
     written: usize,
 }
 
+/// What carries the bytes.
+pub enum Wire {
+    /// As they are.
+    Plain(TcpStream),
+    /// Encrypted.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
 impl ClientStream {
-    /// Takes over an accepted connection.
-    pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp, first: Vec::new(), taken: 0, out: Vec::new(), written: 0 }
+    /// Takes over a connection that may carry requests.
+    pub fn new(wire: Wire) -> Self {
+        Self { wire, first: Vec::new(), taken: 0, out: Vec::new(), written: 0 }
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.wire, Wire::Tls(_))
+    }
+
+    /// Whether the handshake ended in HTTP/2.
+    pub fn agreed_on_http2(&self) -> bool {
+        matches!(&self.wire, Wire::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2"))
+    }
+
+    /// Whether the bytes that come first, of which there are some, are the preface of HTTP/2. Reads as many as that needs
+    /// and keeps them.
+    pub async fn begins_with_preface(&mut self) -> io::Result<bool> {
+        while self.first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&self.first) {
+            let missing = HTTP2_PREFACE.len() - self.first.len();
+            if (&mut self.wire).take(missing as u64).read_buf(&mut self.first).await? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(self.first.starts_with(HTTP2_PREFACE))
     }
 
     /// Waits for the first bytes of a request. `false` when the client has closed instead.
@@ -51,23 +86,43 @@ impl ClientStream {
         self.first.clear();
         self.taken = 0;
         self.first.reserve_exact(FIRST_READ_BYTES);
-        Ok((&mut self.tcp).take(FIRST_READ_BYTES as u64).read_buf(&mut self.first).await? > 0)
+        Ok((&mut self.wire).take(FIRST_READ_BYTES as u64).read_buf(&mut self.first).await? > 0)
     }
 
     /// Whether the client is known to have closed its side. Looks at what the kernel has told already and waits for
     /// nothing.
     pub async fn has_left(&self) -> bool {
-        let mut byte = [0];
-        poll_fn(|cx| {
-            let peeked = self.tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte));
-            Poll::Ready(matches!(peeked, Poll::Ready(Ok(0) | Err(_))))
-        })
-        .await
+        match &self.wire {
+            Wire::Plain(tcp) => {
+                let mut byte = [0];
+                poll_fn(|cx| {
+                    let peeked = tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+                    Poll::Ready(matches!(peeked, Poll::Ready(Ok(0) | Err(_))))
+                })
+                .await
+            }
+            // Before the end of the connection lies the record that says so: it cannot be told by a peek.
+            Wire::Tls(tls) => {
+                let mut ready = std::pin::pin!(tls.get_ref().0.ready(Interest::READABLE));
+                poll_fn(|cx| {
+                    let told = ready.as_mut().poll(cx);
+                    Poll::Ready(matches!(told, Poll::Ready(Ok(ready)) if ready.is_read_closed()))
+                })
+                .await
+            }
+        }
+    }
+
+    /// Says over TLS that nothing more comes, if that can be said at once; a plain connection says it by its end.
+    pub async fn say_end(&mut self) {
+        if let Wire::Tls(tls) = &mut self.wire {
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut **tls).poll_shutdown(cx).is_ready())).await;
+        }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
-            match ready!(Pin::new(&mut self.tcp).poll_write(cx, rest))? {
+            match ready!(Pin::new(&mut self.wire).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 sent => self.written += sent,
             }
@@ -88,7 +143,7 @@ impl AsyncRead for ClientStream {
                 this.taken += part.len();
                 Poll::Ready(Ok(()))
             }
-            None => Pin::new(&mut this.tcp).poll_read(cx, buf),
+            None => Pin::new(&mut this.wire).poll_read(cx, buf),
         }
     }
 }
@@ -99,19 +154,61 @@ impl AsyncWrite for ClientStream {
             ready!(self.poll_drain(cx))?;
         }
         if buf.len() >= GATHER_BYTES_MAX {
-            return Pin::new(&mut self.tcp).poll_write(cx, buf);
+            return Pin::new(&mut self.wire).poll_write(cx, buf);
         }
         self.out.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_drain(cx)
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.wire).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.wire).poll_shutdown(cx)
+    }
+}
+
+impl Wire {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
     }
 }
 
@@ -132,7 +229,7 @@ impl Shutdown for ClientStream {
 impl UniqueID for ClientStream {
     fn id(&self) -> UniqueIDType {
         use std::os::fd::AsRawFd;
-        self.tcp.as_raw_fd()
+        self.wire.tcp().as_raw_fd()
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Live {
     pub settings: Settings,
     /// The origin that clients see, where it is not the one they name (`listen.public_url`).
     pub public_url: Option<String>,
+    /// What the gateway shows to clients over TLS; `None` where it listens in the clear.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// One provider that is on: where it is and what opens it.
@@ -80,6 +82,8 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// For one write to a client that does not read.
     pub write_timeout: Duration,
+    /// Whether HTTP/2 is spoken in the clear with clients that begin with it.
+    pub h2c: bool,
     /// Between two requests on one connection.
     pub keepalive_timeout: Duration,
     /// How long a provider is read on after the client left a stream.
@@ -105,13 +109,17 @@ pub enum Fate {
 pub struct Asked<'a> {
     /// Under which settings it is served, from its head to the end of its answer.
     pub live: &'a Live,
+    /// Whether the client came over TLS.
+    pub is_tls: bool,
     /// The method.
     pub method: Method,
     /// The path as it was sent, without the query.
     pub path: String,
     /// The query as it was sent.
     pub query: Option<String>,
-    /// HTTP/1.0 knows no chunks.
+    /// The host and port that the client named in HTTP/2, where that is no header.
+    pub authority: Option<String>,
+    /// HTTP/1.0 knows no chunks, HTTP/2 needs none.
     pub chunks: bool,
     /// `Content-Length`, which pingora has checked.
     pub length: Option<u64>,
@@ -128,7 +136,8 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn read(session: &ServerSession, live: &'a Live) -> Self {
+    fn read(session: &mut ServerSession, live: &'a Live, is_tls: bool) -> Self {
+        let has_body = session.is_http2() && !session.is_body_empty();
         let head = session.req_header();
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
         let place = auth::place(&head.headers, query.as_deref());
@@ -138,16 +147,19 @@ impl<'a> Asked<'a> {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let length =
             head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
+        let is_open = head.headers.contains_key(header::TRANSFER_ENCODING) || (has_body && length.is_none());
+        let named = head.uri.authority().filter(|_| head.version == Version::HTTP_2);
         Self {
             live,
+            is_tls,
             method: head.method.clone(),
             dialect: providers::dialect_of(&path, place),
             path,
             query,
-            chunks: head.version != Version::HTTP_10,
-            length: if is_chunked { None } else { Some(length.unwrap_or(0)) },
-            expects_continue: expect && head.version != Version::HTTP_10,
+            authority: named.map(ToString::to_string),
+            chunks: head.version == Version::HTTP_11,
+            length: if is_open { None } else { Some(length.unwrap_or(0)) },
+            expects_continue: expect && head.version == Version::HTTP_11,
             account: None,
             id: None,
             limits: Vec::new(),
@@ -172,11 +184,12 @@ impl Live {
 }
 
 impl Gate {
-    /// Serves the request whose head `session` has read.
-    pub async fn serve(&self, session: &mut ServerSession, live: &Live) -> Fate {
+    /// Serves the request whose head `session` has read; `is_tls` says whether it came over TLS.
+    pub async fn serve(&self, session: &mut ServerSession, live: &Live, is_tls: bool) -> Fate {
         session.set_read_timeout(Some(live.settings.body_timeout));
         session.set_write_timeout(Some(live.settings.write_timeout));
-        let mut asked = Asked::read(session, live);
+        body::set_timeout_of_http2(session, live.settings.body_timeout);
+        let mut asked = Asked::read(session, live, is_tls);
         match self.line(session, &mut asked).await {
             Ok(fate) => fate,
             Err(refusal) => answer::refuse(self, session, &mut asked, &refusal).await,

@@ -4,6 +4,7 @@
 //! Pure: it sees the raw head (request line to blank line) and the parsed method.
 
 use http::Method;
+use http::header::{self, HeaderMap};
 
 use crate::domain::refusal::Refusal;
 
@@ -53,6 +54,29 @@ pub fn check(raw: &[u8], method: &Method) -> Result<(), Refusal> {
     }
 }
 
+/// The same for a head of HTTP/2. What is malformed in itself the codec has refused: this is what becomes ambiguous when it
+/// is passed on in HTTP/1.1.
+pub fn check_http2(method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+    let bad = |reason| Err(Refusal::BadRequest { reason });
+    if matches!(*method, Method::TRACE | Method::CONNECT) {
+        return bad("the gateway serves neither TRACE nor CONNECT");
+    }
+    if !path.starts_with('/') {
+        return bad("a request target that is no path");
+    }
+    let of_a_connection = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    if of_a_connection.iter().any(|name| headers.contains_key(*name)) {
+        return bad("a header of a connection of HTTP/1.1");
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter().map(|value| value.as_bytes());
+    let is_number = |value: &[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    match (lengths.next(), lengths.next()) {
+        (_, Some(_)) => bad("more than one Content-Length"),
+        (Some(value), None) if !is_number(value) => bad("a Content-Length that is no number"),
+        _ => Ok(()),
+    }
+}
+
 /// RFC 9112, 3: method, one space, target, one space, version.
 fn wrong_line(line: &[u8]) -> Option<&'static str> {
     let mut parts = line.split(|byte| *byte == b' ');
@@ -92,6 +116,25 @@ mod tests {
         ];
         for (head, good) in rows {
             assert_eq!(check(head.as_bytes(), &Method::POST).is_ok(), good, "{head:?}");
+        }
+        let of_http2 = [
+            (Method::POST, "/v1/x", &[("content-length", "5")][..], true),
+            (Method::GET, "/v1/x", &[("te", "trailers")], true),
+            (Method::POST, "/v1/x", &[("content-length", "5"), ("content-length", "5")], false),
+            (Method::POST, "/v1/x", &[("content-length", "5, 5")], false),
+            (Method::POST, "/v1/x", &[("content-length", "")], false),
+            (Method::POST, "/v1/x", &[("transfer-encoding", "chunked")], false),
+            (Method::POST, "/v1/x", &[("connection", "close")], false),
+            (Method::OPTIONS, "*", &[], false),
+            (Method::TRACE, "/v1/x", &[], false),
+            (Method::CONNECT, "", &[], false),
+        ];
+        for (method, path, pairs, good) in of_http2 {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, value.parse().unwrap());
+            }
+            assert_eq!(check_http2(&method, path, &headers).is_ok(), good, "{method} {path} {pairs:?}");
         }
         let good = rows[0].0.as_bytes();
         assert!(check(good, &Method::TRACE).is_err());

@@ -14,18 +14,20 @@ use bytes::BytesMut;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::warn;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
 
 use crate::domain::refusal::Refusal;
 
 use super::answer;
-use super::client_stream::ClientStream;
+use super::client_stream::{ClientStream, Wire};
 use super::exchange::{Fate, Gate};
-use super::hygiene;
+use super::{http2, hygiene};
 
 /// Connections that the kernel keeps while no worker accepts; more are refused by the kernel.
 const BACKLOG: i32 = 4096;
@@ -139,16 +141,62 @@ async fn connection(gate: Arc<Gate>, tcp: TcpStream, mut phase: watch::Receiver<
     if tcp.set_nodelay(true).is_err() {
         return;
     }
-    let mut client = Box::new(ClientStream::new(tcp));
+    let wire = match gate.live.load().tls.clone() {
+        None => Wire::Plain(tcp),
+        // Boxed: what a plain connection keeps need not have room for it.
+        Some(tls) => match Box::pin(encrypted(&gate, tls, tcp, &mut phase)).await {
+            Some(wire) => wire,
+            None => return,
+        },
+    };
+    let mut client = Box::new(ClientStream::new(wire));
     let mut ahead: Option<BytesMut> = None;
+    if speaks_http2(&gate, &mut client, &mut phase).await {
+        Box::pin(http2::serve(&gate, client, &mut phase)).await;
+        return;
+    }
     loop {
         if ahead.is_none() && !next_request_begins(&gate, &mut client, &mut phase).await {
+            client.say_end().await;
             return;
         }
         let Some((back, pipelined)) = one_request(&gate, client, ahead.take()).await else { return };
         client = back;
         ahead = pipelined;
     }
+}
+
+/// Does the handshake, for which a client has as long as for a head.
+async fn encrypted(
+    gate: &Gate,
+    tls: Arc<ServerConfig>,
+    tcp: TcpStream,
+    phase: &mut watch::Receiver<Phase>,
+) -> Option<Wire> {
+    let handshake = fast_timeout(gate.live.load().settings.header_timeout, TlsAcceptor::from(tls).accept(tcp));
+    let shaken = tokio::select! {
+        biased;
+        shaken = handshake => shaken.ok()?,
+        _ = phase.wait_for(|phase| *phase != Phase::Running) => return None,
+    };
+    // Not a line for each: whoever scans ports would fill the log.
+    shaken
+        .inspect_err(|error| debug!(%error, "A TLS handshake with a client failed."))
+        .ok()
+        .map(|tls| Wire::Tls(Box::new(tls)))
+}
+
+/// Over TLS it was agreed on; in the clear a client that knows begins with the preface, where that is allowed.
+async fn speaks_http2(gate: &Gate, client: &mut ClientStream, phase: &mut watch::Receiver<Phase>) -> bool {
+    if client.is_tls() || !gate.live.load().settings.h2c {
+        return client.agreed_on_http2();
+    }
+    // One that closed or says nothing is met again where a request is waited for.
+    next_request_begins(gate, client, phase).await
+        && matches!(
+            fast_timeout(gate.live.load().settings.header_timeout, client.begins_with_preface()).await,
+            Ok(Ok(true))
+        )
 }
 
 async fn next_request_begins(gate: &Gate, client: &mut ClientStream, phase: &mut watch::Receiver<Phase>) -> bool {
@@ -166,7 +214,7 @@ async fn one_request(
     client: Box<ClientStream>,
     ahead: Option<BytesMut>,
 ) -> Option<(Box<ClientStream>, Option<BytesMut>)> {
-    let live = gate.live.load_full();
+    let (live, is_tls) = (gate.live.load_full(), client.is_tls());
     let mut session = ServerSession::new_http1(client as Stream);
     session.set_pipelining_enabled(true);
     if let Some(ahead) = ahead {
@@ -186,7 +234,7 @@ async fn one_request(
         answer::reject_head(&mut session, &refusal).await;
         return None;
     }
-    let fate = gate.serve(&mut session, &live).await;
+    let fate = gate.serve(&mut session, &live, is_tls).await;
     if fate == Fate::Close {
         return None;
     }

@@ -30,6 +30,7 @@
 //! |---|---|
 //! | `listener` | accepts, reads heads, keeps connections, drains |
 //! | `client_stream` | the bytes of one client connection, under pingora's session |
+//! | `http2` | the calls of one connection of HTTP/2 |
 //! | `hygiene` | refuses heads that can be read in two ways |
 //! | `exchange` | the life of one request, as one visible line |
 //! | `streamed` | the same for bodies that stream: what is not billed, and forms |
@@ -37,7 +38,7 @@
 //! | `auth` | the credential a request presents |
 //! | `headers` | which headers and query go to the provider, which come back |
 //! | `body` | reads request bodies, under a process-wide budget |
-//! | `upstream` | the only place that speaks HTTP to a provider |
+//! | `upstream` | the only place that speaks HTTP to a provider; HTTP/2 in a part of its own |
 //! | `relay` | the answer, from provider to client, read on the way |
 //! | `watch` | the same for answers that nobody pays for and that tell of what is billed later |
 //! | `asking` | questions of the gateway's own to a provider |
@@ -53,6 +54,7 @@ pub mod body;
 pub mod client_stream;
 pub mod exchange;
 pub mod headers;
+mod http2;
 pub mod hygiene;
 pub mod inflate;
 pub mod listener;

@@ -1,5 +1,9 @@
 //! The answer on its way from the provider to the client: relayed as it comes, read on the way, booked before its end.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, header, response};
 use pingora_core::protocols::http::ServerSession;
@@ -249,7 +253,10 @@ impl Relay<'_> {
     }
 }
 
-async fn has_left(session: &ServerSession) -> bool {
+async fn has_left(session: &mut ServerSession) -> bool {
+    if let Some(mut reset) = session.watch_h2_stream_close() {
+        return poll_fn(|cx| Poll::Ready(Pin::new(&mut reset).poll(cx).is_ready())).await;
+    }
     match session.stream().and_then(|stream| stream.as_any().downcast_ref::<ClientStream>()) {
         Some(client) => client.has_left().await,
         None => false,

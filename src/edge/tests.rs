@@ -151,6 +151,19 @@ struct Bench {
     _phase: watch::Sender<Phase>,
 }
 
+/// What bills what is finished later; nothing here is.
+fn deferred(world: &World, journal: &Arc<FileJournal>, clock: &Arc<ClumsyClock>) -> Arc<Deferred> {
+    let recorder = Recorder::new(journal.clone(), world.store.clone(), world.store.clone(), Vec::new());
+    Arc::new(Deferred::new(Books {
+        units: Arc::new(FakeUnits::default()),
+        usage: world.store.clone(),
+        journal: journal.clone(),
+        recorder: Arc::new(recorder),
+        snapshots: world.snapshots.clone(),
+        clock: clock.clone(),
+    }))
+}
+
 impl Bench {
     async fn open() -> Self {
         let world = World::open().await;
@@ -183,6 +196,7 @@ impl Bench {
             port: address.port(),
             authority: HeaderValue::from_str(&address.to_string()).unwrap(),
             tls: None,
+            http2: false,
         });
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));
@@ -192,6 +206,7 @@ impl Bench {
             header_timeout: second,
             body_timeout: second,
             write_timeout: second,
+            h2c: false,
             keepalive_timeout: second,
             drain_timeout: second,
             drain_bytes: 1 << 20,
@@ -199,21 +214,19 @@ impl Bench {
             poll_interval: second,
         };
         let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
-        let recorder = Recorder::new(journal.clone(), world.store.clone(), world.store.clone(), Vec::new());
-        let deferred = Arc::new(Deferred::new(Books {
-            units: Arc::new(FakeUnits::default()),
-            usage: world.store.clone(),
-            journal: journal.clone(),
-            recorder: Arc::new(recorder),
-            snapshots: world.snapshots.clone(),
-            clock: clock.clone(),
-        }));
+        let deferred = deferred(&world, &journal, &clock);
         let gate = Arc::new(Gate {
             meter,
             deferred,
             identities,
             local: axum::Router::new(),
-            live: ArcSwap::from_pointee(Live { origins, budget: Budget::new(1 << 24), settings, public_url: None }),
+            live: ArcSwap::from_pointee(Live {
+                origins,
+                budget: Budget::new(1 << 24),
+                settings,
+                public_url: None,
+                tls: None,
+            }),
             draining: Arc::new(AtomicBool::new(false)),
         });
         let listening = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -109,8 +109,9 @@ impl Here {
     fn of(asked: &Asked<'_>, headers: &HeaderMap, endpoint: &Endpoint, public_url: Option<&str>) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         // Whoever sends a false one misleads itself: the answer goes back to it alone.
-        let is_tls = text("x-forwarded-proto").is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"));
-        let origin = match (public_url, text("host")) {
+        let forwarded = text("x-forwarded-proto").map(|scheme| scheme.trim().eq_ignore_ascii_case("https"));
+        let is_tls = forwarded.unwrap_or(asked.is_tls);
+        let origin = match (public_url, asked.authority.as_deref().or_else(|| text("host"))) {
             (Some(url), _) => url.to_owned(),
             (None, Some(host)) => format!("{}://{host}", if is_tls { "https" } else { "http" }),
             (None, None) => String::new(),

@@ -4,6 +4,12 @@
 //! is polled by the exchange, so there is no task for each connection, no lock, and no wake-up across threads.
 //! Retried is only what was not sent: hyper gives a request back untouched when its connection closed before it was
 //! taken up, and anything later may have been charged.
+//!
+//! HTTP/2 is spoken where it is asked for and the provider agrees (`http2` below). It is off by default: calls of many
+//! tenants then share a connection, and what breaks it, or one lost packet, meets them all, each of which is charged. It
+//! saves handshakes where calls come in bursts.
+
+mod http2;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -78,6 +84,8 @@ pub struct Place {
     pub authority: HeaderValue,
     /// TLS with the roots to verify by; `None` for plain HTTP.
     pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    /// Whether HTTP/2 is asked for in the handshake.
+    pub http2: bool,
 }
 
 /// Why there is no head.
@@ -152,7 +160,9 @@ pub struct Answer {
 
 /// The rest of an answer. Dropping it before its end closes the connection, which stops the provider.
 pub struct AnswerBody {
+    /// What drives it, if that is not a task of its own.
     connection: Option<Connection>,
+    _slot: Option<http2::Slot>,
     incoming: Incoming,
     place: Arc<Place>,
     idle_connections_max: usize,
@@ -186,25 +196,31 @@ thread_local! {
     static POOLS: RefCell<Vec<Pool>> = const { RefCell::new(Vec::new()) };
 }
 
+/// A connection that was just made.
+enum Fresh {
+    Own(Connection),
+    Shared(http2::Shares),
+}
+
 impl Upstream {
     /// Sends a request and waits for the head of its answer. `sending` is called just before the first byte may go out.
     pub async fn send(&self, mut request: Request<Outgoing>, mut sending: impl FnMut()) -> Result<Answer, SendError> {
         for _ in 0..STALE_CONNECTIONS_MAX {
-            let Some(connection) = self.pooled() else { break };
+            let Some(fresh) = self.shared().or_else(|| self.pooled().map(Fresh::Own)) else { break };
             sending();
-            match self.exchange(connection, request).await {
+            match self.exchange(fresh, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(Attempt::Unsent(back)) => request = *back,
                 Err(Attempt::Failed(error)) => return Err(error),
             }
         }
-        let connection = match timeout(self.limits.connect, self.connect()).await {
-            Ok(Ok(connection)) => connection,
+        let fresh = match timeout(self.limits.connect, self.connect_in_turn()).await {
+            Ok(Ok(fresh)) => fresh,
             Ok(Err(_)) => return Err(SendError::Unreachable),
             Err(_) => return Err(SendError::Timeout),
         };
         sending();
-        match self.exchange(connection, request).await {
+        match self.exchange(fresh, request).await {
             Ok(answer) => Ok(answer),
             Err(Attempt::Unsent(_)) => Err(SendError::Unreachable),
             Err(Attempt::Failed(error)) => Err(error),
@@ -225,7 +241,24 @@ impl Upstream {
         })
     }
 
-    async fn connect(&self) -> io::Result<Connection> {
+    fn shared(&self) -> Option<Fresh> {
+        self.place.http2.then(|| http2::pick(&self.place, self.limits.pooled)).flatten().map(Fresh::Shared)
+    }
+
+    /// Connects; what can be shared is made by one, while the others wait for it.
+    async fn connect_in_turn(&self) -> io::Result<Fresh> {
+        let turn = self.place.http2.then(|| http2::turn(&self.place)).flatten();
+        let _turn = match &turn {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
+        match self.shared() {
+            Some(shared) => Ok(shared),
+            None => self.connect().await,
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Fresh> {
         let place = &self.place;
         let tcp = self.connect_tcp().await?;
         tcp.set_nodelay(true)?;
@@ -234,7 +267,15 @@ impl Upstream {
             None => Socket::Plain(tcp),
             Some((config, name)) => {
                 let tls = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await?;
-                Socket::Tls(Box::new(tls))
+                let agreed = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+                let socket = Socket::Tls(Box::new(tls));
+                if place.http2 {
+                    http2::told(place, agreed);
+                }
+                if agreed {
+                    return http2::connect(place, socket).await.map(Fresh::Shared);
+                }
+                socket
             }
         };
         let (sender, driver) = http1::Builder::new()
@@ -242,7 +283,8 @@ impl Upstream {
             .handshake(TokioIo::new(socket))
             .await
             .map_err(io::Error::other)?;
-        Ok(Connection { sender, driver: Box::pin(driver), closed: false, idle_since: Instant::now() })
+        let (driver, idle_since) = (Box::pin(driver), Instant::now());
+        Ok(Fresh::Own(Connection { sender, driver, closed: false, idle_since }))
     }
 
     /// Tries the host's addresses in turn, each for its share of the time: one family may lead nowhere.
@@ -261,7 +303,16 @@ impl Upstream {
         Err(failed)
     }
 
-    async fn exchange(&self, mut connection: Connection, request: Request<Outgoing>) -> Result<Answer, Attempt> {
+    async fn exchange(&self, fresh: Fresh, request: Request<Outgoing>) -> Result<Answer, Attempt> {
+        let mut connection = match fresh {
+            Fresh::Own(connection) => connection,
+            Fresh::Shared(shares) => {
+                // Boxed: the exchange over a connection of its own need not have room for it.
+                let exchange = Box::pin(http2::exchange(&self.place, shares, request, self.limits.first_byte));
+                let (response, slot) = exchange.await?;
+                return Ok(self.answer(None, Some(slot), response));
+            }
+        };
         if !connection.is_ready().await {
             return Err(Attempt::Unsent(Box::new(request)));
         }
@@ -280,7 +331,7 @@ impl Upstream {
             fast_timeout(self.limits.first_byte, drive).await
         };
         match response {
-            Ok(Ok(response)) => Ok(self.answer(connection, response)),
+            Ok(Ok(response)) => Ok(self.answer(Some(connection), None, response)),
             Ok(Err(mut error)) => Err(match error.take_message() {
                 Some(request) => Attempt::Unsent(Box::new(request)),
                 None => Attempt::Failed(SendError::Unreachable),
@@ -289,10 +340,16 @@ impl Upstream {
         }
     }
 
-    fn answer(&self, connection: Connection, response: Response<Incoming>) -> Answer {
+    fn answer(
+        &self,
+        connection: Option<Connection>,
+        slot: Option<http2::Slot>,
+        response: Response<Incoming>,
+    ) -> Answer {
         let (head, incoming) = response.into_parts();
         let body = AnswerBody {
-            connection: Some(connection),
+            connection,
+            _slot: slot,
             incoming,
             place: self.place.clone(),
             idle_connections_max: self.limits.idle_connections_max,

@@ -66,6 +66,8 @@ pub(super) struct Open {
     pub provider: &'static dyn Provider,
     pub endpoint: Endpoint,
     pub call: Call,
+    /// It goes on with an earlier answer, and was counted with that.
+    pub goes_on: bool,
     pub prices: Arc<PriceBook>,
     pub started_us: u64,
     /// As it stands if nothing else is heard of the call; settling makes the final one of it.
@@ -185,6 +187,7 @@ impl InFlight {
         };
         if let Some(open) = &mut self.open {
             open.write_up(verdict, estimate);
+            open.lets_go_on(verdict).await;
         }
         if let Some(open) = self.open.take() {
             let journal = open.meter.journal.clone();
@@ -262,6 +265,18 @@ impl Open {
             output: reading.map(|said| said.output.clone()).unwrap_or_default(),
             output_bytes: reading.map_or(0, |said| said.output_bytes),
         })
+    }
+
+    /// Before the client has all of its answer: it may go on at once, and elsewhere.
+    async fn lets_go_on(&mut self, verdict: Verdict) {
+        let token = if verdict.chat_kept {
+            self.progress.reading.as_mut().and_then(|said| said.continuation.take())
+        } else {
+            self.call.continues.take().filter(|_| self.goes_on)
+        };
+        if let Some(token) = token {
+            self.meter.lets_go_on(&self.event.tenant, &token).await;
+        }
     }
 
     fn interrupted(mut self: Box<Self>) {

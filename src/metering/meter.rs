@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::domain::ids::EventId;
+use sha2::{Digest, Sha256};
+
+use crate::domain::ids::{EventId, TenantId};
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Standing};
 use crate::domain::refusal::{ModelFacts, QuotaFacts, Refusal};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Window};
 use crate::ports::clock::Clock;
+use crate::ports::continuations::{Continuations, TokenHash};
 use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms};
 use crate::ports::journal::Journal;
 use crate::ports::sink::Sink;
@@ -30,6 +33,7 @@ pub struct Meter {
     pub(super) counters: Arc<dyn CounterStore>,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) estimator: Estimator,
+    continuations: Option<Arc<dyn Continuations>>,
     snapshots: Arc<Snapshots>,
     clock: Arc<dyn Clock>,
     sinks: Vec<Arc<dyn Sink>>,
@@ -44,12 +48,18 @@ impl Meter {
         clock: Arc<dyn Clock>,
         sinks: Vec<Arc<dyn Sink>>,
     ) -> Self {
-        Self { counters, journal, estimator: Estimator::default(), snapshots, clock, sinks }
+        let estimator = Estimator::default();
+        Self { counters, journal, estimator, continuations: None, snapshots, clock, sinks }
     }
 
     /// The same with another estimator than the tokenizer.
     pub fn with_estimator(self, estimator: Estimator) -> Self {
         Self { estimator, ..self }
+    }
+
+    /// The same with a memory of the tokens by which answers go on; without one each such call is a new chat.
+    pub fn with_continuations(self, continuations: Arc<dyn Continuations>) -> Self {
+        Self { continuations: Some(continuations), ..self }
     }
 
     /// The gateway answered a request itself.
@@ -74,7 +84,10 @@ impl Meter {
         let started_us = self.clock.monotonic_us();
         let admitted_at = self.clock.now();
         let id = self.clock.event_id();
-        let (caller, mut held, limits) = self.hold(caller, id, (endpoint.kind, &call.model), admitted_at).await?;
+        // What goes on with an answer was counted with its begin.
+        let goes_on = self.goes_on(&caller.account.tenant.id, call.continues.as_deref(), id).await;
+        let kind = if goes_on { Kind::Billed } else { endpoint.kind };
+        let (caller, mut held, limits) = self.hold(caller, id, (kind, &call.model), admitted_at).await?;
         let prices = self.snapshots.load().prices.clone();
         let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &prices);
         let slot = self.journal.admit(&event).map_err(|_| Refusal::JournalFull)?;
@@ -89,6 +102,7 @@ impl Meter {
             provider,
             endpoint,
             call,
+            goes_on,
             prices,
             started_us,
             event,
@@ -99,6 +113,20 @@ impl Meter {
             return Err(Refusal::JournalFull);
         }
         Ok(in_flight)
+    }
+
+    async fn goes_on(&self, tenant: &TenantId, token: Option<&str>, id: EventId) -> bool {
+        match (&self.continuations, token) {
+            (Some(known), Some(token)) => known.take(tenant, token_hash(token), id).await,
+            _ => false,
+        }
+    }
+
+    /// Lets the tenant go on with an answer, without another chat.
+    pub(super) async fn lets_go_on(&self, tenant: &TenantId, token: &str) {
+        if let Some(known) = &self.continuations {
+            known.issue(tenant, token_hash(token)).await;
+        }
     }
 
     /// Takes what the call needs from the counters. Gives the caller as it is by the newest revision that anybody knows.
@@ -174,6 +202,10 @@ impl Drop for Held<'_> {
             self.counters.settle(self.id, &self.claims, &vec![0; self.claims.len()]);
         }
     }
+}
+
+fn token_hash(token: &str) -> TokenHash {
+    TokenHash(Sha256::digest(token.as_bytes()).into())
 }
 
 fn plan_of(account: &Account) -> Result<&Plan, Refusal> {

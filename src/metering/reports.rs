@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::price::ServiceTier;
 use crate::domain::price::rates::Rates;
+use crate::domain::price::{PriceBook, ServiceTier};
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
@@ -169,6 +169,11 @@ impl Reports {
     /// Whether the ledger answers and has the schema that this version needs.
     pub async fn ready(&self) -> Result<(), ReportError> {
         Ok(self.store.ready().await?)
+    }
+
+    /// The prices in effect, and the time.
+    pub fn prices(&self) -> (Arc<PriceBook>, Micros) {
+        (self.snapshots.load().prices.clone(), self.clock.now())
     }
 
     /// The day or month that is running.

@@ -5,6 +5,7 @@
 
 pub mod asking;
 pub mod clock;
+pub mod continuations;
 pub mod counters;
 pub mod journal;
 pub mod shared;

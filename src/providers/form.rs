@@ -97,8 +97,14 @@ impl FormReader {
     /// What is known of a request that is a form of so many bytes.
     pub fn call(&self, bytes: u64) -> Call {
         let prompt = Prompt::TextBytes(bytes.div_ceil(BYTES_PER_FILE_TOKEN).saturating_mul(BYTES_PER_TOKEN));
-        let model = self.model.clone().unwrap_or_default();
-        Call { model, stream: self.stream, in_background: false, edits: Vec::new(), prompt }
+        Call {
+            model: self.model.clone().unwrap_or_default(),
+            stream: self.stream,
+            in_background: false,
+            edits: Vec::new(),
+            prompt,
+            continues: None,
+        }
     }
 
     /// Passes over the content of a part. Gives what stands behind the delimiter that ends it.

@@ -73,11 +73,12 @@ pub(super) const ROUTES: &[Route] = &[
     free("GET, HEAD", gemini!("/models/**"), "models"),
     free("GET, HEAD", gemini!("/tunedModels/**"), "models"),
     free("GET, HEAD", gemini!("/operations/**"), "operations"),
-    free("GET, HEAD, DELETE", gemini!("/cachedContents/**"), "cachedContents.stored"),
+    free("GET, HEAD, PATCH, DELETE", gemini!("/cachedContents/**"), "cachedContents.stored"),
     free("GET, HEAD, DELETE", gemini!("/files/**"), "files"),
     free("GET, HEAD", gemini!("/files/{file}:download"), "files"),
     free("POST", concat!("/upload", gemini!("/files")), "files"),
     free("GET, HEAD, POST, DELETE", gemini!("/fileSearchStores/**"), "fileSearchStores"),
+    free("POST", gemini!("/fileSearchStores/{store}:importFile"), "fileSearchStores"),
     free("POST", concat!("/upload", gemini!("/fileSearchStores/{store}:uploadToFileSearchStore")), "fileSearchStores"),
     free("GET, HEAD", concat!("/download", gemini!("/files/{file}:download")), "files"),
     tells("GET, HEAD", gemini!("/batches/{batch}"), "batches.stored", Reads::Batches),
@@ -89,15 +90,20 @@ pub(super) const ROUTES: &[Route] = &[
     tells("POST", gemini!("/interactions/{interaction}/cancel"), "interactions.cancel", Reads::Interaction),
     free("GET, HEAD", "/{v1beta1,v1}/publishers/google/models/**", "models"),
     free("GET, HEAD", vertex!("/publishers/google/models/**"), "models"),
-    free("GET, HEAD, DELETE", vertex!("/cachedContents/**"), "cachedContents.stored"),
+    free("GET, HEAD, PATCH, DELETE", vertex!("/cachedContents/**"), "cachedContents.stored"),
 ];
 
 /// In a table, a model in each of [`MODELS`].
 pub(super) const MODEL: &str = "{model}";
 
 /// Where models are.
-pub(super) const MODELS: &[&str] =
-    &[gemini!("/{models,tunedModels}"), "/{v1beta1,v1}/publishers/google/models", vertex!("/publishers/google/models")];
+pub(super) const MODELS: &[&str] = &[
+    gemini!("/{models,tunedModels}"),
+    "/{v1beta1,v1}/publishers/google/models",
+    vertex!("/publishers/google/models"),
+    // What serves a tuned model on Vertex.
+    vertex!("/endpoints"),
+];
 
 /// Longer names are no models.
 const MODEL_BYTES_MAX: usize = 128;
@@ -149,7 +155,9 @@ impl Provider for Gemini {
             _ => (ModelIn::Body, StreamBy::Route(endpoint.name == "streamGenerateContent")),
         };
         let model = endpoint.model.as_deref().map_or(model_in, ModelIn::Path);
-        request::read(body, model, stream_by).map(without_collection)
+        let call = request::read(body, model, stream_by)?;
+        let continues = (endpoint.reads == Reads::Generate).then(|| wire::continued(body)).flatten();
+        Ok(without_collection(Call { continues, ..call }))
     }
 
     fn reader(&self, endpoint: &Endpoint, call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {

@@ -175,6 +175,8 @@ pub struct Call {
     pub edits: Vec<Edit>,
     /// For an estimate, should there be no usage.
     pub prompt: Prompt,
+    /// The token of an earlier answer that this one goes on with.
+    pub continues: Option<Box<str>>,
 }
 
 /// How a credential is sent to a provider.
@@ -201,6 +203,8 @@ pub struct Reading {
     pub model: Option<String>,
     /// The service tier that answered.
     pub tier: ServiceTier,
+    /// The token by which another call goes on with this answer.
+    pub continuation: Option<Box<str>>,
     /// The text that was delivered, for an estimate; bounded by `OUTPUT_TEXT_BYTES_MAX`.
     pub output: String,
     /// How many bytes of text were delivered, also beyond the bound.

@@ -78,7 +78,14 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
     } else {
         Prompt::TextBytes(prompt::text_bytes(body))
     };
-    Ok(Call { model, stream, in_background, edits, prompt })
+    Ok(Call { model, stream, in_background, edits, prompt, continues: None })
+}
+
+/// The text of a member of the body; `None` where there is none, or a longer one than `bytes_max`.
+pub(super) fn member(body: &[u8], name: &'static str, bytes_max: usize) -> Option<Box<str>> {
+    let mut found = None;
+    json::members(body, &[name], |_, raw| found = Some(raw)).ok()?;
+    json::text(found?).filter(|text| text.len() <= bytes_max).map(Into::into)
 }
 
 /// The body with the edits in it.

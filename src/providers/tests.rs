@@ -112,6 +112,7 @@ fn every_kind_of_answer_is_read_alike_at_every_cut() {
             distrusted: false,
             beyond_tokens: false,
             model: Some(model.to_owned()).filter(|model| !model.is_empty()),
+            continuation: None,
             tier,
             output: output.to_owned(),
             output_bytes: output.len() as u64,
@@ -333,4 +334,41 @@ proptest! {
         let (client, _, _) = replay(reader_for(golden.path, golden.file, CHAT), &[&body]);
         prop_assert_eq!(client, body);
     }
+}
+
+#[test]
+fn a_token_to_go_on_with_is_that_of_a_first_candidate_that_was_cut_for_it() {
+    let path = "/v1beta/models/gemini-2.5-flash:generateContent";
+    let token = |answer: &str| {
+        let whole = looked(reader_for(path, "a.json", "{}"), &[answer.as_bytes()]).1.continuation;
+        let bytes: Vec<&[u8]> = answer.as_bytes().chunks(1).collect();
+        assert_eq!(looked(reader_for(path, "a.json", "{}"), &bytes).1.continuation, whole, "{answer}");
+        whole.map(String::from)
+    };
+    let cut = r#"{"finishReason":"CONTINUATION","continuationToken":"b25l"}"#;
+    let ended = r#"{"finishReason":"STOP","continuationToken":"b25l"}"#;
+    for (candidates, expected) in [
+        (format!("[{cut}]"), Some("b25l")),
+        (format!("[{cut},{ended}]"), Some("b25l")),
+        (format!("[{ended},{cut}]"), None),
+        (format!("[{{\"content\":{cut}}}]"), None),
+        (r#"[{"finishReason":"CONTINUATION"},"continuationToken"]"#.to_owned(), None),
+        (r#"[{"finishReason":"CONTINUATION","continuationToken":7}]"#.to_owned(), None),
+        ("[]".to_owned(), None),
+        (cut.to_owned(), None),
+    ] {
+        assert_eq!(token(&format!(r#"{{"candidates":{candidates}}}"#)).as_deref(), expected, "{candidates}");
+        // Of a stream whose array is not over, too.
+        assert_eq!(token(&format!(r#"[{{"candidates":{candidates}}},{{"usage"#)).as_deref(), expected, "{candidates}");
+    }
+    let continued = |path: &str, request: &'static str| {
+        let (provider, endpoint) = route(&Method::POST, path, CredentialPlace::Google).unwrap();
+        let call = provider.call(&endpoint, None, &Bytes::from_static(request.as_bytes())).unwrap();
+        call.continues.map(String::from)
+    };
+    let request = r#"{"contents":[{"continuationToken":"no"}],"continuationToken":"b25l"}"#;
+    assert_eq!(continued(path, request).as_deref(), Some("b25l"));
+    assert_eq!(continued(path, r#"{"contents":[{"continuationToken":"no"}]}"#), None);
+    assert_eq!(continued(path, r#"{"continuationToken":["b25l"]}"#), None);
+    assert_eq!(continued("/v1beta/models/m:embedContent", request), None);
 }

@@ -30,6 +30,8 @@ pub(super) struct Told {
     /// The last usage object could not be believed, or did not add up.
     distrusted: bool,
     pub(super) model: Option<String>,
+    /// The token by which the answer can be gone on with.
+    pub(super) continuation: Option<Box<str>>,
     tier: ServiceTier,
     pub(super) output: OutputText,
     /// The unit that the answer is about.
@@ -89,12 +91,13 @@ impl Told {
             nothing_used,
             by_unit,
             beyond_tokens,
-            unread_bytes: _,
             distrusted,
             model,
+            continuation,
             tier,
             output,
             unit,
+            ..
         } = std::mem::take(self);
         let (reported, has_text) = (tokens.is_some(), output.bytes > 0);
         let nothing = nothing_used && nothing_is_possible && !distrusted && !has_text;
@@ -106,6 +109,7 @@ impl Told {
             beyond_tokens: beyond_tokens || by_unit,
             tokens,
             model,
+            continuation,
             tier,
             output: output.text,
             output_bytes: output.bytes,

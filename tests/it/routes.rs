@@ -142,6 +142,7 @@ fn free_lines_are_forwarded_and_book_nothing_whatever_is_answered() {
         {
             let request = match method {
                 "POST" => post(path, "application/json", r#"{"model":"gpt-4o","input":"Hi"}"#),
+                "PATCH" => post(path, "application/json", r#"{"ttl":"300s"}"#).method("PATCH"),
                 "GET" => Request::get(path.as_str()),
                 "HEAD" => Request::get(path.as_str()).method("HEAD"),
                 "DELETE" => Request::get(path.as_str()).method("DELETE"),
@@ -187,7 +188,7 @@ fn what_has_no_line_is_refused_in_the_callers_words_and_names_the_table() {
         ("POST", "/v1beta1/interactions"),
         ("GET", "/v1beta/unheard-of"),
         ("GET", "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"),
-        ("PATCH", "/v1beta/cachedContents/c1"),
+        ("PATCH", "/v1beta/files/f1"),
     ] {
         let answer = gateway.send(&Request::get(target).method(method).google("acme"));
         let error = &answer.json()["error"];

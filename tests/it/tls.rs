@@ -1,6 +1,4 @@
 //! The provider is reached over TLS, and only when its certificate is one that the roots vouch for.
-//!
-//! The fixture is a self-signed certificate for `localhost`, made for these tests alone.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -12,11 +10,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::support::bodies::*;
+use super::support::front::{CERTIFICATE, KEY};
 use super::support::redis::RedisServer;
 use super::support::*;
-
-const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/localhost.pem");
-const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/localhost.key");
 
 /// A provider that answers each request on a TLS connection with `body`; gives its port.
 fn provider(body: Vec<u8>) -> u16 {
@@ -65,11 +61,15 @@ fn answer_all(tls: impl Read + Write, body: &[u8]) {
 #[test]
 fn a_provider_that_the_roots_vouch_for_is_called_over_tls() {
     let port = provider(CHAT_ANSWER.into());
-    let gateway = Setup::at(&format!("https://localhost:{port}")).set("SSL_CERT_FILE", CERTIFICATE).start();
-    for calls in 1..=3 {
-        let answer = gateway.send(&chat("acme"));
-        assert_eq!((answer.status, answer.body.as_slice()), (200, CHAT_ANSWER.as_bytes()));
-        assert_eq!(gateway.booked("acme", calls).chats, calls);
+    // One that speaks no HTTP/2 is also called by a gateway that asks for it.
+    for http2 in ["false", "true"] {
+        let setup = Setup::at(&format!("https://localhost:{port}")).set("SSL_CERT_FILE", CERTIFICATE);
+        let gateway = setup.set("TOLLGATE_UPSTREAM_HTTP2", http2).start();
+        for calls in 1..=3 {
+            let answer = gateway.send(&chat("acme"));
+            assert_eq!((answer.status, answer.body.as_slice()), (200, CHAT_ANSWER.as_bytes()));
+            assert_eq!(gateway.booked("acme", calls).chats, calls);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 --
 -- Put before it: local RUN = '<run id of the process it is loaded into>'. Data of another process count as missing.
 --
--- KEYS[1]  the hash of a tenant, or of the nodes of a ledger
+-- KEYS[1]  the hash of a tenant, or of the nodes of a ledger; a token of a tenant
 -- ARGV     operation, not_after (server's microseconds; later nothing is done), then what the operation takes
 -- answers  {now, word, ...}: the server's microseconds, what came of it. Sums are decimal strings: a double is not exact.
 --
@@ -727,6 +727,21 @@ function operations.beat()
   many('HDEL', over)
   call('PEXPIRE', key, NODES_MS)
   return { 'pulse', whole(math.max(now - since, 0)), peers, wishes }
+end
+
+-- A token by which an answer goes on; its key holds RUN, and which call took it.
+function operations.issue()
+  call('SET', key, RUN .. ' ', 'PX', text())
+  return { 'done' }
+end
+
+function operations.take()
+  local id, value = text(), call('GET', key)
+  if value == RUN .. ' ' then
+    call('SET', key, RUN .. ' ' .. id, 'KEEPTTL')
+    return { 'yours' }
+  end
+  return { value == RUN .. ' ' .. id and 'yours' or 'unknown' }
 end
 
 local answer = operations[ARGV[1]]()

@@ -17,6 +17,7 @@
 //! One connection to each server is shared by all who ask ([`live`]), is made anew when it breaks or says nothing
 //! ([`server`]), and leads to who has the key ([`topology`]).
 
+mod continuations;
 mod live;
 mod operations;
 mod server;

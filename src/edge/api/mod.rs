@@ -36,6 +36,7 @@ pub mod health;
 mod identity;
 mod input;
 mod once;
+mod prices;
 mod problem;
 pub mod wire;
 
@@ -111,7 +112,11 @@ pub fn proxy_router(state: ApiState) -> Router {
 /// The routes of the admin listener.
 pub fn admin_router(state: ApiState) -> Router {
     let open = health::router().merge(health::metrics_router());
-    let keyed = billing::router().merge(admin::router()).merge(audit::router()).merge(counters::router());
+    let keyed = billing::router()
+        .merge(admin::router())
+        .merge(audit::router())
+        .merge(counters::router())
+        .merge(prices::router());
     finish(state, keyed, open, Listener::Admin)
 }
 

@@ -19,6 +19,7 @@ pub mod audit;
 pub mod cost;
 pub mod counters;
 pub mod events;
+pub mod prices;
 pub mod tenants;
 
 /// Dollars as a JSON number with every digit, never through a float.

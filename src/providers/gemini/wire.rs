@@ -6,6 +6,7 @@ use crate::providers::Reads;
 use crate::providers::answer::{Message, Wire};
 use crate::providers::json;
 use crate::providers::prompt::BYTES_PER_TOKEN;
+use crate::providers::request;
 use crate::providers::text::{Anchor, anchor};
 use crate::providers::told::Told;
 use crate::providers::usage::{self, Usages};
@@ -19,6 +20,11 @@ const MEMBERS: &[&str] = &["usageMetadata", "modelVersion", "model", "prediction
 
 /// What an image counts that a model draws, as its usage says where there is one.
 const IMAGE_TOKENS: u64 = 1290;
+
+/// A longer token is not known again: the call that goes on with it is a new chat.
+const CONTINUATION_BYTES_MAX: usize = 1024 * 1024;
+
+static CONTINUATION: Anchor = anchor!("continuationToken");
 
 impl GeminiWire {
     fn read_members(self, message: &[u8], told: &mut Told) {
@@ -48,6 +54,37 @@ impl GeminiWire {
     }
 }
 
+/// What a request goes on with: its `continuationToken`.
+pub(super) fn continued(body: &[u8]) -> Option<Box<str>> {
+    // Few have one, and the whole body is looked through for it: a quick look first.
+    CONTINUATION.find(body)?;
+    request::member(body, "continuationToken", CONTINUATION_BYTES_MAX)
+}
+
+/// What goes on with an answer: the `continuationToken` of its first candidate, if that ends for it to be gone on with.
+fn continuation(message: &[u8]) -> Option<Box<str>> {
+    CONTINUATION.find(message)?;
+    let (mut candidates, mut first) = (None, None);
+    json::members(message, &["candidates"], |_, raw| candidates = Some(raw)).ok()?;
+    // It stops after the first, which counts as a failure.
+    let is_empty = json::elements(candidates?.get().as_bytes(), |raw| {
+        first = Some(raw);
+        false
+    })
+    .is_ok();
+    let (mut token, mut reason) = (None, None);
+    json::members(
+        first.filter(|_| !is_empty)?.get().as_bytes(),
+        &["continuationToken", "finishReason"],
+        |index, raw| {
+            if index == 0 { token = Some(raw) } else { reason = Some(raw) }
+        },
+    )
+    .ok()?;
+    let goes_on = json::text(reason?).is_some_and(|reason| reason == "CONTINUATION");
+    json::text(token.filter(|_| goes_on)?).filter(|text| text.len() <= CONTINUATION_BYTES_MAX).map(Into::into)
+}
+
 impl Wire for GeminiWire {
     fn read(&self, message: &[u8], whole: bool, told: &mut Told) -> Message {
         // Every event of a stream has usage, so there is nothing to skip.
@@ -58,6 +95,9 @@ impl Wire for GeminiWire {
             Reads::Generate => has_searched(message),
             _ => false,
         };
+        if self.0 == Reads::Generate {
+            told.continuation = continuation(message).or(told.continuation.take());
+        }
         if self.0 == Reads::Generate && (!whole || told.needs_text()) {
             static TEXT: Anchor = anchor!("text");
             static ARGS: Anchor = anchor!("args");

@@ -38,6 +38,10 @@ fn posts_go_where_they_are_metered_or_nowhere() {
         "gemini embedContent /v1beta1/projects/p/locations/l/publishers/google/models/m@001:embedContent m@001",
     );
     check(
+        "/v1/projects/p/locations/l/endpoints/4711:generateContent",
+        "gemini generateContent /v1/projects/p/locations/l/endpoints/4711:generateContent 4711",
+    );
+    check(
         "/v1/publishers/google/models/m:generateContent",
         "gemini generateContent /v1/publishers/google/models/m:generateContent m",
     );

@@ -3,6 +3,7 @@
 //! A new adapter adds a line to `adapters` of its port's suite; a rule of a port's contract adds a function.
 
 mod changes;
+mod continuations;
 mod counters;
 mod journal;
 mod retention;

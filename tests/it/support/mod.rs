@@ -3,7 +3,10 @@
 pub mod audit;
 pub mod bodies;
 pub mod fault_proxy;
+pub mod front;
 pub mod gateway;
+pub mod http2;
+pub mod http2_provider;
 pub mod load;
 pub mod machine;
 pub mod postgres;

@@ -72,10 +72,12 @@ def generate(request, model):
     tool = tool_of(request)
     parts = [tool] if tool else [{"text": "".join(texts_of(request))}]
     candidate = {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}
-    if b"in two parts" in request.body and b'"continuationToken"' not in request.body:
+    goes_on = b'"continuationToken"' in request.body
+    if b"in two parts" in request.body and not goes_on:
         candidate |= {"finishReason": "CONTINUATION", "continuationToken": "c2NyaXB0ZWQ="}
     said = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "scripted"}
-    return document(said, Truth("gemini", "generateContent", model, tokens, chat=True))
+    # What goes on with an answer is the same chat.
+    return document(said, Truth("gemini", "generateContent", model, tokens, chat=not goes_on))
 
 
 def generate_stream(request, model):

@@ -44,7 +44,6 @@ CALLS = [
     ("generateContent", lambda c: c.models.generate_content(**ASK)),
     ("generateContent, tools", lambda c: c.models.generate_content(**ASK, **TOOLS)),
     ("generateContent, tools by itself", lambda c: c.models.generate_content(**ASK, config={"tools": [greeting]})),
-    # Its two requests are one answer, and yet two chats: the gateway does not know a token to go on with.
     ("generateContent, in two parts", lambda c: c.models.generate_content(**PARTS)),
     ("generateContent, structured", lambda c: c.models.generate_content(**ASK, **CITY)),
     ("generateContent, an error", lambda c: c.models.generate_content(**ASK | {"model": "error-400"})),

@@ -3,7 +3,9 @@
 import asyncio
 import inspect
 import io
+import os
 
+import httpx2
 import openai
 from openai import AsyncOpenAI, OpenAI
 
@@ -134,10 +136,21 @@ REFUSED = [
 BLOCKING = OpenAI(api_key="none", timeout=30)
 WAITING = AsyncOpenAI(api_key="none", timeout=30)
 RUNNER = asyncio.Runner()
+# The gateway speaks HTTP/2 in the clear to whom begins with it; the scripted provider does not.
+ONLY_HTTP2 = OpenAI(api_key="none", timeout=30, http_client=httpx2.Client(http1=False, http2=True))
 
 
 def blocking(url, key, call):
-    result = call(BLOCKING.with_options(base_url=url, api_key=key))
+    return blocking_with(BLOCKING, url, key, call)
+
+
+def by_http2(url, key, call):
+    client = ONLY_HTTP2 if url.startswith(os.environ["STAND_THROUGH"]) else BLOCKING
+    return blocking_with(client, url, key, call)
+
+
+def blocking_with(client, url, key, call):
+    result = call(client.with_options(base_url=url, api_key=key))
     if hasattr(result, "read") and hasattr(result, "content"):
         return result.read()
     if isinstance(result, openai.Stream):
@@ -159,7 +172,11 @@ def waiting(url, key, call):
     return RUNNER.run(run())
 
 
-for name, way in (("openai-python, sync", blocking), ("openai-python, async", waiting)):
+for name, way in (
+    ("openai-python, sync", blocking),
+    ("openai-python, HTTP/2", by_http2),
+    ("openai-python, async", waiting),
+):
     suite = Suite(name)
     for title, call in CALLS:
         suite.case(title, lambda access, call=call, way=way: way(access.openai, access.key, call))

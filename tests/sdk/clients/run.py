@@ -91,6 +91,7 @@ def rows(cases, readme, fixtures):
         missing = "" if clients or fixture else "(none) "
         print(f"  {missing}{provider} {methods} {path}: {clients} calls of clients{', a fixture' * fixture}")
     print(f"table: {len(lines) - bare} of {len(lines)} rows with a client or a fixture")
+    return bare
 
 
 def provider_of(call):
@@ -133,13 +134,12 @@ def main(words):
     for failure in failures:
         print(failure)
     matrix(cases)
-    if wanted:
-        rows(cases, *wanted)
+    bare = rows(cases, *wanted) if wanted else 0
     for (name, _), (found, _, seconds) in zip(suites, results, strict=True):
         print(f"  {name}: {len(found)} cases in {seconds:.1f} s")
     bad = sum(bool(case.problems) for case in cases)
     print(f"clients: {len(cases) - bad} passed, {bad + len(failures)} failed")
-    return 1 if bad or failures or not cases else 0
+    return 1 if bad or failures or bare or not cases else 0
 
 
 if __name__ == "__main__":

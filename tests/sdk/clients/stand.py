@@ -61,6 +61,7 @@ class Stand:
             "PATH": os.environ.get("PATH", ""),
             "RUST_LOG": "warn",
             "TOLLGATE_LISTEN": "127.0.0.1:0",
+            "TOLLGATE_H2C": "true",
             "TOLLGATE_ADMIN_LISTEN": "127.0.0.1:0",
             "TOLLGATE_ADMIN_KEY": ADMIN_KEY,
             "TOLLGATE_DATA_DIR": str(directory / "data"),

@@ -27,9 +27,10 @@ const BOTH: [&str; 9] = [
     "get /openapi.json",
 ];
 
-const ADMIN_ONLY: [&str; 11] = [
+const ADMIN_ONLY: [&str; 12] = [
     "get /admin/audit",
     "get /admin/counters",
+    "post /admin/prices/preview",
     "post /admin/tenants",
     "get /admin/tenants",
     "get /admin/tenants/{id}",

@@ -329,3 +329,21 @@ async fn every_counter_is_shown_to_the_admin_alone() {
     assert_eq!((down.status, down.code().as_str()), (503, "ledger_unavailable"));
     assert!(!down.text.contains(STORE_WORDS));
 }
+
+#[tokio::test]
+async fn a_preview_of_a_cost_is_the_admin_s_and_refuses_what_no_call_can_be() {
+    let site = Site::open(Mode::Prod).await;
+    let ask = async |body: Value| site.admin("POST", "/admin/prices/preview", ADMIN_KEY, &body.to_string()).await;
+    let call = json!({"provider": "openai", "model": "unheard-of", "prompt_tokens": 1_000, "completion_tokens": 10});
+    let unknown = ask(call.clone()).await.json();
+    assert_eq!((&unknown["priced"], &unknown["entry"]), (&json!("unpriced"), &Value::Null), "{unknown}");
+    assert!(unknown["estimated_cost_usd"].is_null());
+    for (field, value) in [("service_tier", json!("gold")), ("at", json!("tomorrow")), ("cached_tokens", json!(1_001))]
+    {
+        let mut wrong = call.clone();
+        wrong[field] = value;
+        assert_eq!(ask(wrong).await.status, 422, "{field}");
+    }
+    assert_eq!(site.admin("POST", "/admin/prices/preview", &site.acme_key, &call.to_string()).await.status, 403);
+    assert_eq!(site.proxy("POST", "/admin/prices/preview", ADMIN_KEY, &call.to_string()).await.status, 404);
+}

@@ -1,0 +1,453 @@
+//! Prices, from a shell: what is charged, since when, why a call cost what it did, and what another file would change.
+//!
+//! May use: `boot`, `config` for price files, `edge` for money in documents, the ledger by [`with_ledger`].
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::adapters::system_clock::SystemClock;
+use crate::boot;
+use crate::config::{Config, price_file};
+use crate::domain::event::{UsageEvent, UsageSource};
+use crate::domain::ids::EventId;
+use crate::domain::money::PicoUsd;
+use crate::domain::price::rates::{Rates, TokenKind};
+use crate::domain::price::{Explanation, ModelPrices, PriceBook, PriceRow, Priced, ServiceTier};
+use crate::domain::time::{Micros, Period};
+use crate::edge::api::wire::Usd;
+use crate::edge::api::wire::prices::{EntryBody, LineBody};
+use crate::ports::clock::Clock;
+
+use super::Failure;
+use super::accounts::with_ledger;
+use super::output::{Output, table};
+
+/// Prices are shown for a million tokens, as providers publish them.
+const TOKENS_SHOWN: u64 = 1_000_000;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  tollgate prices show gpt-4o-mini
+  tollgate prices show gemini-2.5-pro --at 2027-01-01
+  tollgate prices explain 019ac2f0-5b1e-7c3a-9d8e-0f1e2d3c4b5a
+  tollgate prices diff contract-prices.json";
+
+/// What `tollgate prices` can do.
+#[derive(Subcommand)]
+pub(super) enum PricesCommand {
+    /// Lists the prices of all models, in dollars for a million tokens.
+    List {
+        /// Only of this provider: openai or gemini.
+        #[arg(long)]
+        provider: Option<String>,
+        /// As they hold on this day (UTC), such as 2026-11-24; today without it.
+        #[arg(long, value_name = "DATE", value_parser = day)]
+        at: Option<Micros>,
+    },
+    /// Shows what a call to a model is charged by.
+    #[command(after_help = "Example:\n  tollgate prices show gpt-4o-mini --at 2026-10-01")]
+    Show {
+        /// The model as requests or answers name it.
+        model: String,
+        /// As they hold on this day (UTC), such as 2026-11-24; today without it.
+        #[arg(long, value_name = "DATE", value_parser = day)]
+        at: Option<Micros>,
+    },
+    /// Explains what an event cost, line by line; exit code 1 when the lines do not add up to what was booked.
+    #[command(after_help = "Example:\n  tollgate prices explain 019ac2f0-5b1e-7c3a-9d8e-0f1e2d3c4b5a")]
+    Explain {
+        /// The event's id: `x-tollgate-request-id` of the answer.
+        event: EventId,
+        /// The price file it was priced by, where that is neither the built-in nor the configured one.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Compares a price file with the prices in effect.
+    #[command(after_help = "Example:\n  tollgate prices diff contract-prices.json")]
+    Diff {
+        /// The price file.
+        file: PathBuf,
+    },
+}
+
+/// Runs `tollgate prices`.
+pub(super) fn prices(command: PricesCommand, config: &Config, output: Output) -> Result<(), Failure> {
+    let book = boot::prices(config)?;
+    let today = || SystemClock::new().now();
+    match command {
+        PricesCommand::List { provider, at } => {
+            let of = |model: &&ModelPrices| provider.as_deref().is_none_or(|wanted| *model.provider == *wanted);
+            list(&book, &book.models().filter(of).collect::<Vec<_>>(), at.unwrap_or_else(today), output)
+        }
+        PricesCommand::Show { model, at } => list(&book, &find(&book, &model)?, at.unwrap_or_else(today), output),
+        PricesCommand::Explain { event, file } => explain(event, file.as_deref(), book, config, output),
+        PricesCommand::Diff { file } => diff(&book, &read(&file)?, output),
+    }
+}
+
+fn day(text: &str) -> Result<Micros, String> {
+    Period::parse_day(text).map(Period::start).map_err(|error| error.to_string())
+}
+
+fn read(path: &Path) -> Result<PriceBook, Failure> {
+    let failed = |reason: String| Failure::from(format!("{}: {reason}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    price_file::parse(&bytes).map_err(|error| failed(error.to_string()))
+}
+
+fn find<'a>(book: &'a PriceBook, model: &str) -> Result<Vec<&'a ModelPrices>, Failure> {
+    let mut providers: Vec<&str> = book.models().map(|model| &*model.provider).collect();
+    providers.dedup();
+    let mut found: Vec<&ModelPrices> = Vec::new();
+    for provider in providers {
+        let entry = book.model(provider, model);
+        found.extend(entry.filter(|entry| !found.iter().any(|known| std::ptr::eq(*known, *entry))));
+    }
+    if found.is_empty() {
+        return Err(format!("{model} has no price: calls to it are booked as unpriced; add it to prices.file").into());
+    }
+    Ok(found)
+}
+
+#[derive(Serialize)]
+struct BookDocument<'a> {
+    version: &'a str,
+    models: Vec<ModelDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct ModelDocument<'a> {
+    provider: &'a str,
+    model: &'a str,
+    unverified: Option<&'a str>,
+    prices: Vec<RowDocument>,
+}
+
+#[derive(Serialize)]
+struct RowDocument {
+    tier: &'static str,
+    from: Option<String>,
+    above: u64,
+    picodollars_per_token: BTreeMap<&'static str, Option<i64>>,
+}
+
+/// Prints entries as they hold at an instant.
+fn list(book: &PriceBook, models: &[&ModelPrices], at: Micros, output: Output) -> Result<(), Failure> {
+    let version = book.version();
+    let document =
+        BookDocument { version: &version, models: models.iter().map(|model| model_document(model, at)).collect() };
+    output.print(&document, || {
+        let rows: Vec<_> = models.iter().flat_map(|model| list_rows(model, at)).collect();
+        let head = ["PROVIDER", "MODEL", "TIER", "ABOVE", "INPUT", "CACHED", "OUTPUT", ""];
+        format!("Dollars for a million tokens, version {version}\n\n{}", table(head, &rows))
+    })
+}
+
+fn model_document(model: &ModelPrices, at: Micros) -> ModelDocument<'_> {
+    let row = |row: &PriceRow| RowDocument {
+        tier: row.tier.as_str(),
+        from: row.from.map(|from| from.to_string()),
+        above: row.above,
+        picodollars_per_token: kinds(&row.rates).collect(),
+    };
+    ModelDocument {
+        provider: &model.provider,
+        model: &model.name,
+        unverified: model.unverified.as_deref(),
+        prices: in_force(model, at).into_iter().map(row).collect(),
+    }
+}
+
+/// Every kind and its price.
+fn kinds(rates: &Rates) -> impl Iterator<Item = (&'static str, Option<i64>)> {
+    let input = (TokenKind::Input, Some(rates.input));
+    std::iter::once(input).chain(rates.optional()).map(|(kind, price)| (kind.as_str(), price))
+}
+
+/// The rows that are in force at an instant, one for each tier and step.
+fn in_force(model: &ModelPrices, at: Micros) -> Vec<&PriceRow> {
+    let mut rows: Vec<&PriceRow> = Vec::new();
+    for row in &model.rows {
+        let held = model.row(row.tier, row.above.saturating_add(1), at);
+        rows.extend(held.filter(|held| !rows.iter().any(|known| std::ptr::eq(*known, *held))));
+    }
+    rows
+}
+
+fn list_rows(model: &ModelPrices, at: Micros) -> Vec<[String; 8]> {
+    let optional = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), for_a_million);
+    let row = |PriceRow { tier, above, rates, .. }: &PriceRow| {
+        [
+            model.provider.to_string(),
+            model.name.to_string(),
+            tier.as_str().to_owned(),
+            above.to_string(),
+            for_a_million(rates.input),
+            optional(rates.cached),
+            optional(rates.output),
+            if model.unverified.is_some() { "unverified".to_owned() } else { String::new() },
+        ]
+    };
+    in_force(model, at).into_iter().map(row).collect()
+}
+
+fn for_a_million(pico_per_token: i64) -> String {
+    PicoUsd::of(TOKENS_SHOWN, pico_per_token).map_or_else(|error| error.to_string(), |price| price.to_string())
+}
+
+/// Why an event cost what it did.
+#[derive(Serialize)]
+struct ExplainedDocument {
+    event_id: String,
+    provider: String,
+    model: String,
+    service_tier: &'static str,
+    price_version: String,
+    /// The entry of the price file, and the row of it; null where the model had no price.
+    entry: Option<EntryBody>,
+    lines: Vec<LineBody>,
+    computed_cost_usd: Option<Usd>,
+    booked_cost_usd: Option<Usd>,
+    priced: &'static str,
+    remarks: Vec<&'static str>,
+}
+
+fn explain(
+    id: EventId,
+    file: Option<&Path>,
+    configured: PriceBook,
+    config: &Config,
+    output: Output,
+) -> Result<(), Failure> {
+    let event = with_ledger(config, async |desk| Ok(desk.reports.event(None, id).await?))?
+        .ok_or_else(|| format!("there is no event {id} in this ledger: see GET /billing/events"))?;
+    let book = book_of(&event, file, configured)?;
+    let explained =
+        book.explain(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at);
+    let document = explained_document(&event, explained.as_ref())?;
+    let differs =
+        document.computed_cost_usd.as_ref().map(|usd| usd.0) != document.booked_cost_usd.as_ref().map(|usd| usd.0);
+    output.print(&document, || explained_text(&document))?;
+    if differs { Err("the lines do not add up to what was booked".to_owned().into()) } else { Ok(()) }
+}
+
+/// The prices of the version that the event names.
+fn book_of(event: &UsageEvent, file: Option<&Path>, configured: PriceBook) -> Result<PriceBook, Failure> {
+    let is_it = |book: &PriceBook| book.version() == event.price_version;
+    let known = match file {
+        Some(file) => Some(read(file)?),
+        None if is_it(&configured) => Some(configured),
+        None => price_file::builtin().ok(),
+    };
+    known.filter(is_it).ok_or_else(|| {
+        format!("it was priced by version {}, which is another: name its file with --file FILE", event.price_version)
+            .into()
+    })
+}
+
+fn explained_document(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Result<ExplainedDocument, Failure> {
+    let too_large = |error: crate::domain::money::MoneyError| Failure::from(error.to_string());
+    // What was not charged, such as a failed call, has no lines whatever the model costs.
+    let charged = explained.filter(|_| event.priced != Priced::Free && event.priced != Priced::Unpriced);
+    let lines = charged.map(LineBody::all).transpose().map_err(too_large)?.unwrap_or_default();
+    let computed = match (charged, event.priced) {
+        (Some(explained), _) => Some(explained.bill.total().map_err(too_large)?),
+        (None, Priced::Free) => Some(PicoUsd::ZERO),
+        (None, _) => None,
+    };
+    let entry = explained.map(EntryBody::from);
+    Ok(ExplainedDocument {
+        event_id: event.id.to_string(),
+        provider: event.provider.to_string(),
+        model: event.model.to_string(),
+        service_tier: event.service_tier.as_str(),
+        price_version: event.price_version.to_string(),
+        entry,
+        lines,
+        computed_cost_usd: computed.map(Usd),
+        booked_cost_usd: event.cost.map(Usd),
+        priced: event.priced.as_str(),
+        remarks: remarks(event, explained),
+    })
+}
+
+/// What has to be known of the cost beside its lines.
+fn remarks(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Vec<&'static str> {
+    let mut remarks = Vec::new();
+    let mut remark = |is_so: bool, text| remarks.extend(is_so.then_some(text));
+    remark(
+        event.source == UsageSource::Estimate,
+        "The tokens are an estimate: the provider did not say what it charged.",
+    );
+    let Some(Explanation { model, is_own_tier, bill, .. }) = explained else {
+        remark(true, "The model has no price at that date.");
+        return remarks;
+    };
+    remark(event.priced == Priced::Unpriced, "It was charged by another unit than tokens, which has no price here.");
+    remark(event.priced == Priced::Free, "Nothing was charged.");
+    remark(!is_own_tier, "The tier has no prices: the standard ones were taken.");
+    remark(model.unverified.is_some(), "The price of this model could not be verified.");
+    remark(!bill.complete, "A kind of token has no price of its own, or the counts contradict each other.");
+    let is_exact = *is_own_tier && model.unverified.is_none() && bill.complete;
+    let beyond = event.priced == Priced::Incomplete && is_exact;
+    remark(beyond, "Something was charged beside the tokens, such as searches or storage.");
+    remarks
+}
+
+fn explained_text(document: &ExplainedDocument) -> String {
+    let ExplainedDocument { event_id, provider, model, service_tier, price_version, entry, lines, .. } = document;
+    let mut text =
+        format!("Event {event_id}: {provider} {model}, tier {service_tier}, prices of version {price_version}\n");
+    if let Some(EntryBody { model, tier, from, above }) = entry {
+        let from = from.as_deref().map_or_else(String::new, |from| format!(", from {from}"));
+        let above = if *above > 0 { format!(", for input above {above} tokens") } else { String::new() };
+        // Writing to a String does not fail.
+        writeln!(text, "Priced as {model}, tier {tier}{from}{above}").unwrap_or_default();
+    }
+    let row = |line: &LineBody| {
+        let price = for_a_million(line.picodollars_per_token);
+        [line.kind.to_owned(), line.tokens.to_string(), price, line.cost_usd.0.to_string()]
+    };
+    let mut rows: Vec<_> = lines.iter().map(row).collect();
+    let cost = |usd: &Option<Usd>| usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string());
+    rows.push(["total".to_owned(), String::new(), String::new(), cost(&document.computed_cost_usd)]);
+    rows.push([format!("booked ({})", document.priced), String::new(), String::new(), cost(&document.booked_cost_usd)]);
+    writeln!(text, "\n{}", table(["", "TOKENS", "USD A MILLION", "USD"], &rows)).unwrap_or_default();
+    text + &document.remarks.join("\n")
+}
+
+/// One price that is not the same in both files.
+#[derive(Serialize, PartialEq, Eq, Debug)]
+struct Change {
+    provider: String,
+    model: String,
+    tier: &'static str,
+    from: Option<String>,
+    above: u64,
+    kind: &'static str,
+    /// Pico-dollars a token in effect; null where there is no such price.
+    before: Option<i64>,
+    /// Pico-dollars a token in the file; null where there is no such price.
+    after: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct DiffDocument {
+    before: String,
+    after: String,
+    changes: Vec<Change>,
+}
+
+type Place = (String, String, ServiceTier, Option<Micros>, u64, &'static str);
+
+fn places(book: &PriceBook) -> BTreeMap<Place, i64> {
+    let mut places = BTreeMap::new();
+    for model in book.models() {
+        for PriceRow { tier, from, above, rates } in &model.rows {
+            for (kind, price) in kinds(rates).filter_map(|(kind, price)| Some((kind, price?))) {
+                let (provider, name) = (model.provider.to_string(), model.name.to_string());
+                places.insert((provider, name, *tier, *from, *above, kind), price);
+            }
+        }
+    }
+    places
+}
+
+fn changes(before: &PriceBook, after: &PriceBook) -> Vec<Change> {
+    let (before, mut after) = (places(before), places(after));
+    let mut both: BTreeMap<Place, (Option<i64>, Option<i64>)> = BTreeMap::new();
+    for (place, price) in before {
+        let now = after.remove(&place);
+        both.insert(place, (Some(price), now));
+    }
+    both.extend(after.into_iter().map(|(place, price)| (place, (None, Some(price)))));
+    let differing = both.into_iter().filter(|(_, (before, after))| before != after);
+    let change =
+        |((provider, model, tier, from, above, kind), (before, after)): (Place, (Option<i64>, Option<i64>))| {
+            let (tier, from) = (tier.as_str(), from.map(|from| from.to_string()));
+            Change { provider, model, tier, from, above, kind, before, after }
+        };
+    differing.map(change).collect()
+}
+
+fn diff(before: &PriceBook, after: &PriceBook, output: Output) -> Result<(), Failure> {
+    let changes = changes(before, after);
+    let (before, after) = (before.version().to_string(), after.version().to_string());
+    let document = DiffDocument { before, after, changes };
+    output.print(&document, || {
+        let DiffDocument { before, after, changes } = &document;
+        if changes.is_empty() {
+            return format!("Version {after} has the prices of version {before}, which is in effect.");
+        }
+        let price = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), for_a_million);
+        let row = |change: &Change| {
+            let since = change.from.as_deref().and_then(|from| from.split('T').next()).unwrap_or("always");
+            [
+                change.provider.clone(),
+                change.model.clone(),
+                change.tier.to_owned(),
+                since.to_owned(),
+                change.above.to_string(),
+                change.kind.to_owned(),
+                price(change.before),
+                price(change.after),
+            ]
+        };
+        let head = ["PROVIDER", "MODEL", "TIER", "FROM", "ABOVE", "KIND", "IN EFFECT", "IN THE FILE"];
+        let rows: Vec<_> = changes.iter().map(row).collect();
+        format!("Dollars for a million tokens, version {before} and {after}\n\n{}", table(head, &rows))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn book(models: &str) -> PriceBook {
+        price_file::parse(format!(r#"{{"format":1,"models":[{models}]}}"#).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn prices_are_shown_for_a_million_tokens() {
+        assert_eq!(for_a_million(150_000), "0.15");
+        assert_eq!(for_a_million(2_500_000), "2.5");
+    }
+
+    #[test]
+    fn one_row_for_each_tier_and_step_is_in_force() {
+        let book = book(
+            r#"{"provider":"gemini","model":"m","match":["m"],"rates":[{"tier":"standard","input":1},
+            {"tier":"standard","from":"2027-01-01","input":2},{"tier":"standard","above":200,"input":3},
+            {"tier":"batch","input":4}]}"#,
+        );
+        let inputs = |at: &str| -> Vec<i64> {
+            let model = book.model("gemini", "m").unwrap();
+            in_force(model, day(at).unwrap()).iter().map(|row| row.rates.input).collect()
+        };
+        assert_eq!(inputs("2026-12-31"), [1, 3, 4]);
+        // The new list of prices has no step any more.
+        assert_eq!(inputs("2027-01-01"), [2, 4]);
+    }
+
+    #[test]
+    fn a_difference_is_told_for_each_price() {
+        let before =
+            r#"{"provider":"openai","model":"a","match":["a"],"rates":[{"tier":"standard","input":1,"output":2}]}"#;
+        let after = r#"{"provider":"openai","model":"a","match":["a*"],"rates":[{"tier":"standard","input":1,"output":3,"cached":1}]}"#;
+        assert_eq!(changes(&book(before), &book(before)), []);
+        let found: Vec<_> = changes(&book(before), &book(after))
+            .into_iter()
+            .map(|change| (change.kind, change.before, change.after))
+            .collect();
+        assert_eq!(found, [("cached", None, Some(1)), ("output", Some(2), Some(3))]);
+        let gone = changes(
+            &book(before),
+            &book(&before.replace(r#""model":"a","match":["a"]"#, r#""model":"b","match":["b"]"#)),
+        );
+        assert_eq!(gone.len(), 4);
+    }
+}

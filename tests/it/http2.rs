@@ -1,0 +1,294 @@
+//! Clients of HTTP/2: the same contract, on streams of one connection.
+
+use std::time::{Duration, Instant};
+
+use super::support::bodies::*;
+use super::support::front::{CERTIFICATE, KEY};
+use super::support::http2::Http2;
+use super::support::*;
+
+fn clear(provider: &Provider) -> Setup {
+    Setup::new(provider).set("TOLLGATE_H2C", "true")
+}
+
+fn events_then_wait(gate: &Gate) -> Script {
+    Script::open(&[("Content-Type", "text/event-stream")])
+        .then(Step::Send(wire::chunk(&chat_event("one"))))
+        .then(Step::Wait(gate.clone(), 1))
+        .then(Step::Send(wire::chunk(&[chat_usage_event(), DONE.to_vec()].concat())))
+        .then(Step::Send(wire::LAST_CHUNK.to_vec()))
+}
+
+#[test]
+fn calls_of_all_kinds_go_at_once_over_one_connection() {
+    let provider = Provider::start(honest);
+    let tls = Setup::new(&provider).set("TOLLGATE_TLS_CERT", CERTIFICATE).set("TOLLGATE_TLS_KEY", KEY).start();
+    let gateway = clear(&provider).start();
+    for (mut client, name) in [(Http2::open_tls(tls.proxy), "tls"), (Http2::open(gateway.proxy), "clear")] {
+        let kinds = [
+            (chat("acme"), CHAT_ANSWER.as_bytes().to_vec()),
+            (chat_with("acme", CHAT_USAGE_REQUEST), whole(&chat_events(3))),
+            (gemini("acme"), GEMINI_ANSWER.into()),
+            (gemini("acme").to(GEMINI_SSE), whole(&gemini_events(3))),
+            (chat("acme").to("/v1/nothing"), Vec::new()),
+        ];
+        let requests: Vec<Request> = (0..50).map(|at| kinds[at % 5].0.clone()).collect();
+        for (at, answer) in client.ask_all(&requests).into_iter().enumerate() {
+            if at % 5 == 4 {
+                assert_eq!(answer.status, 404, "{name} {at}");
+                continue;
+            }
+            assert_eq!((answer.status, answer.whole), (200, true), "{name} {at}: {}", answer.text());
+            assert_eq!(answer.text(), String::from_utf8_lossy(&kinds[at % 5].1), "{name} {at}");
+            assert!(answer.header("x-tollgate-request-id").is_some() && answer.header("ratelimit").is_some());
+            for name in ["connection", "transfer-encoding", "keep-alive"] {
+                assert_eq!(answer.header(name), None);
+            }
+        }
+        let limits = client.ask(&Request::get("/billing/limits").bearer("acme")).json();
+        assert_eq!(limits["used"], 40, "{name}");
+    }
+    let usage = gateway.booked("acme", 40);
+    assert_eq!(usage.tokens(), (440, 280, 720));
+    // The head as the provider gets it is that of HTTP/1.1.
+    for seen in provider.seen() {
+        assert_eq!(seen.header("host"), Some(provider.address.to_string().as_str()));
+        assert!(seen.headers.iter().all(|(name, _)| !name.starts_with(':')), "{:?}", seen.headers);
+        assert_eq!(seen.header("content-length"), Some(seen.body.len().to_string().as_str()));
+    }
+}
+
+#[test]
+fn in_the_clear_it_is_spoken_only_where_that_was_asked_for() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let refused = match Http2::try_open(gateway.proxy) {
+        Ok(mut client) => client.send(&chat("acme")).and_then(|stream| stream.answer()).is_err(),
+        Err(_) => true,
+    };
+    assert!(refused);
+    assert_eq!(provider.count(), 0);
+    // Where it was, HTTP/1.1 is spoken too, however slowly it begins.
+    let gateway = clear(&provider).start();
+    let mut wire = Wire::open(gateway.proxy);
+    let bytes = chat("acme").bytes();
+    wire.send(&bytes[..1]);
+    wire.send(&bytes[1..]);
+    assert_eq!(wire.answer().expect("an answer").text(), CHAT_ANSWER);
+    assert_eq!(wire.ask(&Request::get("/healthz").method("GET")).status, 200);
+}
+
+#[test]
+fn an_event_is_passed_on_at_once() {
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let provider = Provider::start(move |_| events_then_wait(&waits));
+    let gateway = clear(&provider).start();
+    let mut client = Http2::open(gateway.proxy);
+    let mut stream = client.send(&chat_with("acme", CHAT_USAGE_REQUEST)).unwrap();
+    assert_eq!(stream.head().unwrap().status, 200);
+    assert_eq!(stream.piece().unwrap().unwrap(), chat_event("one"));
+    gate.pass();
+    assert_eq!(stream.piece().unwrap().unwrap(), [chat_usage_event(), DONE.to_vec()].concat());
+    assert_eq!(stream.piece().unwrap(), None);
+    assert_eq!(gateway.booked("acme", 1).tokens(), (11, 7, 18));
+    assert_eq!(gateway.event("acme")["outcome"], "completed");
+}
+
+#[test]
+fn a_stream_that_is_reset_is_read_on_to_its_usage_and_its_siblings_go_on() {
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let provider = Provider::start(move |seen| match seen.json()["stream"].as_bool() {
+        Some(true) => events_then_wait(&waits),
+        _ => honest(seen),
+    });
+    let gateway = clear(&provider).start();
+    let mut client = Http2::open(gateway.proxy);
+    let mut stream = client.send(&chat_with("leaver", CHAT_USAGE_REQUEST)).unwrap();
+    assert_eq!(stream.head().unwrap().status, 200);
+    assert_eq!(stream.piece().unwrap().unwrap(), chat_event("one"));
+    stream.reset();
+    // The answer to what came after the reset shows that the reset was seen.
+    assert_eq!(client.ask(&chat("acme")).text(), CHAT_ANSWER);
+    gate.pass();
+    let usage = gateway.booked("leaver", 1);
+    assert_eq!((usage.tokens(), usage.chats, usage.estimated.requests), ((11, 7, 18), 1, 0));
+    let event = gateway.event("leaver");
+    assert_eq!((&event["outcome"], &event["usage_source"]), (&"client_left".into(), &"provider".into()));
+    assert_eq!(gateway.event("acme")["outcome"], "completed");
+}
+
+#[test]
+fn all_streams_of_a_connection_that_breaks_are_booked() {
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let provider = Provider::start(move |_| events_then_wait(&waits));
+    let gateway = clear(&provider).start();
+    let mut client = Http2::open(gateway.proxy);
+    for _ in 0..20 {
+        let mut stream = client.send(&chat_with("acme", CHAT_USAGE_REQUEST)).unwrap();
+        assert_eq!(stream.head().unwrap().status, 200);
+        // Dropped unread it would be reset, which is another test.
+        std::mem::forget(stream);
+    }
+    client.cut();
+    gate.pass();
+    let usage = gateway.booked("acme", 20);
+    assert_eq!((usage.tokens(), usage.chats, usage.estimated.requests), ((220, 140, 360), 20, 0));
+}
+
+#[test]
+fn a_provider_that_breaks_off_is_seen_as_a_reset() {
+    let provider = Provider::start(|_| {
+        Script::open(&[("Content-Type", "text/event-stream")])
+            .then(Step::Send(wire::chunk(&chat_event("one"))))
+            .then(Step::Close)
+    });
+    let gateway = clear(&provider).start();
+    let mut client = Http2::open(gateway.proxy);
+    let answer = client.ask(&chat_with("acme", CHAT_USAGE_REQUEST));
+    assert_eq!((answer.status, answer.whole), (200, false));
+    assert_eq!(answer.body, chat_event("one"), "what came is not lost with the end");
+    gateway.booked("acme", 1);
+    assert_eq!(gateway.event("acme")["outcome"], "upstream_failed");
+    assert_eq!(client.ask(&Request::get("/healthz")).status, 200);
+}
+
+#[test]
+fn a_refusal_comes_while_the_body_is_on_its_way() {
+    let provider = Provider::start(honest);
+    let gateway = clear(&provider).config("[plans.starter]\nchats_per_month = 1").start();
+    let mut client = Http2::open(gateway.proxy);
+    assert_eq!(client.ask(&chat("acme")).status, 200);
+    // Refused when it is whole, and when its key is read: before a byte of the body was.
+    let long = format!(r#"{{"model":"gpt-4o-mini","messages":[],"user":"{}"}}"#, "x".repeat(20 << 20));
+    assert_eq!(client.ask(&chat_with("acme", long.clone())).status, 402);
+    let stranger = chat_with("NOT A KEY", long).header("content-length", (20 << 20).to_string());
+    let mut stream = client.begin(&stranger, false).unwrap();
+    assert_eq!(stream.head().unwrap().status, 401);
+    assert!(stream.piece().unwrap().is_some());
+    assert_eq!(stream.piece().unwrap(), None);
+    stream.reset();
+    let said = client.ask(&Request::post(CHAT, vec![b'x'; 70 << 20]).bearer("other"));
+    assert_eq!(said.status, 413);
+    assert_eq!(client.ask(&chat("other")).status, 200);
+    assert_eq!(provider.count(), 2);
+}
+
+#[test]
+fn a_body_that_falls_silent_is_given_up() {
+    let provider = Provider::start(honest);
+    let gateway = clear(&provider).set("TOLLGATE_BODY_TIMEOUT", "500ms").start();
+    let mut client = Http2::open(gateway.proxy);
+    let mut stream = client.begin(&chat("acme"), false).unwrap();
+    stream.write(&b"{\"model\":"[..], false).unwrap();
+    let status = stream.head().unwrap().status.as_u16();
+    assert!((400..500).contains(&status), "{status}");
+    stream.reset();
+    assert_eq!(client.ask(&chat("acme")).status, 200);
+    assert_eq!(provider.count(), 1);
+}
+
+#[test]
+fn a_drain_says_go_away_and_lets_calls_end() {
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let provider = Provider::start(move |_| events_then_wait(&waits));
+    let mut gateway = clear(&provider).start();
+    let mut idle = Http2::open(gateway.proxy);
+    assert_eq!(idle.ask(&Request::get("/healthz")).status, 200);
+    let mut client = Http2::open(gateway.proxy);
+    let mut stream = client.send(&chat_with("acme", CHAT_USAGE_REQUEST)).unwrap();
+    assert_eq!(stream.head().unwrap().status, 200);
+    gateway.signal("TERM");
+    assert_eq!(idle.end().map_err(|error| error.to_string()), Ok(()));
+    assert_eq!(stream.piece().unwrap().unwrap(), chat_event("one"));
+    gate.pass();
+    assert_eq!(stream.piece().unwrap().unwrap(), [chat_usage_event(), DONE.to_vec()].concat());
+    assert_eq!(stream.piece().unwrap(), None);
+    drop(stream);
+    assert_eq!(client.end().map_err(|error| error.to_string()), Ok(()));
+    assert!(gateway.ended().success());
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_time() {
+    let provider = Provider::start(honest);
+    let gateway = clear(&provider).set("TOLLGATE_KEEPALIVE_TIMEOUT", "500ms").start();
+    let mut client = Http2::open(gateway.proxy);
+    assert_eq!(client.ask(&chat("acme")).status, 200);
+    let started = Instant::now();
+    assert_eq!(client.end().map_err(|error| error.to_string()), Ok(()));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    // One that never asks, and one that never finishes its preface.
+    let setup = clear(&provider).set("TOLLGATE_KEEPALIVE_TIMEOUT", "500ms").set("TOLLGATE_HEADER_TIMEOUT", "1s");
+    let gateway = setup.start();
+    let mut client = Http2::open(gateway.proxy);
+    let mut half = Wire::open(gateway.proxy);
+    half.send(b"PRI * HTTP/2.0\r\n");
+    assert_eq!(client.end().map_err(|error| error.to_string()), Ok(()));
+    half.answer();
+    assert!(half.is_closed_by_peer());
+}
+
+#[test]
+fn what_would_be_ambiguous_in_http_1_is_refused() {
+    let provider = Provider::start(honest);
+    let gateway = clear(&provider).start();
+    let request = || http::Request::post(format!("https://gateway.test{CHAT}")).header("authorization", "Bearer acme");
+    let rows = [
+        ("two lengths", request().header("content-length", "5").header("content-length", "6")),
+        ("a list", request().header("content-length", "5, 5")),
+        ("no number", request().header("content-length", "+5")),
+        ("another host", request().header("host", "elsewhere.test")),
+        ("two hosts", request().header("host", "gateway.test").header("host", "gateway.test")),
+        ("trace", request().method("TRACE")),
+        ("connect", http::Request::connect("elsewhere.test:443").header("authorization", "Bearer acme")),
+        ("star", http::Request::options("https://gateway.test").header("authorization", "Bearer acme")),
+        ("a long head", request().header("x-long", "x".repeat(200_000))),
+    ];
+    for (name, head) in rows {
+        let mut client = Http2::open(gateway.proxy);
+        let mut head = head.body(()).unwrap();
+        *head.version_mut() = http::Version::HTTP_2;
+        let status = client.begin_with(head, false).and_then(|mut stream| {
+            stream.write(CHAT_REQUEST, true)?;
+            Ok(stream.head()?.status.as_u16())
+        });
+        assert!(status.as_ref().map_or(true, |status| (400..500).contains(status)), "{name}: {status:?}");
+    }
+    assert_eq!(provider.count(), 0);
+    assert_eq!(gateway.send(&chat("acme")).status, 200);
+}
+
+#[test]
+fn opening_and_resetting_without_end_makes_no_more_calls_than_streams() {
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let provider = Provider::start(move |_| events_then_wait(&waits));
+    let gateway = clear(&provider).config("[plans.starter]\nchats_per_month = -1").start();
+    let mut client = Http2::open(gateway.proxy);
+    let mut opened = 0;
+    for at in 0..2_000 {
+        // Each is admitted and sent before it is reset: no reset comes too early to cost anything.
+        let Ok(mut stream) = client.send(&chat_with("acme", CHAT_USAGE_REQUEST)) else { break };
+        if at < 90 && stream.head().is_err() {
+            break;
+        }
+        opened += 1;
+        stream.reset();
+    }
+    assert!(opened >= 90, "{opened}");
+    let until = Instant::now() + Duration::from_secs(10);
+    while client.is_open() {
+        assert!(Instant::now() < until, "the connection stays open after {opened} resets");
+        std::thread::yield_now();
+    }
+    let calls = provider.count();
+    assert!(calls <= 100, "{calls} calls at the provider of one connection");
+    assert_eq!(Http2::open(gateway.proxy).ask(&Request::get("/healthz")).status, 200, "others are served");
+    gate.pass();
+    let usage = gateway.booked("acme", calls as u64);
+    assert_eq!(usage.chats, calls as u64);
+}

@@ -1,0 +1,129 @@
+//! What calls cost by the built-in prices, beside what the crate genai-prices makes of the same calls. Its list is the one
+//! that ours begins with, read and calculated by others; it is a little older than ours, and calculates in floats.
+
+#![allow(
+    clippy::float_arithmetic,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "the oracle's"
+)]
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use genai_prices::{Calculator, PriceRequest, Usage, UsageKey};
+
+use tollgate::config::price_file::builtin;
+use tollgate::domain::price::{ModelPrices, ServiceTier};
+use tollgate::domain::time::Micros;
+use tollgate::domain::tokens::Tokens;
+
+use super::support::machine::figures;
+
+/// Costs may differ by this much, in pico-dollars: the oracle's own error.
+const PICO_DIFFERENCE_MAX: i128 = 1_000;
+
+const TIERS: [ServiceTier; 4] = [ServiceTier::Standard, ServiceTier::Flex, ServiceTier::Batch, ServiceTier::Priority];
+
+/// Names of families, which the oracle finds by whole names alone, and models that are younger than its list.
+const UNKNOWN: [&str; 4] = ["ft:gpt-4o", "ft:gpt-4o-mini", "gpt-6-cyber", "gpt-6-rosalind"];
+
+/// Around the dates that prices change at.
+const DAYS: [&str; 4] =
+    ["2026-11-24T12:00:00Z", "2026-11-30T23:59:59Z", "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"];
+
+/// Usage at and around every step, with every kind of token that both know.
+fn usages() -> Vec<Tokens> {
+    let mut all = Vec::new();
+    for prompt in [1, 1_000, 128_000, 128_001, 200_000, 200_001, 272_000, 272_001, 999_983] {
+        let text = Tokens { prompt, completion: 1_777, ..Tokens::default() };
+        all.push(text);
+        all.push(Tokens { cached: prompt / 3, reasoning: 1_000, ..text });
+        all.push(Tokens { cached: prompt / 3, cache_write: prompt / 5, ..text });
+        all.push(Tokens { prompt_audio: prompt / 2, completion_audio: 1_111, ..text });
+    }
+    all
+}
+
+fn oracle_usage(tokens: &Tokens) -> Usage {
+    let Tokens { prompt, cached, cache_write, prompt_audio, completion, completion_audio, .. } = *tokens;
+    let counts = [
+        (UsageKey::INPUT_TOKENS, prompt),
+        (UsageKey::CACHE_READ_TOKENS, cached),
+        (UsageKey::CACHE_WRITE_TOKENS, cache_write),
+        (UsageKey::INPUT_AUDIO_TOKENS, prompt_audio),
+        (UsageKey::OUTPUT_TOKENS, completion),
+        (UsageKey::OUTPUT_AUDIO_TOKENS, completion_audio),
+    ];
+    let mut usage = Usage::new();
+    for (key, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        usage.insert(key, count as f64);
+    }
+    usage
+}
+
+fn oracle_cost(
+    oracle: &Calculator,
+    (provider, model): (&str, &str),
+    tier: ServiceTier,
+    usage: &Usage,
+    at: Micros,
+) -> Option<i128> {
+    let provider = if provider == "gemini" { "google" } else { provider };
+    let at: SystemTime = UNIX_EPOCH + Duration::from_micros(at.0.try_into().unwrap());
+    let request = PriceRequest::new(model, usage).with_provider_id(provider).with_timestamp(at);
+    let request = match tier {
+        ServiceTier::Standard => request,
+        ServiceTier::Batch => request.with_price_context("processing", "batch"),
+        other => request.with_price_context("service_tier", other.as_str()),
+    };
+    let price = oracle.calculate(&request).ok()?;
+    assert!(price.warnings.is_empty(), "{model}: {:?}", price.warnings);
+    Some((price.total_price * 1e12).round() as i128)
+}
+
+/// Where ours is meant to be another: the corrections that `config/prices.json` names, of prices that the oracle's list does
+/// not have. It takes audio of these models for text, and flex and priority of Gemini for the standard tier.
+fn is_corrected(model: &ModelPrices, tier: ServiceTier, tokens: &Tokens) -> bool {
+    let audio_models = [
+        "gpt-4o-audio-preview",
+        "gpt-4o-audio-preview-2024-10-01",
+        "gpt-4o-mini-audio-preview",
+        "gpt-4o-realtime-preview-2024-10-01",
+    ];
+    let has_audio = tokens.prompt_audio + tokens.completion_audio > 0;
+    (has_audio && audio_models.contains(&&*model.name))
+        || (&*model.provider == "gemini" && matches!(tier, ServiceTier::Flex | ServiceTier::Priority))
+}
+
+#[test]
+fn costs_are_those_of_an_independent_calculation() {
+    let (book, oracle) = (builtin().unwrap(), Calculator::bundled());
+    let usages: Vec<(Tokens, Usage)> = usages().into_iter().map(|tokens| (tokens, oracle_usage(&tokens))).collect();
+    let (mut equal, mut corrected, mut unknown) = (0, 0, BTreeSet::new());
+    for model in book.models() {
+        let names = (&*model.provider, &*model.name);
+        for (tier, day) in TIERS.into_iter().flat_map(|tier| DAYS.map(|day| (tier, day))) {
+            let at: Micros = day.parse().unwrap();
+            for (tokens, usage) in usages.iter().filter(|(tokens, _)| model.rates(tier, tokens.prompt, at).is_some()) {
+                let Some(theirs) = oracle_cost(oracle, names, tier, usage, at) else {
+                    unknown.insert(names.1);
+                    continue;
+                };
+                let ours = book.charge(names.0, names.1, tier, tokens, at).cost.unwrap().0;
+                if (ours - theirs).abs() <= PICO_DIFFERENCE_MAX {
+                    equal += 1;
+                } else {
+                    assert!(
+                        is_corrected(model, tier, tokens),
+                        "{names:?} {tier:?} {day} {tokens:?}: {ours}, not {theirs}"
+                    );
+                    corrected += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(unknown.into_iter().collect::<Vec<_>>(), UNKNOWN);
+    assert!(equal > 35_000 && corrected < equal / 10, "{equal} are equal, {corrected} corrected");
+    figures(&format!("prices: {equal} costs as genai-prices calculates them, {corrected} by corrections of ours"));
+}

@@ -1,0 +1,149 @@
+//! `tollgate prices`: what is charged, and why a call cost what it did.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use super::support::bodies::*;
+use super::support::*;
+
+fn prices(data_dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(binary())
+        .args(["prices", "--data-dir", data_dir.to_str().unwrap()])
+        .args(arguments)
+        .env_clear()
+        .output()
+        .expect("the binary runs")
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn complained(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// An answer with every kind of token that the model has a price for.
+const MANY_KINDS: &str = r#"{"id":"c","object":"chat.completion","model":"gpt-4o-2024-08-06","choices":[],"usage":{
+    "prompt_tokens":1000,"completion_tokens":50,"total_tokens":1050,"prompt_tokens_details":{"cached_tokens":600},
+    "completion_tokens_details":{"reasoning_tokens":20}}}"#;
+
+#[test]
+fn an_event_is_explained_line_by_line_and_the_lines_are_what_was_booked() {
+    let provider = Provider::always(Script::json(200, MANY_KINDS));
+    let gateway = Setup::new(&provider).start();
+    gateway.send(&chat("acme"));
+    let event = gateway.event("acme");
+    let (id, data_dir) = (event["id"].as_str().unwrap(), gateway.data_dir());
+    let text = said(&prices(data_dir, &["explain", id]));
+    // gpt-4o: 2.50, cached 1.25, output 10 dollars a million.
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    for line in [
+        &["input", "400", "2.5", "0.001"][..],
+        &["cached", "600", "1.25", "0.00075"],
+        &["output", "50", "10", "0.0005"],
+        &["total", "0.00225"],
+        &["booked", "(priced)", "0.00225"],
+    ] {
+        assert!(lines.iter().any(|found| found == line), "{line:?} is not in\n{text}");
+    }
+    let document: Value = serde_json::from_str(&said(&prices(data_dir, &["explain", id, "--json"]))).unwrap();
+    assert_eq!(document["entry"]["model"], "gpt-4o", "{document}");
+    assert_eq!(gateway::pico_usd_of(&document["computed_cost_usd"]), 2_250_000_000, "{document}");
+    assert_eq!(document["computed_cost_usd"], document["booked_cost_usd"], "{document}");
+    assert_eq!(document["lines"].as_array().unwrap().len(), 3, "{document}");
+
+    let missing = prices(data_dir, &["explain", "019ac2f0-5b1e-7c3a-9d8e-0f1e2d3c4b5a"]);
+    assert!(complained(&missing).contains("there is no event"));
+}
+
+#[test]
+fn an_event_is_explained_by_the_prices_that_it_was_priced_by() {
+    let provider = Provider::start(honest);
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("own.json");
+    let list = |input: u32| {
+        format!(
+            r#"{{"format":1,"models":[{{"provider":"openai","model":"gpt-4o","match":["gpt-4o*"],
+            "rates":[{{"tier":"standard","input":{input},"output":5}}]}}]}}"#
+        )
+    };
+    std::fs::write(&own, list(3)).unwrap();
+    let gateway = Setup::new(&provider).set("TOLLGATE_PRICES_FILE", own.to_str().unwrap()).start();
+    gateway.send(&chat("acme"));
+    let event = gateway.event("acme");
+    let (id, data_dir) = (event["id"].as_str().unwrap(), gateway.data_dir());
+    // Neither what is built in nor another file of the same form.
+    let version = event["price_version"].as_str().unwrap();
+    assert!(complained(&prices(data_dir, &["explain", id])).contains(version));
+    let other = directory.path().join("other.json");
+    std::fs::write(&other, list(4)).unwrap();
+    assert!(complained(&prices(data_dir, &["explain", id, "--file", other.to_str().unwrap()])).contains("--file FILE"));
+    let text = said(&prices(data_dir, &["explain", id, "--file", own.to_str().unwrap()]));
+    assert!(text.contains("booked (priced)") && text.contains("0.000000000068"), "{text}");
+
+    let file = own.to_str().unwrap();
+    let text = said(&prices(data_dir, &["diff", other.to_str().unwrap(), "--set", &format!("prices.file={file}")]));
+    assert!(text.contains("input  0.000003   0.000004"), "{text}");
+    let same = said(&prices(data_dir, &["diff", file, "--set", &format!("prices.file={file}")]));
+    assert!(same.contains("has the prices of version"), "{same}");
+}
+
+#[test]
+fn what_has_no_price_or_cost_nothing_is_explained_too() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    provider.now_does(|_| Script::json(200, CHAT_ANSWER.replace("gpt-4o", "unheard-of")));
+    gateway.send(&chat_with("unpriced", CHAT_REQUEST.replace("gpt-4o", "unheard-of")));
+    provider.now_does(|_| Script::json(500, "{}"));
+    gateway.send(&chat("failed"));
+    for (tenant, remark) in [("unpriced", "The model has no price at that date."), ("failed", "Nothing was charged.")] {
+        let event = gateway.event(tenant);
+        let text = said(&prices(gateway.data_dir(), &["explain", event["id"].as_str().unwrap()]));
+        assert!(text.contains(remark), "{tenant}: {text}");
+    }
+}
+
+#[test]
+fn prices_are_those_of_the_day_that_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let input = |at: &str| -> i64 {
+        let shown = said(&prices(directory.path(), &["show", "gemini-3.8-flash", "--at", at, "--json"]));
+        let document: Value = serde_json::from_str(&shown).unwrap();
+        let rows = document["models"][0]["prices"].as_array().unwrap();
+        let standard = rows.iter().find(|row| row["tier"] == "standard").unwrap();
+        standard["picodollars_per_token"]["input"].as_i64().unwrap()
+    };
+    // It doubles with the year, at midnight UTC.
+    assert_eq!(input("2027-01-01"), 2 * input("2026-12-31"));
+    let wrong = prices(directory.path(), &["show", "gemini-3.8-flash", "--at", "tomorrow"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn a_preview_says_what_a_call_would_cost_and_books_nothing() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let preview = |body: Value| {
+        let answer = gateway.admin(Request::post("/admin/prices/preview", body.to_string()));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let call =
+        json!({"provider": "gemini", "model": "gemini-2.5-pro", "prompt_tokens": 200_000, "completion_tokens": 10});
+    let body = preview(call.clone());
+    assert_eq!((&body["entry"]["above"], &body["priced"]), (&json!(0), &json!("priced")), "{body}");
+    assert_eq!(gateway::pico_usd_of(&body["estimated_cost_usd"]), 200_000 * 1_250_000 + 10 * 10_000_000, "{body}");
+    // One token more, and the whole call is at the price of long inputs.
+    let mut long = call;
+    long["prompt_tokens"] = json!(200_001);
+    let body = preview(long);
+    assert_eq!((&body["entry"]["above"], body["lines"].as_array().unwrap().len()), (&json!(200_000), 2), "{body}");
+    assert_eq!(gateway::pico_usd_of(&body["estimated_cost_usd"]), 200_001 * 2_500_000 + 10 * 15_000_000, "{body}");
+    gateway.send(&chat("acme"));
+    assert_eq!(gateway.booked("acme", 1).cost(), CHAT_PICO_USD);
+}
