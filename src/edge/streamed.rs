@@ -14,7 +14,9 @@ use super::auth::Presented;
 use super::body;
 use super::exchange::{Asked, Fate, Gate, Live, Origin, headers_of, refusal_of, unanswered};
 use super::headers::{self, Coding};
+use super::relay::Meters;
 use super::upstream::{Answer, Outgoing, SendError};
+use super::watch::Watch;
 
 /// Pieces of a streamed request body that wait for the provider: one on its way while the next is read.
 const STREAMED_PIECES_MAX: usize = 1;
@@ -52,7 +54,9 @@ impl Gate {
         let Live { settings, budget, .. } = asked.live;
         self.expect_body(session, asked, settings.upload_limit).await?;
         let target = (origin, asked.dialect, endpoint);
-        let out = headers::to_provider(headers_of(session), presented, Coding::AsAsked);
+        // What tells of units has to be read on its way.
+        let coding = if endpoint.reads == Reads::Nothing { Coding::AsAsked } else { Coding::GzipIfAccepted };
+        let out = headers::to_provider(headers_of(session), presented, coding);
         let reserved = body::Reserved::default();
         match asked.length {
             Some(left) if left > 0 => {
@@ -66,7 +70,8 @@ impl Gate {
                 })?;
                 change(&mut answer.head.headers);
                 // The sender lives until the answer is through: an answer may come before the end of the request.
-                let fate = self.relay(session, asked, None, answer, reserved).await;
+                let meters = self.meters(asked.dialect, endpoint, &answer);
+                let fate = self.relay(session, asked, meters, answer, reserved).await;
                 drop(sender);
                 Ok(fate)
             }
@@ -76,9 +81,15 @@ impl Gate {
                 let request = self.request(asked, out, target, outgoing)?;
                 let mut answer = origin.upstream.send(request, || ()).await.map_err(|error| refusal_of(error).0)?;
                 change(&mut answer.head.headers);
-                Ok(self.relay(session, asked, None, answer, whole.reserved).await)
+                let meters = self.meters(asked.dialect, endpoint, &answer);
+                Ok(self.relay(session, asked, meters, answer, whole.reserved).await)
             }
         }
+    }
+
+    /// Who looks at an answer that nobody pays for.
+    fn meters(&self, provider: &'static dyn Provider, endpoint: &Endpoint, answer: &Answer) -> Meters {
+        Watch::of(&self.deferred, provider, endpoint, &answer.head).map_or(Meters::Nobody, Meters::Later)
     }
 
     /// The line for a form: what admission needs is read from its begin, the rest streams and is looked at on its way.
@@ -125,7 +136,7 @@ impl Gate {
         in_flight.asks_for(form.model());
         match answer {
             Ok(answer) => {
-                let fate = self.relay(session, asked, Some(in_flight), answer, reserved).await;
+                let fate = self.relay(session, asked, Meters::Call(in_flight), answer, reserved).await;
                 drop(sender);
                 Ok(fate)
             }
