@@ -21,7 +21,7 @@ use crate::domain::tokens::Tokens;
 use crate::ports::counters::Claim;
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
-use crate::providers::{AnswerReader, Call, Endpoint, Provider, Reading};
+use crate::providers::{AnswerReader, Call, Endpoint, Prompt, Provider, Reading};
 
 use super::meter::Meter;
 use super::snapshot::Account;
@@ -123,6 +123,13 @@ impl InFlight {
             open.call.model = model.to_owned();
             open.event.model = bounded(model.to_owned());
             open.event.requested_model = open.event.model.clone();
+        }
+    }
+
+    /// What the call was made with, where its length was not known at admission.
+    pub fn asked_with(&mut self, prompt: Prompt) {
+        if let Some(open) = &mut self.open {
+            open.call.prompt = prompt;
         }
     }
 
