@@ -40,6 +40,9 @@
 //! | `body` | reads request bodies, under a process-wide budget |
 //! | `upstream` | the only place that speaks HTTP to a provider; HTTP/2 in a part of its own |
 //! | `relay` | the answer, from provider to client, read on the way |
+//! | `handshake` | how a session, which is a websocket, begins |
+//! | `session` | the relay of a session, turn by turn |
+//! | `frames` | finds the frames of a websocket in its bytes |
 //! | `inflate` | the metered side copy of a compressed answer |
 //! | `answer` | what the gateway says itself |
 //! | `api` | the billing, admin and health routes |
@@ -50,12 +53,15 @@ pub mod auth;
 pub mod body;
 pub mod client_stream;
 pub mod exchange;
+pub mod frames;
+mod handshake;
 pub mod headers;
 mod http2;
 pub mod hygiene;
 pub mod inflate;
 pub mod listener;
 pub mod relay;
+pub mod session;
 mod streamed;
 mod uploads;
 pub mod upstream;

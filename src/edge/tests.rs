@@ -187,6 +187,7 @@ impl Bench {
         let settings = Settings {
             body_limit: 1 << 20,
             upload_limit: 1 << 20,
+            session_message_limit: 1 << 20,
             header_timeout: second,
             body_timeout: second,
             write_timeout: second,

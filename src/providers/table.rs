@@ -41,6 +41,11 @@ pub(super) const fn form(path: &'static str, name: &'static str, reads: Reads) -
     Route { methods: "POST", path, name, kind: Kind::Billed, reads, body: BodyRule::Form }
 }
 
+/// A session: a websocket, in which each turn is one chat.
+pub(super) const fn session(path: &'static str, name: &'static str, reads: Reads) -> Route {
+    Route { methods: "GET", path, name, kind: Kind::Chat, reads, body: BodyRule::Streamed }
+}
+
 /// What is not billed.
 pub(super) const fn free(methods: &'static str, path: &'static str, name: &'static str) -> Route {
     Route { methods, path, name, kind: Kind::Unbilled, reads: Reads::Nothing, body: BodyRule::Streamed }

@@ -43,6 +43,7 @@ mod quota;
 mod recovery;
 mod refusals;
 mod routes;
+mod sessions;
 mod shared_ledger;
 mod signals;
 mod simulation;
