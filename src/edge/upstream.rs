@@ -119,6 +119,8 @@ pub enum Cut {
 pub enum Outgoing {
     /// All of it.
     Whole(Option<Bytes>),
+    /// All of it, in parts.
+    Parts(VecDeque<Bytes>),
     /// Piece by piece.
     Streamed {
         /// The first piece, where that is known already.
@@ -141,12 +143,25 @@ pub enum Piece {
 }
 
 impl Outgoing {
+    /// The same again, which what streams cannot be.
+    fn again(&self) -> Option<Self> {
+        match self {
+            Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
+            Self::Parts(parts) => Some(Self::Parts(parts.clone())),
+            Self::Streamed { .. } => None,
+        }
+    }
+
     fn moved(&self) -> Option<Arc<AtomicU64>> {
         match self {
-            Self::Whole(_) => None,
+            Self::Whole(_) | Self::Parts(_) => None,
             Self::Streamed { moved, .. } => Some(moved.clone()),
         }
     }
+}
+
+fn count(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 /// Waits for the head of an answer for at most `first_byte`, and on while the body is moving to the provider.
@@ -176,6 +191,7 @@ impl Body for Outgoing {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Parts(parts) => Poll::Ready(parts.pop_front().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Streamed { left: Some(0), .. } => Poll::Ready(None),
             Self::Streamed { begin, pieces, left, moved } => match begin.take() {
                 Some(bytes) => Poll::Ready(Some(Piece::Bytes(bytes))),
@@ -183,7 +199,7 @@ impl Body for Outgoing {
             }
             .map(|piece| match (piece, &mut *left) {
                 (Some(Piece::Bytes(bytes)), left) => {
-                    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                    let length = count(&bytes);
                     *left = left.map(|left| left.saturating_sub(length));
                     moved.fetch_add(length, Ordering::Relaxed);
                     Some(Ok(Frame::data(bytes)))
@@ -199,14 +215,16 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None) | Self::Streamed { left: Some(0), .. })
+        match self {
+            Self::Parts(parts) => parts.is_empty(),
+            _ => matches!(self, Self::Whole(None) | Self::Streamed { left: Some(0), .. }),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         let exact = match self {
-            Self::Whole(bytes) => {
-                Some(bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
-            }
+            Self::Whole(bytes) => Some(bytes.as_ref().map_or(0, count)),
+            Self::Parts(parts) => Some(parts.iter().map(count).sum()),
             Self::Streamed { left, .. } => *left,
         };
         exact.map_or_else(SizeHint::default, SizeHint::with_exact)

@@ -146,10 +146,7 @@ pub(super) async fn exchange(
     let (mut head, body) = request.into_parts();
     let as_it_came = head.clone();
     // What streams is gone when it is known that it was not taken up.
-    let kept = match &body {
-        Outgoing::Whole(bytes) => Some(bytes.clone()),
-        Outgoing::Streamed { .. } => None,
-    };
+    let kept = body.again();
     let unsent = |body| Err(Attempt::Unsent(Box::new(Request::from_parts(as_it_came, body))));
     let failed = || Attempt::Failed(SendError::Unreachable);
     head.uri = absolute(&head.uri, &head.headers).ok_or_else(failed)?;
@@ -168,7 +165,7 @@ pub(super) async fn exchange(
         None => return Err(Attempt::Failed(SendError::Timeout)),
     };
     match kept {
-        Some(bytes) if was_not_taken_up(&error) => unsent(Outgoing::Whole(bytes)),
+        Some(body) if was_not_taken_up(&error) => unsent(body),
         _ => Err(failed()),
     }
 }
