@@ -7,6 +7,7 @@ fn table() -> String {
     let lines = providers::table().into_iter().map(|row| {
         let Row { provider, methods, path, name, kind, reads } = row;
         let counts = match kind {
+            Kind::Chat if reads.is_session() => "billed, one chat a turn",
             Kind::Chat => "billed, one chat",
             Kind::Billed => "billed",
             Kind::Unbilled => "free",

@@ -81,6 +81,12 @@ pub static KEYS: &[Key] = &[
         "The largest request body that is streamed: files, forms and uploads, resumable ones as a whole.",
     ),
     key(
+        "listen.session_message_limit",
+        &["TOLLGATE_SESSION_MESSAGE_LIMIT"],
+        "16MiB",
+        "The largest message of a realtime or live session, in either direction. It is held whole once; a larger one ends its session with 1009.",
+    ),
+    key(
         "listen.public_url",
         &["TOLLGATE_PUBLIC_URL"],
         "",

@@ -80,6 +80,8 @@ pub struct Listen {
     pub buffer_total: u64,
     /// The largest streamed request body, in bytes.
     pub upload_limit: u64,
+    /// The largest message of a session, in bytes.
+    pub session_message_limit: u64,
     /// Where clients see the gateway; `None`: where they say.
     pub public_url: Option<Origin>,
     /// Whether HTTP/2 is spoken in the clear.
@@ -402,6 +404,7 @@ impl Reader {
         let body_limit = self.value("listen.body_limit", values::bytes);
         let buffer_total = self.value("listen.buffer_total", values::bytes);
         let upload_limit = self.value("listen.upload_limit", values::bytes);
+        let session_message_limit = self.value("listen.session_message_limit", values::bytes);
         let public_url = self.optional("listen.public_url", str::parse::<Origin>);
         let h2c = self.value("listen.h2c", values::yes);
         let tls = self.tls();
@@ -415,6 +418,7 @@ impl Reader {
             body_limit: body_limit?,
             buffer_total: buffer_total?,
             upload_limit: upload_limit?,
+            session_message_limit: session_message_limit?,
             public_url: public_url?,
             h2c: h2c?,
             tls: tls?,

@@ -7,7 +7,7 @@ use super::{Config, Listen, Log};
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
 /// which addresses are safe to be bound to.
-const CHANGES_WHILE_RUNNING: [&str; 18] = [
+const CHANGES_WHILE_RUNNING: [&str; 19] = [
     "admin.key",
     "listen.header_timeout",
     "listen.body_timeout",
@@ -16,6 +16,7 @@ const CHANGES_WHILE_RUNNING: [&str; 18] = [
     "listen.body_limit",
     "listen.buffer_total",
     "listen.upload_limit",
+    "listen.session_message_limit",
     "listen.public_url",
     "listen.h2c",
     "listen.tls.",

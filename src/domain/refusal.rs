@@ -81,6 +81,12 @@ pub enum Refusal {
     QuotaUsedUp(Box<QuotaFacts>),
     /// No provider serves or bills this path.
     UnknownRoute,
+    /// It would make a key or a call by which a client speaks to the provider past the gateway, unmetered.
+    OpensElsewhere,
+    /// The path is one of sessions, and the request does not ask for a websocket.
+    NoUpgrade,
+    /// A session had more turns at once than any client has.
+    TooManyTurns,
     /// The path exists with other methods.
     MethodNotAllowed {
         /// The methods that it has, as in an `Allow` header.
@@ -147,9 +153,11 @@ impl Refusal {
             Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy | Self::BadUpload => 401,
             Self::QuotaUsedUp(_) => 402,
             Self::Suspended(_) | Self::ModelNotAllowed(_) => 403,
-            Self::UnknownRoute => 404,
+            Self::UnknownRoute | Self::OpensElsewhere => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
+            Self::NoUpgrade => 426,
+            Self::TooManyTurns => 429,
             Self::EncodedBody => 415,
             Self::BodyIncomplete
             | Self::BadJson { .. }
@@ -182,6 +190,9 @@ impl Refusal {
             Self::ModelNotAllowed(_) => "model_not_allowed",
             Self::QuotaUsedUp(_) => "quota_exceeded",
             Self::UnknownRoute => "unknown_route",
+            Self::OpensElsewhere => "not_metered",
+            Self::NoUpgrade => "upgrade_required",
+            Self::TooManyTurns => "too_many_turns",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::ProviderOff { .. } => "provider_not_configured",
             Self::BodyTooLarge { .. } => "body_too_large",
@@ -246,6 +257,9 @@ impl fmt::Display for Refusal {
             }
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
             Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter: see the table of routes in its README."),
+            Self::OpensElsewhere => f.write_str("The gateway does not forward this: it makes a key or a call by which a client speaks to the provider directly, where nothing is metered. Open a websocket through the gateway with your Tollgate key instead."),
+            Self::NoUpgrade => f.write_str("This route is a websocket. Ask for it by GET over HTTP/1.1 with 'Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Key' and 'Sec-WebSocket-Version: 13'."),
+            Self::TooManyTurns => f.write_str("This session has too many turns at once."),
             Self::MethodNotAllowed { allow } => write!(f, "This route does not have that method. Allowed: {allow}."),
             Self::ProviderOff { provider, variable } => {
                 write!(f, "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}.")

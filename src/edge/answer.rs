@@ -66,6 +66,10 @@ fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize
     }
     match refusal {
         Refusal::MethodNotAllowed { allow } => head.insert_header(header::ALLOW, allow.as_str()).ok()?,
+        Refusal::NoUpgrade => {
+            head.insert_header(header::UPGRADE, "websocket").ok()?;
+            head.insert_header(header::SEC_WEBSOCKET_VERSION, "13").ok()?;
+        }
         Refusal::NoKey | Refusal::BadKey | Refusal::BadUpload => {
             head.insert_header(header::WWW_AUTHENTICATE, "Bearer").ok()?
         }

@@ -6,6 +6,7 @@ use http::header::{AUTHORIZATION, HeaderName};
 use crate::domain::refusal::Refusal;
 use crate::providers::CredentialPlace;
 
+use super::handshake;
 use super::headers::{KB_ID, USER_ID, keys_in_query};
 
 /// Attribution is at most this long: it keys groups in reports.
@@ -24,7 +25,10 @@ pub struct Presented {
 pub fn place(headers: &HeaderMap, query: Option<&str>) -> CredentialPlace {
     if headers.contains_key("x-goog-api-key") || query.is_some_and(|query| keys_in_query(query).next().is_some()) {
         CredentialPlace::Google
-    } else if headers.contains_key(AUTHORIZATION) || headers.contains_key("api-key") {
+    } else if headers.contains_key(AUTHORIZATION)
+        || headers.contains_key("api-key")
+        || handshake::keys_in_protocols(headers).next().is_some()
+    {
         CredentialPlace::Bearer
     } else {
         CredentialPlace::None
@@ -49,6 +53,7 @@ pub fn presented(headers: &HeaderMap, query: Option<&str>) -> Result<Presented, 
         }
     }
     secrets.extend(query.into_iter().flat_map(keys_in_query));
+    secrets.extend(handshake::keys_in_protocols(headers).map(str::to_owned));
     let (first, rest) = secrets.split_first().ok_or(Refusal::NoKey)?;
     if rest.iter().any(|other| other != first) {
         return Err(Refusal::TwoKeys);
@@ -105,7 +110,7 @@ mod tests {
     #[test]
     fn a_request_has_one_credential() {
         let google = CredentialPlace::Google;
-        let rows: [Row; 12] = [
+        let rows: [Row; 14] = [
             (&[("authorization", "Bearer k")], None, Ok(("k", CredentialPlace::Bearer))),
             (&[("authorization", "bearer  k ")], None, Ok(("k", CredentialPlace::Bearer))),
             (&[("api-key", "k")], None, Ok(("k", CredentialPlace::Bearer))),
@@ -116,6 +121,16 @@ mod tests {
             (&[("x-goog-api-key", "k")], Some("key=k&%6bey=l"), Err(Refusal::TwoKeys)),
             (&[("authorization", "Bearer k"), ("authorization", "Bearer l")], None, Err(Refusal::TwoKeys)),
             (&[("authorization", "Basic k")], None, Err(Refusal::BadKey)),
+            (
+                &[("sec-websocket-protocol", "realtime, openai-insecure-api-key.k")],
+                None,
+                Ok(("k", CredentialPlace::Bearer)),
+            ),
+            (
+                &[("sec-websocket-protocol", "openai-insecure-api-key.k"), ("authorization", "Bearer l")],
+                None,
+                Err(Refusal::TwoKeys),
+            ),
             (&[("authorization", "Bearer ")], None, Err(Refusal::NoKey)),
             (&[], None, Err(Refusal::NoKey)),
         ];

@@ -53,7 +53,8 @@ impl Budget {
         Ok(reserved)
     }
 
-    fn grow(&self, reserved: &mut Reserved, bytes: u64) -> Result<(), Refusal> {
+    /// Makes a part of the budget as large as so many bytes; [`Refusal::BuffersFull`] when there are not so many left.
+    pub fn grow(&self, reserved: &mut Reserved, bytes: u64) -> Result<(), Refusal> {
         if bytes <= reserved.bytes {
             return Ok(());
         }

@@ -25,7 +25,7 @@ use super::body::{self, Budget};
 use super::headers::{self, Coding};
 use super::relay::Meters;
 use super::upstream::{Answer, Outgoing, SendError, Upstream};
-use super::{answer, relay, streamed, uploads};
+use super::{answer, relay, session, streamed, uploads};
 
 /// Everything that requests share.
 pub struct Gate {
@@ -76,6 +76,8 @@ pub struct Settings {
     pub body_limit: u64,
     /// The largest body that is streamed, in bytes.
     pub upload_limit: u64,
+    /// The largest message of a session, in bytes.
+    pub session_message_limit: u64,
     /// For a whole request head.
     pub header_timeout: Duration,
     /// Between two pieces of a request body.
@@ -97,12 +99,13 @@ pub struct Settings {
 }
 
 /// What becomes of the client's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// The answer is whole: the connection may carry another request.
     Reuse,
     /// The connection is over.
     Close,
+    /// It is that of a session from here on.
+    Session(Box<session::Opening>),
 }
 
 /// What is known of a request so far, also for the answer if it is refused.
@@ -224,6 +227,11 @@ impl Gate {
             // What counts the tokens of a model is free, and the model's own answer.
             endpoint.model.as_deref().map_or(Ok(()), |model| meter::may_use(&caller, model))?;
             return self.pass_through(session, asked, &presented.secret, (origin, &endpoint), |_| ()).await;
+        }
+        if endpoint.reads.is_session() {
+            let (by, target) = ((caller, &presented), (origin, provider, endpoint));
+            // Boxed, as forms are.
+            return Box::pin(self.line_of_session(session, asked, by, target)).await;
         }
         if headers_of(session).contains_key(header::CONTENT_ENCODING) {
             return Err(Refusal::EncodedBody);

@@ -149,6 +149,18 @@ pub fn to_client(provider: &http::response::Parts, keep_length: bool) -> Option<
     Some(out)
 }
 
+/// The provider's trailers without what must not stand there (RFC 9110, 6.5.1): framing, and what is about a connection.
+pub fn trailers_to_client(provider: HeaderMap) -> HeaderMap {
+    let framing = [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE, header::HOST];
+    let mut out = HeaderMap::with_capacity(provider.len());
+    for (name, value) in &provider {
+        if !is_hop_by_hop(name, &[]) && !framing.contains(name) {
+            out.append(name.clone(), value.clone());
+        }
+    }
+    out
+}
+
 /// Puts the gateway's ids and the standing of the caller's limits on an answer.
 pub fn add_ours(
     answer: &mut ResponseHeader,

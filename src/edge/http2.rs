@@ -123,7 +123,7 @@ async fn call(gate: Arc<Gate>, mut session: ServerSession, is_tls: bool) {
         return;
     }
     // Dropped without its end, a stream is reset when what was written of it is sent: its client sees the break.
-    if gate.serve(&mut session, &live, is_tls).await == Fate::Reuse {
+    if matches!(gate.serve(&mut session, &live, is_tls).await, Fate::Reuse) {
         session.finish().await.map(drop).unwrap_or_default();
     }
 }

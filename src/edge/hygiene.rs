@@ -47,6 +47,8 @@ pub fn check(raw: &[u8], method: &Method) -> Result<(), Refusal> {
     match (hosts, lengths, codings) {
         (_, 2.., _) | (_, _, 2..) => bad("more than one Content-Length or Transfer-Encoding"),
         (_, 1, 1) => bad("both Content-Length and Transfer-Encoding"),
+        // RFC 9112, 6.1: its framing is faulty, whatever it means.
+        (_, _, 1) if request_line.ends_with(b" HTTP/1.0") => bad("a Transfer-Encoding in HTTP/1.0"),
         (2.., _, _) => bad("more than one Host"),
         // RFC 9112, 3.2: every HTTP/1.1 request has one.
         (0, _, _) if request_line.ends_with(b" HTTP/1.1") => bad("no Host"),
@@ -102,6 +104,7 @@ mod tests {
             ("GET http://a/v1/x HTTP/1.1\r\nHost: a\r\nX-Odd:\r\nx_y: \tz \r\n\r\n", true),
             ("POST /v1/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", true),
             ("GET /v1/x HTTP/1.1\r\n\r\n", false),
+            ("POST /v1/x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", false),
             ("GET /v1/x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", false),
             ("POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", false),
             ("POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", false),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
@@ -18,7 +19,7 @@ use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
@@ -27,6 +28,7 @@ use crate::domain::refusal::Refusal;
 use super::answer;
 use super::client_stream::{ClientStream, Wire};
 use super::exchange::{Fate, Gate};
+use super::session::Session;
 use super::{http2, hygiene};
 
 /// Connections that the kernel keeps while no worker accepts; more are refused by the kernel.
@@ -37,6 +39,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// A pause after `accept` failed, which means that there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Sessions that are cut have so long to tell both of their sides, a part of what the ledger has after the drain limit.
+const SESSIONS_END: Duration = Duration::from_millis(300);
 
 /// Where shutdown stands, as the listener and every connection see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -108,6 +113,14 @@ pub async fn serve(
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let mut tasks = tokio::task::JoinSet::new();
+    let mut sessions = tokio::task::JoinSet::new();
+    let begin = |sessions: &mut tokio::task::JoinSet<()>, begun: Begun, phase: &watch::Receiver<Phase>| {
+        let (session, connected, phase) = (begun.session, begun.connected, phase.clone());
+        sessions.spawn(async move {
+            session.run(phase).await;
+            drop(connected);
+        });
+    };
     while *phase.borrow_and_update() == Phase::Running {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -120,49 +133,79 @@ pub async fn serve(
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
-            // A panic ended one connection; its call was settled by its guard.
-            Some(_ended) = tasks.join_next() => {}
+            // A panic ends one connection; its calls are settled by their guards.
+            Some(ended) = tasks.join_next() => {
+                if let Ok(Some(begun)) = ended {
+                    begin(&mut sessions, begun, &phase);
+                }
+            }
+            Some(_ended) = sessions.join_next() => {}
             changed = phase.changed() => if changed.is_err() { break },
         }
     }
     drop(listener);
     while *phase.borrow_and_update() != Phase::Cut {
+        if tasks.is_empty() && sessions.is_empty() {
+            return Ok(());
+        }
         tokio::select! {
-            ended = tasks.join_next() => if ended.is_none() { return Ok(()) },
+            Some(ended) = tasks.join_next() => {
+                if let Ok(Some(begun)) = ended {
+                    begin(&mut sessions, begun, &phase);
+                }
+            }
+            Some(_ended) = sessions.join_next() => {}
             changed = phase.changed() => if changed.is_err() { break },
         }
     }
     tasks.shutdown().await;
+    // Each tells both of its sides. What takes longer is dropped, and settles so.
+    let told = async { while sessions.join_next().await.is_some() {} };
+    timeout(SESSIONS_END, told).await.unwrap_or_default();
+    sessions.shutdown().await;
     Ok(())
 }
 
-async fn connection(gate: Arc<Gate>, tcp: TcpStream, mut phase: watch::Receiver<Phase>, _connected: Connected) {
+/// A connection that became a session.
+struct Begun {
+    session: Box<Session>,
+    connected: Connected,
+}
+
+/// Serves the requests of one connection; gives the session that the last of them began.
+async fn connection(
+    gate: Arc<Gate>,
+    tcp: TcpStream,
+    mut phase: watch::Receiver<Phase>,
+    connected: Connected,
+) -> Option<Begun> {
     // Every event of a stream is a small write that must not wait for the next.
     if tcp.set_nodelay(true).is_err() {
-        return;
+        return None;
     }
     let wire = match gate.live.load().tls.clone() {
         None => Wire::Plain(tcp),
         // Boxed: what a plain connection keeps need not have room for it.
         Some(tls) => match Box::pin(encrypted(&gate, tls, tcp, &mut phase)).await {
             Some(wire) => wire,
-            None => return,
+            None => return None,
         },
     };
     let mut client = Box::new(ClientStream::new(wire));
     let mut ahead: Option<BytesMut> = None;
     if speaks_http2(&gate, &mut client, &mut phase).await {
         Box::pin(http2::serve(&gate, client, &mut phase)).await;
-        return;
+        return None;
     }
     loop {
         if ahead.is_none() && !next_request_begins(&gate, &mut client, &mut phase).await {
             client.say_end().await;
-            return;
+            return None;
         }
-        let Some((back, pipelined)) = one_request(&gate, client, ahead.take()).await else { return };
-        client = back;
-        ahead = pipelined;
+        match one_request(&gate, client, ahead.take()).await? {
+            After::Request(back, pipelined) => (client, ahead) = (back, pipelined),
+            After::Session(session) => return Some(Begun { session, connected }),
+        }
     }
 }
 
@@ -208,12 +251,16 @@ async fn next_request_begins(gate: &Gate, client: &mut ClientStream, phase: &mut
     }
 }
 
-/// Serves one request; gives the connection back, and what was read beyond the request, if it may carry another.
-async fn one_request(
-    gate: &Arc<Gate>,
-    client: Box<ClientStream>,
-    ahead: Option<BytesMut>,
-) -> Option<(Box<ClientStream>, Option<BytesMut>)> {
+/// What a connection carries after a request.
+enum After {
+    /// Another request, of which this was read already.
+    Request(Box<ClientStream>, Option<BytesMut>),
+    /// A session.
+    Session(Box<Session>),
+}
+
+/// Serves one request; `None` when the connection is over.
+async fn one_request(gate: &Arc<Gate>, client: Box<ClientStream>, ahead: Option<BytesMut>) -> Option<After> {
     let (live, is_tls) = (gate.live.load_full(), client.is_tls());
     let mut session = ServerSession::new_http1(client as Stream);
     session.set_pipelining_enabled(true);
@@ -234,13 +281,21 @@ async fn one_request(
         answer::reject_head(&mut session, &refusal).await;
         return None;
     }
-    let fate = gate.serve(&mut session, &live, is_tls).await;
-    if fate == Fate::Close {
-        return None;
+    match gate.serve(&mut session, &live, is_tls).await {
+        Fate::Close => None,
+        Fate::Reuse => {
+            let (stream, pipelined) = session.finish().await.ok()??.into_parts();
+            Some(After::Request(stream.into_any().downcast::<ClientStream>().ok()?, pipelined))
+        }
+        Fate::Session(opening) => {
+            // A client in a hurry sends before it is answered; pingora has that already.
+            let ahead = session.read_request_body().now_or_never().and_then(|read| read.ok().flatten());
+            let ServerSession::H1(session) = session else { return None };
+            let client = session.into_inner().into_any().downcast::<ClientStream>().ok()?;
+            let session = Session::new(*opening, *client, ahead.unwrap_or_default(), gate.clone());
+            Some(After::Session(Box::new(session)))
+        }
     }
-    let (stream, pipelined) = session.finish().await.ok()??.into_parts();
-    let client = stream.into_any().downcast::<ClientStream>().ok()?;
-    Some((client, pipelined))
 }
 
 fn check_head(session: &ServerSession) -> Result<(), Refusal> {

@@ -42,6 +42,9 @@
 //! | `relay` | the answer, from provider to client, read on the way |
 //! | `watch` | the same for answers that nobody pays for and that tell of what is billed later |
 //! | `asking` | questions of the gateway's own to a provider |
+//! | `handshake` | how a session, which is a websocket, begins |
+//! | `session` | the relay of a session, turn by turn |
+//! | `frames` | finds the frames of a websocket in its bytes |
 //! | `inflate` | the metered side copy of a compressed answer |
 //! | `answer` | what the gateway says itself |
 //! | `api` | the billing, admin and health routes |
@@ -53,12 +56,15 @@ pub mod auth;
 pub mod body;
 pub mod client_stream;
 pub mod exchange;
+pub mod frames;
+mod handshake;
 pub mod headers;
 mod http2;
 pub mod hygiene;
 pub mod inflate;
 pub mod listener;
 pub mod relay;
+pub mod session;
 mod streamed;
 mod uploads;
 pub mod upstream;

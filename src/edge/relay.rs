@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, header, response};
+use http::{HeaderMap, HeaderValue, StatusCode, header, response};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use tokio::time::{Duration, Instant, timeout_at};
@@ -27,9 +27,9 @@ const GATHER_BYTES_MAX: usize = 64 * 1024;
 pub(super) enum Sight {
     /// As it passes.
     Plain,
-    /// By an inflated side copy.
-    Gzip(Box<Inflate>),
-    /// Not at all: a coding that was not asked for.
+    /// By a decoded side copy.
+    Coded(Box<Inflate>),
+    /// Not at all: a coding that was not asked for and is not known.
     Blind,
 }
 
@@ -124,7 +124,7 @@ impl Relay<'_> {
                     self.settle_if_complete().await;
                     self.write().await;
                 }
-                Step::End => return self.end().await,
+                Step::End => return self.end(body.take_trailers()).await,
                 Step::Cut(cut) => return self.cut(cut).await,
                 Step::Capped => {
                     // The provider is stopped before anything is counted: it is read, and paid, no further.
@@ -185,7 +185,7 @@ impl Relay<'_> {
         }
         match (&mut self.in_flight, &mut self.sight) {
             (Some(in_flight), Sight::Plain) => in_flight.pass(piece, &mut self.out),
-            (Some(in_flight), Sight::Gzip(inflate)) => {
+            (Some(in_flight), Sight::Coded(inflate)) => {
                 inflate.feed(&piece, |inflated| in_flight.look(inflated));
                 self.out.push(piece);
             }
@@ -218,9 +218,16 @@ impl Relay<'_> {
         }
     }
 
-    async fn end(mut self) -> Fate {
+    /// Trailers go on in HTTP/2 alone: pingora writes none in HTTP/1.1, where whoever passes a message on may drop them.
+    async fn end(mut self, trailers: Option<HeaderMap>) -> Fate {
         self.settle_whole().await;
         self.write().await;
+        let trailers = trailers.filter(|_| self.session.is_http2() && self.gone.is_none());
+        if let Some(trailers) = trailers.map(headers::trailers_to_client).filter(|trailers| !trailers.is_empty())
+            && self.session.write_response_trailers(trailers).await.is_err()
+        {
+            self.gone = Some(Instant::now());
+        }
         if self.gone.is_some() { Fate::Close } else { Fate::Reuse }
     }
 
@@ -287,7 +294,8 @@ fn join(out: &mut Vec<Bytes>) -> Bytes {
 
 /// The provider's head with our headers, framed for this client.
 fn client_head(gate: &Gate, asked: &Asked<'_>, head: &response::Parts, keep_length: bool) -> Option<ResponseHeader> {
-    let mut out = headers::to_client(head, keep_length)?;
+    // RFC 9110, 8.6: a 204 has none.
+    let mut out = headers::to_client(head, keep_length && head.status != StatusCode::NO_CONTENT)?;
     let id = asked.id.as_deref().unwrap_or_default();
     headers::add_ours(&mut out, id, &asked.limits, gate.meter.now())?;
     if !is_bodyless(asked, head) && !out.headers.contains_key(header::CONTENT_LENGTH) && asked.chunks {
@@ -314,10 +322,11 @@ fn is_event_stream(head: &response::Parts) -> bool {
 }
 
 fn sight(head: &response::Parts) -> Sight {
-    match head.headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase()) {
-        None => Sight::Plain,
-        Some(coding) if coding == b"identity" || coding.is_empty() => Sight::Plain,
-        Some(coding) if coding == b"gzip" || coding == b"x-gzip" => Sight::Gzip(Box::default()),
-        Some(_) => Sight::Blind,
+    let mut codings = head.headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+    match (codings.next(), codings.next()) {
+        (None, _) => Sight::Plain,
+        (Some(coding), None) if coding.is_empty() || coding.eq_ignore_ascii_case(b"identity") => Sight::Plain,
+        (Some(coding), None) => Inflate::of(coding).map_or(Sight::Blind, |inflate| Sight::Coded(Box::new(inflate))),
+        (Some(_), Some(_)) => Sight::Blind,
     }
 }

@@ -203,6 +203,7 @@ impl Bench {
         let settings = Settings {
             body_limit: 1 << 20,
             upload_limit: 1 << 20,
+            session_message_limit: 1 << 20,
             header_timeout: second,
             body_timeout: second,
             write_timeout: second,
@@ -214,10 +215,9 @@ impl Bench {
             poll_interval: second,
         };
         let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
-        let deferred = deferred(&world, &journal, &clock);
         let gate = Arc::new(Gate {
             meter,
-            deferred,
+            deferred: deferred(&world, &journal, &clock),
             identities,
             local: axum::Router::new(),
             live: ArcSwap::from_pointee(Live {

@@ -21,8 +21,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HeaderValue;
-use http::{Request, Response, response};
+use http::header::{HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -36,6 +36,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+mod switched;
+
+pub use switched::{Opened, Switched};
 
 /// The most that hyper buffers of one connection, and so the longest head it takes: a provider's may have many cookies.
 /// The buffer begins at 8 KB and grows only while reads fill it, which the events of a stream do not.
@@ -168,6 +172,8 @@ pub struct AnswerBody {
     idle_connections_max: usize,
     idle: Duration,
     last_piece: Instant,
+    /// What follows the last piece, where there is anything.
+    trailers: Option<HeaderMap>,
     /// Made when a piece is waited for: a plain answer is mostly there with its head.
     alarm: Option<Pin<Box<Sleep>>>,
     ended: bool,
@@ -209,7 +215,7 @@ impl Upstream {
             let Some(fresh) = self.shared().or_else(|| self.pooled().map(Fresh::Own)) else { break };
             sending();
             match self.exchange(fresh, request).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return not_switched(answer),
                 Err(Attempt::Unsent(back)) => request = *back,
                 Err(Attempt::Failed(error)) => return Err(error),
             }
@@ -221,7 +227,7 @@ impl Upstream {
         };
         sending();
         match self.exchange(fresh, request).await {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => not_switched(answer),
             Err(Attempt::Unsent(_)) => Err(SendError::Unreachable),
             Err(Attempt::Failed(error)) => Err(error),
         }
@@ -260,31 +266,29 @@ impl Upstream {
 
     async fn connect(&self) -> io::Result<Fresh> {
         let place = &self.place;
+        let (socket, agreed) = self.socket(place.http2).await?;
+        if place.http2 && place.tls.is_some() {
+            http2::told(place, agreed);
+        }
+        if agreed {
+            return http2::connect(place, socket).await.map(Fresh::Shared);
+        }
+        own(socket).await.map(Fresh::Own)
+    }
+
+    /// A connection as far as TLS goes, and whether HTTP/2 was agreed on, which is only offered where `http2` says so.
+    async fn socket(&self, http2: bool) -> io::Result<(Socket, bool)> {
         let tcp = self.connect_tcp().await?;
         tcp.set_nodelay(true)?;
         SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
-        let socket = match &place.tls {
-            None => Socket::Plain(tcp),
-            Some((config, name)) => {
-                let tls = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await?;
-                let agreed = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-                let socket = Socket::Tls(Box::new(tls));
-                if place.http2 {
-                    http2::told(place, agreed);
-                }
-                if agreed {
-                    return http2::connect(place, socket).await.map(Fresh::Shared);
-                }
-                socket
-            }
-        };
-        let (sender, driver) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER_BYTES_MAX)
-            .handshake(TokioIo::new(socket))
-            .await
-            .map_err(io::Error::other)?;
-        let (driver, idle_since) = (Box::pin(driver), Instant::now());
-        Ok(Fresh::Own(Connection { sender, driver, closed: false, idle_since }))
+        let Some((config, name)) = &self.place.tls else { return Ok((Socket::Plain(tcp), false)) };
+        let mut config = config.clone();
+        if !http2 && !config.alpn_protocols.is_empty() {
+            Arc::make_mut(&mut config).alpn_protocols.retain(|protocol| protocol != b"h2");
+        }
+        let tls = TlsConnector::from(config).connect(name.clone(), tcp).await?;
+        let agreed = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((Socket::Tls(Box::new(tls)), agreed))
     }
 
     /// Tries the host's addresses in turn, each for its share of the time: one family may lead nowhere.
@@ -355,11 +359,28 @@ impl Upstream {
             idle_connections_max: self.limits.idle_connections_max,
             idle: self.limits.idle,
             last_piece: Instant::now(),
+            trailers: None,
             alarm: None,
             ended: false,
         };
         Answer { head, body }
     }
+}
+
+/// A connection of one exchange at a time.
+async fn own(socket: Socket) -> io::Result<Connection> {
+    let (sender, driver) = http1::Builder::new()
+        .max_buf_size(READ_BUFFER_BYTES_MAX)
+        .handshake(TokioIo::new(socket))
+        .await
+        .map_err(io::Error::other)?;
+    let (driver, idle_since) = (Box::pin(driver), Instant::now());
+    Ok(Connection { sender, driver, closed: false, idle_since })
+}
+
+/// Nobody asked for another protocol, so one who switches to it answers nothing that anybody can read.
+fn not_switched(answer: Answer) -> Result<Answer, SendError> {
+    if answer.head.status == StatusCode::SWITCHING_PROTOCOLS { Err(SendError::Unreachable) } else { Ok(answer) }
 }
 
 enum Attempt {
@@ -398,6 +419,11 @@ impl AnswerBody {
         poll_fn(|cx| Poll::Ready(self.poll_piece(cx))).await
     }
 
+    /// The trailers, at the end.
+    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Cut>> {
         if let Some(piece) = self.poll_piece(cx) {
             // The clock is read for each piece, the timer is set anew only when it rings: a timer for each event of
@@ -433,11 +459,10 @@ impl AnswerBody {
                     self.give_back();
                 }
                 Poll::Ready(Some(Err(_))) => return Some(Err(Cut::BrokeOff)),
-                // Trailers are not passed on: neither provider sends any.
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(piece) if piece.is_empty() => {}
                     Ok(piece) => return Some(Ok(Some(piece))),
-                    Err(_) => {}
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
                 },
             }
         }

@@ -38,7 +38,7 @@ impl Watch {
     pub(super) fn look(&mut self, piece: &Bytes, sight: &mut Sight) {
         match sight {
             Sight::Plain => self.reader.look(piece),
-            Sight::Gzip(inflate) => inflate.feed(piece, |inflated| self.reader.look(inflated)),
+            Sight::Coded(inflate) => inflate.feed(piece, |inflated| self.reader.look(inflated)),
             Sight::Blind => {}
         }
     }

@@ -22,7 +22,7 @@ use crate::domain::unit::Unit;
 use crate::ports::counters::Claim;
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
-use crate::providers::{AnswerReader, Call, Endpoint, Provider, Reading};
+use crate::providers::{AnswerReader, Call, Endpoint, Prompt, Provider, Reading};
 
 use super::meter::Meter;
 use super::snapshot::Account;
@@ -138,15 +138,43 @@ impl InFlight {
     /// The head of the answer came.
     pub fn head(&mut self, status: u16, content_type: Option<&str>, request_id: Option<&str>) {
         let Some(open) = &mut self.open else { return };
-        let now = open.meter.monotonic_us();
-        let progress = &mut open.progress;
-        progress.status = status;
-        progress.phase = Phase::at_head(status);
-        progress.first_byte_us = Some(now.saturating_sub(open.started_us));
-        progress.upstream_us = now.saturating_sub(progress.sent_us.unwrap_or(now));
-        progress.request_id =
+        let reader = open.provider.reader(&open.endpoint, &open.call, content_type);
+        open.answered(status, reader);
+        open.progress.request_id =
             request_id.map(|id| id.chars().filter(|c| c.is_ascii_graphic()).take(REQUEST_ID_CHARS_MAX).collect());
-        progress.reader = Some(open.provider.reader(&open.endpoint, &open.call, content_type));
+    }
+
+    /// A turn of a session begins to be answered; `reader` reads it. Its session's head is long past, and was a 101.
+    pub fn begins(&mut self, reader: Box<dyn AnswerReader>) {
+        if let Some(open) = &mut self.open {
+            open.answered(SWITCHED, reader);
+        }
+    }
+
+    /// What a turn of a session asks grows until it is answered.
+    pub fn asks_more(&mut self, prompt_bytes: u64) {
+        if let Some(open) = &mut self.open
+            && let Prompt::TextBytes(bytes) = &mut open.call.prompt
+        {
+            *bytes = bytes.saturating_add(prompt_bytes);
+            open.event.tokens = estimate::of_prompt(&open.call.prompt);
+        }
+    }
+
+    /// A turn of a session failed, and its provider bills nothing for it.
+    pub fn fails(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.progress.phase = Phase::Failed;
+        }
+    }
+
+    /// Books a turn of a session that ended before the turn was begun: no provider bills what it did not answer.
+    pub async fn settle_unbegun(mut self, ending: Ending) {
+        if let Some(open) = &mut self.open {
+            open.progress.status = SWITCHED;
+            open.progress.phase = Phase::Unbilled;
+        }
+        self.settle(ending).await;
     }
 
     /// The next bytes of an answer in identity coding: pushes onto `out` what the client is to get.
@@ -218,6 +246,9 @@ impl InFlight {
     }
 }
 
+/// The status of a session's turns: it is what the client got when the session began.
+const SWITCHED: u16 = 101;
+
 /// Longer request ids of a provider are cut: the ledger's rows are bounded.
 pub(super) const REQUEST_ID_CHARS_MAX: usize = 128;
 
@@ -238,6 +269,16 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 impl Open {
+    fn answered(&mut self, status: u16, reader: Box<dyn AnswerReader>) {
+        let now = self.meter.monotonic_us();
+        let progress = &mut self.progress;
+        progress.status = status;
+        progress.phase = Phase::at_head(status);
+        progress.first_byte_us = Some(now.saturating_sub(self.started_us));
+        progress.upstream_us = now.saturating_sub(progress.sent_us.unwrap_or(now));
+        progress.reader = Some(reader);
+    }
+
     fn is_complete(&self) -> bool {
         self.progress.reader.as_ref().is_some_and(|reader| reader.is_complete())
     }

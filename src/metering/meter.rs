@@ -81,13 +81,39 @@ impl Meter {
         endpoint: Endpoint,
         call: Call,
     ) -> Result<InFlight, Refusal> {
-        let started_us = self.clock.monotonic_us();
         let admitted_at = self.clock.now();
         let id = self.clock.event_id();
         // What goes on with an answer was counted with its begin.
         let goes_on = self.goes_on(&caller.account.tenant.id, call.continues.as_deref(), id).await;
         let kind = if goes_on { Kind::Billed } else { endpoint.kind };
-        let (caller, mut held, limits) = self.hold(caller, id, (kind, &call.model), admitted_at).await?;
+        let (caller, held, limits) = self.hold(caller, id, (kind, &call.model), admitted_at).await?;
+        self.own((id, admitted_at, goes_on), (caller, held, limits), provider, endpoint, call).await
+    }
+
+    /// Admits what the provider of a session charged, or began to, of its own accord: it is booked, whatever is left of
+    /// the plan, and is no chat.
+    pub async fn admit_charged(
+        self: &Arc<Self>,
+        caller: Caller,
+        provider: &'static dyn Provider,
+        endpoint: Endpoint,
+        call: Call,
+    ) -> Result<InFlight, Refusal> {
+        let (id, admitted_at) = (self.clock.event_id(), self.clock.now());
+        let held = Held { counters: &*self.counters, id, claims: Vec::new() };
+        self.own((id, admitted_at, false), (caller, held, Vec::new()), provider, endpoint, call).await
+    }
+
+    /// The call that owns what is held for it.
+    async fn own(
+        self: &Arc<Self>,
+        (id, admitted_at, goes_on): (EventId, Micros, bool),
+        (caller, mut held, limits): (Caller, Held<'_>, Vec<LimitStanding>),
+        provider: &'static dyn Provider,
+        endpoint: Endpoint,
+        call: Call,
+    ) -> Result<InFlight, Refusal> {
+        let started_us = self.clock.monotonic_us();
         let prices = self.snapshots.load().prices.clone();
         let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &prices);
         let slot = self.journal.admit(&event).map_err(|_| Refusal::JournalFull)?;
@@ -175,6 +201,28 @@ impl Meter {
         match self.counters.read(&counters).await {
             Ok(standings) => limit_standings(plan, &claims, &standings),
             Err(_) => Vec::new(),
+        }
+    }
+
+    /// Whether a chat with `model` (`None`: not known yet) could be admitted now, by what the counters say. Nothing is
+    /// held: a session that begins takes nothing until its first turn.
+    pub async fn could_admit(&self, caller: &Caller, model: Option<&str>) -> Result<(), Refusal> {
+        model.map_or(Ok(()), |model| may_use(caller, model))?;
+        let account = &caller.account;
+        let plan = plan_of(account)?;
+        if plan.limits.is_empty() {
+            return Ok(());
+        }
+        let claims = claims(account, plan, Kind::Chat, self.clock.now());
+        let counters: Vec<CounterKey> = claims.iter().map(|claim| claim.counter.clone()).collect();
+        // Where they cannot be asked, the first turn meets that.
+        let Ok(standings) = self.counters.read(&counters).await else { return Ok(()) };
+        let full = |(claim, standing): &(&Claim, &Standing)| {
+            claim.max.is_some_and(|max| standing.remaining(max) < claim.amount)
+        };
+        match claims.iter().zip(&standings).find(full) {
+            Some((claim, standing)) => Err(used_up(account, plan, Some(claim), *standing)),
+            None => Ok(()),
         }
     }
 

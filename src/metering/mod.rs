@@ -19,4 +19,5 @@ pub mod rebuild;
 pub mod recorder;
 pub mod reports;
 pub mod snapshot;
+pub mod turns;
 pub mod verify;

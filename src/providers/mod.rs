@@ -27,6 +27,7 @@ mod path;
 mod prompt;
 mod request;
 mod route;
+mod session;
 mod sse;
 mod table;
 mod text;
@@ -37,6 +38,7 @@ pub use form::FormReader;
 pub use lines::Lines;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
 pub use route::{Row, dialect_of, is_upload, is_vertex, places_of_models, route, table};
+pub use session::{Asked, Beside, SessionReader, Tells, Turn, TurnName};
 pub use text::OUTPUT_TEXT_BYTES_MAX;
 
 /// Every provider, once. A new one is one file, one line here and one arm in [`route()`].
@@ -47,7 +49,7 @@ pub static ALL: &[&dyn Provider] = &[&openai::OPENAI, &gemini::GEMINI];
 /// How a request of an endpoint counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A generation request: metered, and one chat.
+    /// A generation request: metered, and one chat. A session has one in each turn.
     Chat,
     /// Billed, but no chat (embeddings, images, audio).
     Billed,
@@ -101,11 +103,18 @@ pub enum Reads {
     Batches,
     /// Gemini's interactions: `usage`, in a stream that of the terminal event; one in the background when it is done.
     Interaction,
+    /// A realtime session: `response.usage` of each `response.done`.
+    Realtime,
     /// Not billed: nothing is read.
     Nothing,
 }
 
 impl Reads {
+    /// Whether it is a session, which begins with an upgrade to a websocket.
+    pub fn is_session(self) -> bool {
+        matches!(self, Self::Realtime)
+    }
+
     /// For the table in the documentation.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -121,6 +130,7 @@ impl Reads {
             Self::Cache => "`usageMetadata`; storage: incomplete",
             Self::Batch | Self::Run | Self::Batches => "its usage, when it is done",
             Self::Interaction => "`usage`; in the background when it is done",
+            Self::Realtime => "`usage` of each `response.done`",
             Self::Nothing => "",
         }
     }
@@ -249,7 +259,8 @@ impl Reading {
     }
 }
 
-/// Reads one answer. It looks at bytes as they pass and gives the same reading for every way of cutting them.
+/// Reads one answer. It looks at bytes as they pass and gives the same reading for every way of cutting them; a turn of a
+/// session comes in whole messages.
 pub trait AnswerReader: Send {
     /// Looks at the next decoded bytes of the body.
     fn look(&mut self, decoded: &[u8]);
@@ -297,6 +308,11 @@ pub trait Provider: Sync {
 
     /// What one line of a file of results says; `None` where its part came to nothing.
     fn result(&self, line: &[u8]) -> Option<Reading>;
+    /// A reader for a session of `endpoint`, which is one by its `reads`.
+    fn session(&self, endpoint: &Endpoint, _query: Option<&str>) -> Result<Box<dyn SessionReader>, Refusal> {
+        debug_assert!(!endpoint.reads.is_session(), "{} has sessions and no reader of them", endpoint.name);
+        Err(Refusal::UnknownRoute)
+    }
 
     /// A refusal in the dialect of this API: a JSON document.
     fn refusal_body(&self, refusal: &Refusal) -> String;

@@ -12,10 +12,13 @@ use crate::domain::unit::UnitName;
 
 use super::answer::Answer;
 use super::request::{self, ModelIn, StreamBy};
-use super::table::{self, Route, billed, chat, form, free, tells};
-use super::{AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Reading, Reads, dialect, path};
+use super::table::{self, Route, billed, chat, form, free, session, tells};
+use super::{
+    AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Reading, Reads, SessionReader, dialect, path,
+};
 
 mod later;
+mod realtime;
 mod wire;
 
 use later::LaterWire;
@@ -24,12 +27,13 @@ pub(super) use wire::OpenAiWire;
 /// The provider.
 pub(super) static OPENAI: OpenAi = OpenAi;
 
-/// All that is forwarded to OpenAI. A GET never bills.
+/// All that is forwarded to OpenAI. A GET never bills, unless it begins a session.
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
     chat("/v1/chat/completions", "chat.completions", Reads::Chat),
     chat("/v1/responses", "responses", Reads::Responses),
     chat("/v1/completions", "completions", Reads::Completions),
+    session("/v1/realtime", "realtime", Reads::Realtime),
     billed("/v1/embeddings", "embeddings", Reads::Embeddings),
     billed("/v1/responses/compact", "responses.compact", Reads::Responses),
     billed("/v1/decisions", "decisions", Reads::Responses),
@@ -85,7 +89,12 @@ impl Provider for OpenAi {
     }
 
     fn endpoint(&self, method: &Method, path: &str) -> Result<Endpoint, Refusal> {
-        endpoint(ROUTES, method, path)
+        endpoint(ROUTES, method, path).map_err(|refusal| match refusal {
+            Refusal::UnknownRoute | Refusal::MethodNotAllowed { .. } if opens_elsewhere(path) => {
+                Refusal::OpensElsewhere
+            }
+            refusal => refusal,
+        })
     }
 
     fn call(&self, endpoint: &Endpoint, _query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
@@ -120,9 +129,42 @@ impl Provider for OpenAi {
         later::result(line)
     }
 
+    fn session(&self, endpoint: &Endpoint, query: Option<&str>) -> Result<Box<dyn SessionReader>, Refusal> {
+        match endpoint.reads {
+            Reads::Realtime => Ok(Box::new(realtime::Realtime::new(model_of_session(query)?))),
+            _ => Err(Refusal::UnknownRoute),
+        }
+    }
+
     fn refusal_body(&self, refusal: &Refusal) -> String {
         dialect::openai(refusal)
     }
+}
+
+/// Whether a `/v1` path can only be that of sessions, which Google has elsewhere.
+pub(super) fn is_session_path(path: &str) -> bool {
+    path == "/v1/realtime" || opens_elsewhere(path)
+}
+
+/// Whether a path makes a key or a call by which a client speaks to the provider past the gateway.
+fn opens_elsewhere(path: &str) -> bool {
+    path.starts_with("/v1/realtime/") || path.starts_with("/v1/live/")
+}
+
+/// The model that a session's query names, once; one that transcribes names none.
+fn model_of_session(query: Option<&str>) -> Result<String, Refusal> {
+    let mut model = None;
+    for pair in query.into_iter().flat_map(|query| query.split('&')) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match path::decoded(name).as_deref() {
+            // Joins a call that was made elsewhere, by whomever.
+            Some("call_id") => return Err(Refusal::HidesUsage { parameter: "call_id" }),
+            Some("model") if model.is_some() => return Err(Refusal::HidesUsage { parameter: "model" }),
+            Some("model") => model = path::decoded(value).map(|model| model.into_owned()),
+            _ => {}
+        }
+    }
+    Ok(model.unwrap_or_default())
 }
 
 /// The endpoint of a path in a table of this dialect.

@@ -90,8 +90,10 @@ fn owner(path: &str, place: CredentialPlace) -> Option<(&'static dyn Provider, &
     }
     let first = path.strip_prefix('/')?.split('/').next()?;
     let provider = match first {
+        // A websocket's key may have to stand in its address, whosoever it is.
+        "v1" if openai::is_session_path(path) => &OPENAI as &'static dyn Provider,
         "v1" if place == CredentialPlace::Google || gemini::is_google_path(path) => &GEMINI,
-        "v1" => &OPENAI as &'static dyn Provider,
+        "v1" => &OPENAI,
         "v1beta" | "v1alpha" | "v1beta1" | "upload" | "download" => google(path),
         _ => return None,
     };

@@ -46,6 +46,11 @@ pub(super) const fn tells(methods: &'static str, path: &'static str, name: &'sta
     Route { methods, path, name, kind: Kind::Unbilled, reads, body: BodyRule::Streamed }
 }
 
+/// A session: a websocket, in which each turn is one chat.
+pub(super) const fn session(path: &'static str, name: &'static str, reads: Reads) -> Route {
+    Route { methods: "GET", path, name, kind: Kind::Chat, reads, body: BodyRule::Streamed }
+}
+
 /// What is not billed.
 pub(super) const fn free(methods: &'static str, path: &'static str, name: &'static str) -> Route {
     Route { methods, path, name, kind: Kind::Unbilled, reads: Reads::Nothing, body: BodyRule::Streamed }

@@ -87,8 +87,14 @@ const OPENAI_USAGE: &[&str] = &[
     "prompt_token_details",
 ];
 
-const OPENAI_DETAILS: &[&str] =
-    &["cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens", "reasoning_tokens"];
+const OPENAI_DETAILS: &[&str] = &[
+    "cached_tokens",
+    "cache_write_tokens",
+    "audio_tokens",
+    "image_tokens",
+    "reasoning_tokens",
+    "cached_tokens_details",
+];
 
 const GEMINI_USAGE: &[&str] = &[
     "promptTokenCount",
@@ -166,11 +172,11 @@ fn openai_up_to(usage: &RawValue, output: Output, most: u64) -> Result<Reported,
         cache_write: input.cache_write,
         prompt_audio: input.audio,
         prompt_image: input.image,
+        cached_audio: input.cached_audio,
         completion,
         reasoning,
         completion_audio: parts.audio,
         completion_image: parts.image,
-        ..Tokens::default()
     };
     reported_up_to(tokens, total, None, most)
 }
@@ -380,16 +386,17 @@ struct Details {
     audio: u64,
     image: u64,
     reasoning: u64,
+    cached_audio: u64,
 }
 
 /// Details may be left out or `null`, whole or one by one.
 fn openai_details(raw: Option<&RawValue>, most: u64) -> Result<Details, Unbelievable> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(Details::default()) };
     let mut counts = [Count::Absent; 5];
-    json::members(raw.get().as_bytes(), OPENAI_DETAILS, |index, raw| {
-        if let Some(count) = counts.get_mut(index) {
-            *count = Count::of(raw);
-        }
+    let mut of_cached = None;
+    json::members(raw.get().as_bytes(), OPENAI_DETAILS, |index, raw| match counts.get_mut(index) {
+        Some(count) => *count = Count::of(raw),
+        None => of_cached = Some(raw),
     })
     .map_err(|_| Unbelievable)?;
     let is_none = |count| matches!(count, Count::Absent | Count::Null);
@@ -401,7 +408,18 @@ fn openai_details(raw: Option<&RawValue>, most: u64) -> Result<Details, Unbeliev
         audio: detail(audio)?,
         image: detail(image)?,
         reasoning: detail(reasoning)?,
+        cached_audio: detail(of_cached.map_or(Ok(Count::Absent), audio_of)?)?,
     })
+}
+
+/// The audio in details of what was cached.
+fn audio_of(details: &RawValue) -> Result<Count, Unbelievable> {
+    let mut audio = Count::Absent;
+    if details.get() != "null" {
+        json::members(details.get().as_bytes(), &["audio_tokens"], |_, raw| audio = Count::of(raw))
+            .map_err(|_| Unbelievable)?;
+    }
+    Ok(audio)
 }
 
 /// Tokens by modality: `[{"modality":"AUDIO","tokenCount":5}, …]`. What they do not cover is text.

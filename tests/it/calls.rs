@@ -1,5 +1,6 @@
 //! Calls that go well: the client's bytes, the provider's bytes, and what is booked.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::support::bodies::*;
@@ -175,12 +176,66 @@ fn gzip_answers_are_passed_on_as_they_are_and_metered() {
 }
 
 #[test]
-fn a_coding_that_the_meter_cannot_read_is_not_asked_for() {
+fn gzip_is_asked_for_where_the_client_takes_it_and_nothing_else() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).start();
-    gateway.send(&chat("acme").header("Accept-Encoding", "br, zstd, gzip;q=0.5, deflate"));
-    let asked = provider.last().header("accept-encoding").unwrap_or_default().to_owned();
-    assert!(!asked.contains("br") && !asked.contains("zstd"), "{asked}");
+    for (takes, asked) in [
+        ("br, zstd, gzip;q=0.5, deflate", "gzip"),
+        ("gzip, deflate", "gzip"),
+        ("br, zstd", "identity"),
+        ("gzip;q=0, *", "identity"),
+    ] {
+        gateway.send(&chat("acme").header("Accept-Encoding", takes));
+        assert_eq!(provider.last().header("accept-encoding"), Some(asked), "{takes}");
+    }
+    // What nobody reads here may be coded as the client likes.
+    gateway.send(&Request::get("/v1/models").bearer("acme").header("Accept-Encoding", "br, zstd"));
+    assert_eq!(provider.last().header("accept-encoding"), Some("br, zstd"));
+}
+
+#[test]
+fn a_coding_that_nobody_asked_for_is_passed_on_as_it_is_and_metered() {
+    let coded = |coding: &str, body: &[u8]| match coding {
+        "zlib" => {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(body).unwrap();
+            encoder.finish().unwrap()
+        }
+        "raw" => {
+            let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(body).unwrap();
+            encoder.finish().unwrap()
+        }
+        "br" => {
+            let mut out = Vec::new();
+            brotli::BrotliCompress(&mut &*body, &mut out, &brotli::enc::BrotliEncoderParams::default()).unwrap();
+            out
+        }
+        _ => zstd::encode_all(body, 3).unwrap(),
+    };
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for (name, coding) in [("zlib", "deflate"), ("raw", "deflate"), ("br", "br"), ("zstd", "zstd"), ("none", "exi")] {
+        let rows = [
+            (chat_with(&format!("{name}-stream"), CHAT_USAGE_REQUEST), "text/event-stream", whole(&chat_events(30))),
+            (gemini(&format!("{name}-array")).to(GEMINI_ARRAY), "application/json", gemini_array(30)),
+        ];
+        for ((request, content_type, body), tenant) in rows.into_iter().zip(["stream", "array"]) {
+            let zipped = coded(name, &body);
+            let mut script = Script::open(&[("Content-Type", content_type), ("Content-Encoding", coding)]);
+            script.0.extend(wire::chunks(&zipped, 37).into_iter().map(Step::Send));
+            let script = script.then(Step::Send(wire::LAST_CHUNK.to_vec()));
+            provider.now_does(move |_| script.clone());
+            let answer = gateway.send(&request);
+            assert_eq!(answer.header("content-encoding").as_deref(), Some(coding), "{name} {tenant}");
+            assert!(answer.body == zipped, "{name} {tenant}");
+            let usage = gateway.booked(&format!("{name}-{tenant}"), 1);
+            // What cannot be read is estimated, and says so.
+            let estimated = u64::from(name == "none");
+            assert_eq!(usage.estimated.requests, estimated, "{name} {tenant}");
+            assert!(estimated == 1 || usage.tokens() == (11, 7, 18), "{name} {tenant}: {:?}", usage.tokens());
+        }
+    }
 }
 
 #[test]

@@ -170,10 +170,8 @@ fn what_has_no_line_is_refused_in_the_callers_words_and_names_the_table() {
     for (method, target) in [
         ("POST", "/v1/batches/b/x"),
         ("POST", "/v1/images/variations"),
-        ("POST", "/v1/realtime/client_secrets"),
         ("POST", "/v1/threads/t/x"),
         ("GET", "/v1/organization/usage/completions"),
-        ("GET", "/v1/realtime?model=gpt-realtime"),
         ("GET", "/v1/unheard-of"),
         ("DELETE", "/v1/models/ft:gpt-4o:acme::x1"),
         ("POST", "/v1beta/openai/responses"),
@@ -187,7 +185,6 @@ fn what_has_no_line_is_refused_in_the_callers_words_and_names_the_table() {
         ("POST", "/v1beta/files/f:batchGenerateContent"),
         ("POST", "/v1beta1/interactions"),
         ("GET", "/v1beta/unheard-of"),
-        ("GET", "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"),
         ("PATCH", "/v1beta/files/f1"),
     ] {
         let answer = gateway.send(&Request::get(target).method(method).google("acme"));

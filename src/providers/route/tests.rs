@@ -9,7 +9,7 @@ fn found(method: Method, path: &str, place: CredentialPlace) -> String {
             format!("{} {} {}{model}", provider.id(), endpoint.name, endpoint.path)
         }
         Err(Refusal::MethodNotAllowed { allow }) => format!("405 {allow}"),
-        Err(Refusal::UnknownRoute) => "404".into(),
+        Err(Refusal::UnknownRoute | Refusal::OpensElsewhere) => "404".into(),
         Err(other) => panic!("{other}"),
     }
 }
@@ -119,7 +119,8 @@ fn reads_pass_and_other_methods_are_named() {
     check(Method::GET, "/v1beta/models/m/operations/o", "gemini models /v1beta/models/m/operations/o");
     check(Method::GET, "/v1beta/files/f:download", "gemini files /v1beta/files/f:download");
     check(Method::GET, "/v1beta/openai/models", "gemini models /v1beta/openai/models");
-    check(Method::GET, "/v1/realtime", "404");
+    check(Method::GET, "/v1/realtime", "openai realtime /v1/realtime");
+    check(Method::POST, "/v1/realtime", "405 GET");
     check(Method::GET, "/v1/live/sessions/s", "404");
     check(Method::GET, "/v1/organization/usage", "404");
     check(Method::GET, "/v1/batches/b", "openai batches.stored /v1/batches/b");
@@ -207,7 +208,8 @@ fn every_route_of_the_table_is_found_and_no_other_in_its_place() {
                 (row.provider.as_str(), row.name, row.kind, row.reads),
                 "{method} {path}"
             );
-            assert!(endpoint.kind == Kind::Unbilled || method == "POST", "{method} {path} is billed");
+            let method_of_billed = if endpoint.reads.is_session() { "GET" } else { "POST" };
+            assert!(endpoint.kind == Kind::Unbilled || method == method_of_billed, "{method} {path} is billed");
             // A free line that is read tells of what its POST began.
             let tells = provider.unit_reader(endpoint.reads, None).is_some();
             assert!(endpoint.reads != Reads::Nothing || endpoint.kind == Kind::Unbilled, "{path}");

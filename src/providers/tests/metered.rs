@@ -41,7 +41,8 @@ impl Case {
 #[test]
 fn every_billed_line_has_a_case_and_every_case_a_line() {
     let rows = table();
-    for row in rows.iter().filter(|row| row.kind != Kind::Unbilled) {
+    // A session's turns are read elsewhere, and tested there.
+    for row in rows.iter().filter(|row| row.kind != Kind::Unbilled && !row.reads.is_session()) {
         let cases = CASES.iter().filter(|case| (case.provider, case.line) == (row.provider.as_str(), row.path));
         assert!(cases.count() > 0, "{} {} has no metering case", row.provider, row.path);
     }

@@ -317,8 +317,17 @@ impl Gateway {
         }
     }
 
+    /// Where counters are shared, a machine that is busy may be late to ask them, which is told with 503.
     pub fn limits(&self, key: &str) -> Value {
-        self.json(key, "/billing/limits")
+        let deadline = Instant::now() + BOOKED_TIMEOUT;
+        loop {
+            let answer = self.send(&Request::get("/billing/limits").bearer(key));
+            if answer.status == 200 {
+                return answer.json();
+            }
+            assert!(answer.status == 503 && Instant::now() < deadline, "{}: {}", answer.status, answer.text());
+            thread::sleep(POLL);
+        }
     }
 
     /// Used and remaining chats of the month, once nothing is held.

@@ -182,6 +182,11 @@ impl Stream<'_> {
         }))
     }
 
+    pub fn trailers(&mut self) -> Result<Option<http::HeaderMap>, h2::Error> {
+        let answer = self.answer.as_mut().expect("the head comes first");
+        self.runtime.block_on(within(answer.trailers()))
+    }
+
     pub fn answer(mut self) -> Result<Answer, h2::Error> {
         let response = self.response.take().expect("a head is taken once");
         self.runtime.block_on(within(async { whole(response.await?).await }))

@@ -12,6 +12,7 @@ pub mod machine;
 pub mod postgres;
 pub mod provider;
 pub mod redis;
+pub mod websocket;
 pub mod wire;
 
 pub use gateway::{Gateway, Setup, binary, is_release};

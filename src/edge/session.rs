@@ -1,0 +1,545 @@
+//! A session: a websocket between a client and a provider, relayed message by message and metered turn by turn.
+//!
+//! The bytes that go on are those that came, whole messages at a time: what a client sends has to be admitted before any
+//! of it goes on, and a turn has to be booked before the client has the last of it. Both directions are bounded: nothing
+//! is read from one side while the other has not taken what came before.
+//!
+//! | what happens | what becomes of the session |
+//! |---|---|
+//! | the plan is used up, or the model is not allowed | messages of the client go no further; turns that run end; 1008 |
+//! | counters or journal cannot take a turn | the same, with 1013 |
+//! | a message is over `listen.session_message_limit`, or no frame | 1009 or 1002 |
+//! | the client leaves while a turn runs | the provider is read on to the end of it, as a stream is |
+//! | one side breaks off | the other side sees a break |
+//! | the drain limit is over | 1001 |
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use pingora_core::protocols::http::ServerSession;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+
+use crate::domain::refusal::Refusal;
+use crate::domain::settlement::Ending;
+use crate::metering::in_flight::Caller;
+use crate::metering::turns::{self, Turns};
+use crate::providers::{Endpoint, Provider};
+
+use super::auth::Presented;
+use super::body::{Budget, Reserved};
+use super::client_stream::ClientStream;
+use super::exchange::{Asked, Fate, Gate, Origin, Settings, headers_of, refusal_of};
+use super::frames::{self, Broken, Found, Frames, code};
+use super::handshake;
+use super::headers::{self, Coding};
+use super::listener::Phase;
+use super::relay::Meters;
+use super::upstream::{Opened, Outgoing, Switched};
+
+/// What is read at once. Audio comes in messages of a few kilobytes.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A session that is over on one side has so long for the other's close frame.
+const CLOSE_TIME: Duration = Duration::from_secs(10);
+
+/// Turns that run when a session has to stop may take so long to end: models speak faster than they are heard.
+const STOP_TIME: Duration = Duration::from_secs(60);
+
+/// The last frame of a session that is cut has so long to go out.
+const CUT_TIME: Duration = Duration::from_millis(100);
+
+/// Messages up to this size are not counted in the budget of buffers: each connection has about as much anyway.
+const UNCOUNTED_BYTES: usize = 64 * 1024;
+
+/// A session whose handshake is over.
+pub struct Opening {
+    provider: Switched,
+    turns: Turns,
+    settings: Settings,
+    idle: Duration,
+    budget: Budget,
+}
+
+/// A session on its own: the exchange that began it is over.
+pub struct Session {
+    client: Side<ClientStream>,
+    provider: Side<Switched>,
+    turns: Turns,
+    gate: Arc<Gate>,
+    settings: Settings,
+    idle: Duration,
+    budget: Budget,
+    /// Payloads that have to be unmasked or joined to be read.
+    scratch: Vec<u8>,
+    stage: Stage,
+}
+
+/// One side's connection.
+struct Side<S> {
+    read: ReadHalf<S>,
+    write: WriteHalf<S>,
+    frames: Frames,
+    /// Read and not gone on.
+    held: BytesMut,
+    reserved: Reserved,
+    /// To be written.
+    out: BytesMut,
+    /// Written, and not flushed.
+    unflushed: bool,
+    /// Since when it takes what is to be written.
+    written: Instant,
+    heard: Instant,
+}
+
+/// How far a session is.
+enum Stage {
+    /// Both sides talk.
+    Open,
+    /// Nothing of the client goes on; turns that run may end until then. This is what it is told at the end.
+    Stops { until: Instant, code: u16, reason: String },
+    /// The client is gone; the provider is read on until then. These bytes are its last word.
+    Left { until: Instant, bytes: u64, last: Bytes },
+    /// A close frame went on: the rest is not about turns.
+    Closes { until: Instant, ending: Ending },
+}
+
+/// How a session ends.
+enum End {
+    /// Both sides know, or are to see a break.
+    Over(Ending),
+    /// Both sides are told this code, for this reason.
+    Told(Ending, u16, String),
+}
+
+/// What comes next.
+enum Next {
+    ClientRead(io::Result<usize>),
+    ClientWritten(io::Result<()>),
+    ProviderRead(io::Result<usize>),
+    ProviderWritten(io::Result<()>),
+    Due,
+    Cut,
+}
+
+impl Gate {
+    /// The line for a session: identified and routed like a call; admitted are its turns.
+    pub(super) async fn line_of_session(
+        &self,
+        session: &mut ServerSession,
+        asked: &mut Asked<'_>,
+        (caller, presented): (Caller, &Presented),
+        (origin, provider, endpoint): (&Origin, &'static dyn Provider, Endpoint),
+    ) -> Result<Fate, Refusal> {
+        handshake::check(session)?;
+        if asked.length != Some(0) {
+            return Err(Refusal::BadRequest { reason: "a handshake with a body" });
+        }
+        let reader = provider.session(&endpoint, asked.query.as_deref())?;
+        self.meter.could_admit(&caller, reader.model()).await?;
+        self.know_limits(asked).await;
+        asked.id = Some(self.meter.request_id());
+        let client = headers_of(session);
+        let mut out = headers::to_provider(client, &presented.secret, Coding::AsAsked);
+        handshake::ask(client, &mut out);
+        let request = self.request(asked, out, (origin, provider, &endpoint), Outgoing::Whole(None))?;
+        match origin.upstream.open(request).await.map_err(|error| refusal_of(error).0)? {
+            Opened::Answered(answer) => {
+                Ok(self.relay(session, asked, Meters::Nobody, answer, Reserved::default()).await)
+            }
+            Opened::Switched(head, provider_stream) => {
+                let mut head = handshake::agreed(&head).ok_or(Refusal::Unreachable)?;
+                let id = asked.id.as_deref().unwrap_or_default();
+                headers::add_ours(&mut head, id, &asked.limits, self.meter.now()).ok_or(Refusal::Unreachable)?;
+                if session.write_response_header(Box::new(head)).await.is_err() {
+                    return Ok(Fate::Close);
+                }
+                let secret = presented.secret.clone().into_boxed_str();
+                let opening = turns::Opening { caller, secret, provider, endpoint, reader };
+                Ok(Fate::Session(Box::new(Opening {
+                    provider: provider_stream,
+                    turns: Turns::new(self.meter.clone(), self.identities.clone(), opening),
+                    settings: asked.live.settings,
+                    idle: origin.upstream.limits.idle,
+                    budget: asked.live.budget.clone(),
+                })))
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite> Side<S> {
+    fn new(stream: S, from: frames::From, message_max: usize) -> Self {
+        let (read, write) = split(stream);
+        let now = Instant::now();
+        Self {
+            read,
+            write,
+            frames: Frames::new(from, message_max),
+            held: BytesMut::new(),
+            reserved: Reserved::default(),
+            out: BytesMut::new(),
+            unflushed: false,
+            written: now,
+            heard: now,
+        }
+    }
+
+    fn is_writing(&self) -> bool {
+        !self.out.is_empty() || self.unflushed
+    }
+
+    /// Puts bytes to be written behind those that are.
+    fn put(&mut self, bytes: BytesMut) {
+        if !self.is_writing() {
+            self.written = Instant::now();
+        }
+        if self.out.is_empty() {
+            self.out = bytes;
+        } else {
+            self.out.unsplit(bytes);
+        }
+    }
+
+    /// Counts what is held of a long message in the budget of buffers.
+    fn reserve(&mut self, budget: &Budget) -> Result<(), Refusal> {
+        if self.held.len() <= UNCOUNTED_BYTES {
+            self.reserved = Reserved::default();
+            return Ok(());
+        }
+        budget.grow(&mut self.reserved, u64::try_from(self.held.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Writes what is left, and says that this was all. Who does not take it in time does not get it.
+    async fn finish(&mut self) {
+        let all = async {
+            self.write.write_all_buf(&mut self.out).await?;
+            self.write.shutdown().await
+        };
+        timeout(CUT_TIME, all).await.unwrap_or(Ok(())).unwrap_or_default();
+    }
+
+    /// Reads on for nothing: a peer that meets a closed connection while it sends never sees what it was told last.
+    async fn linger(&mut self) {
+        let all = async {
+            while self.read.read_buf(&mut self.held).await.is_ok_and(|count| count > 0) {
+                self.held.clear();
+            }
+        };
+        timeout(CLOSE_TIME, all).await.unwrap_or_default();
+    }
+}
+
+async fn read(from: &mut (impl AsyncRead + Unpin), held: &mut BytesMut) -> io::Result<usize> {
+    held.reserve(READ_BYTES);
+    from.read_buf(held).await
+}
+
+/// Writes some of `out`. What was written and not flushed when this was given up is flushed the next time.
+async fn write(to: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, unflushed: &mut bool) -> io::Result<()> {
+    if !out.is_empty() {
+        to.write_buf(out).await?;
+        *unflushed = true;
+    }
+    to.flush().await?;
+    *unflushed = false;
+    Ok(())
+}
+
+impl Session {
+    /// The session that `opening` began, on the connections that are left of it. `ahead` came with the client's request.
+    pub fn new(opening: Opening, client: ClientStream, ahead: Bytes, gate: Arc<Gate>) -> Self {
+        let Opening { provider, turns, settings, idle, budget } = opening;
+        let message_max = usize::try_from(settings.session_message_limit).unwrap_or(usize::MAX);
+        let mut client = Side::new(client, frames::From::Client, message_max);
+        client.held.extend_from_slice(&ahead);
+        let provider = Side::new(provider, frames::From::Server, message_max);
+        let (scratch, stage) = (Vec::new(), Stage::Open);
+        Self { client, provider, turns, gate, settings, idle, budget, scratch, stage }
+    }
+
+    /// Relays until both sides are done, or the gateway is cut off.
+    pub async fn run(mut self, mut phase: watch::Receiver<Phase>) {
+        // What came with the request.
+        let mut end = self.take_from_client().await;
+        let end = loop {
+            if let Some(end) = end {
+                break end;
+            }
+            let next = self.next(&mut phase).await;
+            end = self.step(next).await;
+        };
+        self.over(end).await;
+    }
+
+    async fn next(&mut self, phase: &mut watch::Receiver<Phase>) -> Next {
+        let due = self.due();
+        let has_left = matches!(self.stage, Stage::Left { .. });
+        let (client_writes, provider_writes) = (self.client.is_writing(), self.provider.is_writing());
+        let Self { client, provider, .. } = self;
+        tokio::select! {
+            _ = phase.wait_for(|phase| *phase == Phase::Cut) => Next::Cut,
+            () = sleep_until(due) => Next::Due,
+            written = write(&mut client.write, &mut client.out, &mut client.unflushed), if client_writes => {
+                Next::ClientWritten(written)
+            }
+            written = write(&mut provider.write, &mut provider.out, &mut provider.unflushed), if provider_writes => {
+                Next::ProviderWritten(written)
+            }
+            count = read(&mut client.read, &mut client.held), if !provider_writes && !has_left => Next::ClientRead(count),
+            count = read(&mut provider.read, &mut provider.held), if !client_writes => Next::ProviderRead(count),
+        }
+    }
+
+    /// When something has to happen that no side does.
+    fn due(&self) -> Instant {
+        let (client, provider) = (&self.client, &self.provider);
+        let idle = client.heard.max(provider.heard) + self.idle;
+        let stuck = |written: Instant, writes: bool| writes.then(|| written + self.settings.write_timeout);
+        let until = match self.stage {
+            Stage::Open => None,
+            Stage::Stops { until, .. } | Stage::Left { until, .. } | Stage::Closes { until, .. } => Some(until),
+        };
+        let waits = [stuck(client.written, client.is_writing()), stuck(provider.written, provider.is_writing()), until];
+        waits.into_iter().flatten().fold(idle, Instant::min)
+    }
+
+    async fn step(&mut self, next: Next) -> Option<End> {
+        let now = Instant::now();
+        match next {
+            Next::ClientRead(Ok(count)) if count > 0 => {
+                self.client.heard = now;
+                self.take_from_client().await
+            }
+            Next::ClientRead(_) => self.client_is_gone(),
+            Next::ClientWritten(Ok(())) => {
+                self.client.written = now;
+                None
+            }
+            Next::ClientWritten(Err(_)) => {
+                self.client.out.clear();
+                self.client.unflushed = false;
+                self.client_is_gone()
+            }
+            Next::ProviderRead(Ok(count)) if count > 0 => {
+                self.provider.heard = now;
+                self.take_from_provider(count).await
+            }
+            Next::ProviderRead(_) => Some(End::Over(match self.stage {
+                Stage::Left { .. } => Ending::ClientLeft,
+                Stage::Closes { ending, .. } => ending,
+                Stage::Open | Stage::Stops { .. } => Ending::BrokeOff,
+            })),
+            Next::ProviderWritten(written) => {
+                self.provider.written = now;
+                if written.is_err() {
+                    // What it said before is still there to be read, and then its end.
+                    self.provider.out.clear();
+                    self.provider.unflushed = false;
+                }
+                None
+            }
+            Next::Due => self.is_due(now),
+            Next::Cut => Some(End::Told(Ending::Dropped, code::GOING_AWAY, "The gateway is shutting down.".into())),
+        }
+    }
+
+    fn is_due(&mut self, now: Instant) -> Option<End> {
+        match &mut self.stage {
+            Stage::Stops { until, code, reason } if *until <= now => {
+                Some(End::Told(Ending::TimedOut, *code, std::mem::take(reason)))
+            }
+            Stage::Left { until, .. } if *until <= now => Some(End::Over(Ending::DrainCapped)),
+            Stage::Closes { until, ending } if *until <= now => Some(End::Over(*ending)),
+            _ if self.client.is_writing() && self.client.written + self.settings.write_timeout <= now => {
+                self.client.out.clear();
+                self.client.unflushed = false;
+                self.client_is_gone()
+            }
+            _ => Some(End::Over(Ending::TimedOut)),
+        }
+    }
+
+    /// Takes what the client sent as far as it is whole.
+    async fn take_from_client(&mut self) -> Option<End> {
+        loop {
+            match self.client.frames.next(&self.client.held) {
+                Ok(None) => break,
+                Ok(Some(Found::Control(end))) => self.provider.put(self.client.held.split_to(end)),
+                Ok(Some(Found::Message(end))) => {
+                    let message = self.client.held.split_to(end);
+                    if !matches!(self.stage, Stage::Open) {
+                        continue;
+                    }
+                    match self.turns.client(frames::payload(&message, &mut self.scratch)).await {
+                        Ok(()) => self.provider.put(message),
+                        Err(refusal) => {
+                            if let Some(end) = self.stops(&refusal) {
+                                return Some(end);
+                            }
+                        }
+                    }
+                    self.scratch.shrink_to(UNCOUNTED_BYTES);
+                }
+                Ok(Some(Found::Close(start, end))) => {
+                    self.client.held.advance(start);
+                    let close = self.client.held.split_to(end - start);
+                    return self.client_closes(close);
+                }
+                Err(broken) => return Some(is_broken(broken, Ending::ClientLeft)),
+            }
+        }
+        match self.client.reserve(&self.budget) {
+            Ok(()) => None,
+            Err(refusal) => Some(End::Told(Ending::ClientLeft, code_of(&refusal), refusal.to_string())),
+        }
+    }
+
+    /// Takes what the provider sent as far as it is whole.
+    async fn take_from_provider(&mut self, count: usize) -> Option<End> {
+        loop {
+            let has_left = matches!(self.stage, Stage::Left { .. });
+            match self.provider.frames.next(&self.provider.held) {
+                Ok(None) => break,
+                Ok(Some(Found::Control(end))) => {
+                    let control = self.provider.held.split_to(end);
+                    if !has_left {
+                        self.client.put(control);
+                    }
+                }
+                Ok(Some(Found::Message(end))) => {
+                    let message = self.provider.held.split_to(end);
+                    let payload = frames::payload(&message, &mut self.scratch);
+                    if let Err(refusal) = self.turns.server(payload, has_left).await {
+                        self.gate.meter.refused(&refusal);
+                        return Some(End::Told(Ending::Dropped, code_of(&refusal), refusal.to_string()));
+                    }
+                    self.scratch.shrink_to(UNCOUNTED_BYTES);
+                    if !has_left {
+                        self.client.put(message);
+                    }
+                }
+                Ok(Some(Found::Close(start, end))) => {
+                    self.provider.held.advance(start);
+                    let close = self.provider.held.split_to(end - start);
+                    return self.provider_closes(close);
+                }
+                Err(broken) => return Some(is_broken(broken, Ending::BrokeOff)),
+            }
+        }
+        let is_awaited = self.turns.are_awaited();
+        match &mut self.stage {
+            Stage::Stops { code, reason, .. } if !is_awaited => {
+                return Some(End::Told(Ending::Whole, *code, std::mem::take(reason)));
+            }
+            Stage::Left { last, .. } if !is_awaited => {
+                let last = BytesMut::from(std::mem::take(last));
+                self.provider.put(last);
+                return Some(End::Over(Ending::ClientLeft));
+            }
+            Stage::Left { bytes, .. } => match bytes.checked_sub(u64::try_from(count).unwrap_or(u64::MAX)) {
+                Some(left) => *bytes = left,
+                None => return Some(End::Over(Ending::DrainCapped)),
+            },
+            _ => {}
+        }
+        match self.provider.reserve(&self.budget) {
+            Ok(()) => None,
+            Err(refusal) => Some(End::Told(Ending::BrokeOff, code_of(&refusal), refusal.to_string())),
+        }
+    }
+
+    /// Nothing of the client goes on any more; what runs may end.
+    fn stops(&mut self, refusal: &Refusal) -> Option<End> {
+        self.gate.meter.refused(refusal);
+        let (code, reason) = (code_of(refusal), refusal.to_string());
+        if !self.turns.are_awaited() {
+            return Some(End::Told(Ending::Whole, code, reason));
+        }
+        self.stage = Stage::Stops { until: Instant::now() + STOP_TIME, code, reason };
+        None
+    }
+
+    /// The client says that it is done. It is answered at once where the provider is to be read on.
+    fn client_closes(&mut self, close: BytesMut) -> Option<End> {
+        if !matches!(self.stage, Stage::Closes { .. }) && self.is_read_on() {
+            let answer = frames::close_answer(frames::From::Server, frames::payload(&close, &mut self.scratch));
+            self.client.put(BytesMut::from(&*answer));
+            self.leaves(close.freeze());
+            return None;
+        }
+        self.provider.put(close);
+        if !matches!(self.stage, Stage::Closes { .. }) {
+            self.stage = Stage::Closes { until: Instant::now() + CLOSE_TIME, ending: Ending::ClientLeft };
+        }
+        None
+    }
+
+    fn provider_closes(&mut self, close: BytesMut) -> Option<End> {
+        if matches!(self.stage, Stage::Left { .. }) {
+            return Some(End::Over(Ending::ClientLeft));
+        }
+        self.client.put(close);
+        if !matches!(self.stage, Stage::Closes { .. }) {
+            let ending = if self.turns.are_awaited() { Ending::BrokeOff } else { Ending::Whole };
+            self.stage = Stage::Closes { until: Instant::now() + CLOSE_TIME, ending };
+        }
+        None
+    }
+
+    fn client_is_gone(&mut self) -> Option<End> {
+        match self.stage {
+            Stage::Left { .. } => None,
+            Stage::Closes { ending, .. } => Some(End::Over(ending)),
+            Stage::Open | Stage::Stops { .. } if self.is_read_on() => {
+                self.leaves(Bytes::new());
+                None
+            }
+            Stage::Open | Stage::Stops { .. } => Some(End::Over(Ending::ClientLeft)),
+        }
+    }
+
+    /// Whether the provider is at work on what the client will be charged for, and is to be heard to its end.
+    fn is_read_on(&self) -> bool {
+        self.turns.are_awaited() && !self.settings.drain_timeout.is_zero()
+    }
+
+    fn leaves(&mut self, last: Bytes) {
+        let (until, bytes) = (Instant::now() + self.settings.drain_timeout, self.settings.drain_bytes);
+        self.stage = Stage::Left { until, bytes, last };
+    }
+
+    async fn over(self, end: End) {
+        let Self { mut client, mut provider, turns, .. } = self;
+        let (ending, is_told) = match end {
+            End::Over(ending) => (ending, false),
+            End::Told(ending, code, reason) => {
+                client.put(BytesMut::from(&*frames::close(frames::From::Server, code, &reason)));
+                provider.put(BytesMut::from(&*frames::close(frames::From::Client, code::GOING_AWAY, "")));
+                (ending, true)
+            }
+        };
+        // The provider is stopped before anything is counted.
+        tokio::join!(client.finish(), provider.finish());
+        drop(provider);
+        turns.end(ending).await;
+        if is_told {
+            client.linger().await;
+        }
+    }
+}
+
+fn is_broken(broken: Broken, ending: Ending) -> End {
+    let (code, reason) = match broken {
+        Broken::Protocol => (code::PROTOCOL_ERROR, "The frames are not those of RFC 6455 without extensions."),
+        Broken::TooLong => (code::TOO_LONG, "A message is over the limit of this gateway."),
+    };
+    End::Told(ending, code, reason.to_owned())
+}
+
+/// How a websocket says what a status says.
+fn code_of(refusal: &Refusal) -> u16 {
+    if refusal.status() == 503 { code::TRY_AGAIN } else { code::POLICY }
+}

@@ -1,0 +1,213 @@
+//! The turns of one session (a websocket): admitted before the bytes that can begin them go on, booked as each says what
+//! it charged.
+//!
+//! A turn waits until the provider begins it, and is open from then on. Each is an [`InFlight`] from its admission, so a
+//! session that is dropped settles all of its turns. What a provider begins although nothing waits for it (it hears a
+//! second question in audio that it had already) is admitted when it begins; is nothing left then, the session has to end,
+//! and what was begun is booked all the same.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tracing::error;
+
+use crate::domain::refusal::Refusal;
+use crate::domain::settlement::Ending;
+use crate::providers::{Beside, Call, Endpoint, Kind, Prompt, Provider, SessionReader, Turn, TurnName};
+
+use super::identity::{Identities, Identity};
+use super::in_flight::{Caller, InFlight};
+use super::meter::{self, Meter};
+
+/// Turns of one session at once, waiting and open. A client has two or three.
+const TURNS_MAX: usize = 32;
+
+/// The turns of one session.
+pub struct Turns {
+    meter: Arc<Meter>,
+    identities: Arc<Identities>,
+    caller: Caller,
+    /// What the client presented: it is looked up again for each turn, since a session may outlive its key.
+    secret: Box<str>,
+    provider: &'static dyn Provider,
+    endpoint: Endpoint,
+    reader: Box<dyn SessionReader>,
+    waiting: VecDeque<InFlight>,
+    open: Vec<(TurnName, InFlight)>,
+    /// What was added to the prompt while no turn waited.
+    unasked_bytes: u64,
+}
+
+/// Who opens a session, and of whom.
+pub struct Opening {
+    /// Who calls.
+    pub caller: Caller,
+    /// The credential that was presented.
+    pub secret: Box<str>,
+    /// The provider.
+    pub provider: &'static dyn Provider,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// Reads the session.
+    pub reader: Box<dyn SessionReader>,
+}
+
+impl Turns {
+    /// A session without turns.
+    pub fn new(meter: Arc<Meter>, identities: Arc<Identities>, opening: Opening) -> Self {
+        let Opening { caller, secret, provider, endpoint, reader } = opening;
+        Self {
+            meter,
+            identities,
+            caller,
+            secret,
+            provider,
+            endpoint,
+            reader,
+            waiting: VecDeque::new(),
+            open: Vec::new(),
+            unasked_bytes: 0,
+        }
+    }
+
+    /// A message of the client is about to go on: admits what it may begin, or says why it must not go on.
+    pub async fn client(&mut self, message: &[u8]) -> Result<(), Refusal> {
+        let asked = self.reader.client(message);
+        if let Some(model) = &asked.model {
+            meter::may_use(&self.caller, model)?;
+        }
+        self.unasked_bytes = self.unasked_bytes.saturating_add(asked.prompt_bytes);
+        if let Some(turn) = self.waiting.back_mut() {
+            turn.asks_more(std::mem::take(&mut self.unasked_bytes));
+        }
+        while self.waiting.len() < asked.turns {
+            if self.waiting.len() + self.open.len() >= TURNS_MAX {
+                return Err(Refusal::TooManyTurns);
+            }
+            let turn = self.admit().await?;
+            self.waiting.push_back(turn);
+        }
+        Ok(())
+    }
+
+    /// A message of the provider is about to go on: books what it says. A refusal ends the session at once.
+    pub async fn server(&mut self, message: &[u8], client_left: bool) -> Result<(), Refusal> {
+        let whole = if client_left { Ending::ClientLeft } else { Ending::Whole };
+        let tells = self.reader.server(message);
+        if let Some(turn) = tells.ended.and_then(|name| self.take(name)) {
+            turn.settle(whole).await;
+        }
+        if let Some((name, state)) = tells.turn {
+            let begun = if self.open.iter().any(|(open, _)| *open == name) { Ok(()) } else { self.begin(name).await };
+            if let Some((_, turn)) = self.open.iter_mut().find(|(open, _)| *open == name) {
+                turn.look(message);
+            }
+            begun?;
+            if state != Turn::Goes
+                && let Some(mut turn) = self.take(name)
+            {
+                if state == Turn::Failed {
+                    turn.fails();
+                }
+                turn.settle(whole).await;
+            }
+        }
+        match tells.beside {
+            Some(beside) => self.book_beside(beside, message, whole).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the provider is at work on something that the client asked for.
+    pub fn are_awaited(&self) -> bool {
+        !self.open.is_empty() || self.reader.asked().min(self.waiting.len()) > 0
+    }
+
+    /// The session is over: settles what is left of its turns.
+    pub async fn end(mut self, ending: Ending) {
+        for (_, turn) in self.open.drain(..) {
+            turn.settle(ending).await;
+        }
+        for turn in self.waiting.drain(..) {
+            turn.settle_unbegun(ending).await;
+        }
+    }
+
+    fn take(&mut self, name: TurnName) -> Option<InFlight> {
+        let at = self.open.iter().position(|(open, _)| *open == name)?;
+        Some(self.open.swap_remove(at).1)
+    }
+
+    /// The provider begins a turn.
+    async fn begin(&mut self, name: TurnName) -> Result<(), Refusal> {
+        let admitted = match self.waiting.pop_front() {
+            Some(turn) => Ok(turn),
+            None if self.open.len() >= TURNS_MAX => Err(Refusal::TooManyTurns),
+            None => self.admit().await,
+        };
+        let (mut turn, refused) = match admitted {
+            Ok(turn) => (turn, Ok(())),
+            Err(refusal) => {
+                let (endpoint, call) = (self.endpoint_of(self.endpoint.name, Kind::Billed), self.call());
+                (self.admit_charged(endpoint, call).await?, Err(refusal))
+            }
+        };
+        turn.begins(self.reader.turn());
+        self.open.push((name, turn));
+        refused
+    }
+
+    /// What is billed beside the turns is known when it was charged.
+    async fn book_beside(&mut self, beside: Beside, message: &[u8], ending: Ending) -> Result<(), Refusal> {
+        let endpoint = self.endpoint_of(beside.endpoint, Kind::Billed);
+        let call = Call {
+            model: beside.model,
+            stream: false,
+            in_background: false,
+            edits: Vec::new(),
+            prompt: Prompt::TextBytes(0),
+            continues: None,
+        };
+        let mut charged = self.admit_charged(endpoint, call).await?;
+        charged.begins(self.reader.turn());
+        charged.look(message);
+        charged.settle(ending).await;
+        Ok(())
+    }
+
+    async fn admit(&mut self) -> Result<InFlight, Refusal> {
+        let Identity::Tenant(account, key) = self.identities.find(&self.secret).await? else {
+            return Err(Refusal::BadKey);
+        };
+        (self.caller.account, self.caller.key) = (account, key);
+        let call = self.call();
+        let endpoint = self.endpoint.clone();
+        let mut turn = self.meter.admit(self.caller.clone(), self.provider, endpoint, call).await?;
+        turn.sending();
+        Ok(turn)
+    }
+
+    async fn admit_charged(&mut self, endpoint: Endpoint, call: Call) -> Result<InFlight, Refusal> {
+        let admitted = self.meter.admit_charged(self.caller.clone(), self.provider, endpoint, call).await;
+        if let Err(refusal) = &admitted {
+            error!(tenant = %self.caller.account.tenant.id, %refusal, "What a session was charged could not be booked.");
+        }
+        let mut charged = admitted?;
+        charged.sending();
+        Ok(charged)
+    }
+
+    fn call(&mut self) -> Call {
+        let bytes = self.reader.context_bytes().saturating_add(std::mem::take(&mut self.unasked_bytes));
+        let model = self.reader.model().unwrap_or_default().to_owned();
+        let (edits, prompt) = (Vec::new(), Prompt::TextBytes(bytes));
+        Call { model, stream: true, in_background: false, edits, prompt, continues: None }
+    }
+
+    fn endpoint_of(&self, name: &'static str, kind: Kind) -> Endpoint {
+        Endpoint { name, kind, ..self.endpoint.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

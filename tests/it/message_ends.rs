@@ -1,0 +1,151 @@
+//! Where messages end: answers without a body, trailers, refusals while a body is on its way, interim answers.
+
+use std::time::{Duration, Instant};
+
+use super::support::bodies::*;
+use super::support::http2::Http2;
+use super::support::*;
+
+#[test]
+fn answers_without_a_body_leave_their_connection_usable() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let mut wire = Wire::open(gateway.proxy);
+    for (status, head) in [
+        (204, "HTTP/1.1 204 No Content\r\n\r\n"),
+        (204, "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"),
+        (304, "HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n"),
+        (304, "HTTP/1.1 304 Not Modified\r\nContent-Length: 999\r\n\r\n"),
+        (200, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        (200, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ] {
+        provider.now_does(move |_| Script::raw(head));
+        let answer = wire.ask(&Request::get("/v1/files").bearer("acme"));
+        assert_eq!((answer.status, answer.body.len(), answer.whole), (status, 0, true), "{head}");
+        if status == 204 {
+            let framing = (answer.header("content-length"), answer.header("transfer-encoding"));
+            assert_eq!(framing, (None, None), "RFC 9110, 8.6: {head}");
+        }
+        assert_eq!(wire.ask(&Request::get("/billing/limits").bearer("acme")).json()["tenant_id"], "acme", "{head}");
+    }
+}
+
+#[test]
+fn a_provider_that_switches_protocols_unasked_has_failed() {
+    let provider = Provider::always(Script::raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nnoise"));
+    let gateway = Setup::new(&provider).start();
+    let asked = chat("acme").header("Connection", "Upgrade").header("Upgrade", "websocket");
+    for request in [chat("acme"), asked, Request::get("/v1/files").bearer("acme")] {
+        let answer = gateway.send(&request);
+        assert_eq!(answer.status, 502, "{}", answer.text());
+        assert!(provider.last().header("upgrade").is_none() && provider.last().header("connection").is_none());
+    }
+    assert_eq!(gateway.chats("acme").0, 0);
+}
+
+#[test]
+fn trailers_of_a_provider_go_on_where_they_can_and_harm_nothing_elsewhere() {
+    let trailers = b"0\r\nX-Checksum: abc\r\nContent-Length: 5\r\n\r\n";
+    let provider = Provider::start(move |_| {
+        Script::open(&[("Content-Type", "application/json"), ("Trailer", "X-Checksum")])
+            .then(Step::Send(wire::chunk(CHAT_ANSWER.as_bytes())))
+            .then(Step::Send(trailers.to_vec()))
+    });
+    let gateway = Setup::new(&provider).set("TOLLGATE_H2C", "true").set("TOLLGATE_WORKERS", "1").start();
+    let mut wire = Wire::open(gateway.proxy);
+    for _ in 0..2 {
+        let answer = wire.ask(&chat("acme").header("TE", "trailers"));
+        assert_eq!((answer.text().as_str(), answer.whole), (CHAT_ANSWER, true));
+    }
+    let mut client = Http2::open(gateway.proxy);
+    let mut stream = client.send(&chat("acme").header("TE", "trailers")).unwrap();
+    stream.head().unwrap();
+    assert_eq!(stream.piece().unwrap().unwrap(), CHAT_ANSWER);
+    assert_eq!(stream.piece().unwrap(), None);
+    let got = stream.trailers().unwrap().expect("trailers");
+    assert_eq!((got.len(), got["x-checksum"].to_str().unwrap()), (1, "abc"));
+    assert_eq!(gateway.booked("acme", 3).tokens(), (33, 21, 54));
+    assert_eq!(provider.connections(), 1, "a connection with trailers is used again");
+    assert_eq!(provider.last().header("te"), None);
+}
+
+#[test]
+fn whoever_waits_to_send_and_is_refused_need_not_send() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).set("TOLLGATE_BODY_LIMIT", "1KiB").start();
+    let long = |key: &str| chat_with(key, vec![b'x'; 3_000_000]).header("Expect", "100-continue");
+    for (request, status) in [(long("NOT A KEY"), 401), (long("acme"), 413), (long("acme").to("/v1/nothing"), 404)] {
+        let mut wire = Wire::open(gateway.proxy);
+        wire.send(&request.head_bytes());
+        let head = wire.head_of_answer("POST").expect("an answer");
+        assert_eq!(head.status(), status, "no 100 before it");
+        let mut body = Vec::new();
+        assert!(wire.rest(&mut body));
+        // Whether the body comes now cannot be known: the connection carries nothing more.
+        assert!(wire.is_closed_by_peer());
+    }
+    assert_eq!(provider.count(), 0);
+}
+
+/// Sends a body piece by piece, reading nothing, as clients do that write first and read then.
+fn send_all_then_read(gateway: &Gateway, head: &[u8], piece: &[u8], times: usize) -> Option<Answer> {
+    let mut wire = Wire::open(gateway.proxy);
+    wire.send(head);
+    for _ in 0..times {
+        if wire.try_send(piece).is_err() {
+            break;
+        }
+    }
+    wire.answer()
+}
+
+#[test]
+fn a_refusal_is_read_by_clients_that_send_their_20_mb_first() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).set("TOLLGATE_BODY_LIMIT", "1MiB").start();
+    let piece = vec![b'x'; 64 * 1024];
+    let chunk = wire::chunk(&piece);
+    let rows = [("NOT A KEY", CHAT, 401), ("acme", "/v1/nothing", 404), ("acme", CHAT, 413)];
+    for (key, target, status) in rows {
+        let request = Request { body: None, ..chat(key).to(target) };
+        let length = request.clone().header("Content-Length", (20 << 20).to_string());
+        let answer = send_all_then_read(&gateway, &length.head_bytes(), &piece, 320).expect("the answer is not lost");
+        assert_eq!((answer.status, answer.whole), (status, true), "by length");
+        let chunked = request.header("Transfer-Encoding", "chunked");
+        let answer = send_all_then_read(&gateway, &chunked.head_bytes(), &chunk, 320).expect("the answer is not lost");
+        assert_eq!((answer.status, answer.whole), (status, true), "chunked");
+    }
+    // A body that fits is read before it is refused, and the connection goes on.
+    let mut wire = Wire::open(gateway.proxy);
+    let small = chat_with("NOT A KEY", vec![b'x'; 200_000]);
+    assert_eq!(wire.ask(&small).status, 401);
+    assert_eq!(wire.ask(&chat("acme")).status, 200);
+}
+
+#[test]
+fn a_used_up_limit_is_told_after_20_mb_and_the_connection_goes_on() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).config("[plans.starter]\nchats_per_month = 1").start();
+    let long = format!(r#"{{"model":"gpt-4o-mini","messages":[],"user":"{}"}}"#, "x".repeat(20 << 20));
+    let mut wire = Wire::open(gateway.proxy);
+    assert_eq!(wire.ask(&chat("acme")).status, 200);
+    for request in [chat_with("acme", long), chat("acme")] {
+        assert_eq!(wire.ask(&request).status, 402);
+    }
+    assert_eq!(wire.ask(&Request::get("/billing/limits").bearer("acme")).json()["used"], 1);
+    assert_eq!(provider.count(), 1);
+}
+
+#[test]
+fn a_client_that_never_stops_sending_is_given_up() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let mut wire = Wire::open(gateway.proxy);
+    let request = Request { body: None, ..chat("NOT A KEY") }.header("Transfer-Encoding", "chunked");
+    wire.send(&request.head_bytes());
+    let (started, chunk) = (Instant::now(), wire::chunk(&[b'x'; 64 * 1024]));
+    while wire.try_send(&chunk).is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(30), "it is read without end");
+    }
+    assert_eq!(provider.count(), 0);
+}
