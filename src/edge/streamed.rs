@@ -16,7 +16,9 @@ use super::auth::Presented;
 use super::body;
 use super::exchange::{Asked, Fate, Gate, Live, Origin, headers_of, refusal_of, unanswered};
 use super::headers::{self, Coding};
+use super::relay::Meters;
 use super::upstream::{Answer, Outgoing, Piece, SendError};
+use super::watch::Watch;
 
 /// Pieces of a streamed request body that wait for the provider: one on its way while the next is read.
 const STREAMED_PIECES_MAX: usize = 1;
@@ -55,7 +57,9 @@ impl Gate {
         let Live { settings, .. } = asked.live;
         self.expect_body(session, asked, settings.upload_limit).await?;
         let target = (origin, asked.dialect, endpoint);
-        let out = headers::to_provider(headers_of(session), presented, Coding::AsAsked);
+        // What tells of units has to be read on its way.
+        let coding = if endpoint.reads == Reads::Nothing { Coding::AsAsked } else { Coding::GzipIfAccepted };
+        let out = headers::to_provider(headers_of(session), presented, coding);
         let limit = settings.upload_limit;
         let begin = match asked.length {
             Some(_) => Begin::default(),
@@ -71,10 +75,16 @@ impl Gate {
             Stopped::ByProvider(error) => refusal_of(error).0,
         })?;
         change(&mut answer.head.headers);
+        let meters = self.meters(asked.dialect, endpoint, &answer);
         // The sender lives until the answer is through: an answer may come before the end of the request.
-        let fate = self.relay(session, asked, None, answer, body::Reserved::default()).await;
+        let fate = self.relay(session, asked, meters, answer, body::Reserved::default()).await;
         drop(sender);
         Ok(fate)
+    }
+
+    /// Who looks at an answer that nobody pays for.
+    fn meters(&self, provider: &'static dyn Provider, endpoint: &Endpoint, answer: &Answer) -> Meters {
+        Watch::of(&self.deferred, provider, endpoint, &answer.head).map_or(Meters::Nobody, Meters::Later)
     }
 
     /// The line for a form: what admission needs is read from its begin, the rest streams and is looked at on its way.
@@ -122,7 +132,8 @@ impl Gate {
         }
         match answer {
             Ok(answer) => {
-                let fate = self.relay(session, asked, Some(in_flight), answer, body::Reserved::default()).await;
+                let meters = Meters::Call(in_flight);
+                let fate = self.relay(session, asked, meters, answer, body::Reserved::default()).await;
                 drop(sender);
                 Ok(fate)
             }

@@ -22,6 +22,7 @@ mod continuations;
 mod copy;
 mod crash;
 mod credentials;
+mod deferred;
 mod disk;
 mod endings;
 mod flips;
