@@ -132,7 +132,8 @@ impl Gate {
         }
         match answer {
             Ok(answer) => {
-                let fate = self.relay(session, asked, Meters::Call(in_flight), answer, body::Reserved::default()).await;
+                let meters = Meters::Call(in_flight);
+                let fate = self.relay(session, asked, meters, answer, body::Reserved::default()).await;
                 drop(sender);
                 Ok(fate)
             }
