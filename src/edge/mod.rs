@@ -40,11 +40,11 @@
 //! | `body` | reads request bodies, under a process-wide budget |
 //! | `upstream` | the only place that speaks HTTP to a provider; HTTP/2 in a part of its own |
 //! | `relay` | the answer, from provider to client, read on the way |
-//! | `watch` | the same for answers that nobody pays for and that tell of what is billed later |
-//! | `asking` | questions of the gateway's own to a provider |
 //! | `handshake` | how a session, which is a websocket, begins |
 //! | `session` | the relay of a session, turn by turn |
 //! | `frames` | finds the frames of a websocket in its bytes |
+//! | `watch` | the same for answers that nobody pays for and that tell of what is billed later |
+//! | `asking` | questions of the gateway's own to a provider |
 //! | `inflate` | the metered side copy of a compressed answer |
 //! | `answer` | what the gateway says itself |
 //! | `api` | the billing, admin and health routes |

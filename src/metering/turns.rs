@@ -73,7 +73,7 @@ impl Turns {
     /// A message of the client is about to go on: admits what it may begin, or says why it must not go on.
     pub async fn client(&mut self, message: &[u8]) -> Result<(), Refusal> {
         let asked = self.reader.client(message);
-        if let Some(model) = &asked.model {
+        for model in &asked.models {
             meter::may_use(&self.caller, model)?;
         }
         self.unasked_bytes = self.unasked_bytes.saturating_add(asked.prompt_bytes);
@@ -120,7 +120,7 @@ impl Turns {
 
     /// Whether the provider is at work on something that the client asked for.
     pub fn are_awaited(&self) -> bool {
-        !self.open.is_empty() || self.reader.asked().min(self.waiting.len()) > 0
+        self.reader.ends_by_itself() && (!self.open.is_empty() || self.reader.asked().min(self.waiting.len()) > 0)
     }
 
     /// The session is over: settles what is left of its turns.
@@ -163,10 +163,10 @@ impl Turns {
         let call = Call {
             model: beside.model,
             stream: false,
-            in_background: false,
             edits: Vec::new(),
             prompt: Prompt::TextBytes(0),
             continues: None,
+            in_background: false,
         };
         let mut charged = self.admit_charged(endpoint, call).await?;
         charged.begins(self.reader.turn());
@@ -200,8 +200,8 @@ impl Turns {
     fn call(&mut self) -> Call {
         let bytes = self.reader.context_bytes().saturating_add(std::mem::take(&mut self.unasked_bytes));
         let model = self.reader.model().unwrap_or_default().to_owned();
-        let (edits, prompt) = (Vec::new(), Prompt::TextBytes(bytes));
-        Call { model, stream: true, in_background: false, edits, prompt, continues: None }
+        let prompt = Prompt::TextBytes(bytes);
+        Call { model, stream: true, edits: Vec::new(), prompt, continues: None, in_background: false }
     }
 
     fn endpoint_of(&self, name: &'static str, kind: Kind) -> Endpoint {

@@ -95,6 +95,8 @@ pub enum Reads {
     Predict,
     /// Gemini's caches: `usageMetadata.totalTokenCount`, beside storage by the hour.
     Cache,
+    /// A realtime session: `response.usage` of each `response.done`.
+    Realtime,
     /// OpenAI's batches: the answer names one, which is billed when it is done.
     Batch,
     /// Runs of OpenAI's assistants: billed when they are done, once however many requests moved them on.
@@ -103,8 +105,10 @@ pub enum Reads {
     Batches,
     /// Gemini's interactions: `usage`, in a stream that of the terminal event; one in the background when it is done.
     Interaction,
-    /// A realtime session: `response.usage` of each `response.done`.
-    Realtime,
+    /// A live session of OpenAI: seconds, beside what it delegates.
+    LiveSeconds,
+    /// A live session of Gemini: `usageMetadata` of each turn.
+    Live,
     /// Not billed: nothing is read.
     Nothing,
 }
@@ -112,7 +116,7 @@ pub enum Reads {
 impl Reads {
     /// Whether it is a session, which begins with an upgrade to a websocket.
     pub fn is_session(self) -> bool {
-        matches!(self, Self::Realtime)
+        matches!(self, Self::Realtime | Self::LiveSeconds | Self::Live)
     }
 
     /// For the table in the documentation.
@@ -128,9 +132,11 @@ impl Reads {
             Self::Embed => "`usageMetadata`; without it estimated",
             Self::Predict => "`statistics.token_count`; without it by the piece: unpriced",
             Self::Cache => "`usageMetadata`; storage: incomplete",
+            Self::Realtime => "`usage` of each `response.done`",
             Self::Batch | Self::Run | Self::Batches => "its usage, when it is done",
             Self::Interaction => "`usage`; in the background when it is done",
-            Self::Realtime => "`usage` of each `response.done`",
+            Self::LiveSeconds => "`usage` in seconds: unpriced; of what is delegated",
+            Self::Live => "`usageMetadata` of each turn",
             Self::Nothing => "",
         }
     }
@@ -300,6 +306,11 @@ pub trait Provider: Sync {
     /// A reader for the answer to `call`. `content_type` is the answer's.
     fn reader(&self, endpoint: &Endpoint, call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader>;
 
+    /// A reader for a session of `endpoint`, which is one by its `reads`.
+    fn session(&self, endpoint: &Endpoint, _query: Option<&str>) -> Result<Box<dyn SessionReader>, Refusal> {
+        debug_assert!(!endpoint.reads.is_session(), "{} has sessions and no reader of them", endpoint.name);
+        Err(Refusal::UnknownRoute)
+    }
     /// A reader for an answer that tells how a unit stands; `None` where none does that is read so.
     fn unit_reader(&self, reads: Reads, content_type: Option<&str>) -> Option<Box<dyn AnswerReader>>;
 
@@ -308,11 +319,6 @@ pub trait Provider: Sync {
 
     /// What one line of a file of results says; `None` where its part came to nothing.
     fn result(&self, line: &[u8]) -> Option<Reading>;
-    /// A reader for a session of `endpoint`, which is one by its `reads`.
-    fn session(&self, endpoint: &Endpoint, _query: Option<&str>) -> Result<Box<dyn SessionReader>, Refusal> {
-        debug_assert!(!endpoint.reads.is_session(), "{} has sessions and no reader of them", endpoint.name);
-        Err(Refusal::UnknownRoute)
-    }
 
     /// A refusal in the dialect of this API: a JSON document.
     fn refusal_body(&self, refusal: &Refusal) -> String;

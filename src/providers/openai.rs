@@ -18,6 +18,7 @@ use super::{
 };
 
 mod later;
+mod live;
 mod realtime;
 mod wire;
 
@@ -34,6 +35,7 @@ pub(super) const ROUTES: &[Route] = &[
     chat("/v1/responses", "responses", Reads::Responses),
     chat("/v1/completions", "completions", Reads::Completions),
     session("/v1/realtime", "realtime", Reads::Realtime),
+    session("/v1/live/sessions", "live", Reads::LiveSeconds),
     billed("/v1/embeddings", "embeddings", Reads::Embeddings),
     billed("/v1/responses/compact", "responses.compact", Reads::Responses),
     billed("/v1/decisions", "decisions", Reads::Responses),
@@ -105,6 +107,14 @@ impl Provider for OpenAi {
         reader(endpoint, call, content_type)
     }
 
+    fn session(&self, endpoint: &Endpoint, query: Option<&str>) -> Result<Box<dyn SessionReader>, Refusal> {
+        match endpoint.reads {
+            Reads::LiveSeconds => Ok(Box::new(live::Live::default())),
+            Reads::Realtime => Ok(Box::new(realtime::Realtime::new(model_of_session(query)?))),
+            _ => Err(Refusal::UnknownRoute),
+        }
+    }
+
     fn unit_reader(&self, reads: Reads, content_type: Option<&str>) -> Option<Box<dyn AnswerReader>> {
         match reads {
             Reads::Responses => Some(Box::new(Answer::new(OpenAiWire::told(reads), content_type, false))),
@@ -127,13 +137,6 @@ impl Provider for OpenAi {
 
     fn result(&self, line: &[u8]) -> Option<Reading> {
         later::result(line)
-    }
-
-    fn session(&self, endpoint: &Endpoint, query: Option<&str>) -> Result<Box<dyn SessionReader>, Refusal> {
-        match endpoint.reads {
-            Reads::Realtime => Ok(Box::new(realtime::Realtime::new(model_of_session(query)?))),
-            _ => Err(Refusal::UnknownRoute),
-        }
     }
 
     fn refusal_body(&self, refusal: &Refusal) -> String {
