@@ -221,9 +221,10 @@ impl Bench {
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));
         let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
+        let deferred = deferred(&world, &journal, &clock);
         let gate = Arc::new(Gate {
             meter,
-            deferred: deferred(&world, &journal, &clock),
+            deferred,
             identities,
             local: axum::Router::new(),
             live: ArcSwap::from_pointee(Live {

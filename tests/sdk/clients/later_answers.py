@@ -181,6 +181,31 @@ def stored_generations(request, desk, name):
     return asked(desk, urllib.parse.unquote(name), 2)
 
 
+def free(value):
+    return lambda request, desk: document(value)
+
+
+THREAD = {"id": "thread_scripted", "object": "thread", "created_at": CREATED, "metadata": {}}
+# Nobody began them here: they are nobody's to pay.
+RUN = {
+    "id": "run_scripted",
+    "object": "thread.run",
+    "thread_id": "thread_scripted",
+    "assistant_id": "asst_scripted",
+    "created_at": CREATED,
+    "status": "completed",
+    "model": "gpt-4o-mini-2024-07-18",
+    "usage": {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23},
+}
+INTERACTION = {
+    "id": "int_scripted",
+    "object": "interaction",
+    "status": "completed",
+    "model": "gemini-2.5-flash",
+    "usage": {"total_input_tokens": 8, "total_output_tokens": 2, "total_tokens": 10},
+}
+LIST = {"object": "list", "data": []}
+
 ROUTES = [
     ("POST", "/v1/responses", response),
     ("GET", "/v1/responses/([^/]+)", stored_response),
@@ -190,6 +215,16 @@ ROUTES = [
     ("GET", f"{VERSION}/batches", batches),
     ("POST", f"{VERSION}/models/([^/:]+):(batchGenerateContent|asyncBatchEmbedContent)", generations),
     ("GET", f"{VERSION}/(batches/[^/:]+)", stored_generations),
-    ("POST", f"{VERSION}/batches/[^/:]+:cancel", lambda request, desk: document({})),
-    ("DELETE", f"{VERSION}/batches/[^/:]+", lambda request, desk: document({})),
+    ("POST", f"{VERSION}/batches/[^/:]+:cancel", free({})),
+    ("DELETE", f"{VERSION}/batches/[^/:]+", free({})),
+    ("GET", f"/download{VERSION}/files/[^/:]+:download", free({"key": "1", "response": {}})),
+    ("GET", f"{VERSION}/interactions/[^/]+", free(INTERACTION)),
+    ("DELETE", f"{VERSION}/interactions/[^/]+", free({})),
+    ("POST", f"{VERSION}/interactions/[^/]+/cancel", free(INTERACTION | {"status": "cancelled"})),
+    ("GET", "/v1/assistants", free(LIST)),
+    ("POST", "/v1/threads", free(THREAD)),
+    ("GET", "/v1/threads/[^/]+", free(THREAD)),
+    ("GET", "/v1/threads/[^/]+/(?:messages|runs/[^/]+/steps)", free(LIST)),
+    ("GET", "/v1/threads/[^/]+/runs/[^/]+", free(RUN)),
+    ("POST", "/v1/threads/[^/]+/runs/[^/]+/cancel", free(RUN | {"status": "cancelled"})),
 ]
