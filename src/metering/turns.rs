@@ -73,7 +73,7 @@ impl Turns {
     /// A message of the client is about to go on: admits what it may begin, or says why it must not go on.
     pub async fn client(&mut self, message: &[u8]) -> Result<(), Refusal> {
         let asked = self.reader.client(message);
-        if let Some(model) = &asked.model {
+        for model in &asked.models {
             meter::may_use(&self.caller, model)?;
         }
         self.unasked_bytes = self.unasked_bytes.saturating_add(asked.prompt_bytes);
@@ -120,7 +120,7 @@ impl Turns {
 
     /// Whether the provider is at work on something that the client asked for.
     pub fn are_awaited(&self) -> bool {
-        !self.open.is_empty() || self.reader.asked().min(self.waiting.len()) > 0
+        self.reader.ends_by_itself() && (!self.open.is_empty() || self.reader.asked().min(self.waiting.len()) > 0)
     }
 
     /// The session is over: settles what is left of its turns.

@@ -12,10 +12,13 @@ use crate::domain::unit::UnitName;
 use super::answer::Answer;
 use super::openai;
 use super::request::{self, ModelIn, StreamBy};
-use super::table::{self, Route, billed, chat, free, tells};
-use super::{AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Reading, Reads, dialect, path};
+use super::table::{self, Route, billed, chat, free, session, tells};
+use super::{
+    AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Reading, Reads, SessionReader, dialect, path,
+};
 
 mod later;
+mod live;
 mod wire;
 
 use later::{BatchesWire, InteractionWire};
@@ -53,12 +56,18 @@ macro_rules! vertex {
     };
 }
 
-/// All that is forwarded to Gemini and Vertex. [`MODEL`] stands for each of [`MODELS`]. A GET never bills.
+/// Where sessions are: the gRPC name of their method, in each version and, for keys that are bound to one setup, once more.
+const LIVE: &str = "/ws/google.ai.generativelanguage.{v1beta,v1alpha,v1}.GenerativeService.\
+    {BidiGenerateContent,BidiGenerateContentConstrained}";
+
+/// All that is forwarded to Gemini and Vertex. [`MODEL`] stands for each of [`MODELS`]. A GET never bills, unless it begins
+/// a session.
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
     chat("{model}:generateContent", "generateContent", Reads::Generate),
     chat("{model}:streamGenerateContent", "streamGenerateContent", Reads::Generate),
     chat(gemini!("/interactions"), "interactions", Reads::Interaction),
+    session(LIVE, "bidiGenerateContent", Reads::Live),
     billed("{model}:embedContent", "embedContent", Reads::Embed),
     billed("{model}:batchEmbedContents", "batchEmbedContents", Reads::Embed),
     billed("{model}:predict", "predict", Reads::Predict),
@@ -131,6 +140,10 @@ impl Provider for Gemini {
         if !path::is_plain(path) {
             return Err(Refusal::UnknownRoute);
         }
+        // Whoever has such a token speaks to the provider directly.
+        if path.ends_with("/auth_tokens") {
+            return Err(Refusal::OpensElsewhere);
+        }
         let (parent, last) = path.rsplit_once('/').ok_or(Refusal::UnknownRoute)?;
         let last = path::decoded(last).ok_or(Refusal::UnknownRoute)?;
         // A method of something is never a name, so no wildcard takes it.
@@ -196,6 +209,20 @@ impl Provider for Gemini {
 
     fn result(&self, line: &[u8]) -> Option<Reading> {
         later::result(line)
+    }
+
+    fn session(&self, endpoint: &Endpoint, query: Option<&str>) -> Result<Box<dyn SessionReader>, Refusal> {
+        refuse_hidden(query)?;
+        let names =
+            query.into_iter().flat_map(|query| query.split('&')).map(|pair| pair.split('=').next().unwrap_or(pair));
+        // It would stand beside the key that is put in.
+        if names.into_iter().any(|name| path::decoded(name).as_deref() == Some("access_token")) {
+            return Err(Refusal::TwoKeys);
+        }
+        match endpoint.reads {
+            Reads::Live => Ok(Box::new(live::Live::default())),
+            _ => Err(Refusal::UnknownRoute),
+        }
     }
 
     fn refusal_body(&self, refusal: &Refusal) -> String {

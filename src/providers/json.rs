@@ -32,6 +32,10 @@ struct Members<'n, F> {
     see: F,
 }
 
+struct Values<F> {
+    see: F,
+}
+
 struct Elements<F> {
     see: F,
 }
@@ -68,6 +72,13 @@ pub(super) fn members<'a>(
 ) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     deserializer.deserialize_map(Members { names, see })?;
+    deserializer.end()
+}
+
+/// Calls `see` with each top-level value of the object `json`. Fails when `json` is not one whole object.
+pub(super) fn values<'a>(json: &'a [u8], see: impl FnMut(&'a RawValue)) -> Result<(), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    deserializer.deserialize_map(Values { see })?;
     deserializer.end()
 }
 
@@ -113,6 +124,21 @@ impl<'de, F: FnMut(usize, &'de RawValue)> Visitor<'de> for Members<'_, F> {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Values<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while map.next_key::<IgnoredAny>()?.is_some() {
+            (self.see)(map.next_value()?);
         }
         Ok(())
     }

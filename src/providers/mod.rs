@@ -105,6 +105,10 @@ pub enum Reads {
     Batches,
     /// Gemini's interactions: `usage`, in a stream that of the terminal event; one in the background when it is done.
     Interaction,
+    /// A live session of OpenAI: seconds, beside what it delegates.
+    LiveSeconds,
+    /// A live session of Gemini: `usageMetadata` of each turn.
+    Live,
     /// Not billed: nothing is read.
     Nothing,
 }
@@ -112,7 +116,7 @@ pub enum Reads {
 impl Reads {
     /// Whether it is a session, which begins with an upgrade to a websocket.
     pub fn is_session(self) -> bool {
-        matches!(self, Self::Realtime)
+        matches!(self, Self::Realtime | Self::LiveSeconds | Self::Live)
     }
 
     /// For the table in the documentation.
@@ -131,6 +135,8 @@ impl Reads {
             Self::Realtime => "`usage` of each `response.done`",
             Self::Batch | Self::Run | Self::Batches => "its usage, when it is done",
             Self::Interaction => "`usage`; in the background when it is done",
+            Self::LiveSeconds => "`usage` in seconds: unpriced; of what is delegated",
+            Self::Live => "`usageMetadata` of each turn",
             Self::Nothing => "",
         }
     }

@@ -18,6 +18,7 @@ use super::{
 };
 
 mod later;
+mod live;
 mod realtime;
 mod wire;
 
@@ -34,6 +35,7 @@ pub(super) const ROUTES: &[Route] = &[
     chat("/v1/responses", "responses", Reads::Responses),
     chat("/v1/completions", "completions", Reads::Completions),
     session("/v1/realtime", "realtime", Reads::Realtime),
+    session("/v1/live/sessions", "live", Reads::LiveSeconds),
     billed("/v1/embeddings", "embeddings", Reads::Embeddings),
     billed("/v1/responses/compact", "responses.compact", Reads::Responses),
     billed("/v1/decisions", "decisions", Reads::Responses),
@@ -107,6 +109,7 @@ impl Provider for OpenAi {
 
     fn session(&self, endpoint: &Endpoint, query: Option<&str>) -> Result<Box<dyn SessionReader>, Refusal> {
         match endpoint.reads {
+            Reads::LiveSeconds => Ok(Box::new(live::Live::default())),
             Reads::Realtime => Ok(Box::new(realtime::Realtime::new(model_of_session(query)?))),
             _ => Err(Refusal::UnknownRoute),
         }

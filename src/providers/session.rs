@@ -17,8 +17,8 @@ pub type TurnName = u64;
 pub struct Asked {
     /// So many turns have to be admitted and not yet answered.
     pub turns: usize,
-    /// A model that it asks for.
-    pub model: Option<String>,
+    /// The models that it asks for.
+    pub models: Vec<String>,
     /// What it adds to the prompt, in bytes of text.
     pub prompt_bytes: u64,
 }
@@ -70,6 +70,11 @@ pub trait SessionReader: Send {
 
     /// How many turns the client has asked for by itself that are not begun.
     fn asked(&self) -> usize;
+
+    /// Whether turns that are begun come to their end without the client.
+    fn ends_by_itself(&self) -> bool {
+        true
+    }
 
     /// What the next turn has to read again of those before, in bytes of text.
     fn context_bytes(&self) -> u64;

@@ -15,7 +15,7 @@ use super::{BodyRule, Endpoint, Kind, Reads};
 pub(super) struct Route {
     /// Its methods, as in an `Allow` header.
     pub(super) methods: &'static str,
-    /// Its path. `{a,b}` is one of these segments, `{…}` any segment, `**` any rest, also none.
+    /// Its path. `{a,b}` is one of these, also within a segment, `{…}` any segment, `**` any rest, also none.
     pub(super) path: &'static str,
     /// The endpoint's name.
     pub(super) name: &'static str,
@@ -104,10 +104,12 @@ pub(super) fn fits(pattern: &str, path: &str) -> bool {
 }
 
 fn fits_segment(wanted: &str, segment: &str) -> bool {
-    match wanted.strip_prefix('{').and_then(|wanted| wanted.strip_suffix('}')) {
-        None => wanted == segment,
-        Some(names) if names.contains(',') => names.split(',').any(|name| name == segment),
-        Some(_) => !segment.is_empty(),
+    let Some((before, rest)) = wanted.split_once('{') else { return wanted == segment };
+    let (names, after) = rest.split_once('}').unwrap_or((rest, ""));
+    let Some(segment) = segment.strip_prefix(before) else { return false };
+    match names.contains(',') {
+        true => names.split(',').any(|name| segment.strip_prefix(name).is_some_and(|rest| fits_segment(after, rest))),
+        false => !segment.is_empty() && after.is_empty(),
     }
 }
 
@@ -120,6 +122,7 @@ mod tests {
         for (pattern, fitting, others) in [
             ("/v1/a", &["/v1/a"][..], &["/v1/a/", "/v1", "/v1/ab", "/v1/a/b", ""][..]),
             ("/{v1,v2}/{x}/b", &["/v1/a/b", "/v2/{x}/b"], &["/v3/a/b", "/v1//b", "/v1/a/c", "/v1/a", "/{v1,v2}/a/b"]),
+            ("/a.{b,bc}.{d,de}", &["/a.b.d", "/a.bc.de"], &["/a.b.", "/a.b.def", "/a.bcd.d", "/x.b.d", "/a.b/d"]),
             ("/v1/a/**", &["/v1/a", "/v1/a/b", "/v1/a/b/c"], &["/v1/ab", "/v1", "/v2/a/b"]),
         ] {
             for path in fitting {

@@ -110,6 +110,9 @@ const GEMINI_USAGE: &[&str] = &[
     "candidatesTokensDetails",
     "serviceTier",
     "trafficType",
+    // As sessions spell it.
+    "responseTokenCount",
+    "responseTokensDetails",
 ];
 
 /// The most tokens of a unit with many parts, such as a batch: 50,000 requests, the most that one has, of 200,000 tokens
@@ -184,6 +187,7 @@ fn openai_up_to(usage: &RawValue, output: Output, most: u64) -> Result<Reported,
 /// What a Gemini `usageMetadata` says, with the tier it names. All absent is all zero: so it is for a blocked prompt.
 pub(super) fn gemini(usage: &RawValue) -> Result<Reported, Unbelievable> {
     let mut counts = [Count::Absent; 6];
+    let mut response = Count::Absent;
     let mut input = Modalities::default();
     let (mut cached_parts, mut output_parts) = (Modalities::default(), Modalities::default());
     let mut tier = ServiceTier::Standard;
@@ -192,15 +196,13 @@ pub(super) fn gemini(usage: &RawValue) -> Result<Reported, Unbelievable> {
         let details = match index {
             6..=8 => &mut input,
             9 => &mut cached_parts,
-            10 => &mut output_parts,
+            10 | 14 => &mut output_parts,
             11 | 12 => {
                 tier = json::text(raw).map_or(tier, |name| tier_named(&name, tier));
                 return;
             }
             _ => {
-                if let Some(count) = counts.get_mut(index) {
-                    *count = Count::of(raw);
-                }
+                *counts.get_mut(index).unwrap_or(&mut response) = Count::of(raw);
                 return;
             }
         };
@@ -213,7 +215,8 @@ pub(super) fn gemini(usage: &RawValue) -> Result<Reported, Unbelievable> {
     let [prompt, candidates, thoughts, tool_use, cached, total] = counts;
     let known = optional(prompt)?.saturating_add(optional(tool_use)?).saturating_add(optional(thoughts)?);
     // A turn without text can lack `candidatesTokenCount`; what the total has beyond the rest is its output.
-    let candidates = match candidates {
+    let is_session = response != Count::Absent;
+    let candidates = match if is_session { response } else { candidates } {
         Count::Absent => optional(total)?.saturating_sub(known),
         counted => required(counted)?,
     };
@@ -230,7 +233,10 @@ pub(super) fn gemini(usage: &RawValue) -> Result<Reported, Unbelievable> {
         completion_image: output_parts.image,
         ..Tokens::default()
     };
-    reported(tokens, total, Some(tier))
+    let reported = reported(tokens, total, Some(tier))?;
+    // In a session the total may leave out the thoughts, which are charged all the same.
+    let adds_up = reported.adds_up || (is_session && total == Count::Whole(tokens.total() - tokens.reasoning));
+    Ok(Reported { adds_up, ..reported })
 }
 
 const INTERACTION_USAGE: &[&str] = &[

@@ -13,6 +13,7 @@ use super::support::websocket::{self, BINARY, CLOSE, PING, PONG, Peer, Said, Ses
 use super::support::*;
 
 mod endings;
+mod live;
 
 const REALTIME: &str = "/v1/realtime?model=gpt-realtime";
 const PATIENCE: Duration = Duration::from_secs(10);

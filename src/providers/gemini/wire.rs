@@ -125,7 +125,7 @@ fn images(message: &[u8]) -> u64 {
 
 /// Whether the answer is grounded in searches, which are charged by the query. A quick look: text has its quotes escaped,
 /// so only a member can have this name.
-fn has_searched(message: &[u8]) -> bool {
+pub(super) fn has_searched(message: &[u8]) -> bool {
     static QUERIES: Anchor = anchor!("webSearchQueries");
     QUERIES.find_iter(message).any(|at| {
         let value = message.get(at + QUERIES.needle().len()..).unwrap_or_default().trim_ascii_start();

@@ -137,7 +137,7 @@ impl SessionReader for Realtime {
                 asked.turns = self.asked.len();
                 asked.prompt_bytes = worth(response);
             }
-            Some("session.update") => asked.model = session.and_then(|session| self.changes(session)),
+            Some("session.update") => asked.models.extend(session.and_then(|session| self.changes(session))),
             Some("input_audio_buffer.append" | "input_audio_buffer.commit") => {
                 asked.turns = if self.listens { self.asked.len() + 1 } else { 0 };
                 asked.prompt_bytes = audio.map_or(0, |audio| heard(audio.get().len(), INPUT_BYTES_PER_TOKEN));

@@ -95,7 +95,8 @@ fn what_has_no_line_in_a_table_goes_nowhere() {
         "/v1beta/models/m%20x:generateContent",
         "/upload/v1beta/cachedContents",
         "/upload/v1/chat/completions",
-        "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
+        "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContentMore",
+        "/v1beta/auth_tokens",
         "/v1beta/projects/p/locations/l/publishers/google/models/m:generateContent",
         "/v1beta/openai/images/edits",
         "/v1beta/openai/responses",
@@ -172,10 +173,15 @@ fn refusals_are_in_the_callers_dialect() {
 
 /// Paths that a pattern stands for: each alternative once.
 fn samples(pattern: &str) -> Vec<String> {
+    // The first of its lists, as each of what it lists.
+    let lists = pattern.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(names, _)| names);
+    if let Some(names) = lists.into_iter().find(|names| names.contains(',')) {
+        let list = format!("{{{names}}}");
+        return names.split(',').flat_map(|name| samples(&pattern.replacen(&list, name, 1))).collect();
+    }
     let mut paths = vec![String::new()];
     for segment in pattern.trim_start_matches('/').split('/') {
         let names: Vec<&str> = match segment.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
-            Some((names, "")) if names.contains(',') => names.split(',').collect(),
             Some((_, rest)) => vec![rest],
             None if segment == "**" => vec!["x/y"],
             None => vec![segment],

@@ -132,9 +132,9 @@ fn a_transcript_is_charged_beside_the_turns_by_the_model_that_wrote_it() {
     let mut session = session();
     let update =
         br#"{"type":"session.update","session":{"audio":{"input":{"transcription":{"model":"gpt-4o-transcribe"}}}}}"#;
-    assert_eq!(session.client(update).model.as_deref(), Some("gpt-4o-transcribe"));
+    assert_eq!(session.client(update).models, ["gpt-4o-transcribe"]);
     let beta = br#"{"type":"session.update","session":{"input_audio_transcription":{"model":"whisper-1"}}}"#;
-    assert_eq!(session.client(beta).model.as_deref(), Some("whisper-1"));
+    assert_eq!(session.client(beta).models, ["whisper-1"]);
     session.server(
         br#"{"type":"session.updated","session":{"model":"m","input_audio_transcription":{"model":"whisper-1"}}}"#,
     );

@@ -1,0 +1,274 @@
+//! Sessions of OpenAI's Live API, which speaks and listens at once: there are no turns in them, so a session is one.
+//!
+//! May use: the shared readers. It says in seconds what it charges, summed up from its begin, and the last sum counts.
+//! What it delegates is charged apart, in tokens, by responses and decisions that say so themselves.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::domain::tokens::Tokens;
+use crate::providers::answer::Wire;
+use crate::providers::session::{Asked, Beside, SessionReader, Tells, Turn, at, text_at};
+use crate::providers::told::Told;
+use crate::providers::usage::{Reported, Unbelievable};
+use crate::providers::{AnswerReader, Reading, Reads, json};
+
+use super::wire::OpenAiWire;
+
+/// Members of a client's message, in the order of `client` below.
+const OF_CLIENT: &[&str] = &["type", "session"];
+
+/// Members of a provider's message, in the order of `server` below.
+const OF_SERVER: &[&str] = &["type", "event", "usage"];
+
+/// Where a session's configuration names models.
+const MODELS: &[&[&str]] = &[&["model"], &["delegation", "responses", "model"], &["delegation", "decisions", "model"]];
+
+/// Reads one session.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    model: Option<String>,
+    /// A session may be started again where it was closed.
+    number: u64,
+    is_open: bool,
+    is_closing: bool,
+}
+
+impl SessionReader for Live {
+    fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    fn client(&mut self, message: &[u8]) -> Asked {
+        let (mut kind, mut session) = (None, None);
+        let parsed = json::members(message, OF_CLIENT, |index, raw| match index {
+            0 => kind = json::text(raw),
+            _ => session = Some(raw),
+        });
+        let kind = kind.filter(|_| parsed.is_ok());
+        let models: Vec<String> =
+            session.into_iter().flat_map(|session| MODELS.iter().filter_map(|names| text_at(session, names))).collect();
+        if kind.as_deref() == Some("session.start") {
+            self.model = session.and_then(|session| text_at(session, &["model"])).or(self.model.take());
+        }
+        self.is_closing |= kind.as_deref() == Some("session.close");
+        // Whatever is sent to a session that does not run yet may start it.
+        Asked { turns: usize::from(!self.is_open && !self.is_closing), models, prompt_bytes: 0 }
+    }
+
+    fn server(&mut self, message: &[u8]) -> Tells {
+        let (mut kind, mut event) = (None, None);
+        let parsed = json::members(message, OF_SERVER, |index, raw| match index {
+            0 => kind = json::text(raw),
+            1 => event = Some(raw),
+            _ => {}
+        });
+        let kind = kind.filter(|_| parsed.is_ok());
+        let mut tells = Tells::default();
+        match kind.as_deref() {
+            Some("session.closed") => {
+                self.begin();
+                tells.turn = Some((self.number, Turn::Over));
+                (self.is_open, self.is_closing) = (false, false);
+            }
+            Some(kind) if kind.starts_with("session.") => {
+                self.begin();
+                tells.turn = Some((self.number, Turn::Goes));
+            }
+            Some("response.event") => tells.beside = event.and_then(responds),
+            Some("decision.event") => tells.beside = event.and_then(decides),
+            _ => {}
+        }
+        tells
+    }
+
+    fn turn(&self) -> Box<dyn AnswerReader> {
+        Box::<Charged>::default()
+    }
+
+    fn asked(&self) -> usize {
+        0
+    }
+
+    fn context_bytes(&self) -> u64 {
+        0
+    }
+
+    fn ends_by_itself(&self) -> bool {
+        // Without its client it only listens on, and charges for that.
+        self.is_closing
+    }
+}
+
+impl Live {
+    fn begin(&mut self) {
+        if !self.is_open {
+            self.number += 1;
+            self.is_open = true;
+        }
+    }
+}
+
+/// A response that was delegated and has ended.
+fn responds(event: &RawValue) -> Option<Beside> {
+    let kind = text_at(event, &["type"])?;
+    let has_ended = matches!(&*kind, "response.completed" | "response.incomplete" | "response.failed");
+    let usage = at(event, &["response", "usage"]).filter(|usage| json::is_object(usage));
+    let model = text_at(event, &["response", "model"]).unwrap_or_default();
+    (has_ended && usage.is_some()).then_some(Beside { endpoint: "live.responses", model })
+}
+
+/// A decision that was made.
+fn decides(event: &RawValue) -> Option<Beside> {
+    let model = text_at(event, &["decision", "model"]).unwrap_or_default();
+    at(event, &["decision", "usage"])
+        .filter(|usage| json::is_object(usage))
+        .map(|_| Beside { endpoint: "live.decisions", model })
+}
+
+/// Reads what a session charges, or something that it delegated.
+#[derive(Debug, Default)]
+struct Charged {
+    told: Told,
+    complete: bool,
+}
+
+impl AnswerReader for Charged {
+    fn look(&mut self, message: &[u8]) {
+        let (mut kind, mut event, mut usage) = (None, None, None);
+        let parsed = json::members(message, OF_SERVER, |index, raw| match index {
+            0 => kind = json::text(raw),
+            1 => event = Some(raw),
+            _ => usage = Some(raw),
+        });
+        let kind = kind.filter(|_| parsed.is_ok());
+        match kind.as_deref() {
+            Some("response.event") => {
+                if let Some(event) = event {
+                    OpenAiWire { reads: Reads::Responses, in_background: false }.read(
+                        event.get().as_bytes(),
+                        false,
+                        &mut self.told,
+                    );
+                }
+                self.complete = true;
+            }
+            Some("decision.event") => {
+                if let Some(decision) = event.and_then(|event| at(event, &["decision"])) {
+                    OpenAiWire { reads: Reads::Responses, in_background: false }.read(
+                        decision.get().as_bytes(),
+                        true,
+                        &mut self.told,
+                    );
+                }
+                self.complete = true;
+            }
+            Some(kind) => {
+                self.complete |= kind == "session.closed";
+                self.told.beyond_tokens = true;
+                if let Some(usage) = usage.filter(|usage| usage.get() != "null") {
+                    self.told.used(seconds(usage));
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
+        self.look(&chunk);
+        out.push(chunk);
+    }
+
+    fn flush(&mut self, _out: &mut Vec<Bytes>) {}
+
+    fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    fn reading(&mut self) -> Reading {
+        self.told.reading(false, false)
+    }
+}
+
+/// A sum of seconds, which has no tokens.
+fn seconds(usage: &RawValue) -> Result<Reported, Unbelievable> {
+    let seconds = at(usage, &["seconds"]).ok_or(Unbelievable)?;
+    let is_number = seconds.get().starts_with(|first: char| first.is_ascii_digit());
+    let by_unit = Reported { tokens: Tokens::default(), adds_up: true, tier: None, by_unit: true };
+    if is_number { Ok(by_unit) } else { Err(Unbelievable) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STARTED: &str = r#"{"type":"session.started","session":{"model":"gpt-live-1"}}"#;
+
+    fn read(messages: &[&str]) -> (bool, Reading) {
+        let mut reader = Live::default().turn();
+        messages.iter().for_each(|message| reader.look(message.as_bytes()));
+        (reader.is_complete(), reader.reading())
+    }
+
+    #[test]
+    fn a_session_is_one_turn_from_its_start_to_its_end() {
+        let mut session = Live::default();
+        let start = br#"{"type":"session.start","session":{"model":"gpt-live-1","delegation":{"responses":{"model":"gpt-5"}}}}"#;
+        let asked = session.client(start);
+        assert_eq!((asked.turns, asked.models), (1, vec!["gpt-live-1".to_owned(), "gpt-5".to_owned()]));
+        assert_eq!(session.model(), Some("gpt-live-1"));
+        let audio = br#"{"type":"session.input_audio.append","audio":"AAAA"}"#;
+        assert_eq!(session.client(audio).turns, 1);
+        assert_eq!(session.server(STARTED.as_bytes()).turn, Some((1, Turn::Goes)));
+        assert_eq!((session.client(audio).turns, session.client(b"broken").turns), (0, 0));
+        assert!(!session.ends_by_itself());
+        assert_eq!(session.server(br#"{"type":"error"}"#), Tells::default());
+        session.client(br#"{"type":"session.close"}"#);
+        assert!(session.ends_by_itself());
+        let closed = br#"{"type":"session.closed","usage":{"seconds":9.5}}"#;
+        assert_eq!(session.server(closed).turn, Some((1, Turn::Over)));
+        assert_eq!(session.client(start).turns, 1, "another is another");
+        assert_eq!(session.server(STARTED.as_bytes()).turn, Some((2, Turn::Goes)));
+    }
+
+    #[test]
+    fn its_seconds_are_a_sum_and_have_no_tokens() {
+        let updated = r#"{"type":"session.usage.updated","usage":{"seconds":4.5}}"#;
+        let closed = r#"{"type":"session.closed","usage":{"seconds":9}}"#;
+        let (complete, reading) = read(&[STARTED, updated, updated, closed]);
+        assert_eq!((complete, reading.tokens, reading.beyond_tokens), (true, Some(Tokens::default()), true));
+        assert!(!reading.distrusted);
+        let (complete, reading) = read(&[STARTED]);
+        assert_eq!((complete, reading.tokens, reading.beyond_tokens), (false, None, true));
+        let lie = r#"{"type":"session.usage.updated","usage":{"seconds":"many"}}"#;
+        assert_eq!(read(&[updated, lie]).1.tokens, None);
+    }
+
+    #[test]
+    fn what_is_delegated_is_charged_apart_by_its_own_model() {
+        let usage = r#"{"input_tokens":11,"output_tokens":7,"total_tokens":18}"#;
+        let response = |kind: &str| {
+            format!(
+                r#"{{"type":"response.event","event":{{"type":"{kind}","response":{{"model":"gpt-5-mini","usage":{usage}}}}}}}"#
+            )
+        };
+        let decision = format!(
+            r#"{{"type":"decision.event","event":{{"type":"decision.completed","decision":{{"model":"gpt-d","usage":{usage}}}}}}}"#
+        );
+        let mut session = Live::default();
+        let mut beside =
+            |message: &str| session.server(message.as_bytes()).beside.map(|beside| (beside.endpoint, beside.model));
+        assert_eq!(beside(&response("response.completed")), Some(("live.responses", "gpt-5-mini".to_owned())));
+        assert_eq!(beside(&response("response.created")), None);
+        assert_eq!(beside(&decision), Some(("live.decisions", "gpt-d".to_owned())));
+        assert_eq!(
+            beside(r#"{"type":"response.event","event":{"type":"response.completed","response":{"usage":null}}}"#),
+            None
+        );
+        let tokens = Tokens { prompt: 11, completion: 7, ..Tokens::default() };
+        for message in [response("response.completed"), decision] {
+            let (complete, reading) = read(&[&message]);
+            assert_eq!((complete, reading.tokens, reading.beyond_tokens), (true, Some(tokens), false), "{message}");
+        }
+    }
+}
