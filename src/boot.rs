@@ -41,6 +41,7 @@ use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
 use crate::edge::exchange::Gate;
 use crate::edge::listener::{Connections, Phase};
 use crate::metering::admin::Admin;
+use crate::metering::deferred::{Books, Deferred};
 use crate::metering::fresh::Fresh;
 use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
@@ -318,14 +319,12 @@ impl Parts {
             counting: Arc::new(counting),
             identities: identities.clone(),
             pulse: pulse(journal.clone(), counting_health, draining.clone(), reload_failed.clone()),
-            metrics: {
-                let metrics = metrics.clone();
-                Arc::new(move || metrics.encode())
-            },
+            metrics: told(&metrics),
             store_timeout: STORE_TIMEOUT,
         };
         let gate = Arc::new(Gate {
             meter,
+            deferred: deferred(&ledger, &facts, recorder),
             identities,
             local: api::proxy_router(state.clone()),
             live: ArcSwap::from_pointee(live),
@@ -355,6 +354,18 @@ impl Parts {
 pub fn make_data_dir(path: &Path) -> Result<(), BootError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// The metrics as they are whenever somebody asks.
+fn told(metrics: &Arc<Metrics>) -> Arc<dyn Fn() -> String + Send + Sync> {
+    let metrics = metrics.clone();
+    Arc::new(move || metrics.encode())
+}
+
+/// What bills what is finished later.
+fn deferred(ledger: &Ledger, facts: &Facts, recorder: Arc<Recorder>) -> Arc<Deferred> {
+    let Facts { usage, snapshots, journal, clock, .. } = facts.clone();
+    Arc::new(Deferred::new(Books { units: ledger.units(), usage, journal, recorder, snapshots, clock }))
 }
 
 /// Whose a credential is.

@@ -1,4 +1,5 @@
-//! The tasks beside the workers: the recorder, the refresher of the snapshot, the admin listener. Started here, joined here.
+//! The tasks beside the workers: the recorder, the refresher of the snapshot, the billing of what is finished later, the
+//! admin listener. Started here, joined here.
 //!
 //! May use: everything.
 
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, warn};
 
+use crate::edge::asking::Asking;
 use crate::edge::listener::Phase;
 use crate::ports::journal::Journal;
 
@@ -32,6 +34,7 @@ pub(super) struct Background {
     claiming: Option<tokio::task::JoinHandle<()>>,
     admin: tokio::task::JoinHandle<()>,
     refresher: tokio::task::JoinHandle<()>,
+    billing: tokio::task::JoinHandle<()>,
 }
 
 impl Background {
@@ -45,11 +48,17 @@ impl Background {
         let listener =
             tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
         let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.tenants());
+        let gate = parts.gate.clone();
         Ok(Self {
             recorder: parts.recording.take(),
             counters: parts.counters.take(),
             maintainer: parts.maintainer.take(),
             claiming: parts.claiming.take(),
+            billing: runtime.spawn(async move {
+                let asking = Asking::new(gate.clone());
+                let interval = || gate.live.load().settings.poll_interval;
+                gate.deferred.run(&asking, &interval).await;
+            }),
             admin: runtime.spawn(serve_admin(listener, parts.admin_router.clone(), phase)),
             refresher: runtime.spawn(async move {
                 loop {
@@ -65,6 +74,8 @@ impl Background {
     /// Every call is settled: what is left goes to the ledger, then the ledger is closed. What the ledger does not take by
     /// `until`, or before another signal to end, waits in the journal.
     pub(super) async fn finish(self, parts: &Parts, until: Instant, signals: &mut Signals) {
+        // What it has not billed is due again at the next start.
+        self.billing.abort();
         parts.journal.close();
         if let Some(mut recorder) = self.recorder {
             tokio::select! {

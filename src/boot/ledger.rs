@@ -13,6 +13,7 @@ use crate::adapters::sqlite::SqliteLedger;
 use crate::config::{self, Config};
 use crate::ports::StoreError;
 use crate::ports::tenants::TenantStore;
+use crate::ports::units::UnitStore;
 use crate::ports::usage::UsageStore;
 
 use super::BootError;
@@ -76,6 +77,14 @@ impl Ledger {
 
     /// Its events and sums.
     pub fn usage(&self) -> Arc<dyn UsageStore> {
+        match self {
+            Self::Sqlite(ledger) => ledger.clone(),
+            Self::Postgres(ledger) => ledger.clone(),
+        }
+    }
+
+    /// What waits for its bill.
+    pub fn units(&self) -> Arc<dyn UnitStore> {
         match self {
             Self::Sqlite(ledger) => ledger.clone(),
             Self::Postgres(ledger) => ledger.clone(),

@@ -67,6 +67,7 @@ fn settings(config: &Config) -> Settings {
         drain_timeout: config.upstream.drain_timeout,
         drain_bytes: config.upstream.drain_bytes,
         first_byte_timeout: config.upstream.first_byte_timeout,
+        poll_interval: config.upstream.poll_interval,
     }
 }
 

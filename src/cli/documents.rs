@@ -1,7 +1,7 @@
 //! Test that the table of routes in README.md is the one that requests are routed by.
 
 use crate::config::documents::check;
-use crate::providers::{self, Kind, Row};
+use crate::providers::{self, Kind, Reads, Row};
 
 fn table() -> String {
     let lines = providers::table().into_iter().map(|row| {
@@ -12,7 +12,13 @@ fn table() -> String {
             Kind::Billed => "billed",
             Kind::Unbilled => "free",
         };
-        format!("| {provider} | {methods} | `{path}` | {name} | {counts} | {} |\n", reads.as_str())
+        let metered_by = match (kind, reads, name) {
+            (Kind::Unbilled, Reads::Nothing, _) => "",
+            (Kind::Unbilled, ..) => "tells when it is done",
+            (_, _, "responses") => "`usage`; in the background when it is done",
+            _ => reads.as_str(),
+        };
+        format!("| {provider} | {methods} | `{path}` | {name} | {counts} | {metered_by} |\n")
     });
     let places: Vec<String> = providers::places_of_models().map(|place| format!("`{place}`")).collect();
     format!(

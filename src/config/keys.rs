@@ -202,6 +202,12 @@ pub static KEYS: &[Key] = &[
         "How many idle connections to each provider a worker thread keeps.",
     ),
     key(
+        "upstream.poll_interval",
+        &["TOLLGATE_POLL_INTERVAL"],
+        "10s",
+        "How soon a provider is asked for what it finishes later (responses in the background, batches) and nobody fetches. The pause doubles with each question, up to five minutes.",
+    ),
+    key(
         "shutdown.drain_limit",
         &["TOLLGATE_SHUTDOWN_DRAIN_LIMIT"],
         "30s",

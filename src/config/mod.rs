@@ -132,6 +132,8 @@ pub struct Upstream {
     pub drain_timeout: Duration,
     /// How many bytes are read on at most after the client left.
     pub drain_bytes: u64,
+    /// The first pause between two questions for what a provider finishes later; above 0.
+    pub poll_interval: Duration,
     /// Idle connections that are kept.
     pub idle_connections_max: usize,
     /// Whether HTTP/2 is spoken where a provider offers it.
@@ -460,6 +462,7 @@ impl Reader {
         let idle_timeout = self.value("upstream.idle_timeout", values::positive_duration);
         let drain_timeout = self.value("upstream.drain_timeout", values::duration);
         let drain_bytes = self.value("upstream.drain_bytes", values::bytes);
+        let poll_interval = self.value("upstream.poll_interval", values::positive_duration);
         let http2 = self.value("upstream.http2", values::yes);
         let idle_max = self.value("upstream.idle_connections_max", |text| values::count(text, 0..=100_000));
         Some(Upstream {
@@ -468,6 +471,7 @@ impl Reader {
             idle_timeout: idle_timeout?,
             drain_timeout: drain_timeout?,
             drain_bytes: drain_bytes?,
+            poll_interval: poll_interval?,
             idle_connections_max: usize::try_from(idle_max?).ok()?,
             http2: http2?,
         })

@@ -8,6 +8,7 @@ use super::money::PicoUsd;
 use super::price::{Priced, ServiceTier};
 use super::time::Micros;
 use super::tokens::Tokens;
+use super::unit::Unit;
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,17 +25,20 @@ pub enum Outcome {
     NoAnswer,
     /// The gateway ended while the call ran.
     Interrupted,
+    /// The provider took it and finishes later: what it used is one more event, which is the request.
+    Deferred,
 }
 
 impl Outcome {
     /// All of them, for parsers and tables.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Completed,
         Self::ClientLeft,
         Self::UpstreamFailed,
         Self::UpstreamError,
         Self::NoAnswer,
         Self::Interrupted,
+        Self::Deferred,
     ];
 
     /// The outcome's name in rows and answers.
@@ -46,6 +50,7 @@ impl Outcome {
             Self::UpstreamError => "upstream_error",
             Self::NoAnswer => "no_answer",
             Self::Interrupted => "interrupted",
+            Self::Deferred => "deferred",
         }
     }
 
@@ -57,6 +62,11 @@ impl Outcome {
     /// Whether the call counts as failed (`failed_requests`), not as a request.
     pub fn is_failed(self) -> bool {
         matches!(self, Self::UpstreamError | Self::NoAnswer)
+    }
+
+    /// Whether the call counts as a request. One that was deferred does so when it is billed.
+    pub fn is_request(self) -> bool {
+        !self.is_failed() && self != Self::Deferred
     }
 }
 
@@ -131,6 +141,15 @@ pub struct UsageEvent {
     pub status: u16,
     /// How the call ended.
     pub outcome: Outcome,
-    /// The provider's own id of the request.
+    /// The provider's own id of the request; in a bill, the unit's name.
     pub request_id: Option<Box<str>>,
+    /// What is billed later, of a call that was deferred; what is billed, of its bill. The ledger has it beside its events.
+    pub unit: Option<Box<Unit>>,
+}
+
+impl UsageEvent {
+    /// Whether it bills what an earlier event deferred. Told by what the journal keeps; the ledger shows it by its id.
+    pub fn is_bill(&self) -> bool {
+        self.unit.is_some() && self.outcome != Outcome::Deferred
+    }
 }

@@ -157,6 +157,13 @@ impl EventId {
         Self(time | (0x7 << 76) | rand_a | (0b10 << 62) | rand_b)
     }
 
+    /// The id of the event that bills what this one deferred. It follows from this one alone, so that whoever writes the
+    /// bill, how often and on how many nodes, writes the same event. Time, version and variant stay as they are.
+    #[must_use]
+    pub fn of_bill(self) -> Self {
+        Self(self.0 ^ BILL_BITS)
+    }
+
     /// The id as its 16 bytes, most significant first.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
@@ -167,6 +174,9 @@ impl EventId {
         Self(u128::from_be_bytes(bytes))
     }
 }
+
+/// Among the random bits of an event's id, those that tell a bill from what it bills.
+const BILL_BITS: u128 = 0x2b1b_de9e_44ed_b111;
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,6 +243,17 @@ mod tests {
         assert_eq!(EventId::from_bytes(id.to_bytes()), id);
         assert!("0193f5f0-0000-7000-8000-00000000000".parse::<EventId>().is_err());
         assert!("+193f5f0-0000-7000-8000-000000000000".parse::<EventId>().is_err());
+    }
+
+    #[test]
+    fn the_id_of_a_bill_is_another_one_of_the_same_time() {
+        for id in [EventId::new(1_764_000_000_123, 0), EventId::new(1_764_000_000_123, u128::MAX)] {
+            let bill = id.of_bill();
+            assert_ne!(bill, id);
+            assert_eq!(bill.to_bytes()[..8], id.to_bytes()[..8]);
+            assert!(matches!(bill.to_string().as_bytes()[19], b'8' | b'9' | b'a' | b'b'), "{bill}");
+            assert_eq!(bill.of_bill(), id);
+        }
     }
 
     #[test]

@@ -17,3 +17,4 @@ pub mod settlement;
 pub mod tenant;
 pub mod time;
 pub mod tokens;
+pub mod unit;

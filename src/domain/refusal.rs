@@ -111,9 +111,6 @@ pub enum Refusal {
         /// What is wrong, in our words.
         reason: &'static str,
     },
-    /// The answer is to be made in the background: what it charges is said only to whoever fetches it later, if anybody
-    /// does.
-    Background,
     /// A parameter of the query would change the answer so that nobody can read what it charged.
     HidesUsage {
         /// The parameter's name.
@@ -164,7 +161,6 @@ impl Refusal {
             Self::EncodedBody => 415,
             Self::BodyIncomplete
             | Self::BadJson { .. }
-            | Self::Background
             | Self::HidesUsage { .. }
             | Self::BadAttribution { .. }
             | Self::BadRequest { .. } => 400,
@@ -202,7 +198,6 @@ impl Refusal {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyIncomplete => "body_incomplete",
             Self::BadJson { .. } => "invalid_json",
-            Self::Background => "background_not_metered",
             Self::HidesUsage { .. } => "hides_usage",
             Self::EncodedBody => "encoded_body",
             Self::BadAttribution { .. } => "invalid_attribution",
@@ -272,7 +267,6 @@ impl fmt::Display for Refusal {
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
             Self::BodyIncomplete => f.write_str("The request body broke off or came too slowly."),
             Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),
-            Self::Background => f.write_str("The gateway does not take 'background': true. Such a call says what it charges only when its result is fetched, so it could not be billed exactly. Leave it out; for a long answer use 'stream': true."),
             Self::HidesUsage { parameter } => {
                 write!(f, "The gateway could not read what an answer charges with this value of {parameter} in the query. Leave it out.")
             }

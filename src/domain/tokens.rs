@@ -32,8 +32,8 @@ pub struct Tokens {
 /// Why reported counts cannot be booked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokensError {
-    /// More than [`TOKENS_PER_CALL_MAX`].
-    #[error("more than 10 million tokens in one call")]
+    /// More than [`TOKENS_PER_CALL_MAX`], or than another bound.
+    #[error("more tokens than can be true")]
     TooLarge,
     /// A part that is larger than what it is a part of.
     #[error("a kind of token that is larger than the whole it belongs to")]
@@ -125,9 +125,14 @@ impl Tokens {
         Some(Self::from_kinds(kinds))
     }
 
-    /// Refuses counts that cannot be true.
+    /// Refuses counts that cannot be true of one call.
     pub fn checked(self) -> Result<Self, TokensError> {
-        if self.total() > TOKENS_PER_CALL_MAX {
+        self.checked_up_to(TOKENS_PER_CALL_MAX)
+    }
+
+    /// Refuses counts that cannot be true of something that takes at most so many tokens.
+    pub fn checked_up_to(self, most: u64) -> Result<Self, TokensError> {
+        if self.total() > most {
             return Err(TokensError::TooLarge);
         }
         let parts = [

@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::domain::ids::ProviderId;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
+use crate::metering::deferred::Deferred;
 use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
 use crate::metering::meter::{self, Meter};
@@ -22,6 +23,7 @@ use crate::providers::{self, CredentialPlace, Endpoint, Kind, Provider};
 use super::auth::{self, Attribution, Presented};
 use super::body::{self, Budget};
 use super::headers::{self, Coding};
+use super::relay::Meters;
 use super::upstream::{Answer, Outgoing, SendError, Upstream};
 use super::{answer, relay, session, streamed, uploads};
 
@@ -29,6 +31,8 @@ use super::{answer, relay, session, streamed, uploads};
 pub struct Gate {
     /// Admits and settles.
     pub meter: Arc<Meter>,
+    /// Bills what is finished later.
+    pub deferred: Arc<Deferred>,
     /// Knows whose a credential is.
     pub identities: Arc<Identities>,
     /// The routes that the gateway answers itself.
@@ -90,6 +94,8 @@ pub struct Settings {
     pub drain_bytes: u64,
     /// How long the answer to a client that left a plain call is awaited.
     pub first_byte_timeout: Duration,
+    /// The first pause between two questions for what a provider finishes later.
+    pub poll_interval: Duration,
 }
 
 /// What becomes of the client's connection.
@@ -166,8 +172,12 @@ impl<'a> Asked<'a> {
 
 impl Live {
     pub(super) fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
+        self.origin_of(provider, &endpoint.path)
+    }
+
+    pub(super) fn origin_of(&self, provider: &'static dyn Provider, path: &str) -> Result<&Origin, Refusal> {
         let id = provider.id();
-        let is_vertex = providers::is_vertex(&endpoint.path);
+        let is_vertex = providers::is_vertex(path);
         let of_provider = || self.origins.iter().filter(|origin| origin.provider == id);
         of_provider()
             .find(|origin| origin.vertex == is_vertex)
@@ -235,7 +245,11 @@ impl Gate {
         let whole = body::read_whole(session, asked.length, live.settings.body_limit, &live.budget).await?;
         let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
         let coding = if call.edits.is_empty() { Coding::GzipIfAccepted } else { Coding::Identity };
-        let outgoing = Outgoing::Whole(Some(providers::apply(&call.edits, whole.bytes)));
+        let outgoing = if call.edits.is_empty() {
+            Outgoing::Whole(Some(whole.bytes))
+        } else {
+            Outgoing::Parts(providers::apply(&call.edits, &whole.bytes).into())
+        };
         let out = headers::to_provider(headers_of(session), &presented.secret, coding);
         let request = self.request(asked, out, (origin, provider, &endpoint), outgoing)?;
         let mut in_flight = self.meter.admit(caller, provider, endpoint, call).await?;
@@ -243,7 +257,7 @@ impl Gate {
         asked.limits = in_flight.limits().to_vec();
         self.know_limits(asked).await;
         match origin.upstream.send(request, || in_flight.sending()).await {
-            Ok(answer) => Ok(self.relay(session, asked, Some(in_flight), answer, whole.reserved).await),
+            Ok(answer) => Ok(self.relay(session, asked, Meters::Call(in_flight), answer, whole.reserved).await),
             Err(error) => Err(unanswered(in_flight, error).await),
         }
     }
@@ -274,14 +288,14 @@ impl Gate {
         &self,
         session: &mut ServerSession,
         asked: &Asked<'_>,
-        in_flight: Option<InFlight>,
+        meters: Meters,
         answer: Answer,
         reserved: body::Reserved,
     ) -> Fate {
         // The head is there, so the request was sent: a large body is no longer held. A small one is, for an estimate.
         let _kept = reserved.is_at_most(providers::KEPT_PROMPT_BYTES_MAX).then_some(reserved);
         // Boxed: the relay is the long part of a stream, and the rest of the line need not be kept for it.
-        Box::pin(relay::relay(self, session, asked, in_flight, answer)).await
+        Box::pin(relay::relay(self, session, asked, meters, answer)).await
     }
 
     /// Refuses a body that is too large by its own account; asks for it where the client waits for that.

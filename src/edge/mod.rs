@@ -43,12 +43,15 @@
 //! | `handshake` | how a session, which is a websocket, begins |
 //! | `session` | the relay of a session, turn by turn |
 //! | `frames` | finds the frames of a websocket in its bytes |
+//! | `watch` | the same for answers that nobody pays for and that tell of what is billed later |
+//! | `asking` | questions of the gateway's own to a provider |
 //! | `inflate` | the metered side copy of a compressed answer |
 //! | `answer` | what the gateway says itself |
 //! | `api` | the billing, admin and health routes |
 
 pub mod answer;
 pub mod api;
+pub mod asking;
 pub mod auth;
 pub mod body;
 pub mod client_stream;
@@ -65,6 +68,7 @@ pub mod session;
 mod streamed;
 mod uploads;
 pub mod upstream;
+mod watch;
 
 #[cfg(test)]
 mod tests;

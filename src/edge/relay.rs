@@ -18,12 +18,13 @@ use super::exchange::{Asked, Fate, Gate, Settings};
 use super::headers;
 use super::inflate::Inflate;
 use super::upstream::{Answer, AnswerBody, Cut};
+use super::watch::Watch;
 
 /// What is there already is written at once, up to this size: one system call and one chunk for it.
 const GATHER_BYTES_MAX: usize = 64 * 1024;
 
 /// How the meter sees the answer.
-enum Sight {
+pub(super) enum Sight {
     /// As it passes.
     Plain,
     /// By a decoded side copy.
@@ -32,9 +33,21 @@ enum Sight {
     Blind,
 }
 
+/// Who looks at the answer.
+pub(super) enum Meters {
+    /// The call that pays for it.
+    Call(InFlight),
+    /// Nobody pays for it, but it may tell of what is billed later.
+    Later(Watch),
+    /// Nobody.
+    Nobody,
+}
+
 struct Relay<'a> {
     session: &'a mut ServerSession,
     in_flight: Option<InFlight>,
+    /// Told behind the last byte, when this is dropped.
+    watch: Option<Watch>,
     sight: Sight,
     out: Vec<Bytes>,
     /// What came right behind the pieces that are being written.
@@ -47,13 +60,18 @@ struct Relay<'a> {
 }
 
 /// Relays `answer` and settles `in_flight`, whatever becomes of the client.
-pub async fn relay(
+pub(super) async fn relay(
     gate: &Gate,
     session: &mut ServerSession,
     asked: &Asked<'_>,
-    mut in_flight: Option<InFlight>,
+    meters: Meters,
     answer: Answer,
 ) -> Fate {
+    let (mut in_flight, watch) = match meters {
+        Meters::Call(in_flight) => (Some(in_flight), None),
+        Meters::Later(watch) => (None, Some(watch)),
+        Meters::Nobody => (None, None),
+    };
     let Answer { head, body } = answer;
     let status = head.status.as_u16();
     let sight = sight(&head);
@@ -66,7 +84,8 @@ pub async fn relay(
     }
     let drain = Drain::of(&asked.live.settings, in_flight.as_ref());
     let (gone, left) = (None, body_length(asked, &head));
-    let mut relay = Relay { session, in_flight, sight, out: Vec::new(), ahead: None, gone, drained_bytes: 0, left };
+    let mut relay =
+        Relay { session, in_flight, watch, sight, out: Vec::new(), ahead: None, gone, drained_bytes: 0, left };
     // The head may be all of it.
     relay.settle_if_complete().await;
     match client_head(gate, asked, &head, !takes_out) {
@@ -160,6 +179,9 @@ impl Relay<'_> {
         self.left = self.left.map(|left| left.saturating_sub(length));
         if self.gone.is_some() {
             self.drained_bytes = self.drained_bytes.saturating_add(length);
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.look(&piece, &mut self.sight);
         }
         match (&mut self.in_flight, &mut self.sight) {
             (Some(in_flight), Sight::Plain) => in_flight.pass(piece, &mut self.out),

@@ -36,6 +36,7 @@ use super::frames::{self, Broken, Found, Frames, code};
 use super::handshake;
 use super::headers::{self, Coding};
 use super::listener::Phase;
+use super::relay::Meters;
 use super::upstream::{Opened, Outgoing, Switched};
 
 /// What is read at once. Audio comes in messages of a few kilobytes.
@@ -145,7 +146,9 @@ impl Gate {
         handshake::ask(client, &mut out);
         let request = self.request(asked, out, (origin, provider, &endpoint), Outgoing::Whole(None))?;
         match origin.upstream.open(request).await.map_err(|error| refusal_of(error).0)? {
-            Opened::Answered(answer) => Ok(self.relay(session, asked, None, answer, Reserved::default()).await),
+            Opened::Answered(answer) => {
+                Ok(self.relay(session, asked, Meters::Nobody, answer, Reserved::default()).await)
+            }
             Opened::Switched(head, provider_stream) => {
                 let mut head = handshake::agreed(&head).ok_or(Refusal::Unreachable)?;
                 let request_id = head.headers.get(&headers::REQUEST_ID).and_then(|id| id.to_str().ok()).map(Box::from);

@@ -19,9 +19,12 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{PlanName, ProviderId};
 use crate::domain::plan::Standing;
 use crate::domain::time::Micros;
+use crate::metering::deferred::{Books, Deferred};
+use crate::metering::fakes::units::FakeUnits;
 use crate::metering::fakes::{self, World};
 use crate::metering::identity::{self, Identities, Mode};
 use crate::metering::meter::Meter;
+use crate::metering::recorder::Recorder;
 use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
 
@@ -148,6 +151,39 @@ struct Bench {
     _phase: watch::Sender<Phase>,
 }
 
+/// What bills what is finished later; nothing here is.
+fn deferred(world: &World, journal: &Arc<FileJournal>, clock: &Arc<ClumsyClock>) -> Arc<Deferred> {
+    let recorder = Recorder::new(journal.clone(), world.store.clone(), world.store.clone(), Vec::new());
+    Arc::new(Deferred::new(Books {
+        units: Arc::new(FakeUnits::default()),
+        usage: world.store.clone(),
+        journal: journal.clone(),
+        recorder: Arc::new(recorder),
+        snapshots: world.snapshots.clone(),
+        clock: clock.clone(),
+    }))
+}
+
+/// No test waits so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn settings() -> Settings {
+    Settings {
+        body_limit: 1 << 20,
+        upload_limit: 1 << 20,
+        session_message_limit: 1 << 20,
+        header_timeout: PATIENCE,
+        body_timeout: PATIENCE,
+        write_timeout: PATIENCE,
+        h2c: false,
+        keepalive_timeout: PATIENCE,
+        drain_timeout: PATIENCE,
+        drain_bytes: 1 << 20,
+        first_byte_timeout: PATIENCE,
+        poll_interval: PATIENCE,
+    }
+}
+
 impl Bench {
     async fn open() -> Self {
         let world = World::open().await;
@@ -172,7 +208,7 @@ impl Bench {
             world.store.clone(),
             clock.clone(),
         ));
-        let second = Duration::from_secs(20);
+        let second = PATIENCE;
         let limits =
             Limits { connect: second, first_byte: second, idle: second, pooled: second, idle_connections_max: 4 };
         let place = Arc::new(Place {
@@ -184,28 +220,17 @@ impl Bench {
         });
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));
-        let settings = Settings {
-            body_limit: 1 << 20,
-            upload_limit: 1 << 20,
-            session_message_limit: 1 << 20,
-            header_timeout: second,
-            body_timeout: second,
-            write_timeout: second,
-            h2c: false,
-            keepalive_timeout: second,
-            drain_timeout: second,
-            drain_bytes: 1 << 20,
-            first_byte_timeout: second,
-        };
         let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
+        let deferred = deferred(&world, &journal, &clock);
         let gate = Arc::new(Gate {
             meter,
+            deferred,
             identities,
             local: axum::Router::new(),
             live: ArcSwap::from_pointee(Live {
                 origins,
                 budget: Budget::new(1 << 24),
-                settings,
+                settings: settings(),
                 public_url: None,
                 tls: None,
             }),

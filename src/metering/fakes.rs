@@ -1,5 +1,7 @@
 //! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
 
+pub(crate) mod units;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -563,6 +565,7 @@ pub(crate) fn event(tenant: &str, number: u128, provider: &'static str, model: &
         status: 200,
         outcome: Outcome::Completed,
         request_id: None,
+        unit: None,
     }
 }
 

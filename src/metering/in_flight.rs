@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::{error, warn};
 
-use crate::domain::event::{UsageEvent, UsageSource};
+use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::EventId;
 use crate::domain::key::Key;
 use crate::domain::money::PicoUsd;
@@ -18,6 +18,7 @@ use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
+use crate::domain::unit::Unit;
 use crate::ports::counters::Claim;
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
@@ -123,6 +124,13 @@ impl InFlight {
             open.call.model = model.to_owned();
             open.event.model = bounded(model.to_owned());
             open.event.requested_model = open.event.model.clone();
+        }
+    }
+
+    /// What the call was made with, where its length was not known at admission.
+    pub fn asked_with(&mut self, prompt: Prompt) {
+        if let Some(open) = &mut self.open {
+            open.call.prompt = prompt;
         }
     }
 
@@ -248,7 +256,7 @@ impl InFlight {
 const SWITCHED: u16 = 101;
 
 /// Longer request ids of a provider are cut: the ledger's rows are bounded.
-const REQUEST_ID_CHARS_MAX: usize = 128;
+pub(super) const REQUEST_ID_CHARS_MAX: usize = 128;
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -297,7 +305,8 @@ impl Open {
 
     fn estimate_input(&self, verdict: Verdict) -> Option<EstimateInput> {
         let reading = self.progress.reading.as_ref();
-        let needed = verdict.basis == Basis::ReportedOrEstimate && reading.is_none_or(|said| said.tokens.is_none());
+        let is_unknown = |said: &Reading| said.tokens.is_none() && said.deferred().is_none();
+        let needed = verdict.basis == Basis::ReportedOrEstimate && reading.is_none_or(is_unknown);
         needed.then(|| EstimateInput {
             provider: self.provider.id(),
             model: self.call.model.clone(),
@@ -334,9 +343,17 @@ impl Open {
     fn write_up(&mut self, verdict: Verdict, estimate: Option<Tokens>) {
         let Self { meter, claims, prices, started_us, event, progress, .. } = self;
         let reading = progress.reading.get_or_insert_default();
-        event.outcome = verdict.outcome;
+        // What the provider finishes later it charges later.
+        let deferred = reading.deferred().filter(|_| verdict.basis == Basis::ReportedOrEstimate).cloned();
+        event.outcome = if deferred.is_some() { Outcome::Deferred } else { verdict.outcome };
+        let basis = if deferred.is_some() { Basis::Nothing } else { verdict.basis };
+        if let Some(name) = deferred {
+            // The prompt was estimated at admission. Writing up may happen twice.
+            let prompt_tokens = event.unit.take().map_or(event.tokens.prompt, |unit| unit.prompt_tokens);
+            event.unit = Some(Box::new(Unit { name, prompt_tokens }));
+        }
         event.chats = claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount);
-        (event.tokens, event.source) = match (verdict.basis, reading.tokens, estimate) {
+        (event.tokens, event.source) = match (basis, reading.tokens, estimate) {
             (Basis::Nothing, _, _) => (Tokens::default(), UsageSource::Provider),
             (Basis::ReportedOrEstimate, Some(reported), _) if !reading.distrusted => (reported, UsageSource::Provider),
             (Basis::ReportedOrEstimate, reported, estimate) => {
@@ -353,7 +370,7 @@ impl Open {
         event.overhead_us = progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us));
         event.status = progress.status;
         event.request_id = progress.request_id.take().or(event.request_id.take());
-        let charge = match verdict.basis {
+        let charge = match basis {
             Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
             Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(prices, event), &event.tokens),
             Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
@@ -373,12 +390,12 @@ impl Open {
     }
 }
 
-fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
+pub(super) fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
     prices.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
 }
 
 /// What is charged beside tokens has no price here: with tokens the cost is known in part, without any it is not known.
-fn beyond_tokens(charge: Charge, tokens: &Tokens) -> Charge {
+pub(super) fn beyond_tokens(charge: Charge, tokens: &Tokens) -> Charge {
     match charge.priced {
         Priced::Priced if tokens.total() == 0 => Charge { cost: None, priced: Priced::Unpriced },
         Priced::Priced => Charge { priced: Priced::Incomplete, ..charge },
@@ -420,6 +437,7 @@ pub(super) fn pending(
         status: 0,
         outcome: verdict.outcome,
         request_id: None,
+        unit: None,
     };
     let charge = charge(prices, &event);
     (event.cost, event.priced) = (charge.cost, charge.priced);
@@ -430,7 +448,7 @@ pub(super) fn pending(
 /// hold, becomes the mark for what cannot be shown: so a name is the same in all of them.
 const MODEL_BYTES_MAX: usize = 200;
 
-fn bounded(mut name: String) -> Box<str> {
+pub(super) fn bounded(mut name: String) -> Box<str> {
     if name.contains('\0') {
         name = name.replace('\0', "\u{fffd}");
     }

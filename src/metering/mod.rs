@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod copy;
+pub mod deferred;
 pub mod estimator;
 #[cfg(test)]
 pub(crate) mod fakes;

@@ -181,6 +181,7 @@ impl Turns {
             edits: Vec::new(),
             prompt: Prompt::TextBytes(0),
             continues: None,
+            in_background: false,
         };
         let mut charged = self.admit_charged(endpoint, call).await?;
         charged.begins(self.reader.turn(), self.request_id.as_deref());
@@ -221,7 +222,8 @@ impl Turns {
     fn call(&mut self) -> Call {
         let bytes = self.reader.context_bytes().saturating_add(std::mem::take(&mut self.unasked_bytes));
         let model = self.reader.model().unwrap_or_default().to_owned();
-        Call { model, stream: true, edits: Vec::new(), prompt: Prompt::TextBytes(bytes), continues: None }
+        let prompt = Prompt::TextBytes(bytes);
+        Call { model, stream: true, edits: Vec::new(), prompt, continues: None, in_background: false }
     }
 
     fn endpoint_of(&self, name: &'static str, kind: Kind) -> Endpoint {

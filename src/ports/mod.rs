@@ -3,6 +3,7 @@
 //! May use: `domain`. Each port has one file here, one file for each adapter in `adapters`, and one conformance suite
 //! that every adapter runs.
 
+pub mod asking;
 pub mod clock;
 pub mod continuations;
 pub mod counters;
@@ -11,6 +12,7 @@ pub mod shared;
 pub mod sink;
 pub mod tenants;
 pub mod transfer;
+pub mod units;
 pub mod usage;
 
 use std::pin::Pin;

@@ -28,6 +28,8 @@ pub enum Table {
     AuditLog,
     /// What requests with an idempotency key were answered.
     IdempotencyRecords,
+    /// What providers finish later, and what of it is billed.
+    DeferredUnits,
     /// What belongs to the ledger as a whole: its id, its revision, the hash of its admin key.
     Meta,
 }

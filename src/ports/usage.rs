@@ -138,14 +138,14 @@ impl Sums {
 
     /// What one event adds.
     pub fn of(event: &UsageEvent) -> Self {
-        let failed = event.outcome.is_failed();
-        let request_if = |is: bool| u64::from(is && !failed);
+        let is_request = event.outcome.is_request();
+        let request_if = |is: bool| u64::from(is && is_request);
         let is_estimate = event.source == UsageSource::Estimate;
         let estimated = |tokens: u64| if is_estimate { tokens } else { 0 };
         Self {
-            requests: u64::from(!failed),
+            requests: u64::from(is_request),
             chats: event.chats,
-            failed_requests: u64::from(failed),
+            failed_requests: u64::from(event.outcome.is_failed()),
             tokens: event.tokens,
             cost: event.cost.unwrap_or_default(),
             unpriced_requests: request_if(event.priced == Priced::Unpriced),
@@ -273,9 +273,10 @@ pub struct Stratum {
 impl Stratum {
     /// What they add to a sum: the same as [`Sums::of`] for each of them.
     pub fn values(&self) -> SumValues {
-        let failed = Outcome::parse(&self.outcome).is_some_and(Outcome::is_failed);
+        let outcome = Outcome::parse(&self.outcome);
         let events = i128::from(self.events);
-        let requests = if failed { 0 } else { events };
+        // What is no outcome at all is told elsewhere.
+        let requests = if outcome.is_none_or(Outcome::is_request) { events } else { 0 };
         let request_if = |is: bool| if is { requests } else { 0 };
         let is_estimate = self.source == UsageSource::Estimate.as_str();
         let estimated = |tokens: i128| if is_estimate { tokens } else { 0 };
@@ -283,7 +284,7 @@ impl Stratum {
         [
             requests,
             self.chats,
-            if failed { events } else { 0 },
+            if outcome.is_some_and(Outcome::is_failed) { events } else { 0 },
             t0,
             t1,
             t2,

@@ -100,6 +100,7 @@ impl FormReader {
         Call {
             model: self.model.clone().unwrap_or_default(),
             stream: self.stream,
+            in_background: false,
             edits: Vec::new(),
             prompt,
             continues: None,

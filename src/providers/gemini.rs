@@ -7,16 +7,21 @@ use http::Method;
 
 use crate::domain::ids::ProviderId;
 use crate::domain::refusal::Refusal;
+use crate::domain::unit::UnitName;
 
 use super::answer::Answer;
 use super::openai;
 use super::request::{self, ModelIn, StreamBy};
-use super::table::{self, Route, billed, chat, free, session};
-use super::{AnswerReader, Call, CredentialHeader, Endpoint, Provider, Reads, SessionReader, dialect, path};
+use super::table::{self, Route, billed, chat, free, session, tells};
+use super::{
+    AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Reading, Reads, SessionReader, dialect, path,
+};
 
+mod later;
 mod live;
 mod wire;
 
+use later::{BatchesWire, InteractionWire};
 use wire::GeminiWire;
 
 /// The provider.
@@ -61,11 +66,14 @@ const LIVE: &str = "/ws/google.ai.generativelanguage.{v1beta,v1alpha,v1}.Generat
 pub(super) const ROUTES: &[Route] = &[
     chat("{model}:generateContent", "generateContent", Reads::Generate),
     chat("{model}:streamGenerateContent", "streamGenerateContent", Reads::Generate),
+    chat(gemini!("/interactions"), "interactions", Reads::Interaction),
     session(LIVE, "bidiGenerateContent", Reads::Live),
     billed("{model}:embedContent", "embedContent", Reads::Embed),
     billed("{model}:batchEmbedContents", "batchEmbedContents", Reads::Embed),
     billed("{model}:predict", "predict", Reads::Predict),
     billed("{model}:predictLongRunning", "predictLongRunning", Reads::Predict),
+    billed("{model}:batchGenerateContent", "batchGenerateContent", Reads::Batches),
+    billed("{model}:asyncBatchEmbedContent", "asyncBatchEmbedContent", Reads::Batches),
     billed(gemini!("/cachedContents"), "cachedContents", Reads::Cache),
     billed(vertex!("/cachedContents"), "cachedContents", Reads::Cache),
     free("POST", "{model}:countTokens", "countTokens"),
@@ -81,6 +89,14 @@ pub(super) const ROUTES: &[Route] = &[
     free("GET, HEAD, POST, DELETE", gemini!("/fileSearchStores/**"), "fileSearchStores"),
     free("POST", gemini!("/fileSearchStores/{store}:importFile"), "fileSearchStores"),
     free("POST", concat!("/upload", gemini!("/fileSearchStores/{store}:uploadToFileSearchStore")), "fileSearchStores"),
+    free("GET, HEAD", concat!("/download", gemini!("/files/{file}:download")), "files"),
+    tells("GET, HEAD", gemini!("/batches/{batch}"), "batches.stored", Reads::Batches),
+    free("GET, HEAD", gemini!("/batches"), "batches.stored"),
+    free("DELETE", gemini!("/batches/{batch}"), "batches.stored"),
+    free("POST", gemini!("/batches/{batch}:cancel"), "batches.cancel"),
+    tells("GET, HEAD", gemini!("/interactions/{interaction}"), "interactions.stored", Reads::Interaction),
+    free("DELETE", gemini!("/interactions/{interaction}"), "interactions.stored"),
+    tells("POST", gemini!("/interactions/{interaction}/cancel"), "interactions.cancel", Reads::Interaction),
     free("GET, HEAD", "/{v1beta1,v1}/publishers/google/models/**", "models"),
     free("GET, HEAD", vertex!("/publishers/google/models/**"), "models"),
     free("GET, HEAD, PATCH, DELETE", vertex!("/cachedContents/**"), "cachedContents.stored"),
@@ -147,14 +163,56 @@ impl Provider for Gemini {
 
     fn call(&self, endpoint: &Endpoint, query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
         refuse_hidden(query)?;
-        let model = endpoint.model.as_deref().map_or(ModelIn::Body, ModelIn::Path);
-        let call = request::read(body, model, StreamBy::Route(endpoint.name == "streamGenerateContent"))?;
-        let continues = (endpoint.reads == Reads::Generate).then(|| wire::continued(body)).flatten();
+        let (model_in, stream_by) = match endpoint.reads {
+            Reads::Interaction => (ModelIn::BodyOrAgent, StreamBy::Body),
+            _ => (ModelIn::Body, StreamBy::Route(endpoint.name == "streamGenerateContent")),
+        };
+        let model = endpoint.model.as_deref().map_or(model_in, ModelIn::Path);
+        let call = request::read(body, model, stream_by)?;
+        let continues = match endpoint.reads {
+            Reads::Generate => wire::continued(body),
+            Reads::Interaction => later::continued(body),
+            _ => None,
+        };
         Ok(without_collection(Call { continues, ..call }))
     }
 
-    fn reader(&self, endpoint: &Endpoint, _call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {
-        Box::new(Answer::new(GeminiWire(endpoint.reads), content_type, false))
+    fn reader(&self, endpoint: &Endpoint, call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {
+        match endpoint.reads {
+            Reads::Batches => {
+                let begins = endpoint.kind != Kind::Unbilled;
+                Box::new(Answer::new(BatchesWire { begins }, content_type, false))
+            }
+            Reads::Interaction => {
+                let wire = InteractionWire { in_background: call.in_background };
+                Box::new(Answer::new(wire, content_type, false))
+            }
+            reads => Box::new(Answer::new(GeminiWire(reads), content_type, false)),
+        }
+    }
+
+    fn unit_reader(&self, reads: Reads, content_type: Option<&str>) -> Option<Box<dyn AnswerReader>> {
+        match reads {
+            Reads::Batches => Some(Box::new(Answer::new(BatchesWire { begins: false }, content_type, false))),
+            // Whoever asks for it by its name may have begun it in the background.
+            Reads::Interaction => {
+                Some(Box::new(Answer::new(InteractionWire { in_background: true }, content_type, false)))
+            }
+            _ => None,
+        }
+    }
+
+    fn unit_question(&self, unit: &UnitName) -> Option<(String, Reads)> {
+        let reads = match unit.collection() {
+            "batches" => Reads::Batches,
+            "interactions" => Reads::Interaction,
+            _ => return None,
+        };
+        Some((format!("/v1beta/{unit}"), reads))
+    }
+
+    fn result(&self, line: &[u8]) -> Option<Reading> {
+        later::result(line)
     }
 
     fn session(&self, endpoint: &Endpoint, query: Option<&str>) -> Result<Box<dyn SessionReader>, Refusal> {
@@ -202,6 +260,18 @@ impl Provider for GeminiOpenAi {
         openai::reader(endpoint, call, content_type)
     }
 
+    fn unit_reader(&self, _reads: Reads, _content_type: Option<&str>) -> Option<Box<dyn AnswerReader>> {
+        None
+    }
+
+    fn unit_question(&self, unit: &UnitName) -> Option<(String, Reads)> {
+        GEMINI.unit_question(unit)
+    }
+
+    fn result(&self, line: &[u8]) -> Option<Reading> {
+        GEMINI.result(line)
+    }
+
     fn refusal_body(&self, refusal: &Refusal) -> String {
         dialect::openai(refusal)
     }
@@ -238,6 +308,7 @@ const GOOGLE_VERBS: &[&str] = &[
     "rawPredict",
     "streamRawPredict",
     "download",
+    "cancel",
 ];
 
 /// Parameters of all Google APIs that choose parts of an answer or another form of it (cloud.google.com/apis/docs/

@@ -52,6 +52,15 @@ impl Count {
         }
         text.parse().map_or(Self::Bad, Self::Whole)
     }
+
+    /// The same where it may stand in quotation marks, as Google writes numbers of 64 bits.
+    pub(super) fn of_text(raw: &RawValue) -> Self {
+        match text(raw) {
+            None => Self::of(raw),
+            Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().map_or(Self::Bad, Self::Whole),
+            Some(_) => Self::Bad,
+        }
+    }
 }
 
 /// Calls `see` with the index in `names` and the value of each top-level member of the object `json` that has one of

@@ -10,6 +10,7 @@ use crate::domain::ids::ProviderId;
 use crate::domain::price::ServiceTier;
 use crate::domain::refusal::Refusal;
 use crate::domain::tokens::Tokens;
+use crate::domain::unit::{UnitName, UnitState};
 
 mod answer;
 mod dialect;
@@ -19,6 +20,7 @@ mod gemini;
 mod json;
 mod json_array;
 mod json_doc;
+mod lines;
 mod nesting;
 mod openai;
 mod path;
@@ -33,6 +35,7 @@ mod told;
 mod usage;
 
 pub use form::FormReader;
+pub use lines::Lines;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
 pub use route::{Row, dialect_of, is_upload, is_vertex, places_of_models, route, table};
 pub use session::{Asked, Beside, SessionReader, Tells, Turn, TurnName};
@@ -94,6 +97,14 @@ pub enum Reads {
     Cache,
     /// A realtime session: `response.usage` of each `response.done`.
     Realtime,
+    /// OpenAI's batches: the answer names one, which is billed when it is done.
+    Batch,
+    /// Runs of OpenAI's assistants: billed when they are done, once however many requests moved them on.
+    Run,
+    /// Gemini's batches, of generations or embeddings: as OpenAI's.
+    Batches,
+    /// Gemini's interactions: `usage`, in a stream that of the terminal event; one in the background when it is done.
+    Interaction,
     /// A live session of OpenAI: seconds, beside what it delegates.
     LiveSeconds,
     /// A live session of Gemini: `usageMetadata` of each turn.
@@ -122,6 +133,8 @@ impl Reads {
             Self::Predict => "`statistics.token_count`; without it by the piece: unpriced",
             Self::Cache => "`usageMetadata`; storage: incomplete",
             Self::Realtime => "`usage` of each `response.done`",
+            Self::Batch | Self::Run | Self::Batches => "its usage, when it is done",
+            Self::Interaction => "`usage`; in the background when it is done",
             Self::LiveSeconds => "`usage` in seconds: unpriced; of what is delegated",
             Self::Live => "`usageMetadata` of each turn",
             Self::Nothing => "",
@@ -171,6 +184,8 @@ pub struct Call {
     pub model: String,
     /// Whether the client asked for a stream.
     pub stream: bool,
+    /// Whether the client asked for an answer that is finished later.
+    pub in_background: bool,
     /// Edits that ask the provider for usage in the stream, in ascending order; empty where nothing is to be asked.
     /// When there are any, the reader takes the one extra event out again.
     pub edits: Vec<Edit>,
@@ -210,6 +225,44 @@ pub struct Reading {
     pub output: String,
     /// How many bytes of text were delivered, also beyond the bound.
     pub output_bytes: u64,
+    /// The unit that the answer is about, if it is about one.
+    pub unit: Option<Box<ToldUnit>>,
+}
+
+/// What an answer said of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldUnit {
+    /// Its name.
+    pub name: UnitName,
+    /// How it stands.
+    pub state: UnitState,
+    /// Where its results are, which say what each part of it used. A unit without parts has none.
+    pub results: Results,
+}
+
+/// The results of a unit that has many parts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Results {
+    /// There are none.
+    #[default]
+    None,
+    /// In the answer: what each part said.
+    Here(Vec<Reading>),
+    /// In a file with a line for each part: what to ask the provider for.
+    File(String),
+}
+
+impl Reading {
+    /// The unit that the answer left unfinished and did not charge for: it is billed when it is done.
+    pub fn deferred(&self) -> Option<&UnitName> {
+        let unit = self.unit.as_deref().filter(|unit| unit.state == UnitState::Running)?;
+        (self.tokens.is_none() && !self.distrusted).then_some(&unit.name)
+    }
+
+    /// The unit that the answer says is over.
+    pub fn ended(&self) -> Option<&ToldUnit> {
+        self.unit.as_deref().filter(|unit| unit.state != UnitState::Running)
+    }
 }
 
 /// Reads one answer. It looks at bytes as they pass and gives the same reading for every way of cutting them; a turn of a
@@ -258,6 +311,14 @@ pub trait Provider: Sync {
         debug_assert!(!endpoint.reads.is_session(), "{} has sessions and no reader of them", endpoint.name);
         Err(Refusal::UnknownRoute)
     }
+    /// A reader for an answer that tells how a unit stands; `None` where none does that is read so.
+    fn unit_reader(&self, reads: Reads, content_type: Option<&str>) -> Option<Box<dyn AnswerReader>>;
+
+    /// What to ask for to learn how a unit stands, and how the answer is read; `None` for what is no unit of this API.
+    fn unit_question(&self, unit: &UnitName) -> Option<(String, Reads)>;
+
+    /// What one line of a file of results says; `None` where its part came to nothing.
+    fn result(&self, line: &[u8]) -> Option<Reading>;
 
     /// A refusal in the dialect of this API: a JSON document.
     fn refusal_body(&self, refusal: &Refusal) -> String;

@@ -8,16 +8,21 @@ use http::Method;
 
 use crate::domain::ids::ProviderId;
 use crate::domain::refusal::Refusal;
+use crate::domain::unit::UnitName;
 
 use super::answer::Answer;
 use super::request::{self, ModelIn, StreamBy};
-use super::table::{self, Route, billed, chat, form, free, session};
-use super::{AnswerReader, Call, CredentialHeader, Endpoint, Provider, Reads, SessionReader, dialect, path};
+use super::table::{self, Route, billed, chat, form, free, session, tells};
+use super::{
+    AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Reading, Reads, SessionReader, dialect, path,
+};
 
+mod later;
 mod live;
 mod realtime;
 mod wire;
 
+use later::LaterWire;
 pub(super) use wire::OpenAiWire;
 
 /// The provider.
@@ -39,12 +44,17 @@ pub(super) const ROUTES: &[Route] = &[
     form("/v1/audio/transcriptions", "audio.transcriptions", Reads::Transcript),
     form("/v1/audio/translations", "audio.translations", Reads::Transcript),
     billed("/v1/audio/speech", "audio.speech", Reads::Speech),
+    billed("/v1/batches", "batches", Reads::Batch),
+    chat("/v1/threads/runs", "threads.runs", Reads::Run),
+    chat("/v1/threads/{thread}/runs", "threads.runs", Reads::Run),
+    chat("/v1/threads/{thread}/runs/{run}/submit_tool_outputs", "threads.runs", Reads::Run),
     free("POST", "/v1/responses/input_tokens", "responses.input_tokens"),
-    free("POST", "/v1/responses/{response}/cancel", "responses.cancel"),
+    tells("POST", "/v1/responses/{response}/cancel", "responses.cancel", Reads::Responses),
     free("POST", "/v1/moderations", "moderations"),
     free("GET, HEAD", "/v1/models/**", "models"),
     free("GET, HEAD", "/v1/chat/completions/**", "chat.completions.stored"),
     free("POST, DELETE", "/v1/chat/completions/{completion}", "chat.completions.stored"),
+    tells("GET, HEAD", "/v1/responses/{response}", "responses.stored", Reads::Responses),
     free("GET, HEAD", "/v1/responses/{response}/**", "responses.stored"),
     free("DELETE", "/v1/responses/{response}", "responses.stored"),
     free("GET, HEAD, POST, DELETE", "/v1/conversations/**", "conversations"),
@@ -52,6 +62,16 @@ pub(super) const ROUTES: &[Route] = &[
     free("GET, HEAD, DELETE", "/v1/files/**", "files"),
     free("POST", "/v1/uploads/**", "uploads"),
     free("GET, HEAD, POST, DELETE", "/v1/vector_stores/**", "vector_stores"),
+    tells("GET, HEAD", "/v1/batches/{batch}", "batches.stored", Reads::Batch),
+    tells("POST", "/v1/batches/{batch}/cancel", "batches.cancel", Reads::Batch),
+    free("GET, HEAD", "/v1/batches", "batches.stored"),
+    free("GET, HEAD, POST, DELETE", "/v1/assistants/**", "assistants"),
+    free("POST", "/v1/threads", "threads"),
+    free("GET, HEAD, POST, DELETE", "/v1/threads/{thread}", "threads"),
+    free("GET, HEAD, POST, DELETE", "/v1/threads/{thread}/messages/**", "threads.messages"),
+    tells("GET, HEAD, POST", "/v1/threads/{thread}/runs/{run}", "threads.runs.stored", Reads::Run),
+    tells("POST", "/v1/threads/{thread}/runs/{run}/cancel", "threads.runs.cancel", Reads::Run),
+    free("GET, HEAD", "/v1/threads/{thread}/runs/**", "threads.runs.stored"),
 ];
 
 #[derive(Debug)]
@@ -93,6 +113,30 @@ impl Provider for OpenAi {
             Reads::Realtime => Ok(Box::new(realtime::Realtime::new(model_of_session(query)?))),
             _ => Err(Refusal::UnknownRoute),
         }
+    }
+
+    fn unit_reader(&self, reads: Reads, content_type: Option<&str>) -> Option<Box<dyn AnswerReader>> {
+        match reads {
+            Reads::Responses => Some(Box::new(Answer::new(OpenAiWire::told(reads), content_type, false))),
+            Reads::Batch | Reads::Run => {
+                Some(Box::new(Answer::new(LaterWire { reads, begins: false }, content_type, false)))
+            }
+            _ => None,
+        }
+    }
+
+    fn unit_question(&self, unit: &UnitName) -> Option<(String, Reads)> {
+        let reads = match unit.collection() {
+            "responses" => Reads::Responses,
+            "batches" => Reads::Batch,
+            "threads" => Reads::Run,
+            _ => return None,
+        };
+        Some((format!("/v1/{unit}"), reads))
+    }
+
+    fn result(&self, line: &[u8]) -> Option<Reading> {
+        later::result(line)
     }
 
     fn refusal_body(&self, refusal: &Refusal) -> String {
@@ -145,6 +189,10 @@ pub(super) fn call(endpoint: &Endpoint, body: &Bytes) -> Result<Call, Refusal> {
         Reads::Responses => (ModelIn::BodyIfAny, StreamBy::Body),
         // The oldest model is the default.
         Reads::Images => (ModelIn::BodyIfAny, StreamBy::Body),
+        // Its file names it, where the gateway does not see it.
+        Reads::Batch => (ModelIn::BodyIfAny, StreamBy::Route(false)),
+        // The assistant has one.
+        Reads::Run => (ModelIn::BodyIfAny, StreamBy::Body),
         // Audio comes as it is made.
         Reads::Speech => (ModelIn::Body, StreamBy::Route(true)),
         _ => (ModelIn::Body, StreamBy::Route(false)),
@@ -154,5 +202,14 @@ pub(super) fn call(endpoint: &Endpoint, body: &Bytes) -> Result<Call, Refusal> {
 
 /// A reader of an answer in OpenAI's dialect.
 pub(super) fn reader(endpoint: &Endpoint, call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {
-    Box::new(Answer::new(OpenAiWire(endpoint.reads), content_type, !call.edits.is_empty()))
+    let begins = endpoint.kind != Kind::Unbilled;
+    match endpoint.reads {
+        Reads::Batch | Reads::Run => {
+            Box::new(Answer::new(LaterWire { reads: endpoint.reads, begins }, content_type, false))
+        }
+        reads => {
+            let wire = OpenAiWire { reads, in_background: call.in_background };
+            Box::new(Answer::new(wire, content_type, !call.edits.is_empty()))
+        }
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::domain::refusal::Refusal;
@@ -19,6 +19,9 @@ const DEPTH_MAX: u32 = 128;
 /// Larger bodies are not kept for an estimate: at 4 bytes a token this is half of the largest context there is.
 pub const KEPT_PROMPT_BYTES_MAX: usize = 256 * 1024;
 
+/// A larger body is not copied for its edits.
+const JOINED_BODY_BYTES_MAX: usize = 64 * 1024;
+
 /// How a request names its model.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ModelIn<'a> {
@@ -26,6 +29,8 @@ pub(super) enum ModelIn<'a> {
     Body,
     /// In the body's `model`, if there is one.
     BodyIfAny,
+    /// In the body's `model`, or where an agent is asked in its `agent`.
+    BodyOrAgent,
     /// Elsewhere: this is it.
     Path(&'a str),
 }
@@ -45,21 +50,22 @@ pub(super) enum StreamBy {
 pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> Result<Call, Refusal> {
     refuse_deep(body)?;
     let (mut model, mut stream, mut options) = (None, None, None);
-    let mut in_background = false;
-    json::members(body, &["model", "stream", "stream_options", "background"], |index, raw| match index {
+    let (mut in_background, mut agent) = (false, None);
+    json::members(body, &["model", "stream", "stream_options", "background", "agent"], |index, raw| match index {
         0 => model = Some(raw),
         1 => stream = Some(raw),
         2 => options = Some(raw),
-        _ => in_background |= is_in_background(raw),
+        3 => in_background = raw.get() == "true",
+        _ => agent = Some(raw),
     })
     .map_err(|_| Refusal::BadJson { reason: "it is not a JSON object" })?;
-    if in_background {
-        return Err(Refusal::Background);
+    if matches!(model_in, ModelIn::BodyOrAgent) {
+        model = model.or(agent);
     }
     let model = match model_in {
         ModelIn::Path(model) => model.to_owned(),
         ModelIn::BodyIfAny if model.is_none_or(|raw| raw.get() == "null") => String::new(),
-        ModelIn::Body | ModelIn::BodyIfAny => {
+        ModelIn::Body | ModelIn::BodyIfAny | ModelIn::BodyOrAgent => {
             let raw = model.ok_or(Refusal::BadJson { reason: "model is missing" })?;
             json::text(raw).ok_or(Refusal::BadJson { reason: "model is not a string" })?.into_owned()
         }
@@ -75,7 +81,7 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
     } else {
         Prompt::TextBytes(prompt::text_bytes(body))
     };
-    Ok(Call { model, stream, edits, prompt, continues: None })
+    Ok(Call { model, stream, in_background, edits, prompt, continues: None })
 }
 
 /// The text of a member of the body; `None` where there is none, or a longer one than `bytes_max`.
@@ -85,26 +91,20 @@ pub(super) fn member(body: &[u8], name: &'static str, bytes_max: usize) -> Optio
     json::text(found?).filter(|text| text.len() <= bytes_max).map(Into::into)
 }
 
-/// Whether a `background` asks to answer later. That of an image is a text, such as `"transparent"`.
-fn is_in_background(raw: &RawValue) -> bool {
-    !matches!(raw.get(), "false" | "null") && !raw.get().starts_with('"')
-}
-
-/// The body with the edits in it.
-pub fn apply(edits: &[Edit], body: Bytes) -> Bytes {
-    if edits.is_empty() {
-        return body;
-    }
-    let added = edits.iter().map(|edit| edit.with.len()).sum::<usize>();
-    let mut edited = BytesMut::with_capacity(body.len() + added);
+/// The body with the edits in it, as parts that follow each other. A small one is one part, which one write sends; a large
+/// one is not copied.
+pub fn apply(edits: &[Edit], body: &Bytes) -> Vec<Bytes> {
+    let mut parts = Vec::with_capacity(edits.len() * 2 + 1);
     let mut at = 0;
     for Edit { range, with } in edits {
-        edited.extend_from_slice(body.get(at..range.start).unwrap_or_default());
-        edited.extend_from_slice(with.as_bytes());
-        at = range.end;
+        // Made from this body, in order: a range that is not in it would leave out nothing.
+        let start = range.start.clamp(at, body.len());
+        parts.push(body.slice(at..start));
+        parts.push(Bytes::copy_from_slice(with.as_bytes()));
+        at = range.end.clamp(start, body.len());
     }
-    edited.extend_from_slice(body.get(at..).unwrap_or_default());
-    edited.freeze()
+    parts.push(body.slice(at..));
+    if body.len() > JOINED_BODY_BYTES_MAX { parts } else { vec![Bytes::from(parts.concat())] }
 }
 
 fn refuse_deep(body: &[u8]) -> Result<(), Refusal> {

@@ -96,7 +96,7 @@ fn owner(path: &str, place: CredentialPlace) -> Option<(&'static dyn Provider, &
         "v1" if openai::is_session_path(path) => &OPENAI as &'static dyn Provider,
         "v1" if place == CredentialPlace::Google || gemini::is_google_path(path) => &GEMINI,
         "v1" => &OPENAI,
-        "v1beta" | "v1alpha" | "v1beta1" | "upload" | "ws" => google(path),
+        "v1beta" | "v1alpha" | "v1beta1" | "upload" | "download" | "ws" => google(path),
         _ => return None,
     };
     Some((provider, path))

@@ -46,6 +46,11 @@ pub(super) const fn session(path: &'static str, name: &'static str, reads: Reads
     Route { methods: "GET", path, name, kind: Kind::Chat, reads, body: BodyRule::Streamed }
 }
 
+/// What is not billed, and tells how something stands that is billed when it is done.
+pub(super) const fn tells(methods: &'static str, path: &'static str, name: &'static str, reads: Reads) -> Route {
+    Route { methods, path, name, kind: Kind::Unbilled, reads, body: BodyRule::Streamed }
+}
+
 /// What is not billed.
 pub(super) const fn free(methods: &'static str, path: &'static str, name: &'static str) -> Route {
     Route { methods, path, name, kind: Kind::Unbilled, reads: Reads::Nothing, body: BodyRule::Streamed }
@@ -74,7 +79,12 @@ pub(super) fn find(
     if others.iter().all(|route| route.path.ends_with("**")) {
         return Err(Refusal::UnknownRoute);
     }
-    let allow: Vec<&str> = others.iter().map(|route| route.methods).collect();
+    let mut allow: Vec<&str> = Vec::new();
+    for method in others.iter().flat_map(|route| route.methods.split(", ")) {
+        if !allow.contains(&method) {
+            allow.push(method);
+        }
+    }
     Err(Refusal::MethodNotAllowed { allow: allow.join(", ") })
 }
 

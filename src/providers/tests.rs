@@ -8,6 +8,7 @@ use super::*;
 
 mod lies;
 mod metered;
+mod units;
 
 const CHAT: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
@@ -103,7 +104,10 @@ fn every_kind_of_answer_is_read_alike_at_every_cut() {
     for golden in goldens() {
         let Golden { file, path, tokens, model, tier, complete, output } = golden;
         let body = fixture(file);
+        // Which one, the tests of units say.
+        let (_, _, Reading { unit, .. }) = replay(reader_for(path, file, CHAT), &[&body]);
         let expected = Reading {
+            unit,
             tokens,
             distrusted: false,
             beyond_tokens: false,

@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 use crate::domain::price::ServiceTier;
 use crate::domain::tokens::Tokens;
 
-use super::Reading;
 use super::json;
 use super::text::OutputText;
 use super::usage::{Reported, Unbelievable, tier_named};
+use super::{Reading, ToldUnit};
 
 /// Longer names of models are no names.
 const MODEL_BYTES_MAX: usize = 256;
@@ -34,6 +34,8 @@ pub(super) struct Told {
     pub(super) continuation: Option<Box<str>>,
     tier: ServiceTier,
     pub(super) output: OutputText,
+    /// The unit that the answer is about.
+    pub(super) unit: Option<Box<ToldUnit>>,
 }
 
 impl Told {
@@ -85,7 +87,17 @@ impl Told {
     /// with text may not have used no output.
     pub(super) fn reading(&mut self, nothing_is_possible: bool, text_is_output: bool) -> Reading {
         let Self {
-            tokens, nothing_used, by_unit, beyond_tokens, distrusted, model, continuation, tier, output, ..
+            tokens,
+            nothing_used,
+            by_unit,
+            beyond_tokens,
+            distrusted,
+            model,
+            continuation,
+            tier,
+            output,
+            unit,
+            ..
         } = std::mem::take(self);
         let (reported, has_text) = (tokens.is_some(), output.bytes > 0);
         let nothing = nothing_used && nothing_is_possible && !distrusted && !has_text;
@@ -101,6 +113,7 @@ impl Told {
             tier,
             output: output.text,
             output_bytes: output.bytes,
+            unit,
         }
     }
 }

@@ -84,6 +84,7 @@ const OPENAI_USAGE: &[&str] = &[
     "output_token_details",
     "type",
     "seconds",
+    "prompt_token_details",
 ];
 
 const OPENAI_DETAILS: &[&str] = &[
@@ -114,8 +115,21 @@ const GEMINI_USAGE: &[&str] = &[
     "responseTokensDetails",
 ];
 
+/// The most tokens of a unit with many parts, such as a batch: 50,000 requests, the most that one has, of 200,000 tokens
+/// each. At the highest price there is this is the largest cost that a row holds.
+const TOKENS_PER_UNIT_MAX: u64 = 10_000_000_000;
+
 /// What an OpenAI-shaped usage object says.
 pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Reported, Unbelievable> {
+    openai_up_to(usage, output, TOKENS_PER_CALL_MAX)
+}
+
+/// The same of a unit with many parts.
+pub(super) fn openai_unit(usage: &RawValue) -> Result<Reported, Unbelievable> {
+    openai_up_to(usage, Output::Counted, TOKENS_PER_UNIT_MAX)
+}
+
+fn openai_up_to(usage: &RawValue, output: Output, most: u64) -> Result<Reported, Unbelievable> {
     let mut counts = [Count::Absent; 5];
     let (mut input_details, mut output_details) = (None, None);
     let (mut kind, mut seconds) = (None, None);
@@ -124,6 +138,7 @@ pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Reported, Unbel
         8..=10 => output_details = Some(raw),
         11 => kind = json::text(raw),
         12 => seconds = Some(raw),
+        13 => input_details = Some(raw),
         _ => {
             if let Some(count) = counts.get_mut(index) {
                 *count = Count::of(raw);
@@ -137,14 +152,14 @@ pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Reported, Unbel
         return if is_duration { Ok(by_unit) } else { Err(Unbelievable) };
     }
     let [prompt, input, completion, out, total] = counts;
-    let prompt = required(if prompt == Count::Absent { input } else { prompt })?;
+    let prompt = required_up_to(if prompt == Count::Absent { input } else { prompt }, most)?;
     let completion = if completion == Count::Absent { out } else { completion };
-    let input = openai_details(input_details)?;
-    let parts = openai_details(output_details)?;
+    let input = openai_details(input_details, most)?;
+    let parts = openai_details(output_details, most)?;
     let mut reasoning = parts.reasoning;
     let completion = match output {
         Output::None => 0,
-        Output::Counted => required(completion)?,
+        Output::Counted => required_up_to(completion, most)?,
         Output::WithinTotal => {
             // What is 0 may be left out, as in Gemini's own dialect; then the total has to be there.
             let visible = if total == Count::Absent { required(completion)? } else { optional(completion)? };
@@ -166,7 +181,7 @@ pub(super) fn openai(usage: &RawValue, output: Output) -> Result<Reported, Unbel
         completion_audio: parts.audio,
         completion_image: parts.image,
     };
-    reported(tokens, total, None)
+    reported_up_to(tokens, total, None, most)
 }
 
 /// What a Gemini `usageMetadata` says, with the tier it names. All absent is all zero: so it is for a blocked prompt.
@@ -224,6 +239,70 @@ pub(super) fn gemini(usage: &RawValue) -> Result<Reported, Unbelievable> {
     Ok(Reported { adds_up, ..reported })
 }
 
+const INTERACTION_USAGE: &[&str] = &[
+    "total_input_tokens",
+    "total_cached_tokens",
+    "total_output_tokens",
+    "total_thought_tokens",
+    "total_tool_use_tokens",
+    "total_tokens",
+    "input_tokens_by_modality",
+    "tool_use_tokens_by_modality",
+    "cached_tokens_by_modality",
+    "output_tokens_by_modality",
+];
+
+/// What the `usage` of a Gemini interaction says: counts stand beside each other as in `usageMetadata`.
+pub(super) fn interaction(usage: &RawValue) -> Result<Reported, Unbelievable> {
+    let mut counts = [Count::Absent; 6];
+    let [mut input, mut cached_parts, mut output_parts] = [const { Modalities { audio: 0, image: 0 } }; 3];
+    let mut bad_details = false;
+    json::members(usage.get().as_bytes(), INTERACTION_USAGE, |index, raw| {
+        let details = match index {
+            6 | 7 => &mut input,
+            8 => &mut cached_parts,
+            9 => &mut output_parts,
+            _ => {
+                if let Some(count) = counts.get_mut(index) {
+                    *count = Count::of(raw);
+                }
+                return;
+            }
+        };
+        bad_details |= raw.get() != "null" && details.add(raw).is_err();
+    })
+    .map_err(|_| Unbelievable)?;
+    if bad_details {
+        return Err(Unbelievable);
+    }
+    let counted = |count| if count == Count::Null { Ok(0) } else { optional(count) };
+    let [prompt, cached, output, thoughts, tool_use, total] = counts;
+    let tokens = Tokens {
+        prompt: counted(prompt)?.saturating_add(counted(tool_use)?),
+        cached: counted(cached)?,
+        prompt_audio: input.audio.max(cached_parts.audio),
+        prompt_image: input.image,
+        cached_audio: cached_parts.audio,
+        completion: counted(output)?.saturating_add(counted(thoughts)?),
+        reasoning: counted(thoughts)?,
+        completion_audio: output_parts.audio,
+        completion_image: output_parts.image,
+        ..Tokens::default()
+    };
+    reported(tokens, total, None)
+}
+
+/// Whether the `usage` of an interaction counts searches, which are charged by the query.
+pub(super) fn has_grounded(usage: &RawValue) -> bool {
+    let mut grounded = false;
+    json::members(usage.get().as_bytes(), &["grounding_tool_count"], |_, raw| {
+        // Kinds of search and their numbers: any digit but 0 in it is a search.
+        grounded |= raw.get().bytes().any(|byte| matches!(byte, b'1'..=b'9'));
+    })
+    .unwrap_or_default();
+    grounded
+}
+
 /// What the `usageMetadata` of a cache says: all that is in it was read once. What keeping it costs, no count says.
 pub(super) fn gemini_cache(usage: &RawValue) -> Result<Reported, Unbelievable> {
     let mut total = Count::Absent;
@@ -259,7 +338,16 @@ pub(super) fn predictions(predictions: &RawValue) -> Option<Result<Reported, Unb
 }
 
 fn reported(tokens: Tokens, total: Count, tier: Option<ServiceTier>) -> Result<Reported, Unbelievable> {
-    let tokens = tokens.checked().map_err(|_| Unbelievable)?;
+    reported_up_to(tokens, total, tier, TOKENS_PER_CALL_MAX)
+}
+
+fn reported_up_to(
+    tokens: Tokens,
+    total: Count,
+    tier: Option<ServiceTier>,
+    most: u64,
+) -> Result<Reported, Unbelievable> {
+    let tokens = tokens.checked_up_to(most).map_err(|_| Unbelievable)?;
     if tokens.prompt == 0 && tokens.completion > 0 {
         // No answer without a question.
         return Err(Unbelievable);
@@ -282,8 +370,12 @@ pub(super) fn tier_named(name: &str, otherwise: ServiceTier) -> ServiceTier {
 
 /// A count that must be there.
 fn required(count: Count) -> Result<u64, Unbelievable> {
+    required_up_to(count, TOKENS_PER_CALL_MAX)
+}
+
+fn required_up_to(count: Count, most: u64) -> Result<u64, Unbelievable> {
     match count {
-        Count::Whole(tokens) if tokens <= TOKENS_PER_CALL_MAX => Ok(tokens),
+        Count::Whole(tokens) if tokens <= most => Ok(tokens),
         _ => Err(Unbelievable),
     }
 }
@@ -304,7 +396,7 @@ struct Details {
 }
 
 /// Details may be left out or `null`, whole or one by one.
-fn openai_details(raw: Option<&RawValue>) -> Result<Details, Unbelievable> {
+fn openai_details(raw: Option<&RawValue>, most: u64) -> Result<Details, Unbelievable> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(Details::default()) };
     let mut counts = [Count::Absent; 5];
     let mut of_cached = None;
@@ -313,7 +405,8 @@ fn openai_details(raw: Option<&RawValue>) -> Result<Details, Unbelievable> {
         None => of_cached = Some(raw),
     })
     .map_err(|_| Unbelievable)?;
-    let detail = |count| if count == Count::Null { Ok(0) } else { optional(count) };
+    let is_none = |count| matches!(count, Count::Absent | Count::Null);
+    let detail = |count| if is_none(count) { Ok(0) } else { required_up_to(count, most) };
     let [cached, cache_write, audio, image, reasoning] = counts;
     Ok(Details {
         cached: detail(cached)?,
@@ -348,7 +441,9 @@ const MODALITIES_BYTES_MAX: usize = 4 * 1024;
 impl Modalities {
     fn add(&mut self, raw: &RawValue) -> Result<(), Unbelievable> {
         // Most answers have text only, which has no count of its own.
-        if raw.get().starts_with('[') && !raw.get().contains("AUDIO") && !raw.get().contains("IMAGE") {
+        if raw.get().starts_with('[')
+            && !["AUDIO", "IMAGE", "audio", "image"].iter().any(|kind| raw.get().contains(kind))
+        {
             return Ok(());
         }
         if raw.get().len() > MODALITIES_BYTES_MAX {
@@ -357,15 +452,15 @@ impl Modalities {
         let parts: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| Unbelievable)?;
         for part in parts {
             let (mut modality, mut count) = (None, Count::Absent);
-            json::members(part.get().as_bytes(), &["modality", "tokenCount"], |index, raw| match index {
+            json::members(part.get().as_bytes(), &["modality", "tokenCount", "tokens"], |index, raw| match index {
                 0 => modality = json::text(raw),
                 _ => count = Count::of(raw),
             })
             .map_err(|_| Unbelievable)?;
             let tokens = optional(count)?;
             match modality.as_deref() {
-                Some("AUDIO") => self.audio = self.audio.saturating_add(tokens),
-                Some("IMAGE") => self.image = self.image.saturating_add(tokens),
+                Some("AUDIO" | "audio") => self.audio = self.audio.saturating_add(tokens),
+                Some("IMAGE" | "image") => self.image = self.image.saturating_add(tokens),
                 _ => {}
             }
         }

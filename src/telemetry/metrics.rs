@@ -278,7 +278,8 @@ impl Metrics {
         }
         let call_seconds = self.call_seconds.get_or_create_owned(&labels);
         let first_byte_seconds = self.first_byte_seconds.get_or_create_owned(&labels);
-        for event in events {
+        // How long a provider took that finishes later is no time of a call.
+        for event in events.iter().filter(|event| !event.is_bill()) {
             call_seconds.observe(seconds(event.duration_us));
             if let Some(first_byte_us) = event.first_byte_us {
                 first_byte_seconds.observe(seconds(first_byte_us));
@@ -419,6 +420,7 @@ mod tests {
             status: 200,
             outcome: Outcome::Completed,
             request_id: None,
+            unit: None,
         }
     }
 

@@ -110,7 +110,11 @@ const OTHERS: &str = "
         (4, 2, 'admin', 'wxyz', 'key.revoke', 'gone', 'key_3', 'req ✓', unhex(printf('%064x', 9)), 'a', 'b', 'c', 'd', 1, 0, 'e', 'f', -1, 9, 'g*', 'h');
     INSERT INTO idempotency_records (id, request, answer, at) VALUES
         (unhex(printf('%064x', 4)), unhex(printf('%064x', 5)), unhex('00ff00'), 1764000000000000),
-        (unhex(printf('%064x', 255)), unhex(printf('%064x', 6)), unhex(''), -1);";
+        (unhex(printf('%064x', 255)), unhex(printf('%064x', 6)), unhex(''), -1);
+    INSERT INTO deferred_units (provider, unit, event_id, requested_at, tenant_id, key_id, user_id, kb_id, model,
+            requested_model, endpoint, prompt_tokens, due_at, asked, settled_at) VALUES
+        ('gemini', 'batches/b', unhex(printf('%032x', 1)), -1, 'acme', NULL, NULL, NULL, '', '', '', 0, -1, 0, NULL),
+        ('openai', 'batches/b', unhex(printf('%032x', 2)), 9, 'z', 'key_1', 'ü', 'k', 'm', 'r', 'batches', 7, 8, 6, 5);";
 
 /// Events of several months and models, with everything that can be in them.
 fn events() -> Vec<UsageEvent> {
@@ -175,7 +179,7 @@ fn said(output: &Output) -> String {
 }
 
 /// Copies, and demands that both are equal; gives what was said.
-fn copied(from: &str, to: &str) -> Value {
+pub(super) fn copied(from: &str, to: &str) -> Value {
     let output = copy(from, to);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();

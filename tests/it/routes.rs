@@ -46,16 +46,17 @@ impl Case {
         Script::pieces(self.answer_type, &pieces)
     }
 
-    fn demand_booked(&self, gateway: &Gateway, tenant: &str, name: &str) {
-        let event = gateway.event(tenant);
-        let kept = u64::from(
-            ["chat.completions", "responses", "completions", "generateContent", "streamGenerateContent"]
-                .contains(&name),
-        );
+    fn demand_booked(&self, gateway: &Gateway, tenant: &str, (name, kind): (&str, Kind)) {
+        let is_later = self.cost == Cost::Later;
+        let event = if is_later { gateway.events(tenant).remove(0) } else { gateway.event(tenant) };
+        let kept = u64::from(kind == Kind::Chat);
         assert_eq!(event["endpoint"], name, "{event}");
         assert_eq!(event["model"], self.model, "{event}");
         assert_eq!(event["provider"], self.provider, "{event}");
-        assert_eq!((&event["outcome"], event["chats"].as_u64()), (&"completed".into(), Some(kept)), "{event}");
+        let outcome = if is_later { "deferred" } else { "completed" };
+        assert_eq!((&event["outcome"], event["chats"].as_u64()), (&outcome.into(), Some(kept)), "{event}");
+        let usage = gateway.usage(tenant);
+        assert_eq!((usage.calls(), usage.chats), (u64::from(!is_later), kept), "{usage:?}");
         assert_eq!(event["usage_source"], if self.reported { "provider" } else { "estimate" }, "{event}");
         for kind in tollgate::domain::tokens::Tokens::KINDS {
             let wanted = self.kinds.iter().find(|(known, _)| *known == kind).map_or(0, |(_, count)| *count);
@@ -79,6 +80,7 @@ impl Case {
                 );
             }
             Cost::Unknown => assert!(event["priced"] == "unpriced" && event["estimated_cost_usd"].is_null(), "{event}"),
+            Cost::Later => assert!(event["priced"] == "free" && event["estimated_cost_usd"] == 0, "{event}"),
             Cost::Any => assert!(pico_usd_of(&event["estimated_cost_usd"]) > 0, "{event}"),
         }
     }
@@ -87,7 +89,7 @@ impl Case {
 #[test]
 fn every_billed_line_is_forwarded_and_booked_by_what_its_answer_says() {
     let provider = Provider::start(|_| Script::json(500, "{}"));
-    let gateway = Setup::new(&provider).start();
+    let gateway = Setup::new(&provider).set("TOLLGATE_POLL_INTERVAL", "1h").start();
     for (at, case) in CASES.iter().enumerate() {
         let tenant = format!("case-{at}");
         let row =
@@ -102,7 +104,7 @@ fn every_billed_line_is_forwarded_and_booked_by_what_its_answer_says() {
         let edited = ["chat.completions", "completions"].contains(&name) && case.answer_type.starts_with("text/event");
         assert!(edited || seen.body == case.request.as_bytes(), "{tenant} {}", seen.everything());
         assert!(edited || answer.body == case.answer.as_bytes(), "{tenant} {}", answer.text());
-        case.demand_booked(&gateway, &tenant, name);
+        case.demand_booked(&gateway, &tenant, (name, kind));
         assert_ne!(kind, Kind::Unbilled, "{name}");
     }
 }
@@ -166,9 +168,9 @@ fn what_has_no_line_is_refused_in_the_callers_words_and_names_the_table() {
     let provider = Provider::always(Script::json(200, "{}"));
     let gateway = Setup::new(&provider).start();
     for (method, target) in [
-        ("POST", "/v1/batches"),
+        ("POST", "/v1/batches/b/x"),
         ("POST", "/v1/images/variations"),
-        ("POST", "/v1/threads/runs"),
+        ("POST", "/v1/threads/t/x"),
         ("GET", "/v1/organization/usage/completions"),
         ("GET", "/v1/unheard-of"),
         ("DELETE", "/v1/models/ft:gpt-4o:acme::x1"),
@@ -180,8 +182,8 @@ fn what_has_no_line_is_refused_in_the_callers_words_and_names_the_table() {
         assert!(error["message"].as_str().is_some_and(|said| said.contains("table of routes")), "{error}");
     }
     for (method, target) in [
-        ("POST", "/v1beta/models/gemini-2.5-flash:batchGenerateContent"),
-        ("POST", "/v1beta/interactions"),
+        ("POST", "/v1beta/files/f:batchGenerateContent"),
+        ("POST", "/v1beta1/interactions"),
         ("GET", "/v1beta/unheard-of"),
         ("PATCH", "/v1beta/files/f1"),
     ] {
@@ -210,20 +212,31 @@ fn a_form_streams_and_its_model_is_found_behind_a_large_file() {
     );
     assert_eq!(pico_usd_of(&event["estimated_cost_usd"]), 14 * 6_000_000 + 45 * 10_000_000, "{event}");
 
-    // In chunks, it is held whole.
-    let mut wire = Wire::open(gateway.proxy);
-    let body = speech(b"RIFF");
-    let head = format!(
-        "POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer chunks\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
-    );
-    wire.send(head.as_bytes());
-    for piece in body.chunks(40) {
-        wire.send(&wire::chunk(piece));
+    // In chunks, a small one gets a length and a large one goes on as it comes.
+    let chunked = |tenant: &str, body: &[u8], size: usize| {
+        let mut wire = Wire::open(gateway.proxy);
+        let head = format!(
+            "POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {tenant}\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+        wire.send(head.as_bytes());
+        let all = [&wire::chunks(body, size)[..], &[wire::LAST_CHUNK.to_vec()]].concat();
+        // A refusal may come before all of it is out.
+        all.iter().try_for_each(|chunk| wire.try_send(chunk)).ok();
+        wire.answer().expect("an answer").status
+    };
+    for (tenant, body, size) in [("small", speech(b"RIFF"), 40), ("chunks", body, 60_000)] {
+        assert_eq!(chunked(tenant, &body, size), 200);
+        let seen = provider.last();
+        assert!(seen.body == body, "{tenant}");
+        let length = (tenant == "small").then(|| body.len().to_string());
+        assert_eq!(seen.header("content-length"), length.as_deref(), "{tenant}");
+        assert_eq!(gateway.event(tenant)["model"], "gpt-4o-transcribe");
     }
-    wire.send(wire::LAST_CHUNK);
-    assert_eq!(wire.answer().expect("an answer").status, 200);
-    assert!(provider.last().body == body);
-    assert_eq!(gateway.event("chunks")["model"], "gpt-4o-transcribe");
+    let before = provider.count();
+    assert_eq!(chunked("long", &speech(&vec![b'x'; (4 << 20) + 1]), 60_000), 413);
+    let event = gateway.event("long");
+    assert_eq!((&event["outcome"], &event["total_tokens"]), (&"no_answer".into(), &0.into()), "{event}");
+    assert_eq!(provider.count(), before, "what was too long never looked complete");
     assert_eq!(gateway.send(&form(vec![b'x'; (4 << 20) + 1]).bearer("acme")).status, 413);
 }
 
@@ -281,31 +294,11 @@ fn an_answer_that_would_not_say_what_it_charges_is_not_asked_for() {
     assert_eq!(gateway.booked("mask", 1).tokens(), (11, 7, 18));
 }
 
-#[test]
-fn what_is_answered_in_the_background_is_refused_and_its_refusal_says_why() {
-    let provider = Provider::start(bodies::honest);
-    let gateway = Setup::new(&provider).start();
-    let ask = |rest: &str| {
-        let body = format!(r#"{{"model":"gpt-5","input":"Hi"{rest}}}"#);
-        gateway.send(&post("/v1/responses", "application/json", body).bearer("acme"))
-    };
-    for rest in [r#","background":true"#, r#","stream":true,"background": true"#] {
-        let answer = ask(rest);
-        let error = &answer.json()["error"];
-        let said = (answer.status, &error["type"], &error["code"]);
-        assert_eq!(said, (400, &"invalid_request_error".into(), &"background_not_metered".into()), "{error}");
-        assert!(error["message"].as_str().is_some_and(|said| said.contains("billed exactly")), "{error}");
-        assert_eq!(answer.header("x-should-retry").as_deref(), Some("false"));
-    }
-    assert_eq!((provider.count(), gateway.usage("acme").chats), (0, 0));
-    assert_eq!(ask(r#","background":false"#).status, 200);
-    assert_eq!(gateway.booked("acme", 1).chats, 1);
-}
-
 /// The cases whose answers come as events, with these events.
 fn streams() -> impl Iterator<Item = (usize, &'static Case, Vec<Vec<u8>>)> {
     let streams = CASES.iter().enumerate().filter(|(_, case)| case.answer_type.starts_with("text/event-stream"));
-    streams.filter(|(_, case)| case.reported).map(|(at, case)| {
+    // What is billed later has no usage of its own.
+    streams.filter(|(_, case)| case.reported && case.cost != Cost::Later).map(|(at, case)| {
         let end = if case.answer.contains("\r\n\r\n") { "\r\n\r\n" } else { "\n\n" };
         (at, case, case.answer.split_inclusive(end).map(|event| event.as_bytes().to_vec()).collect())
     })

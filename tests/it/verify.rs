@@ -36,6 +36,17 @@ pub(super) fn tamper(file: &Path, statements: &str) {
     });
 }
 
+/// The one number that a question about the file of a ledger has for an answer.
+pub(super) fn asked(file: &Path, question: &str) -> i64 {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = connect(file).await;
+        let number = sqlx::query_scalar(AssertSqlSafe(question)).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        number
+    })
+}
+
 pub(super) async fn connect(file: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(file).busy_timeout(std::time::Duration::from_secs(10));
     options.connect().await.unwrap()

@@ -1,6 +1,7 @@
 //! How an event stands in a record: its fields in a fixed order, numbers as LEB128, texts with their length before them.
 //!
 //! May use: `domain`. A field is only ever added at the end, together with a new format version (see [`super::segment`]).
+//! Version 1 ended before `unit`.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -11,6 +12,7 @@ use crate::domain::money::PicoUsd;
 use crate::domain::price::{Priced, ServiceTier};
 use crate::domain::time::Micros;
 use crate::domain::tokens::Tokens;
+use crate::domain::unit::Unit;
 
 /// Appends `event` to `out`.
 pub(super) fn encode(event: &UsageEvent, out: &mut Vec<u8>) {
@@ -38,6 +40,7 @@ pub(super) fn encode(event: &UsageEvent, out: &mut Vec<u8>) {
         status,
         outcome,
         request_id,
+        unit,
     } = event;
     out.extend_from_slice(&id.to_bytes());
     text(out, tenant.as_str());
@@ -70,6 +73,14 @@ pub(super) fn encode(event: &UsageEvent, out: &mut Vec<u8>) {
     number(out, u64::from(*status));
     text(out, outcome.as_str());
     text_some(out, request_id.as_deref());
+    match unit.as_deref() {
+        None => out.push(0),
+        Some(Unit { name, prompt_tokens }) => {
+            out.push(1);
+            text(out, name.as_str());
+            number(out, *prompt_tokens);
+        }
+    }
 }
 
 /// Reads an event; `None` when `bytes` are not exactly one.
@@ -99,6 +110,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<UsageEvent> {
         status: from.number()?.try_into().ok()?,
         outcome: Outcome::parse(from.text()?)?,
         request_id: from.some(|from| from.text().map(Into::into))?,
+        // A record's length is checked before, so one that ends here was written so.
+        unit: if from.0.is_empty() { None } else { from.some(Fields::unit)? },
     };
     from.0.is_empty().then_some(event)
 }
@@ -192,6 +205,10 @@ impl<'a> Fields<'a> {
             1 => read(self).map(Some),
             _ => None,
         }
+    }
+
+    fn unit(&mut self) -> Option<Box<Unit>> {
+        Some(Box::new(Unit { name: self.parsed()?, prompt_tokens: self.number()? }))
     }
 
     fn tokens(&mut self) -> Option<Tokens> {

@@ -76,6 +76,8 @@ struct Read {
     damages: Vec<Damage>,
     booked: u64,
     segments: Vec<(u64, String, u64)>,
+    /// Segments of an older version, which is to be found in them only.
+    older: Vec<u64>,
 }
 
 /// Reads every segment, one after the other: shows each record with its segment and the position at which it ends.
@@ -94,6 +96,9 @@ fn read_all(disk: &dyn Disk, mut see: impl FnMut(u64, u64, record::Record<'_>)) 
             }
             see(base, base.saturating_add(end), record);
         });
+        if !found.is_current() {
+            read.older.push(base);
+        }
         read.segments.push((base, found.name.clone(), found.size()));
         read.damages.extend(damages);
     }
@@ -177,7 +182,8 @@ impl Left {
             let is_sound = damages.peek().is_none();
             let damaged = damages.any(|damage| !damage.torn);
             let mut segment = sealed(disk, (*base, name.clone(), *size), counts, damaged)?;
-            segment.sealed = Some(base) != self.counts.keys().max() || !is_sound;
+            let is_last = Some(base) == self.counts.keys().max();
+            segment.sealed = !is_last || !is_sound || self.read.older.contains(base);
             segments.push_back(segment);
         }
         Ok(segments)

@@ -22,8 +22,8 @@ pub(super) const HEAD_END: u64 = 32;
 
 const MAGIC: &[u8; 8] = b"TOLLJRNL";
 
-/// The format that this version writes, and the only one it reads.
-const VERSION: u32 = 1;
+/// The format that this version writes. It reads all of them from 1 on.
+const VERSION: u32 = 2;
 
 const SUFFIX: &str = ".log";
 
@@ -43,10 +43,14 @@ pub(super) fn base(name: &str) -> Option<u64> {
 
 /// The head of the segment that begins at a position.
 pub(super) fn head(base: u64) -> Vec<u8> {
+    head_of(VERSION, base)
+}
+
+fn head_of(version: u32, base: u64) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD_BYTES);
     head.extend_from_slice(MAGIC);
-    head.extend_from_slice(&VERSION.to_le_bytes());
-    head.extend_from_slice(&checksum(VERSION, base).to_le_bytes());
+    head.extend_from_slice(&version.to_le_bytes());
+    head.extend_from_slice(&checksum(version, base).to_le_bytes());
     head.extend_from_slice(&base.to_le_bytes());
     head.resize(HEAD_BYTES, 0);
     head
@@ -60,12 +64,12 @@ fn checksum(version: u32, base: u64) -> u32 {
     hasher.finalize()
 }
 
-/// A version of the format that this program does not read: the head is whole and names it.
-fn foreign_version(bytes: &[u8], base: u64) -> Option<u32> {
+/// The version of the format, where the head is whole.
+fn version(bytes: &[u8], base: u64) -> Option<u32> {
     let version = u32::from_le_bytes(*bytes.get(8..)?.first_chunk()?);
     let sum = u32::from_le_bytes(*bytes.get(12..)?.first_chunk()?);
     let is_head = bytes.starts_with(MAGIC) && sum == checksum(version, base);
-    (is_head && version != VERSION).then_some(version)
+    is_head.then_some(version)
 }
 
 /// Bytes of a segment that are no records though something was written there.
@@ -86,6 +90,7 @@ pub struct Damage {
 pub(super) struct Found {
     pub name: String,
     pub base: u64,
+    version: u32,
     bytes: Vec<u8>,
 }
 
@@ -106,11 +111,17 @@ impl Found {
         let mut bytes = vec![0; length];
         let read = file.read_at(&mut bytes, 0)?;
         bytes.truncate(read);
-        if let Some(version) = foreign_version(&bytes, base) {
+        let version = version(&bytes, base).unwrap_or(VERSION);
+        if !(1..=VERSION).contains(&version) {
             let reason = format!("{name} has version {version} of the journal's format, this tollgate knows {VERSION}");
             return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
         }
-        Ok(Self { name, base, bytes })
+        Ok(Self { name, base, version, bytes })
+    }
+
+    /// Whether its records may be followed by those that this version writes.
+    pub(super) fn is_current(&self) -> bool {
+        self.version == VERSION
     }
 
     /// How many bytes the file has.
@@ -125,7 +136,7 @@ impl Found {
         let mut at = HEAD_BYTES;
         // A file of zeros is one that a process was killed over while it made it.
         let is_written = self.bytes.iter().any(|byte| *byte != 0);
-        if is_written && self.bytes.get(..HEAD_BYTES) != Some(head(self.base).as_slice()) {
+        if is_written && self.bytes.get(..HEAD_BYTES) != Some(head_of(self.version, self.base).as_slice()) {
             damages.push(self.damage(0, at.min(self.bytes.len()), false));
         }
         while let Some(rest) = self.bytes.get(at..).filter(|rest| !rest.is_empty()) {

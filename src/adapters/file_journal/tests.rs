@@ -9,6 +9,7 @@ use crate::domain::event::{Outcome, UsageSource};
 use crate::domain::money::PicoUsd;
 use crate::domain::price::{Priced, ServiceTier};
 use crate::domain::tokens::Tokens;
+use crate::domain::unit::Unit;
 use crate::metering::fakes::event as plain;
 use crate::ports::journal::Journal as _;
 
@@ -88,13 +89,20 @@ fn an_event_is_read_as_it_was_written() {
     rich.tokens.cached = u64::MAX;
     rich.first_byte_us = None;
     rich.request_id = Some("r".repeat(128).into());
+    let name = format!("batches/{}", "b".repeat(190)).parse().unwrap();
+    rich.unit = Some(Box::new(Unit { name, prompt_tokens: u64::MAX }));
     for event in [event(0), pending(1), rich] {
         let mut bytes = Vec::new();
         codec::encode(&event, &mut bytes);
         assert_eq!(codec::decode(&bytes), Some(event.clone()));
         assert_eq!(codec::id(&bytes), Some(event.id));
+        // Version 1 of the format ended before the unit.
+        let mut of_version_1 = Vec::new();
+        codec::encode(&UsageEvent { unit: None, ..event.clone() }, &mut of_version_1);
+        let version_1_end = of_version_1.len() - 1;
         for end in 0..bytes.len() {
-            assert_eq!(codec::decode(&bytes[..end]), None, "cut at {end}");
+            let expected = (end == version_1_end).then(|| UsageEvent { unit: None, ..event.clone() });
+            assert_eq!(codec::decode(&bytes[..end]), expected, "cut at {end}");
         }
         bytes.push(0);
         assert_eq!(codec::decode(&bytes), None);
@@ -107,6 +115,8 @@ fn the_largest_event_fits_into_a_record() {
     let mut large = event(u128::MAX);
     large.tenant = "t".repeat(64).parse().unwrap();
     (large.user_id, large.kb_id, large.request_id) = (Some(longest()), Some(longest()), Some(longest()));
+    let name = format!("batches/{}", "b".repeat(192)).parse().unwrap();
+    large.unit = Some(Box::new(Unit { name, prompt_tokens: u64::MAX }));
     (large.model, large.requested_model) = ("m".repeat(200).into(), "m".repeat(200).into());
     let mut record = Vec::new();
     record::begin(&mut record, Kind::Settled);
@@ -324,6 +334,36 @@ fn a_survey_changes_nothing_and_sees_what_is_open_settled_and_booked() {
     assert_eq!(before, after);
 }
 
+/// Gives a segment's file the head of another version; what it holds then.
+fn of_version(file: &std::path::Path, version: u8) -> Vec<u8> {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[8] = version;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..12]);
+    hasher.update(&bytes[16..24]);
+    bytes[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    fs::write(file, &bytes).unwrap();
+    bytes
+}
+
+/// A program of that version finds nothing in its segments that it does not know.
+#[test]
+fn a_segment_of_the_first_version_is_read_and_not_written_on() {
+    let bench = Bench::new();
+    let (journal, _) = bench.open();
+    settle(&journal, 0..2);
+    drop(journal);
+    let file = bench.files().remove(0);
+    let bytes = of_version(&file, 1);
+    let (journal, recovered) = bench.open();
+    assert_eq!((recovered.settled, recovered.damages.len()), (2, 0));
+    settle(&journal, 2..3);
+    let batch = journal.take(10).unwrap().unwrap();
+    assert_eq!(batch.events.iter().map(|event| event.id).collect::<Vec<_>>(), [0, 1, 2].map(|at| event(at).id));
+    assert_eq!(fs::read(&file).unwrap(), bytes);
+    assert_eq!(bench.files().len(), 2);
+}
+
 #[test]
 fn a_journal_of_another_version_is_not_touched() {
     let bench = Bench::new();
@@ -331,16 +371,10 @@ fn a_journal_of_another_version_is_not_touched() {
     settle(&journal, 0..1);
     drop(journal);
     let file = bench.files().remove(0);
-    let mut bytes = fs::read(&file).unwrap();
-    bytes[8] = 2;
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..12]);
-    hasher.update(&bytes[16..24]);
-    bytes[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
-    fs::write(&file, &bytes).unwrap();
+    let bytes = of_version(&file, 3);
     let error =
         FileJournal::open(Arc::new(Folder::open(bench.directory.path()).unwrap()), bench.options).err().unwrap();
-    assert!(error.to_string().contains("version 2"), "{error}");
+    assert!(error.to_string().contains("version 3"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), bytes);
 }
 
@@ -561,6 +595,8 @@ fn a_settlement_fits_into_the_room_that_its_admission_set_aside() {
         completion_audio: max,
         completion_image: max,
     };
+    let name = format!("batches/{}", "b".repeat(192)).parse().unwrap();
+    settled.unit = Some(Box::new(Unit { name, prompt_tokens: max }));
     (settled.model, settled.cost) = ("m".repeat(200).into(), Some(PicoUsd(i128::MAX)));
     (settled.request_id, settled.first_byte_us) = (Some("r".repeat(128).into()), Some(max));
     (settled.chats, settled.duration_us, settled.overhead_us, settled.status) = (max, max, max, u16::MAX);

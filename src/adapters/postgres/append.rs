@@ -3,9 +3,10 @@
 //! May use: `domain`, `ports`.
 //!
 //! One statement is the whole transaction: it takes a lock that all gateways share, writes the events that are not there
-//! yet, adds exactly those up, and adds that to the sums of days and months. So nothing but its own work happens under
-//! the lock, no round trip, and rows become visible in the order of their numbers: a number is taken under the lock,
-//! which the server gives up after the commit is visible. Whoever pages by `row > last` misses none.
+//! yet with the units that they deferred, adds exactly those up, and adds that to the sums of days and months. So nothing
+//! but its own work happens under the lock, no round trip, and rows become visible in the order of their numbers: a number
+//! is taken under the lock, which the server gives up after the commit is visible. Whoever pages by `row > last` misses
+//! none.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use super::dialect::{Uuid, storable};
 use super::{LOCK_APPEND, LOCK_CLASS, PostgresLedger, SILENCE_MAX, code, silent, store_error};
 use crate::adapters::sql::cells::Cell;
 use crate::adapters::sql::rows::{self, EVENT_COLUMNS, SUM_COLUMNS, table};
+use crate::adapters::sql::units::{self, UNIT_COLUMNS};
 use crate::adapters::sql::usage::{DAY_US, of_event};
 use crate::domain::event::UsageEvent;
 use crate::domain::time::Window;
@@ -43,6 +45,8 @@ struct Batch<'e> {
     columns: Vec<Column<'e>>,
     /// Each day that an event belongs to, by its number since 1970, with the names that it and its month have in sums.
     days: BTreeMap<i64, [String; 2]>,
+    /// Units that events deferred, column by column.
+    units: Vec<Column<'e>>,
 }
 
 impl PostgresLedger {
@@ -108,27 +112,51 @@ impl<'e> Batch<'e> {
             days.entry(at.0.div_euclid(DAY_US))
                 .or_insert_with(|| [Window::Day, Window::Month].map(|window| window.period(at).to_string()));
         }
-        Ok(Self { columns, days })
+        Ok(Self { columns, days, units: units_of(events)? })
     }
 
     /// The values of [`statement`].
     fn values(&self) -> Result<PgArguments, sqlx::error::BoxDynError> {
         let mut values = PgArguments::default();
-        for column in &self.columns {
-            match column {
-                Column::Ids(ids) => values.add(ids.as_slice()),
-                Column::Integers(integers) => values.add(integers.as_slice()),
-                Column::Texts(texts) => values.add(texts.as_slice()),
-            }?;
-        }
+        self.columns.iter().try_for_each(|column| column.add_to(&mut values))?;
         values.add(self.days.keys().copied().collect::<Vec<i64>>())?;
         values.add(self.days.values().map(|[day, _]| day.as_str()).collect::<Vec<&str>>())?;
         values.add(self.days.values().map(|[_, month]| month.as_str()).collect::<Vec<&str>>())?;
+        self.units.iter().try_for_each(|column| column.add_to(&mut values))?;
         Ok(values)
     }
 }
 
+/// The values of [`UNIT_COLUMNS`] of the units that `events` deferred: mostly none, and then of columns without values.
+fn units_of(events: &[UsageEvent]) -> Result<Vec<Column<'_>>, StoreError> {
+    let mut columns = UNIT_COLUMNS.map(Column::of_unit);
+    for event in events {
+        let Some(unit) = units::deferred(event) else { continue };
+        for (column, cell) in columns.iter_mut().zip(units::unit_cells(event, unit)?) {
+            column.push(cell);
+        }
+    }
+    Ok(columns.into())
+}
+
 impl<'e> Column<'e> {
+    /// An empty one for a column of units.
+    fn of_unit(name: &str) -> Self {
+        match name {
+            "event_id" => Self::Ids(Vec::new()),
+            "requested_at" | "prompt_tokens" | "due_at" | "asked" => Self::Integers(Vec::new()),
+            _ => Self::Texts(Vec::new()),
+        }
+    }
+
+    fn add_to(&self, values: &mut PgArguments) -> Result<(), sqlx::error::BoxDynError> {
+        match self {
+            Self::Ids(ids) => values.add(ids.as_slice()),
+            Self::Integers(integers) => values.add(integers.as_slice()),
+            Self::Texts(texts) => values.add(texts.as_slice()),
+        }
+    }
+
     /// One for cells of this kind.
     fn like(cell: &Cell<'_>, rows: usize) -> Self {
         match cell {
@@ -153,7 +181,7 @@ impl<'e> Column<'e> {
 }
 
 /// What sums are made of: all that is kept in memory of a batch while it is added up.
-const SUMMED: &str = "row, tenant_id, provider, model, requested_at, outcome, chats, prompt_tokens, cached_tokens, \
+const SUMMED: &str = "row, id, tenant_id, provider, model, requested_at, outcome, chats, prompt_tokens, cached_tokens, \
     cache_write_tokens, prompt_audio_tokens, prompt_image_tokens, cached_audio_tokens, completion_tokens, reasoning_tokens, \
     completion_audio_tokens, completion_image_tokens, usage_source, estimated_cost_pico_usd, priced";
 
@@ -164,6 +192,8 @@ fn statement() -> String {
     let columns = EVENT_COLUMNS.join(", ");
     let lists: Vec<String> = (1..=events).map(|at| format!("${at}")).collect();
     let [number, day, month] = [events + 1, events + 2, events + 3];
+    let units = UNIT_COLUMNS.join(", ");
+    let unit_lists: Vec<String> = (1..=UNIT_COLUMNS.len()).map(|at| format!("${}", month + at)).collect();
     let day_of = format!("requested_at / {DAY_US} - CASE WHEN requested_at % {DAY_US} < 0 THEN 1 ELSE 0 END");
     format!(
         "WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({LOCK_CLASS}, {LOCK_APPEND})::text AS got), \
@@ -172,9 +202,14 @@ fn statement() -> String {
            ON CONFLICT (id, requested_at) DO NOTHING RETURNING {SUMMED}), \
          named AS MATERIALIZED (SELECT written.*, days.day, days.month FROM written \
            JOIN UNNEST(${number}, ${day}, ${month}) AS days (number, day, month) ON days.number = {day_of}), \
+         deferred AS (INSERT INTO deferred_units ({units}) \
+           SELECT {given_units} FROM UNNEST({unit_lists}) AS given ({units}) JOIN written ON written.id = given.event_id \
+           ON CONFLICT (provider, unit) DO NOTHING), \
          daily AS ({daily}), monthly AS ({monthly}) SELECT COUNT(*) FROM written",
         given = EVENT_COLUMNS.map(|column| format!("given.{column}")).join(", "),
         lists = lists.join(", "),
+        given_units = UNIT_COLUMNS.map(|column| format!("given.{column}")).join(", "),
+        unit_lists = unit_lists.join(", "),
         daily = add_sums(Window::Day),
         monthly = add_sums(Window::Month),
     )

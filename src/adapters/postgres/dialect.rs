@@ -30,6 +30,7 @@ impl Dialect for Postgres {
         "to_char(to_timestamp(requested_at / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24')";
     const TIME_OF_PAGE: &'static str = "requested_at";
     const LEDGER_ID: &'static str = "encode(ledger_id, 'hex')";
+    const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
 
     fn error(error: sqlx::Error) -> StoreError {
         store_error(error)

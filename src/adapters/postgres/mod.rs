@@ -16,6 +16,7 @@ mod retention;
 mod session;
 mod tenants;
 mod transfer;
+mod units;
 mod usage;
 
 use std::error::Error as _;

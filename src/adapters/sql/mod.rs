@@ -11,6 +11,7 @@ pub(super) mod rows;
 pub(super) mod rules;
 pub(super) mod statement;
 pub(super) mod transfer;
+pub(super) mod units;
 pub(super) mod usage;
 pub(super) mod walk;
 
@@ -36,6 +37,9 @@ pub(super) trait Dialect: Database<Row: Cells> {
     const TIME_OF_PAGE: &'static str;
     /// The id of the ledger in hex.
     const LEDGER_ID: &'static str;
+
+    /// Behind a SELECT of rows that are to be changed: passes over those that somebody else changes.
+    const SKIP_LOCKED: &'static str;
 
     /// What an error means to whoever asked.
     fn error(error: sqlx::Error) -> StoreError;

@@ -125,6 +125,7 @@ pub(in crate::adapters) fn event_cells<'e>(cells: &mut Vec<Cell<'e>>, event: &'e
         status,
         outcome,
         request_id,
+        unit: _, // in a table of its own
     } = event;
     cells.push((*id).into());
     cells.push(tenant.as_str().into());
@@ -183,6 +184,7 @@ pub(in crate::adapters) fn event(row: &impl Cells) -> Result<StoredEvent, StoreE
         outcome: columns.named(Outcome::parse)?,
         request_id: columns.text_some()?.map(Box::from),
         overhead_us: 0,
+        unit: None,
     };
     Ok(StoredEvent { row, event })
 }

@@ -77,22 +77,22 @@ pub(in crate::adapters) fn needs_events(query: &SumsQuery) -> bool {
 
 /// What one event adds to a column of [`SUM_COLUMNS`].
 pub(in crate::adapters) fn of_event(column: &str) -> String {
-    let failed: Vec<String> = Outcome::ALL
-        .iter()
-        .filter(|outcome| outcome.is_failed())
-        .map(|outcome| format!("'{}'", outcome.as_str()))
-        .collect();
-    let failed = format!("outcome IN ({})", failed.join(", "));
+    let names = |are: fn(Outcome) -> bool| {
+        let names = Outcome::ALL.into_iter().filter(|outcome| are(*outcome));
+        names.map(|outcome| format!("'{}'", outcome.as_str())).collect::<Vec<_>>().join(", ")
+    };
+    let failed = format!("outcome IN ({})", names(Outcome::is_failed));
+    let is_request = format!("outcome NOT IN ({})", names(|outcome| !outcome.is_request()));
     let one_if = |condition: &str| format!("CASE WHEN {condition} THEN 1 ELSE 0 END");
     let (unpriced, estimate) = (Priced::Unpriced.as_str(), UsageSource::Estimate.as_str());
     match column {
-        "requests" => one_if(&format!("NOT {failed}")),
+        "requests" => one_if(&is_request),
         "failed_requests" => one_if(&failed),
         // Both cut towards zero, as Rust does.
         "estimated_cost_micro_usd" => "COALESCE(estimated_cost_pico_usd, 0) / 1000000".to_owned(),
         "estimated_cost_rest_pico_usd" => "COALESCE(estimated_cost_pico_usd, 0) % 1000000".to_owned(),
-        "unpriced_requests" => one_if(&format!("priced = '{unpriced}' AND NOT {failed}")),
-        "estimated_requests" => one_if(&format!("usage_source = '{estimate}' AND NOT {failed}")),
+        "unpriced_requests" => one_if(&format!("priced = '{unpriced}' AND {is_request}")),
+        "estimated_requests" => one_if(&format!("usage_source = '{estimate}' AND {is_request}")),
         "estimated_prompt_tokens" => format!("CASE usage_source WHEN '{estimate}' THEN prompt_tokens ELSE 0 END"),
         "estimated_completion_tokens" => {
             format!("CASE usage_source WHEN '{estimate}' THEN completion_tokens ELSE 0 END")

@@ -25,6 +25,8 @@ impl Dialect for Sqlite {
     /// The plus sign keeps the time away from its index, which would have every page sort the whole range.
     const TIME_OF_PAGE: &'static str = "+requested_at";
     const LEDGER_ID: &'static str = "lower(hex(ledger_id))";
+    /// There is one writer at a time.
+    const SKIP_LOCKED: &'static str = "";
 
     fn error(error: sqlx::Error) -> StoreError {
         store_error(error)

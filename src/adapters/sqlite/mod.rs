@@ -12,6 +12,7 @@ mod dialect;
 mod retention;
 mod tenants;
 mod transfer;
+mod units;
 mod usage;
 mod walk;
 

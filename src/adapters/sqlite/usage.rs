@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection, query_with};
 
 use super::dialect::arguments;
-use super::{SqliteLedger, store_error};
+use super::{SqliteLedger, store_error, units};
 use crate::adapters::sql::cells::Cell;
 use crate::adapters::sql::rows::{self, EVENT_COLUMNS, SUM_COLUMNS, table};
 use crate::adapters::sql::usage;
@@ -127,6 +127,7 @@ impl SqliteLedger {
         for window in [Window::Day, Window::Month] {
             add_sums(&mut transaction, window, &new, rows).await?;
         }
+        units::insert(&mut transaction, &new).await?;
         self.commit(transaction).await?;
         Ok(added)
     }

@@ -153,8 +153,13 @@ impl<'a> JournalCheck<'a> {
     }
 
     fn same(&mut self, mut journal: UsageEvent, booked: &UsageEvent) {
-        // The ledger does not keep it.
+        if journal.is_bill() {
+            // Several nodes may write one bill, each at its own time; the ledger has the first.
+            journal.duration_us = booked.duration_us;
+        }
+        // The ledger does not keep them with its events.
         journal.overhead_us = booked.overhead_us;
+        journal.unit.clone_from(&booked.unit);
         // A start books a call without a settlement as interrupted. It may do so for one whose settlement was booked and
         // is no longer in the journal: the ledger keeps what it had, which is right.
         let is_guess = journal.outcome == Outcome::Interrupted && journal.status == 0;
@@ -196,6 +201,7 @@ fn fields(event: &UsageEvent) -> Vec<(&'static str, String)> {
         status,
         outcome,
         request_id,
+        unit: _, // not kept there
     } = event;
     let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or("none").to_owned();
     let mut fields = vec![

@@ -31,7 +31,7 @@ pub struct Column {
 impl Table {
     /// All of them, in an order in which each comes behind those that it refers to, and the largest first: what changes
     /// while it is copied then is in what comes later. The ledger's id comes last.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::UsageEvents,
         Self::Tenants,
         Self::TenantPlans,
@@ -40,6 +40,7 @@ impl Table {
         Self::UsageMonthly,
         Self::AuditLog,
         Self::IdempotencyRecords,
+        Self::DeferredUnits,
         Self::Meta,
     ];
 
@@ -54,6 +55,7 @@ impl Table {
             Self::UsageMonthly => "usage_monthly",
             Self::AuditLog => "audit_log",
             Self::IdempotencyRecords => "idempotency_records",
+            Self::DeferredUnits => "deferred_units",
             Self::Meta => "meta",
         }
     }
@@ -75,6 +77,7 @@ impl Table {
             Self::UsageMonthly => USAGE_DAILY.split_last_chunk::<2>().map_or(USAGE_DAILY, |(sums, _)| sums),
             Self::AuditLog => AUDIT_LOG,
             Self::IdempotencyRecords => IDEMPOTENCY_RECORDS,
+            Self::DeferredUnits => DEFERRED_UNITS,
             Self::Meta => META,
         }
     }
@@ -84,6 +87,8 @@ impl Table {
         match self {
             // tenant_id, period, provider, model
             Self::UsageDaily | Self::UsageMonthly => 4,
+            // provider, unit
+            Self::DeferredUnits => 2,
             _ => 1,
         }
     }
@@ -215,3 +220,21 @@ const AUDIT_LOG: &[Column] = &[
 ];
 
 const IDEMPOTENCY_RECORDS: &[Column] = &[bytes("id"), bytes("request"), bytes("answer"), integer("at")];
+
+const DEFERRED_UNITS: &[Column] = &[
+    text("provider"),
+    text("unit"),
+    Column { name: "event_id", shape: Shape::Id },
+    integer("requested_at"),
+    text("tenant_id"),
+    text("key_id"),
+    text("user_id"),
+    text("kb_id"),
+    text("model"),
+    text("requested_model"),
+    text("endpoint"),
+    integer("prompt_tokens"),
+    integer("due_at"),
+    integer("asked"),
+    integer("settled_at"),
+];

@@ -145,13 +145,21 @@ impl AnswerReader for Charged {
         match kind.as_deref() {
             Some("response.event") => {
                 if let Some(event) = event {
-                    OpenAiWire(Reads::Responses).read(event.get().as_bytes(), false, &mut self.told);
+                    OpenAiWire { reads: Reads::Responses, in_background: false }.read(
+                        event.get().as_bytes(),
+                        false,
+                        &mut self.told,
+                    );
                 }
                 self.complete = true;
             }
             Some("decision.event") => {
                 if let Some(decision) = event.and_then(|event| at(event, &["decision"])) {
-                    OpenAiWire(Reads::Responses).read(decision.get().as_bytes(), true, &mut self.told);
+                    OpenAiWire { reads: Reads::Responses, in_background: false }.read(
+                        decision.get().as_bytes(),
+                        true,
+                        &mut self.told,
+                    );
                 }
                 self.complete = true;
             }

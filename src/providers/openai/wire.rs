@@ -2,27 +2,80 @@
 //!
 //! May use: the shared readers.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::providers::Reads;
+use super::later;
+use crate::domain::unit::UnitName;
 use crate::providers::answer::{DONE, Message, Unread, Wire};
 use crate::providers::json;
 use crate::providers::prompt::BYTES_PER_TOKEN;
 use crate::providers::text::{Anchor, anchor};
 use crate::providers::told::Told;
 use crate::providers::usage::{self, Output, Usages};
+use crate::providers::{Reads, Results, ToldUnit};
 
 /// The messages of an endpoint that is read so.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::providers) struct OpenAiWire(pub(in crate::providers) Reads);
+pub(in crate::providers) struct OpenAiWire {
+    pub(in crate::providers) reads: Reads,
+    /// Whether the request asked for an answer in the background.
+    pub(in crate::providers) in_background: bool,
+}
 
 /// Members of a message, in the order of `see` below.
 const MEMBERS: &[&str] =
     &["usage", "model", "service_tier", "choices", "type", "response", "output", "tool_usage", "svg_usage"];
+
+/// The same of a response, which can be unfinished: the rest in the order of [`Standing::see`].
+const MEMBERS_OF_RESPONSE: &[&str] = &[
+    "usage",
+    "model",
+    "service_tier",
+    "choices",
+    "type",
+    "response",
+    "output",
+    "tool_usage",
+    "svg_usage",
+    "id",
+    "object",
+    "status",
+    "background",
+];
+
+/// What a response says of itself beside what it charged.
+#[derive(Default)]
+struct Standing<'a> {
+    id: Option<Cow<'a, str>>,
+    object: Option<Cow<'a, str>>,
+    status: Option<Cow<'a, str>>,
+    background: Option<bool>,
+}
+
+impl<'a> Standing<'a> {
+    fn see(&mut self, index: usize, raw: &'a RawValue) {
+        match index {
+            9 => self.id = json::text(raw),
+            10 => self.object = json::text(raw),
+            11 => self.status = json::text(raw),
+            _ => self.background = serde_json::from_str(raw.get()).ok(),
+        }
+    }
+
+    /// The unit that it is, if it is one. A response in the foreground ends with its answer; one that does not say which it
+    /// is was asked for in the background, or else is whole and says that it is unfinished.
+    fn unit(self, may_be: bool) -> Option<ToldUnit> {
+        let Self { id, object, status, background } = self;
+        let is_one = object.as_deref() == Some("response") && background.unwrap_or(may_be);
+        let state = later::state_of_response(&status?).filter(|_| is_one)?;
+        Some(ToldUnit { name: UnitName::of("responses", &id?)?, state, results: Results::None })
+    }
+}
 
 /// An account of what tools charged has a handful of counts: a longer one is none, and counts as a charge.
 const TOOL_USAGE_BYTES_MAX: usize = 16 * 1024;
@@ -35,8 +88,13 @@ const SPEECH_BYTES_PER_TOKEN: u64 = 800;
 const IMAGE_TOKENS: u64 = 1056;
 
 impl OpenAiWire {
+    /// Those of an answer whose request is not known, or asked for nothing special.
+    pub(in crate::providers) fn told(reads: Reads) -> Self {
+        Self { reads, in_background: false }
+    }
+
     fn output(self) -> Output {
-        match self.0 {
+        match self.reads {
             Reads::ChatWithinTotal => Output::WithinTotal,
             Reads::Embeddings => Output::None,
             _ => Output::Counted,
@@ -49,7 +107,7 @@ impl OpenAiWire {
         static MESSAGE: Anchor = anchor!("message");
         static OUTPUT: Anchor = anchor!("output");
         static TEXT: Anchor = anchor!("text");
-        match (self.0, whole) {
+        match (self.reads, whole) {
             (Reads::Chat | Reads::ChatWithinTotal | Reads::Responses | Reads::Transcript, false) => Some(&DELTA),
             (Reads::Chat | Reads::ChatWithinTotal, true) => Some(&MESSAGE),
             (Reads::Completions, _) | (Reads::Transcript, true) => Some(&TEXT),
@@ -58,12 +116,14 @@ impl OpenAiWire {
         }
     }
 
-    fn read_members(self, message: &[u8], told: &mut Told) -> Message {
+    fn read_members(self, message: &[u8], whole: bool, told: &mut Told) -> Message {
+        let members = if self.reads == Reads::Responses { MEMBERS_OF_RESPONSE } else { MEMBERS };
+        let mut standing = Standing::default();
         let (mut choices, mut kind, mut response) = (None, None, None);
         let mut usages = Usages::default();
         let (mut model, mut tier) = (None, None);
         let (mut output, mut tools) = (None, None);
-        let parsed = json::members(message, MEMBERS, |index, raw| match index {
+        let parsed = json::members(message, members, |index, raw| match index {
             0 => usages.push(raw),
             1 => model = Some(raw),
             2 => tier = Some(raw),
@@ -72,7 +132,8 @@ impl OpenAiWire {
             5 => response = Some(raw),
             6 => output = Some(raw),
             7 => tools = Some(raw),
-            _ => told.beyond_tokens |= charges(raw),
+            8 => told.beyond_tokens |= charges(raw),
+            _ => standing.see(index, raw),
         });
         if parsed.is_err() {
             return Message::default();
@@ -83,7 +144,7 @@ impl OpenAiWire {
         if let Some(tier) = tier {
             told.served_at(tier);
         }
-        told.beyond_tokens |= match self.0 {
+        told.beyond_tokens |= match self.reads {
             Reads::Chat => told.model.as_deref().is_some_and(|model| model.contains("-search-")),
             Reads::Responses => {
                 tools.is_some_and(charges) || output.is_some_and(|raw| has_called(raw, tools.is_some()))
@@ -93,10 +154,13 @@ impl OpenAiWire {
         for usage in usages.objects() {
             told.used(usage::openai(usage, self.output()));
         }
-        if self.0 == Reads::Responses
+        if self.reads == Reads::Responses
             && let Some(response) = response.filter(|response| json::is_object(response))
         {
-            self.read_members(response.get().as_bytes(), told);
+            self.read_members(response.get().as_bytes(), whole, told);
+        }
+        if let Some(unit) = standing.unit(whole || self.in_background) {
+            told.unit = Some(Box::new(unit));
         }
         let usage_only = usages.last().is_some_and(json::is_object) && choices.is_some_and(json::is_empty_array);
         let last = kind.and_then(json::text).is_some_and(|kind| self.is_last(&kind));
@@ -105,12 +169,12 @@ impl OpenAiWire {
 
     /// Whether events say which model answers.
     fn names_model(self) -> bool {
-        !matches!(self.0, Reads::Images | Reads::Transcript | Reads::Speech)
+        !matches!(self.reads, Reads::Images | Reads::Transcript | Reads::Speech)
     }
 
     /// Whether no event follows one of this type.
     fn is_last(self, kind: &str) -> bool {
-        match self.0 {
+        match self.reads {
             Reads::Responses => {
                 matches!(kind, "response.completed" | "response.incomplete" | "response.failed" | "error")
             }
@@ -125,7 +189,7 @@ impl OpenAiWire {
         // The many small events begin with their type; any other begin costs a parse.
         const TYPE: &[u8] = b"{\"type\":\"";
         let kind = message.strip_prefix(TYPE).and_then(|rest| rest.split(|byte| *byte == b'"').next());
-        match self.0 {
+        match self.reads {
             Reads::Responses => !kind.is_some_and(|kind| {
                 kind.starts_with(b"response.")
                     && [&b".delta"[..], b".done", b".added"].iter().any(|end| kind.ends_with(end))
@@ -145,18 +209,18 @@ impl Wire for OpenAiWire {
             || (self.names_model() && told.model.is_none())
             || may_have_usage(message)
             || self.may_be_last(message);
-        let read = if matters { self.read_members(message, told) } else { Message::default() };
+        let read = if matters { self.read_members(message, whole, told) } else { Message::default() };
         if (!whole || told.needs_text())
             && let Some(anchor) = self.anchor(whole)
         {
             told.output.collect(message, anchor);
         }
-        if self.0 == Reads::Images && (!whole || told.needs_text()) {
+        if self.reads == Reads::Images && (!whole || told.needs_text()) {
             static IMAGE: Anchor = anchor!("b64_json");
             let images = u64::try_from(IMAGE.find_iter(message).count()).unwrap_or(u64::MAX);
             told.output.bytes = told.output.bytes.saturating_add(images.saturating_mul(IMAGE_TOKENS * BYTES_PER_TOKEN));
         }
-        if self.0 == Reads::Speech {
+        if self.reads == Reads::Speech {
             // An event holds its audio in base64: four characters for three bytes.
             told.unread_bytes = told.unread_bytes.saturating_add(length(message) / 4 * 3);
         }
@@ -164,7 +228,7 @@ impl Wire for OpenAiWire {
     }
 
     fn unread(&self) -> Unread {
-        match self.0 {
+        match self.reads {
             Reads::Transcript => Unread::Text,
             Reads::Speech => Unread::Media { bytes_per_token: SPEECH_BYTES_PER_TOKEN },
             _ => Unread::ByFirstByte,
@@ -177,7 +241,7 @@ impl Wire for OpenAiWire {
 
     fn text_is_output(&self) -> bool {
         // A completion may begin with its prompt (`echo`).
-        self.0 != Reads::Completions
+        self.reads != Reads::Completions
     }
 }
 

@@ -9,6 +9,7 @@ mod journal;
 mod retention;
 mod shared;
 mod tenants;
+mod units;
 mod usage;
 
 use std::any::Any;
@@ -69,6 +70,7 @@ pub(super) fn event(number: u64) -> UsageEvent {
         status: 200,
         outcome: Outcome::Completed,
         request_id: Some(format!("req_{number}").into()),
+        unit: None,
     }
 }
 

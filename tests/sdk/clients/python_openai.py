@@ -9,7 +9,7 @@ import httpx2
 import openai
 from openai import AsyncOpenAI, OpenAI
 
-from suite import Suite
+from suite import Suite, after
 
 ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is the toll, please? ü€"}]
 CITY = {
@@ -28,6 +28,7 @@ VECTOR = {"model": "text-embedding-3-small", "input": ["one two", "three"]}
 IMAGE = {"model": "gpt-image-1", "prompt": "A toll gate"}
 SPEECH = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Please pay."}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}}
+BATCH = {"input_file_id": "file-scripted", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 QUESTION = {"type": "predicate", "name": "is_paid", "question": "Is the toll paid?"}
 
 
@@ -45,6 +46,11 @@ def lines():
 
 def hear(**options):
     return lambda c: c.audio.transcriptions.create(file=sound(), **options)
+
+
+def fetched(begin, ask):
+    """Begins what is finished later and asks for it until it is: the second time."""
+    return lambda c: after(begin(c), lambda begun: after(ask(c, begun.id), lambda _: ask(c, begun.id)))
 
 
 CALLS = [
@@ -69,6 +75,13 @@ CALLS = [
     ),
     ("responses, compact", lambda c: c.responses.compact(**RESPONSE)),
     ("responses, count of tokens", lambda c: c.responses.input_tokens.count(**RESPONSE)),
+    (
+        "responses, background",
+        fetched(lambda c: c.responses.create(**RESPONSE, background=True), lambda c, name: c.responses.retrieve(name)),
+    ),
+    ("batches", fetched(lambda c: c.batches.create(**BATCH), lambda c, name: c.batches.retrieve(name))),
+    ("batches", fetched(lambda c: c.batches.create(**BATCH), lambda c, name: c.batches.cancel(name))),
+    ("batches", lambda c: c.batches.list()),
     ("stored responses", lambda c: c.responses.retrieve("resp_scripted")),
     ("stored responses", lambda c: c.responses.cancel("resp_scripted")),
     ("stored responses", lambda c: c.responses.delete("resp_scripted")),

@@ -4,6 +4,7 @@ One provider listens twice, for clients that come directly and for the gateway, 
 What it answers is in `openai_answers.py` and `gemini_answers.py`. It uses the standard library alone.
 """
 
+import dataclasses
 import email.parser
 import gzip
 import json
@@ -30,6 +31,16 @@ class Truth:
     chat: bool = False
     # How the gateway has to price it; `None` where any is right.
     priced: str | None = None
+    # Where it is charged later: the model that the beginning is booked with.
+    begun_as: str | None = None
+    outcome: str = "completed"
+
+    def lines(self):
+        """The line items that the gateway has of it: one, or where it is charged later the beginning and the bill."""
+        if self.begun_as is None:
+            return [self]
+        begun = {"model": self.begun_as, "kinds": {}, "outcome": "deferred", "priced": "free"}
+        return [dataclasses.replace(self, begun_as=None, **begun), dataclasses.replace(self, begun_as=None, chat=False)]
 
 
 @dataclass

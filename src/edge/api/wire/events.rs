@@ -53,12 +53,12 @@ pub struct EventBody {
     first_byte_us: Option<u64>,
     /// The status that the client got; 0 for none.
     status: u16,
-    /// How the call ended.
+    /// How the call ended. `deferred`: the provider finishes it later, and what it used is a line item of its own.
     #[schema(example = "completed")]
     outcome: &'static str,
     /// `provider`, or `estimate` where it reported nothing.
     usage_source: &'static str,
-    /// The provider's own id of the request.
+    /// The provider's own id of the request; for the bill of a deferred call, of what it began.
     request_id: Option<Box<str>>,
 }
 
@@ -88,6 +88,7 @@ impl From<UsageEvent> for EventBody {
             status,
             outcome,
             request_id,
+            unit: _, // Not with the events of the ledger.
         } = event;
         Self {
             id: id.to_string(),

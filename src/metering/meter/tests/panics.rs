@@ -2,11 +2,13 @@
 
 use std::sync::Mutex;
 
+use crate::domain::unit::UnitName;
 use crate::metering::fakes::STORE_WORDS;
 use crate::ports::BoxFuture;
 use crate::ports::StoreError;
 use crate::ports::journal::{Backlog, Batch, JournalFull, Slot};
-use crate::providers::{AnswerReader, CredentialHeader, Reading};
+
+use crate::providers::{AnswerReader, CredentialHeader, Reading, Reads};
 
 use super::*;
 
@@ -104,6 +106,18 @@ impl Provider for Clumsy {
         let at = At::ALL.into_iter().find(|at| call.model == format!("gpt-4o-{at:?}")).unwrap();
         at.hits(&[At::Making]);
         Box::new(ClumsyReader { inner: providers::ALL[0].reader(endpoint, call, content_type), at })
+    }
+
+    fn unit_reader(&self, reads: Reads, content_type: Option<&str>) -> Option<Box<dyn AnswerReader>> {
+        providers::ALL[0].unit_reader(reads, content_type)
+    }
+
+    fn unit_question(&self, unit: &UnitName) -> Option<(String, Reads)> {
+        providers::ALL[0].unit_question(unit)
+    }
+
+    fn result(&self, line: &[u8]) -> Option<Reading> {
+        providers::ALL[0].result(line)
     }
 
     fn refusal_body(&self, refusal: &Refusal) -> String {

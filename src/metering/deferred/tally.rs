@@ -1,0 +1,190 @@
+//! What a unit used and costs, from what the provider said of it or of its parts.
+//!
+//! May use: `domain`, `providers`, `ports`.
+
+use crate::domain::event::{Outcome, UsageSource};
+use crate::domain::money::PicoUsd;
+use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
+use crate::domain::unit::UnitState;
+use crate::metering::in_flight::beyond_tokens;
+use crate::ports::units::DeferredUnit;
+use crate::providers::Reading;
+
+/// Bytes of text for a token, where only bytes are known.
+const BYTES_PER_TOKEN: u64 = 4;
+
+const FREE: Charge = Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free };
+
+/// The part of a bill that is not the unit's own.
+pub(super) struct Bill {
+    pub tokens: Tokens,
+    pub source: UsageSource,
+    pub charge: Charge,
+    pub model: Option<String>,
+    pub tier: ServiceTier,
+    pub outcome: Outcome,
+    pub status: u16,
+}
+
+/// The sum of the parts of a unit, each priced for itself: prices depend on the length of one request.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    tokens: Tokens,
+    cost: PicoUsd,
+    /// How many parts there are of each kind of price.
+    parts: [u64; 4],
+    model: Option<String>,
+    /// Of some parts it is not known what they used, or it cannot be believed.
+    in_doubt: bool,
+}
+
+/// Whether it is a batch, which has prices of its own.
+fn is_batch(unit: &DeferredUnit) -> bool {
+    unit.name.collection() == "batches"
+}
+
+fn tier(unit: &DeferredUnit, reading: &Reading) -> ServiceTier {
+    if is_batch(unit) { ServiceTier::Batch } else { reading.tier }
+}
+
+fn model<'a>(unit: &'a DeferredUnit, reading: &'a Reading) -> &'a str {
+    reading.model.as_deref().unwrap_or(&unit.model)
+}
+
+/// Whether the sum that a batch says of itself does for its price: it does unless long requests have another price than
+/// short ones.
+pub(super) fn is_enough(unit: &DeferredUnit, reading: &Reading, prices: &PriceBook) -> bool {
+    let Some(tokens) = reading.tokens.filter(|_| !reading.distrusted) else { return false };
+    let rates = |input| {
+        let (provider, model) = (unit.provider.as_str(), model(unit, reading));
+        prices.rates(provider, model, tier(unit, reading), input, unit.requested_at)
+    };
+    rates(0) == rates(tokens.prompt)
+}
+
+impl Tally {
+    /// Adds one part.
+    pub(super) fn add(&mut self, unit: &DeferredUnit, part: &Reading, prices: &PriceBook) {
+        self.in_doubt |= part.distrusted;
+        if self.model.is_none() {
+            self.model.clone_from(&part.model);
+        }
+        let sum = part.tokens.and_then(|tokens| Some((tokens, self.tokens.plus(&tokens)?)));
+        let Some((tokens, sum)) = sum else {
+            self.in_doubt = true;
+            return;
+        };
+        self.tokens = sum;
+        let (provider, model, tier) = (unit.provider.as_str(), model(unit, part), tier(unit, part));
+        let charge = prices.charge(provider, model, tier, &tokens, unit.requested_at);
+        let charge = if part.beyond_tokens { beyond_tokens(charge, &tokens) } else { charge };
+        let cost = charge.cost.and_then(|cost| self.cost.plus(cost).ok());
+        let priced = if cost.is_some() { charge.priced } else { Priced::Unpriced };
+        self.cost = cost.unwrap_or(self.cost);
+        if let Some(parts) = self.parts.get_mut(place(priced)) {
+            *parts = parts.saturating_add(1);
+        }
+    }
+
+    fn charge(&self) -> Charge {
+        let has = |priced| self.parts.get(place(priced)).is_some_and(|parts| *parts > 0);
+        if has(Priced::Unpriced) {
+            return Charge { cost: None, priced: Priced::Unpriced };
+        }
+        let priced = [Priced::Incomplete, Priced::Priced].into_iter().find(|priced| has(*priced));
+        Charge { cost: Some(self.cost), priced: priced.unwrap_or(Priced::Free) }
+    }
+}
+
+fn place(priced: Priced) -> usize {
+    match priced {
+        Priced::Priced => 0,
+        Priced::Free => 1,
+        Priced::Unpriced => 2,
+        Priced::Incomplete => 3,
+    }
+}
+
+impl Bill {
+    /// By what the provider said, and by the parts where they were read.
+    pub(super) fn of(unit: &DeferredUnit, reading: Reading, parts: Option<Tally>, prices: &PriceBook) -> Self {
+        let state = reading.ended().map_or(UnitState::Done, |told| told.state);
+        match parts {
+            Some(tally) => Self::of_parts(unit, tally, state, prices),
+            None => Self::of_whole(unit, reading, state, prices),
+        }
+    }
+
+    fn of_parts(unit: &DeferredUnit, tally: Tally, state: UnitState, prices: &PriceBook) -> Self {
+        if tally.in_doubt && tally.tokens.total() == 0 {
+            return Self { model: tally.model, ..Self::estimate(unit, 200, prices) };
+        }
+        if tally.tokens.total() == 0 {
+            return Self { model: tally.model, ..Self::nothing(unit) };
+        }
+        let source = if tally.in_doubt { UsageSource::Estimate } else { UsageSource::Provider };
+        let (tokens, charge, outcome) = (tally.tokens, tally.charge(), outcome_with_usage(state));
+        Self { tokens, source, charge, model: tally.model, tier: ServiceTier::Batch, outcome, status: 200 }
+    }
+
+    fn of_whole(unit: &DeferredUnit, reading: Reading, state: UnitState, prices: &PriceBook) -> Self {
+        let tier = tier(unit, &reading);
+        let used = reading.tokens.filter(|tokens| tokens.total() > 0 || (state == UnitState::Done && !is_batch(unit)));
+        let (tokens, source, outcome) = match (used, state) {
+            (Some(tokens), _) => {
+                let source = if reading.distrusted { UsageSource::Estimate } else { UsageSource::Provider };
+                (tokens, source, outcome_with_usage(state))
+            }
+            // What came to nothing, and what says that its parts did.
+            (None, UnitState::Failed) => return Self { model: reading.model, ..Self::nothing(unit) },
+            (None, _) if is_batch(unit) && !reading.distrusted => {
+                return Self { model: reading.model, ..Self::nothing(unit) };
+            }
+            (None, _) => {
+                let completion = reading.output_bytes.div_ceil(BYTES_PER_TOKEN);
+                (estimated(unit, completion), UsageSource::Estimate, outcome_with_usage(state))
+            }
+        };
+        let own = prices.charge(unit.provider.as_str(), model(unit, &reading), tier, &tokens, unit.requested_at);
+        // A sum of many requests that has the price of one long one: what it costs is not known to the digit.
+        let is_short = !is_batch(unit) || is_enough(unit, &reading, prices);
+        let own = if is_short { own } else { Charge { priced: worst(own.priced), ..own } };
+        let charge = if reading.beyond_tokens { beyond_tokens(own, &tokens) } else { own };
+        Self { tokens, source, charge, model: reading.model, tier, outcome, status: 200 }
+    }
+
+    /// By the prompt alone: nobody says what the unit used. `status` is what was answered instead.
+    pub(super) fn estimate(unit: &DeferredUnit, status: u16, prices: &PriceBook) -> Self {
+        let tokens = estimated(unit, 0);
+        let tier = if is_batch(unit) { ServiceTier::Batch } else { ServiceTier::default() };
+        let charge = prices.charge(unit.provider.as_str(), &unit.model, tier, &tokens, unit.requested_at);
+        let (source, outcome) = (UsageSource::Estimate, Outcome::UpstreamFailed);
+        Self { tokens, source, charge, model: None, tier, outcome, status }
+    }
+
+    /// Nothing was charged: the unit came to nothing.
+    fn nothing(unit: &DeferredUnit) -> Self {
+        let tier = if is_batch(unit) { ServiceTier::Batch } else { ServiceTier::default() };
+        let (tokens, source, outcome) = (Tokens::default(), UsageSource::Provider, Outcome::UpstreamError);
+        Self { tokens, source, charge: FREE, model: None, tier, outcome, status: 200 }
+    }
+}
+
+fn outcome_with_usage(state: UnitState) -> Outcome {
+    match state {
+        UnitState::Running | UnitState::Done => Outcome::Completed,
+        UnitState::Failed => Outcome::UpstreamFailed,
+        UnitState::Cancelled => Outcome::ClientLeft,
+    }
+}
+
+fn estimated(unit: &DeferredUnit, completion: u64) -> Tokens {
+    // Whatever was asked, it was not nothing.
+    let prompt = unit.prompt_tokens.clamp(1, TOKENS_PER_CALL_MAX);
+    Tokens { prompt, completion: completion.min(TOKENS_PER_CALL_MAX - prompt), ..Tokens::default() }
+}
+
+fn worst(priced: Priced) -> Priced {
+    if priced == Priced::Priced { Priced::Incomplete } else { priced }
+}
