@@ -552,3 +552,26 @@ fn twenty_sessions_speak_at_once() {
     assert_eq!((usage.chats, usage.total_tokens), (sessions * turns, sessions * turns * 118));
     assert_eq!(gateway.chats("acme"), (200, 300));
 }
+
+#[test]
+fn a_session_with_a_provider_over_tls_is_one_over_http_1_whatever_else_is_spoken() {
+    let provider = Sessions::start(honest);
+    // A gateway stands for the provider: it speaks TLS, and HTTP/2 with whoever offers it.
+    let tls = |setup: Setup| setup.set("TOLLGATE_TLS_CERT", front::CERTIFICATE).set("TOLLGATE_TLS_KEY", front::KEY);
+    let behind = tls(Setup::at(&provider.url())).start();
+    for http2 in ["false", "true"] {
+        let gateway = Setup::at(&format!("https://localhost:{}", behind.proxy.port()))
+            .set("SSL_CERT_FILE", front::CERTIFICATE)
+            .set("OPENAI_API_KEY", "chained")
+            .set("TOLLGATE_UPSTREAM_HTTP2", http2)
+            .start();
+        let mut peer = open(&gateway, "acme");
+        for _ in 0..3 {
+            peer.say(&append(&"A".repeat(40_000)));
+            peer.say(&append("END="));
+            peer.hear_until("response.done");
+        }
+        assert_eq!(peer.close(), Some((1000, String::new())), "{http2}");
+        assert_eq!(gateway.booked("acme", 3).total_tokens, 3 * 118, "{http2}");
+    }
+}
