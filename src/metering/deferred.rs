@@ -23,6 +23,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::ProviderId;
+use crate::domain::price::PriceBook;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::unit::{Unit, UnitName};
 use crate::ports::asking::Ask;
@@ -220,7 +221,7 @@ impl Deferred {
         let age_us = self.books.clock.now().0.saturating_sub(unit.requested_at.0);
         let bill = match standing {
             Standing::Over(reading) => {
-                let results = self.results(ask, unit, &reading).await;
+                let results = self.results(ask, unit, &reading, &prices).await;
                 results.map(|results| Bill::of(unit, *reading, results, &prices))
             }
             Standing::Gone => Some(Bill::estimate(unit, 404, &prices)),
@@ -234,21 +235,26 @@ impl Deferred {
             }
             None => return,
         };
-        self.book(unit, self.event(unit, bill)).await;
+        self.book(unit, self.event(unit, bill, prices.version())).await;
     }
 
     /// The results of a unit with many parts, where its own word does not do; `None` where they cannot be had now.
-    async fn results(&self, ask: &dyn Ask, unit: &DeferredUnit, reading: &Reading) -> Option<Option<Tally>> {
-        let prices = self.books.snapshots.load().prices.clone();
+    async fn results(
+        &self,
+        ask: &dyn Ask,
+        unit: &DeferredUnit,
+        reading: &Reading,
+        prices: &PriceBook,
+    ) -> Option<Option<Tally>> {
         let Some(told) = reading.ended() else { return Some(None) };
         let mut tally = Tally::default();
         match &told.results {
             Results::None => Some(None),
             Results::Here(parts) => {
-                parts.iter().for_each(|part| tally.add(unit, part, &prices));
+                parts.iter().for_each(|part| tally.add(unit, part, prices));
                 Some(Some(tally))
             }
-            Results::File(_) if tally::is_enough(unit, reading, &prices) => Some(None),
+            Results::File(_) if tally::is_enough(unit, reading, prices) => Some(None),
             Results::File(target) => {
                 let provider = provider_of(unit)?;
                 let (mut lines, mut bytes, tally_of) = (Lines::default(), 0_u64, &mut tally);
@@ -256,10 +262,10 @@ impl Deferred {
                     Some(line) if line.trim_ascii().is_empty() => {}
                     Some(line) => {
                         if let Some(part) = provider.result(line) {
-                            tally_of.add(unit, &part, &prices);
+                            tally_of.add(unit, &part, prices);
                         }
                     }
-                    None => tally_of.add(unit, &Reading::default(), &prices),
+                    None => tally_of.add(unit, &Reading::default(), prices),
                 };
                 let mut see = |piece: &[u8]| {
                     bytes = bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
@@ -281,7 +287,7 @@ impl Deferred {
         }
     }
 
-    fn event(&self, unit: &DeferredUnit, bill: Bill) -> UsageEvent {
+    fn event(&self, unit: &DeferredUnit, bill: Bill, price_version: Arc<str>) -> UsageEvent {
         let Bill { tokens, source, charge, model, tier, outcome, status } = bill;
         let now = self.books.clock.now();
         UsageEvent {
@@ -299,7 +305,7 @@ impl Deferred {
             source,
             cost: charge.cost,
             priced: charge.priced,
-            price_version: self.books.snapshots.load().prices.version(),
+            price_version,
             service_tier: tier,
             requested_at: unit.requested_at,
             duration_us: u64::try_from(now.0.saturating_sub(unit.requested_at.0)).unwrap_or(0),

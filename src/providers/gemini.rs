@@ -169,7 +169,11 @@ impl Provider for Gemini {
         };
         let model = endpoint.model.as_deref().map_or(model_in, ModelIn::Path);
         let call = request::read(body, model, stream_by)?;
-        let continues = (endpoint.reads == Reads::Generate).then(|| wire::continued(body)).flatten();
+        let continues = match endpoint.reads {
+            Reads::Generate => wire::continued(body),
+            Reads::Interaction => later::continued(body),
+            _ => None,
+        };
         Ok(without_collection(Call { continues, ..call }))
     }
 

@@ -421,6 +421,18 @@ fn interactions_and_runs_are_billed_by_their_names() {
     assert_eq!((&bill["prompt_tokens"], &bill["completion_tokens"]), (&8.into(), &5.into()), "{bill}");
     assert_eq!(gateway.chats("google"), (1, 499));
 
+    // An answer that goes on is one chat, as one of generateContent.
+    let mut first = interaction("requires_continuation", json!({"total_input_tokens": 8, "total_output_tokens": 2}));
+    first["continuation_token"] = "tok_1".into();
+    let second = interaction("completed", json!({"total_input_tokens": 9, "total_output_tokens": 1}));
+    for (answer, more) in [(first, Value::Null), (second, "tok_1".into())] {
+        desk.tells("POST /v1beta/interactions", &answer);
+        let body = json!({"model": "gemini-2.5-flash", "input": "Toll?", "continuation_token": more});
+        gateway.send(&post("/v1beta/interactions", &body).google("goes-on"));
+    }
+    let usage = gateway.booked("goes-on", 2);
+    assert_eq!((usage.tokens(), usage.chats), ((17, 3, 20), 1));
+
     let run = |status: &str, usage: Value| json!({"id": "run_1", "object": "thread.run", "thread_id": "thread_1", "status": status, "model": "gpt-4.1", "usage": usage});
     let used = json!({"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23});
     desk.tells("POST /v1/threads/thread_1/runs", &run("queued", Value::Null));

@@ -7,11 +7,12 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::wire::GeminiWire;
+use super::wire::{CONTINUATION_BYTES_MAX, GeminiWire};
 use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 use crate::domain::unit::{UnitName, UnitState};
 use crate::providers::answer::{DONE, Message, Wire};
 use crate::providers::json::{self, Count};
+use crate::providers::request;
 use crate::providers::text::{Anchor, anchor};
 use crate::providers::told::Told;
 use crate::providers::usage::{self, Usages};
@@ -157,12 +158,21 @@ pub(super) struct InteractionWire {
 }
 
 /// Members of an interaction and of the events about one, in the order of `see` below.
-const MEMBERS: &[&str] = &["id", "status", "usage", "model", "agent", "service_tier", "event_type", "interaction"];
+const MEMBERS: &[&str] =
+    &["id", "status", "usage", "model", "agent", "service_tier", "event_type", "interaction", "continuation_token"];
+
+/// What a request for an interaction goes on with: its `continuation_token`.
+pub(super) fn continued(body: &[u8]) -> Option<Box<str>> {
+    static TOKEN: Anchor = anchor!("continuation_token");
+    // Few have one, and the whole body is looked through for it: a quick look first.
+    TOKEN.find(body)?;
+    request::member(body, "continuation_token", CONTINUATION_BYTES_MAX)
+}
 
 impl InteractionWire {
     fn read_members(self, message: &[u8], whole: bool, told: &mut Told) -> Message {
         let (mut id, mut status, mut kind) = (None::<Cow<'_, str>>, None::<Cow<'_, str>>, None::<Cow<'_, str>>);
-        let (mut model, mut tier, mut interaction) = (None, None, None);
+        let (mut model, mut tier, mut interaction, mut token) = (None, None, None, None);
         let mut usages = Usages::default();
         let parsed = json::members(message, MEMBERS, |index, raw| match index {
             0 => id = json::text(raw),
@@ -172,7 +182,8 @@ impl InteractionWire {
             3 | 4 => model = model.or(Some(raw).filter(|raw| raw.get() != "null")),
             5 => tier = Some(raw),
             6 => kind = json::text(raw),
-            _ => interaction = Some(raw),
+            7 => interaction = Some(raw),
+            _ => token = json::text(raw).filter(|token| token.len() <= CONTINUATION_BYTES_MAX),
         });
         if parsed.is_err() {
             return Message::default();
@@ -185,6 +196,10 @@ impl InteractionWire {
         }
         if let Some(interaction) = interaction.filter(|raw| json::is_object(raw)) {
             self.read_members(interaction.get().as_bytes(), whole, told);
+        }
+        if status.is_some() {
+            // The last word counts: what is over without a token is not gone on with.
+            told.continuation = token.map(Into::into);
         }
         let state = status.as_deref().map(state_of_interaction);
         match (state, id.and_then(|id| UnitName::of("interactions", &id))) {

@@ -22,7 +22,7 @@ const MEMBERS: &[&str] = &["usageMetadata", "modelVersion", "model", "prediction
 const IMAGE_TOKENS: u64 = 1290;
 
 /// A longer token is not known again: the call that goes on with it is a new chat.
-const CONTINUATION_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const CONTINUATION_BYTES_MAX: usize = 1024 * 1024;
 
 static CONTINUATION: Anchor = anchor!("continuationToken");
 

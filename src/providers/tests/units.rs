@@ -207,6 +207,16 @@ fn an_interaction_is_billed_by_its_usage_or_deferred() {
         assert_eq!(reading.deferred().map(UnitName::as_str), deferred.then_some("interactions/int_1"), "{answer}");
         assert_eq!(reading.tokens, None, "{answer}");
     }
+    let goes_on = r#","continuation_token":"tok_1""#;
+    let update = "data: {\"event_type\":\"interaction.status_update\",\"interaction_id\":\"int_1\",\"status\":\"in_progress\",\"continuation_token\":\"tok_0\"}\n\n";
+    let ended = event("interaction.completed", &interaction("requires_continuation", &format!("{usage}{goes_on}")));
+    for (answer, token) in [
+        (format!("{created}{update}{delta}"), Some("tok_0")),
+        (format!("{created}{update}{ended}"), Some("tok_1")),
+        (format!("{created}{update}{completed}"), None),
+    ] {
+        assert_eq!(post(plain, SSE, &answer).continuation.as_deref(), token, "{answer}");
+    }
     let cut = post(plain, SSE, &format!("{created}{delta}"));
     assert_eq!((cut.output.as_str(), cut.output_bytes), ("Pay here", 8));
     let reading = asked(1, "interactions/int_1", JSON, &interaction("completed", usage));

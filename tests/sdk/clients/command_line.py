@@ -100,6 +100,16 @@ with tempfile.TemporaryDirectory() as directory:
     suite.case("models (Gemini)", curl("/v1beta/tunedModels", key="google"))
     suite.case("operations", curl("/v1beta/operations/scripted", key="google"))
     suite.case("fileSearchStores, upload", curl(UPLOAD, {}, key="google", headers=START))
+    suite.case("batches (Gemini), results", curl("/download/v1beta/files/scripted:download?alt=media", key="google"))
+    for method in ("GET", "DELETE"):
+        suite.case("interactions, stored", curl("/v1beta/interactions/int_scripted", key="google", method=method))
+    suite.case("interactions, stored", curl("/v1beta/interactions/int_scripted/cancel", {}, key="google"))
+    suite.case("threads", curl("/v1/threads", {}))
+    thread = "/v1/threads/thread_scripted"
+    for path in ("", "/messages", "/runs/run_scripted", "/runs/run_scripted/steps"):
+        suite.case("threads", curl(thread + path))
+    suite.case("threads", curl(thread + "/runs/run_scripted/cancel", {}))
+    suite.case("assistants", curl("/v1/assistants"))
     suite.case("compatible chat", curl("/v1beta/openai/chat/completions", CHAT | {"model": "gemini-2.5-flash"}))
 
 # A user's own model of `llm`, in a directory of its own.

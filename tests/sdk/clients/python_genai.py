@@ -12,7 +12,7 @@ import sys
 from google import genai
 from google.genai import types
 
-from suite import Suite
+from suite import Suite, after
 
 MODEL = "gemini-2.5-flash"
 ASK = {"model": MODEL, "contents": "What is the toll, please? ü€"}
@@ -40,6 +40,15 @@ def greeting() -> str:
     return "Hello"
 
 
+def fetched(begin):
+    """Begins a batch and asks for it until it is done: the second time."""
+    ask = lambda c, job: c.batches.get(name=job.name)  # noqa: E731
+    return lambda c: after(begin(c), lambda job: after(ask(c, job), lambda _: ask(c, job)))
+
+
+BATCH = {"model": MODEL, "src": [types.InlinedRequest(contents="What is the toll?")] * 2}
+VECTORS = types.EmbeddingsBatchJobSource(inlined_requests=types.EmbedContentBatch(contents=["one", "two"]))
+
 CALLS = [
     ("generateContent", lambda c: c.models.generate_content(**ASK)),
     ("generateContent, tools", lambda c: c.models.generate_content(**ASK, **TOOLS)),
@@ -63,6 +72,14 @@ CALLS = [
     ("stored cachedContents", lambda c: c.caches.list()),
     ("stored cachedContents", lambda c: c.caches.get(name="cachedContents/scripted")),
     ("stored cachedContents", lambda c: c.caches.delete(name="cachedContents/scripted")),
+    ("batches (Gemini)", fetched(lambda c: c.batches.create(**BATCH))),
+    ("batches (Gemini)", lambda c: c.batches.list()),
+    ("batches (Gemini)", lambda c: c.batches.cancel(name="batches/later")),
+    ("batches (Gemini)", lambda c: c.batches.delete(name="batches/later")),
+    (
+        "batches (Gemini), embeddings",
+        fetched(lambda c: c.batches.create_embeddings(model="gemini-embedding-001", src=VECTORS)),
+    ),
     ("models (Gemini)", lambda c: c.models.list()),
     ("models (Gemini)", lambda c: c.models.get(model=MODEL)),
     ("files (Gemini)", lambda c: c.files.list()),

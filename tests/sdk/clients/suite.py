@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import dataclasses
+import inspect
 import itertools
 import json
 import os
@@ -63,6 +64,18 @@ class Suite:
             "/case",
             {"client": client, "call": call, "tenant": tenant, "direct": None, "through": None, "ending": "refused"},
         )
+
+
+def after(first, then):
+    """What `then` makes of what a call gave, of a client that blocks and of one that does not."""
+    if not inspect.isawaitable(first):
+        return then(first)
+
+    async def run():
+        result = then(await first)
+        return await result if inspect.isawaitable(result) else result
+
+    return run()
 
 
 def outcome(ask, access):

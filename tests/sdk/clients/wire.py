@@ -4,9 +4,11 @@ One provider listens twice, for clients that come directly and for the gateway, 
 What it answers is in `openai_answers.py` and `gemini_answers.py`. It uses the standard library alone.
 """
 
+import dataclasses
 import email.parser
 import gzip
 import json
+import ssl
 import threading
 import urllib.parse
 import zlib
@@ -29,6 +31,16 @@ class Truth:
     chat: bool = False
     # How the gateway has to price it; `None` where any is right.
     priced: str | None = None
+    # Where it is charged later: the model that the beginning is booked with.
+    begun_as: str | None = None
+    outcome: str = "completed"
+
+    def lines(self):
+        """The line items that the gateway has of it: one, or where it is charged later the beginning and the bill."""
+        if self.begun_as is None:
+            return [self]
+        begun = {"model": self.begun_as, "kinds": {}, "outcome": "deferred", "priced": "free"}
+        return [dataclasses.replace(self, begun_as=None, **begun), dataclasses.replace(self, begun_as=None, chat=False)]
 
 
 @dataclass
@@ -102,7 +114,9 @@ class Call:
 class Port:
     """One of the provider's doors, with the calls that came in by it and no case has claimed."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, converse=None, tls=None):
+        """`converse(request, reads, writes, charge)` has a session with a client that asks for a websocket; `tls` are
+        the files of a certificate for `localhost` and its key."""
         self.lock = threading.Lock()
         self.calls = []
         port = self
@@ -122,11 +136,20 @@ class Port:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 query = dict(urllib.parse.parse_qsl(parts.query))
                 request = Request(self.command, parts.path, query, headers, body, port.url)
+                if converse and headers.get("upgrade", "").lower() == "websocket":
+                    self.close_connection = True
+                    converse(request, self.rfile, self.wfile, self.charge)
+                    return
                 said = answer(request)
                 call = Call(self.command, self.path, self.headers.items(), body, said.truth, said.status)
                 with port.lock:
                     port.calls.append(call)
                 self.say(said, "gzip" in headers.get("accept-encoding", ""))
+
+            def charge(self, truth, body):
+                # Each turn of a session is a call like any other.
+                with port.lock:
+                    port.calls.append(Call(self.command, self.path, self.headers.items(), body, truth, 200))
 
             do_GET = do_HEAD = do_POST = do_DELETE = handle_one
 
@@ -178,6 +201,13 @@ class Port:
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            # The handshake is each connection's own, in its own thread.
+            options = {"server_side": True, "do_handshake_on_connect": False}
+            self.server.socket = context.wrap_socket(self.server.socket, **options)
+            self.url = f"https://localhost:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def claim(self):

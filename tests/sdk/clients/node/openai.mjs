@@ -26,6 +26,15 @@ const picture = () => toFile(Buffer.concat([Buffer.from("PNG"), Buffer.alloc(300
 const lines = () => toFile(Buffer.from("{}\n{}\n"), "a.jsonl");
 const hear = (options) => async (c) => c.audio.transcriptions.create({ file: await sound(), ...options });
 
+const BATCH = { input_file_id: "file-scripted", endpoint: "/v1/chat/completions", completion_window: "24h" };
+
+/** Begins what is finished later and asks for it until it is: the second time. */
+const fetched = async (begin, ask) => {
+  const { id } = await begin;
+  await ask(id);
+  return ask(id);
+};
+
 const CALLS = [
   ["chat", (c) => c.chat.completions.create(CHAT)],
   ["chat, stream", (c) => list(c.chat.completions.create({ ...CHAT, stream: true }))],
@@ -45,6 +54,9 @@ const CALLS = [
   ["responses, tools, stream", (c) => list(c.responses.create({ ...CALLED, stream: true }))],
   ["responses, compact", (c) => c.responses.compact(RESPONSE)],
   ["responses, count of tokens", (c) => c.responses.inputTokens.count(RESPONSE)],
+  ["responses, background", (c) => fetched(c.responses.create({ ...RESPONSE, background: true }), (id) => c.responses.retrieve(id))],
+  ["batches", (c) => fetched(c.batches.create(BATCH), (id) => c.batches.retrieve(id))],
+  ["batches", async (c) => (await c.batches.list()).data],
   ["stored responses", (c) => c.responses.retrieve("resp_scripted")],
   ["stored responses", (c) => c.responses.cancel("resp_scripted")],
   ["stored responses", (c) => c.responses.delete("resp_scripted")],
