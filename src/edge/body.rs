@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -12,6 +12,10 @@ use crate::domain::refusal::Refusal;
 
 /// The budget is counted in pages of this size, since a semaphore counts in 32 bits.
 const PAGE_BYTES: u64 = 1024;
+
+/// A body that does not say how long it is gets room for the largest usual one from here on.
+const ROOM_FROM_BYTES: usize = 512 * 1024;
+const ROOM_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Bytes of request bodies that may be held in memory at once, by all calls together (`listen.buffer_total`).
 #[derive(Debug, Clone)]
@@ -102,10 +106,12 @@ pub async fn read_whole(
         };
     };
     let expected = usize::try_from(length.unwrap_or(0)).unwrap_or(0).max(first.len() + second.len());
-    let mut all = BytesMut::with_capacity(expected);
+    let mut all = Vec::new();
+    all.try_reserve_exact(expected).map_err(|_| Refusal::BuffersFull)?;
     all.extend_from_slice(&first);
     let mut next = Some(second);
     while let Some(piece) = next {
+        make_room(&mut all, piece.len(), limit)?;
         all.extend_from_slice(&piece);
         if count(&all) > limit {
             return Err(Refusal::BodyTooLarge { limit });
@@ -113,7 +119,23 @@ pub async fn read_whole(
         budget.grow(&mut reserved, count(&all))?;
         next = read_piece(session).await?;
     }
-    Ok(Whole { bytes: all.freeze(), reserved })
+    Ok(Whole { bytes: all.into(), reserved })
+}
+
+/// Room for another piece. Each doubling of what did not say how long it is leaves what it was behind for a while, so from
+/// some size on there is room for all that may come: pages that are never written to are no memory.
+fn make_room(all: &mut Vec<u8>, more: usize, limit: u64) -> Result<(), Refusal> {
+    if all.capacity() - all.len() >= more {
+        return Ok(());
+    }
+    let made = if all.len() < ROOM_FROM_BYTES {
+        all.try_reserve(more)
+    } else {
+        let largest = usize::try_from(limit).unwrap_or(usize::MAX);
+        let room = largest.min(ROOM_BYTES_MAX.max(all.len().saturating_mul(2))).saturating_sub(all.len());
+        all.try_reserve_exact(room.max(more))
+    };
+    made.map_err(|_| Refusal::BuffersFull)
 }
 
 /// The next piece of a body; `None` at its end.
@@ -153,6 +175,20 @@ mod tests {
         assert_eq!(budget.grow(&mut second, PAGE_BYTES + 1), Err(Refusal::BuffersFull));
         drop(first);
         assert!(budget.grow(&mut second, 4 * PAGE_BYTES).is_ok());
+    }
+
+    #[test]
+    fn a_body_without_a_length_is_moved_only_while_it_is_small() {
+        let (mut all, mut moves, limit) = (Vec::new(), 0, 20_000_000);
+        while all.len() < 20_000_000 {
+            let before = all.capacity();
+            make_room(&mut all, 60_000, limit).unwrap();
+            all.extend_from_slice(&[0; 60_000]);
+            moves += usize::from(all.capacity() != before && before > ROOM_FROM_BYTES * 2);
+        }
+        // At the limit there is none, and beyond it no more is kept than the piece that is refused.
+        assert!(moves <= 1 && all.capacity() < 20_000_000 + 60_000 * 2, "{moves} {}", all.capacity());
+        assert!(make_room(&mut Vec::new(), usize::MAX, limit).is_err());
     }
 
     #[test]

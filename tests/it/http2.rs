@@ -292,3 +292,48 @@ fn opening_and_resetting_without_end_makes_no_more_calls_than_streams() {
     let usage = gateway.booked("acme", calls as u64);
     assert_eq!(usage.chats, calls as u64);
 }
+
+#[test]
+fn the_address_of_an_upload_names_the_authority_and_a_piece_needs_no_length() {
+    let address = "https://generativelanguage.googleapis.com/upload/v1beta/files?upload_id=1";
+    let provider = Provider::always(Script::answer(200, &[("X-Goog-Upload-URL", address)], ""));
+    let gateway = Setup::new(&provider).set("TOLLGATE_TLS_CERT", CERTIFICATE).set("TOLLGATE_TLS_KEY", KEY).start();
+    let mut client = Http2::open_tls(gateway.proxy);
+    let begin = Request::post("/upload/v1beta/files", "{}").google("acme").header("X-Goog-Upload-Command", "start");
+    let told = client.ask(&begin).header("x-goog-upload-url").expect("an address");
+    let target = told.strip_prefix("https://gateway.test").unwrap_or_else(|| panic!("{told}"));
+    let piece = Request::post(target, "").header("X-Goog-Upload-Command", "upload, finalize");
+    for (bytes, length) in [(1_000, Some("1000")), (2_000_000, None)] {
+        let mut stream = client.begin(&piece, false).unwrap();
+        let body: Vec<u8> = (0..bytes).map(|at: u32| at.to_le_bytes()[0]).collect();
+        for part in body.chunks(70_000) {
+            stream.write(part.to_vec(), false).unwrap();
+        }
+        stream.body.send_data(Vec::new().into(), true).unwrap();
+        assert_eq!(stream.head().unwrap().status, 200);
+        let seen = provider.last();
+        assert!(seen.body == body, "{bytes}: {}", seen.body.len());
+        assert_eq!(seen.header("content-length"), length);
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_read_holds_up_itself_and_no_other() {
+    let provider = Provider::start(|seen| match seen.json()["stream"].as_bool() {
+        Some(true) => Script::open(&[("Content-Type", "text/event-stream")])
+            .then(Step::SendForever(wire::chunk(&chat_event(&"word ".repeat(1_000))))),
+        _ => honest(seen),
+    });
+    let setup = clear(&provider).set("TOLLGATE_WRITE_TIMEOUT", "1s").set("TOLLGATE_DRAIN_TIMEOUT", "0s");
+    let gateway = setup.set("TOLLGATE_WORKERS", "1").start();
+    let mut client = Http2::open(gateway.proxy);
+    let mut unread = client.send(&chat_with("unread", CHAT_USAGE_REQUEST)).unwrap();
+    assert_eq!(unread.head().unwrap().status, 200);
+    std::mem::forget(unread);
+    for _ in 0..20 {
+        assert_eq!(client.ask(&chat("acme")).text(), CHAT_ANSWER);
+    }
+    assert_eq!(gateway.booked("unread", 1).estimated.requests, 1);
+    assert_eq!(gateway.event("unread")["outcome"], "client_left");
+    assert_eq!(client.ask(&chat("acme")).text(), CHAT_ANSWER, "the connection goes on");
+}

@@ -73,8 +73,7 @@ fn an_event_is_passed_on_at_once_and_a_leaver_read_on() {
 
 #[test]
 fn a_call_that_is_read_no_further_is_reset_and_its_siblings_go_on() {
-    let endless: Vec<Vec<u8>> = (0..1_000).map(|_| chat_event("more")).collect();
-    let provider = Http2Provider::start(&[Does::Streams(endless), answers()]);
+    let provider = Http2Provider::start(&[Does::NeverEnds(chat_event("more")), answers()]);
     let gateway = gateway(&provider).set("TOLLGATE_DRAIN_TIMEOUT", "0s").start();
     let mut client = Http2::open(gateway.proxy);
     let mut leaver = client.send(&chat_with("leaver", CHAT_USAGE_REQUEST)).unwrap();
@@ -141,5 +140,27 @@ fn what_breaks_under_its_streams_is_a_break_for_each() {
         gateway.booked(tenant, 1);
         assert_eq!(gateway.event(tenant)["outcome"], "upstream_failed", "{tenant}");
     }
+    assert_eq!(gateway.send(&chat("acme")).text(), CHAT_ANSWER);
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_up_its_own_stream_alone() {
+    // More than the sockets of a client take.
+    let flood = Does::Streams(vec![chat_event(&"word ".repeat(8_000)); 1_000]);
+    let provider = Http2Provider::start(&[flood, answers()]);
+    let gateway = gateway(&provider).set("TOLLGATE_DRAIN_TIMEOUT", "0s").start();
+    for _ in 0..1_000 {
+        provider.go_on();
+    }
+    let mut unread = Wire::open(gateway.proxy);
+    unread.send(&chat_with("unread", CHAT_USAGE_REQUEST).bytes());
+    assert_eq!(unread.head_of_answer("POST").unwrap().status(), 200);
+    for _ in 0..20 {
+        assert_eq!(gateway.send(&chat("acme")).text(), CHAT_ANSWER);
+    }
+    assert_eq!(provider.connections(), 1);
+    assert_eq!(gateway.usage("unread").calls(), 0, "it is still held up");
+    drop(unread);
+    assert_eq!(gateway.booked("unread", 1).estimated.requests, 1);
     assert_eq!(gateway.send(&chat("acme")).text(), CHAT_ANSWER);
 }

@@ -61,6 +61,8 @@ impl Http2 {
         let mut builder = h2::client::Builder::new();
         // A test of resets is to meet the bounds of the gateway, not its own.
         builder.max_concurrent_reset_streams(10_000).initial_max_send_streams(100);
+        // As clients have it: one stream that is not read leaves room for others.
+        builder.initial_connection_window_size(1 << 20);
         let (sender, connection) = runtime.block_on(builder.handshake(io))?;
         let connection = runtime.spawn(connection);
         Ok(Self { runtime, sender, connection })

@@ -25,6 +25,8 @@ pub enum Does {
     Answers(Vec<u8>),
     /// Events; each behind the first waits for one more [`Http2Provider::go_on`].
     Streams(Vec<Vec<u8>>),
+    /// The same event at each [`Http2Provider::go_on`], until it is reset.
+    NeverEnds(Vec<u8>),
     /// A reset in place of an answer.
     Resets(Reason),
     /// The first event, then the connection is closed under all its streams.
@@ -171,6 +173,17 @@ async fn stream(
                 };
             }
             out.send_data(Bytes::new(), true).ok();
+        }
+        Does::NeverEnds(event) => {
+            let mut out = answer.send_response(head("text/event-stream"), false).unwrap();
+            let mut times = state.goes_on.subscribe();
+            loop {
+                tokio::select! {
+                    _ = times.changed() => out.send_data(event.clone().into(), false).ok(),
+                    _ = std::future::poll_fn(|cx| out.poll_reset(cx)) => break,
+                };
+            }
+            state.resets.fetch_add(1, Ordering::SeqCst);
         }
         Does::Breaks(event) => {
             let mut out = answer.send_response(head("text/event-stream"), false).unwrap();
