@@ -137,9 +137,6 @@ fn config(
         own("providers.gemini.url", origin),
         own("providers.openai.api_key", provider_key.to_owned()),
         own("providers.gemini.api_key", provider_key.to_owned()),
-        // What it prints is to be pasted into a shell that trusts no certificate of anyone's.
-        own("listen.tls.cert", String::new()),
-        own("listen.tls.key", String::new()),
     ];
     all.extend(data_dir.map(|path| own("data_dir", path.display().to_string())));
     all.extend(match listen {
@@ -158,7 +155,10 @@ fn config(
     if let Some(filter) = ProcessEnvironment.get("RUST_LOG") {
         environment.insert("RUST_LOG".to_owned(), filter);
     }
-    Ok(Config::load(&all, &environment, common.config.as_deref())?)
+    let mut config = Config::load(&all, &environment, common.config.as_deref())?;
+    // What it prints is to be pasted into a shell that trusts no certificate of anyone's.
+    config.listen.tls = None;
+    Ok(config)
 }
 
 /// The first free loopback port from `port` on; any free one when all of the next are taken.

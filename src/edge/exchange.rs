@@ -245,7 +245,11 @@ impl Gate {
         let whole = body::read_whole(session, asked.length, live.settings.body_limit, &live.budget).await?;
         let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
         let coding = if call.edits.is_empty() { Coding::GzipIfAccepted } else { Coding::Identity };
-        let outgoing = Outgoing::Whole(Some(providers::apply(&call.edits, whole.bytes)));
+        let outgoing = if call.edits.is_empty() {
+            Outgoing::Whole(Some(whole.bytes))
+        } else {
+            Outgoing::Parts(providers::apply(&call.edits, &whole.bytes).into())
+        };
         let out = headers::to_provider(headers_of(session), &presented.secret, coding);
         let request = self.request(asked, out, (origin, provider, &endpoint), outgoing)?;
         let mut in_flight = self.meter.admit(caller, provider, endpoint, call).await?;

@@ -1,5 +1,7 @@
 //! Requests whose body streams: what is not billed, and forms that are.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http::Method;
 use http::header::{self, HeaderMap};
@@ -16,14 +18,15 @@ use super::body;
 use super::exchange::{Asked, Fate, Gate, Live, Origin, headers_of, refusal_of, unanswered};
 use super::headers::{self, Coding};
 use super::relay::Meters;
-use super::upstream::{Answer, Outgoing, SendError};
+use super::upstream::{Answer, Outgoing, Piece, SendError};
 use super::watch::Watch;
 
 /// Pieces of a streamed request body that wait for the provider: one on its way while the next is read.
 const STREAMED_PIECES_MAX: usize = 1;
 
-/// A form is admitted when its model is known, or when so much of it was read: the model may stand behind a file.
-const FORM_BEGIN_BYTES_MAX: usize = 64 * 1024;
+/// So much of a body is read before it is sent on: of a form until its model is known, which may stand behind a file, and of
+/// what does not say how long it is, which has its length then if that was all.
+const BEGIN_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a streamed request has no answer.
 enum Stopped {
@@ -52,7 +55,7 @@ impl Gate {
     ) -> Result<Fate, Refusal> {
         self.know_limits(asked).await;
         asked.id = Some(self.meter.request_id());
-        let Live { settings, budget, .. } = asked.live;
+        let Live { settings, .. } = asked.live;
         self.expect_body(session, asked, settings.upload_limit).await?;
         let target = (origin, asked.dialect, endpoint);
         if asked.method == Method::DELETE && endpoint.reads != Reads::Nothing {
@@ -61,34 +64,26 @@ impl Gate {
         // What tells of units has to be read on its way.
         let coding = if endpoint.reads == Reads::Nothing { Coding::AsAsked } else { Coding::GzipIfAccepted };
         let out = headers::to_provider(headers_of(session), presented, coding);
-        let reserved = body::Reserved::default();
-        match asked.length {
-            Some(left) if left > 0 => {
-                let (sender, pieces) = mpsc::channel(STREAMED_PIECES_MAX);
-                let request = self.request(asked, out, target, Outgoing::Streamed { pieces, left })?;
-                let send = origin.upstream.send(request, || ());
-                let answer = send_while_reading(session, &sender, |_| Ok(()), send).await;
-                let mut answer = answer.map_err(|stopped| match stopped {
-                    Stopped::ByClient(refusal) => refusal,
-                    Stopped::ByProvider(error) => refusal_of(error).0,
-                })?;
-                change(&mut answer.head.headers);
-                // The sender lives until the answer is through: an answer may come before the end of the request.
-                let meters = self.meters(asked.dialect, endpoint, &answer);
-                let fate = self.relay(session, asked, meters, answer, reserved).await;
-                drop(sender);
-                Ok(fate)
-            }
-            _ => {
-                let whole = body::read_whole(session, asked.length, settings.body_limit, budget).await?;
-                let outgoing = Outgoing::Whole(Some(whole.bytes).filter(|bytes| !bytes.is_empty()));
-                let request = self.request(asked, out, target, outgoing)?;
-                let mut answer = origin.upstream.send(request, || ()).await.map_err(|error| refusal_of(error).0)?;
-                change(&mut answer.head.headers);
-                let meters = self.meters(asked.dialect, endpoint, &answer);
-                Ok(self.relay(session, asked, meters, answer, whole.reserved).await)
-            }
-        }
+        let limit = settings.upload_limit;
+        let begin = match asked.length {
+            Some(_) => Begin::default(),
+            None => read_begin(session, limit, |_| Ok(false)).await?,
+        };
+        let (length, begun) = (begin.length(asked.length), begin.count());
+        let (sender, outgoing) = begin.outgoing(length);
+        let request = self.request(asked, out, target, outgoing)?;
+        let send = origin.upstream.send(request, || ());
+        let answer = send_while_reading(session, (&sender, begun, limit), |_| Ok(()), send).await;
+        let mut answer = answer.map_err(|stopped| match stopped {
+            Stopped::ByClient(refusal) => refusal,
+            Stopped::ByProvider(error) => refusal_of(error).0,
+        })?;
+        change(&mut answer.head.headers);
+        let meters = self.meters(asked.dialect, endpoint, &answer);
+        // The sender lives until the answer is through: an answer may come before the end of the request.
+        let fate = self.relay(session, asked, meters, answer, body::Reserved::default()).await;
+        drop(sender);
+        Ok(fate)
     }
 
     /// What is deleted may not be billed yet. Its name is its path behind the version.
@@ -113,42 +108,44 @@ impl Gate {
         (origin, provider, endpoint): (&Origin, &'static dyn Provider, Endpoint),
         mut form: FormReader,
     ) -> Result<Fate, Refusal> {
-        let Live { settings, budget, .. } = asked.live;
-        // One that does not say how long it is has to be held.
-        let limit = if asked.length.is_some() { settings.upload_limit } else { settings.body_limit };
+        let Live { settings, .. } = asked.live;
+        let limit = settings.upload_limit;
         self.expect_body(session, asked, limit).await?;
-        let (begin, reserved) = match asked.length {
-            Some(_) => (read_begin(session, &mut form).await?, body::Reserved::default()),
-            None => {
-                let whole = body::read_whole(session, None, limit, budget).await?;
-                form.feed(&whole.bytes)?;
-                (whole.bytes, whole.reserved)
-            }
-        };
-        let begun = u64::try_from(begin.len()).unwrap_or(u64::MAX);
-        let length = asked.length.unwrap_or(begun);
-        if begun == length && form.model().is_none() && endpoint.reads == Reads::Transcript {
+        let knows_length = asked.length.is_some();
+        let begin = read_begin(session, limit, |piece| {
+            form.feed(piece)?;
+            Ok(knows_length && form.is_known())
+        })
+        .await?;
+        let (length, begun) = (begin.length(asked.length), begin.count());
+        let is_whole = length == Some(begun);
+        if is_whole && form.model().is_none() && endpoint.reads == Reads::Transcript {
             return Err(Refusal::BadJson { reason: "model is missing" });
         }
-        let call = form.call(length);
+        // One that goes on without saying how long counts as the largest that was ever held.
+        let call = form.call(length.unwrap_or(settings.body_limit));
         let out = headers::to_provider(headers_of(session), &presented.secret, Coding::GzipIfAccepted);
-        let (sender, pieces) = mpsc::channel(STREAMED_PIECES_MAX);
-        let outgoing = Outgoing::Streamed { pieces, left: length };
+        let (sender, outgoing) = begin.outgoing(length);
         let request = self.request(asked, out, (origin, provider, &endpoint), outgoing)?;
         let mut in_flight = self.meter.admit(caller, provider, endpoint, call).await?;
         asked.id = in_flight.id().map(|id| id.to_string());
         asked.limits = in_flight.limits().to_vec();
         self.know_limits(asked).await;
-        // There is room for one.
-        if !begin.is_empty() && sender.send(begin).await.is_err() {
-            return Err(Refusal::BodyIncomplete);
-        }
         let send = origin.upstream.send(request, || in_flight.sending());
-        let answer = send_while_reading(session, &sender, |piece| form.feed(piece), send).await;
+        let mut sent = begun;
+        let see = |piece: &[u8]| {
+            sent = sent.saturating_add(count(piece));
+            form.feed(piece)
+        };
+        let answer = send_while_reading(session, (&sender, begun, limit), see, send).await;
         in_flight.asks_for(form.model());
+        if length.is_none() {
+            in_flight.asked_with(form.call(sent).prompt);
+        }
         match answer {
             Ok(answer) => {
-                let fate = self.relay(session, asked, Meters::Call(in_flight), answer, reserved).await;
+                let meters = Meters::Call(in_flight);
+                let fate = self.relay(session, asked, meters, answer, body::Reserved::default()).await;
                 drop(sender);
                 Ok(fate)
             }
@@ -162,31 +159,77 @@ impl Gate {
     }
 }
 
-/// Reads a form until it is known or long.
-async fn read_begin(session: &mut ServerSession, form: &mut FormReader) -> Result<Bytes, Refusal> {
-    let mut begin = BytesMut::new();
-    while !form.is_known() && begin.len() < FORM_BEGIN_BYTES_MAX {
-        let Some(piece) = body::read_piece(session).await? else { break };
-        form.feed(&piece)?;
-        begin.extend_from_slice(&piece);
-    }
-    Ok(begin.freeze())
+/// The begin of a body that streams.
+#[derive(Default)]
+struct Begin {
+    bytes: Bytes,
+    /// Whether that was all of it.
+    ended: bool,
 }
 
-/// Sends a request while its body still comes in; `see` is shown each piece before it goes on.
+impl Begin {
+    fn count(&self) -> u64 {
+        count(&self.bytes)
+    }
+
+    /// How long the body is, if the client `said` or that is known by now.
+    fn length(&self, said: Option<u64>) -> Option<u64> {
+        said.or_else(|| self.ended.then(|| self.count()))
+    }
+
+    /// A body that begins so, and where the rest of it goes.
+    fn outgoing(self, length: Option<u64>) -> (mpsc::Sender<Piece>, Outgoing) {
+        let (sender, pieces) = mpsc::channel(STREAMED_PIECES_MAX);
+        let is_whole = length == Some(self.count());
+        let bytes = Some(self.bytes).filter(|bytes| !bytes.is_empty());
+        let streamed = |begin| Outgoing::Streamed { begin, pieces, left: length, moved: Arc::default() };
+        (sender, if is_whole { Outgoing::Whole(bytes) } else { streamed(bytes) })
+    }
+}
+
+/// Reads a body of at most `limit` bytes until it is over, long, or shown a piece after which `enough` was seen.
+async fn read_begin(
+    session: &mut ServerSession,
+    limit: u64,
+    mut enough: impl FnMut(&[u8]) -> Result<bool, Refusal>,
+) -> Result<Begin, Refusal> {
+    let mut bytes = BytesMut::new();
+    let ended = loop {
+        if bytes.len() >= BEGIN_BYTES_MAX {
+            break false;
+        }
+        let Some(piece) = body::read_piece(session).await? else { break true };
+        bytes.extend_from_slice(&piece);
+        if count(&bytes) > limit {
+            return Err(Refusal::BodyTooLarge { limit });
+        }
+        if enough(&piece)? {
+            break false;
+        }
+    };
+    Ok(Begin { bytes: bytes.freeze(), ended })
+}
+
+/// Sends a request while its body still comes in, of which so much has `begun` to go and `limit` is the most; `see` is shown
+/// each piece before it goes on.
 async fn send_while_reading(
     session: &mut ServerSession,
-    sender: &mpsc::Sender<Bytes>,
+    (sender, begun, limit): (&mpsc::Sender<Piece>, u64, u64),
     mut see: impl FnMut(&[u8]) -> Result<(), Refusal>,
     send: impl Future<Output = Result<Answer, SendError>>,
 ) -> Result<Answer, Stopped> {
     let pump = async {
+        let mut left = limit.saturating_sub(begun);
         while let Some(piece) = body::read_piece(session).await? {
+            // One that said how long it is was measured before it came.
+            left = left.checked_sub(count(&piece)).ok_or(Refusal::BodyTooLarge { limit })?;
             see(&piece)?;
-            if sender.send(piece).await.is_err() {
-                break;
+            if sender.send(Piece::Bytes(piece)).await.is_err() {
+                return Ok(());
             }
         }
+        // Where the length was known, nobody waits for this.
+        sender.send(Piece::End).await.unwrap_or_default();
         Ok::<(), Refusal>(())
     };
     let (mut send, mut pump) = (std::pin::pin!(send), std::pin::pin!(pump));
@@ -201,4 +244,8 @@ async fn send_while_reading(
             }
         }
     }
+}
+
+fn count(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }

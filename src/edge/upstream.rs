@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -50,6 +51,10 @@ const STALE_CONNECTIONS_MAX: usize = 8;
 
 /// Addresses of a host that are tried.
 const ADDRESSES_MAX: usize = 8;
+
+/// A body that moves at least so fast, in bytes a second, is waited for: the time to the head begins with its end. Slower ones
+/// have that time for all of it, or one byte a minute would keep a connection for years.
+const UPLOAD_RATE_MIN: u64 = 16 * 1024;
 
 /// A provider that thinks for minutes sends nothing: the kernel then asks whether it is still there, and keeps the way
 /// through address translators open.
@@ -114,13 +119,69 @@ pub enum Cut {
 pub enum Outgoing {
     /// All of it.
     Whole(Option<Bytes>),
-    /// Piece by piece, of a length that is known before.
+    /// All of it, in parts.
+    Parts(VecDeque<Bytes>),
+    /// Piece by piece.
     Streamed {
-        /// Where the pieces come from.
-        pieces: mpsc::Receiver<Bytes>,
-        /// How much is still to come, in bytes.
-        left: u64,
+        /// The first piece, where that is known already.
+        begin: Option<Bytes>,
+        /// Where the others come from.
+        pieces: mpsc::Receiver<Piece>,
+        /// How much is still to come, in bytes; `None` when the client did not say.
+        left: Option<u64>,
+        /// Bytes that went out.
+        moved: Arc<AtomicU64>,
     },
+}
+
+/// A part of a body that streams. Without an end after the last it has broken off.
+pub enum Piece {
+    /// Some bytes.
+    Bytes(Bytes),
+    /// Nothing follows.
+    End,
+}
+
+impl Outgoing {
+    /// The same again, which what streams cannot be.
+    fn again(&self) -> Option<Self> {
+        match self {
+            Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
+            Self::Parts(parts) => Some(Self::Parts(parts.clone())),
+            Self::Streamed { .. } => None,
+        }
+    }
+
+    fn moved(&self) -> Option<Arc<AtomicU64>> {
+        match self {
+            Self::Whole(_) | Self::Parts(_) => None,
+            Self::Streamed { moved, .. } => Some(moved.clone()),
+        }
+    }
+}
+
+fn count(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// Waits for the head of an answer for at most `first_byte`, and on while the body is moving to the provider.
+async fn awaited<T>(
+    first_byte: Duration,
+    moved: Option<Arc<AtomicU64>>,
+    mut head: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    let enough = UPLOAD_RATE_MIN.saturating_mul(first_byte.as_secs().max(1));
+    let mut before = 0;
+    loop {
+        if let Ok(head) = fast_timeout(first_byte, head.as_mut()).await {
+            return Some(head);
+        }
+        let now = moved.as_ref().map_or(0, |moved| moved.load(Ordering::Relaxed));
+        if now - before < enough {
+            return None;
+        }
+        before = now;
+    }
 }
 
 impl Body for Outgoing {
@@ -130,27 +191,43 @@ impl Body for Outgoing {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Streamed { left: 0, .. } => Poll::Ready(None),
-            Self::Streamed { pieces, left } => pieces.poll_recv(cx).map(|piece| match piece {
-                Some(piece) => {
-                    *left = left.saturating_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-                    Some(Ok(Frame::data(piece)))
+            Self::Parts(parts) => Poll::Ready(parts.pop_front().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed { left: Some(0), .. } => Poll::Ready(None),
+            Self::Streamed { begin, pieces, left, moved } => match begin.take() {
+                Some(bytes) => Poll::Ready(Some(Piece::Bytes(bytes))),
+                None => pieces.poll_recv(cx),
+            }
+            .map(|piece| match (piece, &mut *left) {
+                (Some(Piece::Bytes(bytes)), left) => {
+                    let length = count(&bytes);
+                    *left = left.map(|left| left.saturating_sub(length));
+                    moved.fetch_add(length, Ordering::Relaxed);
+                    Some(Ok(Frame::data(bytes)))
+                }
+                (Some(Piece::End), None) => {
+                    *left = Some(0);
+                    None
                 }
                 // The client broke off: the request must not look complete.
-                None => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+                (Some(Piece::End) | None, _) => Some(Err(io::ErrorKind::UnexpectedEof.into())),
             }),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None) | Self::Streamed { left: 0, .. })
+        match self {
+            Self::Parts(parts) => parts.is_empty(),
+            _ => matches!(self, Self::Whole(None) | Self::Streamed { left: Some(0), .. }),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match self {
-            Self::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+        let exact = match self {
+            Self::Whole(bytes) => Some(bytes.as_ref().map_or(0, count)),
+            Self::Parts(parts) => Some(parts.iter().map(count).sum()),
             Self::Streamed { left, .. } => *left,
-        })
+        };
+        exact.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -317,6 +394,7 @@ impl Upstream {
                 return Ok(self.answer(None, Some(slot), response));
             }
         };
+        let moved = request.body().moved();
         if !connection.is_ready().await {
             return Err(Attempt::Unsent(Box::new(request)));
         }
@@ -332,15 +410,15 @@ impl Upstream {
                 }
                 sent.as_mut().poll(cx)
             });
-            fast_timeout(self.limits.first_byte, drive).await
+            awaited(self.limits.first_byte, moved, std::pin::pin!(drive)).await
         };
         match response {
-            Ok(Ok(response)) => Ok(self.answer(Some(connection), None, response)),
-            Ok(Err(mut error)) => Err(match error.take_message() {
+            Some(Ok(response)) => Ok(self.answer(Some(connection), None, response)),
+            Some(Err(mut error)) => Err(match error.take_message() {
                 Some(request) => Attempt::Unsent(Box::new(request)),
                 None => Attempt::Failed(SendError::Unreachable),
             }),
-            Err(_) => Err(Attempt::Failed(SendError::Timeout)),
+            None => Err(Attempt::Failed(SendError::Timeout)),
         }
     }
 

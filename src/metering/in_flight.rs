@@ -127,6 +127,13 @@ impl InFlight {
         }
     }
 
+    /// What the call was made with, where its length was not known at admission.
+    pub fn asked_with(&mut self, prompt: Prompt) {
+        if let Some(open) = &mut self.open {
+            open.call.prompt = prompt;
+        }
+    }
+
     /// The request begins to go out: from here on the provider may charge.
     pub fn sending(&mut self) {
         if let Some(open) = &mut self.open {

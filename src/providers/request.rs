@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::domain::refusal::Refusal;
@@ -18,6 +18,9 @@ const DEPTH_MAX: u32 = 128;
 
 /// Larger bodies are not kept for an estimate: at 4 bytes a token this is half of the largest context there is.
 pub const KEPT_PROMPT_BYTES_MAX: usize = 256 * 1024;
+
+/// A larger body is not copied for its edits.
+const JOINED_BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// How a request names its model.
 #[derive(Debug, Clone, Copy)]
@@ -88,21 +91,20 @@ pub(super) fn member(body: &[u8], name: &'static str, bytes_max: usize) -> Optio
     json::text(found?).filter(|text| text.len() <= bytes_max).map(Into::into)
 }
 
-/// The body with the edits in it.
-pub fn apply(edits: &[Edit], body: Bytes) -> Bytes {
-    if edits.is_empty() {
-        return body;
-    }
-    let added = edits.iter().map(|edit| edit.with.len()).sum::<usize>();
-    let mut edited = BytesMut::with_capacity(body.len() + added);
+/// The body with the edits in it, as parts that follow each other. A small one is one part, which one write sends; a large
+/// one is not copied.
+pub fn apply(edits: &[Edit], body: &Bytes) -> Vec<Bytes> {
+    let mut parts = Vec::with_capacity(edits.len() * 2 + 1);
     let mut at = 0;
     for Edit { range, with } in edits {
-        edited.extend_from_slice(body.get(at..range.start).unwrap_or_default());
-        edited.extend_from_slice(with.as_bytes());
-        at = range.end;
+        // Made from this body, in order: a range that is not in it would leave out nothing.
+        let start = range.start.clamp(at, body.len());
+        parts.push(body.slice(at..start));
+        parts.push(Bytes::copy_from_slice(with.as_bytes()));
+        at = range.end.clamp(start, body.len());
     }
-    edited.extend_from_slice(body.get(at..).unwrap_or_default());
-    edited.freeze()
+    parts.push(body.slice(at..));
+    if body.len() > JOINED_BODY_BYTES_MAX { parts } else { vec![Bytes::from(parts.concat())] }
 }
 
 fn refuse_deep(body: &[u8]) -> Result<(), Refusal> {

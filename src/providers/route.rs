@@ -88,6 +88,8 @@ fn owner(path: &str, place: CredentialPlace) -> Option<(&'static dyn Provider, &
     if let Some(path) = path.strip_prefix("/gemini").filter(|path| path.starts_with('/')) {
         return Some((google(path), path));
     }
+    // Google's SDK for Node puts two slashes before its sessions.
+    let path = path.strip_prefix('/').filter(|rest| rest.starts_with("/ws/")).unwrap_or(path);
     let first = path.strip_prefix('/')?.split('/').next()?;
     let provider = match first {
         // A websocket's key may have to stand in its address, whosoever it is.

@@ -1,8 +1,8 @@
 //! Clients over TLS: the same line, a certificate that is exchanged while the gateway runs, and what is said of wrong files.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
@@ -210,4 +210,42 @@ fn the_address_of_an_upload_leads_back_over_tls() {
     // What stands before the gateway knows better how its client came.
     let told = turned(&begin.header("X-Forwarded-Proto", "http"));
     assert!(told.starts_with("http://gateway.test/upload/"), "{told}");
+}
+
+#[test]
+fn a_gateway_that_speaks_tls_is_asked_for_its_health_on_the_other_listener() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).set("TOLLGATE_TLS_CERT", CERTIFICATE).set("TOLLGATE_TLS_KEY", KEY).start();
+    let health = |cert: &str, key: &str| {
+        let mut command = Command::new(binary());
+        command.arg("health").env_clear().env("TOLLGATE_TLS_CERT", cert).env("TOLLGATE_TLS_KEY", key);
+        command.env("TOLLGATE_LISTEN", gateway.proxy.to_string());
+        command.env("TOLLGATE_ADMIN_LISTEN", gateway.admin.to_string());
+        command.output().unwrap().status.success()
+    };
+    assert!(health(CERTIFICATE, KEY));
+    assert!(!health("", ""), "in the clear nothing is answered");
+}
+
+#[test]
+fn a_demo_is_in_the_clear_whatever_its_configuration_says() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("tollgate.toml");
+    std::fs::write(&file, format!("[listen.tls]\ncert = {CERTIFICATE:?}\nkey = {KEY:?}\n")).unwrap();
+    let mut child = Command::new(binary())
+        .args(["demo", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config"])
+        .arg(&file)
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let proxy = lines.find_map(|line| line.strip_prefix("tollgate ready proxy=")?.split(' ').next()?.parse().ok());
+    let key = lines.find_map(|line| Some(line.trim().strip_prefix("its key")?.trim().to_owned()));
+    let answer = proxy.zip(key).map(|(proxy, key)| chat(&key).send(proxy).status);
+    drop(lines);
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(answer, Some(200), "{}", String::from_utf8_lossy(&output.stderr));
 }

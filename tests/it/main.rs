@@ -34,6 +34,7 @@ mod lies;
 mod lifetime;
 mod locked;
 mod matrix;
+mod memory;
 mod message_ends;
 mod models;
 mod nodes;

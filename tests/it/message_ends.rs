@@ -1,5 +1,6 @@
 //! Where messages end: answers without a body, trailers, refusals while a body is on its way, interim answers.
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use super::support::bodies::*;
@@ -134,6 +135,62 @@ fn a_used_up_limit_is_told_after_20_mb_and_the_connection_goes_on() {
     }
     assert_eq!(wire.ask(&Request::get("/billing/limits").bearer("acme")).json()["used"], 1);
     assert_eq!(provider.count(), 1);
+}
+
+#[test]
+fn chunks_of_an_upload_go_on_while_more_are_to_come() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let gateway = Setup::at(&url).set("TOLLGATE_WORKERS", "1").start();
+    let mut wire = Wire::open(gateway.proxy);
+    let request = Request { body: None, ..Request::post("/v1/files", "") }.bearer("acme");
+    let request = request.header("Transfer-Encoding", "chunked");
+    let (first, rest) = (vec![b'a'; 200_000], vec![b'b'; 300_000]);
+    wire.send(&request.head_bytes());
+    wire.send(&wire::chunk(&first));
+    let mut upstream = Wire::over(listener.accept().unwrap().0);
+    assert_eq!(upstream.head_of_request().unwrap().header("transfer-encoding").as_deref(), Some("chunked"));
+    let mut got = Vec::new();
+    while got.len() < first.len() {
+        let Piece::Bytes(bytes) = upstream.piece() else { panic!("an end after {} bytes", got.len()) };
+        got.extend_from_slice(&bytes);
+    }
+    assert!(got == first);
+    wire.send(&wire::chunk(&rest));
+    wire.send(wire::LAST_CHUNK);
+    let mut got = Vec::new();
+    assert!(upstream.rest(&mut got) && got == rest);
+    upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+    assert_eq!(wire.answer().expect("an answer").text(), "{}");
+
+    // One that breaks off does not look complete.
+    let mut wire = Wire::open(gateway.proxy);
+    wire.send(&request.head_bytes());
+    wire.send(&wire::chunk(&first));
+    // The connection of before is used again.
+    upstream.head_of_request().unwrap();
+    wire.reset();
+    let mut got = Vec::new();
+    assert!(!upstream.rest(&mut got) && got.len() <= first.len());
+}
+
+#[test]
+fn an_upload_may_take_longer_than_a_head_as_long_as_it_moves() {
+    let provider = Provider::always(Script::json(200, "{}"));
+    let gateway = Setup::new(&provider).set("TOLLGATE_UPSTREAM_TIMEOUT", "1s").start();
+    let piece = vec![b'x'; 100_000];
+    for (bytes, times, status) in [(100_000, 8, 200), (100, 10, 504)] {
+        let mut wire = Wire::open(gateway.proxy);
+        let request = Request { body: None, ..Request::post("/v1/files", "") }.bearer("acme");
+        wire.send(&request.header("Content-Length", (bytes * times).to_string()).head_bytes());
+        for _ in 0..times {
+            if wire.try_send(&piece[..bytes]).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        assert_eq!(wire.answer().expect("an answer").status, status, "{bytes} bytes at a time");
+    }
 }
 
 #[test]

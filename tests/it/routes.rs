@@ -212,20 +212,31 @@ fn a_form_streams_and_its_model_is_found_behind_a_large_file() {
     );
     assert_eq!(pico_usd_of(&event["estimated_cost_usd"]), 14 * 6_000_000 + 45 * 10_000_000, "{event}");
 
-    // In chunks, it is held whole.
-    let mut wire = Wire::open(gateway.proxy);
-    let body = speech(b"RIFF");
-    let head = format!(
-        "POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer chunks\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
-    );
-    wire.send(head.as_bytes());
-    for piece in body.chunks(40) {
-        wire.send(&wire::chunk(piece));
+    // In chunks, a small one gets a length and a large one goes on as it comes.
+    let chunked = |tenant: &str, body: &[u8], size: usize| {
+        let mut wire = Wire::open(gateway.proxy);
+        let head = format!(
+            "POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {tenant}\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+        wire.send(head.as_bytes());
+        let all = [&wire::chunks(body, size)[..], &[wire::LAST_CHUNK.to_vec()]].concat();
+        // A refusal may come before all of it is out.
+        all.iter().try_for_each(|chunk| wire.try_send(chunk)).ok();
+        wire.answer().expect("an answer").status
+    };
+    for (tenant, body, size) in [("small", speech(b"RIFF"), 40), ("chunks", body, 60_000)] {
+        assert_eq!(chunked(tenant, &body, size), 200);
+        let seen = provider.last();
+        assert!(seen.body == body, "{tenant}");
+        let length = (tenant == "small").then(|| body.len().to_string());
+        assert_eq!(seen.header("content-length"), length.as_deref(), "{tenant}");
+        assert_eq!(gateway.event(tenant)["model"], "gpt-4o-transcribe");
     }
-    wire.send(wire::LAST_CHUNK);
-    assert_eq!(wire.answer().expect("an answer").status, 200);
-    assert!(provider.last().body == body);
-    assert_eq!(gateway.event("chunks")["model"], "gpt-4o-transcribe");
+    let before = provider.count();
+    assert_eq!(chunked("long", &speech(&vec![b'x'; (4 << 20) + 1]), 60_000), 413);
+    let event = gateway.event("long");
+    assert_eq!((&event["outcome"], &event["total_tokens"]), (&"no_answer".into(), &0.into()), "{event}");
+    assert_eq!(provider.count(), before, "what was too long never looked complete");
     assert_eq!(gateway.send(&form(vec![b'x'; (4 << 20) + 1]).bearer("acme")).status, 413);
 }
 

@@ -15,12 +15,11 @@ use http::{HeaderMap, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Attempt, Outgoing, Place, SendError, Socket};
+use super::{Attempt, Outgoing, Place, SendError, Socket, awaited};
 
 /// Calls on one connection at once; more open another. Both providers allow as many.
 const CALLS_MAX: usize = 100;
@@ -147,28 +146,26 @@ pub(super) async fn exchange(
     let (mut head, body) = request.into_parts();
     let as_it_came = head.clone();
     // What streams is gone when it is known that it was not taken up.
-    let kept = match &body {
-        Outgoing::Whole(bytes) => Some(bytes.clone()),
-        Outgoing::Streamed { .. } => None,
-    };
+    let kept = body.again();
     let unsent = |body| Err(Attempt::Unsent(Box::new(Request::from_parts(as_it_came, body))));
     let failed = || Attempt::Failed(SendError::Unreachable);
     head.uri = absolute(&head.uri, &head.headers).ok_or_else(failed)?;
     head.headers.remove(header::HOST);
-    let mut sent = std::pin::pin!(sender.try_send_request(Request::from_parts(head, body)));
-    let error = match fast_timeout(first_byte, sent.as_mut()).await {
-        Ok(Ok(response)) => return Ok((response, slot)),
-        Ok(Err(mut error)) => {
+    let moved = body.moved();
+    let sent = std::pin::pin!(sender.try_send_request(Request::from_parts(head, body)));
+    let error = match awaited(first_byte, moved, sent).await {
+        Some(Ok(response)) => return Ok((response, slot)),
+        Some(Err(mut error)) => {
             forget(place, &slot);
             if let Some(untouched) = error.take_message() {
                 return unsent(untouched.into_body());
             }
             error.into_error()
         }
-        Err(_) => return Err(Attempt::Failed(SendError::Timeout)),
+        None => return Err(Attempt::Failed(SendError::Timeout)),
     };
     match kept {
-        Some(bytes) if was_not_taken_up(&error) => unsent(Outgoing::Whole(bytes)),
+        Some(body) if was_not_taken_up(&error) => unsent(body),
         _ => Err(failed()),
     }
 }

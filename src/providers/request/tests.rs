@@ -8,7 +8,7 @@ fn call(body: &str) -> Result<Call, Refusal> {
 
 fn edited(body: &str) -> String {
     let call = call(body).unwrap_or_else(|refusal| panic!("{body}: {refusal}"));
-    String::from_utf8(apply(&call.edits, Bytes::copy_from_slice(body.as_bytes())).to_vec()).unwrap()
+    String::from_utf8(apply(&call.edits, &Bytes::copy_from_slice(body.as_bytes())).concat()).unwrap()
 }
 
 #[test]
@@ -47,6 +47,18 @@ fn usage_is_asked_for_where_the_client_did_not_and_nothing_else_changes() {
         r#"{"stream":false,"model":"m","messages":[{"stream_options":{}}],"stre\u0061m":true}"#,
         r#"{"stream_options":{"include_usage":true},"stream":false,"model":"m","messages":[{"stream_options":{}}],"stre\u0061m":true}"#,
     );
+}
+
+#[test]
+fn a_large_body_is_edited_without_a_copy() {
+    let image = "A".repeat(JOINED_BODY_BYTES_MAX);
+    let text = format!(r#"{{"model":"m","user":"{image}","stream_options":null,"stream":true}}"#);
+    let expected = text.replace("null", r#"{"include_usage":true}"#);
+    assert!(edited(&text) == expected);
+    let body = Bytes::from(text);
+    let parts = apply(&read(&body, ModelIn::Body, StreamBy::BodyWithOptions).unwrap().edits, &body);
+    let of_the_body = |part: &Bytes| body.as_ptr_range().contains(&part.as_ptr());
+    assert_eq!(parts.iter().map(of_the_body).collect::<Vec<_>>(), [true, false, true]);
 }
 
 #[test]

@@ -122,6 +122,10 @@ fn reads_pass_and_other_methods_are_named() {
     check(Method::GET, "/v1beta/openai/models", "gemini models /v1beta/openai/models");
     check(Method::GET, "/v1/realtime", "openai realtime /v1/realtime");
     check(Method::POST, "/v1/realtime", "405 GET");
+    let live = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
+    check(Method::GET, live, &format!("gemini bidiGenerateContent {live}"));
+    check(Method::GET, &format!("/{live}"), &format!("gemini bidiGenerateContent {live}"));
+    check(Method::GET, &format!("//{live}"), "404");
     check(Method::GET, "/v1/live/sessions/s", "404");
     check(Method::GET, "/v1/organization/usage", "404");
     check(Method::GET, "/v1/batches/b", "openai batches.stored /v1/batches/b");

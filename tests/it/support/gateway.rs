@@ -372,8 +372,22 @@ impl Gateway {
 
     /// Resident memory in KiB.
     pub fn memory_kib(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most that it ever was, or was since [`Gateway::forget_memory_peak`].
+    pub fn memory_peak_kib(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// From here on the most that it was is measured anew (proc(5): `clear_refs`).
+    pub fn forget_memory_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("the process is ours");
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process lives");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 

@@ -145,6 +145,72 @@ REFUSED = [
 ]
 
 
+def heard(connection, kind):
+    """What comes up to the event of that kind."""
+    events = []
+    while not events or events[-1].type != kind:
+        events.append(connection.recv())
+    return events
+
+
+async def heard_async(connection, kind):
+    events = []
+    while not events or events[-1].type != kind:
+        events.append(await connection.recv())
+    return events
+
+
+MANUAL = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+QUESTION_ITEM = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "What is the toll?"}]}
+SOUND = "UklGRg=="
+
+
+def realtime(client):
+    with client.realtime.connect(model="gpt-realtime") as connection:
+        events = heard(connection, "session.created")
+        connection.session.update(session=MANUAL)
+        connection.conversation.item.create(item=QUESTION_ITEM)
+        for _ in range(2):
+            connection.response.create()
+            events += heard(connection, "response.done")
+        return events
+
+
+async def realtime_async(client):
+    async with client.realtime.connect(model="gpt-realtime") as connection:
+        events = await heard_async(connection, "session.created")
+        await connection.session.update(session=MANUAL)
+        await connection.conversation.item.create(item=QUESTION_ITEM)
+        for _ in range(2):
+            await connection.response.create()
+            events += await heard_async(connection, "response.done")
+        return events
+
+
+def live(client):
+    with client.live.connect() as connection:
+        connection.send({"type": "session.start", "session": {"model": "gpt-live-1"}})
+        events = heard(connection, "session.started")
+        connection.send({"type": "session.input_audio.append", "audio": SOUND})
+        connection.send({"type": "session.close"})
+        return events + heard(connection, "session.closed")
+
+
+async def live_async(client):
+    async with client.live.connect() as connection:
+        await connection.send({"type": "session.start", "session": {"model": "gpt-live-1"}})
+        events = await heard_async(connection, "session.started")
+        await connection.send({"type": "session.input_audio.append", "audio": SOUND})
+        await connection.send({"type": "session.close"})
+        return events + await heard_async(connection, "session.closed")
+
+
+# By the way that a client asks; sessions are not asked by HTTP/2.
+SESSIONS = {
+    "openai-python, sync": [("realtime session", realtime), ("live session", live)],
+    "openai-python, async": [("realtime session", realtime_async), ("live session", live_async)],
+}
+
 # One pool of connections for all calls, as a program has: a client of another key shares it.
 BLOCKING = OpenAI(api_key="none", timeout=30)
 WAITING = AsyncOpenAI(api_key="none", timeout=30)
@@ -195,5 +261,8 @@ for name, way in (
         suite.case(title, lambda access, call=call, way=way: way(access.openai, access.key, call))
     for title, call in COMPATIBLE:
         suite.case(title, lambda access, call=call, way=way: way(access.compatible, access.key, call))
+    for title, call in SESSIONS.get(name, []):
+        suite.case(title, lambda access, call=call, way=way: way(access.openai, access.key, call))
+        suite.refused("a 402", lambda access, call=call, way=way: way(access.openai, access.key, call))
     for title, call in REFUSED:
         suite.refused(title, lambda access, call=call, way=way: way(access.openai, access.key, call))

@@ -1,6 +1,8 @@
 """Runs suites of clients, each on a stand of its own, and prints which client can make which call through the gateway.
 
 run.py SUITE=COMMAND... [--rows README.md metered.rs]
+
+A suite whose name ends in "over TLS" has a stand with TLS.
 """
 
 import os
@@ -24,7 +26,7 @@ def run(binary, name, command):
     """The cases of one suite, the log of its process if it failed, and how long it took."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tollgate-clients-") as directory:
-        stand = Stand(binary, pathlib.Path(directory))
+        stand = Stand(binary, pathlib.Path(directory), name.endswith("over TLS"))
         home = {
             "HOME": directory,
             "PATH": os.environ.get("PATH", ""),

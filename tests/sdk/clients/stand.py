@@ -6,6 +6,8 @@ gateway's ledger has everything, so that no case waits for another's.
 
 import json
 import os
+import pathlib
+import ssl
 import subprocess
 import threading
 import time
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 import gemini_answers
 import later_answers
 import openai_answers
+import sessions
 from wire import Port, read_form
 from wire import document as answer_document
 
@@ -23,6 +26,9 @@ START_SECONDS = 30
 BOOKED_SECONDS = 15
 PROVIDER_KEYS = {"openai": "sk-scripted-provider", "gemini": "AIza-scripted-provider"}
 ADMIN_KEY = "admin-of-the-clients-suite-0123456789"
+# A certificate for `localhost` that vouches for itself, and its key.
+_TLS = pathlib.Path(__file__).resolve().parents[2] / "fixtures" / "tls"
+TLS = str(_TLS / "localhost.pem"), str(_TLS / "localhost.key")
 KINDS = ["prompt", "cached", "cache_write", "prompt_audio", "prompt_image", "cached_audio"]
 KINDS += ["completion", "reasoning", "completion_audio", "completion_image"]
 
@@ -35,6 +41,17 @@ def scripted(request):
     if not request.path.startswith("/v1/") or google:
         return gemini_answers.answer(request)
     return openai_answers.answer(request)
+
+
+def converse(request, reads, writes, charge):
+    peer = sessions.Peer(reads, writes)
+    peer.agree(request.headers)
+
+    def turn(truth):
+        charge(truth, peer.sent)
+        peer.sent = b""
+
+    sessions.serve(request, peer, turn)
 
 
 @dataclass
@@ -55,8 +72,9 @@ class Case:
 
 
 class Stand:
-    def __init__(self, binary, directory):
-        self.direct, self.upstream = Port(scripted), Port(scripted)
+    def __init__(self, binary, directory, over_tls=False):
+        self.tls = TLS if over_tls else None
+        self.direct, self.upstream = Port(scripted, converse, self.tls), Port(scripted, converse)
         self.control = Port(self._control)
         self.cases, self.lines = [], []
         self.binary, self.directory = binary, directory
@@ -75,6 +93,8 @@ class Stand:
             "OPENAI_API_KEY": PROVIDER_KEYS["openai"],
             "GEMINI_API_KEY": PROVIDER_KEYS["gemini"],
         }
+        if over_tls:
+            self.settings |= {"TOLLGATE_TLS_CERT": TLS[0], "TOLLGATE_TLS_KEY": TLS[1]}
         (directory / "tollgate.toml").write_text("[plans.none]\nchats_per_month = 0\n")
         self.url = None
         self.child = subprocess.Popen(
@@ -98,13 +118,17 @@ class Stand:
             if line.startswith("tollgate ready "):
                 words = dict(word.split("=", 1) for word in line.split()[2:])
                 self.url, self.admin = "http://" + words["proxy"], "http://" + words["admin"]
+                if self.tls:
+                    self.url = "https://localhost:" + words["proxy"].split(":")[1]
                 ready.set()
         # An end before the line is no reason to wait.
         ready.set()
 
     def environment(self):
         """What a client's process has to know."""
-        return {"STAND_DIRECT": self.direct.url, "STAND_THROUGH": self.url, "STAND_CONTROL": self.control.url}
+        trust = {"SSL_CERT_FILE": TLS[0], "NODE_EXTRA_CA_CERTS": TLS[0]} if self.tls else {}
+        doors = {"STAND_DIRECT": self.direct.url, "STAND_THROUGH": self.url, "STAND_CONTROL": self.control.url}
+        return doors | trust
 
     def _control(self, request):
         said = request.json
@@ -121,7 +145,8 @@ class Stand:
         base = self.admin if key == ADMIN_KEY else self.url
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         request = urllib.request.Request(base + path, body and json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        context = ssl.create_default_context(cafile=TLS[0]) if base.startswith("https:") else None
+        with urllib.request.urlopen(request, timeout=20, context=context) as answer:
             return json.loads(answer.read())
 
     def judge(self):
@@ -246,7 +271,8 @@ def asked_alike(case):
 def target_of(call):
     parts = urllib.parse.urlsplit(call.target)
     query = [(name, value) for name, value in urllib.parse.parse_qsl(parts.query) if name != "key"]
-    return parts.path, query
+    # Google's SDK for Node puts two slashes before its sessions.
+    return parts.path.replace("//ws/", "/ws/"), query
 
 
 def body_of(call):

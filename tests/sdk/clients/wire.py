@@ -8,6 +8,7 @@ import dataclasses
 import email.parser
 import gzip
 import json
+import ssl
 import threading
 import urllib.parse
 import zlib
@@ -113,7 +114,9 @@ class Call:
 class Port:
     """One of the provider's doors, with the calls that came in by it and no case has claimed."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, converse=None, tls=None):
+        """`converse(request, reads, writes, charge)` has a session with a client that asks for a websocket; `tls` are
+        the files of a certificate for `localhost` and its key."""
         self.lock = threading.Lock()
         self.calls = []
         port = self
@@ -133,11 +136,20 @@ class Port:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 query = dict(urllib.parse.parse_qsl(parts.query))
                 request = Request(self.command, parts.path, query, headers, body, port.url)
+                if converse and headers.get("upgrade", "").lower() == "websocket":
+                    self.close_connection = True
+                    converse(request, self.rfile, self.wfile, self.charge)
+                    return
                 said = answer(request)
                 call = Call(self.command, self.path, self.headers.items(), body, said.truth, said.status)
                 with port.lock:
                     port.calls.append(call)
                 self.say(said, "gzip" in headers.get("accept-encoding", ""))
+
+            def charge(self, truth, body):
+                # Each turn of a session is a call like any other.
+                with port.lock:
+                    port.calls.append(Call(self.command, self.path, self.headers.items(), body, truth, 200))
 
             do_GET = do_HEAD = do_POST = do_DELETE = handle_one
 
@@ -189,6 +201,13 @@ class Port:
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            # The handshake is each connection's own, in its own thread.
+            options = {"server_side": True, "do_handshake_on_connect": False}
+            self.server.socket = context.wrap_socket(self.server.socket, **options)
+            self.url = f"https://localhost:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def claim(self):

@@ -49,8 +49,33 @@ const VERTEX = [
   ["Vertex, predictLongRunning (Veo)", (c) => c.models.generateVideos(VEO)],
 ];
 
+// A live session of two turns: all of its messages.
+function live(client) {
+  return new Promise((resolve, reject) => {
+    const messages = [];
+    let turns = 0;
+    const opened = {};
+    const ask = () => opened.session.sendClientContent({ turns: "What is the toll?", turnComplete: true });
+    const onmessage = (message) => {
+      messages.push(message);
+      if (!message.serverContent?.turnComplete) return;
+      turns += 1;
+      if (turns < 2) ask();
+      else opened.session.close();
+    };
+    const onerror = (event) => reject(event.error ?? new Error(event.message));
+    const callbacks = { onmessage, onerror, onclose: () => resolve(messages) };
+    client.live.connect({ model: MODEL, callbacks }).then((session) => {
+      opened.session = session;
+      ask();
+    }, reject);
+  });
+}
+
 const clientOf = (to, more = {}) => new GoogleGenAI({ apiKey: to.key, httpOptions: { baseUrl: to.root }, ...more });
 for (const [title, call] of CALLS) await compare(CLIENT, title, (to) => call(clientOf(to)));
 for (const [title, call] of VERTEX) await compare(CLIENT, title, (to) => call(clientOf(to, { vertexai: true })));
+await compare(CLIENT, "live session (Gemini)", (to) => live(clientOf(to)));
+await refused(CLIENT, "a 402", (to) => live(clientOf(to)));
 await refused(CLIENT, "a 402", (to) => clientOf(to).models.generateContent(ASK));
 await refused(CLIENT, "a 402", (to) => list(clientOf(to).models.generateContentStream(ASK)));
