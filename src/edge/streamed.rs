@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use http::Method;
 use http::header::{self, HeaderMap};
 use pingora_core::protocols::http::ServerSession;
 use tokio::sync::mpsc;
@@ -57,6 +58,9 @@ impl Gate {
         let Live { settings, .. } = asked.live;
         self.expect_body(session, asked, settings.upload_limit).await?;
         let target = (origin, asked.dialect, endpoint);
+        if asked.method == Method::DELETE && endpoint.reads != Reads::Nothing {
+            self.bill_before_it_goes(asked.dialect, &endpoint.path).await;
+        }
         // What tells of units has to be read on its way.
         let coding = if endpoint.reads == Reads::Nothing { Coding::AsAsked } else { Coding::GzipIfAccepted };
         let out = headers::to_provider(headers_of(session), presented, coding);
@@ -80,6 +84,14 @@ impl Gate {
         let fate = self.relay(session, asked, meters, answer, body::Reserved::default()).await;
         drop(sender);
         Ok(fate)
+    }
+
+    /// What is deleted may not be billed yet. Its name is its path behind the version.
+    async fn bill_before_it_goes(&self, provider: &'static dyn Provider, path: &str) {
+        let name = path.trim_start_matches('/').split_once('/').and_then(|(_, name)| name.parse().ok());
+        if let Some(name) = name {
+            self.deferred.before_it_goes(provider.id(), name).await;
+        }
     }
 
     /// Who looks at an answer that nobody pays for.

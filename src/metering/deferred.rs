@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -71,6 +71,9 @@ const TURNS_TO_FORGET: u32 = 360;
 /// How long the ledger may take for a bill before the unit is left to a later question.
 const BOOKED_MAX: Duration = Duration::from_secs(10);
 
+/// How long a DELETE waits for the bill of what it deletes: its question, and the ledger.
+const GOING_MAX: Duration = Duration::from_secs(30);
+
 /// After a panic, which a store or a reader may meet.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
 
@@ -93,11 +96,19 @@ pub struct Books {
 /// Bills units.
 pub struct Deferred {
     books: Books,
-    told: mpsc::Sender<(ProviderId, Reading)>,
-    listener: tokio::sync::Mutex<mpsc::Receiver<(ProviderId, Reading)>>,
+    told: mpsc::Sender<Told>,
+    listener: tokio::sync::Mutex<mpsc::Receiver<Told>>,
     known: Mutex<HashSet<(ProviderId, UnitName)>>,
     /// One bill at a time: whoever comes second finds it in the ledger.
     billing: tokio::sync::Mutex<()>,
+}
+
+/// What requests tell of units.
+enum Told {
+    /// An answer passed by that told of one.
+    Answer(ProviderId, Reading),
+    /// One is about to be deleted: who deletes it waits until it was looked into.
+    Going(ProviderId, UnitName, oneshot::Sender<()>),
 }
 
 /// What a provider said of a unit that it was asked for.
@@ -122,9 +133,20 @@ impl Deferred {
     pub fn told(&self, provider: ProviderId, reading: Reading) {
         let Some(unit) = reading.ended() else { return };
         let is_known = self.known.lock().contains(&(provider.clone(), unit.name.clone()));
-        if !is_known && self.told.try_send((provider, reading)).is_err() {
+        if !is_known && self.told.try_send(Told::Answer(provider, reading)).is_err() {
             debug!("A finished unit was not looked into; the provider is asked for it later.");
         }
+    }
+
+    /// A unit is about to be deleted, and nobody could say afterwards what it used: waits until it is billed if it is over,
+    /// and not for long.
+    pub async fn before_it_goes(&self, provider: ProviderId, name: UnitName) {
+        let (looked, is_looked) = oneshot::channel();
+        if self.told.try_send(Told::Going(provider, name, looked)).is_err() {
+            return;
+        }
+        // One that was dropped has been looked into, or nobody looks any more.
+        timeout(GOING_MAX, is_looked).await.map(Result::unwrap_or_default).unwrap_or_default();
     }
 
     /// Bills what was told, and asks for what nobody tells of, as often as `interval` says at least. Runs for ever; a panic
@@ -139,8 +161,15 @@ impl Deferred {
 
     async fn listen(&self, ask: &dyn Ask) {
         let mut listener = self.listener.lock().await;
-        while let Some((provider, reading)) = listener.recv().await {
-            self.look_into(ask, &provider, reading).await;
+        while let Some(told) = listener.recv().await {
+            match told {
+                Told::Answer(provider, reading) => self.look_into(ask, &provider, reading).await,
+                Told::Going(provider, name, looked) => {
+                    self.look_for(ask, &provider, &name, None).await;
+                    // Whoever waited may have stopped to.
+                    looked.send(()).unwrap_or_default();
+                }
+            }
         }
     }
 
@@ -176,16 +205,26 @@ impl Deferred {
 
     /// Bills a unit that an answer told of, if it is one of ours that is not billed.
     async fn look_into(&self, ask: &dyn Ask, provider: &ProviderId, reading: Reading) {
-        let Some(name) = reading.ended().map(|unit| unit.name.clone()) else { return };
+        if let Some(name) = reading.ended().map(|unit| unit.name.clone()) {
+            self.look_for(ask, provider, &name, Some(reading)).await;
+        }
+    }
+
+    /// The same by its name, and by what the provider says now if it did not say it yet.
+    async fn look_for(&self, ask: &dyn Ask, provider: &ProviderId, name: &UnitName, reading: Option<Reading>) {
         // The call that began it may have ended a moment ago.
         if !self.books.recorder.caught_up().await {
             return;
         }
-        match self.books.units.waiting(provider, &name).await {
+        match self.books.units.waiting(provider, name).await {
             Ok(Some(unit)) => {
-                self.settle(ask, &unit, Standing::Over(Box::new(reading))).await;
+                let standing = match reading {
+                    Some(reading) => Standing::Over(Box::new(reading)),
+                    None => self.standing(ask, &unit).await,
+                };
+                self.settle(ask, &unit, standing).await;
             }
-            Ok(None) => self.remember(provider, &name),
+            Ok(None) => self.remember(provider, name),
             Err(error) => debug!(%error, "A finished unit was not looked into; the provider is asked for it later."),
         }
     }

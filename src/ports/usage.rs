@@ -54,7 +54,7 @@ impl Dimension {
 /// Sums over a set of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sums {
-    /// Answers below 400 and calls that were interrupted or broke off.
+    /// Answers below 400 and calls that were interrupted or broke off. What was deferred is one when it is billed.
     pub requests: u64,
     /// Chats counted.
     pub chats: u64,

@@ -56,7 +56,7 @@ pub(super) const ROUTES: &[Route] = &[
     free("POST, DELETE", "/v1/chat/completions/{completion}", "chat.completions.stored"),
     tells("GET, HEAD", "/v1/responses/{response}", "responses.stored", Reads::Responses),
     free("GET, HEAD", "/v1/responses/{response}/**", "responses.stored"),
-    free("DELETE", "/v1/responses/{response}", "responses.stored"),
+    tells("DELETE", "/v1/responses/{response}", "responses.stored", Reads::Responses),
     free("GET, HEAD, POST, DELETE", "/v1/conversations/**", "conversations"),
     free("POST", "/v1/files", "files"),
     free("GET, HEAD, DELETE", "/v1/files/**", "files"),

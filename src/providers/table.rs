@@ -46,7 +46,7 @@ pub(super) const fn session(path: &'static str, name: &'static str, reads: Reads
     Route { methods: "GET", path, name, kind: Kind::Chat, reads, body: BodyRule::Streamed }
 }
 
-/// What is not billed, and tells how something stands that is billed when it is done.
+/// What is not billed, and tells how something stands that is billed when it is done; a DELETE takes it away.
 pub(super) const fn tells(methods: &'static str, path: &'static str, name: &'static str, reads: Reads) -> Route {
     Route { methods, path, name, kind: Kind::Unbilled, reads, body: BodyRule::Streamed }
 }

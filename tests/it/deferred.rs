@@ -244,6 +244,28 @@ fn a_background_stream_that_ends_early_is_billed_by_its_name() {
     assert_eq!(gateway.event("whole")["outcome"], "completed");
 }
 
+/// Somebody who has read a stream to just before its end could delete what would tell its price.
+#[test]
+fn what_is_deleted_is_billed_before_it_goes() {
+    let desk = Desk::default();
+    let provider = desk.provider();
+    let gateway = Setup::new(&provider).set("TOLLGATE_POLL_INTERVAL", NEVER).start();
+    desk.begins("resp_1");
+    gateway.send(&begin("acme"));
+    desk.response("resp_1", "completed");
+    desk.tells("DELETE /v1/responses/resp_1", &json!({"id": "resp_1", "object": "response.deleted", "deleted": true}));
+    let asked = provider.count();
+    let gone = gateway.send(&fetch("acme", "resp_1").method("DELETE"));
+    assert_eq!(gone.json()["deleted"], true);
+    let seen: Vec<String> = provider.seen_from(asked).into_iter().map(|seen| seen.method).collect();
+    assert_eq!(seen, ["GET", "DELETE"]);
+    demand_billed(&gateway, "acme");
+    // What is no unit of ours goes at once.
+    gateway.send(&fetch("acme", "resp_1").method("DELETE"));
+    let seen: Vec<String> = provider.seen_from(asked + 2).into_iter().map(|seen| seen.method).collect();
+    assert_eq!(seen, ["DELETE"]);
+}
+
 #[test]
 fn killed_before_the_bill_it_is_billed_once_by_the_next_start() {
     let desk = Desk::default();

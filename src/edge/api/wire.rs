@@ -78,7 +78,7 @@ pub struct EstimatedBody {
 /// Sums of what was used.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SumsBody {
-    /// Answers below 400, and calls that were interrupted or broke off.
+    /// Answers below 400, and calls that were interrupted or broke off. What was deferred is one when it is billed.
     requests: u64,
     /// Chats that count against the plan.
     chats: u64,

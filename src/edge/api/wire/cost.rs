@@ -76,7 +76,7 @@ impl From<Tokens> for TokensBody {
 /// Sums with every kind of token.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CostSumsBody {
-    /// Answers below 400, and calls that were interrupted or broke off.
+    /// Answers below 400, and calls that were interrupted or broke off. What was deferred is one when it is billed.
     pub requests: u64,
     /// Chats that count against the plan.
     pub chats: u64,
