@@ -13,6 +13,7 @@
 //! | one side breaks off | the other side sees a break |
 //! | the drain limit is over | 1001 |
 
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 
@@ -75,6 +76,8 @@ pub struct Session {
     /// Payloads that have to be unmasked or joined to be read.
     scratch: Vec<u8>,
     stage: Stage,
+    /// Whether the provider was the last to be read.
+    heard_provider: bool,
 }
 
 /// One side's connection.
@@ -258,7 +261,7 @@ impl Session {
         client.held.extend_from_slice(&ahead);
         let provider = Side::new(provider, frames::From::Server, message_max);
         let (scratch, stage) = (Vec::new(), Stage::Open);
-        Self { client, provider, turns, gate, settings, idle, budget, scratch, stage }
+        Self { client, provider, turns, gate, settings, idle, budget, scratch, stage, heard_provider: false }
     }
 
     /// Relays until both sides are done, or the gateway is cut off.
@@ -279,7 +282,29 @@ impl Session {
         let due = self.due();
         let has_left = matches!(self.stage, Stage::Left { .. });
         let (client_writes, provider_writes) = (self.client.is_writing(), self.provider.is_writing());
-        let Self { client, provider, .. } = self;
+        let Self { client, provider, heard_provider, .. } = self;
+        let reads = async {
+            let of_client = read(&mut client.read, &mut client.held);
+            let of_provider = read(&mut provider.read, &mut provider.held);
+            let (may_client, may_provider) = (!provider_writes && !has_left, !client_writes);
+            // In turn, where both have something: neither waits for the other, and a client that left before the provider
+            // went on is seen to have left.
+            if *heard_provider {
+                tokio::select! {
+                    biased;
+                    count = of_client, if may_client => Next::ClientRead(count),
+                    count = of_provider, if may_provider => Next::ProviderRead(count),
+                    else => pending().await,
+                }
+            } else {
+                tokio::select! {
+                    biased;
+                    count = of_provider, if may_provider => Next::ProviderRead(count),
+                    count = of_client, if may_client => Next::ClientRead(count),
+                    else => pending().await,
+                }
+            }
+        };
         tokio::select! {
             _ = phase.wait_for(|phase| *phase == Phase::Cut) => Next::Cut,
             () = sleep_until(due) => Next::Due,
@@ -289,8 +314,7 @@ impl Session {
             written = write(&mut provider.write, &mut provider.out, &mut provider.unflushed), if provider_writes => {
                 Next::ProviderWritten(written)
             }
-            count = read(&mut client.read, &mut client.held), if !provider_writes && !has_left => Next::ClientRead(count),
-            count = read(&mut provider.read, &mut provider.held), if !client_writes => Next::ProviderRead(count),
+            read = reads => read,
         }
     }
 
@@ -312,6 +336,7 @@ impl Session {
         match next {
             Next::ClientRead(Ok(count)) if count > 0 => {
                 self.client.heard = now;
+                self.heard_provider = false;
                 self.take_from_client().await
             }
             Next::ClientRead(_) => self.client_is_gone(),
@@ -330,6 +355,7 @@ impl Session {
             }
             Next::ProviderRead(Ok(count)) if count > 0 => {
                 self.provider.heard = now;
+                self.heard_provider = true;
                 self.take_from_provider(count).await
             }
             Next::ProviderRead(_) => Some(End::Over(match self.stage {

@@ -95,7 +95,7 @@ fn a_turn_that_runs_when_the_plan_is_used_up_comes_to_its_end() {
 #[test]
 fn who_does_not_read_holds_up_the_other_side_and_no_memory() {
     // More than sockets keep, less than would have to be kept here if nothing were held up.
-    let (most, kept_kib) = (48 << 20, 4 << 10);
+    let (most, kept_kib) = (48 << 20, 16 << 10);
     let provider = Sessions::start(honest);
     let gateway = Setup::at(&provider.url()).start();
     let mut before = 0;

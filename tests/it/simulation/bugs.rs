@@ -36,7 +36,7 @@ pub enum Bug {
     JoinsNotWaitedFor,
     /// A message is done though whoever sent it has given it up.
     LateMessageIsDone,
-    /// The lease of a node that is dead is never over.
+    /// A lease is never over, neither by itself nor as it is given back.
     LeasesNeverEnd,
 }
 
