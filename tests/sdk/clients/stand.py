@@ -9,20 +9,22 @@ import os
 import pathlib
 import ssl
 import subprocess
-import threading
+import sys
 import time
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+
 import gemini_answers
 import later_answers
 import openai_answers
 import sessions
+from gateway import Process
 from wire import Port, read_form
 from wire import document as answer_document
 
-START_SECONDS = 30
 BOOKED_SECONDS = 15
 PROVIDER_KEYS = {"openai": "sk-scripted-provider", "gemini": "AIza-scripted-provider"}
 ADMIN_KEY = "admin-of-the-clients-suite-0123456789"
@@ -76,7 +78,7 @@ class Stand:
         self.tls = TLS if over_tls else None
         self.direct, self.upstream = Port(scripted, converse, self.tls), Port(scripted, converse)
         self.control = Port(self._control)
-        self.cases, self.lines = [], []
+        self.cases = []
         self.binary, self.directory = binary, directory
         self.settings = {
             "PATH": os.environ.get("PATH", ""),
@@ -96,33 +98,10 @@ class Stand:
         if over_tls:
             self.settings |= {"TOLLGATE_TLS_CERT": TLS[0], "TOLLGATE_TLS_KEY": TLS[1]}
         (directory / "tollgate.toml").write_text("[plans.none]\nchats_per_month = 0\n")
-        self.url = None
-        self.child = subprocess.Popen(
-            [binary, "serve", "--config", "tollgate.toml"],
-            cwd=directory,
-            env=self.settings,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        ready = threading.Event()
-        threading.Thread(target=self._read, args=(ready,), daemon=True).start()
-        if not ready.wait(START_SECONDS) or not self.url:
-            self.child.kill()
-            raise RuntimeError("no ready line; the log:\n" + "".join(self.lines))
-
-    def _read(self, ready):
-        for line in self.child.stdout:
-            self.lines.append(line)
-            if line.startswith("tollgate ready "):
-                words = dict(word.split("=", 1) for word in line.split()[2:])
-                self.url, self.admin = "http://" + words["proxy"], "http://" + words["admin"]
-                if self.tls:
-                    self.url = "https://localhost:" + words["proxy"].split(":")[1]
-                ready.set()
-        # An end before the line is no reason to wait.
-        ready.set()
+        self.process = Process([binary, "serve", "--config", "tollgate.toml"], directory, self.settings)
+        self.url, self.admin = "http://" + self.process.proxy, "http://" + self.process.admin
+        if over_tls:
+            self.url = "https://localhost:" + self.process.proxy.split(":")[1]
 
     def environment(self):
         """What a client's process has to know."""
@@ -189,14 +168,7 @@ class Stand:
             yield from differences(event, truth)
 
     def close(self):
-        self.child.terminate()
-        try:
-            code = self.child.wait(20)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            raise
-        log = "".join(self.lines)
-        assert code == 0 and "panicked" not in log, f"exit {code}:\n{log}"
+        self.process.close()
         for port in (self.direct, self.upstream, self.control):
             port.close()
 

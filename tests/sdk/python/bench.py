@@ -7,14 +7,18 @@ import http.client
 import itertools
 import json
 import os
-import subprocess
+import pathlib
+import sys
 import threading
 import time
 import urllib.parse
 import urllib.request
 from decimal import Decimal
 
-START_SECONDS = 30
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+
+from gateway import Process
+
 BOOKED_SECONDS = 10
 
 _numbers = itertools.count(1)
@@ -25,40 +29,12 @@ class Gateway:
 
     def __init__(self, binary, directory):
         free = "127.0.0.1:0"
-        data = str(directory / "data")
-        self.lines = []
-        self.child = subprocess.Popen(
-            [binary, "demo", "--listen", free, "--admin-listen", free, "--data-dir", data],
-            cwd=directory,
-            env={"PATH": os.environ.get("PATH", ""), "RUST_LOG": "warn"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        ready = threading.Event()
-        threading.Thread(target=self._read, args=(ready,), daemon=True).start()
-        if not ready.wait(START_SECONDS):
-            self.close()
-            raise RuntimeError("no ready line; the log:\n" + "".join(self.lines))
-
-    def _read(self, ready):
-        for line in self.child.stdout:
-            self.lines.append(line)
-            if line.startswith("tollgate ready "):
-                words = dict(word.split("=", 1) for word in line.split()[2:])
-                self.url, self.admin = "http://" + words["proxy"], "http://" + words["admin"]
-                ready.set()
+        command = [binary, "demo", "--listen", free, "--admin-listen", free, "--data-dir", str(directory / "data")]
+        self.process = Process(command, directory, {"PATH": os.environ.get("PATH", ""), "RUST_LOG": "warn"})
+        self.url, self.admin = "http://" + self.process.proxy, "http://" + self.process.admin
 
     def close(self):
-        self.child.terminate()
-        try:
-            code = self.child.wait(20)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            raise
-        assert code == 0, f"exit {code}:\n" + "".join(self.lines)
-        assert "panicked" not in "".join(self.lines)
+        self.process.close()
 
     def tenant(self, name="sdk"):
         """A tenant that nothing was booked for yet."""
