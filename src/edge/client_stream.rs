@@ -2,8 +2,7 @@
 //!
 //! pingora's own stream either writes head and body in two system calls or keeps 64 KB for reading. This one gathers
 //! small writes until they are flushed and keeps 2 KB. It also lets the listener wait for the first byte of a request
-//! without starting the clock for the head. Plain or TLS is told apart in one place: a branch, and nothing more, is what
-//! TLS costs a plain connection.
+//! without starting the clock for the head.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -21,6 +20,8 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use super::socket::Socket;
 
 /// Writes are gathered up to this size; larger ones go out directly.
 const GATHER_BYTES_MAX: usize = 16 * 1024;
@@ -43,12 +44,7 @@ pub struct ClientStream {
 }
 
 /// What carries the bytes.
-pub enum Wire {
-    /// As they are.
-    Plain(TcpStream),
-    /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
-}
+pub type Wire = Socket<TlsStream<TcpStream>>;
 
 impl ClientStream {
     /// Takes over a connection that may carry requests.
@@ -176,38 +172,6 @@ impl Wire {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
-        }
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 }

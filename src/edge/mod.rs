@@ -31,6 +31,7 @@
 //! | `listener` | accepts, reads heads, keeps connections, drains |
 //! | `client_stream` | the bytes of one client connection, under pingora's session |
 //! | `http2` | the calls of one connection of HTTP/2 |
+//! | `socket` | a connection, plain or over TLS, to either side |
 //! | `hygiene` | refuses heads that can be read in two ways |
 //! | `exchange` | the life of one request, as one visible line |
 //! | `streamed` | the same for bodies that stream: what is not billed, and forms |
@@ -65,6 +66,7 @@ pub mod inflate;
 pub mod listener;
 pub mod relay;
 pub mod session;
+mod socket;
 mod streamed;
 mod uploads;
 pub mod upstream;

@@ -273,10 +273,13 @@ pub trait AnswerReader: Send {
 
     /// Looks at the next bytes and pushes onto `out` what the client is to get of them: everything, except for the one
     /// usage event that the client did not ask for. What may still turn out to be that event is held back, within a bound.
-    fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>);
+    fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
+        self.look(&chunk);
+        out.push(chunk);
+    }
 
     /// The body is over: pushes what was held back.
-    fn flush(&mut self, out: &mut Vec<Bytes>);
+    fn flush(&mut self, _out: &mut Vec<Bytes>) {}
 
     /// Whether the answer said that it is complete: `data: [DONE]`, `response.completed`, the end of the document.
     fn is_complete(&self) -> bool;

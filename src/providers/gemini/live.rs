@@ -4,7 +4,6 @@
 //! `setup` may begin a turn, except for the answer to a call of a tool inside one. `usageMetadata` stands in one of the
 //! turn's messages, mostly its last; where it comes in one of its own behind the turn, the turn waits for it.
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::providers::prompt::BYTES_PER_TOKEN;
@@ -234,13 +233,6 @@ impl AnswerReader for Said {
             self.told.output.bytes = self.told.output.bytes.saturating_add(heard);
         }
     }
-
-    fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
-        self.look(&chunk);
-        out.push(chunk);
-    }
-
-    fn flush(&mut self, _out: &mut Vec<Bytes>) {}
 
     fn is_complete(&self) -> bool {
         self.complete

@@ -3,7 +3,6 @@
 //! May use: the shared readers. It says in seconds what it charges, summed up from its begin, and the last sum counts.
 //! What it delegates is charged apart, in tokens, by responses and decisions that say so themselves.
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::domain::tokens::Tokens;
@@ -173,13 +172,6 @@ impl AnswerReader for Charged {
             None => {}
         }
     }
-
-    fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
-        self.look(&chunk);
-        out.push(chunk);
-    }
-
-    fn flush(&mut self, _out: &mut Vec<Bytes>) {}
 
     fn is_complete(&self) -> bool {
         self.complete

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::providers::prompt::BYTES_PER_TOKEN;
@@ -251,13 +250,6 @@ impl AnswerReader for Response {
             _ => {}
         }
     }
-
-    fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
-        self.look(&chunk);
-        out.push(chunk);
-    }
-
-    fn flush(&mut self, _out: &mut Vec<Bytes>) {}
 
     fn is_complete(&self) -> bool {
         self.complete
