@@ -17,12 +17,12 @@ pub struct UnitName(Arc<str>);
 
 /// No name of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a unit's name is a path of names with a-z, A-Z, 0-9, '_', '-' and '.', at most 200 characters in all")]
+#[error("a unit's name is a path of names with a-z, A-Z, 0-9, '_', '-' and '.', at most 110 characters in all")]
 pub struct UnitNameError;
 
 impl UnitName {
-    /// Longer names are none. Providers' own have up to 80 characters.
-    pub const BYTES_MAX: usize = 200;
+    /// Longer names are none. Providers' own have up to 90 characters, and the journal sets room aside for so many.
+    pub const BYTES_MAX: usize = 110;
 
     /// The unit `id` of a collection, such as `responses`; `None` where the id is none.
     pub fn of(collection: &str, id: &str) -> Option<Self> {

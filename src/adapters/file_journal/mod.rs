@@ -60,7 +60,7 @@ pub const BYTES_MIN: u64 = 1024 * 1024;
 
 /// What a settlement may need beyond its admission: a longer model name (200 bytes), a request id (130), and more digits
 /// in 16 numbers.
-const SETTLEMENT_GROWTH_BYTES: u64 = 768;
+const SETTLEMENT_GROWTH_BYTES: u64 = 512;
 
 /// Files of refused events. If the ledger refuses more than this, it is not the events that are wrong, and the recorder
 /// had better wait.
