@@ -185,6 +185,7 @@ FILE = {
     "state": "ACTIVE",
     "source": "UPLOADED",
 }
+IMPORTED = {"name": "fileSearchStores/scripted/operations/scripted", "done": True, "response": {}}
 STORE = {"name": "fileSearchStores/scripted", "displayName": "tolls", "createTime": NOW, "updateTime": NOW}
 
 
@@ -244,6 +245,7 @@ ROUTES = [
     ("POST", f"/{VERSION}{PROJECT}/cachedContents", cache),
     ("GET", f"/{VERSION}/cachedContents", free({"cachedContents": [CACHE]})),
     ("GET", f"/{VERSION}{PROJECT}/cachedContents/[^/]+", free(CACHE)),
+    ("PATCH", f"/{VERSION}/cachedContents/[^/]+", free(CACHE)),
     ("DELETE", f"/{VERSION}/cachedContents/[^/]+", free({})),
     ("POST", f"/upload/{VERSION}/files", upload),
     ("POST", f"/upload/{VERSION}/fileSearchStores/[^/:]+:uploadToFileSearchStore", upload),
@@ -255,4 +257,5 @@ ROUTES = [
     ("GET", f"/{VERSION}/fileSearchStores", free({"fileSearchStores": [STORE]})),
     ("GET", f"/{VERSION}/fileSearchStores/[^/]+", free(STORE)),
     ("DELETE", f"/{VERSION}/fileSearchStores/[^/]+", free({})),
+    ("POST", f"/{VERSION}/fileSearchStores/[^/:]+:importFile", free(IMPORTED)),
 ]

@@ -71,6 +71,7 @@ CALLS = [
     ("cachedContents", lambda c: c.caches.create(model=MODEL, config=CACHE)),
     ("stored cachedContents", lambda c: c.caches.list()),
     ("stored cachedContents", lambda c: c.caches.get(name="cachedContents/scripted")),
+    ("stored cachedContents", lambda c: c.caches.update(name="cachedContents/scripted", config={"ttl": "600s"})),
     ("stored cachedContents", lambda c: c.caches.delete(name="cachedContents/scripted")),
     ("batches (Gemini)", fetched(lambda c: c.batches.create(**BATCH))),
     ("batches (Gemini)", lambda c: c.batches.list()),
@@ -89,6 +90,12 @@ CALLS = [
     ("files (Gemini), download", lambda c: c.files.download(file="files/scripted")),
     ("fileSearchStores", lambda c: c.file_search_stores.create(config={"display_name": "tolls"})),
     ("fileSearchStores", lambda c: c.file_search_stores.list()),
+    (
+        "fileSearchStores, import",
+        lambda c: c.file_search_stores.import_file(
+            file_search_store_name="fileSearchStores/scripted", file_name="files/scripted"
+        ),
+    ),
     ("fileSearchStores", lambda c: c.file_search_stores.get(name="fileSearchStores/scripted")),
     ("fileSearchStores", lambda c: c.file_search_stores.delete(name="fileSearchStores/scripted")),
 ]

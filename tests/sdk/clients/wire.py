@@ -151,7 +151,7 @@ class Port:
                 with port.lock:
                     port.calls.append(Call(self.command, self.path, self.headers.items(), body, truth, 200))
 
-            do_GET = do_HEAD = do_POST = do_DELETE = handle_one
+            do_GET = do_HEAD = do_POST = do_PATCH = do_DELETE = handle_one
 
             def read_chunks(self):
                 body = b""
