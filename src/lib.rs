@@ -15,6 +15,7 @@
 //!   edge::auth          the one credential                        -> 401
 //!   providers::route    whose endpoint, and how it counts         -> 404, 405
 //!   metering::identity  whose credential (snapshot, no I/O)       -> 401, 403, 503
+//!   edge::session       or a websocket from here on: its turns are admitted and settled one by one, by metering::turns
 //!   edge::body          the whole JSON body, under a budget       -> 413, 503
 //!   edge::streamed      or a form, streamed; or, free, any body   -> 400, 413
 //!   Provider::call      model, stream, edit that asks for usage   -> 400
@@ -24,6 +25,7 @@
 //!   InFlight::settle    journal: settled, at the terminal event, before the last byte goes out; or at the end, the break,
 //!                       the drain cap
 //! metering::recorder  own runtime: journal to ledger in batches, events and sums in one transaction
+//! metering::deferred  what a provider finishes later is billed once: by an answer that passes, or by a question of its own
 //! edge::api           billing and admin routes: the same router on both listeners
 //! ```
 //!
@@ -34,9 +36,9 @@
 //! | layer | what | may use |
 //! |---|---|---|
 //! | [`domain`] | ids, plans, periods, tokens, money, prices, settlement table, events: pure values | itself |
-//! | [`providers`] | one file per provider: routes, refusals, request edit, usage reader; bytes in, usage out | domain |
+//! | [`providers`] | one file per provider, its readers beside it: routes, refusals, request edit, usage; bytes in, usage out | domain |
 //! | [`ports`] | traits with their contracts: counters, ledger, its rows, tenants, journal, sinks, clock | domain |
-//! | [`metering`] | admission, settlement, recorder, identity, reports, verification, copies | domain, providers, ports |
+//! | [`metering`] | admission, settlement, turns, deferred bills, recorder, identity, reports, verification, copies | domain, providers, ports |
 //! | [`adapters`] | counters in memory and in Redis, the journal of files, SQLite, Postgres, the system clock | domain, ports |
 //! | [`edge`] | listeners, exchange, relay, billing and admin routes | domain, providers, metering |
 //! | [`config`], [`telemetry`] | settings checked as a whole; log lines and metrics | domain (telemetry: ports too) |
@@ -65,7 +67,8 @@
 //! *tenant*: a customer of the operator. *plan*: what a tenant may use. *chat*: one forwarded generation request.
 //! *admission*: the decision before forwarding. *hold*: what admission takes from a counter. *settlement*: the end of a
 //! call, when its hold becomes what was used. *event*: one settled call in the ledger. *standing*: what of a limit is used
-//! and held. *ending*: how an exchange ended; *outcome*: what the event says of it.
+//! and held. *session*: a websocket; *turn*: one answer in it. *unit*: what a provider finishes later than it answers, such as
+//! a batch; *bill*: the event of its usage. *ending*: how an exchange ended; *outcome*: what the event says of it.
 
 #[cfg(feature = "gateway")]
 pub mod adapters;
