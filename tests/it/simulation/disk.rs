@@ -184,9 +184,12 @@ impl SimDisk {
     }
 
     /// Others go on while the maintainer waits for the disk: it syncs, and makes a spare segment, outside of the journal's
-    /// lock. Where it heals a disk that failed it holds the lock, and others would wait for it.
+    /// lock. Where it heals a disk that failed or was full it holds the lock, and others would wait for it.
     fn interlude(&self) {
-        let is_healing = self.node().model.lock().on[self.node().number].disk_is_suspect;
+        let is_healing = {
+            let on = &self.node().model.lock().on[self.node().number];
+            on.disk_is_suspect || on.disk_was_full
+        };
         if !is_healing {
             executor::interlude(self.node().chance.below(4));
         }

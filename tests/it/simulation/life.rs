@@ -260,7 +260,7 @@ impl Process {
     /// As the gateway does it: the thread that syncs, then the counters, from the ledger's sums and what the journal has
     /// beyond them, then the recorder.
     async fn recover(self: &Rc<Self>) -> bool {
-        spawn(Role::Maintainer(self.node.number), maintain(self.node.clone(), self.files.clone()));
+        spawn(Role::Maintainer(self.node.number), maintain(self.node.clone(), self.life, self.files.clone()));
         let node = &self.node;
         let clock = SimClock(node.clone());
         let left = match self.waiting() {
@@ -545,12 +545,13 @@ impl Process {
     }
 }
 
-async fn maintain(node: Arc<Node>, files: Arc<FileJournal>) {
-    loop {
+async fn maintain(node: Arc<Node>, life: u32, files: Arc<FileJournal>) {
+    // One whose process dies while it waits for the disk is not dropped with the others.
+    while node.is_alive(life) {
         sleep(Duration::from_millis(node.setup.sync_interval_ms)).await;
         let (op, faults) = (node.disk_ops(), node.faults());
         files.maintain();
-        if node.is_dead() || node.faults() > faults {
+        if !node.is_alive(life) || node.faults() > faults {
             continue;
         }
         node.model.lock().is_healed(node.number, op);
