@@ -139,9 +139,7 @@ impl FileJournal {
     /// When the system has no thread.
     pub fn start_maintainer(self: &Arc<Self>, interval: Duration) -> io::Result<thread::JoinHandle<()>> {
         let journal = Arc::clone(self);
-        thread::Builder::new().name("tollgate-journal".to_owned()).spawn(move || {
-            // Whoever waits for the disk wakes this thread at once.
-            journal.maintainer.get_or_init(thread::current);
+        let maintainer = thread::Builder::new().name("tollgate-journal".to_owned()).spawn(move || {
             while !journal.stopped.load(Ordering::Acquire) {
                 thread::park_timeout(interval);
                 // Without this thread nothing is synced and no room comes free, so it outlives a panic.
@@ -150,7 +148,10 @@ impl FileJournal {
                 }
             }
             journal.leave();
-        })
+        })?;
+        // Whoever waits for the disk wakes it at once, also before it ran for the first time.
+        self.maintainer.get_or_init(|| maintainer.thread().clone());
+        Ok(maintainer)
     }
 
     /// Ends the maintainer, which then leaves the files as [`FileJournal::leave`] does: join it before the process ends.
