@@ -157,15 +157,13 @@ fn gateways_that_book_the_same_tenants_at_once_never_lock_each_other_out() {
         world.made.extend(load.stop());
     }
     let all: Vec<&Tenant> = tenants.iter().collect();
-    let account = world.demand_all_right(&all, &[503]);
-    let late = ended(&world.made, End::Refused(503));
-    assert!(late * 100 <= account.booked, "Redis was too late {late} times in {} calls", account.booked);
+    let account = world.demand_all_right(&all, &[]);
     assert_eq!(ended(&world.made, End::Whole), account.booked);
     let deadlocks = world.database.say("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()");
     assert_eq!(deadlocks, "0");
     world.demand_verified();
     figures(&format!(
-        "{nodes} gateways book {} calls of the same four tenants: lost 0, twice 0, deadlocks 0, {late} x 503",
+        "{nodes} gateways book {} calls of the same four tenants: lost 0, twice 0, deadlocks 0",
         account.booked
     ));
 }
