@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::ids::PlanName;
 use crate::domain::models::Models;
-use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan};
+use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Scope};
 use crate::domain::time::Window;
 
 use super::keys;
@@ -114,6 +114,6 @@ fn setting(key: &str, text: &str) -> Result<Setting, String> {
     }
     // Counters and answers are signed 64-bit numbers outside this process.
     let max: Option<u64> = text.parse().ok().filter(|max| i64::try_from(*max).is_ok());
-    max.map(|max| Setting::Limit(Some(Limit { metric, window, max })))
+    max.map(|max| Setting::Limit(Some(Limit { scope: Scope::Tenant, metric, window, max })))
         .ok_or_else(|| "is no whole number: write how many, or -1 for unlimited".to_owned())
 }
