@@ -11,6 +11,7 @@ pub mod models;
 pub mod money;
 pub mod plan;
 pub mod price;
+pub mod quantities;
 pub mod redis_url;
 pub mod refusal;
 pub mod settlement;

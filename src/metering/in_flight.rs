@@ -15,6 +15,7 @@ use crate::domain::key::Key;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Standing};
 use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
@@ -375,7 +376,7 @@ impl Open {
             Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(prices, event), &event.tokens),
             Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
         };
-        (event.cost, event.priced) = (charge.cost, charge.priced);
+        (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
@@ -426,12 +427,15 @@ pub(super) fn pending(
         endpoint: endpoint.name.into(),
         chats: claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount),
         tokens: estimate::of_prompt(&call.prompt),
+        quantities: Quantities::default(),
         source: UsageSource::Estimate,
         cost: None,
+        billable: None,
         priced: Priced::Unpriced,
         price_version: prices.version(),
         service_tier: ServiceTier::default(),
         requested_at: admitted_at,
+        utc_offset_s: 0,
         duration_us: 0,
         first_byte_us: None,
         overhead_us: 0,
@@ -439,9 +443,10 @@ pub(super) fn pending(
         outcome: verdict.outcome,
         request_id: None,
         unit: None,
+        corrects: None,
     };
     let charge = charge(prices, &event);
-    (event.cost, event.priced) = (charge.cost, charge.priced);
+    (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
     event
 }
 

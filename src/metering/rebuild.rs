@@ -38,7 +38,7 @@ pub async fn rebuild(
     let mut waiting: BTreeMap<EventId, (TenantId, Micros, u64)> = BTreeMap::new();
     journal.waiting(&mut |event| {
         if event.chats > 0 {
-            waiting.insert(event.id, (event.tenant, event.requested_at, event.chats));
+            waiting.insert(event.id, (event.tenant.clone(), event.local(), event.chats));
         }
     })?;
     let ids: Vec<EventId> = waiting.keys().copied().collect();

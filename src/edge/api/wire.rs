@@ -94,8 +94,10 @@ pub struct SumsBody {
     reasoning_tokens: u64,
     /// Input and output.
     total_tokens: u64,
-    /// The cost of everything that has a price.
+    /// What providers charge for everything that has a price.
     estimated_cost_usd: Usd,
+    /// What is billed for it: the same, unless the plan has prices of its own.
+    billable_cost_usd: Usd,
     /// Requests whose model has no price: their cost is unknown, not 0.
     unpriced_requests: u64,
     /// The part that was estimated.
@@ -109,7 +111,9 @@ impl From<Totals> for SumsBody {
             chats,
             failed_requests,
             tokens,
+            quantities: _, // In the cost report.
             cost,
+            billable,
             unpriced_requests,
             estimated_requests,
             estimated_prompt,
@@ -125,7 +129,9 @@ impl From<Totals> for SumsBody {
             reasoning_tokens: tokens.reasoning,
             total_tokens: tokens.total(),
             estimated_cost_usd: Usd(cost),
-            unpriced_requests,
+            billable_cost_usd: Usd(billable),
+            // Below 0 are only parts of a sum that were torn from what they correct.
+            unpriced_requests: u64::try_from(unpriced_requests).unwrap_or(0),
             estimated: EstimatedBody {
                 requests: estimated_requests,
                 prompt_tokens: estimated_prompt,
@@ -148,6 +154,8 @@ pub struct ProviderBody {
     total_tokens: u64,
     /// As in the totals.
     estimated_cost_usd: Usd,
+    /// As in the totals.
+    billable_cost_usd: Usd,
 }
 
 impl From<Totals> for ProviderBody {
@@ -158,6 +166,7 @@ impl From<Totals> for ProviderBody {
             completion_tokens: sums.tokens.completion,
             total_tokens: sums.tokens.total(),
             estimated_cost_usd: Usd(sums.cost),
+            billable_cost_usd: Usd(sums.billable),
         }
     }
 }

@@ -191,7 +191,7 @@ impl NodeCounters {
             return;
         }
         let amount = |window: Window| {
-            let period = window.period(event.requested_at);
+            let period = event.period(window);
             (
                 CounterKey { tenant: event.tenant.clone(), subject: Subject::Tenant, metric: Metric::Chats, period },
                 event.chats,

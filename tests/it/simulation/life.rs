@@ -514,9 +514,7 @@ impl Process {
         for (at, tenant) in TENANTS.iter().enumerate() {
             let tenant: TenantId = tenant.parse().unwrap();
             for period in periods(at) {
-                let is_in = |event: &&&UsageEvent| {
-                    event.tenant == tenant && period.window().period(event.requested_at) == period
-                };
+                let is_in = |event: &&&UsageEvent| event.tenant == tenant && event.period(period.window()) == period;
                 let chats: u64 = events.iter().filter(is_in).map(|event| event.chats).sum();
                 let counter =
                     CounterKey { tenant: tenant.clone(), subject: Subject::Tenant, metric: Metric::Chats, period };

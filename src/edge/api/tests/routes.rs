@@ -9,8 +9,16 @@ async fn usage_has_the_body_of_the_contract_with_every_digit() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.headers["cache-control"], "no-store");
     // As text, because reading it as JSON would go through a float.
-    assert!(answer.text.contains(r#""estimated_cost_usd":0.0000117,"unpriced_requests":0"#), "{}", answer.text);
-    assert!(answer.text.contains(r#""estimated_cost_usd":0.00000585}"#), "{}", answer.text);
+    assert!(
+        answer.text.contains(r#""estimated_cost_usd":0.0000117,"billable_cost_usd":0.0000117,"unpriced_requests":0"#),
+        "{}",
+        answer.text
+    );
+    assert!(
+        answer.text.contains(r#""estimated_cost_usd":0.00000585,"billable_cost_usd":0.00000585}"#),
+        "{}",
+        answer.text
+    );
     let body = answer.json();
     let period = json!({"start": "2026-11-01T00:00:00Z", "end": "2026-12-01T00:00:00Z", "timezone": "UTC"});
     assert_eq!((&body["tenant_id"], &body["range"], &body["period"]), (&json!("acme"), &json!("month"), &period));
@@ -168,7 +176,11 @@ async fn events_come_in_pages_and_one_by_one() {
         site.proxy("GET", &format!("/billing/events?limit=1&cursor={cursor}"), &site.acme_key, "").await.json();
     assert_eq!((&second["events"][0]["provider"], &second["next_cursor"]), (&json!("gemini"), &Value::Null));
     let one = site.proxy("GET", &format!("/billing/events/{cursor}"), &site.acme_key, "").await;
-    assert!(one.text.contains(r#""estimated_cost_usd":0.00000585,"priced":"priced""#), "{}", one.text);
+    assert!(
+        one.text.contains(r#""estimated_cost_usd":0.00000585,"billable_cost_usd":0.00000585,"priced":"priced""#),
+        "{}",
+        one.text
+    );
     assert_eq!(one.json(), first["events"][0]);
     assert_eq!(site.admin("GET", "/billing/events", ADMIN_KEY, "").await.json()["events"].as_array().unwrap().len(), 3);
     for uri in ["/billing/events/x", "/billing/events/019abf5e-0e00-7000-8000-00000000ffff", "/billing/events/%ff"] {
