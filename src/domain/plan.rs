@@ -2,6 +2,7 @@
 
 use super::ids::PlanName;
 use super::models::Models;
+use super::price::tariff::Pricing;
 use super::time::Window;
 
 /// What a limit counts.
@@ -67,6 +68,8 @@ pub struct Plan {
     pub on_counters_down: OnCountersDown,
     /// The models that may be used; `None`: all.
     pub models: Option<Models>,
+    /// What its tenants pay of what providers charge.
+    pub pricing: Pricing,
 }
 
 impl Plan {

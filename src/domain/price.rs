@@ -14,6 +14,7 @@ use super::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 
 pub mod pattern;
 pub mod rates;
+pub mod tariff;
 
 use pattern::Pattern;
 use rates::{Bill, Rates};

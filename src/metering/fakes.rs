@@ -18,6 +18,7 @@ use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Standing};
+use crate::domain::price::tariff::Pricing;
 use crate::domain::price::{PriceBook, Priced, ServiceTier};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
@@ -533,7 +534,16 @@ pub(crate) fn plans() -> Plans {
     let plan = |name: &str, max: Option<u64>| {
         let name: PlanName = name.parse().unwrap();
         let limits = max.map(|max| Limit { metric: Metric::Chats, window: Window::Month, max }).into_iter().collect();
-        (name.clone(), Arc::new(Plan { name, limits, on_counters_down: OnCountersDown::default(), models: None }))
+        (
+            name.clone(),
+            Arc::new(Plan {
+                name,
+                limits,
+                on_counters_down: OnCountersDown::default(),
+                models: None,
+                pricing: Pricing::default(),
+            }),
+        )
     };
     Plans::from([plan("starter", Some(500)), plan("growth", Some(5_000)), plan("pro", None)])
 }

@@ -8,6 +8,7 @@ use super::super::fakes::World;
 use super::*;
 use crate::domain::audit::{Actor, Author};
 use crate::domain::plan::{Limit, Metric, OnCountersDown};
+use crate::domain::price::tariff::Pricing;
 use crate::domain::time::Window;
 use crate::ports::tenants::Act;
 
@@ -20,7 +21,13 @@ fn plans(chats_max: u64) -> Plans {
         .map(|name| {
             (
                 name.clone(),
-                Arc::new(Plan { name, limits: vec![limit], on_counters_down: OnCountersDown::default(), models: None }),
+                Arc::new(Plan {
+                    name,
+                    limits: vec![limit],
+                    on_counters_down: OnCountersDown::default(),
+                    models: None,
+                    pricing: Pricing::default(),
+                }),
             )
         })
         .collect()

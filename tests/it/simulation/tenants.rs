@@ -9,6 +9,7 @@ use tollgate::domain::ids::{KeyId, PlanName, TenantId};
 use tollgate::domain::key::{Key, KeyHash};
 use tollgate::domain::plan::{Limit, Metric, Plan};
 use tollgate::domain::price::PriceBook;
+use tollgate::domain::price::tariff::Pricing;
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::{Micros, Window};
 use tollgate::metering::snapshot::{Account, Plans, Snapshot};
@@ -54,7 +55,10 @@ fn plans(setup: &Setup) -> Plans {
             let name = name_of(tenant, plan);
             let on_counters_down = setup.on_counters_down;
             let limits = limit.into_iter().collect();
-            plans.insert(name.clone(), Arc::new(Plan { name, limits, on_counters_down, models: None }));
+            plans.insert(
+                name.clone(),
+                Arc::new(Plan { name, limits, on_counters_down, models: None, pricing: Pricing::default() }),
+            );
         }
     }
     plans
