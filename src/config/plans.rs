@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use crate::domain::ids::PlanName;
 use crate::domain::models::Models;
-use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan};
-use crate::domain::price::tariff::{Percent, Pricing};
+use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Scope};
+use crate::domain::price::tariff::Percent;
 use crate::domain::time::Window;
 
 use super::keys;
@@ -83,7 +83,7 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
         }
         match setting(&key, &text) {
             Ok(setting) => {
-                let plan = plans.entry(name.clone()).or_insert_with(|| unlimited(name));
+                let plan = plans.entry(name.clone()).or_insert_with(|| Plan::unlimited(name));
                 match setting {
                     Setting::Limit(limit) => plan.limits.extend(limit),
                     Setting::OnCountersDown(choice) => plan.on_counters_down = choice,
@@ -100,12 +100,6 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
         errors.push(format!("{} plans are more than {PLANS_MAX}: remove some", plans.len()));
     }
     Found { plans: plans.into_values().collect(), rows, prices }
-}
-
-/// A plan of which nothing was said yet.
-fn unlimited(name: PlanName) -> Plan {
-    let (on_counters_down, pricing) = (OnCountersDown::default(), Pricing::default());
-    Plan { name, limits: Vec::new(), on_counters_down, models: None, pricing }
 }
 
 /// What one key of a plan says.
@@ -147,6 +141,6 @@ fn setting(key: &str, text: &str) -> Result<Setting, String> {
     }
     // Counters and answers are signed 64-bit numbers outside this process.
     let max: Option<u64> = text.parse().ok().filter(|max| i64::try_from(*max).is_ok());
-    max.map(|max| Setting::Limit(Some(Limit { metric, window, max })))
+    max.map(|max| Setting::Limit(Some(Limit { scope: Scope::Tenant, metric, window, max })))
         .ok_or_else(|| "is no whole number: write how many, or -1 for unlimited".to_owned())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::domain::plan::Metric;
+use crate::domain::plan::{Metric, Scope};
 use crate::domain::time::Window;
 
 fn environment(rows: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -193,7 +193,7 @@ fn plans_are_changed_and_added_by_the_file() {
     .unwrap();
     let max = |plan: &str, window| {
         let plan = config.plans.iter().find(|known| known.name.as_str() == plan).unwrap();
-        plan.limit(Metric::Chats, window).map(|limit| limit.max)
+        plan.limit(Scope::Tenant, Metric::Chats, window).map(|limit| limit.max)
     };
     assert_eq!(config.plans.len(), 4);
     assert_eq!(max("starter", Window::Month), Some(700));

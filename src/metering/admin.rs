@@ -14,7 +14,7 @@ use crate::domain::audit::{AuditEntry, Author};
 use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{self, Key};
 use crate::domain::models::Models;
-use crate::domain::plan::{Limit, Metric, Plan, Standing};
+use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::StoreError;
@@ -382,14 +382,19 @@ impl Admin {
     async fn standing(&self, id: &TenantId, plan: &Plan) -> Result<LimitsView, AdminError> {
         let now = self.clock.now();
         let is_chats = |limit: &Limit| (limit.metric, limit.window) == (Metric::Chats, Window::Month);
-        let chats_max = plan.limit(Metric::Chats, Window::Month).map(|limit| limit.max);
+        let chats_max = plan.limit(Scope::Tenant, Metric::Chats, Window::Month).map(|limit| limit.max);
         let others = plan.limits.iter().filter(|limit| !is_chats(limit));
         let asked: Vec<(Metric, Window, Option<u64>)> = std::iter::once((Metric::Chats, Window::Month, chats_max))
             .chain(others.map(|limit| (limit.metric, limit.window, Some(limit.max))))
             .collect();
         let counters: Vec<CounterKey> = asked
             .iter()
-            .map(|(metric, window, _)| CounterKey { tenant: id.clone(), metric: *metric, period: window.period(now) })
+            .map(|(metric, window, _)| CounterKey {
+                tenant: id.clone(),
+                subject: Subject::Tenant,
+                metric: *metric,
+                period: window.period(now),
+            })
             .collect();
         let standings = self.counters.read(&counters).await?;
         let mut rows = asked.iter().zip(&counters).zip(standings).map(|(((metric, _, limit), counter), standing)| {

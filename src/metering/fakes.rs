@@ -17,8 +17,7 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::money::PicoUsd;
-use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Standing};
-use crate::domain::price::tariff::Pricing;
+use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::{PriceBook, Priced, ServiceTier};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
@@ -89,7 +88,7 @@ impl CounterStore for ShownCounters {
         Box::pin(async { Err(CountersUnavailable("these only show".to_owned())) })
     }
 
-    fn settle(&self, _: EventId, _: &[Claim], _: &[u64]) {}
+    fn settle(&self, _: EventId, _: &[Claim], _: &[(CounterKey, u64)]) {}
 
     fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>> {
         let known = self.0.lock();
@@ -533,17 +532,11 @@ pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
 pub(crate) fn plans() -> Plans {
     let plan = |name: &str, max: Option<u64>| {
         let name: PlanName = name.parse().unwrap();
-        let limits = max.map(|max| Limit { metric: Metric::Chats, window: Window::Month, max }).into_iter().collect();
-        (
-            name.clone(),
-            Arc::new(Plan {
-                name,
-                limits,
-                on_counters_down: OnCountersDown::default(),
-                models: None,
-                pricing: Pricing::default(),
-            }),
-        )
+        let limits = max
+            .map(|max| Limit { scope: Scope::Tenant, metric: Metric::Chats, window: Window::Month, max })
+            .into_iter()
+            .collect();
+        (name.clone(), Arc::new(Plan { limits, ..Plan::unlimited(name) }))
     };
     Plans::from([plan("starter", Some(500)), plan("growth", Some(5_000)), plan("pro", None)])
 }
@@ -625,7 +618,8 @@ impl World {
     /// Shows `used` and `held` chats of a tenant in the running month.
     pub(crate) fn show_chats(&self, tenant: &str, used: u64, held: u64) {
         let period = Window::Month.period(Self::now());
-        let counter = CounterKey { tenant: tenant.parse().unwrap(), metric: Metric::Chats, period };
+        let counter =
+            CounterKey { tenant: tenant.parse().unwrap(), subject: Subject::Tenant, metric: Metric::Chats, period };
         self.counters.0.lock().insert(counter, Standing { used, held });
     }
 }

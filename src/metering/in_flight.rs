@@ -19,7 +19,7 @@ use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
 use crate::domain::unit::Unit;
-use crate::ports::counters::Claim;
+use crate::ports::counters::{Claim, used_of};
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
 use crate::providers::{AnswerReader, Call, Endpoint, Prompt, Provider, Reading};
@@ -385,6 +385,7 @@ impl Open {
         // The event first: it is the truth, and counters follow from it.
         let position = meter.journal.settle(slot, &event);
         let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
+        let used = used_of(&claims, &used);
         meter.counters.settle(event.id, &claims, &used);
         position
     }

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::models::Models;
-use crate::domain::plan::{Limit, Metric, Plan, Standing};
+use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::refusal::{ModelFacts, QuotaFacts, Refusal};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Window};
@@ -247,7 +247,7 @@ struct Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if !self.claims.is_empty() {
-            self.counters.settle(self.id, &self.claims, &vec![0; self.claims.len()]);
+            self.counters.settle(self.id, &self.claims, &[]);
         }
     }
 }
@@ -280,18 +280,23 @@ fn claims(account: &Account, plan: &Plan, kind: Kind, now: Micros) -> Vec<Claim>
         return Vec::new();
     }
     let claim = |window: Window| Claim {
-        counter: CounterKey { tenant: account.tenant.id.clone(), metric: Metric::Chats, period: window.period(now) },
+        counter: CounterKey {
+            tenant: account.tenant.id.clone(),
+            subject: Subject::Tenant,
+            metric: Metric::Chats,
+            period: window.period(now),
+        },
         amount: 1,
-        max: plan.limit(Metric::Chats, window).map(|limit| limit.max),
+        max: plan.limit(Scope::Tenant, Metric::Chats, window).map(|limit| limit.max),
     };
     WINDOWS.into_iter().map(claim).collect()
 }
 
 fn limit_standings(plan: &Plan, claims: &[Claim], standings: &[Standing]) -> Vec<LimitStanding> {
     let limited = |(claim, standing): (&Claim, &Standing)| {
-        let CounterKey { metric, period, .. } = claim.counter;
-        let limit: &Limit = plan.limit(metric, period.window())?;
-        Some(LimitStanding { limit: *limit, period, standing: *standing })
+        let CounterKey { subject, metric, period, .. } = &claim.counter;
+        let limit: &Limit = plan.limit(subject.scope(), *metric, period.window())?;
+        Some(LimitStanding { limit: *limit, period: *period, standing: *standing })
     };
     claims.iter().zip(standings).filter_map(limited).collect()
 }

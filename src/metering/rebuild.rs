@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::plan::Metric;
+use crate::domain::plan::{Metric, Subject};
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
@@ -29,7 +29,7 @@ pub async fn rebuild(
 ) -> Result<(), StoreError> {
     let periods: Vec<Period> =
         [Window::Month, Window::Day].into_iter().flat_map(|window| periods(window, clock.now())).collect();
-    let key = |tenant: TenantId, period| CounterKey { tenant, metric: Metric::Chats, period };
+    let key = |tenant: TenantId, period| CounterKey { tenant, subject: Subject::Tenant, metric: Metric::Chats, period };
     let mut used: HashMap<CounterKey, u64> = HashMap::new();
     for period in &periods {
         used.extend(usage.chats(*period).await?.into_iter().map(|(tenant, chats)| (key(tenant, *period), chats)));

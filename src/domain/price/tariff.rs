@@ -49,6 +49,23 @@ pub struct Version<'a> {
     pub percent: Percent,
 }
 
+/// What is known of a call before it is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Prospect<'a> {
+    /// Who is called.
+    pub provider: &'a str,
+    /// The model that is asked for.
+    pub model: &'a str,
+    /// The tier that is asked for.
+    pub tier: ServiceTier,
+    /// The longest that its input can be.
+    pub input_tokens: u64,
+    /// Whether there may be audio or images in it.
+    pub with_media: bool,
+    /// When it is admitted.
+    pub at: Micros,
+}
+
 /// The dearest that a token, and a request, can be, in billed pico-dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ceiling {
@@ -152,16 +169,8 @@ impl Tariff {
     /// The dearest that each token of a call can be, as it is billed: of every kind that it can have (`with_media`: also
     /// audio and images), at every step up to `input_tokens`, and by the prices of the tier, or the standard ones where
     /// it has none. `None` where the model has no price: nobody can say what such a call will cost.
-    pub fn ceiling(
-        &self,
-        provider: &str,
-        model: &str,
-        tier: ServiceTier,
-        input_tokens: u64,
-        with_media: bool,
-        at: Micros,
-    ) -> Option<Ceiling> {
-        let dearest = |book: &PriceBook| dearest(book, provider, model, tier, input_tokens, with_media, at);
+    pub fn ceiling(&self, call: &Prospect<'_>) -> Option<Ceiling> {
+        let dearest = |book: &PriceBook| dearest(book, call);
         let Pricing { percent, own } = &self.pricing;
         if let Some(own) = own.as_deref().and_then(dearest) {
             return Some(own);
@@ -184,15 +193,8 @@ impl<'a> Version<'a> {
     }
 }
 
-fn dearest(
-    book: &PriceBook,
-    provider: &str,
-    model: &str,
-    tier: ServiceTier,
-    input_tokens: u64,
-    with_media: bool,
-    at: Micros,
-) -> Option<Ceiling> {
+fn dearest(book: &PriceBook, call: &Prospect<'_>) -> Option<Ceiling> {
+    let Prospect { provider, model, tier, input_tokens, with_media, at } = *call;
     let model = book.model(provider, model)?;
     // The step that an input of that length is at, and each one below it: the input may turn out to be shorter.
     let of = |tier: ServiceTier| {
@@ -259,7 +261,8 @@ mod tests {
     }
 
     fn ceiling(tariff: &Tariff, tier: ServiceTier, input_tokens: u64, with_media: bool) -> Option<[i64; 2]> {
-        let ceiling = tariff.ceiling("openai", "m-1", tier, input_tokens, with_media, Micros(0));
+        let (provider, model, at) = ("openai", "m-1", Micros(0));
+        let ceiling = tariff.ceiling(&Prospect { provider, model, tier, input_tokens, with_media, at });
         ceiling.map(|Ceiling { input, output, .. }| [input, output])
     }
 
@@ -332,7 +335,9 @@ mod tests {
         assert_eq!(ceiling(&list, ServiceTier::Flex, 101, false), Some([5, 70]));
         // A tier without prices is charged at the standard ones.
         assert_eq!(ceiling(&list, ServiceTier::Batch, 0, false), Some([12, 20]));
-        assert_eq!(list.ceiling("openai", "other", ServiceTier::Standard, 1, true, Micros(0)), None);
+        let (provider, model, tier) = ("openai", "other", ServiceTier::Standard);
+        let other = Prospect { provider, model, tier, input_tokens: 1, with_media: true, at: Micros(0) };
+        assert_eq!(list.ceiling(&other), None);
 
         let marked_up = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: None });
         assert_eq!(ceiling(&marked_up, ServiceTier::Standard, 100, false), Some([15, 25]));

@@ -8,7 +8,7 @@ use super::ledger::{self, LedgerFacts};
 use super::*;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::money::PicoUsd;
-use crate::domain::plan::{Metric, Standing};
+use crate::domain::plan::{Metric, Standing, Subject};
 use crate::domain::price::Priced;
 use crate::domain::time::{Micros, Window};
 use crate::domain::tokens::Tokens;
@@ -138,6 +138,7 @@ async fn what_waits_runs_and_was_refused_is_counted() {
 fn view(used: u64, held: u64, in_flight: u64) -> CountersView {
     let at: Micros = AT.parse().unwrap();
     let key = |window: Window| CounterKey {
+        subject: Subject::Tenant,
         tenant: "acme".parse().unwrap(),
         metric: Metric::Chats,
         period: window.period(at),
