@@ -238,7 +238,7 @@ mod tests {
 
     use super::*;
     use crate::domain::price::pattern::Pattern;
-    use crate::domain::price::{ModelPrices, PriceRow};
+    use crate::domain::price::{ModelPrices, Origin, PriceRow};
 
     fn percent(text: &str) -> Percent {
         Percent::parse(text).unwrap()
@@ -256,6 +256,7 @@ mod tests {
             except: Vec::new(),
             unverified: None,
             rows,
+            origin: Origin::default(),
         };
         Arc::new(PriceBook::new(version.into(), vec![model]).unwrap())
     }
