@@ -51,7 +51,7 @@ pub(super) fn check(config: &Config, before: Option<&Live>) -> Result<Checked, B
     let public_url = config.listen.public_url.as_ref().map(ToString::to_string);
     let (origins, tls) = (origins::of(config, known)?, tls::of(config)?);
     let live = Live { origins, budget, settings: settings(config), public_url, tls };
-    Ok(Checked { plans: plans(config), prices: prices(config)?, live })
+    Ok(Checked { plans: plans(config)?, prices: prices(config)?, live })
 }
 
 fn settings(config: &Config) -> Settings {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::domain::ids::PlanName;
 use crate::domain::plan::Plan;
 use crate::domain::redis_url::RedisUrl;
 
@@ -213,10 +214,12 @@ pub struct Config {
     pub prices_file: Option<PathBuf>,
     /// Whether files that change are read again without a signal.
     pub reload_watch: bool,
-    /// What it was read from and names: the file, secrets in files, the price file; each as it was before it was read.
+    /// What it was read from and names: the file, secrets in files, price files; each as it was before it was read.
     pub files: Vec<Stamped>,
     /// Every plan, in the order of their names.
     pub plans: Vec<Plan>,
+    /// The price files that plans have of their own; not read yet.
+    pub plan_prices: Vec<(PlanName, PathBuf)>,
     /// Log output.
     pub log: Log,
     /// What is probably a mistake, one line each.
@@ -351,11 +354,16 @@ impl Reader {
         let format = self.value("log.format", log_format);
         let filter = self.value("log.filter", |text| Ok(text.to_owned()));
 
-        let (plans, rows) = plans::read(&self.settings.plans, &mut self.settings.errors);
-        self.shown.extend(rows.into_iter().map(|plans::Row { key, value, source }| Setting { key, value, source }));
+        let found = plans::read(&self.settings.plans, &mut self.settings.errors);
+        self.shown.extend(found.rows.into_iter().map(|plans::Row { key, value, source }| Setting {
+            key,
+            value,
+            source,
+        }));
         let providers = providers?;
         let prices_file = prices_file?;
-        self.settings.files.extend(prices_file.as_deref().map(Stamped::now));
+        let of_plans = found.prices.iter().map(|(_, path)| path.as_path());
+        self.settings.files.extend(prices_file.as_deref().into_iter().chain(of_plans).map(Stamped::now));
         self.warn_of(&providers);
         Some(Config {
             mode: mode?,
@@ -372,7 +380,8 @@ impl Reader {
             prices_file,
             reload_watch: reload_watch?,
             files: std::mem::take(&mut self.settings.files),
-            plans,
+            plans: found.plans,
+            plan_prices: found.prices,
             log: Log { format: format?, filter: filter? },
             warnings: std::mem::take(&mut self.settings.warnings),
             settings: std::mem::take(&mut self.shown),

@@ -44,7 +44,8 @@ impl Config {
             .filter(|row| !changes(&row.key) && !is_as_started(&row.key, &row.value))
             .map(|row| row.key.clone())
             .collect();
-        let Self { listen, admin_key, providers, upstream, shutdown_drain_limit, prices_file, plans, log, .. } = self;
+        let Self { listen, admin_key, providers, upstream, shutdown_drain_limit, prices_file, .. } = self;
+        let Self { plans, plan_prices, log, .. } = self;
         let taken = Self {
             listen: Listen { proxy: started.listen.proxy, admin: started.listen.admin, ..listen },
             admin_key,
@@ -55,6 +56,7 @@ impl Config {
             reload_watch: self.reload_watch,
             files: self.files,
             plans,
+            plan_prices,
             log: Log { filter: log.filter, format: started.log.format },
             warnings: self.warnings,
             ..started.clone()

@@ -13,6 +13,7 @@ use crate::domain::ids::{PlanName, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::plan::Plan;
 use crate::domain::price::PriceBook;
+use crate::domain::price::tariff::{Pricing, Tariff};
 use crate::domain::tenant::Tenant;
 use crate::ports::StoreError;
 use crate::ports::tenants::{Directory, TenantStore};
@@ -41,8 +42,10 @@ pub struct Snapshot {
     pub keys: HashMap<KeyHash, Arc<Key>>,
     /// Every plan.
     pub plans: Arc<Plans>,
-    /// What calls cost.
+    /// What providers charge.
     pub prices: Arc<PriceBook>,
+    /// What each plan makes of it.
+    pub tariffs: HashMap<PlanName, Arc<Tariff>>,
     /// The store's revision that this was read at.
     pub revision: i64,
 }
@@ -57,11 +60,21 @@ impl Snapshot {
         Self {
             accounts: directory.tenants.into_iter().map(account).collect(),
             keys: directory.keys.into_iter().map(|key| (key.hash, Arc::new(key))).collect(),
+            tariffs: plans.values().map(|plan| (plan.name.clone(), tariff(&prices, plan.pricing.clone()))).collect(),
             plans,
             prices,
             revision: directory.revision,
         }
     }
+
+    /// What tenants on a plan pay; by the list of prices where there is no such plan.
+    pub fn tariff(&self, plan: &PlanName) -> Arc<Tariff> {
+        self.tariffs.get(plan).cloned().unwrap_or_else(|| tariff(&self.prices, Pricing::default()))
+    }
+}
+
+fn tariff(list: &Arc<PriceBook>, pricing: Pricing) -> Arc<Tariff> {
+    Arc::new(Tariff::new(list.clone(), pricing))
 }
 
 /// A tenant is on a plan that the offered ones do not have.
