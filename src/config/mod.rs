@@ -6,6 +6,7 @@
 
 mod keys;
 mod ledger;
+mod output_limits;
 mod plans;
 pub mod price_file;
 mod running;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::domain::ids::PlanName;
+use crate::domain::limits::ModelLimits;
 use crate::domain::plan::Plan;
 use crate::domain::redis_url::RedisUrl;
 
@@ -212,6 +214,8 @@ pub struct Config {
     pub counters: Counters,
     /// The operator's price file; `None` for the built-in list.
     pub prices_file: Option<PathBuf>,
+    /// The most tokens that an answer of a model may have.
+    pub limits: ModelLimits,
     /// Whether files that change are read again without a signal.
     pub reload_watch: bool,
     /// What it was read from and names: the file, secrets in files, price files; each as it was before it was read.
@@ -350,6 +354,7 @@ impl Reader {
         let workers = self.value("runtime.workers", |text| values::count(text, 0..=1_024));
         let journal = self.journal();
         let prices_file = self.optional("prices.file", |text| Ok(PathBuf::from(text)));
+        let limits = self.limits();
         let reload_watch = self.value("reload.watch", values::yes);
         let format = self.value("log.format", log_format);
         let filter = self.value("log.filter", |text| Ok(text.to_owned()));
@@ -378,6 +383,7 @@ impl Reader {
             journal: journal?,
             counters: counters?,
             prices_file,
+            limits: limits?,
             reload_watch: reload_watch?,
             files: std::mem::take(&mut self.settings.files),
             plans: found.plans,
@@ -386,6 +392,12 @@ impl Reader {
             warnings: std::mem::take(&mut self.settings.warnings),
             settings: std::mem::take(&mut self.shown),
         })
+    }
+
+    fn limits(&mut self) -> Option<ModelLimits> {
+        let own = self.optional("models.output_max", output_limits::parse)?;
+        let limits = own.map_or_else(|| output_limits::parse(""), Ok);
+        limits.map_err(|reason| self.settings.errors.push(reason)).ok()
     }
 
     fn counters(&mut self) -> Option<Counters> {
