@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::plans::{ALLOWED_MODELS, BUILT_IN, LIMIT_KEYS, ON_COUNTERS_DOWN};
+use super::plans::{ALLOWED_MODELS, BUILT_IN, LIMIT_KEYS, ON_COUNTERS_DOWN, PRICE_PERCENT, PRICES};
 use super::*;
 
 fn in_package(path: &str) -> PathBuf {
@@ -48,7 +48,9 @@ fn example_file() -> String {
         file,
         "\n# While shared counters cannot be asked, calls of a plan with a limit are answered 503, or admitted from what is left\n\
          # of a lease first: {ON_COUNTERS_DOWN} = \"refuse\" (the default) or \"lease\".\n\
-         # Models that a plan may use, others are answered 403: {ALLOWED_MODELS} = [\"gpt-4o*\", \"gemini-2.5-*\"]. All by default.\n"
+         # Models that a plan may use, others are answered 403: {ALLOWED_MODELS} = [\"gpt-4o*\", \"gemini-2.5-*\"]. All by default.\n\
+         # What is billed beside the provider's cost: {PRICE_PERCENT} = 120 is that cost and a fifth, 97.5 a discount; 100 by default.\n\
+         # {PRICES} = \"FILE\" names a price file of the plan: its prices are billed as they stand for the models in it.\n"
     )
     .unwrap();
     for (plan, key, value) in BUILT_IN {

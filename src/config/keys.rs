@@ -239,6 +239,12 @@ pub static KEYS: &[Key] = &[
         "Your own price file. The built-in price list is used without one.",
     ),
     key(
+        "models.output_max",
+        &["TOLLGATE_MODELS_OUTPUT_MAX"],
+        "",
+        "The most tokens that one answer of a model may have: `PATTERN=TOKENS`, with commas between them, before those that the providers publish. What a call may cost at most follows from it where the call declares no maximum.",
+    ),
+    key(
         "reload.watch",
         &["TOLLGATE_RELOAD_WATCH"],
         "true",

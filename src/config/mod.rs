@@ -6,6 +6,7 @@
 
 mod keys;
 mod ledger;
+mod output_limits;
 mod plans;
 pub mod price_file;
 mod running;
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::domain::ids::PlanName;
+use crate::domain::limits::ModelLimits;
 use crate::domain::plan::Plan;
 use crate::domain::redis_url::RedisUrl;
 
@@ -211,12 +214,16 @@ pub struct Config {
     pub counters: Counters,
     /// The operator's price file; `None` for the built-in list.
     pub prices_file: Option<PathBuf>,
+    /// The most tokens that an answer of a model may have.
+    pub limits: ModelLimits,
     /// Whether files that change are read again without a signal.
     pub reload_watch: bool,
-    /// What it was read from and names: the file, secrets in files, the price file; each as it was before it was read.
+    /// What it was read from and names: the file, secrets in files, price files; each as it was before it was read.
     pub files: Vec<Stamped>,
     /// Every plan, in the order of their names.
     pub plans: Vec<Plan>,
+    /// The price files that plans have of their own; not read yet.
+    pub plan_prices: Vec<(PlanName, PathBuf)>,
     /// Log output.
     pub log: Log,
     /// What is probably a mistake, one line each.
@@ -347,15 +354,21 @@ impl Reader {
         let workers = self.value("runtime.workers", |text| values::count(text, 0..=1_024));
         let journal = self.journal();
         let prices_file = self.optional("prices.file", |text| Ok(PathBuf::from(text)));
+        let limits = self.limits();
         let reload_watch = self.value("reload.watch", values::yes);
         let format = self.value("log.format", log_format);
         let filter = self.value("log.filter", |text| Ok(text.to_owned()));
 
-        let (plans, rows) = plans::read(&self.settings.plans, &mut self.settings.errors);
-        self.shown.extend(rows.into_iter().map(|plans::Row { key, value, source }| Setting { key, value, source }));
+        let found = plans::read(&self.settings.plans, &mut self.settings.errors);
+        self.shown.extend(found.rows.into_iter().map(|plans::Row { key, value, source }| Setting {
+            key,
+            value,
+            source,
+        }));
         let providers = providers?;
         let prices_file = prices_file?;
-        self.settings.files.extend(prices_file.as_deref().map(Stamped::now));
+        let of_plans = found.prices.iter().map(|(_, path)| path.as_path());
+        self.settings.files.extend(prices_file.as_deref().into_iter().chain(of_plans).map(Stamped::now));
         self.warn_of(&providers);
         Some(Config {
             mode: mode?,
@@ -370,13 +383,21 @@ impl Reader {
             journal: journal?,
             counters: counters?,
             prices_file,
+            limits: limits?,
             reload_watch: reload_watch?,
             files: std::mem::take(&mut self.settings.files),
-            plans,
+            plans: found.plans,
+            plan_prices: found.prices,
             log: Log { format: format?, filter: filter? },
             warnings: std::mem::take(&mut self.settings.warnings),
             settings: std::mem::take(&mut self.shown),
         })
+    }
+
+    fn limits(&mut self) -> Option<ModelLimits> {
+        let own = self.optional("models.output_max", output_limits::parse)?;
+        let limits = own.map_or_else(|| output_limits::parse(""), Ok);
+        limits.map_err(|reason| self.settings.errors.push(reason)).ok()
     }
 
     fn counters(&mut self) -> Option<Counters> {

@@ -3,10 +3,12 @@
 //! May use: `domain`. `-1` means unlimited in the file and nowhere else: inside, no limit is no limit.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::domain::ids::PlanName;
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Scope};
+use crate::domain::price::tariff::Percent;
 use crate::domain::time::Window;
 
 use super::keys;
@@ -22,12 +24,25 @@ pub(super) const ON_COUNTERS_DOWN: &str = "on_counters_down";
 /// Which models a plan may use: a list of patterns, or one text with commas between them.
 pub(super) const ALLOWED_MODELS: &str = "allowed_models";
 
+/// What a plan's tenants are billed of what providers charge, in percent.
+pub(super) const PRICE_PERCENT: &str = "price_percent";
+
+/// A price file of a plan's own.
+pub(super) const PRICES: &str = "prices";
+
 /// The plans there are without a file: `(plan, key, value)`.
 pub(super) const BUILT_IN: [(&str, &str, &str); 3] =
     [("starter", "chats_per_month", "500"), ("growth", "chats_per_month", "5000"), ("pro", "chats_per_month", "-1")];
 
 /// More plans than this is a generated file gone wrong.
 const PLANS_MAX: usize = 1_000;
+
+/// Every plan, what explains it, and the price files that plans name.
+pub(super) struct Found {
+    pub plans: Vec<Plan>,
+    pub rows: Vec<Row>,
+    pub prices: Vec<(PlanName, PathBuf)>,
+}
 
 /// One limit of one plan as `tollgate check` shows it.
 pub(super) struct Row {
@@ -36,8 +51,8 @@ pub(super) struct Row {
     pub source: Source,
 }
 
-/// Every plan in the order of their names, and the rows that explain them.
-pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<String>) -> (Vec<Plan>, Vec<Row>) {
+/// Every plan in the order of their names.
+pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<String>) -> Found {
     let mut values: BTreeMap<(String, String), Raw> = BUILT_IN
         .into_iter()
         .map(|(plan, key, text)| ((plan.into(), key.into()), Raw { text: text.into(), source: Source::Default }))
@@ -45,7 +60,7 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
     values.extend(file.iter().map(|(key, raw)| (key.clone(), raw.clone())));
 
     let mut plans: BTreeMap<PlanName, Plan> = BTreeMap::new();
-    let mut rows = Vec::new();
+    let (mut rows, mut prices) = (Vec::new(), Vec::new());
     for ((plan, key), raw) in values {
         let Raw { text, source } = raw;
         let name = match plan.parse::<PlanName>() {
@@ -68,13 +83,13 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
         }
         match setting(&key, &text) {
             Ok(setting) => {
-                let new =
-                    |name| Plan { name, limits: Vec::new(), on_counters_down: OnCountersDown::default(), models: None };
-                let plan = plans.entry(name.clone()).or_insert_with(|| new(name));
+                let plan = plans.entry(name.clone()).or_insert_with(|| Plan::unlimited(name));
                 match setting {
                     Setting::Limit(limit) => plan.limits.extend(limit),
                     Setting::OnCountersDown(choice) => plan.on_counters_down = choice,
                     Setting::Models(models) => plan.models = Some(models),
+                    Setting::PricePercent(percent) => plan.pricing.percent = percent,
+                    Setting::Prices(path) => prices.push((plan.name.clone(), path)),
                 }
                 rows.push(Row { key: format!("plans.{}.{key}", plan.name), value: text, source });
             }
@@ -84,7 +99,7 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
     if plans.len() > PLANS_MAX {
         errors.push(format!("{} plans are more than {PLANS_MAX}: remove some", plans.len()));
     }
-    (plans.into_values().collect(), rows)
+    Found { plans: plans.into_values().collect(), rows, prices }
 }
 
 /// What one key of a plan says.
@@ -92,6 +107,8 @@ enum Setting {
     Limit(Option<Limit>),
     OnCountersDown(OnCountersDown),
     Models(Models),
+    PricePercent(Percent),
+    Prices(PathBuf),
 }
 
 fn setting(key: &str, text: &str) -> Result<Setting, String> {
@@ -102,8 +119,18 @@ fn setting(key: &str, text: &str) -> Result<Setting, String> {
     if key == ALLOWED_MODELS {
         return Models::parse(text).map(Setting::Models).map_err(|error| error.to_string());
     }
+    if key == PRICE_PERCENT {
+        let percent = Percent::parse(text).map(Setting::PricePercent);
+        return percent.ok_or_else(|| "is no percentage: write one from 0 to 100000, such as 120 or 97.5".to_owned());
+    }
+    if key == PRICES {
+        let is_there = !text.is_empty();
+        let path = is_there.then(|| Setting::Prices(PathBuf::from(text)));
+        return path.ok_or_else(|| "names no file: write the path of a price file".to_owned());
+    }
     let Some((_, metric, window)) = LIMIT_KEYS.into_iter().find(|(name, ..)| *name == key) else {
-        let known = LIMIT_KEYS.iter().map(|(name, ..)| *name).chain([ON_COUNTERS_DOWN, ALLOWED_MODELS]);
+        let known =
+            LIMIT_KEYS.iter().map(|(name, ..)| *name).chain([ON_COUNTERS_DOWN, ALLOWED_MODELS, PRICE_PERCENT, PRICES]);
         return Err(match keys::nearest(key, known) {
             Some(name) => format!("is no limit: did you mean {name}?"),
             None => "is no limit: write chats_per_month or chats_per_day".to_owned(),

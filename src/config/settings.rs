@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::keys::{self, Key};
-use super::plans::ALLOWED_MODELS;
+use super::plans::{ALLOWED_MODELS, PRICE_PERCENT};
 use super::stamps::Stamped;
 
 /// A file above this size is not a configuration (and `/dev/zero` is none either).
@@ -163,6 +163,10 @@ impl Settings {
                     self.put_from_file(&key, value.as_str().replace('_', ""), source);
                 }
                 DeValue::Boolean(value) => self.put_from_file(&key, value.to_string(), source),
+                // It is kept as it is written: no float is made of it.
+                DeValue::Float(value) if key.starts_with("plans.") && key.ends_with(PRICE_PERCENT) => {
+                    self.put_from_file(&key, value.to_string(), source);
+                }
                 // This may be a list: it becomes one text, as a single pattern is one.
                 DeValue::Array(values) if key.starts_with("plans.") && key.ends_with(ALLOWED_MODELS) => {
                     match texts(values) {

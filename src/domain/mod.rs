@@ -7,6 +7,7 @@ pub mod audit;
 pub mod event;
 pub mod ids;
 pub mod key;
+pub mod limits;
 pub mod models;
 pub mod money;
 pub mod plan;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::ids::{KeyId, PlanName};
 use super::models::Models;
+use super::price::tariff::Pricing;
 use super::time::Window;
 
 /// What a limit counts.
@@ -171,9 +172,17 @@ pub struct Plan {
     pub on_counters_down: OnCountersDown,
     /// The models that may be used; `None`: all.
     pub models: Option<Models>,
+    /// What its tenants pay of what providers charge.
+    pub pricing: Pricing,
 }
 
 impl Plan {
+    /// A plan of which nothing is said but its name.
+    pub fn unlimited(name: PlanName) -> Self {
+        let (on_counters_down, pricing) = (OnCountersDown::default(), Pricing::default());
+        Self { name, limits: Vec::new(), on_counters_down, models: None, pricing }
+    }
+
     /// The limit on `metric` in `window` for each of `scope`; `None` when unlimited.
     pub fn limit(&self, scope: Scope, metric: Metric, window: Window) -> Option<&Limit> {
         self.limits.iter().find(|limit| (limit.scope, limit.metric, limit.window) == (scope, metric, window))

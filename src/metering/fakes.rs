@@ -17,7 +17,7 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::money::PicoUsd;
-use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Scope, Standing, Subject};
+use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::{PriceBook, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
 use crate::domain::tenant::Tenant;
@@ -538,7 +538,7 @@ pub(crate) fn plans() -> Plans {
             .map(|max| Limit { scope: Scope::Tenant, metric: Metric::Chats, window: Window::Month, max })
             .into_iter()
             .collect();
-        (name.clone(), Arc::new(Plan { name, limits, on_counters_down: OnCountersDown::default(), models: None }))
+        (name.clone(), Arc::new(Plan { limits, ..Plan::unlimited(name) }))
     };
     Plans::from([plan("starter", Some(500)), plan("growth", Some(5_000)), plan("pro", None)])
 }

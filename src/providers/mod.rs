@@ -28,6 +28,7 @@ mod prompt;
 mod request;
 mod route;
 mod session;
+mod settings;
 mod sse;
 mod table;
 mod text;
@@ -172,7 +173,12 @@ pub struct Edit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {
     /// The request body, as it is small enough to keep.
-    Body(Bytes),
+    Body {
+        /// The body.
+        body: Bytes,
+        /// How many bytes of text it is worth, all that the model reads counted as text.
+        text_bytes: u64,
+    },
     /// How many bytes of text a large request body holds.
     TextBytes(u64),
 }
@@ -191,8 +197,39 @@ pub struct Call {
     pub edits: Vec<Edit>,
     /// For an estimate, should there be no usage.
     pub prompt: Prompt,
-    /// The token of an earlier answer that this one goes on with.
+    /// The token by which the call goes on with an earlier answer.
     pub continues: Option<Box<str>>,
+    /// The most tokens of output that the client declared, of all answers that it asked for together; `None` where it
+    /// declared nothing that a provider would take for a maximum.
+    pub output_max: Option<u64>,
+    /// The length of the body; of a session's turn that of the messages that ask for it.
+    pub body_bytes: u64,
+    /// Whether an image, audio or a file is asked with: their tokens do not follow from the bytes of the body.
+    pub has_media: bool,
+    /// Whether the model reads, or may fetch, what is not in the body: an earlier answer, a stored prompt, a file or an
+    /// image by its address, a cache, a search. Its tokens are not bounded by the bytes of the body.
+    pub refers: bool,
+    /// The service tier that the client asked for, where it named one that has a price of its own.
+    pub service_tier: Option<ServiceTier>,
+}
+
+impl Call {
+    /// A call of which no more is known.
+    pub fn new(model: String, prompt: Prompt) -> Self {
+        Self {
+            model,
+            stream: false,
+            in_background: false,
+            edits: Vec::new(),
+            prompt,
+            continues: None,
+            output_max: None,
+            body_bytes: 0,
+            has_media: false,
+            refers: false,
+            service_tier: None,
+        }
+    }
 }
 
 /// How a credential is sent to a provider.

@@ -7,7 +7,7 @@ use super::super::admin::Order;
 use super::super::fakes::World;
 use super::*;
 use crate::domain::audit::{Actor, Author};
-use crate::domain::plan::{Limit, Metric, OnCountersDown, Scope};
+use crate::domain::plan::{Limit, Metric, Scope};
 use crate::domain::time::Window;
 use crate::ports::tenants::Act;
 
@@ -17,12 +17,7 @@ fn plans(chats_max: u64) -> Plans {
     ["starter", "growth"]
         .into_iter()
         .map(|name| name.parse::<PlanName>().unwrap())
-        .map(|name| {
-            (
-                name.clone(),
-                Arc::new(Plan { name, limits: vec![limit], on_counters_down: OnCountersDown::default(), models: None }),
-            )
-        })
+        .map(|name| (name.clone(), Arc::new(Plan { limits: vec![limit], ..Plan::unlimited(name) })))
         .collect()
 }
 

@@ -326,7 +326,8 @@ async fn every_counter_is_shown_to_the_admin_alone() {
     site.world.show_chats("acme", 7, 2);
     let answer = site.admin("GET", "/admin/counters", ADMIN_KEY, "").await;
     let counter = json!({
-        "tenant_id": "acme", "metric": "chats", "window": "month", "period": "2026-11", "used": 7, "booked": 7, "held": 2,
+        "tenant_id": "acme", "scope": "tenant", "subject": "", "metric": "chats", "window": "month",
+        "period": "2026-11", "used": 7, "booked": 7, "held": 2,
     });
     let body = json!({
         "at": "2026-11-24T10:00:00Z", "ledger_id": "fake", "is_booked": true, "in_flight": 0, "is_shared": false,
