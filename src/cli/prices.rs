@@ -15,7 +15,7 @@ use crate::config::{Config, price_file};
 use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::ids::EventId;
 use crate::domain::money::PicoUsd;
-use crate::domain::price::rates::{Rates, TokenKind};
+use crate::domain::price::rates::{Kind, Rates, Unit};
 use crate::domain::price::{Explanation, ModelPrices, PriceBook, PriceRow, Priced, ServiceTier};
 use crate::domain::time::{Micros, Period};
 use crate::edge::api::wire::Usd;
@@ -133,6 +133,8 @@ struct RowDocument {
     from: Option<String>,
     above: u64,
     picodollars_per_token: BTreeMap<&'static str, Option<i64>>,
+    /// For an hour of audio, or one of anything else that is charged beside tokens.
+    picodollars_per_unit: BTreeMap<&'static str, Option<i64>>,
 }
 
 /// Prints entries as they hold at an instant.
@@ -142,7 +144,7 @@ fn list(book: &PriceBook, models: &[&ModelPrices], at: Micros, output: Output) -
         BookDocument { version: &version, models: models.iter().map(|model| model_document(model, at)).collect() };
     output.print(&document, || {
         let rows: Vec<_> = models.iter().flat_map(|model| list_rows(model, at)).collect();
-        let head = ["PROVIDER", "MODEL", "TIER", "ABOVE", "INPUT", "CACHED", "OUTPUT", ""];
+        let head = ["PROVIDER", "MODEL", "TIER", "ABOVE", "INPUT", "CACHED", "OUTPUT", "BESIDE TOKENS", ""];
         format!("Dollars for a million tokens, version {version}\n\n{}", table(head, &rows))
     })
 }
@@ -152,7 +154,8 @@ fn model_document(model: &ModelPrices, at: Micros) -> ModelDocument<'_> {
         tier: row.tier.as_str(),
         from: row.from.map(|from| from.to_string()),
         above: row.above,
-        picodollars_per_token: kinds(&row.rates).collect(),
+        picodollars_per_token: kinds(&row.rates, true).collect(),
+        picodollars_per_unit: kinds(&row.rates, false).collect(),
     };
     ModelDocument {
         provider: &model.provider,
@@ -162,10 +165,17 @@ fn model_document(model: &ModelPrices, at: Micros) -> ModelDocument<'_> {
     }
 }
 
-/// Every kind and its price.
-fn kinds(rates: &Rates) -> impl Iterator<Item = (&'static str, Option<i64>)> {
-    let input = (TokenKind::Input, Some(rates.input));
-    std::iter::once(input).chain(rates.optional()).map(|(kind, price)| (kind.as_str(), price))
+/// Every kind of token, or of what is charged beside tokens, and its price.
+fn kinds(rates: &Rates, of_tokens: bool) -> impl Iterator<Item = (&'static str, Option<i64>)> {
+    let wanted = rates.kinds().into_iter().filter(move |(kind, _)| (kind.unit() == Unit::Token) == of_tokens);
+    wanted.map(|(kind, price)| (kind.as_str(), price))
+}
+
+/// `audio_hour 0.36, request 0.01`: dollars for one of each that has a price.
+fn beside_tokens(rates: &Rates) -> String {
+    let told = |(kind, price): (Kind, Option<i64>)| Some(format!("{} {}", kind.as_str(), shown(kind.unit(), price?)));
+    let beside = rates.kinds().into_iter().filter(|(kind, _)| kind.unit() != Unit::Token);
+    beside.filter_map(told).collect::<Vec<_>>().join(", ")
 }
 
 /// The rows that are in force at an instant, one for each tier and step.
@@ -178,25 +188,31 @@ fn in_force(model: &ModelPrices, at: Micros) -> Vec<&PriceRow> {
     rows
 }
 
-fn list_rows(model: &ModelPrices, at: Micros) -> Vec<[String; 8]> {
-    let optional = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), for_a_million);
+fn list_rows(model: &ModelPrices, at: Micros) -> Vec<[String; 9]> {
+    let optional = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), |price| shown(Unit::Token, price));
     let row = |PriceRow { tier, above, rates, .. }: &PriceRow| {
         [
             model.provider.to_string(),
             model.name.to_string(),
             tier.as_str().to_owned(),
             above.to_string(),
-            for_a_million(rates.input),
+            optional(rates.input),
             optional(rates.cached),
             optional(rates.output),
+            beside_tokens(rates),
             if model.unverified.is_some() { "unverified".to_owned() } else { String::new() },
         ]
     };
     in_force(model, at).into_iter().map(row).collect()
 }
 
-fn for_a_million(pico_per_token: i64) -> String {
-    PicoUsd::of(TOKENS_SHOWN, pico_per_token).map_or_else(|error| error.to_string(), |price| price.to_string())
+/// A price in dollars: for a million tokens, or for one of anything else.
+fn shown(unit: Unit, pico: i64) -> String {
+    for_so_many(if unit == Unit::Token { TOKENS_SHOWN } else { 1 }, pico)
+}
+
+fn for_so_many(many: u64, pico: i64) -> String {
+    PicoUsd::of(many, pico).map_or_else(|error| error.to_string(), |price| price.to_string())
 }
 
 /// Why an event cost what it did.
@@ -227,7 +243,7 @@ fn explain(
         .ok_or_else(|| format!("there is no event {id} in this ledger: see GET /billing/events"))?;
     let book = book_of(&event, file, configured)?;
     let explained =
-        book.explain(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at);
+        book.explain(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at);
     let document = explained_document(&event, explained.as_ref())?;
     let differs =
         document.computed_cost_usd.as_ref().map(|usd| usd.0) != document.booked_cost_usd.as_ref().map(|usd| usd.0);
@@ -287,14 +303,14 @@ fn remarks(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Vec<&'sta
         remark(true, "The model has no price at that date.");
         return remarks;
     };
-    remark(event.priced == Priced::Unpriced, "It was charged by another unit than tokens, which has no price here.");
+    remark(event.priced == Priced::Unpriced, "Nothing of what was charged has a price here.");
     remark(event.priced == Priced::Free, "Nothing was charged.");
     remark(!is_own_tier, "The tier has no prices: the standard ones were taken.");
     remark(model.unverified.is_some(), "The price of this model could not be verified.");
-    remark(!bill.complete, "A kind of token has no price of its own, or the counts contradict each other.");
+    remark(!bill.complete, "Something of it has no price of its own, or the counts contradict each other.");
     let is_exact = *is_own_tier && model.unverified.is_none() && bill.complete;
     let beyond = event.priced == Priced::Incomplete && is_exact;
-    remark(beyond, "Something was charged beside the tokens, such as searches or storage.");
+    remark(beyond, "Something was charged that no count says, such as storage or the use of a tool.");
     remarks
 }
 
@@ -308,15 +324,21 @@ fn explained_text(document: &ExplainedDocument) -> String {
         // Writing to a String does not fail.
         writeln!(text, "Priced as {model}, tier {tier}{from}{above}").unwrap_or_default();
     }
+    let cost = |usd: &Option<Usd>| usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string());
     let row = |line: &LineBody| {
-        let price = for_a_million(line.picodollars_per_token);
-        [line.kind.to_owned(), line.tokens.to_string(), price, line.cost_usd.0.to_string()]
+        let (many, one) = match line.unit {
+            "token" => (TOKENS_SHOWN, "million"),
+            "millisecond" => (1, "hour"),
+            unit => (1, unit),
+        };
+        let price = line.picodollars.map_or_else(|| "unknown".to_owned(), |pico| for_so_many(many, pico));
+        [line.kind.to_owned(), line.quantity.to_string(), price, one.to_owned(), cost(&line.cost_usd)]
     };
     let mut rows: Vec<_> = lines.iter().map(row).collect();
-    let cost = |usd: &Option<Usd>| usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string());
-    rows.push(["total".to_owned(), String::new(), String::new(), cost(&document.computed_cost_usd)]);
-    rows.push([format!("booked ({})", document.priced), String::new(), String::new(), cost(&document.booked_cost_usd)]);
-    writeln!(text, "\n{}", table(["", "TOKENS", "USD A MILLION", "USD"], &rows)).unwrap_or_default();
+    let sum = |name: String, usd: &Option<Usd>| [name, String::new(), String::new(), String::new(), cost(usd)];
+    rows.push(sum("total".to_owned(), &document.computed_cost_usd));
+    rows.push(sum(format!("booked ({})", document.priced), &document.booked_cost_usd));
+    writeln!(text, "\n{}", table(["", "QUANTITY", "PRICE", "FOR A", "USD"], &rows)).unwrap_or_default();
     text + &document.remarks.join("\n")
 }
 
@@ -329,9 +351,11 @@ struct Change {
     from: Option<String>,
     above: u64,
     kind: &'static str,
-    /// Pico-dollars a token in effect; null where there is no such price.
+    #[serde(skip)]
+    unit: Unit,
+    /// Pico-dollars a token, an hour or one of anything else in effect; null where there is no such price.
     before: Option<i64>,
-    /// Pico-dollars a token in the file; null where there is no such price.
+    /// The same in the file.
     after: Option<i64>,
 }
 
@@ -342,13 +366,13 @@ struct DiffDocument {
     changes: Vec<Change>,
 }
 
-type Place = (String, String, ServiceTier, Option<Micros>, u64, &'static str);
+type Place = (String, String, ServiceTier, Option<Micros>, u64, Kind);
 
 fn places(book: &PriceBook) -> BTreeMap<Place, i64> {
     let mut places = BTreeMap::new();
     for model in book.models() {
         for PriceRow { tier, from, above, rates } in &model.rows {
-            for (kind, price) in kinds(rates).filter_map(|(kind, price)| Some((kind, price?))) {
+            for (kind, price) in rates.kinds().into_iter().filter_map(|(kind, price)| Some((kind, price?))) {
                 let (provider, name) = (model.provider.to_string(), model.name.to_string());
                 places.insert((provider, name, *tier, *from, *above, kind), price);
             }
@@ -369,7 +393,8 @@ fn changes(before: &PriceBook, after: &PriceBook) -> Vec<Change> {
     let change =
         |((provider, model, tier, from, above, kind), (before, after)): (Place, (Option<i64>, Option<i64>))| {
             let (tier, from) = (tier.as_str(), from.map(|from| from.to_string()));
-            Change { provider, model, tier, from, above, kind, before, after }
+            let (kind, unit) = (kind.as_str(), kind.unit());
+            Change { provider, model, tier, from, above, kind, unit, before, after }
         };
     differing.map(change).collect()
 }
@@ -383,8 +408,8 @@ fn diff(before: &PriceBook, after: &PriceBook, output: Output) -> Result<(), Fai
         if changes.is_empty() {
             return format!("Version {after} has the prices of version {before}, which is in effect.");
         }
-        let price = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), for_a_million);
         let row = |change: &Change| {
+            let price = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), |price| shown(change.unit, price));
             let since = change.from.as_deref().and_then(|from| from.split('T').next()).unwrap_or("always");
             [
                 change.provider.clone(),
@@ -399,7 +424,8 @@ fn diff(before: &PriceBook, after: &PriceBook, output: Output) -> Result<(), Fai
         };
         let head = ["PROVIDER", "MODEL", "TIER", "FROM", "ABOVE", "KIND", "IN EFFECT", "IN THE FILE"];
         let rows: Vec<_> = changes.iter().map(row).collect();
-        format!("Dollars for a million tokens, version {before} and {after}\n\n{}", table(head, &rows))
+        let what = "Dollars for a million tokens, or for one of what is charged beside them";
+        format!("{what}, version {before} and {after}\n\n{}", table(head, &rows))
     })
 }
 
@@ -413,8 +439,9 @@ mod tests {
 
     #[test]
     fn prices_are_shown_for_a_million_tokens() {
-        assert_eq!(for_a_million(150_000), "0.15");
-        assert_eq!(for_a_million(2_500_000), "2.5");
+        assert_eq!(shown(Unit::Token, 150_000), "0.15");
+        assert_eq!(shown(Unit::Token, 2_500_000), "2.5");
+        assert_eq!(shown(Unit::Hour, 360_000_000_000), "0.36");
     }
 
     #[test]
@@ -426,7 +453,7 @@ mod tests {
         );
         let inputs = |at: &str| -> Vec<i64> {
             let model = book.model("gemini", "m").unwrap();
-            in_force(model, day(at).unwrap()).iter().map(|row| row.rates.input).collect()
+            in_force(model, day(at).unwrap()).iter().filter_map(|row| row.rates.input).collect()
         };
         assert_eq!(inputs("2026-12-31"), [1, 3, 4]);
         // The new list of prices has no step any more.

@@ -24,7 +24,7 @@ use tracing::{debug, error, info, warn};
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::ProviderId;
 use crate::domain::price::PriceBook;
-use crate::domain::quantities::Quantities;
+use crate::domain::price::rates::Used;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::unit::{Unit, UnitName};
 use crate::ports::asking::Ask;
@@ -328,7 +328,7 @@ impl Deferred {
     }
 
     fn event(&self, unit: &DeferredUnit, bill: Bill, price_version: Arc<str>) -> UsageEvent {
-        let Bill { tokens, source, charge, model, tier, outcome, status } = bill;
+        let Bill { used: Used { tokens, quantities }, source, charge, model, tier, outcome, status } = bill;
         let now = self.books.clock.now();
         UsageEvent {
             id: unit.event.of_bill(),
@@ -342,7 +342,7 @@ impl Deferred {
             endpoint: unit.endpoint.clone().into(),
             chats: 0,
             tokens,
-            quantities: Quantities::default(),
+            quantities,
             source,
             cost: charge.cost,
             billable: charge.cost,

@@ -14,6 +14,7 @@ use crate::domain::ids::EventId;
 use crate::domain::key::Key;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Standing};
+use crate::domain::price::rates::Used;
 use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
@@ -363,6 +364,15 @@ impl Open {
             // It was estimated at admission.
             (Basis::PromptEstimate, _, _) => (event.tokens, UsageSource::Estimate),
         };
+        event.quantities = match basis {
+            Basis::Nothing => Quantities::default(),
+            // What the request itself says was known at admission.
+            Basis::ReportedOrEstimate if reading.tokens.is_none() && reading.quantities.is_nothing() => {
+                event.quantities
+            }
+            Basis::ReportedOrEstimate => reading.quantities,
+            Basis::PromptEstimate => event.quantities,
+        };
         if let Some(model) = reading.model.take().filter(|model| !model.is_empty()) {
             event.model = bounded(model);
         }
@@ -373,7 +383,7 @@ impl Open {
         event.request_id = progress.request_id.take().or(event.request_id.take());
         let charge = match basis {
             Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(prices, event), &event.tokens),
+            Basis::ReportedOrEstimate if reading.uncounted => uncounted(charge(prices, event), &event.used()),
             Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
         };
         (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
@@ -393,13 +403,13 @@ impl Open {
 }
 
 pub(super) fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
-    prices.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
+    prices.charge(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at)
 }
 
-/// What is charged beside tokens has no price here: with tokens the cost is known in part, without any it is not known.
-pub(super) fn beyond_tokens(charge: Charge, tokens: &Tokens) -> Charge {
+/// Something was charged that no count says: beside what was counted the cost is known in part, else it is not known.
+pub(super) fn uncounted(charge: Charge, used: &Used) -> Charge {
     match charge.priced {
-        Priced::Priced if tokens.total() == 0 => Charge { cost: None, priced: Priced::Unpriced },
+        Priced::Priced if used.is_nothing() => Charge { cost: None, priced: Priced::Unpriced },
         Priced::Priced => Charge { priced: Priced::Incomplete, ..charge },
         Priced::Free | Priced::Unpriced | Priced::Incomplete => charge,
     }
@@ -415,6 +425,7 @@ pub(super) fn pending(
     prices: &PriceBook,
 ) -> UsageEvent {
     let verdict = verdict(Phase::Admitted, Ending::Killed);
+    let quantities = call.quantities.checked().unwrap_or_default();
     let mut event = UsageEvent {
         id,
         tenant: caller.account.tenant.id.clone(),
@@ -426,8 +437,9 @@ pub(super) fn pending(
         requested_model: bounded(call.model.clone()),
         endpoint: endpoint.name.into(),
         chats: claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount),
-        tokens: estimate::of_prompt(&call.prompt),
-        quantities: Quantities::default(),
+        // What is charged by the character has no tokens.
+        tokens: if quantities.is_nothing() { estimate::of_prompt(&call.prompt) } else { Tokens::default() },
+        quantities,
         source: UsageSource::Estimate,
         cost: None,
         billable: None,

@@ -201,7 +201,9 @@ fn dearest(book: &PriceBook, call: &Prospect<'_>) -> Option<Ceiling> {
         let steps = model.rows.iter().filter(move |row| row.tier == tier).map(|row| row.above.saturating_add(1));
         let lengths = steps.filter(|length| *length <= input_tokens).chain([input_tokens, 0]);
         let rows = lengths.filter_map(move |length| model.rates(tier, length, at));
-        rows.map(|rates| of_rates(rates, with_media)).reduce(Ceiling::max)
+        // What is not charged by the token has no dearest token: how long its audio will be, nobody knows before.
+        let by_token = rows.filter(|rates| rates.input.is_some());
+        by_token.map(|rates| of_rates(rates, with_media)).reduce(Ceiling::max)
     };
     of(tier).or_else(|| of(ServiceTier::Standard))
 }
@@ -210,16 +212,17 @@ fn of_rates(rates: &Rates, with_media: bool) -> Ceiling {
     let max = |prices: &[Option<i64>]| prices.iter().flatten().copied().max().unwrap_or(0);
     let media = |price: Option<i64>| price.filter(|_| with_media);
     let input = [
-        Some(rates.input),
+        rates.input,
         rates.cached,
         rates.cache_write,
+        rates.cache_write_long,
         media(rates.input_audio),
         media(rates.cached_audio),
         media(rates.input_image),
     ];
     // What a model puts out is not the caller's choice alone.
     let output = [rates.output, rates.output_audio, rates.output_image];
-    Ceiling { input: max(&input), output: max(&output), request: 0 }
+    Ceiling { input: max(&input), output: max(&output), request: rates.request.unwrap_or(0) }
 }
 
 impl Ceiling {
@@ -299,8 +302,11 @@ mod tests {
 
     #[test]
     fn the_version_names_all_that_makes_a_price() {
-        let (list, own) = (book("aaaaaaaaaaaa", vec![row(ServiceTier::Standard, 0, Rates::default())]), "bbbbbbbbbbbb");
-        let own_book = book(own, vec![row(ServiceTier::Standard, 0, Rates::default())]);
+        let (list, own) = (
+            book("aaaaaaaaaaaa", vec![row(ServiceTier::Standard, 0, Rates { input: Some(1), ..Rates::default() })]),
+            "bbbbbbbbbbbb",
+        );
+        let own_book = book(own, vec![row(ServiceTier::Standard, 0, Rates { input: Some(1), ..Rates::default() })]);
         for (percent, own, version) in [
             ("100", None, "aaaaaaaaaaaa"),
             ("97.5", None, "aaaaaaaaaaaax97.5"),
@@ -317,11 +323,16 @@ mod tests {
 
     #[test]
     fn the_ceiling_is_the_dearest_kind_and_step_that_the_call_can_meet() {
-        let short =
-            Rates { input: 10, output: Some(20), cache_write: Some(12), input_audio: Some(90), ..Rates::default() };
+        let short = Rates {
+            input: Some(10),
+            output: Some(20),
+            cache_write: Some(12),
+            input_audio: Some(90),
+            ..Rates::default()
+        };
         // A longer input may be cheaper: then the shorter one counts, as the input may turn out to be.
-        let long = Rates { input: 8, output: Some(30), ..Rates::default() };
-        let flex = Rates { input: 5, output: Some(10), output_audio: Some(70), ..Rates::default() };
+        let long = Rates { input: Some(8), output: Some(30), ..Rates::default() };
+        let flex = Rates { input: Some(5), output: Some(10), output_audio: Some(70), ..Rates::default() };
         let rows = || {
             vec![
                 row(ServiceTier::Standard, 0, short),
@@ -342,8 +353,10 @@ mod tests {
 
         let marked_up = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: None });
         assert_eq!(ceiling(&marked_up, ServiceTier::Standard, 100, false), Some([15, 25]));
-        let own =
-            book("b", vec![row(ServiceTier::Standard, 0, Rates { input: 1, output: Some(2), ..Rates::default() })]);
+        let own = book(
+            "b",
+            vec![row(ServiceTier::Standard, 0, Rates { input: Some(1), output: Some(2), ..Rates::default() })],
+        );
         let own = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: Some(own) });
         assert_eq!(ceiling(&own, ServiceTier::Standard, 101, true), Some([1, 2]));
     }

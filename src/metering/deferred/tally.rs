@@ -4,10 +4,12 @@
 
 use crate::domain::event::{Outcome, UsageSource};
 use crate::domain::money::PicoUsd;
+use crate::domain::price::rates::Used;
 use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 use crate::domain::unit::UnitState;
-use crate::metering::in_flight::beyond_tokens;
+use crate::metering::in_flight::uncounted;
 use crate::ports::units::DeferredUnit;
 use crate::providers::Reading;
 
@@ -18,7 +20,7 @@ const FREE: Charge = Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free };
 
 /// The part of a bill that is not the unit's own.
 pub(super) struct Bill {
-    pub tokens: Tokens,
+    pub used: Used,
     pub source: UsageSource,
     pub charge: Charge,
     pub model: Option<String>,
@@ -30,7 +32,7 @@ pub(super) struct Bill {
 /// The sum of the parts of a unit, each priced for itself: prices depend on the length of one request.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    tokens: Tokens,
+    used: Used,
     cost: PicoUsd,
     /// How many parts there are of each kind of price.
     parts: [u64; 4],
@@ -60,7 +62,8 @@ pub(super) fn is_enough(unit: &DeferredUnit, reading: &Reading, prices: &PriceBo
         let (provider, model) = (unit.provider.as_str(), model(unit, reading));
         prices.rates(provider, model, tier(unit, reading), input, unit.requested_at)
     };
-    rates(0) == rates(tokens.prompt)
+    // How many requests it was, that sum does not say.
+    rates(0) == rates(tokens.prompt) && rates(0).is_none_or(|rates| rates.request.is_none())
 }
 
 impl Tally {
@@ -70,15 +73,16 @@ impl Tally {
         if self.model.is_none() {
             self.model.clone_from(&part.model);
         }
-        let sum = part.tokens.and_then(|tokens| Some((tokens, self.tokens.plus(&tokens)?)));
-        let Some((tokens, sum)) = sum else {
+        let used = part.tokens.map(|tokens| Used { tokens, quantities: part.quantities });
+        let sum = used.and_then(|used| Some((used, self.used.plus(&used)?)));
+        let Some((used, sum)) = sum else {
             self.in_doubt = true;
             return;
         };
-        self.tokens = sum;
+        self.used = sum;
         let (provider, model, tier) = (unit.provider.as_str(), model(unit, part), tier(unit, part));
-        let charge = prices.charge(provider, model, tier, &tokens, unit.requested_at);
-        let charge = if part.beyond_tokens { beyond_tokens(charge, &tokens) } else { charge };
+        let charge = prices.charge(provider, model, tier, used, unit.requested_at);
+        let charge = if part.uncounted { uncounted(charge, &used) } else { charge };
         let cost = charge.cost.and_then(|cost| self.cost.plus(cost).ok());
         let priced = if cost.is_some() { charge.priced } else { Priced::Unpriced };
         self.cost = cost.unwrap_or(self.cost);
@@ -117,15 +121,15 @@ impl Bill {
     }
 
     fn of_parts(unit: &DeferredUnit, tally: Tally, state: UnitState, prices: &PriceBook) -> Self {
-        if tally.in_doubt && tally.tokens.total() == 0 {
+        if tally.in_doubt && tally.used.is_nothing() {
             return Self { model: tally.model, ..Self::estimate(unit, 200, prices) };
         }
-        if tally.tokens.total() == 0 {
+        if tally.used.is_nothing() {
             return Self { model: tally.model, ..Self::nothing(unit) };
         }
         let source = if tally.in_doubt { UsageSource::Estimate } else { UsageSource::Provider };
-        let (tokens, charge, outcome) = (tally.tokens, tally.charge(), outcome_with_usage(state));
-        Self { tokens, source, charge, model: tally.model, tier: ServiceTier::Batch, outcome, status: 200 }
+        let (used, charge, outcome) = (tally.used, tally.charge(), outcome_with_usage(state));
+        Self { used, source, charge, model: tally.model, tier: ServiceTier::Batch, outcome, status: 200 }
     }
 
     fn of_whole(unit: &DeferredUnit, reading: Reading, state: UnitState, prices: &PriceBook) -> Self {
@@ -146,28 +150,29 @@ impl Bill {
                 (estimated(unit, completion), UsageSource::Estimate, outcome_with_usage(state))
             }
         };
-        let own = prices.charge(unit.provider.as_str(), model(unit, &reading), tier, &tokens, unit.requested_at);
+        let used = Used { tokens, quantities: if used.is_some() { reading.quantities } else { Quantities::default() } };
+        let own = prices.charge(unit.provider.as_str(), model(unit, &reading), tier, used, unit.requested_at);
         // A sum of many requests that has the price of one long one: what it costs is not known to the digit.
         let is_short = !is_batch(unit) || is_enough(unit, &reading, prices);
         let own = if is_short { own } else { Charge { priced: worst(own.priced), ..own } };
-        let charge = if reading.beyond_tokens { beyond_tokens(own, &tokens) } else { own };
-        Self { tokens, source, charge, model: reading.model, tier, outcome, status: 200 }
+        let charge = if reading.uncounted { uncounted(own, &used) } else { own };
+        Self { used, source, charge, model: reading.model, tier, outcome, status: 200 }
     }
 
     /// By the prompt alone: nobody says what the unit used. `status` is what was answered instead.
     pub(super) fn estimate(unit: &DeferredUnit, status: u16, prices: &PriceBook) -> Self {
-        let tokens = estimated(unit, 0);
+        let used = Used::from(&estimated(unit, 0));
         let tier = if is_batch(unit) { ServiceTier::Batch } else { ServiceTier::default() };
-        let charge = prices.charge(unit.provider.as_str(), &unit.model, tier, &tokens, unit.requested_at);
+        let charge = prices.charge(unit.provider.as_str(), &unit.model, tier, used, unit.requested_at);
         let (source, outcome) = (UsageSource::Estimate, Outcome::UpstreamFailed);
-        Self { tokens, source, charge, model: None, tier, outcome, status }
+        Self { used, source, charge, model: None, tier, outcome, status }
     }
 
     /// Nothing was charged: the unit came to nothing.
     fn nothing(unit: &DeferredUnit) -> Self {
         let tier = if is_batch(unit) { ServiceTier::Batch } else { ServiceTier::default() };
-        let (tokens, source, outcome) = (Tokens::default(), UsageSource::Provider, Outcome::UpstreamError);
-        Self { tokens, source, charge: FREE, model: None, tier, outcome, status: 200 }
+        let (used, source, outcome) = (Used::default(), UsageSource::Provider, Outcome::UpstreamError);
+        Self { used, source, charge: FREE, model: None, tier, outcome, status: 200 }
     }
 }
 
