@@ -303,6 +303,7 @@ impl Parts {
         let Checked { plans, prices, live } = reload::check(config, None)?;
         let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans, prices).await.map_err(failed)?);
         snapshots.set_limits(config.limits.clone());
+        snapshots.set_bounds(config.budgets);
         snapshots.every_plan_is_known()?;
         let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();

@@ -76,8 +76,9 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
         .collect();
     let models = prices.models().count();
     let version = prices.version();
+    let warnings: Vec<String> = config.warnings.iter().cloned().chain(config.advice()).collect();
     let document = json!({
-        "ok": true, "settings": settings, "warnings": config.warnings,
+        "ok": true, "settings": settings, "warnings": warnings,
         "prices": {"version": &*version, "models": models},
     });
     output.print(&document, || {
@@ -85,7 +86,7 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
             config.explain().iter().map(|row| [row.key.clone(), row.value.clone(), row.source.to_string()]).collect();
         let mut text = table(["KEY", "VALUE", "FROM"], &rows);
         text.push_str(&format!("\nPrices: {models} models, version {version}.\n"));
-        for warning in &config.warnings {
+        for warning in &warnings {
             text.push_str(&format!("Warning: {warning}.\n"));
         }
         text.push_str("The configuration is right.");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
+use crate::domain::hold::Bounds;
 use crate::domain::ids::{PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::limits::ModelLimits;
@@ -93,13 +94,20 @@ pub struct Snapshots {
     current: ArcSwap<Snapshot>,
     /// The most tokens that an answer of a model may have: for estimates and holds, so not a part of what bills are made from.
     limits: ArcSwap<ModelLimits>,
+    /// What is believed of calls that say too little of themselves.
+    bounds: ArcSwap<Bounds>,
     /// Held while the next snapshot is built from the current one: of two writers, each would undo what the other brought.
     writing: Mutex<()>,
 }
 
 impl From<Snapshot> for Snapshots {
     fn from(snapshot: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot), limits: ArcSwap::default(), writing: Mutex::new(()) }
+        Self {
+            current: ArcSwap::from_pointee(snapshot),
+            limits: ArcSwap::default(),
+            bounds: ArcSwap::default(),
+            writing: Mutex::new(()),
+        }
     }
 }
 
@@ -122,6 +130,16 @@ impl Snapshots {
     /// Puts other maxima in force.
     pub fn set_limits(&self, limits: ModelLimits) {
         self.limits.store(Arc::new(limits));
+    }
+
+    /// What is believed of calls that say too little of themselves.
+    pub fn bounds(&self) -> Bounds {
+        **self.bounds.load()
+    }
+
+    /// Puts other bounds in force.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.store(Arc::new(bounds));
     }
 
     /// Whether the plan of every tenant is there; if not, one that is on another.

@@ -59,7 +59,7 @@ async fn limits_say_minus_one_for_unlimited() {
     site.world.show_chats("acme", 2, 1);
     let body = site.proxy("GET", "/billing/limits", &site.acme_key, "").await.json();
     let resets_at = "2026-12-01T00:00:00Z";
-    let row = json!({"metric": "chats", "window": "month", "limit": 500, "used": 2, "held": 1, "remaining": 497, "resets_at": resets_at});
+    let row = json!({"scope": "tenant", "metric": "chats", "window": "month", "limit": 500, "used": 2, "held": 1, "remaining": 497, "resets_at": resets_at});
     assert_eq!(
         body,
         json!({"tenant_id": "acme", "plan": "starter", "monthly_limit": 500, "used": 2, "held": 1, "remaining": 497,
