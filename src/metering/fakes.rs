@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
+use crate::config::price_file;
 use crate::domain::audit::{Actor, AuditEntry, Author, Change};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
@@ -27,6 +28,7 @@ use crate::ports::clock::Clock;
 use crate::ports::counters::{
     Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
 };
+use crate::ports::prices::{ActiveBook, BookListing, KeptBook, PriceStore};
 use crate::ports::tenants::{
     Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
     TenantStore,
@@ -37,6 +39,7 @@ use crate::ports::usage::{
 use crate::ports::{BoxFuture, StoreError};
 
 use super::admin::{Admin, Order};
+use super::price_books::Format;
 use super::recorder::Recorder;
 use super::reports::Reports;
 use super::snapshot::{Plans, Snapshots};
@@ -131,9 +134,19 @@ struct Tables {
     panics: u32,
     audit: Vec<AuditEntry>,
     memories: HashMap<Digest, (Micros, Answered)>,
+    books: BTreeMap<Arc<str>, (KeptBook, BookListing)>,
+    prices: Option<ActiveBook>,
 }
 
 impl Tables {
+    fn keep(&mut self, books: &[KeptBook], by: &str, at: Micros) {
+        for book in books {
+            let KeptBook { version, document: _, base } = book.clone();
+            let listing = BookListing { version: version.clone(), base, added_at: at, added_by: by.to_owned() };
+            self.books.entry(version).or_insert((book.clone(), listing));
+        }
+    }
+
     fn recall(&self, id: Digest, now: Micros) -> Option<Answered> {
         let (at, answered) = self.memories.get(&id)?;
         (at.0 > now.0 - REMEMBERED_US).then(|| answered.clone())
@@ -221,11 +234,52 @@ impl FakeStore {
     }
 }
 
+impl PriceStore for FakeStore {
+    fn price_book<'a>(&'a self, version: &'a str) -> BoxFuture<'a, Result<Option<KeptBook>, StoreError>> {
+        self.answer(|tables| Ok(tables.books.get(version).map(|(book, _)| book.clone())))
+    }
+
+    fn price_books(&self) -> BoxFuture<'_, Result<Vec<BookListing>, StoreError>> {
+        self.answer(|tables| Ok(tables.books.values().map(|(_, listing)| listing.clone()).collect()))
+    }
+
+    fn keep_price_books<'a>(
+        &'a self,
+        books: &'a [KeptBook],
+        by: &'a str,
+        at: Micros,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.answer(|tables| {
+            tables.keep(books, by, at);
+            Ok(())
+        })
+    }
+
+    fn set_prices<'a>(
+        &'a self,
+        book: Option<&'a [KeptBook]>,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+        self.answer(|tables| {
+            tables.once(act, |tables| {
+                let by = act.author.actor.as_str();
+                tables.keep(book.unwrap_or_default(), by, act.at);
+                let before = tables.prices.take().map(|active| active.version);
+                let after = book.and_then(<[_]>::last).map(|book| book.version.clone());
+                let active = |version: &Arc<str>| ActiveBook { version: version.clone(), since: act.at, by: by.into() };
+                tables.prices = after.as_ref().map(active);
+                Ok(((), (before != after).then(|| Change::prices_set(before.as_deref(), after.as_deref()))))
+            })
+        })
+    }
+}
+
 impl TenantStore for FakeStore {
     fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>> {
         let answer = self.answer(|tables| {
             let keys = tables.keys.iter().filter(|key| key.revoked_at.is_none()).cloned().collect();
-            Ok(Directory { tenants: tables.tenants.values().cloned().collect(), keys, revision: tables.revision })
+            let (tenants, prices) = (tables.tenants.values().cloned().collect(), tables.prices.clone());
+            Ok(Directory { tenants, keys, prices, revision: tables.revision })
         });
         match self.slowness.lock().clone() {
             None => answer,
@@ -317,7 +371,8 @@ impl TenantStore for FakeStore {
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
         self.answer(|tables| {
             let AuditQuery { tenant, start, entries_max } = query;
-            let theirs = |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant == *tenant);
+            let theirs =
+                |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant.as_ref() == Some(tenant));
             let found: Vec<AuditEntry> = tables.audit.iter().filter(theirs).cloned().collect();
             let max = *entries_max as usize;
             Ok(match start {
@@ -530,6 +585,12 @@ pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
     }
 }
 
+/// Price books as they are written.
+pub(crate) const FORMAT: Format = Format {
+    parse: |file| price_file::parse(file).map_err(|error| error.to_string()),
+    read: |document, base| price_file::read(document, base).map_err(|error| error.to_string()),
+};
+
 /// The plans of the contract.
 pub(crate) fn plans() -> Plans {
     let plan = |name: &str, max: Option<u64>| {
@@ -602,7 +663,7 @@ impl World {
         let store = Arc::new(FakeStore::default());
         let counters = Arc::new(ShownCounters::default());
         let clock = Arc::new(StoppedClock(Self::now()));
-        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices).await.unwrap());
+        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices, FORMAT).await.unwrap());
         let admin = Arc::new(Admin::new(store.clone(), snapshots.clone(), counters.clone(), clock.clone()));
         let reports = Arc::new(Reports::new(store.clone(), snapshots.clone(), clock));
         let author = Author::of(Actor::Cli);
