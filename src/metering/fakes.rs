@@ -1,6 +1,9 @@
 //! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
 
+mod prices;
 pub(crate) mod units;
+
+pub(crate) use prices::FORMAT;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,7 +15,6 @@ use tokio::sync::Notify;
 
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
-use crate::config::price_file;
 use crate::domain::audit::{Actor, AuditEntry, Author, Change};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
@@ -28,7 +30,7 @@ use crate::ports::clock::Clock;
 use crate::ports::counters::{
     Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
 };
-use crate::ports::prices::{ActiveBook, BookListing, KeptBook, PriceStore};
+use crate::ports::prices::{ActiveBook, BookListing, KeptBook};
 use crate::ports::tenants::{
     Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
     TenantStore,
@@ -39,7 +41,6 @@ use crate::ports::usage::{
 use crate::ports::{BoxFuture, StoreError};
 
 use super::admin::{Admin, Order};
-use super::price_books::Format;
 use super::recorder::Recorder;
 use super::reports::Reports;
 use super::snapshot::{Plans, Snapshots};
@@ -139,14 +140,6 @@ struct Tables {
 }
 
 impl Tables {
-    fn keep(&mut self, books: &[KeptBook], by: &str, at: Micros) {
-        for book in books {
-            let KeptBook { version, document: _, base } = book.clone();
-            let listing = BookListing { version: version.clone(), base, added_at: at, added_by: by.to_owned() };
-            self.books.entry(version).or_insert((book.clone(), listing));
-        }
-    }
-
     fn recall(&self, id: Digest, now: Micros) -> Option<Answered> {
         let (at, answered) = self.memories.get(&id)?;
         (at.0 > now.0 - REMEMBERED_US).then(|| answered.clone())
@@ -231,46 +224,6 @@ impl FakeStore {
             work(&mut self.tables.lock())
         };
         Box::pin(async { result })
-    }
-}
-
-impl PriceStore for FakeStore {
-    fn price_book<'a>(&'a self, version: &'a str) -> BoxFuture<'a, Result<Option<KeptBook>, StoreError>> {
-        self.answer(|tables| Ok(tables.books.get(version).map(|(book, _)| book.clone())))
-    }
-
-    fn price_books(&self) -> BoxFuture<'_, Result<Vec<BookListing>, StoreError>> {
-        self.answer(|tables| Ok(tables.books.values().map(|(_, listing)| listing.clone()).collect()))
-    }
-
-    fn keep_price_books<'a>(
-        &'a self,
-        books: &'a [KeptBook],
-        by: &'a str,
-        at: Micros,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.answer(|tables| {
-            tables.keep(books, by, at);
-            Ok(())
-        })
-    }
-
-    fn set_prices<'a>(
-        &'a self,
-        book: Option<&'a [KeptBook]>,
-        act: &'a Act,
-    ) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
-        self.answer(|tables| {
-            tables.once(act, |tables| {
-                let by = act.author.actor.as_str();
-                tables.keep(book.unwrap_or_default(), by, act.at);
-                let before = tables.prices.take().map(|active| active.version);
-                let after = book.and_then(<[_]>::last).map(|book| book.version.clone());
-                let active = |version: &Arc<str>| ActiveBook { version: version.clone(), since: act.at, by: by.into() };
-                tables.prices = after.as_ref().map(active);
-                Ok(((), (before != after).then(|| Change::prices_set(before.as_deref(), after.as_deref()))))
-            })
-        })
     }
 }
 
@@ -584,12 +537,6 @@ pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
         billable: event.billable.unwrap_or_default().0,
     }
 }
-
-/// Price books as they are written.
-pub(crate) const FORMAT: Format = Format {
-    parse: |file| price_file::parse(file).map_err(|error| error.to_string()),
-    read: |document, base| price_file::read(document, base).map_err(|error| error.to_string()),
-};
 
 /// The plans of the contract.
 pub(crate) fn plans() -> Plans {

@@ -116,8 +116,8 @@ impl Meter {
         call: Call,
     ) -> Result<InFlight, Refusal> {
         let started_us = self.clock.monotonic_us();
-        let prices = self.snapshots.load().prices.clone();
-        let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &prices);
+        let tariff = self.snapshots.load().tariff(&caller.account.tenant.plan);
+        let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &tariff);
         let slot = self.journal.admit(&event).map_err(|_| Refusal::JournalFull)?;
         let position = slot.position;
         let (meter, progress) = (self.clone(), Progress::default());
@@ -132,7 +132,7 @@ impl Meter {
             endpoint,
             call,
             goes_on,
-            prices,
+            tariff,
             started_us,
             event,
             progress,
