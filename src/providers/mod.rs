@@ -21,6 +21,7 @@ mod json;
 mod json_array;
 mod json_doc;
 mod lines;
+mod media;
 mod nesting;
 mod openai;
 mod path;
@@ -33,7 +34,11 @@ mod sse;
 mod table;
 mod text;
 mod told;
+#[cfg(feature = "gateway")]
+mod tools;
 mod usage;
+#[cfg(feature = "gateway")]
+mod vocabulary;
 
 pub use form::FormReader;
 pub use lines::Lines;
@@ -202,6 +207,8 @@ pub struct Call {
     /// The most tokens of output that the client declared, of all answers that it asked for together; `None` where it
     /// declared nothing that a provider would take for a maximum.
     pub output_max: Option<u64>,
+    /// How many answers the client asked for, at least 1.
+    pub answers: u64,
     /// The length of the body; of a session's turn that of the messages that ask for it.
     pub body_bytes: u64,
     /// Whether an image, audio or a file is asked with: their tokens do not follow from the bytes of the body.
@@ -224,6 +231,7 @@ impl Call {
             prompt,
             continues: None,
             output_max: None,
+            answers: 1,
             body_bytes: 0,
             has_media: false,
             refers: false,
