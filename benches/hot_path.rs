@@ -25,7 +25,7 @@ use tollgate::adapters::memory_shared::MemoryShared;
 use tollgate::adapters::sqlite::SqliteLedger;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::config::price_file;
-use tollgate::domain::plan::{Limit, Metric, OnCountersDown, Plan};
+use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
 use tollgate::domain::price::{PriceBook, ServiceTier};
 use tollgate::domain::settlement::Ending;
 use tollgate::domain::tenant::Tenant;
@@ -330,7 +330,7 @@ struct Bench {
 }
 
 fn bench(book: Arc<PriceBook>, limits: Vec<Limit>, on: On) -> Outcome<Bench> {
-    let plan = Plan { name: "bench".parse()?, limits, on_counters_down: OnCountersDown::default(), models: None };
+    let plan = Plan { limits, ..Plan::unlimited("bench".parse()?) };
     let created_at = Micros(0);
     let tenant =
         Tenant { id: "acme".parse()?, name: "Acme".into(), plan: plan.name.clone(), suspended: false, created_at };
@@ -387,7 +387,7 @@ impl Bench {
 
 /// Admission and settlement need each other, so many calls are admitted and then settled, and each half is timed.
 fn admissions(table: &Table, book: Arc<PriceBook>) -> Outcome {
-    let chats = |window, max| Limit { metric: Metric::Chats, window, max };
+    let chats = |window, max| Limit { scope: Scope::Tenant, metric: Metric::Chats, window, max };
     let both = || vec![chats(Window::Month, u64::MAX), chats(Window::Day, u64::MAX)];
     for (name, limits, is_leased) in [
         ("unlimited", Vec::new(), false),

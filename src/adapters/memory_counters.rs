@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::plan::{Metric, Standing};
+use crate::domain::plan::{Metric, Standing, Subject};
 use crate::domain::time::Period;
 use crate::ports::BoxFuture;
 use crate::ports::counters::{
@@ -48,7 +48,7 @@ struct Shard {
 
 /// The counters of one tenant: a handful, so one node of the tree.
 #[derive(Debug, Default)]
-struct Counters(BTreeMap<(Metric, Period), Standing>);
+struct Counters(BTreeMap<(Subject, Metric, Period), Standing>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
@@ -80,7 +80,10 @@ impl MemoryCounters {
     fn read_one(&self, key: &CounterKey) -> Standing {
         let shard = self.shard(&key.tenant);
         let counters = shard.as_ref().and_then(|shard| shard.tenants.get(&key.tenant));
-        counters.and_then(|counters| counters.0.get(&(key.metric, key.period))).copied().unwrap_or_default()
+        counters
+            .and_then(|counters| counters.0.get(&(key.subject.clone(), key.metric, key.period)))
+            .copied()
+            .unwrap_or_default()
     }
 
     fn seed_one(&self, key: &CounterKey, used: u64) {
@@ -108,8 +111,9 @@ impl CounterStore for MemoryCounters {
         Box::pin(ready(Ok(outcome.unwrap_or_else(|| HoldOutcome::Held(Vec::new())))))
     }
 
-    fn settle(&self, id: EventId, claims: &[Claim], used: &[u64]) {
-        if let Some(tenant) = tenant_of(claims)
+    fn settle(&self, id: EventId, claims: &[Claim], used: &[(CounterKey, u64)]) {
+        let tenant = tenant_of(claims).or_else(|| used.first().map(|(counter, _)| &counter.tenant));
+        if let Some(tenant) = tenant
             && let Some(mut shard) = self.shard(tenant)
         {
             shard.settle(id, tenant, claims, used);
@@ -149,8 +153,9 @@ impl Shard {
 
     fn list(&self) -> Vec<Counted> {
         let of = |(tenant, counters): (&TenantId, &Counters)| -> Vec<Counted> {
-            let counted = |(&(metric, period), &standing): (&(Metric, Period), &Standing)| {
-                let counter = CounterKey { tenant: tenant.clone(), metric, period };
+            let counted = |((subject, metric, period), &standing): (&(Subject, Metric, Period), &Standing)| {
+                let (subject, metric, period) = (subject.clone(), *metric, *period);
+                let counter = CounterKey { tenant: tenant.clone(), subject, metric, period };
                 Counted { counter, standing, booked: standing.used }
             };
             counters.0.iter().map(counted).collect()
@@ -171,7 +176,7 @@ impl Shard {
         HoldOutcome::Held(standings)
     }
 
-    fn settle(&mut self, id: EventId, tenant: &TenantId, claims: &[Claim], used: &[u64]) {
+    fn settle(&mut self, id: EventId, tenant: &TenantId, claims: &[Claim], used: &[(CounterKey, u64)]) {
         let before = self.calls.insert(id, Call::Settled);
         if before == Some(Call::Settled) {
             return;
@@ -183,11 +188,14 @@ impl Shard {
             self.calls.remove(&oldest);
         }
         let counters = self.counters(tenant);
-        for (claim, used) in claims.iter().zip(used) {
-            let standing = counters.standing(&claim.counter);
-            if before == Some(Call::Held) {
+        if before == Some(Call::Held) {
+            for claim in claims {
+                let standing = counters.standing(&claim.counter);
                 standing.held = standing.held.saturating_sub(claim.amount);
             }
+        }
+        for (counter, used) in used {
+            let standing = counters.standing(counter);
             standing.used = standing.used.saturating_add(*used);
         }
     }
@@ -195,7 +203,7 @@ impl Shard {
 
 impl Counters {
     fn standing(&mut self, key: &CounterKey) -> &mut Standing {
-        let place = (key.metric, key.period);
+        let place = (key.subject.clone(), key.metric, key.period);
         if !self.0.contains_key(&place) {
             self.forget_oldest_like(key);
         }
@@ -220,12 +228,14 @@ impl Counters {
 
     /// Makes room for another period of `key`'s metric and window.
     fn forget_oldest_like(&mut self, key: &CounterKey) {
-        let is_like = |place: &(Metric, Period)| place.0 == key.metric && place.1.window() == key.period.window();
+        let is_like = |place: &(Subject, Metric, Period)| {
+            place.0 == key.subject && place.1 == key.metric && place.2.window() == key.period.window()
+        };
         if self.0.keys().filter(|place| is_like(place)).count() < PERIODS_MAX {
             return;
         }
         let oldest = self.0.iter().find(|(place, standing)| is_like(place) && standing.held == 0);
-        if let Some(place) = oldest.map(|(place, _)| *place) {
+        if let Some(place) = oldest.map(|(place, _)| place.clone()) {
             self.0.remove(&place);
         }
     }
@@ -270,11 +280,12 @@ fn tenant_of(claims: &[Claim]) -> Option<&TenantId> {
 mod tests {
     use super::*;
     use crate::domain::plan::Metric;
+    use crate::ports::counters::used_of;
     use futures_util::FutureExt;
 
     fn key(month: &str) -> CounterKey {
         let period = Period::parse_month(month).unwrap();
-        CounterKey { tenant: "acme".parse().unwrap(), metric: Metric::Chats, period }
+        CounterKey { tenant: "acme".parse().unwrap(), subject: Subject::Tenant, metric: Metric::Chats, period }
     }
 
     fn used(counters: &MemoryCounters, month: &str) -> u64 {
@@ -302,7 +313,7 @@ mod tests {
         for month in ["2026-02", "2026-03", "2026-04", "2026-05", "2026-06"] {
             counters.seed(&[(key(month), 7)]).now_or_never().unwrap().unwrap();
         }
-        counters.settle(id, &claims, &[1]);
+        counters.settle(id, &claims, &used_of(&claims, &[1]));
         assert_eq!(used(&counters, "2026-01"), 1);
         assert_eq!(used(&counters, "2026-02"), 0);
     }
@@ -314,8 +325,8 @@ mod tests {
         let calls = u64::try_from(SETTLED_MAX).unwrap() + 10;
         for call in 0..calls {
             let id = EventId::new(call, u128::from(call));
-            counters.settle(id, &claims, &[1]);
-            counters.settle(id, &claims, &[1]);
+            counters.settle(id, &claims, &used_of(&claims, &[1]));
+            counters.settle(id, &claims, &used_of(&claims, &[1]));
         }
         assert_eq!(used(&counters, "2026-11"), calls);
         let remembered: usize = counters.shards.iter().map(|shard| shard.lock().calls.len()).sum();

@@ -1,7 +1,11 @@
 //! Plans and their limits.
 
-use super::ids::PlanName;
+use std::fmt;
+
+use super::budget::Budget;
+use super::ids::{KeyId, PlanName};
 use super::models::Models;
+use super::price::tariff::Pricing;
 use super::time::Window;
 
 /// What a limit counts.
@@ -9,20 +13,122 @@ use super::time::Window;
 pub enum Metric {
     /// Forwarded generation requests.
     Chats,
+    /// Tokens in and out together.
+    Tokens,
+    /// What the tenant is billed, in nano-dollars (1e-9 USD), each call rounded up to a whole one: counters are compared as
+    /// doubles in Redis, which are exact up to 9 million dollars so.
+    Cost,
 }
 
 impl Metric {
+    /// All of them, for parsers.
+    pub const ALL: [Self; 3] = [Self::Chats, Self::Tokens, Self::Cost];
+
     /// The metric's name in answers, headers and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Chats => "chats",
+            Self::Tokens => "tokens",
+            Self::Cost => "cost_usd",
         }
+    }
+
+    /// The one with that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|metric| metric.as_str() == text)
+    }
+}
+
+/// Each of whom a limit bounds: the tenant as a whole, or each of its keys, users or knowledge bases for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// The tenant.
+    Tenant,
+    /// Each key.
+    Key,
+    /// Each user: `x-tollgate-user-id`.
+    User,
+    /// Each knowledge base: `x-tollgate-kb-id`.
+    Kb,
+}
+
+impl Scope {
+    /// All of them, for parsers.
+    pub const ALL: [Self; 4] = [Self::Tenant, Self::Key, Self::User, Self::Kb];
+
+    /// The scope's name in configuration, answers and counters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Key => "key",
+            Self::User => "user",
+            Self::Kb => "kb",
+        }
+    }
+
+    /// The one with that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text)
+    }
+}
+
+/// Who in a tenant is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// The tenant as a whole.
+    Tenant,
+    /// One of its keys.
+    Key(KeyId),
+    /// One user, by the id that the client gave.
+    User(Box<str>),
+    /// One knowledge base, by the id that the client gave.
+    Kb(Box<str>),
+}
+
+impl Subject {
+    /// What kind of subject it is.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::Tenant => Scope::Tenant,
+            Self::Key(_) => Scope::Key,
+            Self::User(_) => Scope::User,
+            Self::Kb(_) => Scope::Kb,
+        }
+    }
+
+    /// Its id within the tenant; empty for the tenant itself.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Tenant => "",
+            Self::Key(key) => key.as_str(),
+            Self::User(id) | Self::Kb(id) => id,
+        }
+    }
+
+    /// The subject of that kind with that id.
+    pub fn of(scope: Scope, id: &str) -> Option<Self> {
+        match scope {
+            Scope::Tenant => id.is_empty().then_some(Self::Tenant),
+            Scope::Key => id.parse().ok().map(Self::Key),
+            Scope::User => Some(Self::User(id.into())),
+            Scope::Kb => Some(Self::Kb(id.into())),
+        }
+    }
+}
+
+/// `tenant`, or `user alice`: for messages.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.scope().as_str())?;
+        if *self == Self::Tenant { Ok(()) } else { write!(f, " {}", self.id()) }
     }
 }
 
 /// At most `max` of `metric` in each `window`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
+    /// For each of whom.
+    pub scope: Scope,
     /// What is counted.
     pub metric: Metric,
     /// In which windows.
@@ -61,18 +167,28 @@ impl OnCountersDown {
 pub struct Plan {
     /// The name tenants are put on it by.
     pub name: PlanName,
-    /// The limits, at most one for each metric and window.
+    /// The limits, at most one for each scope, metric and window.
     pub limits: Vec<Limit>,
     /// What becomes of its calls while shared counters cannot be asked.
     pub on_counters_down: OnCountersDown,
     /// The models that may be used; `None`: all.
     pub models: Option<Models>,
+    /// What its tenants pay of what providers charge.
+    pub pricing: Pricing,
+    /// How its token and cost limits are held to.
+    pub budget: Budget,
 }
 
 impl Plan {
-    /// The limit on `metric` in `window`; `None` when unlimited.
-    pub fn limit(&self, metric: Metric, window: Window) -> Option<&Limit> {
-        self.limits.iter().find(|limit| limit.metric == metric && limit.window == window)
+    /// A plan of which nothing is said but its name.
+    pub fn unlimited(name: PlanName) -> Self {
+        let (on_counters_down, pricing) = (OnCountersDown::default(), Pricing::default());
+        Self { name, limits: Vec::new(), on_counters_down, models: None, pricing, budget: Budget::default() }
+    }
+
+    /// The limit on `metric` in `window` for each of `scope`; `None` when unlimited.
+    pub fn limit(&self, scope: Scope, metric: Metric, window: Window) -> Option<&Limit> {
+        self.limits.iter().find(|limit| (limit.scope, limit.metric, limit.window) == (scope, metric, window))
     }
 }
 

@@ -17,8 +17,9 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::money::PicoUsd;
-use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Standing};
+use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::{PriceBook, Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
@@ -88,7 +89,7 @@ impl CounterStore for ShownCounters {
         Box::pin(async { Err(CountersUnavailable("these only show".to_owned())) })
     }
 
-    fn settle(&self, _: EventId, _: &[Claim], _: &[u64]) {}
+    fn settle(&self, _: EventId, _: &[Claim], _: &[(CounterKey, u64)]) {}
 
     fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>> {
         let known = self.0.lock();
@@ -345,8 +346,8 @@ fn value(event: &UsageEvent, dimension: Dimension) -> Option<String> {
         Dimension::Key => event.key.as_ref().map(ToString::to_string),
         Dimension::User => event.user_id.as_deref().map(str::to_owned),
         Dimension::Kb => event.kb_id.as_deref().map(str::to_owned),
-        Dimension::Day => Some(Window::Day.period(event.requested_at).to_string()),
-        Dimension::Hour => event.requested_at.to_string().get(..13).map(str::to_owned),
+        Dimension::Day => Some(event.period(Window::Day).to_string()),
+        Dimension::Hour => event.local().to_string().get(..13).map(str::to_owned),
     }
 }
 
@@ -373,9 +374,7 @@ impl UsageStore for FakeStore {
             let mut groups: BTreeMap<Vec<Option<String>>, Sums> = BTreeMap::new();
             let wanted = |event: &&UsageEvent| {
                 query.tenant.as_ref().is_none_or(|tenant| event.tenant == *tenant)
-                    && query
-                        .period
-                        .is_none_or(|period| event.requested_at >= period.start() && event.requested_at < period.end())
+                    && query.period.is_none_or(|period| event.period(period.window()) == period)
             };
             for event in tables.events.iter().map(|stored| &stored.event).filter(wanted) {
                 let values = query.group_by.iter().map(|dimension| value(event, *dimension)).collect();
@@ -420,7 +419,7 @@ impl UsageStore for FakeStore {
         self.answer(|tables| {
             let mut chats: BTreeMap<TenantId, u64> = BTreeMap::new();
             for StoredEvent { event, .. } in &tables.events {
-                if period.window().period(event.requested_at) == period {
+                if event.period(period.window()) == period {
                     *chats.entry(event.tenant.clone()).or_default() += event.chats;
                 }
             }
@@ -438,7 +437,7 @@ impl UsageStore for FakeStore {
             let mut chats: BTreeMap<(TenantId, Period), u64> = BTreeMap::new();
             for StoredEvent { event, .. } in &tables.events {
                 for first in from {
-                    let period = first.window().period(event.requested_at);
+                    let period = event.period(first.window());
                     if period >= first && tenants.contains(&event.tenant) {
                         *chats.entry((event.tenant.clone(), period)).or_default() += event.chats;
                     }
@@ -505,7 +504,7 @@ pub(crate) fn sum_key(event: &UsageEvent, window: Window) -> SumKey {
     SumKey {
         window,
         tenant: event.tenant.to_string(),
-        period: window.period(event.requested_at).to_string(),
+        period: event.period(window).to_string(),
         provider: event.provider.to_string(),
         model: event.model.to_string(),
     }
@@ -515,16 +514,19 @@ pub(crate) fn sum_key(event: &UsageEvent, window: Window) -> SumKey {
 pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
     Stratum {
         tenant: event.tenant.to_string(),
-        day: Window::Day.period(event.requested_at).start(),
+        day: event.period(Window::Day).start(),
         provider: event.provider.to_string(),
         model: event.model.to_string(),
         outcome: event.outcome.as_str().to_owned(),
         source: event.source.as_str().to_owned(),
         priced: event.priced.as_str().to_owned(),
+        priced_before: event.corrects.map(|corrected| corrected.priced.as_str().to_owned()),
         events: 1,
         chats: event.chats.into(),
         tokens: event.tokens.kinds().map(i128::from),
+        quantities: event.quantities.kinds().map(i128::from),
         cost: event.cost.unwrap_or_default().0,
+        billable: event.billable.unwrap_or_default().0,
     }
 }
 
@@ -532,8 +534,11 @@ pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
 pub(crate) fn plans() -> Plans {
     let plan = |name: &str, max: Option<u64>| {
         let name: PlanName = name.parse().unwrap();
-        let limits = max.map(|max| Limit { metric: Metric::Chats, window: Window::Month, max }).into_iter().collect();
-        (name.clone(), Arc::new(Plan { name, limits, on_counters_down: OnCountersDown::default(), models: None }))
+        let limits = max
+            .map(|max| Limit { scope: Scope::Tenant, metric: Metric::Chats, window: Window::Month, max })
+            .into_iter()
+            .collect();
+        (name.clone(), Arc::new(Plan { limits, ..Plan::unlimited(name) }))
     };
     Plans::from([plan("starter", Some(500)), plan("growth", Some(5_000)), plan("pro", None)])
 }
@@ -553,12 +558,15 @@ pub(crate) fn event(tenant: &str, number: u128, provider: &'static str, model: &
         endpoint: "chat.completions".into(),
         chats: 1,
         tokens: Tokens { prompt: 11, completion: 7, ..Tokens::default() },
+        quantities: Quantities::default(),
         source: UsageSource::Provider,
         cost: Some(PicoUsd(5_850_000)),
+        billable: Some(PicoUsd(5_850_000)),
         priced: Priced::Priced,
         price_version: "test".into(),
         service_tier: ServiceTier::Standard,
         requested_at,
+        utc_offset_s: 0,
         duration_us: 1_500,
         first_byte_us: Some(900),
         overhead_us: 10,
@@ -566,6 +574,7 @@ pub(crate) fn event(tenant: &str, number: u128, provider: &'static str, model: &
         outcome: Outcome::Completed,
         request_id: None,
         unit: None,
+        corrects: None,
     }
 }
 
@@ -615,7 +624,8 @@ impl World {
     /// Shows `used` and `held` chats of a tenant in the running month.
     pub(crate) fn show_chats(&self, tenant: &str, used: u64, held: u64) {
         let period = Window::Month.period(Self::now());
-        let counter = CounterKey { tenant: tenant.parse().unwrap(), metric: Metric::Chats, period };
+        let counter =
+            CounterKey { tenant: tenant.parse().unwrap(), subject: Subject::Tenant, metric: Metric::Chats, period };
         self.counters.0.lock().insert(counter, Standing { used, held });
     }
 }

@@ -10,19 +10,21 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
+use crate::domain::hold::nano_up;
 use crate::domain::ids::EventId;
 use crate::domain::key::Key;
 use crate::domain::money::PicoUsd;
-use crate::domain::plan::{Limit, Standing};
+use crate::domain::plan::{Limit, Metric, Standing, Subject};
 use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
 use crate::domain::unit::Unit;
-use crate::ports::counters::Claim;
+use crate::ports::counters::{Claim, CounterKey};
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
-use crate::providers::{AnswerReader, Call, Endpoint, Prompt, Provider, Reading};
+use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading};
 
 use super::meter::Meter;
 use super::snapshot::Account;
@@ -63,6 +65,8 @@ pub(super) struct Open {
     pub slot: Slot,
     pub claims: Vec<Claim>,
     pub limits: Vec<LimitStanding>,
+    /// The most tokens of one answer that the hold follows from, where the request has to say so.
+    pub written: Option<u64>,
     pub provider: &'static dyn Provider,
     pub endpoint: Endpoint,
     pub call: Call,
@@ -109,6 +113,16 @@ impl InFlight {
     /// Whether the answer will carry one usage event that the client did not ask for.
     pub fn takes_out_usage(&self) -> bool {
         self.open.as_ref().is_some_and(|open| !open.call.edits.is_empty())
+    }
+
+    /// All edits of the request body, in ascending order.
+    pub fn edits(&self) -> Vec<Edit> {
+        let Some(open) = &self.open else { return Vec::new() };
+        let Call { edits, cap, .. } = &open.call;
+        let cap = open.written.zip(cap.as_ref()).into_iter().flat_map(|(max, cap)| cap.edits(max));
+        let mut all: Vec<Edit> = edits.iter().cloned().chain(cap).collect();
+        all.sort_by_key(|edit| edit.range.start);
+        all
     }
 
     /// Whether the client asked for a stream.
@@ -225,7 +239,7 @@ impl InFlight {
         }
         if let Some(open) = self.open.take() {
             let journal = open.meter.journal.clone();
-            let position = open.hand_over(verdict);
+            let position = open.hand_over();
             if !journal.durable(position).await {
                 warn!("An answer ends before the disk has its event.");
             }
@@ -344,7 +358,7 @@ impl Open {
         let estimate = guarded(|| self.estimate_input(verdict).map(|input| estimate::by_bytes(&input)));
         // What is written up is in the event, also where the rest of it failed.
         guarded(|| self.write_up(verdict, estimate.flatten())).unwrap_or_default();
-        self.hand_over(verdict);
+        self.hand_over();
     }
 
     /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
@@ -360,7 +374,7 @@ impl Open {
             let prompt_tokens = event.unit.take().map_or(event.tokens.prompt, |unit| unit.prompt_tokens);
             event.unit = Some(Box::new(Unit { name, prompt_tokens }));
         }
-        event.chats = claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount);
+        event.chats = if verdict.chat_kept { chats_of(claims) } else { 0 };
         (event.tokens, event.source) = match (basis, reading.tokens, estimate) {
             (Basis::Nothing, _, _) => (Tokens::default(), UsageSource::Provider),
             (Basis::ReportedOrEstimate, Some(reported), _) if !reading.distrusted => (reported, UsageSource::Provider),
@@ -383,19 +397,36 @@ impl Open {
             Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(prices, event), &event.tokens),
             Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
         };
-        (event.cost, event.priced) = (charge.cost, charge.priced);
+        (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
     /// Hands the event to the journal and gives back or keeps the chat. Gives the event's position.
-    fn hand_over(self: Box<Self>, verdict: Verdict) -> u64 {
+    fn hand_over(self: Box<Self>) -> u64 {
         let Self { meter, slot, claims, event, .. } = *self;
         // The event first: it is the truth, and counters follow from it.
         let position = meter.journal.settle(slot, &event);
-        let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
+        let used = used(&event, &claims);
         meter.counters.settle(event.id, &claims, &used);
         position
     }
+}
+
+/// The chats that a call is.
+fn chats_of(claims: &[Claim]) -> u64 {
+    let is_chats = |claim: &&Claim| (claim.counter.metric, &claim.counter.subject) == (Metric::Chats, &Subject::Tenant);
+    claims.iter().find(is_chats).map_or(0, |claim| claim.amount)
+}
+
+/// What a settled call used of each counter that it held.
+fn used(event: &UsageEvent, claims: &[Claim]) -> Vec<(CounterKey, u64)> {
+    let amount = |claim: &Claim| match claim.counter.metric {
+        Metric::Chats => event.chats,
+        Metric::Tokens => event.tokens.total(),
+        // What a call costs that nobody can price is what it could have cost: it is not free.
+        Metric::Cost => event.billable.map_or(claim.amount, nano_up),
+    };
+    claims.iter().map(|claim| (claim.counter.clone(), amount(claim))).collect()
 }
 
 pub(super) fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
@@ -431,14 +462,17 @@ pub(super) fn pending(
         model: bounded(call.model.clone()),
         requested_model: bounded(call.model.clone()),
         endpoint: endpoint.name.into(),
-        chats: claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount),
+        chats: if verdict.chat_kept { chats_of(claims) } else { 0 },
         tokens: estimate::of_prompt(&call.prompt),
+        quantities: Quantities::default(),
         source: UsageSource::Estimate,
         cost: None,
+        billable: None,
         priced: Priced::Unpriced,
         price_version: prices.version(),
         service_tier: ServiceTier::default(),
         requested_at: admitted_at,
+        utc_offset_s: 0,
         duration_us: 0,
         first_byte_us: None,
         overhead_us: 0,
@@ -446,9 +480,10 @@ pub(super) fn pending(
         outcome: verdict.outcome,
         request_id: None,
         unit: None,
+        corrects: None,
     };
     let charge = charge(prices, &event);
-    (event.cost, event.priced) = (charge.cost, charge.priced);
+    (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
     event
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::plan::Metric;
+use crate::domain::plan::{Metric, Subject};
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
@@ -29,7 +29,7 @@ pub async fn rebuild(
 ) -> Result<(), StoreError> {
     let periods: Vec<Period> =
         [Window::Month, Window::Day].into_iter().flat_map(|window| periods(window, clock.now())).collect();
-    let key = |tenant: TenantId, period| CounterKey { tenant, metric: Metric::Chats, period };
+    let key = |tenant: TenantId, period| CounterKey { tenant, subject: Subject::Tenant, metric: Metric::Chats, period };
     let mut used: HashMap<CounterKey, u64> = HashMap::new();
     for period in &periods {
         used.extend(usage.chats(*period).await?.into_iter().map(|(tenant, chats)| (key(tenant, *period), chats)));
@@ -38,7 +38,7 @@ pub async fn rebuild(
     let mut waiting: BTreeMap<EventId, (TenantId, Micros, u64)> = BTreeMap::new();
     journal.waiting(&mut |event| {
         if event.chats > 0 {
-            waiting.insert(event.id, (event.tenant, event.requested_at, event.chats));
+            waiting.insert(event.id, (event.tenant.clone(), event.local(), event.chats));
         }
     })?;
     let ids: Vec<EventId> = waiting.keys().copied().collect();

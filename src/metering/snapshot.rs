@@ -9,11 +9,13 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
+use crate::domain::hold::Bounds;
 use crate::domain::ids::{PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::limits::ModelLimits;
 use crate::domain::plan::Plan;
 use crate::domain::price::PriceBook;
+use crate::domain::price::tariff::{Pricing, Tariff};
 use crate::domain::tenant::Tenant;
 use crate::ports::StoreError;
 use crate::ports::tenants::{Directory, TenantStore};
@@ -42,8 +44,10 @@ pub struct Snapshot {
     pub keys: HashMap<KeyHash, Arc<Key>>,
     /// Every plan.
     pub plans: Arc<Plans>,
-    /// What calls cost.
+    /// What providers charge.
     pub prices: Arc<PriceBook>,
+    /// What each plan makes of it.
+    pub tariffs: HashMap<PlanName, Arc<Tariff>>,
     /// The store's revision that this was read at.
     pub revision: i64,
 }
@@ -58,11 +62,21 @@ impl Snapshot {
         Self {
             accounts: directory.tenants.into_iter().map(account).collect(),
             keys: directory.keys.into_iter().map(|key| (key.hash, Arc::new(key))).collect(),
+            tariffs: plans.values().map(|plan| (plan.name.clone(), tariff(&prices, plan.pricing.clone()))).collect(),
             plans,
             prices,
             revision: directory.revision,
         }
     }
+
+    /// What tenants on a plan pay; by the list of prices where there is no such plan.
+    pub fn tariff(&self, plan: &PlanName) -> Arc<Tariff> {
+        self.tariffs.get(plan).cloned().unwrap_or_else(|| tariff(&self.prices, Pricing::default()))
+    }
+}
+
+fn tariff(list: &Arc<PriceBook>, pricing: Pricing) -> Arc<Tariff> {
+    Arc::new(Tariff::new(list.clone(), pricing))
 }
 
 /// A tenant is on a plan that the offered ones do not have.
@@ -80,13 +94,20 @@ pub struct Snapshots {
     current: ArcSwap<Snapshot>,
     /// The most tokens that an answer of a model may have: for estimates and holds, so not a part of what bills are made from.
     limits: ArcSwap<ModelLimits>,
+    /// What is believed of calls that say too little of themselves.
+    bounds: ArcSwap<Bounds>,
     /// Held while the next snapshot is built from the current one: of two writers, each would undo what the other brought.
     writing: Mutex<()>,
 }
 
 impl From<Snapshot> for Snapshots {
     fn from(snapshot: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot), limits: ArcSwap::default(), writing: Mutex::new(()) }
+        Self {
+            current: ArcSwap::from_pointee(snapshot),
+            limits: ArcSwap::default(),
+            bounds: ArcSwap::default(),
+            writing: Mutex::new(()),
+        }
     }
 }
 
@@ -109,6 +130,16 @@ impl Snapshots {
     /// Puts other maxima in force.
     pub fn set_limits(&self, limits: ModelLimits) {
         self.limits.store(Arc::new(limits));
+    }
+
+    /// What is believed of calls that say too little of themselves.
+    pub fn bounds(&self) -> Bounds {
+        **self.bounds.load()
+    }
+
+    /// Puts other bounds in force.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.store(Arc::new(bounds));
     }
 
     /// Whether the plan of every tenant is there; if not, one that is on another.

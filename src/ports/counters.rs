@@ -1,7 +1,7 @@
 //! Counters of what tenants used, with holds for calls in flight.
 
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::plan::{Metric, OnCountersDown, Standing};
+use crate::domain::plan::{Metric, OnCountersDown, Standing, Subject};
 use crate::domain::time::Period;
 
 use super::BoxFuture;
@@ -11,6 +11,8 @@ use super::BoxFuture;
 pub struct CounterKey {
     /// Whose.
     pub tenant: TenantId,
+    /// Of whom in it.
+    pub subject: Subject,
     /// Of what.
     pub metric: Metric,
     /// In which window.
@@ -26,6 +28,11 @@ pub struct Claim {
     pub amount: u64,
     /// At most this much may be used and held together; `None` when unlimited (it is counted all the same).
     pub max: Option<u64>,
+}
+
+/// What was used of each claimed counter, where it is one amount for each claim, in order.
+pub fn used_of(claims: &[Claim], amounts: &[u64]) -> Vec<(CounterKey, u64)> {
+    claims.iter().zip(amounts).map(|(claim, amount)| (claim.counter.clone(), *amount)).collect()
 }
 
 /// What a call's plan says beside its claims.
@@ -94,8 +101,9 @@ pub struct CountersUnavailable(pub String);
 /// - All claims of one call are of one tenant (so that they can lie in one place). No claims at all are held at once.
 /// - `hold` is atomic over all claims of a call: all or none, under any concurrency, and idempotent by `id`: the same
 ///   hold asked twice is taken once.
-/// - `settle` is unconditional: it turns the hold `id` into `used` amounts (one for each claim, in order), which may be
-///   0 (given back) or more than was held. It never fails and never blocks; settling twice changes nothing.
+/// - `settle` is unconditional: it lets go of what the hold `id` took and counts what was used, on whatever counters of the
+///   tenant it was, claimed or not; less than was held, nothing at all (given back), or more. It never fails and never
+///   blocks; settling twice changes nothing. A call that was never held may be settled too.
 /// - `seed` raises a counter's `used` to what the ledger says; it never lowers it.
 pub trait CounterStore: Send + Sync {
     /// Takes `claims` for the call `id`, all or none.
@@ -106,8 +114,9 @@ pub trait CounterStore: Send + Sync {
         terms: Terms,
     ) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>>;
 
-    /// Turns the hold `id` into what was used. `used` has one amount for each claim of the hold.
-    fn settle(&self, id: EventId, claims: &[Claim], used: &[u64]);
+    /// Turns the hold `id` on `claims` into what was used: each counter that counts the call, at most once. A claimed counter
+    /// that is not there was not used.
+    fn settle(&self, id: EventId, claims: &[Claim], used: &[(CounterKey, u64)]);
 
     /// How counters stand; zero for one that is not known.
     fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>>;

@@ -182,16 +182,21 @@ fn ask_for_usage(body: &Bytes, options: Option<&RawValue>) -> Result<Vec<Edit>, 
 
 /// An edit that puts a member first into the object at `within`.
 fn insert_first(body: &[u8], within: Range<usize>, member: &str) -> Option<Edit> {
-    let object = body.get(within.clone())?;
-    let inside = memchr::memchr(b'{', object)? + 1;
-    let is_empty = object.get(inside..)?.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
-    let at = within.start + inside;
+    let (at, is_empty) = inside(body, within)?;
     let comma = if is_empty { "" } else { "," };
     Some(Edit { range: at..at, with: format!("{member}{comma}") })
 }
 
+/// Where the first member of the object at `within` stands or would stand, and whether it has none.
+pub(super) fn inside(body: &[u8], within: Range<usize>) -> Option<(usize, bool)> {
+    let object = body.get(within.clone())?;
+    let inside = memchr::memchr(b'{', object)? + 1;
+    let is_empty = object.get(inside..)?.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+    Some((within.start + inside, is_empty))
+}
+
 /// Where the value stands in the body that it borrows from.
-fn place(body: &[u8], raw: &RawValue) -> Option<Range<usize>> {
+pub(super) fn place(body: &[u8], raw: &RawValue) -> Option<Range<usize>> {
     let value = raw.get().as_bytes();
     let start = value.as_ptr().addr().checked_sub(body.as_ptr().addr())?;
     let range = start..start + value.len();

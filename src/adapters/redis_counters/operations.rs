@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::domain::ids::TenantId;
+use crate::domain::plan::Subject;
 use crate::domain::time::Window;
 use crate::ports::BoxFuture;
 use crate::ports::counters::{CounterKey, CountersUnavailable};
@@ -291,7 +292,7 @@ fn listed(tenant: &TenantId, answer: &mut Answer) -> Result<Vec<(CounterKey, Cou
         let (field, value) = (answer.text()?, answer.unsigned()?);
         let (kind, name) = field.split_once(':').ok_or(Strange)?;
         let (metric, period) = counter_named(name)?;
-        let counter = CounterKey { tenant: tenant.clone(), metric, period };
+        let counter = CounterKey { tenant: tenant.clone(), subject: Subject::Tenant, metric, period };
         let at = found.iter().position(|(known, _)| *known == counter).unwrap_or_else(|| {
             found.push((counter, Count::default()));
             found.len().saturating_sub(1)

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::plan::Metric;
+use crate::domain::plan::{Metric, Subject};
 use crate::ports::counters::CounterKey;
 use crate::ports::shared::{Epoch, Finish, Floors, Joined, Joining, Look, NodeId, Note, Wanted};
 use crate::ports::usage::StandingOf;
@@ -378,7 +378,7 @@ impl NodeCounters {
         let known: HashSet<EventId> = known.into_iter().collect();
         let mut sums: HashMap<TenantId, Vec<(CounterKey, u64)>> = HashMap::new();
         for (tenant, period, chats) in chats {
-            let key = CounterKey { tenant: tenant.clone(), metric: Metric::Chats, period };
+            let key = CounterKey { tenant: tenant.clone(), subject: Subject::Tenant, metric: Metric::Chats, period };
             sums.entry(tenant).or_default().push((key, chats));
         }
         for Ready { tenant, epoch, joins, calls, .. } in ready {

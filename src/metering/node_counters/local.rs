@@ -289,28 +289,27 @@ impl Local {
     }
 
     /// A call is over. One that is not known counts from now on.
-    pub(super) fn settle(&mut self, id: EventId, claims: &[Claim], used: &[u64]) {
-        let given_back = used.iter().all(|used| *used == 0);
+    pub(super) fn settle(&mut self, id: EventId, used: &[(CounterKey, u64)]) {
+        let given_back = used.iter().all(|(_, used)| *used == 0);
         let Some(call) = self.calls.get_mut(&id) else {
             if !given_back {
-                self.adopt(id, amounts(claims, |at, _| used.get(at).copied().unwrap_or_default()));
+                self.adopt(id, used.to_vec());
             }
             return;
         };
         if !matches!(call.state, State::Asked | State::Is(CallState::Held)) {
             return;
         }
-        for ((count, claim), ((counter, held), used)) in
-            self.lease.counts.iter_mut().zip(&self.lease.claims).zip(call.amounts.iter().zip(used))
-        {
-            if claim.counter == *counter {
-                count.held = count.held.saturating_sub(*held);
-                count.settled = count.settled.saturating_add(*used);
-            }
+        for (count, claim) in self.lease.counts.iter_mut().zip(&self.lease.claims) {
+            let of = |amounts: &[(CounterKey, u64)]| {
+                amounts.iter().find(|(counter, _)| *counter == claim.counter).map_or(0, |(_, amount)| *amount)
+            };
+            count.held = count.held.saturating_sub(of(&call.amounts));
+            count.settled = count.settled.saturating_add(of(used));
         }
         call.state = State::Is(if given_back { CallState::Gone } else { CallState::Settled });
-        for (amount, used) in call.amounts.iter_mut().zip(used) {
-            amount.1 = *used;
+        if !given_back {
+            call.amounts = used.to_vec();
         }
         if given_back && !call.is_told {
             // Nobody was told of it: its unit is the lease's again.

@@ -33,7 +33,7 @@ use tracing::warn;
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::plan::{Metric, OnCountersDown, Standing};
+use crate::domain::plan::{Metric, OnCountersDown, Standing, Subject};
 use crate::domain::time::Window;
 use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
@@ -191,8 +191,11 @@ impl NodeCounters {
             return;
         }
         let amount = |window: Window| {
-            let period = window.period(event.requested_at);
-            (CounterKey { tenant: event.tenant.clone(), metric: Metric::Chats, period }, event.chats)
+            let period = event.period(window);
+            (
+                CounterKey { tenant: event.tenant.clone(), subject: Subject::Tenant, metric: Metric::Chats, period },
+                event.chats,
+            )
         };
         let amounts = [Window::Month, Window::Day].map(amount).into();
         self.with(&event.tenant, |local| local.adopt(event.id, amounts));
@@ -495,10 +498,10 @@ impl CounterStore for NodeCounters {
         Box::pin(self.hold_all(id, claims, terms))
     }
 
-    fn settle(&self, id: EventId, claims: &[Claim], used: &[u64]) {
-        if let Some(claim) = claims.first() {
-            let tenant = &claim.counter.tenant;
-            self.with(tenant, |local| local.settle(id, claims, used));
+    fn settle(&self, id: EventId, claims: &[Claim], used: &[(CounterKey, u64)]) {
+        let tenant = claims.first().map(|claim| &claim.counter.tenant);
+        if let Some(tenant) = tenant.or_else(|| used.first().map(|(counter, _)| &counter.tenant)) {
+            self.with(tenant, |local| local.settle(id, used));
             self.has_news(tenant);
         }
     }

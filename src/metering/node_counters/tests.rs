@@ -7,8 +7,10 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::adapters::memory_shared::MemoryShared;
+use crate::domain::plan::Subject;
 use crate::domain::time::Micros;
 use crate::metering::fakes::{FakeStore, event};
+use crate::ports::counters::used_of;
 use crate::ports::shared::{Beat, ClaimError, Count, Finish, Joined, Joining, Look, NodeId, Noted, Noting};
 
 struct TokioClock {
@@ -205,7 +207,12 @@ fn id(call: u64) -> EventId {
 fn claims(max: u64) -> [Claim; 2] {
     let now: Micros = "2026-11-24T10:00:00Z".parse().unwrap();
     [(Window::Month, Some(max)), (Window::Day, None)].map(|(window, max)| Claim {
-        counter: CounterKey { tenant: "acme".parse().unwrap(), metric: Metric::Chats, period: window.period(now) },
+        counter: CounterKey {
+            tenant: "acme".parse().unwrap(),
+            subject: Subject::Tenant,
+            metric: Metric::Chats,
+            period: window.period(now),
+        },
         amount: 1,
         max,
     })
@@ -225,7 +232,7 @@ fn booked_event(call: u64) -> UsageEvent {
 }
 
 fn settle(node: &Node, call: u64, used: u64) {
-    node.counters.settle(id(call), &claims(0), &[used, used]);
+    node.counters.settle(id(call), &claims(0), &used_of(&claims(0), &[used, used]));
 }
 
 /// The ledger books a call of a node.

@@ -7,29 +7,24 @@ use super::super::admin::Order;
 use super::super::fakes::World;
 use super::*;
 use crate::domain::audit::{Actor, Author};
-use crate::domain::plan::{Limit, Metric, OnCountersDown};
+use crate::domain::plan::{Limit, Metric, Scope};
 use crate::domain::time::Window;
 use crate::ports::tenants::Act;
 
 /// `starter` with so many chats a month, and `growth`.
 fn plans(chats_max: u64) -> Plans {
-    let limit = Limit { metric: Metric::Chats, window: Window::Month, max: chats_max };
+    let limit = Limit { scope: Scope::Tenant, metric: Metric::Chats, window: Window::Month, max: chats_max };
     ["starter", "growth"]
         .into_iter()
         .map(|name| name.parse::<PlanName>().unwrap())
-        .map(|name| {
-            (
-                name.clone(),
-                Arc::new(Plan { name, limits: vec![limit], on_counters_down: OnCountersDown::default(), models: None }),
-            )
-        })
+        .map(|name| (name.clone(), Arc::new(Plan { limits: vec![limit], ..Plan::unlimited(name) })))
         .collect()
 }
 
 fn chats_max(snapshots: &Snapshots, tenant: &str) -> Option<u64> {
     let snapshot = snapshots.load();
     let plan = snapshot.accounts.get(&tenant.parse::<TenantId>().unwrap())?.plan.clone()?;
-    plan.limit(Metric::Chats, Window::Month).map(|limit| limit.max)
+    plan.limit(Scope::Tenant, Metric::Chats, Window::Month).map(|limit| limit.max)
 }
 
 fn author() -> Author {
@@ -115,7 +110,7 @@ fn plans_and_prices_change_together_whoever_reads_meanwhile() {
                 while !over.load(Ordering::Relaxed) {
                     let snapshot = snapshots.load();
                     let plan = snapshot.accounts[&acme].plan.clone().unwrap();
-                    let limit = plan.limit(Metric::Chats, Window::Month).unwrap().max;
+                    let limit = plan.limit(Scope::Tenant, Metric::Chats, Window::Month).unwrap().max;
                     assert_eq!(snapshot.prices.version().to_string(), limit.to_string());
                     read.try_send(()).ok();
                 }

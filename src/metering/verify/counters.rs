@@ -23,7 +23,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::domain::ids::TenantId;
-use crate::domain::plan::{Metric, Standing};
+use crate::domain::plan::{Metric, Standing, Subject};
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
@@ -209,7 +209,7 @@ impl<'a> CountersCheck<'a> {
                 let off = least.unsigned_abs().max(most.unsigned_abs());
                 facts.moving_off_max = facts.moving_off_max.max(off);
             }
-            let CounterKey { tenant, metric, period } = key;
+            let CounterKey { tenant, metric, period, .. } = key;
             let place = || format!("counter {tenant} {} {period}", metric.as_str());
             let Booked { chats, refused } = suspect.booked;
             if is_wrong {
@@ -245,7 +245,7 @@ impl<'a> CountersCheck<'a> {
             for tenant in of_period.chain(missing).cloned() {
                 let chats = chats.get(&tenant).copied().unwrap_or_default();
                 let booked = self.adjusted(&tenant, period, chats);
-                all.insert(CounterKey { tenant, metric: Metric::Chats, period }, booked);
+                all.insert(CounterKey { tenant, subject: Subject::Tenant, metric: Metric::Chats, period }, booked);
             }
         }
         Ok(all)

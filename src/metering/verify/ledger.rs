@@ -11,6 +11,9 @@ use crate::ports::usage::{Entry, Stratum, SumKey, SumValues, Sums, UsageStore};
 
 use super::{Differences, Kind};
 
+/// A sum of nothing.
+const NONE: SumValues = [0; Sums::NAMES.len()];
+
 /// Told now and then how many events were added up, and of how many.
 pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
@@ -101,7 +104,7 @@ impl Fold<'_> {
                 provider: stratum.provider.clone(),
                 model: stratum.model.clone(),
             };
-            let sums = self.expected.entry(key).or_insert([0; 18]);
+            let sums = self.expected.entry(key).or_insert(NONE);
             for (sum, value) in sums.iter_mut().zip(values) {
                 *sum = sum.saturating_add(value);
             }
@@ -127,7 +130,7 @@ impl Fold<'_> {
             Slot::Vacant(_) if is_alone => {}
             Slot::Vacant(none) => {
                 let key = none.into_key();
-                self.beyond(&key, &[0; 18], found);
+                self.beyond(&key, &NONE, found);
                 self.differences.add(Kind::Sum, place(&key), "row", ("none, as it has no events", told(found)));
             }
         }
@@ -170,7 +173,7 @@ impl Fold<'_> {
         let mut missing: Vec<(SumKey, SumValues)> = std::mem::take(&mut self.expected).into_iter().collect();
         missing.sort_unstable();
         for (key, expected) in missing {
-            self.beyond(&key, &expected, &[0; 18]);
+            self.beyond(&key, &expected, &NONE);
             self.differences.add(Kind::Sum, place(&key), "row", (told(&expected), "none"));
         }
         self.facts

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tollgate::adapters::memory_counters::MemoryCounters;
-use tollgate::domain::plan::{Metric, Standing};
+use tollgate::domain::plan::{Metric, Standing, Subject};
 use tollgate::domain::time::{Period, Window};
-use tollgate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms};
+use tollgate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms, used_of};
 
 use super::{at, event_id, tenant};
 
@@ -20,7 +20,7 @@ fn month() -> Period {
 }
 
 fn counter(name: &str, period: Period) -> CounterKey {
-    CounterKey { tenant: tenant(name), metric: Metric::Chats, period }
+    CounterKey { tenant: tenant(name), subject: Subject::Tenant, metric: Metric::Chats, period }
 }
 
 fn claim(name: &str, max: Option<u64>) -> Claim {
@@ -62,7 +62,7 @@ async fn the_standing_after_a_hold_and_in_a_refusal_is_that_of_the_counter() {
         let claims = [claim("acme", Some(2))];
         let after = store.hold(event_id(1), &claims, Terms::default()).await.unwrap();
         assert_eq!(after, HoldOutcome::Held(vec![Standing { used: 0, held: 1 }]), "{name}");
-        store.settle(event_id(1), &claims, &[1]);
+        store.settle(event_id(1), &claims, &used_of(&claims, &[1]));
         let after = store.hold(event_id(2), &claims, Terms::default()).await.unwrap();
         assert_eq!(after, HoldOutcome::Held(vec![Standing { used: 1, held: 1 }]), "{name}");
         let refused = store.hold(event_id(3), &claims, Terms::default()).await.unwrap();
@@ -79,7 +79,7 @@ async fn the_same_hold_asked_again_is_taken_once() {
             assert_eq!(outcome, HoldOutcome::Held(vec![Standing { used: 0, held: 1 }]), "{name}");
         }
         assert!(!held(&store, 2, &claims).await, "{name}");
-        store.settle(event_id(1), &claims, &[1]);
+        store.settle(event_id(1), &claims, &used_of(&claims, &[1]));
         let late = store.hold(event_id(1), &claims, Terms::default()).await.unwrap();
         assert_eq!(late, HoldOutcome::Held(vec![Standing { used: 1, held: 0 }]), "{name}: a settled call is not held");
     }
@@ -91,7 +91,7 @@ async fn settling_zero_gives_the_hold_back() {
         let claims = [claim("acme", Some(1))];
         assert!(held(&store, 1, &claims).await, "{name}");
         assert!(!held(&store, 2, &claims).await, "{name}");
-        store.settle(event_id(1), &claims, &[0]);
+        store.settle(event_id(1), &claims, &used_of(&claims, &[0]));
         assert_eq!(standing(&store, counter("acme", month())).await, Standing::default(), "{name}");
         assert!(held(&store, 3, &claims).await, "{name}");
     }
@@ -104,7 +104,7 @@ async fn settling_twice_changes_nothing() {
         assert!(held(&store, 1, &claims).await, "{name}");
         assert!(held(&store, 2, &claims).await, "{name}");
         for used in [1, 1, 0, 4] {
-            store.settle(event_id(1), &claims, &[used]);
+            store.settle(event_id(1), &claims, &used_of(&claims, &[used]));
         }
         assert_eq!(standing(&store, counter("acme", month())).await, Standing { used: 1, held: 1 }, "{name}");
     }
@@ -114,8 +114,8 @@ async fn settling_twice_changes_nothing() {
 async fn settling_a_call_that_was_never_held_counts_it_once() {
     for (name, store) in adapters() {
         let claims = [claim("acme", Some(5))];
-        store.settle(event_id(1), &claims, &[1]);
-        store.settle(event_id(1), &claims, &[1]);
+        store.settle(event_id(1), &claims, &used_of(&claims, &[1]));
+        store.settle(event_id(1), &claims, &used_of(&claims, &[1]));
         assert_eq!(standing(&store, counter("acme", month())).await, Standing { used: 1, held: 0 }, "{name}");
     }
 }
@@ -125,7 +125,7 @@ async fn settling_more_than_was_held_may_pass_the_limit_and_is_remembered() {
     for (name, store) in adapters() {
         let claims = [claim("acme", Some(10))];
         assert!(held(&store, 1, &claims).await, "{name}");
-        store.settle(event_id(1), &claims, &[25]);
+        store.settle(event_id(1), &claims, &used_of(&claims, &[25]));
         assert_eq!(standing(&store, counter("acme", month())).await, Standing { used: 25, held: 0 }, "{name}");
         assert!(!held(&store, 2, &claims).await, "{name}");
     }
@@ -142,7 +142,7 @@ async fn of_two_claims_both_are_taken_or_none() {
         assert_eq!(refused, HoldOutcome::Refused { claim: 1, standing: Standing { used: 0, held: 1 } }, "{name}");
         assert_eq!(standing(&store, counter("acme", month())).await, Standing { used: 0, held: 1 }, "{name}");
         // What was refused holds nothing, so the same call may ask again once there is room.
-        store.settle(event_id(1), &both, &[0, 0]);
+        store.settle(event_id(1), &both, &used_of(&both, &[0, 0]));
         assert!(held(&store, 2, &both).await, "{name}");
         assert_eq!(standing(&store, counter("acme", day)).await, Standing { used: 0, held: 1 }, "{name}");
     }
@@ -163,7 +163,7 @@ async fn an_unlimited_counter_counts_all_the_same() {
         let claims = [claim("acme", None)];
         for call in 0..1_000 {
             assert!(held(&store, call, &claims).await, "{name}");
-            store.settle(event_id(call), &claims, &[1]);
+            store.settle(event_id(call), &claims, &used_of(&claims, &[1]));
         }
         assert_eq!(standing(&store, counter("acme", month())).await, Standing { used: 1_000, held: 0 }, "{name}");
     }
@@ -188,7 +188,7 @@ async fn tenants_and_periods_do_not_share_a_counter() {
         assert!(held(&store, 3, &[claim("other", Some(1))]).await, "{name}");
         assert!(!held(&store, 4, &november).await, "{name}");
         // A call settles in the period it was admitted in.
-        store.settle(event_id(1), &november, &[1]);
+        store.settle(event_id(1), &november, &used_of(&november, &[1]));
         assert_eq!(standing(&store, december[0].counter.clone()).await, Standing { used: 0, held: 1 }, "{name}");
         assert_eq!(standing(&store, counter("acme", month())).await, Standing { used: 1, held: 0 }, "{name}");
     }

@@ -75,7 +75,7 @@ impl Books {
             tables.by_id.insert(event.id, at);
             new += 1;
             for window in [Window::Day, Window::Month] {
-                let sums = tables.sums.entry((event.tenant.clone(), window.period(event.requested_at))).or_default();
+                let sums = tables.sums.entry((event.tenant.clone(), event.period(window))).or_default();
                 *sums = sums.plus(&Sums::of(event)).unwrap();
             }
             tables.events.push(event.clone());

@@ -14,7 +14,7 @@ use tollgate::adapters::memory_counters::MemoryCounters;
 use tollgate::config::price_file;
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::{EventId, TenantId};
-use tollgate::domain::plan::Metric;
+use tollgate::domain::plan::{Metric, Subject};
 use tollgate::domain::price::PriceBook;
 use tollgate::domain::time::{Period, Window};
 use tollgate::metering::estimator::Estimator;
@@ -514,11 +514,10 @@ impl Process {
         for (at, tenant) in TENANTS.iter().enumerate() {
             let tenant: TenantId = tenant.parse().unwrap();
             for period in periods(at) {
-                let is_in = |event: &&&UsageEvent| {
-                    event.tenant == tenant && period.window().period(event.requested_at) == period
-                };
+                let is_in = |event: &&&UsageEvent| event.tenant == tenant && event.period(period.window()) == period;
                 let chats: u64 = events.iter().filter(is_in).map(|event| event.chats).sum();
-                let counter = CounterKey { tenant: tenant.clone(), metric: Metric::Chats, period };
+                let counter =
+                    CounterKey { tenant: tenant.clone(), subject: Subject::Tenant, metric: Metric::Chats, period };
                 let standing = counters.inner.read(&[counter]).await.unwrap()[0];
                 if (standing.used, standing.held) != (chats, 0) {
                     self.node.fail(format!("{when}, {tenant} in {period}: {standing:?}, the events say {chats}"));

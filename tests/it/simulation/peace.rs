@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep};
-use tollgate::domain::plan::Metric;
+use tollgate::domain::plan::{Metric, Subject};
 use tollgate::domain::time::{Period, Window};
 use tollgate::ports::counters::CounterKey;
 use tollgate::ports::shared::Count;
@@ -110,7 +110,12 @@ impl Process {
     fn check_shared(&self, when: &str, is_end: bool) {
         for (tenant, name) in TENANTS.iter().enumerate() {
             for (window, period) in self.periods().into_iter().enumerate() {
-                let counter = CounterKey { tenant: name.parse().unwrap(), metric: Metric::Chats, period };
+                let counter = CounterKey {
+                    tenant: name.parse().unwrap(),
+                    subject: Subject::Tenant,
+                    metric: Metric::Chats,
+                    period,
+                };
                 let ledger = self.outside.books.chats_of(&counter);
                 let Some(count) = self.outside.store.count(&counter) else {
                     // Nobody has asked for it since it was forgotten; what is used up is refused without.

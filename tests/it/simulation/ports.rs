@@ -70,8 +70,8 @@ impl CounterStore for SimCounters {
         })
     }
 
-    fn settle(&self, id: EventId, claims: &[Claim], used: &[u64]) {
-        let is_given_back = used.iter().all(|used| *used == 0);
+    fn settle(&self, id: EventId, claims: &[Claim], used: &[(CounterKey, u64)]) {
+        let is_given_back = used.iter().all(|(_, used)| *used == 0);
         if self.node.bug == Some(Bug::HoldForgotten) && is_given_back {
             return;
         }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tollgate::domain::audit::AuditEntry;
 use tollgate::domain::ids::{KeyId, PlanName, TenantId};
 use tollgate::domain::key::{Key, KeyHash};
-use tollgate::domain::plan::{Limit, Metric, Plan};
+use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
 use tollgate::domain::price::PriceBook;
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::{Micros, Window};
@@ -50,11 +50,16 @@ fn plans(setup: &Setup) -> Plans {
     for tenant in 0..TENANTS.len() {
         for plan in 0..usize::try_from(PLANS).unwrap() {
             let window = if tenant == 0 { Window::Month } else { Window::Day };
-            let limit = max_of(setup, tenant, plan).map(|max| Limit { metric: Metric::Chats, window, max });
+            let limit = max_of(setup, tenant, plan).map(|max| Limit {
+                scope: Scope::Tenant,
+                metric: Metric::Chats,
+                window,
+                max,
+            });
             let name = name_of(tenant, plan);
             let on_counters_down = setup.on_counters_down;
             let limits = limit.into_iter().collect();
-            plans.insert(name.clone(), Arc::new(Plan { name, limits, on_counters_down, models: None }));
+            plans.insert(name.clone(), Arc::new(Plan { limits, on_counters_down, ..Plan::unlimited(name) }));
         }
     }
     plans

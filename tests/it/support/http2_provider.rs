@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -55,6 +54,7 @@ struct State {
     connections: AtomicUsize,
     resets: AtomicUsize,
     goes_on: watch::Sender<usize>,
+    breaks: watch::Sender<usize>,
 }
 
 impl Http2Provider {
@@ -66,6 +66,7 @@ impl Http2Provider {
             connections: AtomicUsize::new(0),
             resets: AtomicUsize::new(0),
             goes_on: watch::Sender::new(0),
+            breaks: watch::Sender::new(0),
         });
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
@@ -85,6 +86,11 @@ impl Http2Provider {
 
     pub fn go_on(&self) {
         self.state.goes_on.send_modify(|times| *times += 1);
+    }
+
+    /// A stream that is to break does, and its connection with it.
+    pub fn break_off(&self) {
+        self.state.breaks.send_modify(|times| *times += 1);
     }
 
     pub fn taken(&self) -> Vec<Taken> {
@@ -188,8 +194,8 @@ async fn stream(
         Does::Breaks(event) => {
             let mut out = answer.send_response(head("text/event-stream"), false).unwrap();
             out.send_data(event.into(), false).unwrap();
-            // What was written goes out before the end.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            let mut times = state.breaks.subscribe();
+            drop(times.wait_for(|times| *times > 0).await);
             breaks.notify_one();
         }
         Does::Resets(_) => {}

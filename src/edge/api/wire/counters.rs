@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::plan::{Metric, Standing};
+use crate::domain::plan::{Metric, Scope, Standing, Subject};
 use crate::domain::time::Period;
 use crate::metering::verify::counters::CountersView;
 use crate::ports::counters::{Counted, CounterKey};
@@ -33,7 +33,13 @@ pub struct CounterBody {
     /// Whose.
     #[schema(example = "acme")]
     tenant_id: String,
-    /// Of what.
+    /// Of whom in it: `tenant` for the tenant as a whole, `key`, `user` or `kb`.
+    #[schema(example = "tenant")]
+    scope: String,
+    /// The id of that key, user or knowledge base; empty for the tenant.
+    #[schema(example = "")]
+    subject: String,
+    /// Of what; `cost_usd` is counted in nano-dollars.
     #[schema(example = "chats")]
     metric: String,
     /// `day` or `month`.
@@ -54,9 +60,11 @@ impl From<CountersView> for CountersBody {
     fn from(view: CountersView) -> Self {
         let CountersView { at, ledger_id, is_booked, in_flight, is_shared, counters } = view;
         let counter = |Counted { counter, standing: Standing { used, held }, booked }: Counted| {
-            let CounterKey { tenant, metric, period } = counter;
+            let CounterKey { tenant, subject, metric, period } = counter;
             CounterBody {
                 tenant_id: tenant.to_string(),
+                scope: subject.scope().as_str().to_owned(),
+                subject: subject.id().to_owned(),
                 metric: metric.as_str().to_owned(),
                 window: period.window().as_str().to_owned(),
                 period: period.to_string(),
@@ -77,19 +85,20 @@ impl TryFrom<CountersBody> for CountersView {
     fn try_from(body: CountersBody) -> Result<Self, String> {
         let CountersBody { at, ledger_id, is_booked, in_flight, is_shared, counters } = body;
         let counter = |counter: CounterBody| {
-            let CounterBody { tenant_id, metric, window, period, used, booked, held } = counter;
+            let CounterBody { tenant_id, scope, subject, metric, window, period, used, booked, held } = counter;
             let unknown = |what: &str| format!("{what} is not known to this tollgate: use the gateway's own version");
             let parsed = match window.as_str() {
                 "day" => Period::parse_day(&period),
                 "month" => Period::parse_month(&period),
                 _ => return Err(unknown(&format!("the window {window}"))),
             };
-            if metric != Metric::Chats.as_str() {
-                return Err(unknown(&format!("the metric {metric}")));
-            }
+            let metric = Metric::parse(&metric).ok_or_else(|| unknown(&format!("the metric {metric}")))?;
+            let of = Scope::parse(&scope).and_then(|scope| Subject::of(scope, &subject));
+            let subject = of.ok_or_else(|| unknown(&format!("the {scope} {subject}")))?;
             let key = CounterKey {
                 tenant: tenant_id.parse().map_err(|_| unknown(&format!("the tenant {tenant_id}")))?,
-                metric: Metric::Chats,
+                subject,
+                metric,
                 period: parsed.map_err(|_| unknown(&format!("the {window} {period}")))?,
             };
             Ok(Counted { counter: key, standing: Standing { used, held }, booked })
@@ -112,7 +121,12 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let key = |period| CounterKey { tenant: "acme".parse().unwrap(), metric: Metric::Chats, period };
+        let key = |period| CounterKey {
+            tenant: "acme".parse().unwrap(),
+            subject: Subject::Tenant,
+            metric: Metric::Chats,
+            period,
+        };
         let at = "2026-11-24T10:00:00.000001Z".parse().unwrap();
         let view = CountersView {
             at,
@@ -133,13 +147,14 @@ mod tests {
         assert_eq!(CountersView::try_from(body), Ok(view), "{text}");
         let body = |counter: &str| {
             let text = format!(
-                r#"{{"at":"2026-11-24T10:00:00Z","ledger_id":"","is_booked":true,"in_flight":0,"is_shared":false,"counters":[{{"used":1,"booked":1,"held":0,{counter}}}]}}"#
+                r#"{{"at":"2026-11-24T10:00:00Z","ledger_id":"","is_booked":true,"in_flight":0,"is_shared":false,"counters":[{{"used":1,"booked":1,"held":0,"scope":"tenant","subject":"",{counter}}}]}}"#
             );
             CountersView::try_from(serde_json::from_str::<CountersBody>(&text).unwrap())
         };
         for (counter, reads) in [
             (r#""tenant_id":"a","metric":"chats","window":"day","period":"2026-11-24""#, true),
-            (r#""tenant_id":"a","metric":"tokens","window":"day","period":"2026-11-24""#, false),
+            (r#""tenant_id":"a","metric":"tokens","window":"day","period":"2026-11-24""#, true),
+            (r#""tenant_id":"a","metric":"words","window":"day","period":"2026-11-24""#, false),
             (r#""tenant_id":"a","metric":"chats","window":"day","period":"2026-11""#, false),
             (r#""tenant_id":"a","metric":"chats","window":"week","period":"2026-11""#, false),
             (r#""tenant_id":"A","metric":"chats","window":"month","period":"2026-11""#, false),

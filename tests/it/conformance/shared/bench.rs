@@ -10,7 +10,7 @@ use tollgate::adapters::memory_shared::MemoryShared;
 use tollgate::adapters::redis_counters::RedisCounters;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::domain::ids::{EventId, TenantId};
-use tollgate::domain::plan::Metric;
+use tollgate::domain::plan::{Metric, Subject};
 use tollgate::domain::time::Period;
 use tollgate::ports::counters::{Claim, CounterKey, CountersUnavailable};
 use tollgate::ports::shared::{
@@ -104,7 +104,7 @@ impl Bench {
     }
 
     pub(super) fn counter(&self, period: Period) -> CounterKey {
-        CounterKey { tenant: self.tenant.clone(), metric: Metric::Chats, period }
+        CounterKey { tenant: self.tenant.clone(), subject: Subject::Tenant, metric: Metric::Chats, period }
     }
 
     pub(super) fn november(&self) -> CounterKey {
