@@ -14,6 +14,7 @@
 
 mod balancer;
 mod billing;
+mod budgets;
 mod calls;
 mod client_tls;
 mod clocks;
