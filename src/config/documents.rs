@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::plans::{ALLOWED_MODELS, BUILT_IN, LIMIT_KEYS, ON_COUNTERS_DOWN, PRICE_PERCENT, PRICES};
+use super::budgets::{About, PLAN_KEYS, help};
+use super::plans::{ALLOWED_MODELS, BUILT_IN, ON_COUNTERS_DOWN, PRICE_PERCENT, PRICES};
 use super::*;
+use crate::domain::plan::Scope;
 
 fn in_package(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -39,10 +41,11 @@ fn example_file() -> String {
     }
     file.push_str(
         "\n# Plans: any name out of a-z, 0-9, '_' and '-'. -1 is unlimited. A month is a calendar month, a day a calendar\n\
-         # day (UTC). Limits of a plan:",
+         # day (UTC). Limits of a plan, and how calls are held to them (README.md says what each means):",
     );
-    for (name, ..) in LIMIT_KEYS {
-        write!(file, " {name}").unwrap();
+    for keys in PLAN_KEYS.chunks(6) {
+        let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+        write!(file, "\n#   {}", names.join(" ")).unwrap();
     }
     write!(
         file,
@@ -65,6 +68,20 @@ fn readme_table() -> String {
         let variables: Vec<_> = key.variables.iter().map(|name| format!("`{name}`")).collect();
         let default = if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
         writeln!(table, "| `{}` | {} | {default} | {} |", key.name, variables.join(", "), key.help).unwrap();
+    }
+    table
+}
+
+fn plan_table() -> String {
+    let mut table = String::from("| key of a plan | default | |\n|---|---|---|\n");
+    for key in PLAN_KEYS.iter() {
+        let scopes = match key.about {
+            About::Limit(Scope::Tenant, ..) => format!(", `key_{0}`, `user_{0}`, `kb_{0}`", key.name),
+            About::Limit(..) => continue,
+            _ => String::new(),
+        };
+        let (default, help) = help(key.about);
+        writeln!(table, "| `{}`{scopes} | `{default}` | {help} |", key.name).unwrap();
     }
     table
 }
@@ -97,6 +114,11 @@ fn the_example_file_documents_every_key_with_its_default() {
 #[test]
 fn the_table_in_the_readme_is_the_code() {
     check("README.md", Some(("<!-- config -->\n", "<!-- /config -->")), &readme_table());
+}
+
+#[test]
+fn the_table_of_plans_in_the_readme_is_the_code() {
+    check("README.md", Some(("<!-- plans -->\n", "<!-- /plans -->")), &plan_table());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! typed fields). [`Config::load`] gives one or the other: a config that is right, or every error at once, each one
 //! line that names its key, its source and the fix.
 
+mod budgets;
 mod keys;
 mod ledger;
 mod output_limits;
@@ -21,9 +22,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::domain::hold::Bounds;
 use crate::domain::ids::PlanName;
 use crate::domain::limits::ModelLimits;
-use crate::domain::plan::Plan;
+use crate::domain::plan::{Metric, Plan};
 use crate::domain::redis_url::RedisUrl;
 
 pub use keys::{KEYS, Key};
@@ -212,6 +214,8 @@ pub struct Config {
     pub journal: Journal,
     /// How calls are counted.
     pub counters: Counters,
+    /// How calls are sized that say too little of themselves.
+    pub budgets: Bounds,
     /// The operator's price file; `None` for the built-in list.
     pub prices_file: Option<PathBuf>,
     /// The most tokens that an answer of a model may have.
@@ -262,6 +266,17 @@ impl Config {
     /// Every key with its effective value, secrets masked, and where it comes from.
     pub fn explain(&self) -> &[Setting] {
         &self.settings
+    }
+
+    /// What is right and worth a second look, one line each: for whoever checks a configuration.
+    pub fn advice(&self) -> Vec<String> {
+        let has_none = |plan: &&Plan| plan.limits.iter().all(|limit| limit.metric != Metric::Cost);
+        let names: Vec<&str> = self.plans.iter().filter(has_none).map(|plan| plan.name.as_str()).collect();
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let line = "without a cost limit, so that nothing bounds what their tenants spend: set cost_usd_per_month";
+        vec![format!("plans {line} ({})", names.join(", "))]
     }
 
     /// What is wrong between values that are right each for itself.
@@ -348,6 +363,7 @@ impl Reader {
         let admin_key = self.optional("admin.key", values::admin_key);
         let ledger = self.value("storage.url", ledger::parse);
         let counters = self.counters();
+        let budgets = self.budgets();
         let providers = self.providers();
         let upstream = self.upstream();
         let shutdown_drain_limit = self.value("shutdown.drain_limit", values::duration);
@@ -382,6 +398,7 @@ impl Reader {
             workers: usize::try_from(workers?).ok().filter(|workers| *workers > 0).unwrap_or_else(cores),
             journal: journal?,
             counters: counters?,
+            budgets: budgets?,
             prices_file,
             limits: limits?,
             reload_watch: reload_watch?,
@@ -406,6 +423,14 @@ impl Reader {
         let lease_max = self.value("counters.lease_max", |text| values::count(text, 0..=1_000_000));
         let lease_ttl = self.value("counters.lease_ttl", lease_ttl);
         Some(Counters { url: url?, call_budget: call_budget?, lease_max: lease_max?, lease_ttl: lease_ttl? })
+    }
+
+    fn budgets(&mut self) -> Option<Bounds> {
+        let tokens = |text: &str| values::count(text, 1..=1_000_000_000);
+        let context_max = self.value("budgets.context_max", tokens);
+        let output_max = self.value("budgets.output_max", tokens);
+        let cost_min = self.value("budgets.hold_min_usd", budgets::dollars);
+        Some(Bounds { context_max: context_max?, output_max: output_max?, cost_min: cost_min? })
     }
 
     fn journal(&mut self) -> Option<Journal> {

@@ -7,7 +7,7 @@ use super::{Config, Listen, Log};
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
 /// which addresses are safe to be bound to.
-const CHANGES_WHILE_RUNNING: [&str; 20] = [
+const CHANGES_WHILE_RUNNING: [&str; 21] = [
     "admin.key",
     "listen.header_timeout",
     "listen.body_timeout",
@@ -28,6 +28,7 @@ const CHANGES_WHILE_RUNNING: [&str; 20] = [
     "reload.",
     "log.filter",
     "plans.",
+    "budgets.",
 ];
 
 impl Config {
@@ -46,7 +47,7 @@ impl Config {
             .map(|row| row.key.clone())
             .collect();
         let Self { listen, admin_key, providers, upstream, shutdown_drain_limit, prices_file, .. } = self;
-        let Self { plans, plan_prices, limits, log, .. } = self;
+        let Self { limits, budgets, plans, plan_prices, log, .. } = self;
         let taken = Self {
             listen: Listen { proxy: started.listen.proxy, admin: started.listen.admin, ..listen },
             admin_key,
@@ -55,6 +56,7 @@ impl Config {
             shutdown_drain_limit,
             prices_file,
             limits,
+            budgets,
             reload_watch: self.reload_watch,
             files: self.files,
             plans,

@@ -96,7 +96,7 @@ fn all_errors_come_at_once_each_on_its_line() {
         ":4: listen.admin \"9090\" is no address: write IP:PORT",
         ":5: listen.header_timeout \"10\" has no unit: write 10s",
         ":7: upstream.idle_timeout \"0s\" is 0",
-        ":9: plans.basic.chats_per_monht is no limit: did you mean chats_per_month?",
+        ":9: plans.basic.chats_per_monht is no key of a plan: did you mean chats_per_month?",
         ":11: plans.team.chats_per_day is no whole number",
         ":12: plans.none has no limit",
     ];

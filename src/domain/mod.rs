@@ -4,7 +4,9 @@
 //! time, ids and randomness come in as values, and wire and row formats are written where they are spoken.
 
 pub mod audit;
+pub mod budget;
 pub mod event;
+pub mod hold;
 pub mod ids;
 pub mod key;
 pub mod limits;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::budget::Budget;
 use super::ids::{KeyId, PlanName};
 use super::models::Models;
 use super::price::tariff::Pricing;
@@ -174,13 +175,15 @@ pub struct Plan {
     pub models: Option<Models>,
     /// What its tenants pay of what providers charge.
     pub pricing: Pricing,
+    /// How its token and cost limits are held to.
+    pub budget: Budget,
 }
 
 impl Plan {
     /// A plan of which nothing is said but its name.
     pub fn unlimited(name: PlanName) -> Self {
         let (on_counters_down, pricing) = (OnCountersDown::default(), Pricing::default());
-        Self { name, limits: Vec::new(), on_counters_down, models: None, pricing }
+        Self { name, limits: Vec::new(), on_counters_down, models: None, pricing, budget: Budget::default() }
     }
 
     /// The limit on `metric` in `window` for each of `scope`; `None` when unlimited.

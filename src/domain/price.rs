@@ -15,6 +15,7 @@ use super::quantities::{AUDIO_MS_MAX, CHARACTERS_MAX, COUNT_MAX};
 use super::time::Micros;
 use super::tokens::TOKENS_PER_CALL_MAX;
 
+pub mod changes;
 pub mod pattern;
 pub mod rates;
 pub mod tariff;

@@ -10,21 +10,22 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
+use crate::domain::hold::nano_up;
 use crate::domain::ids::EventId;
 use crate::domain::key::Key;
-use crate::domain::money::PicoUsd;
-use crate::domain::plan::{Limit, Standing};
+use crate::domain::plan::{Limit, Metric, Standing, Subject};
 use crate::domain::price::rates::Used;
-use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::price::tariff::{Charged, Tariff};
+use crate::domain::price::{Charge, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
 use crate::domain::unit::Unit;
-use crate::ports::counters::{Claim, used_of};
+use crate::ports::counters::{Claim, CounterKey};
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
-use crate::providers::{AnswerReader, Call, Endpoint, Prompt, Provider, Reading};
+use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading};
 
 use super::meter::Meter;
 use super::snapshot::Account;
@@ -65,12 +66,14 @@ pub(super) struct Open {
     pub slot: Slot,
     pub claims: Vec<Claim>,
     pub limits: Vec<LimitStanding>,
+    /// The most tokens of one answer that the hold follows from, where the request has to say so.
+    pub written: Option<u64>,
     pub provider: &'static dyn Provider,
     pub endpoint: Endpoint,
     pub call: Call,
     /// It goes on with an earlier answer, and was counted with that.
     pub goes_on: bool,
-    pub prices: Arc<PriceBook>,
+    pub tariff: Arc<Tariff>,
     pub started_us: u64,
     /// As it stands if nothing else is heard of the call; settling makes the final one of it.
     pub event: UsageEvent,
@@ -111,6 +114,16 @@ impl InFlight {
     /// Whether the answer will carry one usage event that the client did not ask for.
     pub fn takes_out_usage(&self) -> bool {
         self.open.as_ref().is_some_and(|open| !open.call.edits.is_empty())
+    }
+
+    /// All edits of the request body, in ascending order.
+    pub fn edits(&self) -> Vec<Edit> {
+        let Some(open) = &self.open else { return Vec::new() };
+        let Call { edits, cap, .. } = &open.call;
+        let cap = open.written.zip(cap.as_ref()).into_iter().flat_map(|(max, cap)| cap.edits(max));
+        let mut all: Vec<Edit> = edits.iter().cloned().chain(cap).collect();
+        all.sort_by_key(|edit| edit.range.start);
+        all
     }
 
     /// Whether the client asked for a stream.
@@ -218,7 +231,7 @@ impl InFlight {
         open.progress.ending = Some(ending);
         let verdict = open.judge(ending);
         let estimate = match open.estimate_input(verdict) {
-            Some(input) => Some(open.meter.estimator.run(input).await),
+            Some(input) => Some(open.meter.estimate(input).await),
             None => None,
         };
         if let Some(open) = &mut self.open {
@@ -227,7 +240,7 @@ impl InFlight {
         }
         if let Some(open) = self.open.take() {
             let journal = open.meter.journal.clone();
-            let position = open.hand_over(verdict);
+            let position = open.hand_over();
             if !journal.durable(position).await {
                 warn!("An answer ends before the disk has its event.");
             }
@@ -315,7 +328,15 @@ impl Open {
             prompt: self.call.prompt.clone(),
             output: reading.map(|said| said.output.clone()).unwrap_or_default(),
             output_bytes: reading.map_or(0, |said| said.output_bytes),
+            output_max: self.output_max(),
         })
+    }
+
+    /// The most tokens of output that were asked for, or that the model can give.
+    fn output_max(&self) -> Option<u64> {
+        let Call { model, output_max, answers, .. } = &self.call;
+        let of_model = || Some(self.meter.output_max(&self.provider.id(), model)?.saturating_mul(*answers));
+        output_max.or_else(of_model)
     }
 
     /// Before the client has all of its answer: it may go on at once, and elsewhere.
@@ -338,12 +359,12 @@ impl Open {
         let estimate = guarded(|| self.estimate_input(verdict).map(|input| estimate::by_bytes(&input)));
         // What is written up is in the event, also where the rest of it failed.
         guarded(|| self.write_up(verdict, estimate.flatten())).unwrap_or_default();
-        self.hand_over(verdict);
+        self.hand_over();
     }
 
     /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
     fn write_up(&mut self, verdict: Verdict, estimate: Option<Tokens>) {
-        let Self { meter, claims, prices, started_us, event, progress, .. } = self;
+        let Self { meter, claims, tariff, started_us, event, progress, .. } = self;
         let reading = progress.reading.get_or_insert_default();
         // What the provider finishes later it charges later.
         let deferred = reading.deferred().filter(|_| verdict.basis == Basis::ReportedOrEstimate).cloned();
@@ -354,7 +375,7 @@ impl Open {
             let prompt_tokens = event.unit.take().map_or(event.tokens.prompt, |unit| unit.prompt_tokens);
             event.unit = Some(Box::new(Unit { name, prompt_tokens }));
         }
-        event.chats = claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount);
+        event.chats = if verdict.chat_kept { chats_of(claims) } else { 0 };
         (event.tokens, event.source) = match (basis, reading.tokens, estimate) {
             (Basis::Nothing, _, _) => (Tokens::default(), UsageSource::Provider),
             (Basis::ReportedOrEstimate, Some(reported), _) if !reading.distrusted => (reported, UsageSource::Provider),
@@ -381,37 +402,62 @@ impl Open {
         event.overhead_us = progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us));
         event.status = progress.status;
         event.request_id = progress.request_id.take().or(event.request_id.take());
-        let charge = match basis {
-            Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate if reading.uncounted => uncounted(charge(prices, event), &event.used()),
-            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
+        let charged = match basis {
+            Basis::Nothing => Charged::FREE,
+            Basis::ReportedOrEstimate if reading.uncounted => uncounted(charge(tariff, event), &event.used()),
+            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(tariff, event),
         };
-        (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
+        put(event, charged);
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
     /// Hands the event to the journal and gives back or keeps the chat. Gives the event's position.
-    fn hand_over(self: Box<Self>, verdict: Verdict) -> u64 {
+    fn hand_over(self: Box<Self>) -> u64 {
         let Self { meter, slot, claims, event, .. } = *self;
         // The event first: it is the truth, and counters follow from it.
         let position = meter.journal.settle(slot, &event);
-        let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
-        let used = used_of(&claims, &used);
+        let used = used(&event, &claims);
         meter.counters.settle(event.id, &claims, &used);
         position
     }
 }
 
-pub(super) fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
-    prices.charge(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at)
+/// The chats that a call is.
+fn chats_of(claims: &[Claim]) -> u64 {
+    let is_chats = |claim: &&Claim| (claim.counter.metric, &claim.counter.subject) == (Metric::Chats, &Subject::Tenant);
+    claims.iter().find(is_chats).map_or(0, |claim| claim.amount)
+}
+
+/// What a settled call used of each counter that it held.
+fn used(event: &UsageEvent, claims: &[Claim]) -> Vec<(CounterKey, u64)> {
+    let amount = |claim: &Claim| match claim.counter.metric {
+        Metric::Chats => event.chats,
+        Metric::Tokens => event.tokens.total(),
+        // What a call costs that nobody can price is what it could have cost: it is not free.
+        Metric::Cost => event.billable.map_or(claim.amount, nano_up),
+    };
+    claims.iter().map(|claim| (claim.counter.clone(), amount(claim))).collect()
+}
+
+pub(super) fn charge(tariff: &Tariff, event: &UsageEvent) -> Charged {
+    tariff.charge(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at)
+}
+
+fn put(event: &mut UsageEvent, charged: Charged) {
+    let Charged { charge, billable, is_own: _ } = charged;
+    (event.cost, event.billable, event.priced) = (charge.cost, billable, charge.priced);
 }
 
 /// Something was charged that no count says: beside what was counted the cost is known in part, else it is not known.
-pub(super) fn uncounted(charge: Charge, used: &Used) -> Charge {
+pub(super) fn uncounted(charged: Charged, used: &Used) -> Charged {
+    let Charged { charge, .. } = charged;
     match charge.priced {
-        Priced::Priced if used.is_nothing() => Charge { cost: None, priced: Priced::Unpriced },
-        Priced::Priced => Charge { priced: Priced::Incomplete, ..charge },
-        Priced::Free | Priced::Unpriced | Priced::Incomplete => charge,
+        Priced::Priced if used.is_nothing() => {
+            let charge = Charge { cost: None, priced: Priced::Unpriced };
+            Charged { charge, billable: None, ..charged }
+        }
+        Priced::Priced => Charged { charge: Charge { priced: Priced::Incomplete, ..charge }, ..charged },
+        Priced::Free | Priced::Unpriced | Priced::Incomplete => charged,
     }
 }
 
@@ -422,7 +468,7 @@ pub(super) fn pending(
     admitted_at: Micros,
     (caller, claims): (Caller, &[Claim]),
     (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
-    prices: &PriceBook,
+    tariff: &Tariff,
 ) -> UsageEvent {
     let verdict = verdict(Phase::Admitted, Ending::Killed);
     let quantities = call.quantities.checked().unwrap_or_default();
@@ -436,7 +482,7 @@ pub(super) fn pending(
         model: bounded(call.model.clone()),
         requested_model: bounded(call.model.clone()),
         endpoint: endpoint.name.into(),
-        chats: claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount),
+        chats: if verdict.chat_kept { chats_of(claims) } else { 0 },
         // What is charged by the character has no tokens.
         tokens: if quantities.is_nothing() { estimate::of_prompt(&call.prompt) } else { Tokens::default() },
         quantities,
@@ -444,7 +490,7 @@ pub(super) fn pending(
         cost: None,
         billable: None,
         priced: Priced::Unpriced,
-        price_version: prices.version(),
+        price_version: tariff.version(),
         service_tier: ServiceTier::default(),
         requested_at: admitted_at,
         utc_offset_s: 0,
@@ -457,8 +503,8 @@ pub(super) fn pending(
         unit: None,
         corrects: None,
     };
-    let charge = charge(prices, &event);
-    (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
+    let charged = charge(tariff, &event);
+    put(&mut event, charged);
     event
 }
 

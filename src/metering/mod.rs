@@ -3,6 +3,7 @@
 //! May use: `domain`, `providers`, `ports`. Knows neither pingora nor SQL.
 
 pub mod admin;
+mod budget;
 pub mod copy;
 pub mod deferred;
 pub mod estimator;
@@ -15,6 +16,7 @@ mod look_ups;
 pub mod meter;
 pub mod node_counters;
 pub mod once;
+pub mod price_books;
 pub mod rebuild;
 pub mod recorder;
 pub mod reports;

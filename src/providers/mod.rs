@@ -14,6 +14,7 @@ use crate::domain::tokens::Tokens;
 use crate::domain::unit::{UnitName, UnitState};
 
 mod answer;
+mod cap;
 mod dialect;
 pub mod estimate;
 mod form;
@@ -22,6 +23,7 @@ mod json;
 mod json_array;
 mod json_doc;
 mod lines;
+mod media;
 mod nesting;
 mod openai;
 mod path;
@@ -34,8 +36,13 @@ mod sse;
 mod table;
 mod text;
 mod told;
+#[cfg(feature = "gateway")]
+mod tools;
 mod usage;
+#[cfg(feature = "gateway")]
+mod vocabulary;
 
+pub use cap::{OutputCap, output_cap};
 pub use form::FormReader;
 pub use lines::Lines;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
@@ -121,6 +128,58 @@ impl Reads {
         matches!(self, Self::Realtime | Self::LiveSeconds | Self::Live)
     }
 
+    /// Whether an answer puts out tokens that a maximum bounds.
+    pub fn has_output(self) -> bool {
+        match self {
+            Self::Chat
+            | Self::ChatWithinTotal
+            | Self::Completions
+            | Self::Responses
+            | Self::Images
+            | Self::Transcript
+            | Self::Speech
+            | Self::Generate
+            | Self::Realtime
+            | Self::Run
+            | Self::Interaction
+            | Self::Live => true,
+            Self::Embeddings
+            | Self::Embed
+            | Self::Predict
+            | Self::Cache
+            | Self::Batch
+            | Self::Batches
+            | Self::LiveSeconds
+            | Self::Nothing => false,
+        }
+    }
+
+    /// Whether its tokens alone bound what an answer costs.
+    pub fn costs_tokens_only(self) -> bool {
+        match self {
+            Self::Chat
+            | Self::ChatWithinTotal
+            | Self::Completions
+            | Self::Responses
+            | Self::Embeddings
+            | Self::Generate
+            | Self::Embed
+            | Self::Realtime
+            | Self::Interaction
+            | Self::Live => true,
+            Self::Images
+            | Self::Transcript
+            | Self::Speech
+            | Self::Predict
+            | Self::Cache
+            | Self::Batch
+            | Self::Run
+            | Self::Batches
+            | Self::LiveSeconds
+            | Self::Nothing => false,
+        }
+    }
+
     /// For the table in the documentation.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -203,6 +262,10 @@ pub struct Call {
     /// The most tokens of output that the client declared, of all answers that it asked for together; `None` where it
     /// declared nothing that a provider would take for a maximum.
     pub output_max: Option<u64>,
+    /// How many answers it asks for, at least 1.
+    pub answers: u64,
+    /// Where another maximum can be written into the body; `None` where nobody asked for that, or it takes none.
+    pub cap: Option<OutputCap>,
     /// The length of the body; of a session's turn that of the messages that ask for it.
     pub body_bytes: u64,
     /// Whether an image, audio or a file is asked with: their tokens do not follow from the bytes of the body.
@@ -228,6 +291,8 @@ impl Call {
             prompt,
             continues: None,
             output_max: None,
+            answers: 1,
+            cap: None,
             body_bytes: 0,
             has_media: false,
             refers: false,

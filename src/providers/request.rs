@@ -92,7 +92,8 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
     };
     let asks = stream && stream_by == StreamBy::BodyWithOptions;
     let edits = if asks { ask_for_usage(body, options)? } else { Vec::new() };
-    let text_bytes = asked.text_bytes();
+    let model = named(model_in, model)?;
+    let text_bytes = asked.text_bytes(&model);
     let is_kept = body.len() <= KEPT_PROMPT_BYTES_MAX;
     let prompt = if is_kept { Prompt::Body { body: body.clone(), text_bytes } } else { Prompt::TextBytes(text_bytes) };
     Ok(Call {
@@ -100,11 +101,12 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
         in_background,
         edits,
         output_max: settings.output_max(),
+        answers: settings.answers(),
         body_bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
         has_media: asked.has_media(),
         refers: settings.refers || asked.refers(),
         service_tier: settings.tier,
-        ..Call::new(named(model_in, model)?, prompt)
+        ..Call::new(model, prompt)
     })
 }
 
@@ -188,16 +190,21 @@ fn ask_for_usage(body: &Bytes, options: Option<&RawValue>) -> Result<Vec<Edit>, 
 
 /// An edit that puts a member first into the object at `within`.
 fn insert_first(body: &[u8], within: Range<usize>, member: &str) -> Option<Edit> {
-    let object = body.get(within.clone())?;
-    let inside = memchr::memchr(b'{', object)? + 1;
-    let is_empty = object.get(inside..)?.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
-    let at = within.start + inside;
+    let (at, is_empty) = inside(body, within)?;
     let comma = if is_empty { "" } else { "," };
     Some(Edit { range: at..at, with: format!("{member}{comma}") })
 }
 
+/// Where the first member of the object at `within` stands or would stand, and whether it has none.
+pub(super) fn inside(body: &[u8], within: Range<usize>) -> Option<(usize, bool)> {
+    let object = body.get(within.clone())?;
+    let inside = memchr::memchr(b'{', object)? + 1;
+    let is_empty = object.get(inside..)?.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+    Some((within.start + inside, is_empty))
+}
+
 /// Where the value stands in the body that it borrows from.
-fn place(body: &[u8], raw: &RawValue) -> Option<Range<usize>> {
+pub(super) fn place(body: &[u8], raw: &RawValue) -> Option<Range<usize>> {
     let value = raw.get().as_bytes();
     let start = value.as_ptr().addr().checked_sub(body.as_ptr().addr())?;
     let range = start..start + value.len();

@@ -82,10 +82,14 @@ impl Settings {
         self.refers |= !all_of_client;
     }
 
+    /// How many answers are made.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.unwrap_or(1).max(self.best_of.unwrap_or(1)).max(1)
+    }
+
     /// The most tokens of output, of all answers together.
     pub(super) fn output_max(&self) -> Option<u64> {
-        let answers = self.answers.unwrap_or(1).max(self.best_of.unwrap_or(1)).max(1);
-        self.output_max.map(|max| max.saturating_mul(answers))
+        self.output_max.map(|max| max.saturating_mul(self.answers()))
     }
 
     /// Of several maxima the largest holds: which of them a provider obeys is not ours to say.
@@ -170,6 +174,7 @@ mod tests {
         ] {
             assert_eq!(call(body).output_max, max, "{body}");
         }
+        assert_eq!((call("{}").answers, call(r#"{"n":3}"#).answers, call(r#"{"n":2,"best_of":5}"#).answers), (1, 3, 5));
     }
 
     #[test]

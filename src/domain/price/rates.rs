@@ -276,6 +276,27 @@ impl Remainder {
 }
 
 impl Rates {
+    /// No price of anything, to make prices from.
+    pub const NONE: Self = Self {
+        input: None,
+        output: None,
+        cached: None,
+        cache_write: None,
+        cache_write_long: None,
+        input_audio: None,
+        cached_audio: None,
+        input_image: None,
+        output_audio: None,
+        output_image: None,
+        audio_hour: None,
+        character: None,
+        image: None,
+        web_search: None,
+        grounded: None,
+        file_search: None,
+        request: None,
+    };
+
     /// Whether there are prices, and nothing costs anything.
     pub fn is_free(&self) -> bool {
         let mut prices = self.kinds().into_iter().filter_map(|(_, price)| price).peekable();
