@@ -4,6 +4,7 @@
 //! time, ids and randomness come in as values, and wire and row formats are written where they are spoken.
 
 pub mod audit;
+pub mod counting;
 pub mod event;
 pub mod ids;
 pub mod key;

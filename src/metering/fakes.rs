@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
 use crate::domain::audit::{Actor, AuditEntry, Author, Change};
+use crate::domain::counting::Counting;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
@@ -24,7 +25,7 @@ use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{
-    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
+    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms, used_by,
 };
 use crate::ports::tenants::{
     Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
@@ -39,7 +40,7 @@ use super::admin::{Admin, Order};
 use super::recorder::Recorder;
 use super::reports::Reports;
 use super::snapshot::{Plans, Snapshots};
-use super::verify::counters::Counting;
+use super::verify::counters::CountersSource;
 
 /// What the store says when it is down: words that no client may ever read.
 pub(crate) const STORE_WORDS: &str = "secret-host:5432 refused";
@@ -416,15 +417,14 @@ impl UsageStore for FakeStore {
         })
     }
 
-    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
+    fn used(&self, period: Period, counting: Counting) -> BoxFuture<'_, Result<Vec<(CounterKey, u64)>, StoreError>> {
         self.answer(|tables| {
-            let mut chats: BTreeMap<TenantId, u64> = BTreeMap::new();
-            for StoredEvent { event, .. } in &tables.events {
-                if period.window().period(event.requested_at) == period {
-                    *chats.entry(event.tenant.clone()).or_default() += event.chats;
-                }
+            let mut all: HashMap<CounterKey, u64> = HashMap::new();
+            let used = tables.events.iter().flat_map(|stored| used_by(&stored.event, counting));
+            for (counter, amount) in used.filter(|(counter, _)| counter.period == period) {
+                *all.entry(counter).or_default() += amount;
             }
-            Ok(chats.into_iter().collect())
+            Ok(all.into_iter().collect())
         })
     }
 
@@ -432,21 +432,22 @@ impl UsageStore for FakeStore {
         &'a self,
         tenants: &'a [TenantId],
         from: [Period; 2],
+        counting: Counting,
         ids: &'a [EventId],
     ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
         self.answer(|tables| {
-            let mut chats: BTreeMap<(TenantId, Period), u64> = BTreeMap::new();
-            for StoredEvent { event, .. } in &tables.events {
-                for first in from {
-                    let period = first.window().period(event.requested_at);
-                    if period >= first && tenants.contains(&event.tenant) {
-                        *chats.entry((event.tenant.clone(), period)).or_default() += event.chats;
-                    }
-                }
+            let is_asked = |CounterKey { tenant, period, .. }: &CounterKey| {
+                let is_late = from.iter().any(|from| period.window() == from.window() && period >= from);
+                is_late && tenants.contains(tenant)
+            };
+            let mut all: HashMap<CounterKey, u64> = HashMap::new();
+            let used = tables.events.iter().flat_map(|stored| used_by(&stored.event, counting));
+            for (counter, amount) in used.filter(|(counter, _)| is_asked(counter)) {
+                *all.entry(counter).or_default() += amount;
             }
             let has = |id: &&EventId| tables.events.iter().any(|stored| stored.event.id == **id);
-            let chats = chats.into_iter().map(|((tenant, period), chats)| (tenant, period, chats)).collect();
-            Ok(StandingOf { chats, known: ids.iter().filter(has).copied().collect() })
+            let used = all.into_iter().collect();
+            Ok(StandingOf { used, known: ids.iter().filter(has).copied().collect() })
         })
     }
 
@@ -608,11 +609,11 @@ impl World {
     }
 
     /// What gives the counters, over a journal that is empty.
-    pub(crate) fn counting(&self) -> Arc<Counting> {
+    pub(crate) fn counting(&self) -> Arc<CountersSource> {
         let (journal, _directory) = journal();
         let recorder = Recorder::new(journal.clone(), self.store.clone(), self.store.clone(), Vec::new());
         let clock = Arc::new(StoppedClock(Self::now()));
-        Arc::new(Counting::new(self.counters.clone(), journal, self.store.clone(), Arc::new(recorder), clock))
+        Arc::new(CountersSource::new(self.counters.clone(), journal, self.store.clone(), Arc::new(recorder), clock))
     }
 
     /// Shows `used` and `held` chats of a tenant in the running month.

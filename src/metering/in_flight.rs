@@ -19,7 +19,7 @@ use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
 use crate::domain::unit::Unit;
-use crate::ports::counters::{Claim, used_of};
+use crate::ports::counters::{Claim, used_by};
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
 use crate::providers::{AnswerReader, Call, Endpoint, Prompt, Provider, Reading};
@@ -225,7 +225,7 @@ impl InFlight {
         }
         if let Some(open) = self.open.take() {
             let journal = open.meter.journal.clone();
-            let position = open.hand_over(verdict);
+            let position = open.hand_over();
             if !journal.durable(position).await {
                 warn!("An answer ends before the disk has its event.");
             }
@@ -336,7 +336,7 @@ impl Open {
         let estimate = guarded(|| self.estimate_input(verdict).map(|input| estimate::by_bytes(&input)));
         // What is written up is in the event, also where the rest of it failed.
         guarded(|| self.write_up(verdict, estimate.flatten())).unwrap_or_default();
-        self.hand_over(verdict);
+        self.hand_over();
     }
 
     /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
@@ -379,13 +379,12 @@ impl Open {
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
-    /// Hands the event to the journal and gives back or keeps the chat. Gives the event's position.
-    fn hand_over(self: Box<Self>, verdict: Verdict) -> u64 {
+    /// Hands the event to the journal, gives back what is held and counts what was used. Gives the event's position.
+    fn hand_over(self: Box<Self>) -> u64 {
         let Self { meter, slot, claims, event, .. } = *self;
         // The event first: it is the truth, and counters follow from it.
         let position = meter.journal.settle(slot, &event);
-        let used: Vec<u64> = claims.iter().map(|claim| if verdict.chat_kept { claim.amount } else { 0 }).collect();
-        let used = used_of(&claims, &used);
+        let used = used_by(&event, meter.counting);
         meter.counters.settle(event.id, &claims, &used);
         position
     }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
+use crate::domain::counting::Counting;
 use crate::domain::ids::{PlanName, TenantId};
 use crate::domain::key::{Key, KeyHash};
-use crate::domain::plan::Plan;
+use crate::domain::plan::{Metric, Plan, Scope};
 use crate::domain::price::PriceBook;
 use crate::domain::tenant::Tenant;
+use crate::domain::time::Window;
 use crate::ports::StoreError;
 use crate::ports::tenants::{Directory, TenantStore};
 
@@ -73,17 +75,41 @@ pub struct PlanMissing {
     pub plan: PlanName,
 }
 
+/// Why plans are not put in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlansRefused {
+    /// A tenant would be without its plan.
+    Missing(PlanMissing),
+    /// One limits what this process does not count: what was used of it before is not known.
+    NotCounted {
+        /// The plan.
+        plan: PlanName,
+        /// What it limits.
+        limit: (Scope, Metric, Window),
+    },
+}
+
 /// The shared pointer to the newest snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Snapshots {
     current: ArcSwap<Snapshot>,
+    /// What is counted, as the first plans demand it, for as long as the process lives.
+    counting: Counting,
     /// Held while the next snapshot is built from the current one: of two writers, each would undo what the other brought.
     writing: Mutex<()>,
 }
 
 impl From<Snapshot> for Snapshots {
     fn from(snapshot: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot), writing: Mutex::new(()) }
+        let of_accounts = snapshot.accounts.values().filter_map(|account| account.plan.as_deref());
+        let counting = Counting::of(snapshot.plans.values().map(|plan| &**plan).chain(of_accounts));
+        Self { current: ArcSwap::from_pointee(snapshot), counting, writing: Mutex::new(()) }
+    }
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Snapshot::default().into()
     }
 }
 
@@ -96,6 +122,11 @@ impl Snapshots {
     /// The newest snapshot. The guard is cheap and must not be held across an await; clone the parts that are needed.
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
+    }
+
+    /// What is counted, whatever plans come later.
+    pub fn counting(&self) -> Counting {
+        self.counting
     }
 
     /// Whether the plan of every tenant is there; if not, one that is on another.
@@ -125,17 +156,26 @@ impl Snapshots {
     /// Puts other plans and prices in force, both at once. Calls that are admitted already keep theirs.
     ///
     /// # Errors
-    /// A tenant is on a plan that is not among them; nothing is changed then.
-    pub fn replace(&self, plans: Plans, prices: PriceBook) -> Result<(), PlanMissing> {
+    /// A tenant is on a plan that is not among them, or one limits what is not counted; nothing is changed then.
+    pub fn replace(&self, plans: Plans, prices: PriceBook) -> Result<(), PlansRefused> {
+        self.all_counted(&plans)?;
         let _writing = self.writing.lock();
         let current = self.current.load();
         let tenants = || current.accounts.values().map(|account| &account.tenant);
-        all_known(tenants(), &plans)?;
+        all_known(tenants(), &plans).map_err(PlansRefused::Missing)?;
         let directory =
             Directory { tenants: tenants().cloned().collect(), keys: Vec::new(), revision: current.revision };
         let next = Snapshot::build(directory, Arc::new(plans), Arc::new(prices));
         self.current.store(Arc::new(Snapshot { keys: current.keys.clone(), ..next }));
         Ok(())
+    }
+
+    fn all_counted(&self, plans: &Plans) -> Result<(), PlansRefused> {
+        let first = |plan: &Arc<Plan>| {
+            let limit = Counting::of([&**plan]).without(self.counting).each().next()?;
+            Some(PlansRefused::NotCounted { plan: plan.name.clone(), limit })
+        };
+        plans.values().find_map(first).map_or(Ok(()), Err)
     }
 }
 

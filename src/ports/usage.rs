@@ -1,5 +1,6 @@
 //! The ledger: events, their sums, and the questions asked of them.
 
+use crate::domain::counting::Counting;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::money::PicoUsd;
@@ -7,6 +8,7 @@ use crate::domain::price::Priced;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 
+use super::counters::CounterKey;
 use super::{BoxFuture, StoreError};
 
 /// What sums can be grouped by.
@@ -218,9 +220,9 @@ pub struct StoredEvent {
 /// What some tenants used, and which of some events are booked, at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StandingOf {
-    /// The chats that the ledger sums up for each tenant and period, in no order. A tenant without a sum has none here.
-    pub chats: Vec<(TenantId, Period, u64)>,
-    /// Those of the asked events that are booked, so that their chats are in the sums.
+    /// What the ledger sums up for each counter, in no order. One without a sum has none here.
+    pub used: Vec<(CounterKey, u64)>,
+    /// Those of the asked events that are booked, so that what they used is in the sums.
     pub known: Vec<EventId>,
 }
 
@@ -333,7 +335,8 @@ pub enum Entry {
 
 /// The ledger. The contract:
 ///
-/// - `append` writes events and the day and month sums they change in one transaction. An event whose id is there
+/// - `append` writes events and the sums they change in one transaction: those of days and months by provider and model,
+///   and those of each tenant, key, user and knowledge base by what counters count. An event whose id is there
 ///   already changes nothing, so a batch may be sent again after an unknown outcome.
 /// - Every sum equals the sum of its events, at any moment, to the unit. Where old events were dropped their sums are
 ///   kept; an event that comes later all the same is written and added to its sums as any other.
@@ -359,15 +362,16 @@ pub trait UsageStore: Send + Sync {
     /// Which of these events it has.
     fn known<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<EventId>, StoreError>>;
 
-    /// Chats of every tenant in a period, for the counters.
-    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>>;
+    /// What was used in a period of every counter that is counted. One that nothing was used of may have none.
+    fn used(&self, period: Period, counting: Counting) -> BoxFuture<'_, Result<Vec<(CounterKey, u64)>, StoreError>>;
 
-    /// Of one instant of the ledger: the chats of these tenants in every month at or after the first of `from` and in
-    /// every day at or after the second, and which of `ids` are booked.
+    /// Of one instant of the ledger: what these tenants used, of what is counted, in every month at or after the first of
+    /// `from` and in every day at or after the second, and which of `ids` are booked.
     fn standing_of<'a>(
         &'a self,
         tenants: &'a [TenantId],
         from: [Period; 2],
+        counting: Counting,
         ids: &'a [EventId],
     ) -> BoxFuture<'a, Result<StandingOf, StoreError>>;
 

@@ -289,8 +289,8 @@ fn a_ledger_after_traffic_has_no_difference_while_it_serves_and_after() {
     let document = verified(gateway.data_dir(), Some(gateway.admin));
     assert_eq!(told(&document), Vec::<String>::new());
     assert_eq!(document["ledger"]["events"], 21, "{document}");
-    // A day and a month of each tenant, known exactly.
-    assert_eq!((&document["counters"]["compared"], &document["counters"]["moving"]), (&6.into(), &0.into()));
+    // Chats, tokens and cost of a day and a month of each tenant, known exactly.
+    assert_eq!((&document["counters"]["compared"], &document["counters"]["moving"]), (&18.into(), &0.into()));
     assert_eq!(document["counters"]["not_compared"], Value::Null);
     gateway.stop();
     let document = verified(gateway.data_dir(), None);
@@ -317,7 +317,7 @@ fn a_difference_is_a_line_and_an_exit_code_while_the_gateway_serves() {
     assert!(lines[0].starts_with("usage_monthly acme 20"), "{text}");
     assert!(lines[0].ends_with(" openai gpt-4o-mini: completion_tokens: expected 21, found 22"), "{text}");
     assert!(lines[1].starts_with("1 difference in 3 events, 1 day sums, 1 month sums, "), "{text}");
-    assert!(lines[1].contains(", 2 counters; "), "{text}");
+    assert!(lines[1].contains(", 6 counters; "), "{text}");
     assert!(output.stderr.is_empty());
 }
 
@@ -334,10 +334,11 @@ fn a_counter_that_the_ledger_does_not_bear_out_is_found() {
     tamper(
         &gateway.ledger_file(),
         &format!(
-            "{} AND row = (SELECT MIN(row) FROM usage_events WHERE tenant_id = 'acme'); {}; {}",
+            "{} AND row = (SELECT MIN(row) FROM usage_events WHERE tenant_id = 'acme'); {}; {}; {}",
             chats("usage_events"),
             chats("usage_daily"),
-            chats("usage_monthly")
+            chats("usage_monthly"),
+            chats("usage_scopes")
         ),
     );
     let document = verified(gateway.data_dir(), Some(gateway.admin));
@@ -475,8 +476,8 @@ fn beside_a_gateway_under_load_it_finds_nothing() {
     }
     let made = load.stop();
     let document = verified(gateway.data_dir(), Some(gateway.admin));
-    assert_eq!((told(&document).len(), &document["counters"]["compared"]), (0, &6.into()), "{document}");
-    let of = runs * 6;
+    assert_eq!((told(&document).len(), &document["counters"]["compared"]), (0, &18.into()), "{document}");
+    let of = runs * 18;
     figures(&format!(
         "verify beside {} calls: {runs} runs, 0 differences; of {of} counters {moving} never rested, off by {off_max} at most",
         made.len()

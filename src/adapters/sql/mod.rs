@@ -9,6 +9,7 @@ pub(super) mod cells;
 pub(super) mod changes;
 pub(super) mod rows;
 pub(super) mod rules;
+pub(super) mod scopes;
 pub(super) mod statement;
 pub(super) mod transfer;
 pub(super) mod units;

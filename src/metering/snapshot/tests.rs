@@ -7,8 +7,7 @@ use super::super::admin::Order;
 use super::super::fakes::World;
 use super::*;
 use crate::domain::audit::{Actor, Author};
-use crate::domain::plan::{Limit, Metric, OnCountersDown, Scope};
-use crate::domain::time::Window;
+use crate::domain::plan::{Limit, OnCountersDown};
 use crate::ports::tenants::Act;
 
 /// `starter` with so many chats a month, and `growth`.
@@ -88,9 +87,26 @@ async fn plans_that_leave_a_tenant_without_its_plan_change_nothing() {
     let mut fewer = plans(9);
     fewer.remove("growth");
     let missing = PlanMissing { tenant: "globex".parse().unwrap(), plan: "growth".parse().unwrap() };
-    assert_eq!(world.snapshots.replace(fewer, PriceBook::default()), Err(missing));
+    assert_eq!(world.snapshots.replace(fewer, PriceBook::default()), Err(PlansRefused::Missing(missing)));
     assert_eq!(chats_max(&world.snapshots, "acme"), Some(7));
     assert_eq!(world.snapshots.every_plan_is_known(), Ok(()));
+}
+
+#[tokio::test]
+async fn plans_that_limit_what_is_not_counted_change_nothing() {
+    let world = World::open().await;
+    world.snapshots.replace(plans(7), PriceBook::default()).unwrap();
+    for (scope, is_counted) in [(Scope::Tenant, true), (Scope::User, false), (Scope::Kb, false), (Scope::Key, false)] {
+        let mut others = plans(9);
+        let mut plan = (**others.values().next().unwrap()).clone();
+        plan.limits.push(Limit { scope, metric: Metric::Cost, window: Window::Day, max: 5 });
+        let refused = PlansRefused::NotCounted { plan: plan.name.clone(), limit: (scope, Metric::Cost, Window::Day) };
+        others.insert(plan.name.clone(), Arc::new(plan));
+        let expected = if is_counted { Ok(()) } else { Err(refused) };
+        assert_eq!(world.snapshots.replace(others, PriceBook::default()), expected, "{scope:?}");
+        assert_eq!(world.snapshots.counting(), Counting::TENANT);
+    }
+    assert_eq!(chats_max(&world.snapshots, "acme"), Some(9), "of the first, and of no other");
 }
 
 #[test]

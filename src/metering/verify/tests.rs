@@ -134,6 +134,11 @@ async fn what_waits_runs_and_was_refused_is_counted() {
     assert_eq!(facts.quarantined_chats, HashMap::from(refused));
 }
 
+/// One that counts nothing but a chat.
+fn only_a_chat(number: u128) -> UsageEvent {
+    UsageEvent { tokens: Tokens::default(), cost: Some(PicoUsd::ZERO), ..chat(number) }
+}
+
 /// A look at the month's and the day's counter of `acme`, each with these chats used and held.
 fn view(used: u64, held: u64, in_flight: u64) -> CountersView {
     let at: Micros = AT.parse().unwrap();
@@ -162,7 +167,7 @@ async fn counted(views: Vec<(CountersView, u128)>, refused: u64) -> (CountersFac
     let mut booked = 0;
     for (view, chats) in views {
         for number in booked..chats {
-            store.append(&[chat(number)]).await.unwrap();
+            store.append(&[only_a_chat(number)]).await.unwrap();
         }
         booked = chats;
         if !check.look(view).await.unwrap() {
@@ -254,7 +259,7 @@ async fn a_ledger_that_stays_behind_is_said_to_be() {
 
 #[tokio::test]
 async fn counters_are_compared_with_the_events_where_sums_are_wrong() {
-    let store = store(&[chat(1), chat(2)]).await;
+    let store = store(&[only_a_chat(1), only_a_chat(2)]).await;
     // The events are one less than the sums say.
     let beyond = ["2026-11-24", "2026-11"].map(|period| (("acme".to_owned(), period.to_owned()), -1));
     let ledger = LedgerFacts { chats_beyond_sums: HashMap::from(beyond), ..LedgerFacts::default() };
