@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
 use crate::domain::audit::{Actor, AuditEntry, Author, Change};
-use crate::domain::counting::Counting;
+use crate::domain::counting::{Amounts, Counting};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
@@ -33,6 +33,7 @@ use crate::ports::tenants::{
 };
 use crate::ports::usage::{
     Dimension, Entry, EventsQuery, Group, StandingOf, StoredEvent, Stratum, SumKey, Sums, SumsQuery, UsageStore,
+    UsedKey, UsedStratum, UsedValues,
 };
 use crate::ports::{BoxFuture, StoreError};
 
@@ -471,6 +472,15 @@ impl UsageStore for FakeStore {
             for (key, sums) in sums {
                 see(Entry::Sum(Box::new((key, sums.values()))));
             }
+            let mut used: BTreeMap<UsedKey, UsedValues> = BTreeMap::new();
+            for StoredEvent { event, .. } in &tables.events {
+                for (counter, amount) in used_by(event, Counting::ALL) {
+                    let at = Metric::ALL.iter().position(|metric| *metric == counter.metric).unwrap();
+                    used.entry(UsedKey::of(&counter)).or_default()[at] += i128::from(amount);
+                }
+                see(Entry::Counted(Box::new(used_stratum(event))));
+            }
+            used.into_iter().for_each(|used| see(Entry::Used(Box::new(used))));
             Ok(())
         })
     }
@@ -509,6 +519,19 @@ pub(crate) fn sum_key(event: &UsageEvent, window: Window) -> SumKey {
         period: window.period(event.requested_at).to_string(),
         provider: event.provider.to_string(),
         model: event.model.to_string(),
+    }
+}
+
+/// What one event counts.
+pub(crate) fn used_stratum(event: &UsageEvent) -> UsedStratum {
+    let amounts = Amounts::of(event);
+    let key = event.key.as_ref().map(ToString::to_string);
+    let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    UsedStratum {
+        tenant: event.tenant.to_string(),
+        day: Window::Day.period(event.requested_at).start(),
+        of: [key, text(&event.user_id), text(&event.kb_id)],
+        values: Metric::ALL.map(|metric| amounts.of_metric(metric).into()),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::domain::counting::Counting;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::money::PicoUsd;
+use crate::domain::plan::Scope;
 use crate::domain::price::Priced;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
@@ -306,6 +307,65 @@ impl Stratum {
     }
 }
 
+/// What everybody in a tenant used in a period: chats, tokens and nano-dollars.
+pub type UsedValues = [i128; 3];
+
+/// What a sum of that is kept by, as it stands in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UsedKey {
+    /// In which tenant.
+    pub tenant: String,
+    /// `2026-11-24` or `2026-11`.
+    pub period: String,
+    /// The name of a [`Scope`].
+    pub scope: String,
+    /// Who of that.
+    pub subject: String,
+}
+
+impl UsedKey {
+    /// That of a counter.
+    pub fn of(counter: &CounterKey) -> Self {
+        let CounterKey { tenant, subject, metric: _, period } = counter;
+        let (scope, subject) = (subject.scope().as_str().to_owned(), subject.id().to_owned());
+        Self { tenant: tenant.to_string(), period: period.to_string(), scope, subject }
+    }
+}
+
+/// Events of one day that count on the same, added up. The texts are those of the rows, whatever they say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedStratum {
+    /// Whose.
+    pub tenant: String,
+    /// The first instant of their day (UTC).
+    pub day: Micros,
+    /// Their key, user and knowledge base.
+    pub of: [Option<String>; 3],
+    /// What they count.
+    pub values: UsedValues,
+}
+
+impl UsedStratum {
+    /// The sums that they are a part of.
+    pub fn keys(&self) -> Vec<UsedKey> {
+        let Self { tenant, day, of: [key, user, kb], values: _ } = self;
+        let subjects = [
+            (Scope::Tenant, Some("")),
+            (Scope::Key, key.as_deref()),
+            (Scope::User, user.as_deref()),
+            (Scope::Kb, kb.as_deref()),
+        ];
+        let of = |window: Window| {
+            let period = window.period(*day).to_string();
+            subjects.into_iter().filter_map(move |(scope, subject)| {
+                let (scope, subject) = (scope.as_str().to_owned(), subject?.to_owned());
+                Some(UsedKey { tenant: tenant.clone(), period: period.clone(), scope, subject })
+            })
+        };
+        Counting::WINDOWS.into_iter().flat_map(of).collect()
+    }
+}
+
 /// What a ledger shows of itself in [`UsageStore::walk`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
@@ -320,6 +380,10 @@ pub enum Entry {
     Events(Box<Stratum>),
     /// One sum, after all events.
     Sum(Box<(SumKey, SumValues)>),
+    /// The same events once more, as they are counted.
+    Counted(Box<UsedStratum>),
+    /// One sum of these, after all of them.
+    Used(Box<(UsedKey, UsedValues)>),
     /// An event with a value that no event can have.
     Impossible {
         /// Its id.

@@ -108,6 +108,11 @@ fn first() -> String {
     event(1).id.to_string()
 }
 
+/// A sum of what counters count that is not what it has to be.
+fn of_scope(what: &str, expected: u64, found: &str) -> String {
+    format!("usage_scopes {what}: expected {expected}, found {found}")
+}
+
 /// What statements leave behind, and the differences that they make.
 type Planted = (&'static str, Vec<(Kind, String)>);
 
@@ -166,6 +171,41 @@ async fn each_wrong_sum_is_found_to_the_column_and_no_other() {
                         .to_owned(),
                 ),
                 (Kind::Sum, format!("{OF_BETA}: estimated_cost_pico_usd: expected 97500001, found 97500000")),
+                // Each call is rounded up.
+                (Kind::Sum, of_scope("beta 2026-10 key key_0123456789abcdef: cost_nano_usd", 97_501, "97500")),
+                (Kind::Sum, of_scope("beta 2026-10 tenant: cost_nano_usd", 97_501, "97500")),
+                (Kind::Sum, of_scope("beta 2026-10-31 key key_0123456789abcdef: cost_nano_usd", 97_501, "97500")),
+                (Kind::Sum, of_scope("beta 2026-10-31 tenant: cost_nano_usd", 97_501, "97500")),
+            ],
+        ),
+    ];
+    check(cases).await;
+}
+
+#[tokio::test]
+async fn each_wrong_sum_of_what_is_counted_is_found_to_the_column_and_no_other() {
+    let cases: Vec<Planted> = vec![
+        (
+            "UPDATE usage_scopes SET tokens = tokens + 1 WHERE tenant_id = 'acme' AND scope = 'key' AND period = '2026-11'",
+            vec![(Kind::Sum, of_scope("acme 2026-11 key key_0123456789abcdef: tokens", 54, "55"))],
+        ),
+        (
+            "DELETE FROM usage_scopes WHERE tenant_id = 'beta' AND scope = 'tenant' AND period = '2026-10-31'",
+            vec![
+                (Kind::Sum, of_scope("beta 2026-10-31 tenant: chats", 1, "no row")),
+                (Kind::Sum, of_scope("beta 2026-10-31 tenant: tokens", 18, "no row")),
+                (Kind::Sum, of_scope("beta 2026-10-31 tenant: cost_nano_usd", 97_500, "no row")),
+            ],
+        ),
+        (
+            "UPDATE usage_scopes SET scope = 'user' WHERE tenant_id = 'beta' AND scope = 'key' AND period = '2026-10'; \
+             UPDATE usage_scopes SET tokens = 0, cost_nano_usd = 0 WHERE tenant_id = 'beta' AND scope = 'user'; \
+             UPDATE usage_scopes SET chats = 7 WHERE tenant_id = 'beta' AND scope = 'user'",
+            vec![
+                (Kind::Sum, of_scope("beta 2026-10 user key_0123456789abcdef: chats", 0, "7")),
+                (Kind::Sum, of_scope("beta 2026-10 key key_0123456789abcdef: chats", 1, "no row")),
+                (Kind::Sum, of_scope("beta 2026-10 key key_0123456789abcdef: tokens", 18, "no row")),
+                (Kind::Sum, of_scope("beta 2026-10 key key_0123456789abcdef: cost_nano_usd", 97_500, "no row")),
             ],
         ),
     ];
@@ -222,6 +262,14 @@ async fn a_deleted_event_is_missed_by_each_of_its_sums() {
             values.into_iter().chain(cost).map(line).collect::<Vec<_>>()
         })
         .collect();
+    let mut expected = expected;
+    for sum in ["acme 2026-11", "acme 2026-11-24"] {
+        for of in ["key key_0123456789abcdef", "tenant"] {
+            expected.push(of_scope(&format!("{sum} {of}: chats"), 2, "3"));
+            expected.push(of_scope(&format!("{sum} {of}: tokens"), 36, "54"));
+            expected.push(of_scope(&format!("{sum} {of}: cost_nano_usd"), 195_000, "292500"));
+        }
+    }
     assert_eq!(found.into_iter().map(|(_, told)| told).collect::<Vec<_>>(), expected);
 }
 
@@ -399,7 +447,12 @@ fn what_the_journal_knows_better_is_found() {
     let less = |table| format!("UPDATE {table} SET completion_tokens = completion_tokens - 1");
     tamper(
         &file,
-        &format!("{} WHERE row = 2; {}; {}", less("usage_events"), less("usage_daily"), less("usage_monthly")),
+        &format!(
+            "{} WHERE row = 2; {}; {}; UPDATE usage_scopes SET tokens = tokens - 1",
+            less("usage_events"),
+            less("usage_daily"),
+            less("usage_monthly")
+        ),
     );
     let document = verified(gateway.data_dir(), None);
     let found = told(&document);
@@ -518,6 +571,19 @@ pub(super) fn fill(file: &Path, events: u64) {
                     0, 0, 0, 0 FROM usage_events GROUP BY 1, 2, 3, 4"
             ),
         );
+    }
+    for (scope, subject) in [("tenant", "''"), ("key", "key_id")] {
+        for period in ["%Y-%m-%d", "%Y-%m"] {
+            tamper(
+                file,
+                &format!(
+                    "INSERT INTO usage_scopes (tenant_id, period, scope, subject, chats, tokens, cost_nano_usd)
+                     SELECT tenant_id, strftime('{period}', requested_at / 1000000, 'unixepoch'), '{scope}', {subject},
+                        SUM(chats), SUM(prompt_tokens + completion_tokens), SUM((estimated_cost_pico_usd + 999) / 1000)
+                     FROM usage_events GROUP BY 1, 2, 3, 4"
+                ),
+            );
+        }
     }
 }
 

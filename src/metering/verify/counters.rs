@@ -29,7 +29,7 @@ use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{Counted, CounterKey, CounterStore, CountersUnavailable};
 use crate::ports::journal::Journal;
-use crate::ports::usage::UsageStore;
+use crate::ports::usage::{UsageStore, UsedKey};
 
 use super::journal::JournalFacts;
 use super::ledger::LedgerFacts;
@@ -258,13 +258,15 @@ impl<'a> CountersCheck<'a> {
     }
 
     /// What was used by the events, where the sums are wrong.
-    fn adjusted(&self, key: &CounterKey, used: u64) -> Booked {
-        let is_chats = (&key.subject, key.metric) == (&Subject::Tenant, Metric::Chats);
-        let place = (key.tenant.clone(), key.period.to_string());
-        let refused = self.journal.quarantined_chats.get(&place).copied().filter(|_| is_chats);
-        let beyond = self.ledger.chats_beyond_sums.get(&(place.0.to_string(), place.1)).copied().filter(|_| is_chats);
-        let used = i128::from(used).saturating_add(beyond.unwrap_or_default());
-        Booked { used, refused: refused.unwrap_or_default().into() }
+    fn adjusted(&self, counter: &CounterKey, used: u64) -> Booked {
+        let refused = self.journal.quarantined_used.get(counter).copied().unwrap_or_default();
+        let beyond = self.ledger.used_beyond_sums.get(&UsedKey::of(counter));
+        let beyond = beyond.map_or(0, |[chats, tokens, cost]| match counter.metric {
+            Metric::Chats => *chats,
+            Metric::Tokens => *tokens,
+            Metric::Cost => *cost,
+        });
+        Booked { used: i128::from(used).saturating_add(beyond), refused: refused.into() }
     }
 
     fn judge(&mut self, before: &Look, after: &Look) {

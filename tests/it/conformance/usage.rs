@@ -15,7 +15,8 @@ use tollgate::domain::tokens::Tokens;
 use tollgate::ports::StoreError;
 use tollgate::ports::counters::CounterKey;
 use tollgate::ports::usage::{
-    Dimension, Entry, EventsQuery, Group, StandingOf, SumKey, SumValues, Sums, SumsQuery, UsageStore,
+    Dimension, Entry, EventsQuery, Group, StandingOf, SumKey, SumValues, Sums, SumsQuery, UsageStore, UsedKey,
+    UsedValues,
 };
 
 use super::{Keep, at, event, event_id, postgres, sqlite, tenant};
@@ -473,6 +474,7 @@ async fn a_store_with_its_schema_is_ready() {
 /// What a walk of the ledger shows, added up: of events, and of sums.
 async fn walked(store: &Store) -> (u64, BTreeMap<SumKey, SumValues>, BTreeMap<SumKey, SumValues>) {
     let (mut count, mut events, mut sums) = (0, BTreeMap::new(), BTreeMap::new());
+    let (mut counted, mut used): (BTreeMap<UsedKey, UsedValues>, _) = (BTreeMap::new(), BTreeMap::new());
     let mut see = |entry| match entry {
         Entry::Begin { events, .. } => count = events,
         Entry::Events(stratum) => {
@@ -492,9 +494,18 @@ async fn walked(store: &Store) -> (u64, BTreeMap<SumKey, SumValues>, BTreeMap<Su
             }
         }
         Entry::Sum(sum) => assert_eq!(sums.insert(sum.0, sum.1), None, "each sum once"),
+        Entry::Counted(stratum) => {
+            for key in stratum.keys() {
+                let counted = counted.entry(key).or_default();
+                *counted = [0, 1, 2].map(|at| counted[at] + stratum.values[at]);
+            }
+        }
+        Entry::Used(sum) => assert_eq!(used.insert(sum.0, sum.1), None, "each sum once"),
         other @ (Entry::Impossible { .. } | Entry::Damage(_)) => panic!("{other:?}"),
     };
     store.walk(&mut see).await.unwrap();
+    counted.retain(|_, values| *values != [0; 3]);
+    assert_eq!(counted, used, "what events count is summed up");
     (count, events, sums)
 }
 
