@@ -25,7 +25,7 @@ use tollgate::adapters::memory_shared::MemoryShared;
 use tollgate::adapters::sqlite::SqliteLedger;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::config::price_file;
-use tollgate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Scope};
+use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
 use tollgate::domain::price::{PriceBook, ServiceTier};
 use tollgate::domain::settlement::Ending;
 use tollgate::domain::tenant::Tenant;
@@ -330,7 +330,7 @@ struct Bench {
 }
 
 fn bench(book: Arc<PriceBook>, limits: Vec<Limit>, on: On) -> Outcome<Bench> {
-    let plan = Plan { name: "bench".parse()?, limits, on_counters_down: OnCountersDown::default(), models: None };
+    let plan = Plan { limits, ..Plan::unlimited("bench".parse()?) };
     let created_at = Micros(0);
     let tenant =
         Tenant { id: "acme".parse()?, name: "Acme".into(), plan: plan.name.clone(), suspended: false, created_at };

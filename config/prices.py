@@ -253,6 +253,7 @@ def read_base(providers):
                 if entry["prices"]:
                     raise Stop(f"{where}: has a price now; it is listed here as free")
                 model["rates"] = {"standard": [("", 0, {"input": 0, "output": 0})]}
+                say(model, SOURCES["free"])
             else:
                 model["rates"] = {tier: tier_rows(entry, tier, where) for tier in TIERS}
                 if not any("input" in row for _, _, row in model["rates"]["standard"]):
@@ -265,6 +266,21 @@ def read_base(providers):
 
 
 # --- corrections --------------------------------------------------------------------------------------------------
+
+
+# What a corrected entry says of itself.
+SOURCES = {
+    "free": "free of charge; the base has no price, 2026-11-24",
+    "audio": "audio: LiteLLM 1.80.0, 2026-11-24",
+    "speech": "the base's one output price is that of audio, 2026-11-24",
+    "pictures": "the base's one output price is that of images, 2026-11-24",
+    "one_input": "one input price for all modalities by the base's notes, 2026-11-24",
+    "unverified": "the base's figures, which other lists contradict, 2026-11-24",
+}
+
+
+def say(model, source):
+    model["source"] = "; ".join(dict.fromkeys(model.get("source", "").split("; ") + [source])).removeprefix("; ")
 
 
 def corrected(models):
@@ -294,20 +310,25 @@ def corrected(models):
             place = models.index(model)
             model = {"provider": provider, "model": own, "match": [own], "except": [], "rates": rates}
             models.insert(place, model)
+        say(model, SOURCES["audio"])
         for kind, price in (("input_audio", audio_in), ("output_audio", audio_out), ("cached_audio", cached)):
             if price:
                 put(model, kind, lambda row, price=price: pico(price, name))
     for provider, name in SPEECH:
+        say(of(provider, name), SOURCES["speech"])
         put(of(provider, name), "output_audio", lambda row: row["output"])
     for provider, name in PICTURES:
+        say(of(provider, name), SOURCES["pictures"])
         put(of(provider, name), "output_image", lambda row: row["output"])
     for provider, name in ONE_INPUT_PRICE:
         model = of(provider, name)
+        say(model, SOURCES["one_input"])
         put(model, "input_audio", lambda row: row["input"])
         if all("cached" in row for row in each_row(model)):
             put(model, "cached_audio", lambda row: row["cached"])
     for (provider, name), reason in UNVERIFIED.items():
         of(provider, name)["unverified"] = reason
+        say(of(provider, name), SOURCES["unverified"])
 
 
 # --- the second opinion -------------------------------------------------------------------------------------------
@@ -374,8 +395,9 @@ def second_opinion(models, listed):
     return equal, missing
 
 
-def take_over(missing):
+def take_over(missing, source):
     for model, tier, date, prices in missing:
+        say(model, f"{tier}: {source}, {date}")
         standard = model["rates"]["standard"]
         now = at(standard, date, 0)
         starts = sorted({date} | {start for start, _, _ in standard if start > date})
@@ -400,16 +422,17 @@ def sha256(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def written(models, about):
+def written(models, about, source):
     """One line for each row of prices: a diff of two price books can be read."""
 
     def one(value):
         return json.dumps(value, ensure_ascii=False)
 
     for_people = json.dumps(about, indent=2, ensure_ascii=False).replace("\n", "\n  ")
-    lines = ["{", '  "format": 1,', f'  "about": {for_people},', '  "models": [']
+    lines = ["{", '  "format": 1,', '  "built_in": true,', f'  "source": {one(source)},', f'  "about": {for_people},']
+    lines.append('  "models": [')
     for number, model in enumerate(models):
-        keys = ["provider", "model", "match", "except", "unverified"]
+        keys = ["provider", "model", "match", "except", "unverified", "source"]
         head = [f'"{key}": {one(model[key])}' for key in keys if model.get(key)]
         lines.append("    {" + ", ".join(head) + ', "rates": [')
         rows = []
@@ -432,7 +455,7 @@ def main():
 
     models, left_out = read_base(base)
     equal, missing = second_opinion(models, listed)
-    take_over(missing)
+    take_over(missing, f"llm-prices {args.check_version}")
     corrected(models)
     about = {
         "unit": "pico-dollars (1e-12 USD) a token",
@@ -452,7 +475,7 @@ def main():
     notice = "config/prices.json holds price figures from two published lists.\n"
     for name, licence in (("genai-prices", args.base_licence), ("llm-prices", args.check_licence)):
         notice += f"\n--- {name} ---\n\n{Path(licence).read_text().strip()}\n"
-    out.joinpath("prices.json").write_text(written(models, about))
+    out.joinpath("prices.json").write_text(written(models, about, f"genai-prices {args.base_version}, {args.base_date}"))
     out.joinpath("NOTICE").write_text(notice)
     said = f"{len(models)} models; {equal} prices are the same in both lists; {len(missing)} tiers taken over"
     print(said, file=sys.stderr)

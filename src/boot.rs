@@ -16,6 +16,7 @@ mod sockets;
 mod tls;
 pub mod transfer;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -116,9 +117,11 @@ pub enum BootError {
         /// The plan.
         plan: String,
     },
-    /// The operator's price file is wrong.
-    #[error("prices.file {}: {reason}", path.display())]
+    /// A price file is wrong.
+    #[error("{key} {}: {reason}", path.display())]
     Prices {
+        /// The configuration key that names it.
+        key: String,
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -196,17 +199,31 @@ pub struct Ready {
 /// The price book: the operator's file, or the built-in one.
 pub fn prices(config: &Config) -> Result<PriceBook, BootError> {
     let Some(path) = &config.prices_file else {
-        return config::price_file::builtin()
-            .map_err(|error| BootError::Prices { path: "built-in".into(), reason: error.to_string() });
+        return config::price_file::builtin().map_err(|error| BootError::Prices {
+            key: "prices".into(),
+            path: "built-in".into(),
+            reason: error.to_string(),
+        });
     };
-    let failed = |reason: String| BootError::Prices { path: path.clone(), reason };
+    price_file("prices.file", path)
+}
+
+fn price_file(key: &str, path: &Path) -> Result<PriceBook, BootError> {
+    let failed = |reason: String| BootError::Prices { key: key.to_owned(), path: path.to_owned(), reason };
     let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
     config::price_file::parse(&bytes).map_err(|error| failed(error.to_string()))
 }
 
-/// All plans by name.
-pub fn plans(config: &Config) -> Plans {
-    config.plans.iter().map(|plan| (plan.name.clone(), Arc::new(plan.clone()))).collect()
+/// All plans by name, with the prices of their own.
+pub fn plans(config: &Config) -> Result<Plans, BootError> {
+    let mut plans: BTreeMap<_, _> = config.plans.iter().map(|plan| (plan.name.clone(), plan.clone())).collect();
+    for (name, path) in &config.plan_prices {
+        let book = price_file(&format!("plans.{name}.prices"), path)?;
+        if let Some(plan) = plans.get_mut(name) {
+            plan.pricing.own = Some(Arc::new(book));
+        }
+    }
+    Ok(plans.into_iter().map(|(name, plan)| (name, Arc::new(plan))).collect())
 }
 
 /// Runs the gateway until it is told to end. `ready` is called once it serves. Without a `source` there is nothing to
@@ -285,6 +302,8 @@ impl Parts {
         let admin_key = admin_key::hash(config, tenants.as_ref()).await?;
         let Checked { plans, prices, live } = reload::check(config, None)?;
         let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans, prices).await.map_err(failed)?);
+        snapshots.set_limits(config.limits.clone());
+        snapshots.set_bounds(config.budgets);
         snapshots.every_plan_is_known()?;
         let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();

@@ -16,12 +16,13 @@ CREATE TABLE usage_scopes (
 CREATE INDEX usage_scopes_by_period ON usage_scopes (period);
 
 INSERT INTO usage_scopes (tenant_id, period, scope, subject, chats, tokens, cost_nano_usd)
-SELECT tenant_id, to_char(to_timestamp(requested_at / 1000000) AT TIME ZONE 'UTC', form), scope, subject,
+SELECT tenant_id, to_char(to_timestamp(requested_at / 1000000 + utc_offset_s) AT TIME ZONE 'UTC', form), scope, subject,
     SUM(chats)::bigint, SUM(total_tokens)::bigint, SUM(cost_nano)::bigint
-FROM (SELECT *, CASE WHEN estimated_cost_pico_usd > 0
-    THEN estimated_cost_pico_usd / 1000 + CASE WHEN estimated_cost_pico_usd % 1000 > 0 THEN 1 ELSE 0 END ELSE 0 END AS cost_nano
-    FROM usage_events) AS events
+FROM (
+    SELECT *, CASE WHEN billable > 0 THEN billable / 1000 + CASE WHEN billable % 1000 > 0 THEN 1 ELSE 0 END ELSE 0 END AS cost_nano
+    FROM (SELECT *, COALESCE(billable_cost_pico_usd, estimated_cost_pico_usd, 0) AS billable FROM usage_events) AS billed
+) AS events
 CROSS JOIN (VALUES ('YYYY-MM-DD'), ('YYYY-MM')) AS forms (form)
 CROSS JOIN LATERAL (VALUES ('tenant', ''), ('key', key_id), ('user', user_id), ('kb', kb_id)) AS subjects (scope, subject)
-WHERE subject IS NOT NULL AND (chats > 0 OR total_tokens > 0 OR cost_nano > 0)
+WHERE outcome <> 'correction' AND subject IS NOT NULL AND (chats > 0 OR total_tokens > 0 OR cost_nano > 0)
 GROUP BY 1, 2, 3, 4;

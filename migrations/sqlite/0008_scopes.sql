@@ -17,14 +17,14 @@ CREATE INDEX usage_scopes_by_period ON usage_scopes (period);
 
 INSERT INTO usage_scopes (tenant_id, period, scope, subject, chats, tokens, cost_nano_usd)
 SELECT tenant_id, period, scope, subject, SUM(chats), SUM(tokens), SUM(cost_nano) FROM (
-    SELECT tenant_id, strftime(form, requested_at / 1000000, 'unixepoch') AS period, scope,
+    SELECT tenant_id, strftime(form, requested_at / 1000000 + utc_offset_s, 'unixepoch') AS period, scope,
         CASE scope WHEN 'tenant' THEN '' WHEN 'key' THEN key_id WHEN 'user' THEN user_id ELSE kb_id END AS subject,
         chats, prompt_tokens + completion_tokens AS tokens,
-        CASE WHEN estimated_cost_pico_usd > 0
-            THEN estimated_cost_pico_usd / 1000 + (estimated_cost_pico_usd % 1000 > 0) ELSE 0 END AS cost_nano
-    FROM usage_events
+        CASE WHEN billable > 0 THEN billable / 1000 + (billable % 1000 > 0) ELSE 0 END AS cost_nano
+    FROM (SELECT *, COALESCE(billable_cost_pico_usd, estimated_cost_pico_usd, 0) AS billable FROM usage_events)
     CROSS JOIN (SELECT '%Y-%m-%d' AS form UNION ALL SELECT '%Y-%m')
     CROSS JOIN (SELECT 'tenant' AS scope UNION ALL SELECT 'key' UNION ALL SELECT 'user' UNION ALL SELECT 'kb')
+    WHERE outcome <> 'correction'
 )
 WHERE subject IS NOT NULL AND (chats > 0 OR tokens > 0 OR cost_nano > 0)
 GROUP BY tenant_id, period, scope, subject;

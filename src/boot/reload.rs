@@ -51,7 +51,7 @@ pub(super) fn check(config: &Config, before: Option<&Live>) -> Result<Checked, B
     let public_url = config.listen.public_url.as_ref().map(ToString::to_string);
     let (origins, tls) = (origins::of(config, known)?, tls::of(config)?);
     let live = Live { origins, budget, settings: settings(config), public_url, tls };
-    Ok(Checked { plans: plans(config), prices: prices(config)?, live })
+    Ok(Checked { plans: plans(config)?, prices: prices(config)?, live })
 }
 
 fn settings(config: &Config) -> Settings {
@@ -202,6 +202,8 @@ impl<'a> Reloader<'a> {
     fn put_in_force(&mut self, next: Next, parts: &Parts) -> Result<(), Vec<String>> {
         let Next { config, waiting, checked: Checked { plans, prices, live }, filter, admin_key } = next;
         parts.snapshots.replace(plans, prices).map_err(|refused| vec![told(refused)])?;
+        parts.snapshots.set_limits(config.limits.clone());
+        parts.snapshots.set_bounds(config.budgets);
         parts.gate.live.store(Arc::new(live));
         if let Some(hash) = admin_key {
             parts.gate.identities.set_admin(hash);

@@ -408,7 +408,7 @@ mod tests {
     use super::*;
 
     fn book(models: &str) -> PriceBook {
-        price_file::parse(format!(r#"{{"format":1,"models":[{models}]}}"#).as_bytes()).unwrap()
+        price_file::parse(format!(r#"{{"format":1,"base":"none","models":[{models}]}}"#).as_bytes()).unwrap()
     }
 
     #[test]

@@ -53,10 +53,10 @@ fn announce(ready: Ready, output: Output) {
 
 /// Says what is in effect, or everything that is wrong.
 pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(), Failure> {
-    let checked = loaded.and_then(|config| match (boot::prices(&config), boot::tls(&config)) {
-        (Ok(prices), Ok(_)) => Ok((prices, config)),
-        (prices, tls) => {
-            let errors = [prices.err(), tls.err()].into_iter().flatten();
+    let checked = loaded.and_then(|config| match (boot::prices(&config), boot::plans(&config), boot::tls(&config)) {
+        (Ok(prices), Ok(_), Ok(_)) => Ok((prices, config)),
+        (prices, plans, tls) => {
+            let errors = [prices.err(), plans.err(), tls.err()].into_iter().flatten();
             Err(Failure(errors.map(|error| error.to_string()).collect()))
         }
     });
@@ -76,8 +76,9 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
         .collect();
     let models = prices.models().count();
     let version = prices.version();
+    let warnings: Vec<String> = config.warnings.iter().cloned().chain(config.advice()).collect();
     let document = json!({
-        "ok": true, "settings": settings, "warnings": config.warnings,
+        "ok": true, "settings": settings, "warnings": warnings,
         "prices": {"version": &*version, "models": models},
     });
     output.print(&document, || {
@@ -85,7 +86,7 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
             config.explain().iter().map(|row| [row.key.clone(), row.value.clone(), row.source.to_string()]).collect();
         let mut text = table(["KEY", "VALUE", "FROM"], &rows);
         text.push_str(&format!("\nPrices: {models} models, version {version}.\n"));
-        for warning in &config.warnings {
+        for warning in &warnings {
             text.push_str(&format!("Warning: {warning}.\n"));
         }
         text.push_str("The configuration is right.");

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::adapters::system_clock::SystemClock;
 use crate::config::Config;
+use crate::domain::hold::money_of;
 use crate::domain::ids::TenantId;
-use crate::domain::plan::Plan;
+use crate::domain::plan::{Limit, Metric, Plan, Scope};
 use crate::domain::time::{Micros, Period, Window};
 use crate::edge::api::wire::UsageBody;
 use crate::metering::reports::{self, Totals, UsageReport};
@@ -72,20 +73,28 @@ pub(super) fn plan(command: PlanCommand, config: &Config, output: Output) -> Res
 }
 
 fn plan_document(plan: &Plan) -> Value {
-    let limits: Vec<Value> = plan
-        .limits
-        .iter()
-        .map(|limit| json!({"metric": limit.metric.as_str(), "window": limit.window.as_str(), "limit": limit.max}))
-        .collect();
-    json!({"plan": plan.name.as_str(), "limits": limits})
+    let limit = |limit: &Limit| {
+        let amount = match limit.metric {
+            // Every digit, and no float.
+            Metric::Cost => json!(money_of(limit.max).to_string()),
+            _ => json!(limit.max),
+        };
+        json!({"scope": limit.scope.as_str(), "metric": limit.metric.as_str(), "window": limit.window.as_str(), "limit": amount})
+    };
+    json!({"plan": plan.name.as_str(), "limits": plan.limits.iter().map(limit).collect::<Vec<Value>>()})
 }
 
 fn limits_of(plan: &Plan) -> String {
-    let limits: Vec<String> = plan
-        .limits
-        .iter()
-        .map(|limit| format!("{} {} a {}", limit.max, limit.metric.as_str(), limit.window.as_str()))
-        .collect();
+    let limit = |limit: &Limit| {
+        let amount = match limit.metric {
+            Metric::Cost => format!("{} USD", money_of(limit.max)),
+            metric => format!("{} {}", limit.max, metric.as_str()),
+        };
+        let each =
+            if limit.scope == Scope::Tenant { String::new() } else { format!(" for each {}", limit.scope.as_str()) };
+        format!("{amount} a {}{each}", limit.window.as_str())
+    };
+    let limits: Vec<String> = plan.limits.iter().map(limit).collect();
     if limits.is_empty() { "unlimited".to_owned() } else { limits.join(", ") }
 }
 

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::plans::{ALLOWED_MODELS, BUILT_IN, LIMIT_KEYS, ON_COUNTERS_DOWN};
+use super::budgets::{About, PLAN_KEYS, help};
+use super::plans::{ALLOWED_MODELS, BUILT_IN, ON_COUNTERS_DOWN, PRICE_PERCENT, PRICES};
 use super::*;
+use crate::domain::plan::Scope;
 
 fn in_package(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -39,16 +41,19 @@ fn example_file() -> String {
     }
     file.push_str(
         "\n# Plans: any name out of a-z, 0-9, '_' and '-'. -1 is unlimited. A month is a calendar month, a day a calendar\n\
-         # day (UTC). Limits of a plan:",
+         # day (UTC). Limits of a plan, and how calls are held to them (README.md says what each means):",
     );
-    for (name, ..) in LIMIT_KEYS {
-        write!(file, " {name}").unwrap();
+    for keys in PLAN_KEYS.chunks(6) {
+        let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+        write!(file, "\n#   {}", names.join(" ")).unwrap();
     }
     write!(
         file,
         "\n# While shared counters cannot be asked, calls of a plan with a limit are answered 503, or admitted from what is left\n\
          # of a lease first: {ON_COUNTERS_DOWN} = \"refuse\" (the default) or \"lease\".\n\
-         # Models that a plan may use, others are answered 403: {ALLOWED_MODELS} = [\"gpt-4o*\", \"gemini-2.5-*\"]. All by default.\n"
+         # Models that a plan may use, others are answered 403: {ALLOWED_MODELS} = [\"gpt-4o*\", \"gemini-2.5-*\"]. All by default.\n\
+         # What is billed beside the provider's cost: {PRICE_PERCENT} = 120 is that cost and a fifth, 97.5 a discount; 100 by default.\n\
+         # {PRICES} = \"FILE\" names a price file of the plan: its prices are billed as they stand for the models in it.\n"
     )
     .unwrap();
     for (plan, key, value) in BUILT_IN {
@@ -63,6 +68,20 @@ fn readme_table() -> String {
         let variables: Vec<_> = key.variables.iter().map(|name| format!("`{name}`")).collect();
         let default = if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
         writeln!(table, "| `{}` | {} | {default} | {} |", key.name, variables.join(", "), key.help).unwrap();
+    }
+    table
+}
+
+fn plan_table() -> String {
+    let mut table = String::from("| key of a plan | default | |\n|---|---|---|\n");
+    for key in PLAN_KEYS.iter() {
+        let scopes = match key.about {
+            About::Limit(Scope::Tenant, ..) => format!(", `key_{0}`, `user_{0}`, `kb_{0}`", key.name),
+            About::Limit(..) => continue,
+            _ => String::new(),
+        };
+        let (default, help) = help(key.about);
+        writeln!(table, "| `{}`{scopes} | `{default}` | {help} |", key.name).unwrap();
     }
     table
 }
@@ -95,6 +114,11 @@ fn the_example_file_documents_every_key_with_its_default() {
 #[test]
 fn the_table_in_the_readme_is_the_code() {
     check("README.md", Some(("<!-- config -->\n", "<!-- /config -->")), &readme_table());
+}
+
+#[test]
+fn the_table_of_plans_in_the_readme_is_the_code() {
+    check("README.md", Some(("<!-- plans -->\n", "<!-- /plans -->")), &plan_table());
 }
 
 #[test]

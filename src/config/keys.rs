@@ -140,6 +140,24 @@ pub static KEYS: &[Key] = &[
         "3s",
         "After this what a gateway that died had leased is free again. From 1s to 60s.",
     ),
+    key(
+        "budgets.context_max",
+        &["TOLLGATE_BUDGETS_CONTEXT_MAX"],
+        "1048576",
+        "How many tokens a model reads at most. A call under `hold = \"worst_case\"` holds them where it is asked with more than the bytes of its body: an image, a file, an earlier answer, a search.",
+    ),
+    key(
+        "budgets.output_max",
+        &["TOLLGATE_BUDGETS_OUTPUT_MAX"],
+        "16384",
+        "How many tokens one answer has at most, for a call that declares no maximum to a model whose own is not known.",
+    ),
+    key(
+        "budgets.hold_min_usd",
+        &["TOLLGATE_BUDGETS_HOLD_MIN_USD"],
+        "0.01",
+        "The least that a call holds of a cost limit whose price does not follow from tokens alone: images, speech, a batch.",
+    ),
     secret("providers.openai.api_key", &["OPENAI_API_KEY"], "Your OpenAI key. The provider is on when it is there."),
     key(
         "providers.openai.url",
@@ -237,6 +255,12 @@ pub static KEYS: &[Key] = &[
         &["TOLLGATE_PRICES_FILE"],
         "",
         "Your own price file. The built-in price list is used without one.",
+    ),
+    key(
+        "models.output_max",
+        &["TOLLGATE_MODELS_OUTPUT_MAX"],
+        "",
+        "The most tokens that one answer of a model may have: `PATTERN=TOKENS`, with commas between them, before those that the providers publish. What a call may cost at most follows from it where the call declares no maximum.",
     ),
     key(
         "reload.watch",

@@ -4,8 +4,10 @@
 //! typed fields). [`Config::load`] gives one or the other: a config that is right, or every error at once, each one
 //! line that names its key, its source and the fix.
 
+mod budgets;
 mod keys;
 mod ledger;
+mod output_limits;
 mod plans;
 pub mod price_file;
 mod running;
@@ -20,7 +22,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::domain::plan::Plan;
+use crate::domain::hold::Bounds;
+use crate::domain::ids::PlanName;
+use crate::domain::limits::ModelLimits;
+use crate::domain::plan::{Metric, Plan};
 use crate::domain::redis_url::RedisUrl;
 
 pub use keys::{KEYS, Key};
@@ -209,14 +214,20 @@ pub struct Config {
     pub journal: Journal,
     /// How calls are counted.
     pub counters: Counters,
+    /// How calls are sized that say too little of themselves.
+    pub budgets: Bounds,
     /// The operator's price file; `None` for the built-in list.
     pub prices_file: Option<PathBuf>,
+    /// The most tokens that an answer of a model may have.
+    pub limits: ModelLimits,
     /// Whether files that change are read again without a signal.
     pub reload_watch: bool,
-    /// What it was read from and names: the file, secrets in files, the price file; each as it was before it was read.
+    /// What it was read from and names: the file, secrets in files, price files; each as it was before it was read.
     pub files: Vec<Stamped>,
     /// Every plan, in the order of their names.
     pub plans: Vec<Plan>,
+    /// The price files that plans have of their own; not read yet.
+    pub plan_prices: Vec<(PlanName, PathBuf)>,
     /// Log output.
     pub log: Log,
     /// What is probably a mistake, one line each.
@@ -255,6 +266,17 @@ impl Config {
     /// Every key with its effective value, secrets masked, and where it comes from.
     pub fn explain(&self) -> &[Setting] {
         &self.settings
+    }
+
+    /// What is right and worth a second look, one line each: for whoever checks a configuration.
+    pub fn advice(&self) -> Vec<String> {
+        let has_none = |plan: &&Plan| plan.limits.iter().all(|limit| limit.metric != Metric::Cost);
+        let names: Vec<&str> = self.plans.iter().filter(has_none).map(|plan| plan.name.as_str()).collect();
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let line = "without a cost limit, so that nothing bounds what their tenants spend: set cost_usd_per_month";
+        vec![format!("plans {line} ({})", names.join(", "))]
     }
 
     /// What is wrong between values that are right each for itself.
@@ -341,21 +363,28 @@ impl Reader {
         let admin_key = self.optional("admin.key", values::admin_key);
         let ledger = self.value("storage.url", ledger::parse);
         let counters = self.counters();
+        let budgets = self.budgets();
         let providers = self.providers();
         let upstream = self.upstream();
         let shutdown_drain_limit = self.value("shutdown.drain_limit", values::duration);
         let workers = self.value("runtime.workers", |text| values::count(text, 0..=1_024));
         let journal = self.journal();
         let prices_file = self.optional("prices.file", |text| Ok(PathBuf::from(text)));
+        let limits = self.limits();
         let reload_watch = self.value("reload.watch", values::yes);
         let format = self.value("log.format", log_format);
         let filter = self.value("log.filter", |text| Ok(text.to_owned()));
 
-        let (plans, rows) = plans::read(&self.settings.plans, &mut self.settings.errors);
-        self.shown.extend(rows.into_iter().map(|plans::Row { key, value, source }| Setting { key, value, source }));
+        let found = plans::read(&self.settings.plans, &mut self.settings.errors);
+        self.shown.extend(found.rows.into_iter().map(|plans::Row { key, value, source }| Setting {
+            key,
+            value,
+            source,
+        }));
         let providers = providers?;
         let prices_file = prices_file?;
-        self.settings.files.extend(prices_file.as_deref().map(Stamped::now));
+        let of_plans = found.prices.iter().map(|(_, path)| path.as_path());
+        self.settings.files.extend(prices_file.as_deref().into_iter().chain(of_plans).map(Stamped::now));
         self.warn_of(&providers);
         Some(Config {
             mode: mode?,
@@ -369,14 +398,23 @@ impl Reader {
             workers: usize::try_from(workers?).ok().filter(|workers| *workers > 0).unwrap_or_else(cores),
             journal: journal?,
             counters: counters?,
+            budgets: budgets?,
             prices_file,
+            limits: limits?,
             reload_watch: reload_watch?,
             files: std::mem::take(&mut self.settings.files),
-            plans,
+            plans: found.plans,
+            plan_prices: found.prices,
             log: Log { format: format?, filter: filter? },
             warnings: std::mem::take(&mut self.settings.warnings),
             settings: std::mem::take(&mut self.shown),
         })
+    }
+
+    fn limits(&mut self) -> Option<ModelLimits> {
+        let own = self.optional("models.output_max", output_limits::parse)?;
+        let limits = own.map_or_else(|| output_limits::parse(""), Ok);
+        limits.map_err(|reason| self.settings.errors.push(reason)).ok()
     }
 
     fn counters(&mut self) -> Option<Counters> {
@@ -385,6 +423,14 @@ impl Reader {
         let lease_max = self.value("counters.lease_max", |text| values::count(text, 0..=1_000_000));
         let lease_ttl = self.value("counters.lease_ttl", lease_ttl);
         Some(Counters { url: url?, call_budget: call_budget?, lease_max: lease_max?, lease_ttl: lease_ttl? })
+    }
+
+    fn budgets(&mut self) -> Option<Bounds> {
+        let tokens = |text: &str| values::count(text, 1..=1_000_000_000);
+        let context_max = self.value("budgets.context_max", tokens);
+        let output_max = self.value("budgets.output_max", tokens);
+        let cost_min = self.value("budgets.hold_min_usd", budgets::dollars);
+        Some(Bounds { context_max: context_max?, output_max: output_max?, cost_min: cost_min? })
     }
 
     fn journal(&mut self) -> Option<Journal> {

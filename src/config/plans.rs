@@ -3,24 +3,28 @@
 //! May use: `domain`. `-1` means unlimited in the file and nowhere else: inside, no limit is no limit.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::domain::ids::PlanName;
 use crate::domain::models::Models;
-use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Scope};
-use crate::domain::time::Window;
+use crate::domain::plan::{OnCountersDown, Plan};
+use crate::domain::price::tariff::Percent;
 
+use super::budgets::{self, Extras, PLAN_KEYS};
 use super::keys;
 use super::settings::{Raw, Source};
-
-/// What a plan's table may hold.
-pub(super) const LIMIT_KEYS: [(&str, Metric, Window); 2] =
-    [("chats_per_month", Metric::Chats, Window::Month), ("chats_per_day", Metric::Chats, Window::Day)];
 
 /// What becomes of a plan's calls while shared counters cannot be asked: `refuse` or `lease`.
 pub(super) const ON_COUNTERS_DOWN: &str = "on_counters_down";
 
 /// Which models a plan may use: a list of patterns, or one text with commas between them.
 pub(super) const ALLOWED_MODELS: &str = "allowed_models";
+
+/// What a plan's tenants are billed of what providers charge, in percent.
+pub(super) const PRICE_PERCENT: &str = "price_percent";
+
+/// A price file of a plan's own.
+pub(super) const PRICES: &str = "prices";
 
 /// The plans there are without a file: `(plan, key, value)`.
 pub(super) const BUILT_IN: [(&str, &str, &str); 3] =
@@ -29,6 +33,13 @@ pub(super) const BUILT_IN: [(&str, &str, &str); 3] =
 /// More plans than this is a generated file gone wrong.
 const PLANS_MAX: usize = 1_000;
 
+/// Every plan, what explains it, and the price files that plans name.
+pub(super) struct Found {
+    pub plans: Vec<Plan>,
+    pub rows: Vec<Row>,
+    pub prices: Vec<(PlanName, PathBuf)>,
+}
+
 /// One limit of one plan as `tollgate check` shows it.
 pub(super) struct Row {
     pub key: String,
@@ -36,8 +47,8 @@ pub(super) struct Row {
     pub source: Source,
 }
 
-/// Every plan in the order of their names, and the rows that explain them.
-pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<String>) -> (Vec<Plan>, Vec<Row>) {
+/// Every plan in the order of their names.
+pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<String>) -> Found {
     let mut values: BTreeMap<(String, String), Raw> = BUILT_IN
         .into_iter()
         .map(|(plan, key, text)| ((plan.into(), key.into()), Raw { text: text.into(), source: Source::Default }))
@@ -45,7 +56,8 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
     values.extend(file.iter().map(|(key, raw)| (key.clone(), raw.clone())));
 
     let mut plans: BTreeMap<PlanName, Plan> = BTreeMap::new();
-    let mut rows = Vec::new();
+    let mut extras: BTreeMap<PlanName, Extras> = BTreeMap::new();
+    let (mut rows, mut prices) = (Vec::new(), Vec::new());
     for ((plan, key), raw) in values {
         let Raw { text, source } = raw;
         let name = match plan.parse::<PlanName>() {
@@ -66,32 +78,36 @@ pub(super) fn read(file: &BTreeMap<(String, String), Raw>, errors: &mut Vec<Stri
             }
             continue;
         }
-        match setting(&key, &text) {
-            Ok(setting) => {
-                let new =
-                    |name| Plan { name, limits: Vec::new(), on_counters_down: OnCountersDown::default(), models: None };
-                let plan = plans.entry(name.clone()).or_insert_with(|| new(name));
-                match setting {
-                    Setting::Limit(limit) => plan.limits.extend(limit),
-                    Setting::OnCountersDown(choice) => plan.on_counters_down = choice,
-                    Setting::Models(models) => plan.models = Some(models),
-                }
-                rows.push(Row { key: format!("plans.{}.{key}", plan.name), value: text, source });
-            }
-            Err(reason) => errors.push(format!("{source}: plans.{plan}.{key} {reason}")),
+        let plan = plans.entry(name.clone()).or_insert_with(|| Plan::unlimited(name.clone()));
+        let taken = match budgets::take(plan, extras.entry(name).or_default(), (&key, &text, &source)) {
+            Some(taken) => taken,
+            None => setting(&key, &text).map(|setting| match setting {
+                Setting::OnCountersDown(choice) => plan.on_counters_down = choice,
+                Setting::Models(models) => plan.models = Some(models),
+                Setting::PricePercent(percent) => plan.pricing.percent = percent,
+                Setting::Prices(path) => prices.push((plan.name.clone(), path)),
+            }),
+        };
+        match taken {
+            Ok(()) => rows.push(Row { key: format!("plans.{}.{key}", plan.name), value: text, source }),
+            Err(reason) => errors.push(format!("{source}: plans.{}.{key} {reason}", plan.name)),
         }
+    }
+    for plan in plans.values_mut() {
+        errors.extend(budgets::finish(plan, extras.remove(&plan.name).unwrap_or_default()));
     }
     if plans.len() > PLANS_MAX {
         errors.push(format!("{} plans are more than {PLANS_MAX}: remove some", plans.len()));
     }
-    (plans.into_values().collect(), rows)
+    Found { plans: plans.into_values().collect(), rows, prices }
 }
 
 /// What one key of a plan says.
 enum Setting {
-    Limit(Option<Limit>),
     OnCountersDown(OnCountersDown),
     Models(Models),
+    PricePercent(Percent),
+    Prices(PathBuf),
 }
 
 fn setting(key: &str, text: &str) -> Result<Setting, String> {
@@ -102,18 +118,19 @@ fn setting(key: &str, text: &str) -> Result<Setting, String> {
     if key == ALLOWED_MODELS {
         return Models::parse(text).map(Setting::Models).map_err(|error| error.to_string());
     }
-    let Some((_, metric, window)) = LIMIT_KEYS.into_iter().find(|(name, ..)| *name == key) else {
-        let known = LIMIT_KEYS.iter().map(|(name, ..)| *name).chain([ON_COUNTERS_DOWN, ALLOWED_MODELS]);
-        return Err(match keys::nearest(key, known) {
-            Some(name) => format!("is no limit: did you mean {name}?"),
-            None => "is no limit: write chats_per_month or chats_per_day".to_owned(),
-        });
-    };
-    if text == "-1" {
-        return Ok(Setting::Limit(None));
+    if key == PRICE_PERCENT {
+        let percent = Percent::parse(text).map(Setting::PricePercent);
+        return percent.ok_or_else(|| "is no percentage: write one from 0 to 100000, such as 120 or 97.5".to_owned());
     }
-    // Counters and answers are signed 64-bit numbers outside this process.
-    let max: Option<u64> = text.parse().ok().filter(|max| i64::try_from(*max).is_ok());
-    max.map(|max| Setting::Limit(Some(Limit { scope: Scope::Tenant, metric, window, max })))
-        .ok_or_else(|| "is no whole number: write how many, or -1 for unlimited".to_owned())
+    if key == PRICES {
+        let is_there = !text.is_empty();
+        let path = is_there.then(|| Setting::Prices(PathBuf::from(text)));
+        return path.ok_or_else(|| "names no file: write the path of a price file".to_owned());
+    }
+    let known = PLAN_KEYS.iter().map(|key| key.name.as_str());
+    let known = known.chain([ON_COUNTERS_DOWN, ALLOWED_MODELS, PRICE_PERCENT, PRICES]);
+    Err(match keys::nearest(key, known) {
+        Some(name) => format!("is no key of a plan: did you mean {name}?"),
+        None => "is no key of a plan: write a limit such as chats_per_month or cost_usd_per_month".to_owned(),
+    })
 }

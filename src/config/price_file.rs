@@ -1,4 +1,4 @@
-//! The price file: `config/prices.json`, which is built in, or one of an operator's own.
+//! The price file: `config/prices.json`, which is built in, or one of an operator's own, which lies over it.
 //!
 //! ```json
 //! {"format": 1, "about": {"anything": "for people"}, "models": [
@@ -14,9 +14,17 @@
 //! number of input tokens beyond which the row holds for the whole request. `unverified` gives a reason to doubt an
 //! entry. Kinds without a price: see [`Rates::bill`]. An unknown field is an error.
 //!
+//! `base` says what lies below the file: the built-in list without one, or `"none"`. A name that an entry of the file is
+//! for, by its plain name or a pattern, has the prices of that entry and no others; all other names have those of the
+//! base. `source`, of the file or of one entry, says where its prices are from, and of when they are.
+//!
+//! A file over the built-in list is kept with the version of that list in its `base`: a document says all that it means,
+//! whichever program reads it later. Its version is the first 12 hexadecimal digits of its SHA-256.
+//!
 //! May use: `domain`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -24,11 +32,17 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::price::pattern::Pattern;
 use crate::domain::price::rates::Rates;
-use crate::domain::price::{ModelPrices, PriceBook, PriceBookError, PriceRow, ServiceTier};
+use crate::domain::price::{ListOf, ModelPrices, Origin, PriceBook, PriceBookError, PriceRow, ServiceTier};
 use crate::domain::time::Period;
 
-/// A price file of all providers there are is under 1 MB.
-pub const PRICE_FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A price file of all providers there are is under 1 MB. Each that was ever in force is kept in the ledger.
+pub const PRICE_FILE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// The base of a file that stands alone.
+const NO_BASE: &str = "none";
+
+/// The base of all others.
+const BUILT_IN: &str = "built-in";
 
 /// How many bytes of the SHA-256 of the file name its version.
 const VERSION_BYTES: usize = 6;
@@ -47,6 +61,9 @@ pub enum PriceFileError {
     /// Another format than 1.
     #[error("price file format {0}; this program reads format 1")]
     Format(u32),
+    /// Another base than there is.
+    #[error("its base is {0:?}; write \"built-in\" (version {1}) or \"none\"")]
+    Base(String, Arc<str>),
     /// Well-formed, and wrong.
     #[error("{}", listed(.0))]
     Entries(Vec<EntryError>),
@@ -90,6 +107,10 @@ struct WireFile {
     format: u32,
     #[serde(default, rename = "about")]
     _about: Option<IgnoredAny>,
+    base: Option<String>,
+    #[serde(default)]
+    built_in: bool,
+    source: Option<String>,
     models: Vec<WireModel>,
 }
 
@@ -103,6 +124,7 @@ struct WireModel {
     #[serde(default)]
     except: Vec<String>,
     unverified: Option<String>,
+    source: Option<String>,
     rates: Vec<WireRow>,
 }
 
@@ -129,25 +151,87 @@ struct WireRow {
 /// # Errors
 /// None that a released program has: a test reads the same bytes.
 pub fn builtin() -> Result<PriceBook, PriceFileError> {
-    parse(BUILTIN)
+    book(wire(BUILTIN)?, &text(BUILTIN)?, None)
 }
 
-/// The price book that a file writes. Its version is the first 12 hexadecimal digits of the file's SHA-256.
+/// The price book that an operator's file writes: over the built-in list, unless it says that it stands alone.
 ///
 /// # Errors
 /// All that is wrong with the entries; only the first thing where the file is not even well-formed.
 pub fn parse(bytes: &[u8]) -> Result<PriceBook, PriceFileError> {
+    let file = WireFile { built_in: false, ..wire(bytes)? };
+    if file.base.as_deref() == Some(NO_BASE) {
+        return book(file, &text(bytes)?, None);
+    }
+    let base = builtin()?;
+    match file.base.as_deref() {
+        None | Some(BUILT_IN) => {}
+        Some(version) if *version == *base.version() => {}
+        Some(other) => return Err(PriceFileError::Base(other.to_owned(), base.version())),
+    }
+    let document = over(bytes, &base.version())?;
+    book(file, &document, Some(Arc::new(base)))
+}
+
+/// The price book of a document that was kept, and of the base that it names.
+///
+/// # Errors
+/// It is none of a book, or of one over another base.
+pub fn read(document: &str, base: Option<Arc<PriceBook>>) -> Result<PriceBook, PriceFileError> {
+    let file = wire(document.as_bytes())?;
+    let named = file.base.as_deref().filter(|base| *base != NO_BASE);
+    let there = base.as_ref().map(|base| base.version());
+    if named != there.as_deref() {
+        return Err(PriceFileError::Base(named.unwrap_or(NO_BASE).to_owned(), there.unwrap_or_else(|| NO_BASE.into())));
+    }
+    book(file, document, base)
+}
+
+fn wire(bytes: &[u8]) -> Result<WireFile, PriceFileError> {
     if bytes.len() > PRICE_FILE_BYTES_MAX {
         return Err(PriceFileError::TooLarge(bytes.len()));
     }
-    let WireFile { format, _about, models } = serde_json::from_slice(bytes)?;
-    if format != 1 {
-        return Err(PriceFileError::Format(format));
+    let file: WireFile = serde_json::from_slice(bytes)?;
+    if file.format == 1 { Ok(file) } else { Err(PriceFileError::Format(file.format)) }
+}
+
+/// Bytes that were read as JSON are UTF-8.
+fn text(bytes: &[u8]) -> Result<String, PriceFileError> {
+    serde_json::from_slice::<serde_json::Value>(bytes)?;
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The same file, which says what it lies over.
+fn over(bytes: &[u8], base: &str) -> Result<String, PriceFileError> {
+    let mut document: serde_json::Value = serde_json::from_slice(bytes)?;
+    if let Some(members) = document.as_object_mut() {
+        members.insert("base".to_owned(), base.into());
     }
+    Ok(document.to_string())
+}
+
+fn book(file: WireFile, document: &str, base: Option<Arc<PriceBook>>) -> Result<PriceBook, PriceFileError> {
+    let WireFile { format: _, _about, base: _, built_in, source, models } = file;
+    let source = source.map(Arc::<str>::from);
     let mut errors = Vec::new();
-    let models = models.into_iter().map(|model| read_model(model, &mut errors)).collect();
-    match PriceBook::new(version(bytes).into(), models) {
-        Ok(book) if errors.is_empty() => Ok(book),
+    let mut entry = |mut model: WireModel| {
+        let own = model.source.take().map(Arc::<str>::from);
+        let list = match (built_in, &own) {
+            (false, _) => ListOf::Operator,
+            (true, None) => ListOf::BuiltIn,
+            (true, Some(_)) => ListOf::Correction,
+        };
+        let origin = Origin { list, source: own.or_else(|| source.clone()) };
+        read_model(model, origin, &mut errors)
+    };
+    let models = models.into_iter().map(&mut entry).collect();
+    let book = PriceBook::new(version(document.as_bytes()).into(), models);
+    let book = book.and_then(|book| match base {
+        Some(base) => book.over(base),
+        None => Ok(book),
+    });
+    match book {
+        Ok(book) if errors.is_empty() => Ok(book.written(document.into())),
         Ok(_) => Err(PriceFileError::Entries(errors)),
         Err(more) => {
             errors.extend(more.into_iter().map(EntryError::Book));
@@ -164,8 +248,8 @@ fn version(bytes: &[u8]) -> String {
     })
 }
 
-fn read_model(wire: WireModel, errors: &mut Vec<EntryError>) -> ModelPrices {
-    let WireModel { provider, model, names, except, unverified, rates } = wire;
+fn read_model(wire: WireModel, origin: Origin, errors: &mut Vec<EntryError>) -> ModelPrices {
+    let WireModel { provider, model, names, except, unverified, source: _, rates } = wire;
     let mut patterns = |texts: Vec<String>| -> Vec<Pattern> {
         let read = |text: String| {
             let pattern = Pattern::parse(&text);
@@ -185,6 +269,7 @@ fn read_model(wire: WireModel, errors: &mut Vec<EntryError>) -> ModelPrices {
         except,
         unverified: unverified.map(String::into_boxed_str),
         rows,
+        origin,
     }
 }
 

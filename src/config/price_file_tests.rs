@@ -182,6 +182,43 @@ fn what_is_no_price_file_is_refused_with_all_reasons() {
     assert_ne!(book.version(), builtin().unwrap().version());
 }
 
+#[test]
+fn a_file_lies_over_the_built_in_list_and_is_kept_with_all_that_it_means() {
+    let entry =
+        r#"{"provider":"openai","model":"contract","match":["gpt-4o-mini*"],"rates":[{"tier":"standard","input":7}]}"#;
+    let file = |head: &str| format!(r#"{{"format": 1, {head} "models": [{entry}]}}"#);
+    let input = |book: &PriceBook, model: &str| book.rates("openai", model, Standard, 1, noon(DAY)).map(|r| r.input);
+    let built_in = builtin().unwrap();
+    let book = parse(file(r#""source": "contract 4711, 2026-11-01","#).as_bytes()).unwrap();
+    assert_eq!((input(&book, "gpt-4o-mini"), input(&book, "gpt-4o-mini-2024-07-18")), (Some(7), Some(7)));
+    assert_eq!((input(&book, "gpt-4o"), input(&built_in, "gpt-4o-mini")), (Some(2_500_000), Some(150_000)));
+    let origin = |model: &str| {
+        let Origin { list, source } = book.model("openai", model).unwrap().origin.clone();
+        (list.as_str(), source.unwrap_or_default().to_string())
+    };
+    assert_eq!(origin("gpt-4o-mini"), ("operator", "contract 4711, 2026-11-01".to_owned()));
+    assert_eq!(origin("gpt-4o"), ("built-in", "genai-prices 0.2.3, 2026-11".to_owned()));
+    assert_eq!(origin("gpt-4o-audio-preview"), ("correction", "audio: LiteLLM 1.80.0, 2026-11-24".to_owned()));
+
+    // What is kept is read again as the same, and only over the list that it was over.
+    let base = book.base().unwrap().clone();
+    assert_eq!(base.version(), built_in.version());
+    let again = read(book.document(), Some(base.clone())).unwrap();
+    assert_eq!((again.version(), input(&again, "gpt-4o-mini")), (book.version(), Some(7)));
+    assert_eq!(read(base.document(), None).unwrap().version(), base.version());
+    assert!(matches!(read(book.document(), None), Err(PriceFileError::Base(..))));
+    let pinned = parse(book.document().as_bytes()).unwrap();
+    assert_eq!(pinned.version(), book.version());
+
+    let alone = parse(file(r#""base": "none","#).as_bytes()).unwrap();
+    assert_eq!((input(&alone, "gpt-4o-mini"), input(&alone, "gpt-4o")), (Some(7), None));
+    let error = parse(file(r#""base": "0123456789ab","#).as_bytes()).unwrap_err().to_string();
+    assert!(error.starts_with(r#"its base is "0123456789ab"; write "built-in" (version "#), "{error}");
+    // One that says of itself that it was built in is an operator's all the same.
+    let copied = parse(file(r#""built_in": true,"#).as_bytes()).unwrap();
+    assert_eq!(copied.model("openai", "gpt-4o-mini").unwrap().origin.list, ListOf::Operator);
+}
+
 proptest! {
     /// Dollars from the published decimals as a fraction, against the book's pico-dollars.
     #[test]

@@ -7,7 +7,7 @@ use super::{Config, Listen, Log};
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
 /// which addresses are safe to be bound to.
-const CHANGES_WHILE_RUNNING: [&str; 19] = [
+const CHANGES_WHILE_RUNNING: [&str; 21] = [
     "admin.key",
     "listen.header_timeout",
     "listen.body_timeout",
@@ -24,9 +24,11 @@ const CHANGES_WHILE_RUNNING: [&str; 19] = [
     "upstream.",
     "shutdown.drain_limit",
     "prices.file",
+    "models.output_max",
     "reload.",
     "log.filter",
     "plans.",
+    "budgets.",
 ];
 
 impl Config {
@@ -44,7 +46,8 @@ impl Config {
             .filter(|row| !changes(&row.key) && !is_as_started(&row.key, &row.value))
             .map(|row| row.key.clone())
             .collect();
-        let Self { listen, admin_key, providers, upstream, shutdown_drain_limit, prices_file, plans, log, .. } = self;
+        let Self { listen, admin_key, providers, upstream, shutdown_drain_limit, prices_file, .. } = self;
+        let Self { limits, budgets, plans, plan_prices, log, .. } = self;
         let taken = Self {
             listen: Listen { proxy: started.listen.proxy, admin: started.listen.admin, ..listen },
             admin_key,
@@ -52,9 +55,12 @@ impl Config {
             upstream,
             shutdown_drain_limit,
             prices_file,
+            limits,
+            budgets,
             reload_watch: self.reload_watch,
             files: self.files,
             plans,
+            plan_prices,
             log: Log { filter: log.filter, format: started.log.format },
             warnings: self.warnings,
             ..started.clone()

@@ -1,6 +1,6 @@
 //! The raw half of configuration: what flags, environment and file say, as text by key, each value with its source.
 //!
-//! May use: [`super::keys`], [`super::stamps`], one name of [`super::plans`]. Nothing is checked here but that a key exists
+//! May use: [`super::keys`], [`super::stamps`], names of [`super::plans`] and [`super::budgets`]. Nothing is checked here but that a key exists
 //! and has one value: what a value means is the business of [`super::Config`]. The file is walked as a parsed TOML table
 //! rather than deserialised, because serde stops at the first wrong key and knows no line numbers.
 
@@ -11,8 +11,9 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::budgets;
 use super::keys::{self, Key};
-use super::plans::ALLOWED_MODELS;
+use super::plans::{ALLOWED_MODELS, PRICE_PERCENT};
 use super::stamps::Stamped;
 
 /// A file above this size is not a configuration (and `/dev/zero` is none either).
@@ -163,6 +164,11 @@ impl Settings {
                     self.put_from_file(&key, value.as_str().replace('_', ""), source);
                 }
                 DeValue::Boolean(value) => self.put_from_file(&key, value.to_string(), source),
+                // It is kept as it is written: no float is made of it.
+                // As it was written: money is no float.
+                DeValue::Float(value) if takes_decimals(&key) => {
+                    self.put_from_file(&key, value.as_str().replace('_', ""), source);
+                }
                 // This may be a list: it becomes one text, as a single pattern is one.
                 DeValue::Array(values) if key.starts_with("plans.") && key.ends_with(ALLOWED_MODELS) => {
                     match texts(values) {
@@ -283,6 +289,10 @@ fn hint<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
         Some(name) => format!(": did you mean {name}?"),
         None => ": remove it, or see config/tollgate.toml for all keys".to_owned(),
     }
+}
+
+fn takes_decimals(key: &str) -> bool {
+    budgets::is_money(key) || (key.starts_with("plans.") && key.ends_with(PRICE_PERCENT))
 }
 
 fn is_section(key: &str) -> bool {

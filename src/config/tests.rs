@@ -96,7 +96,7 @@ fn all_errors_come_at_once_each_on_its_line() {
         ":4: listen.admin \"9090\" is no address: write IP:PORT",
         ":5: listen.header_timeout \"10\" has no unit: write 10s",
         ":7: upstream.idle_timeout \"0s\" is 0",
-        ":9: plans.basic.chats_per_monht is no limit: did you mean chats_per_month?",
+        ":9: plans.basic.chats_per_monht is no key of a plan: did you mean chats_per_month?",
         ":11: plans.team.chats_per_day is no whole number",
         ":12: plans.none has no limit",
     ];
@@ -140,7 +140,7 @@ fn no_error_and_no_debug_form_shows_a_secret() {
     let variables = environment(&[("OPENAI_API_KEY", secret), ("TOLLGATE_ADMIN_KEY", secret)]);
     let config = Config::load(&[], &variables, None).unwrap();
     let debug = format!("{config:?}");
-    assert!(!debug.contains("0000") && debug.contains("********cret"), "{debug}");
+    assert!(!debug.contains("00000000") && debug.contains("********cret"), "{debug}");
 
     let variables = environment(&[
         ("OPENAI_API_KEY", "a b"),
@@ -223,6 +223,31 @@ fn a_plan_has_the_models_that_its_list_or_text_allows() {
         ("[plans.a]\nallowed_models = [1]\n", "t.toml:2: plans.a.allowed_models is no list of texts"),
         ("[plans.a]\nallowed_model = \"*\"\n", "did you mean allowed_models?"),
         ("[plans.a]\nchats_per_day = [\"1\", \"2\"]\n", "plans.a.chats_per_day is no configuration key"),
+    ]);
+}
+
+#[test]
+fn a_plan_has_a_percentage_to_the_hundredth_and_a_price_file() {
+    let config = from_file(
+        "[plans.dear]\nprice_percent = 120\n[plans.cheap]\nprice_percent = 97.25\nprices = \"own.json\"\n\
+         [plans.text]\nprice_percent = \"0.5\"\n",
+    )
+    .unwrap();
+    let percent = |plan: &str| {
+        let plan = config.plans.iter().find(|known| known.name.as_str() == plan).unwrap();
+        plan.pricing.percent.to_string()
+    };
+    assert_eq!(["dear", "cheap", "text", "starter"].map(percent), ["120", "97.25", "0.5", "100"]);
+    assert_eq!(config.plan_prices, [("cheap".parse().unwrap(), PathBuf::from("own.json"))]);
+    // A reload watches it.
+    assert!(config.files.contains(&Stamped::now(Path::new("own.json"))));
+    check_errors(&[
+        ("[plans.a]\nprice_percent = 1.005\n", "t.toml:2: plans.a.price_percent is no percentage"),
+        ("[plans.a]\nprice_percent = 1e2\n", "t.toml:2: plans.a.price_percent is no percentage"),
+        ("[plans.a]\nprice_percent = -5\n", "t.toml:2: plans.a.price_percent is no percentage"),
+        ("[plans.a]\nprice_percents = 5\n", "did you mean price_percent?"),
+        ("[plans.a]\nprices = \"\"\n", "t.toml:2: plans.a.prices names no file"),
+        ("[plans.a]\nchats_per_day = 1.5\n", "plans.a.chats_per_day is no configuration key"),
     ]);
 }
 

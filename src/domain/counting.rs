@@ -3,13 +3,10 @@
 
 use std::ops::{BitAnd, BitOr};
 
-use super::event::UsageEvent;
-use super::money::PicoUsd;
+use super::event::{Outcome, UsageEvent};
+use super::hold::nano_up;
 use super::plan::{Limit, Metric, Plan, Scope, Subject};
 use super::time::{Period, Window};
-
-/// Pico-dollars in a nano-dollar.
-const PICO_PER_NANO: i128 = 1_000;
 
 /// Which counters there are: a set of scopes, metrics and windows. All of the tenant always, so that no other plan needs
 /// others; of keys, users and knowledge bases only those that some plan limits, as there are many of them.
@@ -119,14 +116,17 @@ pub struct Amounts {
     pub chats: u64,
     /// Tokens in and out together.
     pub tokens: u64,
-    /// Nano-dollars.
+    /// What is billed, in nano-dollars, rounded up to a whole one.
     pub cost_nano: u64,
 }
 
 impl Amounts {
-    /// Those of an event.
+    /// Those of an event: of a correction nothing, as a counter shows what was billed when it was used.
     pub fn of(event: &UsageEvent) -> Self {
-        let cost_nano = event.cost.map_or(0, nano_up);
+        if event.outcome == Outcome::Correction {
+            return Self::default();
+        }
+        let cost_nano = event.billable.map_or(0, nano_up);
         Self { chats: event.chats, tokens: event.tokens.total(), cost_nano }
     }
 
@@ -154,15 +154,9 @@ impl Amounts {
     }
 }
 
-/// Whole nano-dollars, rounded up: what is counted is never less than what is billed. Less than nothing counts as nothing.
-pub fn nano_up(cost: PicoUsd) -> u64 {
-    let up = cost.0.max(0).saturating_add(PICO_PER_NANO - 1) / PICO_PER_NANO;
-    u64::try_from(up).unwrap_or(u64::MAX)
-}
-
 /// The period of a window that an event counts in.
 pub fn period_of(event: &UsageEvent, window: Window) -> Period {
-    window.period(event.requested_at)
+    event.period(window)
 }
 
 /// Everybody in its tenant that an event has to do with.
@@ -198,13 +192,6 @@ pub fn counts_of(event: &UsageEvent, counting: Counting) -> Vec<(Subject, Metric
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cost_is_rounded_up_once_for_each_event() {
-        for (pico, nano) in [(0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (-5, 0), (i128::MAX, u64::MAX)] {
-            assert_eq!(nano_up(PicoUsd(pico)), nano, "{pico}");
-        }
-    }
 
     #[test]
     fn every_counter_has_a_place_of_its_own_in_the_set() {

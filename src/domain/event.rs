@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::ids::{EventId, KeyId, ProviderId, TenantId};
 use super::money::PicoUsd;
 use super::price::{Priced, ServiceTier};
-use super::time::Micros;
+use super::quantities::Quantities;
+use super::time::{MICROS_PER_SECOND, Micros, Period, Window};
 use super::tokens::Tokens;
 use super::unit::Unit;
 
@@ -27,11 +28,13 @@ pub enum Outcome {
     Interrupted,
     /// The provider took it and finishes later: what it used is one more event, which is the request.
     Deferred,
+    /// No call: it changes what an earlier event costs, by a difference.
+    Correction,
 }
 
 impl Outcome {
     /// All of them, for parsers and tables.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Completed,
         Self::ClientLeft,
         Self::UpstreamFailed,
@@ -39,6 +42,7 @@ impl Outcome {
         Self::NoAnswer,
         Self::Interrupted,
         Self::Deferred,
+        Self::Correction,
     ];
 
     /// The outcome's name in rows and answers.
@@ -51,6 +55,7 @@ impl Outcome {
             Self::NoAnswer => "no_answer",
             Self::Interrupted => "interrupted",
             Self::Deferred => "deferred",
+            Self::Correction => "correction",
         }
     }
 
@@ -64,9 +69,9 @@ impl Outcome {
         matches!(self, Self::UpstreamError | Self::NoAnswer)
     }
 
-    /// Whether the call counts as a request. One that was deferred does so when it is billed.
+    /// Whether the call counts as a request. One that was deferred does so when it is billed; a correction is no call.
     pub fn is_request(self) -> bool {
-        !self.is_failed() && self != Self::Deferred
+        !self.is_failed() && !matches!(self, Self::Deferred | Self::Correction)
     }
 }
 
@@ -94,6 +99,35 @@ impl UsageSource {
     }
 }
 
+/// The furthest that any clock of the world is, or was, from UTC: the bound of `utc_offset_s`, in seconds.
+pub const UTC_OFFSET_MAX_S: i32 = 18 * 3_600;
+
+/// What a correction corrects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Corrected {
+    /// The event, never a correction of it.
+    pub event: EventId,
+    /// How far its cost could be trusted until then.
+    pub priced: Priced,
+}
+
+/// What a correction makes of the cost of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Correction {
+    /// The newest correction of the event; the event itself where there is none.
+    pub after: EventId,
+    /// How far the cost could be trusted until then.
+    pub priced_before: Priced,
+    /// How far it can be trusted now.
+    pub priced: Priced,
+    /// What is to be added to the cost; what was not known until then counts as 0.
+    pub cost: PicoUsd,
+    /// What is to be added to the billable cost.
+    pub billable: PicoUsd,
+    /// The version of the prices that say so.
+    pub price_version: Arc<str>,
+}
+
 /// One metered call. Written once, never edited: a correction is a new signed row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageEvent {
@@ -119,10 +153,14 @@ pub struct UsageEvent {
     pub chats: u64,
     /// What was charged.
     pub tokens: Tokens,
-    /// Where `tokens` come from.
+    /// What was charged beside tokens.
+    pub quantities: Quantities,
+    /// Where `tokens` and `quantities` come from.
     pub source: UsageSource,
-    /// The cost; `None` when the model has no price.
+    /// What the provider charges; `None` when the model has no price. Below 0 in a correction alone.
     pub cost: Option<PicoUsd>,
+    /// What the tenant is billed: the cost, unless its plan says otherwise. `None` only where `cost` is.
+    pub billable: Option<PicoUsd>,
     /// How far `cost` can be trusted.
     pub priced: Priced,
     /// The version of the price book that priced it.
@@ -131,6 +169,8 @@ pub struct UsageEvent {
     pub service_tier: ServiceTier,
     /// When the call was admitted: the period it is counted in.
     pub requested_at: Micros,
+    /// How far the tenant's clock was ahead of UTC then, in seconds: its day and month are those of that clock.
+    pub utc_offset_s: i32,
     /// From admission to settlement, in microseconds.
     pub duration_us: u64,
     /// From admission to the first byte of the answer, in microseconds.
@@ -145,11 +185,64 @@ pub struct UsageEvent {
     pub request_id: Option<Box<str>>,
     /// What is billed later, of a call that was deferred; what is billed, of its bill. The ledger has it beside its events.
     pub unit: Option<Box<Unit>>,
+    /// What a correction corrects; `None` in every event of a call.
+    pub corrects: Option<Corrected>,
 }
 
 impl UsageEvent {
+    /// What the tenant's clock showed at admission, as an instant whose date in UTC is the date of that clock. All that sums
+    /// events up by days, months or hours goes by it.
+    pub fn local(&self) -> Micros {
+        let offset_us = i64::from(self.utc_offset_s).saturating_mul(MICROS_PER_SECOND);
+        Micros(self.requested_at.0.saturating_add(offset_us))
+    }
+
+    /// The day or month it is counted in.
+    pub fn period(&self, window: Window) -> Period {
+        window.period(self.local())
+    }
+
+    /// The row that corrects this event: of the same tenant, model and period, with the difference of the costs and nothing
+    /// else.
+    #[must_use]
+    pub fn corrected(&self, correction: Correction) -> Self {
+        let Correction { after, priced_before, priced, cost, billable, price_version } = correction;
+        Self {
+            id: after.of_correction(&price_version),
+            chats: 0,
+            tokens: Tokens::default(),
+            quantities: Quantities::default(),
+            cost: Some(cost),
+            billable: Some(billable),
+            priced,
+            price_version,
+            duration_us: 0,
+            first_byte_us: None,
+            overhead_us: 0,
+            status: 0,
+            outcome: Outcome::Correction,
+            request_id: None,
+            unit: None,
+            corrects: Some(Corrected { event: self.id, priced: priced_before }),
+            ..self.clone()
+        }
+    }
+
     /// Whether it bills what an earlier event deferred. Told by what the journal keeps; the ledger shows it by its id.
     pub fn is_bill(&self) -> bool {
         self.unit.is_some() && self.outcome != Outcome::Deferred
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_outcomes_are_read_again_and_a_correction_is_no_call() {
+        for outcome in Outcome::ALL {
+            assert_eq!(Outcome::parse(outcome.as_str()), Some(outcome));
+        }
+        assert!(!Outcome::Correction.is_request() && !Outcome::Correction.is_failed());
     }
 }

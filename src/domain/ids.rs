@@ -164,6 +164,21 @@ impl EventId {
         Self(self.0 ^ BILL_BITS)
     }
 
+    /// The id of the row that corrects this one by another version of the prices. It follows from both alone, so that whoever
+    /// writes it, how often and on how many nodes, writes the same row. Where an event was corrected before, its newest
+    /// correction is what is corrected: so prices may also go back to what they were. Time, version and variant stay.
+    #[must_use]
+    pub fn of_correction(self, price_version: &str) -> Self {
+        // FNV-1a, and the finish of SplitMix64 so that every bit hangs on every byte. Ids need be apart, not secret.
+        let bytes = self.to_bytes().into_iter().chain(price_version.bytes());
+        let hash = bytes
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let hash = u128::from(hash ^ (hash >> 31));
+        Self((self.0 & !RANDOM_BITS) | (hash & RANDOM_BITS))
+    }
+
     /// The id as its 16 bytes, most significant first.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
@@ -174,6 +189,9 @@ impl EventId {
         Self(u128::from_be_bytes(bytes))
     }
 }
+
+/// The random bits behind the variant.
+const RANDOM_BITS: u128 = 0x3fff_ffff_ffff_ffff;
 
 /// Among the random bits of an event's id, those that tell a bill from what it bills.
 const BILL_BITS: u128 = 0x2b1b_de9e_44ed_b111;
@@ -231,6 +249,30 @@ mod tests {
         }
         assert!("a".repeat(64).parse::<TenantId>().is_ok());
         assert!("a".repeat(65).parse::<TenantId>().is_err());
+    }
+
+    #[test]
+    fn the_id_of_a_correction_follows_from_what_it_corrects_and_the_prices() {
+        let ids = [EventId::new(1_764_000_000_123, 1), EventId::new(1_764_000_000_123, 2)];
+        let mut all: Vec<EventId> = ids.to_vec();
+        for id in ids {
+            for version in ["fa1f49b7e8e3", "fa1f49b7e8e4", ""] {
+                let correction = id.of_correction(version);
+                assert_eq!(correction, id.of_correction(version));
+                assert_eq!(correction.to_bytes()[..8], id.to_bytes()[..8], "time and version stay");
+                assert_eq!(correction.to_bytes()[8] >> 6, 0b10, "the variant stays");
+                // From one list of prices to another, back, and there again: each is another row.
+                all.extend([
+                    correction,
+                    correction.of_correction("v"),
+                    correction.of_correction("v").of_correction(""),
+                ]);
+            }
+        }
+        let many = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), many);
     }
 
     #[test]

@@ -4,14 +4,18 @@
 //! time, ids and randomness come in as values, and wire and row formats are written where they are spoken.
 
 pub mod audit;
+pub mod budget;
 pub mod counting;
 pub mod event;
+pub mod hold;
 pub mod ids;
 pub mod key;
+pub mod limits;
 pub mod models;
 pub mod money;
 pub mod plan;
 pub mod price;
+pub mod quantities;
 pub mod redis_url;
 pub mod refusal;
 pub mod settlement;

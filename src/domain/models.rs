@@ -63,13 +63,18 @@ impl Models {
     /// Whether this model may be used. Its name may say where it is, as `models/…` and `projects/…/models/…` do. No name
     /// is a model of a list that allows all and of no other.
     pub fn allow(&self, model: &str) -> bool {
-        if model.len() > NAME_BYTES_MAX {
-            return false;
-        }
-        let name = model.rsplit_once("/models/").map_or(model, |(_, name)| name);
-        let name = name.strip_prefix("models/").unwrap_or(name).to_ascii_lowercase();
-        self.0.iter().any(|pattern| pattern.fits(&name))
+        plain_name(model).is_some_and(|name| self.0.iter().any(|pattern| pattern.fits(&name)))
     }
+}
+
+/// The name of a model as patterns have it: without the collection or the path that it may stand in, in lower case. `None`
+/// for one that is longer than any model's.
+pub(super) fn plain_name(model: &str) -> Option<String> {
+    if model.len() > NAME_BYTES_MAX {
+        return None;
+    }
+    let name = model.rsplit_once("/models/").map_or(model, |(_, name)| name);
+    Some(name.strip_prefix("models/").unwrap_or(name).to_ascii_lowercase())
 }
 
 impl FromStr for Models {

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::ids::{KeyId, PlanName};
 use super::models::Models;
+use super::price::tariff::Pricing;
 use super::time::Window;
 
 /// What a limit counts.
@@ -172,9 +174,19 @@ pub struct Plan {
     pub on_counters_down: OnCountersDown,
     /// The models that may be used; `None`: all.
     pub models: Option<Models>,
+    /// What its tenants pay of what providers charge.
+    pub pricing: Pricing,
+    /// How its token and cost limits are held to.
+    pub budget: Budget,
 }
 
 impl Plan {
+    /// A plan of which nothing is said but its name.
+    pub fn unlimited(name: PlanName) -> Self {
+        let (on_counters_down, pricing) = (OnCountersDown::default(), Pricing::default());
+        Self { name, limits: Vec::new(), on_counters_down, models: None, pricing, budget: Budget::default() }
+    }
+
     /// The limit on `metric` in `window` for each of `scope`; `None` when unlimited.
     pub fn limit(&self, scope: Scope, metric: Metric, window: Window) -> Option<&Limit> {
         self.limits.iter().find(|limit| (limit.scope, limit.metric, limit.window) == (scope, metric, window))

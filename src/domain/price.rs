@@ -1,7 +1,9 @@
 //! Prices and what a call costs by them.
 //!
 //! A [`PriceBook`] is made once from a price file and never changes; a new file is a new book with a new version. The
-//! unit prices of a model hang on the service tier, the date and the length of the input; `rates` does the sums.
+//! unit prices of a model hang on the service tier, the date and the length of the input; `rates` does the sums. A book
+//! may lie over another one, its base: a name that an entry of its own is for has the prices of that entry alone, and
+//! every other name those of the base.
 //!
 //! May use: this layer.
 
@@ -14,6 +16,7 @@ use super::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 
 pub mod pattern;
 pub mod rates;
+pub mod tariff;
 
 use pattern::Pattern;
 use rates::{Bill, Rates};
@@ -132,6 +135,40 @@ pub struct ModelPrices {
     pub unverified: Option<Box<str>>,
     /// The prices, in any order.
     pub rows: Vec<PriceRow>,
+    /// Who says so.
+    pub origin: Origin,
+}
+
+/// Who says what a model costs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// In whose list it stands.
+    pub list: ListOf,
+    /// Where they have it from, and of when it is.
+    pub source: Option<Arc<str>>,
+}
+
+/// Whose list of prices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ListOf {
+    /// The one that is built in, as it was published.
+    BuiltIn,
+    /// A correction in the one that is built in.
+    Correction,
+    /// The operator's.
+    #[default]
+    Operator,
+}
+
+impl ListOf {
+    /// The name in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BuiltIn => "built-in",
+            Self::Correction => "correction",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// Prices of one model from a date on, for one tier, for inputs longer than a step.
@@ -153,6 +190,9 @@ pub struct PriceRow {
 pub struct PriceBook {
     version: Arc<str>,
     shelves: Vec<Shelf>,
+    /// What it was read from; empty where it was not.
+    document: Arc<str>,
+    base: Option<Arc<PriceBook>>,
 }
 
 /// Why prices make no book.
@@ -206,6 +246,18 @@ pub enum PriceBookError {
         /// The tier.
         tier: ServiceTier,
     },
+    /// An entry that takes a name from the base, and has no price for a time at which the base has one.
+    #[error(
+        "{provider}/{model} has no price before {from}, and the price list below it has one: add rates without from"
+    )]
+    Gap {
+        /// The provider.
+        provider: Box<str>,
+        /// The entry.
+        model: Box<str>,
+        /// From when on it has prices.
+        from: Micros,
+    },
     /// A price below 0 or above [`PICO_PER_TOKEN_MAX`].
     #[error("{provider}/{model}: {pico} pico-dollars a token is no price; prices are 0 to {PICO_PER_TOKEN_MAX}")]
     Range {
@@ -250,7 +302,31 @@ impl PriceBook {
             }
         }
         shelves.iter().for_each(|shelf| shelf.check(&mut errors));
-        if errors.is_empty() { Ok(Self { version, shelves }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { version, shelves, ..Self::default() }) } else { Err(errors) }
+    }
+
+    /// The same with what it was read from.
+    pub fn written(self, document: Arc<str>) -> Self {
+        Self { document, ..self }
+    }
+
+    /// The same over another book, which has none below it.
+    ///
+    /// # Errors
+    /// A name would lose its price for a time at which the base has one.
+    pub fn over(self, base: Arc<Self>) -> Result<Self, Vec<PriceBookError>> {
+        let gaps: Vec<_> = self.own_models().filter_map(|model| model.gap(&base)).collect();
+        if gaps.is_empty() { Ok(Self { base: Some(base), ..self }) } else { Err(gaps) }
+    }
+
+    /// The book below it.
+    pub fn base(&self) -> Option<&Arc<Self>> {
+        self.base.as_ref()
+    }
+
+    /// What it was read from, without its base; empty where it was not.
+    pub fn document(&self) -> &Arc<str> {
+        &self.document
     }
 
     /// Which prices these are, for events.
@@ -258,14 +334,29 @@ impl PriceBook {
         Arc::clone(&self.version)
     }
 
-    /// All entries, provider by provider in the order of the file.
+    /// All entries that a name still finds, provider by provider in the order of the file; those of the base come last.
     pub fn models(&self) -> impl Iterator<Item = &ModelPrices> {
+        let below = self.base.iter().flat_map(|base| base.own_models()).filter(|model| self.is_found(model));
+        self.own_models().chain(below)
+    }
+
+    /// The entries of its own, without those of its base.
+    pub fn own_models(&self) -> impl Iterator<Item = &ModelPrices> {
         self.shelves.iter().flat_map(|shelf| shelf.models.iter())
+    }
+
+    fn is_found(&self, model: &ModelPrices) -> bool {
+        let found = |name: &Pattern| self.model(&model.provider, &name.shortest());
+        model.names.iter().filter_map(found).any(|found| std::ptr::eq(found, model))
     }
 
     /// The entry for a model by the name that the provider's answer or a request gives it. `models/` in front of it and
     /// upper case do not matter.
     pub fn model(&self, provider: &str, model: &str) -> Option<&ModelPrices> {
+        self.own_model(provider, model).or_else(|| self.base.as_ref()?.own_model(provider, model))
+    }
+
+    fn own_model(&self, provider: &str, model: &str) -> Option<&ModelPrices> {
         let shelf = self.shelves.iter().find(|shelf| *shelf.provider == *provider)?;
         let name = model.strip_prefix("publishers/google/").unwrap_or(model);
         let name = name.strip_prefix("models/").unwrap_or(name);
@@ -343,6 +434,20 @@ impl ModelPrices {
         };
         // Sorted by tier, date and step: the last row that holds is the highest step reached at the newest date.
         self.rows.iter().rev().find(holds)
+    }
+
+    /// Since when it has prices; `None` for always.
+    fn begins(&self) -> Option<Micros> {
+        let standard = self.rows.iter().filter(|row| row.tier == ServiceTier::Standard);
+        standard.map(|row| row.from).min().flatten()
+    }
+
+    fn gap(&self, base: &PriceBook) -> Option<PriceBookError> {
+        let from = self.begins()?;
+        let below = |name: &Pattern| base.model(&self.provider, &name.shortest());
+        let is_earlier = |model: &ModelPrices| model.begins().is_none_or(|begins| begins < from);
+        let is_gap = self.names.iter().filter_map(below).any(is_earlier);
+        is_gap.then(|| PriceBookError::Gap { provider: self.provider.clone(), model: self.name.clone(), from })
     }
 
     fn check(&self, errors: &mut Vec<PriceBookError>) {

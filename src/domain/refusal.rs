@@ -3,16 +3,19 @@
 
 use std::fmt;
 
+use super::hold::money_of;
 use super::ids::{PlanName, TenantId};
 use super::models::Models;
-use super::plan::{Metric, Standing};
+use super::plan::{Metric, Standing, Subject};
 use super::time::{Micros, Period};
 
-/// A quota that is used up.
+/// A quota that has no room for a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaFacts {
     /// Whose quota.
     pub tenant: TenantId,
+    /// Of whom in it.
+    pub subject: Subject,
     /// Of which plan.
     pub plan: PlanName,
     /// What it counts.
@@ -23,6 +26,8 @@ pub struct QuotaFacts {
     pub limit: u64,
     /// How much is gone.
     pub standing: Standing,
+    /// How much the call could use.
+    pub asked: u64,
 }
 
 impl QuotaFacts {
@@ -77,8 +82,17 @@ pub enum Refusal {
     },
     /// The plan or the key may not use this model.
     ModelNotAllowed(Box<ModelFacts>),
-    /// A limit of the plan is used up.
+    /// A limit of the plan is used up, or has less left than the call could use.
     QuotaUsedUp(Box<QuotaFacts>),
+    /// A limit has room for the call but for what others hold that are in flight.
+    BudgetHeld(Box<QuotaFacts>),
+    /// The plan limits cost, and nobody knows what this model costs.
+    NoPrice {
+        /// The model that is asked for, shortened; empty where none is named.
+        model: Box<str>,
+        /// The plan.
+        plan: PlanName,
+    },
     /// No provider serves or bills this path.
     UnknownRoute,
     /// It would make a key or a call by which a client speaks to the provider past the gateway, unmetered.
@@ -152,12 +166,12 @@ impl Refusal {
         match self {
             Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy | Self::BadUpload => 401,
             Self::QuotaUsedUp(_) => 402,
-            Self::Suspended(_) | Self::ModelNotAllowed(_) => 403,
+            Self::Suspended(_) | Self::ModelNotAllowed(_) | Self::NoPrice { .. } => 403,
             Self::UnknownRoute | Self::OpensElsewhere => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
             Self::NoUpgrade => 426,
-            Self::TooManyTurns => 429,
+            Self::TooManyTurns | Self::BudgetHeld(_) => 429,
             Self::EncodedBody => 415,
             Self::BodyIncomplete
             | Self::BadJson { .. }
@@ -189,6 +203,8 @@ impl Refusal {
             Self::UnknownPlan { .. } => "unknown_plan",
             Self::ModelNotAllowed(_) => "model_not_allowed",
             Self::QuotaUsedUp(_) => "quota_exceeded",
+            Self::BudgetHeld(_) => "budget_held",
+            Self::NoPrice { .. } => "model_unpriced",
             Self::UnknownRoute => "unknown_route",
             Self::OpensElsewhere => "not_metered",
             Self::NoUpgrade => "upgrade_required",
@@ -216,7 +232,9 @@ impl Refusal {
     /// `Retry-After` in seconds, where trying again can help.
     pub fn retry_after_s(&self) -> Option<u32> {
         match self {
-            Self::BuffersFull | Self::JournalFull | Self::CountersDown | Self::KeysDown => Some(1),
+            Self::BudgetHeld(_) | Self::BuffersFull | Self::JournalFull | Self::CountersDown | Self::KeysDown => {
+                Some(1)
+            }
             Self::Draining => Some(5),
             _ => None,
         }
@@ -256,6 +274,11 @@ impl fmt::Display for Refusal {
                 }
             }
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
+            Self::BudgetHeld(quota) => write_held(f, quota),
+            Self::NoPrice { model, plan } => match &**model {
+                "" => write!(f, "The call names no model where the gateway could see it, and plan {plan} has a cost limit: without a price nobody can hold to it."),
+                model => write!(f, "Model {model} has no price, and plan {plan} has a cost limit: without a price nobody can hold to it."),
+            },
             Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter: see the table of routes in its README."),
             Self::OpensElsewhere => f.write_str("The gateway does not forward this: it makes a key or a call by which a client speaks to the provider directly, where nothing is metered. Open a websocket through the gateway with your Tollgate key instead."),
             Self::NoUpgrade => f.write_str("This route is a websocket. Ask for it by GET over HTTP/1.1 with 'Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Key' and 'Sec-WebSocket-Version: 13'."),
@@ -285,14 +308,52 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl QuotaFacts {
+    fn amount(&self, amount: u64) -> String {
+        match self.metric {
+            Metric::Cost => format!("{} USD", money_of(amount)),
+            metric => format!("{amount} {}", metric.as_str()),
+        }
+    }
+
+    /// `Tenant acme`, or `User alice of tenant acme`.
+    fn who(&self) -> String {
+        match &self.subject {
+            Subject::Tenant => format!("Tenant {}", self.tenant),
+            Subject::Key(id) => format!("Key {id} of tenant {}", self.tenant),
+            Subject::User(id) => format!("User {id} of tenant {}", self.tenant),
+            Subject::Kb(id) => format!("Knowledge base {id} of tenant {}", self.tenant),
+        }
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.standing.used >= self.limit
+    }
+}
+
 fn write_quota(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {
-    let QuotaFacts { tenant, plan, metric, period, limit, standing } = quota;
-    let metric = metric.as_str();
-    write!(f, "Tenant {tenant} has used {} of {limit} {metric} of plan {plan} for {period}", standing.used)?;
+    let QuotaFacts { plan, metric, period, limit, standing, asked, .. } = quota;
+    let used = if *metric == Metric::Cost { money_of(standing.used).to_string() } else { standing.used.to_string() };
+    write!(f, "{} has used {used} of {} of plan {plan} for {period}", quota.who(), quota.amount(*limit))?;
     if standing.held > 0 {
-        write!(f, " ({} more in flight)", standing.held)?;
+        let held = if *metric == Metric::Cost { quota.amount(standing.held) } else { standing.held.to_string() };
+        write!(f, " ({held} more in flight)")?;
+    }
+    if *metric != Metric::Chats && !quota.is_used_up() {
+        write!(f, ", and this call could use up to {}", quota.amount(*asked))?;
     }
     write!(f, ". Resets {}.", quota.resets_at())
+}
+
+fn write_held(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {
+    let QuotaFacts { plan, period, limit, standing, asked, .. } = quota;
+    let [limit, used, held, asked] = [*limit, standing.used, standing.held, *asked].map(|amount| quota.amount(amount));
+    let who = quota.who();
+    write!(f, "{who} has used {used} of {limit} of plan {plan} for {period}, and calls in flight hold {held}. ")?;
+    write!(
+        f,
+        "This call could use up to {asked}, for which there is room once some of them are done. Try again shortly."
+    )
 }
 
 #[cfg(test)]
@@ -300,19 +361,61 @@ mod tests {
     use super::super::time::Window;
     use super::*;
 
-    #[test]
-    fn a_used_up_quota_names_tenant_plan_period_and_reset() {
-        let quota = QuotaFacts {
+    fn quota(subject: Subject, metric: Metric, limit: u64, standing: Standing) -> Box<QuotaFacts> {
+        Box::new(QuotaFacts {
             tenant: "acme".parse().unwrap(),
+            subject,
             plan: "starter".parse().unwrap(),
-            metric: Metric::Chats,
+            metric,
             period: Window::Month.period("2026-11-24T10:00:00Z".parse().unwrap()),
-            limit: 500,
-            standing: Standing { used: 500, held: 0 },
-        };
-        assert_eq!(
-            Refusal::QuotaUsedUp(Box::new(quota)).to_string(),
-            "Tenant acme has used 500 of 500 chats of plan starter for 2026-11. Resets 2026-12-01T00:00:00Z."
-        );
+            limit,
+            standing,
+            asked: 30_000_000,
+        })
+    }
+
+    #[test]
+    fn a_used_up_quota_names_whose_it_is_and_what_the_call_would_take() {
+        let dollar = 1_000_000_000;
+        for (refusal, text) in [
+            (
+                Refusal::QuotaUsedUp(quota(Subject::Tenant, Metric::Chats, 500, Standing { used: 500, held: 0 })),
+                "Tenant acme has used 500 of 500 chats of plan starter for 2026-11. Resets 2026-12-01T00:00:00Z.",
+            ),
+            (
+                Refusal::QuotaUsedUp(quota(Subject::Tenant, Metric::Chats, 500, Standing { used: 499, held: 1 })),
+                "Tenant acme has used 499 of 500 chats of plan starter for 2026-11 (1 more in flight). Resets 2026-12-01T00:00:00Z.",
+            ),
+            (
+                Refusal::QuotaUsedUp(quota(
+                    Subject::User("alice".into()),
+                    Metric::Cost,
+                    dollar,
+                    Standing { used: dollar - 10_000_000, held: 0 },
+                )),
+                "User alice of tenant acme has used 0.99 of 1 USD of plan starter for 2026-11, and this call could use up to 0.03 USD. Resets 2026-12-01T00:00:00Z.",
+            ),
+            (
+                Refusal::BudgetHeld(quota(
+                    Subject::Tenant,
+                    Metric::Cost,
+                    dollar,
+                    Standing { used: 0, held: dollar - 1_000_000 },
+                )),
+                "Tenant acme has used 0 USD of 1 USD of plan starter for 2026-11, and calls in flight hold 0.999 USD. This call could use up to 0.03 USD, for which there is room once some of them are done. Try again shortly.",
+            ),
+        ] {
+            assert_eq!(refusal.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn only_what_passes_by_itself_is_tried_again() {
+        let held = || quota(Subject::Tenant, Metric::Tokens, 5, Standing::default());
+        let facts = |refusal: Refusal| (refusal.status(), refusal.code(), refusal.retry_after_s());
+        assert_eq!(facts(Refusal::QuotaUsedUp(held())), (402, "quota_exceeded", None));
+        assert_eq!(facts(Refusal::BudgetHeld(held())), (429, "budget_held", Some(1)));
+        let no_price = Refusal::NoPrice { model: "m".into(), plan: "p".parse().unwrap() };
+        assert_eq!(facts(no_price), (403, "model_unpriced", None));
     }
 }

@@ -13,6 +13,8 @@ pub struct Tokens {
     pub cached: u64,
     /// Input written to the provider's cache.
     pub cache_write: u64,
+    /// The part of `cache_write` that the cache keeps for an hour or longer.
+    pub cache_write_long: u64,
     /// Audio input.
     pub prompt_audio: u64,
     /// Image input.
@@ -42,10 +44,11 @@ pub enum TokensError {
 
 impl Tokens {
     /// The name of each kind, in the order of [`Tokens::kinds`].
-    pub const KINDS: [&str; 10] = [
+    pub const KINDS: [&str; 11] = [
         "prompt_tokens",
         "cached_tokens",
         "cache_write_tokens",
+        "cache_write_long_tokens",
         "prompt_audio_tokens",
         "prompt_image_tokens",
         "cached_audio_tokens",
@@ -56,11 +59,12 @@ impl Tokens {
     ];
 
     /// Every kind, one after the other.
-    pub fn kinds(&self) -> [u64; 10] {
+    pub fn kinds(&self) -> [u64; 11] {
         let Self {
             prompt,
             cached,
             cache_write,
+            cache_write_long,
             prompt_audio,
             prompt_image,
             cached_audio,
@@ -73,6 +77,7 @@ impl Tokens {
             prompt,
             cached,
             cache_write,
+            cache_write_long,
             prompt_audio,
             prompt_image,
             cached_audio,
@@ -84,11 +89,12 @@ impl Tokens {
     }
 
     /// The tokens of which these are the kinds, in the order of [`Tokens::kinds`].
-    pub fn from_kinds(kinds: [u64; 10]) -> Self {
+    pub fn from_kinds(kinds: [u64; 11]) -> Self {
         let [
             prompt,
             cached,
             cache_write,
+            cache_write_long,
             prompt_audio,
             prompt_image,
             cached_audio,
@@ -101,6 +107,7 @@ impl Tokens {
             prompt,
             cached,
             cache_write,
+            cache_write_long,
             prompt_audio,
             prompt_image,
             cached_audio,
@@ -138,6 +145,7 @@ impl Tokens {
         let parts = [
             (self.cached, self.prompt),
             (self.cache_write, self.prompt),
+            (self.cache_write_long, self.cache_write),
             (self.prompt_audio, self.prompt),
             (self.prompt_image, self.prompt),
             (self.cached_audio, self.prompt_audio.min(self.cached)),
@@ -155,9 +163,9 @@ mod tests {
 
     #[test]
     fn kinds_keep_their_places() {
-        let kinds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+        let kinds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
         let tokens = Tokens::from_kinds(kinds);
-        assert_eq!((tokens.prompt, tokens.completion, tokens.completion_image), (1, 7, 10));
+        assert_eq!((tokens.prompt, tokens.completion, tokens.completion_image), (1, 8, 11));
         assert_eq!(tokens.kinds(), kinds);
         assert_eq!(tokens.plus(&tokens).map(|twice| twice.kinds()), Some(kinds.map(|kind| 2 * kind)));
         assert_eq!(tokens.plus(&Tokens { reasoning: u64::MAX, ..Tokens::default() }), None);

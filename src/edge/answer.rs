@@ -57,7 +57,7 @@ fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize
     let mut head = ResponseHeader::build(refusal.status(), Some(10)).ok()?;
     head.insert_header(header::CONTENT_TYPE, "application/json").ok()?;
     head.insert_header(header::CONTENT_LENGTH, length.to_string()).ok()?;
-    if refusal.status() < 500 {
+    if refusal.status() < 500 && refusal.retry_after_s().is_none() {
         // The official OpenAI clients retry by this header; the same request can only be refused again.
         head.insert_header("x-should-retry", "false").ok()?;
     }

@@ -243,16 +243,20 @@ impl Gate {
         }
         self.expect_body(session, asked, live.settings.body_limit).await?;
         let whole = body::read_whole(session, asked.length, live.settings.body_limit, &live.budget).await?;
-        let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
+        let mut call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
+        if self.meter.may_write(&caller) {
+            call.cap = providers::output_cap(&endpoint, &whole.bytes);
+        }
         let coding = if call.edits.is_empty() { Coding::GzipIfAccepted } else { Coding::Identity };
-        let outgoing = if call.edits.is_empty() {
+        let out = headers::to_provider(headers_of(session), &presented.secret, coding);
+        let mut request = self.request(asked, out, (origin, provider, &endpoint), Outgoing::Whole(None))?;
+        let mut in_flight = self.meter.admit(caller, provider, endpoint, call).await?;
+        let edits = in_flight.edits();
+        *request.body_mut() = if edits.is_empty() {
             Outgoing::Whole(Some(whole.bytes))
         } else {
-            Outgoing::Parts(providers::apply(&call.edits, &whole.bytes).into())
+            Outgoing::Parts(providers::apply(&edits, &whole.bytes).into())
         };
-        let out = headers::to_provider(headers_of(session), &presented.secret, coding);
-        let request = self.request(asked, out, (origin, provider, &endpoint), outgoing)?;
-        let mut in_flight = self.meter.admit(caller, provider, endpoint, call).await?;
         asked.id = in_flight.id().map(|id| id.to_string());
         asked.limits = in_flight.limits().to_vec();
         self.know_limits(asked).await;

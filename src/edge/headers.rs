@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_http::ResponseHeader;
 
 use crate::domain::key;
+use crate::domain::plan::{Metric, Scope};
 use crate::metering::in_flight::LimitStanding;
 use crate::providers::CredentialHeader;
 
@@ -172,7 +173,7 @@ pub fn add_ours(
     if !answer.headers.contains_key(&REQUEST_ID) {
         answer.insert_header(REQUEST_ID, id).ok()?;
     }
-    if !limits.is_empty() {
+    if limits.iter().any(|limit| limit.limit.scope == Scope::Tenant) {
         let (policy, standing) = rate_limit(limits, now);
         answer.insert_header(RATE_LIMIT_POLICY, policy).ok()?;
         answer.insert_header(RATE_LIMIT, standing).ok()?;
@@ -180,18 +181,28 @@ pub fn add_ours(
     Some(())
 }
 
+/// Nano-dollars in a micro-dollar.
+const NANO_PER_MICRO: u64 = 1_000;
+
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
 fn rate_limit(limits: &[LimitStanding], now: crate::domain::time::Micros) -> (String, String) {
     use std::fmt::Write;
     let (mut policy, mut standing) = (String::with_capacity(48), String::with_capacity(48));
-    for LimitStanding { limit, period, standing: at } in limits {
-        let metric = limit.metric.as_str();
+    for LimitStanding { limit, period, standing: at } in
+        limits.iter().filter(|limit| limit.limit.scope == Scope::Tenant)
+    {
+        // These are whole numbers: cost is told in micro-dollars, what is left of it rounded down.
+        let (metric, per_unit) = match limit.metric {
+            Metric::Cost => ("cost-microusd", NANO_PER_MICRO),
+            metric => (metric.as_str(), 1),
+        };
         // The monthly limit is the plan's main one and has the plain name.
         let suffix = if period.window() == crate::domain::time::Window::Month { "" } else { "-day" };
         let comma = if policy.is_empty() { "" } else { ", " };
-        let (remaining, resets) = (at.remaining(limit.max), now.seconds_until(period.end()));
+        let (max, remaining) = (limit.max / per_unit, at.remaining(limit.max) / per_unit);
+        let resets = now.seconds_until(period.end());
         // Writing to a String cannot fail.
-        write!(policy, "{comma}\"{metric}{suffix}\";q={};w={}", limit.max, period.seconds()).unwrap_or_default();
+        write!(policy, "{comma}\"{metric}{suffix}\";q={max};w={}", period.seconds()).unwrap_or_default();
         write!(standing, "{comma}\"{metric}{suffix}\";r={remaining};t={resets}").unwrap_or_default();
     }
     (policy, standing)
@@ -226,6 +237,8 @@ fn is_hop_by_hop(name: &HeaderName, nominated: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::plan::{Limit, Standing};
+    use crate::domain::time::{Micros, Window};
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
@@ -250,6 +263,24 @@ mod tests {
         let names: Vec<&str> = out.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["x-stainless-lang", "accept-encoding"]);
         assert_eq!(out["accept-encoding"], "gzip");
+    }
+
+    #[test]
+    fn every_limit_of_the_tenant_is_told_in_whole_numbers() {
+        let now: Micros = "2026-11-24T10:00:00Z".parse().unwrap();
+        let of = |scope, metric, window: Window, max, used| LimitStanding {
+            limit: Limit { scope, metric, window, max },
+            period: window.period(now),
+            standing: Standing { used, held: 0 },
+        };
+        let limits = [
+            of(Scope::Tenant, Metric::Chats, Window::Month, 500, 1),
+            of(Scope::User, Metric::Tokens, Window::Month, 9, 0),
+            of(Scope::Tenant, Metric::Cost, Window::Day, 2_000_000_000, 1),
+        ];
+        let (policy, standing) = rate_limit(&limits, now);
+        assert_eq!(policy, r#""chats";q=500;w=2592000, "cost-microusd-day";q=2000000;w=86400"#);
+        assert_eq!(standing, r#""chats";r=499;t=568800, "cost-microusd-day";r=1999999;t=50400"#);
     }
 
     #[test]

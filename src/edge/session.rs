@@ -141,7 +141,7 @@ impl Gate {
             return Err(Refusal::BadRequest { reason: "a handshake with a body" });
         }
         let reader = provider.session(&endpoint, asked.query.as_deref())?;
-        self.meter.could_admit(&caller, reader.model()).await?;
+        self.meter.could_admit(&caller, (provider, &endpoint), reader.model()).await?;
         self.know_limits(asked).await;
         asked.id = Some(self.meter.request_id());
         let client = headers_of(session);

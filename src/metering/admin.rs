@@ -101,9 +101,33 @@ impl AdminError {
     }
 }
 
+/// Of whom in a tenant limits are shown, beside those of the tenant itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Who {
+    /// A key.
+    pub key: Option<KeyId>,
+    /// A user.
+    pub user_id: Option<Box<str>>,
+    /// A knowledge base.
+    pub kb_id: Option<Box<str>>,
+}
+
+impl Who {
+    fn subject(&self, scope: Scope) -> Option<Subject> {
+        match scope {
+            Scope::Tenant => Some(Subject::Tenant),
+            Scope::Key => self.key.clone().map(Subject::Key),
+            Scope::User => self.user_id.as_deref().map(|id| Subject::User(id.into())),
+            Scope::Kb => self.kb_id.as_deref().map(|id| Subject::Kb(id.into())),
+        }
+    }
+}
+
 /// How one limit of a tenant stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitRow {
+    /// Of whom.
+    pub subject: Subject,
     /// What is counted.
     pub metric: Metric,
     /// In which day or month.
@@ -247,7 +271,7 @@ impl Admin {
         let plan = self.plan(plan)?;
         self.tenant(id).await?;
         // Read before the change, as all that can fail comes first; what is used does not depend on the plan.
-        let view = self.standing(id, &plan).await?;
+        let view = self.standing(id, &plan, &Who::default()).await?;
         let act = order.act(&view, self.clock.now())?;
         let change = TenantChange { plan: Some(plan.name.clone()), ..TenantChange::default() };
         match self.store.change_tenant(id, &change, &act).await {
@@ -360,7 +384,7 @@ impl Admin {
 
     /// How a tenant stands at this instant. Asks the counters only: it is answered while the ledger is away, unless the
     /// tenant is one that this process has not heard of yet.
-    pub async fn limits(&self, id: &TenantId) -> Result<LimitsView, AdminError> {
+    pub async fn limits(&self, id: &TenantId, who: &Who) -> Result<LimitsView, AdminError> {
         if self.known(id).is_none() {
             self.snapshots.refresh(&*self.store).await?;
         }
@@ -371,7 +395,7 @@ impl Admin {
             plan: tenant.plan.clone(),
             known: self.plan_names(),
         })?;
-        self.standing(id, plan).await
+        self.standing(id, plan, who).await
     }
 
     /// The names of all plans, in ascending order.
@@ -379,26 +403,25 @@ impl Admin {
         self.snapshots.load().plans.keys().cloned().collect()
     }
 
-    async fn standing(&self, id: &TenantId, plan: &Plan) -> Result<LimitsView, AdminError> {
+    async fn standing(&self, id: &TenantId, plan: &Plan, who: &Who) -> Result<LimitsView, AdminError> {
         let now = self.clock.now();
-        let is_chats = |limit: &Limit| (limit.metric, limit.window) == (Metric::Chats, Window::Month);
-        let chats_max = plan.limit(Scope::Tenant, Metric::Chats, Window::Month).map(|limit| limit.max);
-        let others = plan.limits.iter().filter(|limit| !is_chats(limit));
-        let asked: Vec<(Metric, Window, Option<u64>)> = std::iter::once((Metric::Chats, Window::Month, chats_max))
-            .chain(others.map(|limit| (limit.metric, limit.window, Some(limit.max))))
-            .collect();
-        let counters: Vec<CounterKey> = asked
-            .iter()
-            .map(|(metric, window, _)| CounterKey {
-                tenant: id.clone(),
-                subject: Subject::Tenant,
-                metric: *metric,
-                period: window.period(now),
-            })
-            .collect();
+        let key = |subject, metric, window: Window| CounterKey {
+            tenant: id.clone(),
+            subject,
+            metric,
+            period: window.period(now),
+        };
+        let (tenant, chats, month) = (Scope::Tenant, Metric::Chats, Window::Month);
+        let chats_max = plan.limit(tenant, chats, month).map(|limit| limit.max);
+        let is_other = |limit: &&Limit| (limit.scope, limit.metric, limit.window) != (tenant, chats, month);
+        let other = |limit: &Limit| Some((key(who.subject(limit.scope)?, limit.metric, limit.window), Some(limit.max)));
+        let others = plan.limits.iter().filter(is_other).filter_map(other);
+        let (counters, maxima): (Vec<CounterKey>, Vec<Option<u64>>) =
+            std::iter::once((key(Subject::Tenant, chats, month), chats_max)).chain(others).unzip();
         let standings = self.counters.read(&counters).await?;
-        let mut rows = asked.iter().zip(&counters).zip(standings).map(|(((metric, _, limit), counter), standing)| {
-            LimitRow { metric: *metric, period: counter.period, limit: *limit, standing }
+        let mut rows = counters.into_iter().zip(maxima).zip(standings).map(|((counter, limit), standing)| {
+            let CounterKey { subject, metric, period, .. } = counter;
+            LimitRow { subject, metric, period, limit, standing }
         });
         let chats = rows.next().ok_or_else(|| CountersUnavailable("no answer for the chats counter".to_owned()))?;
         Ok(LimitsView { tenant: id.clone(), plan: plan.name.clone(), chats, others: rows.collect() })

@@ -24,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::ProviderId;
 use crate::domain::price::PriceBook;
+use crate::domain::quantities::Quantities;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::unit::{Unit, UnitName};
 use crate::ports::asking::Ask;
@@ -341,12 +342,15 @@ impl Deferred {
             endpoint: unit.endpoint.clone().into(),
             chats: 0,
             tokens,
+            quantities: Quantities::default(),
             source,
             cost: charge.cost,
+            billable: charge.cost,
             priced: charge.priced,
             price_version,
             service_tier: tier,
             requested_at: unit.requested_at,
+            utc_offset_s: unit.utc_offset_s,
             duration_us: u64::try_from(now.0.saturating_sub(unit.requested_at.0)).unwrap_or(0),
             first_byte_us: None,
             overhead_us: 0,
@@ -354,6 +358,7 @@ impl Deferred {
             outcome,
             request_id: Some(unit.name.as_str().chars().take(super::in_flight::REQUEST_ID_CHARS_MAX).collect()),
             unit: Some(Box::new(Unit { name: unit.name.clone(), prompt_tokens: unit.prompt_tokens })),
+            corrects: None,
         }
     }
 

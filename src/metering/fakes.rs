@@ -18,8 +18,9 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::money::PicoUsd;
-use crate::domain::plan::{Limit, Metric, OnCountersDown, Plan, Scope, Standing, Subject};
+use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::{PriceBook, Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
@@ -347,8 +348,8 @@ fn value(event: &UsageEvent, dimension: Dimension) -> Option<String> {
         Dimension::Key => event.key.as_ref().map(ToString::to_string),
         Dimension::User => event.user_id.as_deref().map(str::to_owned),
         Dimension::Kb => event.kb_id.as_deref().map(str::to_owned),
-        Dimension::Day => Some(Window::Day.period(event.requested_at).to_string()),
-        Dimension::Hour => event.requested_at.to_string().get(..13).map(str::to_owned),
+        Dimension::Day => Some(event.period(Window::Day).to_string()),
+        Dimension::Hour => event.local().to_string().get(..13).map(str::to_owned),
     }
 }
 
@@ -375,9 +376,7 @@ impl UsageStore for FakeStore {
             let mut groups: BTreeMap<Vec<Option<String>>, Sums> = BTreeMap::new();
             let wanted = |event: &&UsageEvent| {
                 query.tenant.as_ref().is_none_or(|tenant| event.tenant == *tenant)
-                    && query
-                        .period
-                        .is_none_or(|period| event.requested_at >= period.start() && event.requested_at < period.end())
+                    && query.period.is_none_or(|period| event.period(period.window()) == period)
             };
             for event in tables.events.iter().map(|stored| &stored.event).filter(wanted) {
                 let values = query.group_by.iter().map(|dimension| value(event, *dimension)).collect();
@@ -516,7 +515,7 @@ pub(crate) fn sum_key(event: &UsageEvent, window: Window) -> SumKey {
     SumKey {
         window,
         tenant: event.tenant.to_string(),
-        period: window.period(event.requested_at).to_string(),
+        period: event.period(window).to_string(),
         provider: event.provider.to_string(),
         model: event.model.to_string(),
     }
@@ -529,7 +528,7 @@ pub(crate) fn used_stratum(event: &UsageEvent) -> UsedStratum {
     let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
     UsedStratum {
         tenant: event.tenant.to_string(),
-        day: Window::Day.period(event.requested_at).start(),
+        day: event.period(Window::Day).start(),
         of: [key, text(&event.user_id), text(&event.kb_id)],
         values: Metric::ALL.map(|metric| amounts.of_metric(metric).into()),
     }
@@ -539,16 +538,19 @@ pub(crate) fn used_stratum(event: &UsageEvent) -> UsedStratum {
 pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
     Stratum {
         tenant: event.tenant.to_string(),
-        day: Window::Day.period(event.requested_at).start(),
+        day: event.period(Window::Day).start(),
         provider: event.provider.to_string(),
         model: event.model.to_string(),
         outcome: event.outcome.as_str().to_owned(),
         source: event.source.as_str().to_owned(),
         priced: event.priced.as_str().to_owned(),
+        priced_before: event.corrects.map(|corrected| corrected.priced.as_str().to_owned()),
         events: 1,
         chats: event.chats.into(),
         tokens: event.tokens.kinds().map(i128::from),
+        quantities: event.quantities.kinds().map(i128::from),
         cost: event.cost.unwrap_or_default().0,
+        billable: event.billable.unwrap_or_default().0,
     }
 }
 
@@ -560,7 +562,7 @@ pub(crate) fn plans() -> Plans {
             .map(|max| Limit { scope: Scope::Tenant, metric: Metric::Chats, window: Window::Month, max })
             .into_iter()
             .collect();
-        (name.clone(), Arc::new(Plan { name, limits, on_counters_down: OnCountersDown::default(), models: None }))
+        (name.clone(), Arc::new(Plan { limits, ..Plan::unlimited(name) }))
     };
     Plans::from([plan("starter", Some(500)), plan("growth", Some(5_000)), plan("pro", None)])
 }
@@ -580,12 +582,15 @@ pub(crate) fn event(tenant: &str, number: u128, provider: &'static str, model: &
         endpoint: "chat.completions".into(),
         chats: 1,
         tokens: Tokens { prompt: 11, completion: 7, ..Tokens::default() },
+        quantities: Quantities::default(),
         source: UsageSource::Provider,
         cost: Some(PicoUsd(5_850_000)),
+        billable: Some(PicoUsd(5_850_000)),
         priced: Priced::Priced,
         price_version: "test".into(),
         service_tier: ServiceTier::Standard,
         requested_at,
+        utc_offset_s: 0,
         duration_us: 1_500,
         first_byte_us: Some(900),
         overhead_us: 10,
@@ -593,6 +598,7 @@ pub(crate) fn event(tenant: &str, number: u128, provider: &'static str, model: &
         outcome: Outcome::Completed,
         request_id: None,
         unit: None,
+        corrects: None,
     }
 }
 
@@ -620,7 +626,7 @@ impl World {
         let store = Arc::new(FakeStore::default());
         let counters = Arc::new(ShownCounters::default());
         let clock = Arc::new(StoppedClock(Self::now()));
-        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices).await.unwrap());
+        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices).await.unwrap().that_count_all());
         let admin = Arc::new(Admin::new(store.clone(), snapshots.clone(), counters.clone(), clock.clone()));
         let reports = Arc::new(Reports::new(store.clone(), snapshots.clone(), clock));
         let author = Author::of(Actor::Cli);

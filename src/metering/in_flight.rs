@@ -13,8 +13,9 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::EventId;
 use crate::domain::key::Key;
 use crate::domain::money::PicoUsd;
-use crate::domain::plan::{Limit, Standing};
+use crate::domain::plan::{Limit, Metric, Standing, Subject};
 use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
@@ -22,7 +23,7 @@ use crate::domain::unit::Unit;
 use crate::ports::counters::{Claim, used_by};
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
-use crate::providers::{AnswerReader, Call, Endpoint, Prompt, Provider, Reading};
+use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading};
 
 use super::meter::Meter;
 use super::snapshot::Account;
@@ -63,6 +64,8 @@ pub(super) struct Open {
     pub slot: Slot,
     pub claims: Vec<Claim>,
     pub limits: Vec<LimitStanding>,
+    /// The most tokens of one answer that the hold follows from, where the request has to say so.
+    pub written: Option<u64>,
     pub provider: &'static dyn Provider,
     pub endpoint: Endpoint,
     pub call: Call,
@@ -109,6 +112,16 @@ impl InFlight {
     /// Whether the answer will carry one usage event that the client did not ask for.
     pub fn takes_out_usage(&self) -> bool {
         self.open.as_ref().is_some_and(|open| !open.call.edits.is_empty())
+    }
+
+    /// All edits of the request body, in ascending order.
+    pub fn edits(&self) -> Vec<Edit> {
+        let Some(open) = &self.open else { return Vec::new() };
+        let Call { edits, cap, .. } = &open.call;
+        let cap = open.written.zip(cap.as_ref()).into_iter().flat_map(|(max, cap)| cap.edits(max));
+        let mut all: Vec<Edit> = edits.iter().cloned().chain(cap).collect();
+        all.sort_by_key(|edit| edit.range.start);
+        all
     }
 
     /// Whether the client asked for a stream.
@@ -352,7 +365,7 @@ impl Open {
             let prompt_tokens = event.unit.take().map_or(event.tokens.prompt, |unit| unit.prompt_tokens);
             event.unit = Some(Box::new(Unit { name, prompt_tokens }));
         }
-        event.chats = claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount);
+        event.chats = if verdict.chat_kept { chats_of(claims) } else { 0 };
         (event.tokens, event.source) = match (basis, reading.tokens, estimate) {
             (Basis::Nothing, _, _) => (Tokens::default(), UsageSource::Provider),
             (Basis::ReportedOrEstimate, Some(reported), _) if !reading.distrusted => (reported, UsageSource::Provider),
@@ -375,7 +388,7 @@ impl Open {
             Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(prices, event), &event.tokens),
             Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
         };
-        (event.cost, event.priced) = (charge.cost, charge.priced);
+        (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
@@ -388,6 +401,12 @@ impl Open {
         meter.counters.settle(event.id, &claims, &used);
         position
     }
+}
+
+/// The chats that a call is.
+fn chats_of(claims: &[Claim]) -> u64 {
+    let is_chats = |claim: &&Claim| (claim.counter.metric, &claim.counter.subject) == (Metric::Chats, &Subject::Tenant);
+    claims.iter().find(is_chats).map_or(0, |claim| claim.amount)
 }
 
 pub(super) fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
@@ -423,14 +442,17 @@ pub(super) fn pending(
         model: bounded(call.model.clone()),
         requested_model: bounded(call.model.clone()),
         endpoint: endpoint.name.into(),
-        chats: claims.first().filter(|_| verdict.chat_kept).map_or(0, |claim| claim.amount),
+        chats: if verdict.chat_kept { chats_of(claims) } else { 0 },
         tokens: estimate::of_prompt(&call.prompt),
+        quantities: Quantities::default(),
         source: UsageSource::Estimate,
         cost: None,
+        billable: None,
         priced: Priced::Unpriced,
         price_version: prices.version(),
         service_tier: ServiceTier::default(),
         requested_at: admitted_at,
+        utc_offset_s: 0,
         duration_us: 0,
         first_byte_us: None,
         overhead_us: 0,
@@ -438,9 +460,10 @@ pub(super) fn pending(
         outcome: verdict.outcome,
         request_id: None,
         unit: None,
+        corrects: None,
     };
     let charge = charge(prices, &event);
-    (event.cost, event.priced) = (charge.cost, charge.priced);
+    (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
     event
 }
 

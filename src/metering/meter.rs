@@ -4,30 +4,31 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::domain::budget::WhenShort;
 use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::models::Models;
-use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
-use crate::domain::refusal::{ModelFacts, QuotaFacts, Refusal};
+use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing};
+use crate::domain::refusal::{ModelFacts, Refusal};
 use crate::domain::tenant::Tenant;
-use crate::domain::time::{Micros, Window};
+use crate::domain::time::Micros;
 use crate::ports::clock::Clock;
 use crate::ports::continuations::{Continuations, TokenHash};
 use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms};
 use crate::ports::journal::Journal;
 use crate::ports::sink::Sink;
-use crate::providers::{Call, Endpoint, Kind, Provider};
+use crate::providers::{Call, Endpoint, Kind, Prompt, Provider};
 
+use super::budget::{self, Ask, Quote, Written, limit_standings};
 use super::estimator::Estimator;
 use super::in_flight::{Caller, InFlight, LimitStanding, Open, Progress, pending};
 use super::snapshot::{Account, Snapshots};
 
-/// Chats are counted in these windows whether or not the plan limits them, so that a limit set in the middle of a
-/// window knows what was used before.
-const WINDOWS: [Window; 2] = [Window::Month, Window::Day];
-
 /// How often a tenant may be changed while one call of it is admitted: more than twice is an accident.
 const CHANGES_MAX: usize = 3;
+
+/// How often one call is sized anew because others took what it was lowered to.
+const SIZES_MAX: usize = 3;
 
 /// Admits calls.
 pub struct Meter {
@@ -89,8 +90,8 @@ impl Meter {
         // What goes on with an answer was counted with its begin.
         let goes_on = self.goes_on(&caller.account.tenant.id, call.continues.as_deref(), id).await;
         let kind = if goes_on { Kind::Billed } else { endpoint.kind };
-        let (caller, held, limits) = self.hold(caller, id, (kind, &call.model), admitted_at).await?;
-        self.own((id, admitted_at, goes_on), (caller, held, limits), provider, endpoint, call).await
+        let taken = self.hold(caller, id, (kind, provider, &endpoint, &call), admitted_at).await?;
+        self.own((id, admitted_at, goes_on), taken, provider, endpoint, call).await
     }
 
     /// Admits what the provider of a session charged, or began to, of its own accord: it is booked, whatever is left of
@@ -104,14 +105,15 @@ impl Meter {
     ) -> Result<InFlight, Refusal> {
         let (id, admitted_at) = (self.clock.event_id(), self.clock.now());
         let held = Held { counters: &*self.counters, id, claims: Vec::new() };
-        self.own((id, admitted_at, false), (caller, held, Vec::new()), provider, endpoint, call).await
+        let taken = Taken { caller, held, limits: Vec::new(), written: None };
+        self.own((id, admitted_at, false), taken, provider, endpoint, call).await
     }
 
     /// The call that owns what is held for it.
     async fn own(
         self: &Arc<Self>,
         (id, admitted_at, goes_on): (EventId, Micros, bool),
-        (caller, mut held, limits): (Caller, Held<'_>, Vec<LimitStanding>),
+        Taken { caller, mut held, limits, written }: Taken<'_>,
         provider: &'static dyn Provider,
         endpoint: Endpoint,
         call: Call,
@@ -128,6 +130,7 @@ impl Meter {
             slot,
             claims,
             limits,
+            written,
             provider,
             endpoint,
             call,
@@ -158,30 +161,23 @@ impl Meter {
         }
     }
 
-    /// Takes what the call needs from the counters. Gives the caller as it is by the newest revision that anybody knows.
+    /// Takes what the call needs from the counters, for the caller as it is by the newest revision that anybody knows.
     async fn hold(
         &self,
         mut caller: Caller,
         id: EventId,
-        (kind, model): (Kind, &str),
-        admitted_at: Micros,
-    ) -> Result<(Caller, Held<'_>, Vec<LimitStanding>), Refusal> {
+        (kind, provider, endpoint, call): (Kind, &'static dyn Provider, &Endpoint, &Call),
+        at: Micros,
+    ) -> Result<Taken<'_>, Refusal> {
         for _ in 0..CHANGES_MAX {
-            may_use(&caller, model)?;
+            may_use(&caller, &call.model)?;
             let plan = plan_of(&caller.account)?;
-            let claims = claims(&caller.account, plan, kind, admitted_at);
-            let terms = Terms { revision: caller.account.revision, on_counters_down: plan.on_counters_down };
-            match self.counters.hold(id, &claims, terms).await {
-                Ok(HoldOutcome::Held(standings)) => {
-                    let limits = limit_standings(plan, &claims, &standings);
-                    // What was held is given back should anything fail before the call owns it.
-                    return Ok((caller, Held { counters: &*self.counters, id, claims }, limits));
-                }
-                Ok(HoldOutcome::Refused { claim, standing }) => {
-                    return Err(used_up(&caller.account, plan, claims.get(claim), standing));
-                }
-                Ok(HoldOutcome::Changed) => {}
-                Err(_) => return Err(Refusal::CountersDown),
+            let ask = Ask { caller: &caller, plan, kind, at };
+            let quote = ask.quote((provider, endpoint, call), &self.snapshots)?;
+            if let Some((claims, limits, written)) = self.take(id, &ask, quote).await? {
+                // What was held is given back should anything fail before the call owns it.
+                let held = Held { counters: &*self.counters, id, claims };
+                return Ok(Taken { caller, held, limits, written });
             }
             let tenant = &caller.account.tenant.id;
             let account = self.snapshots.load().accounts.get(tenant).cloned().ok_or(Refusal::BadKey)?;
@@ -193,38 +189,101 @@ impl Meter {
         Err(Refusal::CountersDown)
     }
 
-    /// How the limits of an account stand, for answers that need no admission. Empty for an unlimited account.
-    pub async fn standings(&self, account: &Account) -> Vec<LimitStanding> {
+    /// Takes it in one size after the other, if the plan lets it be lowered. `None`: the tenant was changed meanwhile.
+    async fn take(
+        &self,
+        id: EventId,
+        ask: &Ask<'_>,
+        mut quote: Option<Quote>,
+    ) -> Result<Option<(Vec<Claim>, Vec<LimitStanding>, Written)>, Refusal> {
+        let Ask { plan, caller, .. } = ask;
+        let terms = Terms { revision: caller.account.revision, on_counters_down: plan.on_counters_down };
+        let is_lowered = plan.budget.when_short == WhenShort::Clamp;
+        for tries_left in (0..SIZES_MAX).rev() {
+            let claims = ask.claims(quote.as_ref());
+            let (refused, standing) = match self.counters.hold(id, &claims, terms).await {
+                Ok(HoldOutcome::Held(standings)) => {
+                    let limits = limit_standings(plan, &claims, &standings);
+                    return Ok(Some((claims, limits, quote.and_then(|quote| quote.written()))));
+                }
+                Ok(HoldOutcome::Refused { claim, standing }) => (claim, standing),
+                Ok(HoldOutcome::Changed) => return Ok(None),
+                Err(_) => return Err(Refusal::CountersDown),
+            };
+            let claim = claims.get(refused);
+            let is_chats = claim.is_none_or(|claim| claim.counter.metric == Metric::Chats);
+            let is_only_one = claims.iter().filter(|claim| claim.max.is_some()).count() < 2;
+            if is_chats || (is_only_one && !is_lowered) {
+                return Err(ask.refusal(claim, standing));
+            }
+            // One claim does not fit; what becomes of the call hangs on all of them.
+            let standings = self.read(&claims).await.ok_or(Refusal::CountersDown)?;
+            let lower = quote.filter(|_| is_lowered).and_then(|quote| quote.lowered(&claims, &standings));
+            if tries_left > 0 && lower.is_some() {
+                quote = lower;
+                continue;
+            }
+            let judged = if is_lowered { ask.claims(quote.map(|quote| quote.least()).as_ref()) } else { claims };
+            return Err(ask.refusal_of_all(&judged, &standings, refused));
+        }
+        Err(Refusal::CountersDown)
+    }
+
+    async fn read(&self, claims: &[Claim]) -> Option<Vec<Standing>> {
+        let counters: Vec<CounterKey> = claims.iter().map(|claim| claim.counter.clone()).collect();
+        self.counters.read(&counters).await.ok()
+    }
+
+    /// How the tenant's limits stand, for answers that need no admission. Empty for an unlimited account.
+    pub async fn standings(&self, account: &Arc<Account>) -> Vec<LimitStanding> {
         let Ok(plan) = plan_of(account) else { return Vec::new() };
-        if plan.limits.is_empty() {
+        let caller = Caller { account: account.clone(), key: None, user_id: None, kb_id: None };
+        let (limits, counters): (Vec<Limit>, Vec<CounterKey>) = budget::limits(&caller, plan, self.clock.now())
+            .filter(|(limit, _)| limit.scope == Scope::Tenant)
+            .map(|(limit, counter)| (*limit, counter))
+            .unzip();
+        if limits.is_empty() {
             return Vec::new();
         }
-        let claims = claims(account, plan, Kind::Chat, self.clock.now());
-        let counters: Vec<CounterKey> = claims.iter().map(|claim| claim.counter.clone()).collect();
-        match self.counters.read(&counters).await {
-            Ok(standings) => limit_standings(plan, &claims, &standings),
-            Err(_) => Vec::new(),
-        }
+        let Ok(standings) = self.counters.read(&counters).await else { return Vec::new() };
+        let rows = limits.into_iter().zip(counters).zip(standings);
+        rows.map(|((limit, counter), standing)| LimitStanding { limit, period: counter.period, standing }).collect()
+    }
+
+    /// Whether other maxima of output may have to be written into the caller's requests.
+    pub fn may_write(&self, caller: &Caller) -> bool {
+        plan_of(&caller.account).is_ok_and(budget::may_write)
     }
 
     /// Whether a chat with `model` (`None`: not known yet) could be admitted now, by what the counters say. Nothing is
     /// held: a session that begins takes nothing until its first turn.
-    pub async fn could_admit(&self, caller: &Caller, model: Option<&str>) -> Result<(), Refusal> {
+    pub async fn could_admit(
+        &self,
+        caller: &Caller,
+        (provider, endpoint): (&'static dyn Provider, &Endpoint),
+        model: Option<&str>,
+    ) -> Result<(), Refusal> {
         model.map_or(Ok(()), |model| may_use(caller, model))?;
-        let account = &caller.account;
-        let plan = plan_of(account)?;
+        let plan = plan_of(&caller.account)?;
         if plan.limits.is_empty() {
             return Ok(());
         }
-        let claims = claims(account, plan, Kind::Chat, self.clock.now());
-        let counters: Vec<CounterKey> = claims.iter().map(|claim| claim.counter.clone()).collect();
+        let ask = Ask { caller, plan, kind: Kind::Chat, at: self.clock.now() };
+        let quote = match model {
+            // How large its turns will be nobody knows: a limit only has to have something left.
+            Some(model) => {
+                ask.quote((provider, endpoint, &Call::new(model.to_owned(), Prompt::TextBytes(1))), &self.snapshots)?
+            }
+            None => None,
+        };
+        let claims = ask.claims(quote.map(|quote| quote.smallest()).as_ref());
         // Where they cannot be asked, the first turn meets that.
-        let Ok(standings) = self.counters.read(&counters).await else { return Ok(()) };
-        let full = |(claim, standing): &(&Claim, &Standing)| {
+        let Some(standings) = self.read(&claims).await else { return Ok(()) };
+        let full = |(_, (claim, standing)): &(usize, (&Claim, &Standing))| {
             claim.max.is_some_and(|max| standing.remaining(max) < claim.amount)
         };
-        match claims.iter().zip(&standings).find(full) {
-            Some((claim, standing)) => Err(used_up(account, plan, Some(claim), *standing)),
+        match claims.iter().zip(&standings).enumerate().find(full) {
+            Some((refused, _)) => Err(ask.refusal_of_all(&claims, &standings, refused)),
             None => Ok(()),
         }
     }
@@ -238,6 +297,14 @@ impl Meter {
     pub fn now(&self) -> Micros {
         self.clock.now()
     }
+}
+
+/// What was taken for a call.
+struct Taken<'a> {
+    caller: Caller,
+    held: Held<'a>,
+    limits: Vec<LimitStanding>,
+    written: Written,
 }
 
 /// Claims that are held and that no call owns yet.
@@ -274,48 +341,6 @@ pub fn may_use(caller: &Caller, model: &str) -> Result<(), Refusal> {
         (Some(allowed), _) => Err(refused(format!("plan {}", plan.name))(allowed)),
         (None, Some(allowed)) => Err(refused("this key".to_owned())(allowed)),
         (None, None) => Ok(()),
-    }
-}
-
-/// What a call takes: one chat in each window, or nothing.
-fn claims(account: &Account, plan: &Plan, kind: Kind, now: Micros) -> Vec<Claim> {
-    if kind != Kind::Chat {
-        return Vec::new();
-    }
-    let claim = |window: Window| Claim {
-        counter: CounterKey {
-            tenant: account.tenant.id.clone(),
-            subject: Subject::Tenant,
-            metric: Metric::Chats,
-            period: window.period(now),
-        },
-        amount: 1,
-        max: plan.limit(Scope::Tenant, Metric::Chats, window).map(|limit| limit.max),
-    };
-    WINDOWS.into_iter().map(claim).collect()
-}
-
-fn limit_standings(plan: &Plan, claims: &[Claim], standings: &[Standing]) -> Vec<LimitStanding> {
-    let limited = |(claim, standing): (&Claim, &Standing)| {
-        let CounterKey { subject, metric, period, .. } = &claim.counter;
-        let limit: &Limit = plan.limit(subject.scope(), *metric, period.window())?;
-        Some(LimitStanding { limit: *limit, period: *period, standing: *standing })
-    };
-    claims.iter().zip(standings).filter_map(limited).collect()
-}
-
-fn used_up(account: &Account, plan: &Plan, claim: Option<&Claim>, standing: Standing) -> Refusal {
-    match claim {
-        Some(Claim { counter, max: Some(limit), .. }) => Refusal::QuotaUsedUp(Box::new(QuotaFacts {
-            tenant: account.tenant.id.clone(),
-            plan: plan.name.clone(),
-            metric: counter.metric,
-            period: counter.period,
-            limit: *limit,
-            standing,
-        })),
-        // A store that refuses a claim without a maximum breaks its contract: refuse without naming a quota.
-        _ => Refusal::CountersDown,
     }
 }
 

@@ -3,6 +3,7 @@
 //! May use: `domain`, `providers`, `ports`. Knows neither pingora nor SQL.
 
 pub mod admin;
+mod budget;
 pub mod copy;
 pub mod deferred;
 pub mod estimator;

@@ -10,10 +10,13 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
 use crate::domain::counting::Counting;
-use crate::domain::ids::{PlanName, TenantId};
+use crate::domain::hold::Bounds;
+use crate::domain::ids::{PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
+use crate::domain::limits::ModelLimits;
 use crate::domain::plan::{Metric, Plan, Scope};
 use crate::domain::price::PriceBook;
+use crate::domain::price::tariff::{Pricing, Tariff};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Window;
 use crate::ports::StoreError;
@@ -43,8 +46,10 @@ pub struct Snapshot {
     pub keys: HashMap<KeyHash, Arc<Key>>,
     /// Every plan.
     pub plans: Arc<Plans>,
-    /// What calls cost.
+    /// What providers charge.
     pub prices: Arc<PriceBook>,
+    /// What each plan makes of it.
+    pub tariffs: HashMap<PlanName, Arc<Tariff>>,
     /// The store's revision that this was read at.
     pub revision: i64,
 }
@@ -59,11 +64,21 @@ impl Snapshot {
         Self {
             accounts: directory.tenants.into_iter().map(account).collect(),
             keys: directory.keys.into_iter().map(|key| (key.hash, Arc::new(key))).collect(),
+            tariffs: plans.values().map(|plan| (plan.name.clone(), tariff(&prices, plan.pricing.clone()))).collect(),
             plans,
             prices,
             revision: directory.revision,
         }
     }
+
+    /// What tenants on a plan pay; by the list of prices where there is no such plan.
+    pub fn tariff(&self, plan: &PlanName) -> Arc<Tariff> {
+        self.tariffs.get(plan).cloned().unwrap_or_else(|| tariff(&self.prices, Pricing::default()))
+    }
+}
+
+fn tariff(list: &Arc<PriceBook>, pricing: Pricing) -> Arc<Tariff> {
+    Arc::new(Tariff::new(list.clone(), pricing))
 }
 
 /// A tenant is on a plan that the offered ones do not have.
@@ -95,6 +110,10 @@ pub struct Snapshots {
     current: ArcSwap<Snapshot>,
     /// What is counted, as the first plans demand it, for as long as the process lives.
     counting: Counting,
+    /// The most tokens that an answer of a model may have: for estimates and holds, so not a part of what bills are made from.
+    limits: ArcSwap<ModelLimits>,
+    /// What is believed of calls that say too little of themselves.
+    bounds: ArcSwap<Bounds>,
     /// Held while the next snapshot is built from the current one: of two writers, each would undo what the other brought.
     writing: Mutex<()>,
 }
@@ -103,7 +122,13 @@ impl From<Snapshot> for Snapshots {
     fn from(snapshot: Snapshot) -> Self {
         let of_accounts = snapshot.accounts.values().filter_map(|account| account.plan.as_deref());
         let counting = Counting::of(snapshot.plans.values().map(|plan| &**plan).chain(of_accounts));
-        Self { current: ArcSwap::from_pointee(snapshot), counting, writing: Mutex::new(()) }
+        Self {
+            current: ArcSwap::from_pointee(snapshot),
+            counting,
+            limits: ArcSwap::default(),
+            bounds: ArcSwap::default(),
+            writing: Mutex::new(()),
+        }
     }
 }
 
@@ -124,9 +149,35 @@ impl Snapshots {
         self.current.load()
     }
 
+    /// The same, whatever its plans limit later.
+    #[cfg(test)]
+    pub(crate) fn that_count_all(self) -> Self {
+        Self { counting: Counting::ALL, ..self }
+    }
+
     /// What is counted, whatever plans come later.
     pub fn counting(&self) -> Counting {
         self.counting
+    }
+
+    /// The most tokens that an answer of this model may have, where that is known.
+    pub fn output_max(&self, provider: &ProviderId, model: &str) -> Option<u64> {
+        self.limits.load().output_max(provider, model)
+    }
+
+    /// Puts other maxima in force.
+    pub fn set_limits(&self, limits: ModelLimits) {
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// What is believed of calls that say too little of themselves.
+    pub fn bounds(&self) -> Bounds {
+        **self.bounds.load()
+    }
+
+    /// Puts other bounds in force.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.store(Arc::new(bounds));
     }
 
     /// Whether the plan of every tenant is there; if not, one that is on another.

@@ -175,14 +175,7 @@ impl Turns {
     /// What is billed beside the turns is known when it was charged.
     async fn book_beside(&mut self, beside: Beside, message: &[u8], ending: Ending) -> Result<(), Refusal> {
         let endpoint = self.endpoint_of(beside.endpoint, Kind::Billed);
-        let call = Call {
-            model: beside.model,
-            stream: false,
-            edits: Vec::new(),
-            prompt: Prompt::TextBytes(0),
-            continues: None,
-            in_background: false,
-        };
+        let call = Call::new(beside.model, Prompt::TextBytes(0));
         let mut charged = self.admit_charged(endpoint, call).await?;
         charged.begins(self.reader.turn(), self.request_id.as_deref());
         charged.look(message);
@@ -222,8 +215,9 @@ impl Turns {
     fn call(&mut self) -> Call {
         let bytes = self.reader.context_bytes().saturating_add(std::mem::take(&mut self.unasked_bytes));
         let model = self.reader.model().unwrap_or_default().to_owned();
-        let prompt = Prompt::TextBytes(bytes);
-        Call { model, stream: true, edits: Vec::new(), prompt, continues: None, in_background: false }
+        // A turn is asked with audio, and within a conversation that the provider keeps.
+        let (has_media, refers) = (true, true);
+        Call { stream: true, body_bytes: bytes, has_media, refers, ..Call::new(model, Prompt::TextBytes(bytes)) }
     }
 
     fn endpoint_of(&self, name: &'static str, kind: Kind) -> Endpoint {

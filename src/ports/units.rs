@@ -23,6 +23,8 @@ pub struct DeferredUnit {
     pub event: EventId,
     /// When that call was admitted.
     pub requested_at: Micros,
+    /// How far the tenant's clock was ahead of UTC then, in seconds.
+    pub utc_offset_s: i32,
     /// Who pays.
     pub tenant: TenantId,
     /// The key that made the call.

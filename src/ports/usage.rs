@@ -6,6 +6,7 @@ use crate::domain::ids::{EventId, TenantId};
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::Scope;
 use crate::domain::price::Priced;
+use crate::domain::quantities::Quantities;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 
@@ -65,10 +66,15 @@ pub struct Sums {
     pub failed_requests: u64,
     /// Tokens, each kind for itself.
     pub tokens: Tokens,
+    /// What was charged beside tokens, each for itself.
+    pub quantities: Quantities,
     /// The cost of all priced events.
     pub cost: PicoUsd,
-    /// Requests whose model has no price.
-    pub unpriced_requests: u64,
+    /// What of it, more or less, tenants are billed.
+    pub billable: PicoUsd,
+    /// Requests whose model has no price. A correction that finds one has 1 less: what it alone adds is below 0, what it
+    /// adds to never is.
+    pub unpriced_requests: i64,
     /// Requests whose tokens were estimated.
     pub estimated_requests: u64,
     /// The estimated part of the prompt tokens.
@@ -79,13 +85,14 @@ pub struct Sums {
 
 impl Sums {
     /// The name of each value, in the order of [`Sums::values`].
-    pub const NAMES: [&str; 18] = [
+    pub const NAMES: [&str; 25] = [
         "requests",
         "chats",
         "failed_requests",
         "prompt_tokens",
         "cached_tokens",
         "cache_write_tokens",
+        "cache_write_long_tokens",
         "prompt_audio_tokens",
         "prompt_image_tokens",
         "cached_audio_tokens",
@@ -93,50 +100,41 @@ impl Sums {
         "reasoning_tokens",
         "completion_audio_tokens",
         "completion_image_tokens",
+        "audio_ms",
+        "characters",
+        "images",
+        "web_searches",
+        "file_searches",
         "estimated_cost_pico_usd",
+        "billable_cost_pico_usd",
         "unpriced_requests",
         "estimated_requests",
         "estimated_prompt_tokens",
         "estimated_completion_tokens",
     ];
 
-    /// Every value, one after the other; the cost in pico-dollars.
+    /// Every value, one after the other; costs in pico-dollars.
     pub fn values(&self) -> SumValues {
         let Self {
             requests,
             chats,
             failed_requests,
             tokens,
+            quantities,
             cost,
+            billable,
             unpriced_requests,
             estimated_requests,
             estimated_prompt,
             estimated_completion,
         } = *self;
-        let [t0, t1, t2, t3, t4, t5, t6, t7, t8, t9] = tokens.kinds().map(i128::from);
-        let [requests, chats, failed_requests] = [requests, chats, failed_requests].map(i128::from);
-        let [unpriced, estimated, prompt, completion] =
-            [unpriced_requests, estimated_requests, estimated_prompt, estimated_completion].map(i128::from);
-        [
-            requests,
-            chats,
-            failed_requests,
-            t0,
-            t1,
-            t2,
-            t3,
-            t4,
-            t5,
-            t6,
-            t7,
-            t8,
-            t9,
-            cost.0,
-            unpriced,
-            estimated,
-            prompt,
-            completion,
-        ]
+        values(
+            [requests, chats, failed_requests].map(i128::from),
+            tokens.kinds().map(i128::from),
+            quantities.kinds().map(i128::from),
+            [cost.0, billable.0, unpriced_requests.into()],
+            [estimated_requests, estimated_prompt, estimated_completion].map(i128::from),
+        )
     }
 
     /// What one event adds.
@@ -145,13 +143,20 @@ impl Sums {
         let request_if = |is: bool| u64::from(is && is_request);
         let is_estimate = event.source == UsageSource::Estimate;
         let estimated = |tokens: u64| if is_estimate { tokens } else { 0 };
+        let unpriced = |priced: Priced| i64::from(priced == Priced::Unpriced);
         Self {
             requests: u64::from(is_request),
             chats: event.chats,
             failed_requests: u64::from(event.outcome.is_failed()),
             tokens: event.tokens,
+            quantities: event.quantities,
             cost: event.cost.unwrap_or_default(),
-            unpriced_requests: request_if(event.priced == Priced::Unpriced),
+            billable: event.billable.unwrap_or_default(),
+            unpriced_requests: match event.corrects {
+                Some(corrected) => unpriced(event.priced) - unpriced(corrected.priced),
+                None if is_request => unpriced(event.priced),
+                None => 0,
+            },
             estimated_requests: request_if(is_estimate),
             estimated_prompt: estimated(event.tokens.prompt),
             estimated_completion: estimated(event.tokens.completion),
@@ -165,7 +170,9 @@ impl Sums {
             chats: self.chats.checked_add(other.chats)?,
             failed_requests: self.failed_requests.checked_add(other.failed_requests)?,
             tokens: self.tokens.plus(&other.tokens)?,
+            quantities: self.quantities.plus(&other.quantities)?,
             cost: self.cost.plus(other.cost).ok()?,
+            billable: self.billable.plus(other.billable).ok()?,
             unpriced_requests: self.unpriced_requests.checked_add(other.unpriced_requests)?,
             estimated_requests: self.estimated_requests.checked_add(other.estimated_requests)?,
             estimated_prompt: self.estimated_prompt.checked_add(other.estimated_prompt)?,
@@ -228,7 +235,7 @@ pub struct StandingOf {
 }
 
 /// The values of a sum as plain numbers, named by [`Sums::NAMES`]: what a damaged ledger holds may be any number.
-pub type SumValues = [i128; 18];
+pub type SumValues = [i128; 25];
 
 /// What a sum is kept by, as it stands in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -251,7 +258,7 @@ pub struct SumKey {
 pub struct Stratum {
     /// Whose.
     pub tenant: String,
-    /// The first instant of their day (UTC).
+    /// The first instant of their day, as [`UsageEvent::local`] has it.
     pub day: Micros,
     /// The provider.
     pub provider: String,
@@ -263,14 +270,20 @@ pub struct Stratum {
     pub source: String,
     /// How far their costs can be trusted.
     pub priced: String,
+    /// In corrections, how far the costs that they correct could be trusted.
+    pub priced_before: Option<String>,
     /// How many they are.
     pub events: u64,
     /// Their chats.
     pub chats: i128,
     /// Their tokens, in the order of [`Tokens::KINDS`].
-    pub tokens: [i128; 10],
+    pub tokens: [i128; 11],
+    /// Their quantities, in the order of [`Quantities::KINDS`].
+    pub quantities: [i128; 5],
     /// Their cost in pico-dollars.
     pub cost: i128,
+    /// What of it is billed.
+    pub billable: i128,
 }
 
 impl Stratum {
@@ -283,28 +296,33 @@ impl Stratum {
         let request_if = |is: bool| if is { requests } else { 0 };
         let is_estimate = self.source == UsageSource::Estimate.as_str();
         let estimated = |tokens: i128| if is_estimate { tokens } else { 0 };
-        let [t0, t1, t2, t3, t4, t5, completion, t7, t8, t9] = self.tokens;
-        [
-            requests,
-            self.chats,
-            if outcome.is_some_and(Outcome::is_failed) { events } else { 0 },
-            t0,
-            t1,
-            t2,
-            t3,
-            t4,
-            t5,
-            completion,
-            t7,
-            t8,
-            t9,
-            self.cost,
-            request_if(self.priced == Priced::Unpriced.as_str()),
-            request_if(is_estimate),
-            estimated(t0),
-            estimated(completion),
-        ]
+        let [prompt, .., completion, _, _, _] = self.tokens;
+        let unpriced = |priced: &str| if priced == Priced::Unpriced.as_str() { events } else { 0 };
+        let unpriced = match &self.priced_before {
+            Some(before) => unpriced(&self.priced) - unpriced(before),
+            None => request_if(self.priced == Priced::Unpriced.as_str()),
+        };
+        let failed = if outcome.is_some_and(Outcome::is_failed) { events } else { 0 };
+        values(
+            [requests, self.chats, failed],
+            self.tokens,
+            self.quantities,
+            [self.cost, self.billable, unpriced],
+            [request_if(is_estimate), estimated(prompt), estimated(completion)],
+        )
     }
+}
+
+/// The values of a sum in their order.
+fn values(
+    counts: [i128; 3],
+    tokens: [i128; 11],
+    quantities: [i128; 5],
+    costs: [i128; 3],
+    estimated: [i128; 3],
+) -> SumValues {
+    let mut all = counts.into_iter().chain(tokens).chain(quantities).chain(costs).chain(estimated);
+    std::array::from_fn(|_| all.next().unwrap_or_default())
 }
 
 /// What everybody in a tenant used in a period: chats, tokens and nano-dollars.

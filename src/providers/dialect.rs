@@ -3,8 +3,11 @@
 //! May use: `domain`. Clients' SDKs take their exceptions from these fields, so they are the provider's own, with the
 //! facts of a used-up quota beside them.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
+use crate::domain::hold::money_of;
+use crate::domain::plan::{Metric, Subject};
 use crate::domain::refusal::{QuotaFacts, Refusal};
 
 #[derive(Serialize)]
@@ -46,26 +49,49 @@ struct GoogleDetail<'a> {
 struct Quota<'a> {
     tenant_id: String,
     plan: String,
+    scope: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
     metric: &'a str,
     window: &'a str,
-    limit: u64,
-    used: u64,
-    held: u64,
+    limit: Amount,
+    used: Amount,
+    held: Amount,
+    requested: Amount,
     resets_at: String,
+}
+
+/// How much of a metric: a whole number, of cost exact dollars.
+struct Amount(Metric, u64);
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self(Metric::Cost, nano) => {
+                let dollars = RawValue::from_string(money_of(*nano).to_string());
+                dollars.map_err(serde::ser::Error::custom)?.serialize(serializer)
+            }
+            Self(_, count) => count.serialize(serializer),
+        }
+    }
 }
 
 impl<'a> Quota<'a> {
     fn of(refusal: &'a Refusal) -> Option<Self> {
-        let Refusal::QuotaUsedUp(facts) = refusal else { return None };
-        let QuotaFacts { tenant, plan, metric, period, limit, standing } = &**facts;
+        let (Refusal::QuotaUsedUp(facts) | Refusal::BudgetHeld(facts)) = refusal else { return None };
+        let QuotaFacts { tenant, subject, plan, metric, period, limit, standing, asked } = &**facts;
+        let amount = |amount| Amount(*metric, amount);
         Some(Self {
             tenant_id: tenant.to_string(),
             plan: plan.to_string(),
+            scope: subject.scope().as_str(),
+            subject: (*subject != Subject::Tenant).then(|| subject.id()),
             metric: metric.as_str(),
             window: period.window().as_str(),
-            limit: *limit,
-            used: standing.used,
-            held: standing.held,
+            limit: amount(*limit),
+            used: amount(standing.used),
+            held: amount(standing.held),
+            requested: amount(*asked),
             resets_at: facts.resets_at().to_string(),
         })
     }
@@ -129,23 +155,25 @@ fn google_status(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::plan::{Metric, Standing};
+    use crate::domain::plan::Standing;
     use crate::domain::time::Window;
 
     fn used_up() -> Refusal {
         Refusal::QuotaUsedUp(Box::new(QuotaFacts {
             tenant: "acme".parse().unwrap(),
+            subject: Subject::Tenant,
             plan: "starter".parse().unwrap(),
             metric: Metric::Chats,
             period: Window::Month.period("2026-11-24T10:00:00Z".parse().unwrap()),
             limit: 500,
             standing: Standing { used: 500, held: 0 },
+            asked: 1,
         }))
     }
 
     #[test]
     fn a_used_up_quota_reads_as_the_dialect_demands() {
-        let quota = r#""tenant_id":"acme","plan":"starter","metric":"chats","window":"month","limit":500,"used":500,"held":0,"resets_at":"2026-12-01T00:00:00Z"}"#;
+        let quota = r#""tenant_id":"acme","plan":"starter","scope":"tenant","metric":"chats","window":"month","limit":500,"used":500,"held":0,"requested":1,"resets_at":"2026-12-01T00:00:00Z"}"#;
         let message = "Tenant acme has used 500 of 500 chats of plan starter for 2026-11. Resets 2026-12-01T00:00:00Z.";
         assert_eq!(
             openai(&used_up()),
@@ -159,6 +187,22 @@ mod tests {
                 r#"{{"error":{{"code":402,"message":"{message}","status":"RESOURCE_EXHAUSTED","details":[{{"reason":"QUOTA_EXCEEDED",{quota}]}}}}"#
             )
         );
+    }
+
+    #[test]
+    fn a_cost_is_told_in_exact_dollars_and_for_whom() {
+        let Refusal::QuotaUsedUp(facts) = used_up() else { panic!("another refusal") };
+        let facts = QuotaFacts {
+            subject: Subject::User("alice".into()),
+            metric: Metric::Cost,
+            limit: 2_000_000_000,
+            standing: Standing { used: 1, held: 30_000_000 },
+            asked: 1_990_000_000,
+            ..*facts
+        };
+        let body = openai(&Refusal::BudgetHeld(Box::new(facts)));
+        let quota = r#""scope":"user","subject":"alice","metric":"cost_usd","window":"month","limit":2,"used":0.000000001,"held":0.03,"requested":1.99,"#;
+        assert!(body.contains(quota) && body.contains(r#""code":"budget_held""#), "{body}");
     }
 
     #[test]

@@ -10,7 +10,9 @@ use crate::domain::ids::ProviderId;
 use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 
 use super::Prompt;
-use super::prompt::{self, BYTES_PER_TOKEN};
+#[cfg(feature = "gateway")]
+use super::prompt;
+use super::prompt::BYTES_PER_TOKEN;
 #[cfg(feature = "gateway")]
 use super::text::unescaped;
 
@@ -34,7 +36,7 @@ pub struct EstimateInput {
     pub output_bytes: u64,
 }
 
-/// Tokens by the number of bytes: cheap, never 0 where there was text. Takes a scan of the kept prompt.
+/// Tokens by the number of bytes: cheap, never 0 where there was text.
 pub fn by_bytes(input: &EstimateInput) -> Tokens {
     tokens(prompt_bytes(&input.prompt).div_ceil(BYTES_PER_TOKEN), input.output_bytes.div_ceil(BYTES_PER_TOKEN))
 }
@@ -46,8 +48,7 @@ pub fn of_prompt(prompt: &Prompt) -> Tokens {
 
 fn prompt_bytes(prompt: &Prompt) -> u64 {
     match prompt {
-        Prompt::Body(body) => prompt::text_bytes(body),
-        Prompt::TextBytes(bytes) => *bytes,
+        Prompt::Body { text_bytes: bytes, .. } | Prompt::TextBytes(bytes) => *bytes,
     }
 }
 
@@ -57,10 +58,10 @@ fn prompt_bytes(prompt: &Prompt) -> u64 {
 pub fn by_tokenizer(input: &EstimateInput) -> Tokens {
     let vocabulary = vocabulary(&input.model);
     let prompt = match &input.prompt {
-        Prompt::Body(body) => {
+        Prompt::Body { body, .. } => {
             let mut counted = 0u64;
             let beside =
-                prompt::texts(body, |text| counted = counted.saturating_add(count(vocabulary, &unescaped(text))));
+                prompt::asked(body, |text| counted = counted.saturating_add(count(vocabulary, &unescaped(text))));
             counted.saturating_add(beside.tokens())
         }
         Prompt::TextBytes(bytes) => bytes.div_ceil(BYTES_PER_TOKEN),
@@ -121,12 +122,17 @@ mod tests {
 
     use super::*;
 
+    fn kept(body: Bytes) -> Prompt {
+        let text_bytes = prompt::asked(&body, |_| {}).text_bytes();
+        Prompt::Body { body, text_bytes }
+    }
+
     fn input(prompt: &str, output: &str) -> EstimateInput {
         let body = serde_json::json!({"model": "gpt-4o", "messages": [{"role": "user", "content": prompt}]});
         EstimateInput {
             provider: ProviderId::new("openai"),
             model: "gpt-4o".into(),
-            prompt: Prompt::Body(Bytes::from(body.to_string())),
+            prompt: kept(Bytes::from(body.to_string())),
             output: output.into(),
             output_bytes: output.len() as u64,
         }

@@ -98,12 +98,10 @@ impl FormReader {
     pub fn call(&self, bytes: u64) -> Call {
         let prompt = Prompt::TextBytes(bytes.div_ceil(BYTES_PER_FILE_TOKEN).saturating_mul(BYTES_PER_TOKEN));
         Call {
-            model: self.model.clone().unwrap_or_default(),
             stream: self.stream,
-            in_background: false,
-            edits: Vec::new(),
-            prompt,
-            continues: None,
+            body_bytes: bytes,
+            has_media: true,
+            ..Call::new(self.model.clone().unwrap_or_default(), prompt)
         }
     }
 

@@ -13,6 +13,7 @@ use crate::domain::tokens::Tokens;
 use crate::domain::unit::{UnitName, UnitState};
 
 mod answer;
+mod cap;
 mod dialect;
 pub mod estimate;
 mod form;
@@ -28,12 +29,14 @@ mod prompt;
 mod request;
 mod route;
 mod session;
+mod settings;
 mod sse;
 mod table;
 mod text;
 mod told;
 mod usage;
 
+pub use cap::{OutputCap, output_cap};
 pub use form::FormReader;
 pub use lines::Lines;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
@@ -119,6 +122,58 @@ impl Reads {
         matches!(self, Self::Realtime | Self::LiveSeconds | Self::Live)
     }
 
+    /// Whether an answer puts out tokens that a maximum bounds.
+    pub fn has_output(self) -> bool {
+        match self {
+            Self::Chat
+            | Self::ChatWithinTotal
+            | Self::Completions
+            | Self::Responses
+            | Self::Images
+            | Self::Transcript
+            | Self::Speech
+            | Self::Generate
+            | Self::Realtime
+            | Self::Run
+            | Self::Interaction
+            | Self::Live => true,
+            Self::Embeddings
+            | Self::Embed
+            | Self::Predict
+            | Self::Cache
+            | Self::Batch
+            | Self::Batches
+            | Self::LiveSeconds
+            | Self::Nothing => false,
+        }
+    }
+
+    /// Whether its tokens alone bound what an answer costs.
+    pub fn costs_tokens_only(self) -> bool {
+        match self {
+            Self::Chat
+            | Self::ChatWithinTotal
+            | Self::Completions
+            | Self::Responses
+            | Self::Embeddings
+            | Self::Generate
+            | Self::Embed
+            | Self::Realtime
+            | Self::Interaction
+            | Self::Live => true,
+            Self::Images
+            | Self::Transcript
+            | Self::Speech
+            | Self::Predict
+            | Self::Cache
+            | Self::Batch
+            | Self::Run
+            | Self::Batches
+            | Self::LiveSeconds
+            | Self::Nothing => false,
+        }
+    }
+
     /// For the table in the documentation.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -172,7 +227,12 @@ pub struct Edit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {
     /// The request body, as it is small enough to keep.
-    Body(Bytes),
+    Body {
+        /// The body.
+        body: Bytes,
+        /// How many bytes of text it is worth, all that the model reads counted as text.
+        text_bytes: u64,
+    },
     /// How many bytes of text a large request body holds.
     TextBytes(u64),
 }
@@ -191,8 +251,45 @@ pub struct Call {
     pub edits: Vec<Edit>,
     /// For an estimate, should there be no usage.
     pub prompt: Prompt,
-    /// The token of an earlier answer that this one goes on with.
+    /// The token by which the call goes on with an earlier answer.
     pub continues: Option<Box<str>>,
+    /// The most tokens of output that the client declared, of all answers that it asked for together; `None` where it
+    /// declared nothing that a provider would take for a maximum.
+    pub output_max: Option<u64>,
+    /// How many answers it asks for, at least 1.
+    pub answers: u64,
+    /// Where another maximum can be written into the body; `None` where nobody asked for that, or it takes none.
+    pub cap: Option<OutputCap>,
+    /// The length of the body; of a session's turn that of the messages that ask for it.
+    pub body_bytes: u64,
+    /// Whether an image, audio or a file is asked with: their tokens do not follow from the bytes of the body.
+    pub has_media: bool,
+    /// Whether the model reads, or may fetch, what is not in the body: an earlier answer, a stored prompt, a file or an
+    /// image by its address, a cache, a search. Its tokens are not bounded by the bytes of the body.
+    pub refers: bool,
+    /// The service tier that the client asked for, where it named one that has a price of its own.
+    pub service_tier: Option<ServiceTier>,
+}
+
+impl Call {
+    /// A call of which no more is known.
+    pub fn new(model: String, prompt: Prompt) -> Self {
+        Self {
+            model,
+            stream: false,
+            in_background: false,
+            edits: Vec::new(),
+            prompt,
+            continues: None,
+            output_max: None,
+            answers: 1,
+            cap: None,
+            body_bytes: 0,
+            has_media: false,
+            refers: false,
+            service_tier: None,
+        }
+    }
 }
 
 /// How a credential is sent to a provider.

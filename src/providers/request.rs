@@ -3,6 +3,7 @@
 //! May use: `domain`. The body is never written anew: what is asked for goes in as edits of byte ranges.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -11,7 +12,9 @@ use crate::domain::refusal::Refusal;
 
 use super::json;
 use super::nesting::{Bracket, Nesting};
-use super::{Call, Edit, Prompt, prompt};
+use super::prompt::{Asked, READ_BY_MODEL};
+use super::settings::{SETTINGS, Settings};
+use super::{Call, Edit, Prompt};
 
 /// Deeper bodies are refused: serde_json and most parsers of providers stop at this depth, and no tool's schema is near it.
 const DEPTH_MAX: u32 = 128;
@@ -46,42 +49,76 @@ pub(super) enum StreamBy {
     Route(bool),
 }
 
+/// Members that are read here; those of [`SETTINGS`] and of [`READ_BY_MODEL`] follow them.
+const OWN: [&str; 5] = ["model", "stream", "stream_options", "background", "agent"];
+
+/// Every member that is looked at, so that one pass over the body sees them all.
+static MEMBERS: LazyLock<Box<[&'static str]>> =
+    LazyLock::new(|| OWN.iter().chain(&SETTINGS).chain(READ_BY_MODEL).copied().collect());
+
 /// Reads `body`.
 pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> Result<Call, Refusal> {
     refuse_deep(body)?;
-    let (mut model, mut stream, mut options) = (None, None, None);
-    let (mut in_background, mut agent) = (false, None);
-    json::members(body, &["model", "stream", "stream_options", "background", "agent"], |index, raw| match index {
-        0 => model = Some(raw),
-        1 => stream = Some(raw),
-        2 => options = Some(raw),
-        3 => in_background = raw.get() == "true",
-        _ => agent = Some(raw),
+    let (mut model, mut stream, mut options, mut agent) = (None, None, None, None);
+    let (mut in_background, mut settings, mut asked) = (false, Settings::default(), Asked::default());
+    json::members(body, &MEMBERS, |index, raw| match MEMBERS.get(index).copied().unwrap_or_default() {
+        "model" => model = Some(raw),
+        "stream" => stream = Some(raw),
+        "stream_options" => options = Some(raw),
+        "background" => in_background = raw.get() == "true",
+        "agent" => {
+            // It looks for what it answers with.
+            settings.refers |= raw.get() != "null";
+            agent = Some(raw);
+        }
+        name if index < OWN.len() + SETTINGS.len() => settings.look(name, raw),
+        name => {
+            asked.look(name, raw, |_| {});
+            match name {
+                "tools" => settings.look_at_tools(raw),
+                // A stored one, by its id.
+                "prompt" => settings.refers |= json::is_object(raw),
+                _ => {}
+            }
+        }
     })
     .map_err(|_| Refusal::BadJson { reason: "it is not a JSON object" })?;
     if matches!(model_in, ModelIn::BodyOrAgent) {
         model = model.or(agent);
     }
-    let model = match model_in {
-        ModelIn::Path(model) => model.to_owned(),
-        ModelIn::BodyIfAny if model.is_none_or(|raw| raw.get() == "null") => String::new(),
-        ModelIn::Body | ModelIn::BodyIfAny | ModelIn::BodyOrAgent => {
-            let raw = model.ok_or(Refusal::BadJson { reason: "model is missing" })?;
-            json::text(raw).ok_or(Refusal::BadJson { reason: "model is not a string" })?.into_owned()
-        }
-    };
     let stream = match stream_by {
         StreamBy::Route(stream) => stream,
         StreamBy::Body | StreamBy::BodyWithOptions => stream.is_some_and(|raw| raw.get() == "true"),
     };
-    let edits =
-        if stream && stream_by == StreamBy::BodyWithOptions { ask_for_usage(body, options)? } else { Vec::new() };
-    let prompt = if body.len() <= KEPT_PROMPT_BYTES_MAX {
-        Prompt::Body(body.clone())
-    } else {
-        Prompt::TextBytes(prompt::text_bytes(body))
-    };
-    Ok(Call { model, stream, in_background, edits, prompt, continues: None })
+    let asks = stream && stream_by == StreamBy::BodyWithOptions;
+    let edits = if asks { ask_for_usage(body, options)? } else { Vec::new() };
+    let text_bytes = asked.text_bytes();
+    let is_kept = body.len() <= KEPT_PROMPT_BYTES_MAX;
+    let prompt = if is_kept { Prompt::Body { body: body.clone(), text_bytes } } else { Prompt::TextBytes(text_bytes) };
+    Ok(Call {
+        stream,
+        in_background,
+        edits,
+        output_max: settings.output_max(),
+        answers: settings.answers(),
+        body_bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
+        has_media: asked.has_media(),
+        refers: settings.refers || asked.refers(),
+        service_tier: settings.tier,
+        ..Call::new(named(model_in, model)?, prompt)
+    })
+}
+
+/// The name of the model that a request asks for.
+fn named(model_in: ModelIn<'_>, model: Option<&RawValue>) -> Result<String, Refusal> {
+    match model_in {
+        ModelIn::Path(model) => Ok(model.to_owned()),
+        ModelIn::BodyIfAny if model.is_none_or(|raw| raw.get() == "null") => Ok(String::new()),
+        ModelIn::Body | ModelIn::BodyIfAny | ModelIn::BodyOrAgent => {
+            let raw = model.ok_or(Refusal::BadJson { reason: "model is missing" })?;
+            Ok(json::text(raw).ok_or(Refusal::BadJson { reason: "model is not a string" })?.into_owned())
+        }
+    }
 }
 
 /// The text of a member of the body; `None` where there is none, or a longer one than `bytes_max`.
@@ -144,16 +181,21 @@ fn ask_for_usage(body: &Bytes, options: Option<&RawValue>) -> Result<Vec<Edit>, 
 
 /// An edit that puts a member first into the object at `within`.
 fn insert_first(body: &[u8], within: Range<usize>, member: &str) -> Option<Edit> {
-    let object = body.get(within.clone())?;
-    let inside = memchr::memchr(b'{', object)? + 1;
-    let is_empty = object.get(inside..)?.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
-    let at = within.start + inside;
+    let (at, is_empty) = inside(body, within)?;
     let comma = if is_empty { "" } else { "," };
     Some(Edit { range: at..at, with: format!("{member}{comma}") })
 }
 
+/// Where the first member of the object at `within` stands or would stand, and whether it has none.
+pub(super) fn inside(body: &[u8], within: Range<usize>) -> Option<(usize, bool)> {
+    let object = body.get(within.clone())?;
+    let inside = memchr::memchr(b'{', object)? + 1;
+    let is_empty = object.get(inside..)?.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+    Some((within.start + inside, is_empty))
+}
+
 /// Where the value stands in the body that it borrows from.
-fn place(body: &[u8], raw: &RawValue) -> Option<Range<usize>> {
+pub(super) fn place(body: &[u8], raw: &RawValue) -> Option<Range<usize>> {
     let value = raw.get().as_bytes();
     let start = value.as_ptr().addr().checked_sub(body.as_ptr().addr())?;
     let range = start..start + value.len();

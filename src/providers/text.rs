@@ -16,8 +16,15 @@ pub const OUTPUT_TEXT_BYTES_MAX: usize = 64 * 1024;
 pub(super) enum Found<'a> {
     /// The name of a member.
     Name(&'a [u8]),
-    /// A string of the member with this name (empty in no object), for [`unescaped`]. Labels are left out.
+    /// A string of the member with this name (empty in no object), for [`unescaped`].
     Text {
+        /// The member's name.
+        of: &'a [u8],
+        /// What stands between the quotes.
+        text: &'a [u8],
+    },
+    /// A string that is no text, of a member of this name.
+    Label {
         /// The member's name.
         of: &'a [u8],
         /// What stands between the quotes.
@@ -84,7 +91,9 @@ pub(super) fn walk<'a>(json: &'a [u8], mut see: impl FnMut(Found<'a>)) -> &'a [u
                 if depth > 0 && matches!(after.trim_ascii_start(), [b':', ..]) {
                     name = string;
                     see(Found::Name(string));
-                } else if !is_label(name) {
+                } else if is_label(name) {
+                    see(Found::Label { of: name, text: string });
+                } else {
                     see(Found::Text { of: name, text: string });
                 }
             }

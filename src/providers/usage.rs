@@ -94,6 +94,7 @@ const OPENAI_DETAILS: &[&str] = &[
     "image_tokens",
     "reasoning_tokens",
     "cached_tokens_details",
+    "cache_write_tokens_details",
 ];
 
 const GEMINI_USAGE: &[&str] = &[
@@ -173,6 +174,7 @@ fn openai_up_to(usage: &RawValue, output: Output, most: u64) -> Result<Reported,
         prompt,
         cached: input.cached,
         cache_write: input.cache_write,
+        cache_write_long: input.cache_write_long,
         prompt_audio: input.audio,
         prompt_image: input.image,
         cached_audio: input.cached_audio,
@@ -389,6 +391,7 @@ fn optional(count: Count) -> Result<u64, Unbelievable> {
 struct Details {
     cached: u64,
     cache_write: u64,
+    cache_write_long: u64,
     audio: u64,
     image: u64,
     reasoning: u64,
@@ -399,10 +402,11 @@ struct Details {
 fn openai_details(raw: Option<&RawValue>, most: u64) -> Result<Details, Unbelievable> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(Details::default()) };
     let mut counts = [Count::Absent; 5];
-    let mut of_cached = None;
+    let (mut of_cached, mut of_written) = (None, None);
     json::members(raw.get().as_bytes(), OPENAI_DETAILS, |index, raw| match counts.get_mut(index) {
         Some(count) => *count = Count::of(raw),
-        None => of_cached = Some(raw),
+        None if index == 5 => of_cached = Some(raw),
+        None => of_written = Some(raw),
     })
     .map_err(|_| Unbelievable)?;
     let is_none = |count| matches!(count, Count::Absent | Count::Null);
@@ -411,21 +415,22 @@ fn openai_details(raw: Option<&RawValue>, most: u64) -> Result<Details, Unbeliev
     Ok(Details {
         cached: detail(cached)?,
         cache_write: detail(cache_write)?,
+        // Of the two times to live there are, 30 minutes and 12 hours, the one of an hour or longer.
+        cache_write_long: detail(of_written.map_or(Ok(Count::Absent), |raw| one_of(raw, "ttl_12h_tokens"))?)?,
         audio: detail(audio)?,
         image: detail(image)?,
         reasoning: detail(reasoning)?,
-        cached_audio: detail(of_cached.map_or(Ok(Count::Absent), audio_of)?)?,
+        cached_audio: detail(of_cached.map_or(Ok(Count::Absent), |raw| one_of(raw, "audio_tokens"))?)?,
     })
 }
 
-/// The audio in details of what was cached.
-fn audio_of(details: &RawValue) -> Result<Count, Unbelievable> {
-    let mut audio = Count::Absent;
+/// The count of that name in details of details.
+fn one_of(details: &RawValue, name: &'static str) -> Result<Count, Unbelievable> {
+    let mut found = Count::Absent;
     if details.get() != "null" {
-        json::members(details.get().as_bytes(), &["audio_tokens"], |_, raw| audio = Count::of(raw))
-            .map_err(|_| Unbelievable)?;
+        json::members(details.get().as_bytes(), &[name], |_, raw| found = Count::of(raw)).map_err(|_| Unbelievable)?;
     }
-    Ok(audio)
+    Ok(found)
 }
 
 /// Tokens by modality: `[{"modality":"AUDIO","tokenCount":5}, …]`. What they do not cover is text.

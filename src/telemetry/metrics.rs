@@ -17,7 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::domain::event::{UsageEvent, UsageSource};
+use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::price::Priced;
 use crate::domain::refusal::Refusal;
 use crate::ports::clock::Clock;
@@ -230,7 +230,7 @@ impl Metrics {
     }
 
     /// Adds a batch up before it touches the registry: a look-up by labels costs more than counting the call.
-    fn count(&self, events: &[UsageEvent]) {
+    fn count(&self, events: &[&UsageEvent]) {
         let mut shapes: HashMap<Shape<'_>, u64> = HashMap::new();
         let mut providers: HashMap<&str, Vec<&UsageEvent>> = HashMap::new();
         for event in events {
@@ -297,8 +297,11 @@ impl std::fmt::Debug for Metrics {
 
 impl Sink for Metrics {
     fn booked(&self, events: &[UsageEvent]) {
-        self.count(events);
-        let settled = |event: &UsageEvent| event.requested_at.0.saturating_add_unsigned(event.duration_us);
+        // A correction is no call, and a counter cannot fall: what was corrected, the ledger says.
+        let calls = events.iter().filter(|event| event.outcome != Outcome::Correction);
+        let events: Vec<&UsageEvent> = calls.collect();
+        self.count(&events);
+        let settled = |event: &&UsageEvent| event.requested_at.0.saturating_add_unsigned(event.duration_us);
         if let Some(oldest) = events.iter().map(settled).min() {
             let lag_us = self.clock.now().0.saturating_sub(oldest);
             self.recorder_lag_us.set(u64::try_from(lag_us).unwrap_or(0));
@@ -336,10 +339,10 @@ fn status_class(status: u16) -> &'static str {
 mod tests {
     use super::*;
     use crate::adapters::memory_counters::MemoryCounters;
-    use crate::domain::event::Outcome;
     use crate::domain::ids::{EventId, ProviderId};
     use crate::domain::money::PicoUsd;
     use crate::domain::price::ServiceTier;
+    use crate::domain::quantities::Quantities;
     use crate::domain::time::Micros;
     use crate::domain::tokens::Tokens;
     use crate::ports::journal::{Backlog, Batch, JournalFull, Slot};
@@ -408,12 +411,15 @@ mod tests {
             endpoint: "chat.completions".into(),
             chats: 1,
             tokens: Tokens { prompt: 11, completion: 7, ..Tokens::default() },
+            quantities: Quantities::default(),
             source: UsageSource::Estimate,
             cost: Some(PicoUsd(750_000_000)),
+            billable: Some(PicoUsd(750_000_000)),
             priced: Priced::Priced,
             price_version: "v".into(),
             service_tier: ServiceTier::Standard,
             requested_at: Micros(1_000_000),
+            utc_offset_s: 0,
             duration_us: 500_000,
             first_byte_us: Some(300_000),
             overhead_us: 80,
@@ -421,6 +427,7 @@ mod tests {
             outcome: Outcome::Completed,
             request_id: None,
             unit: None,
+            corrects: None,
         }
     }
 

@@ -24,7 +24,7 @@ impl Sink for RequestLog {
     /// log. The metric of refusals counts them all.
     fn refused(&self, refusal: &Refusal) {
         let tenant = match refusal {
-            Refusal::QuotaUsedUp(quota) => Some(quota.tenant.as_str()),
+            Refusal::QuotaUsedUp(quota) | Refusal::BudgetHeld(quota) => Some(quota.tenant.as_str()),
             Refusal::Suspended(tenant) => Some(tenant.as_str()),
             _ => None,
         };

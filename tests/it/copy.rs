@@ -14,9 +14,10 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tollgate::adapters::sqlite::SqliteLedger;
-use tollgate::domain::event::UsageEvent;
+use tollgate::domain::event::{Corrected, Outcome, UsageEvent};
 use tollgate::domain::money::PicoUsd;
 use tollgate::domain::price::Priced;
+use tollgate::domain::quantities::Quantities;
 use tollgate::domain::time::Micros;
 use tollgate::domain::tokens::Tokens;
 use tollgate::ports::transfer::{Shape, Table};
@@ -145,8 +146,22 @@ fn events() -> Vec<UsageEvent> {
             duration_us: most,
             ..of(5, at("2026-11-24T10:00:00Z"))
         },
-        of(6, Micros(-1)),
-        of(7, at("1931-05-06T07:08:09Z")),
+        UsageEvent {
+            tokens: Tokens { prompt: 9, cache_write: 5, cache_write_long: 4, ..Tokens::default() },
+            quantities: Quantities::from_kinds([1, 2, 3, 4, 5]),
+            billable: Some(PicoUsd(1)),
+            utc_offset_s: -36_000,
+            ..of(6, Micros(-1))
+        },
+        UsageEvent {
+            chats: 0,
+            tokens: Tokens::default(),
+            cost: Some(PicoUsd(5)),
+            billable: Some(PicoUsd(-1)),
+            outcome: Outcome::Correction,
+            corrects: Some(Corrected { event: event(4).id, priced: Priced::Unpriced }),
+            ..of(7, at("1931-05-06T07:08:09Z"))
+        },
         of(8, at("2199-12-31T23:59:59Z")),
         of(9, at("2300-01-01T00:00:00Z")),
     ]

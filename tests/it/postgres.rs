@@ -221,7 +221,7 @@ async fn what_was_changed_past_the_gateway_is_found_by_verify() {
             "DELETE FROM usage_daily",
             vec![format!(
                 "{daily}: row: expected requests 3, chats 3, prompt_tokens 33, completion_tokens 21, \
-                 estimated_cost_pico_usd 292500000, found none"
+                 estimated_cost_pico_usd 292500000, billable_cost_pico_usd 292500000, found none"
             )],
         ),
         (

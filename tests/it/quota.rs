@@ -63,8 +63,8 @@ fn a_402_speaks_the_dialect_of_the_caller() {
         (&error["type"], &error["param"], &error["code"]),
         (&"insufficient_quota".into(), &serde_json::Value::Null, &"quota_exceeded".into())
     );
-    let expected = serde_json::json!({"tenant_id": "acme", "plan": "starter", "metric": "chats", "window": "month",
-        "limit": 500, "used": 500, "held": 0, "resets_at": reset});
+    let expected = serde_json::json!({"tenant_id": "acme", "plan": "starter", "scope": "tenant", "metric": "chats",
+        "window": "month", "limit": 500, "used": 500, "held": 0, "requested": 1, "resets_at": reset});
     assert_eq!(quota, expected);
     assert_eq!(gateway.limits("acme")["resets_at"], reset.as_str());
 

@@ -113,6 +113,9 @@ fn of_scope(what: &str, expected: u64, found: &str) -> String {
     format!("usage_scopes {what}: expected {expected}, found {found}")
 }
 
+/// A sum of a tenant.
+const OF_ACME: &str = "usage_daily acme 2026-11-24 openai gpt-4o";
+
 /// What statements leave behind, and the differences that they make.
 type Planted = (&'static str, Vec<(Kind, String)>);
 
@@ -124,9 +127,9 @@ async fn check(cases: Vec<Planted>) {
 
 #[tokio::test]
 async fn each_wrong_sum_is_found_to_the_column_and_no_other() {
-    const OF_ACME: &str = "usage_daily acme 2026-11-24 openai gpt-4o";
     const OF_BETA: &str = "usage_monthly beta 2026-10 openai gpt-4o";
-    let whole = "requests 1, chats 1, prompt_tokens 11, completion_tokens 7, estimated_cost_pico_usd 97500000";
+    let whole = "requests 1, chats 1, prompt_tokens 11, completion_tokens 7, estimated_cost_pico_usd 97500000, \
+                 billable_cost_pico_usd 97500000";
     let cases: Vec<Planted> = vec![
         ("SELECT 1", vec![]),
         (
@@ -171,11 +174,6 @@ async fn each_wrong_sum_is_found_to_the_column_and_no_other() {
                         .to_owned(),
                 ),
                 (Kind::Sum, format!("{OF_BETA}: estimated_cost_pico_usd: expected 97500001, found 97500000")),
-                // Each call is rounded up.
-                (Kind::Sum, of_scope("beta 2026-10 key key_0123456789abcdef: cost_nano_usd", 97_501, "97500")),
-                (Kind::Sum, of_scope("beta 2026-10 tenant: cost_nano_usd", 97_501, "97500")),
-                (Kind::Sum, of_scope("beta 2026-10-31 key key_0123456789abcdef: cost_nano_usd", 97_501, "97500")),
-                (Kind::Sum, of_scope("beta 2026-10-31 tenant: cost_nano_usd", 97_501, "97500")),
             ],
         ),
     ];
@@ -208,6 +206,15 @@ async fn each_wrong_sum_of_what_is_counted_is_found_to_the_column_and_no_other()
                 (Kind::Sum, of_scope("beta 2026-10 key key_0123456789abcdef: cost_nano_usd", 97_500, "no row")),
             ],
         ),
+        (
+            "UPDATE usage_daily SET billable_cost_rest_pico_usd = billable_cost_rest_pico_usd - 1, audio_ms = 5 WHERE tenant_id = 'acme'",
+            vec![
+                (Kind::Sum, format!("{OF_ACME}: audio_ms: expected 0, found 5")),
+                (Kind::Sum, format!("{OF_ACME}: billable_cost_pico_usd: expected 292500000, found 292499999")),
+            ],
+        ),
+        // Rows of before there were two costs have one.
+        ("UPDATE usage_events SET billable_cost_pico_usd = NULL", vec![]),
     ];
     check(cases).await;
 }
@@ -243,6 +250,36 @@ async fn each_event_that_cannot_be_is_found_and_no_other() {
                 ),
             ],
         ),
+        (
+            "UPDATE usage_events SET priced_before = 'unpriced', file_searches = -1 WHERE row = 1;
+             UPDATE usage_daily SET unpriced_requests = -1, file_searches = -1 WHERE tenant_id = 'acme';
+             UPDATE usage_monthly SET unpriced_requests = -1, file_searches = -1 WHERE tenant_id = 'acme'",
+            vec![
+                (
+                    Kind::Event,
+                    format!(
+                        "{event_1}: a correction names what it corrects, and nothing else does: expected that, found completed"
+                    ),
+                ),
+                (Kind::Event, format!("{event_1}: file_searches is not below 0: expected that, found -1")),
+            ],
+        ),
+        (
+            "UPDATE usage_events SET utc_offset_s = -64801, cache_write_long_tokens = 1 WHERE row = 1;
+             UPDATE usage_daily SET period = '2026-11-23', cache_write_long_tokens = 1 WHERE tenant_id = 'acme';
+             UPDATE usage_events SET utc_offset_s = -50400 WHERE row IN (2, 3);
+             UPDATE usage_monthly SET cache_write_long_tokens = 1 WHERE tenant_id = 'acme';
+             UPDATE usage_scopes SET period = '2026-11-23' WHERE tenant_id = 'acme' AND period = '2026-11-24'",
+            vec![
+                (Kind::Event, format!("{event_1}: utc_offset_s is within 18 hours: expected that, found -64801")),
+                (
+                    Kind::Event,
+                    format!(
+                        "{event_1}: cache_write_long_tokens is a part of cache_write_tokens: expected that, found 1"
+                    ),
+                ),
+            ],
+        ),
     ];
     check(cases).await;
 }
@@ -255,7 +292,8 @@ async fn a_deleted_event_is_missed_by_each_of_its_sums() {
         .flat_map(|sum| {
             let values =
                 [("requests", 2, 3), ("chats", 2, 3), ("prompt_tokens", 22, 33), ("completion_tokens", 14, 21)];
-            let cost = [("estimated_cost_pico_usd", 195_000_000, 292_500_000)];
+            let cost =
+                ["estimated_cost_pico_usd", "billable_cost_pico_usd"].map(|name| (name, 195_000_000, 292_500_000));
             let line = move |(name, expected, found): (&str, u64, u64)| {
                 format!("{sum} openai gpt-4o: {name}: expected {expected}, found {found}")
             };
@@ -563,11 +601,13 @@ pub(super) fn fill(file: &Path, events: u64) {
                 "INSERT INTO {table} (tenant_id, period, provider, model, requests, chats, failed_requests, prompt_tokens,
                     cached_tokens, cache_write_tokens, prompt_audio_tokens, prompt_image_tokens, cached_audio_tokens,
                     completion_tokens, reasoning_tokens, completion_audio_tokens, completion_image_tokens,
-                    estimated_cost_micro_usd, estimated_cost_rest_pico_usd, unpriced_requests, estimated_requests,
+                    estimated_cost_micro_usd, estimated_cost_rest_pico_usd, billable_cost_micro_usd,
+                    billable_cost_rest_pico_usd, unpriced_requests, estimated_requests,
                     estimated_prompt_tokens, estimated_completion_tokens)
                  SELECT tenant_id, strftime('{period}', requested_at / 1000000, 'unixepoch'), provider, model,
                     COUNT(*), SUM(chats), 0, SUM(prompt_tokens), SUM(cached_tokens), 0, 0, 0, 0, SUM(completion_tokens),
                     SUM(reasoning_tokens), 0, 0, SUM(estimated_cost_pico_usd / 1000000), SUM(estimated_cost_pico_usd % 1000000),
+                    SUM(estimated_cost_pico_usd / 1000000), SUM(estimated_cost_pico_usd % 1000000),
                     0, 0, 0, 0 FROM usage_events GROUP BY 1, 2, 3, 4"
             ),
         );

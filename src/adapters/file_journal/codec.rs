@@ -1,15 +1,16 @@
 //! How an event stands in a record: its fields in a fixed order, numbers as LEB128, texts with their length before them.
 //!
 //! May use: `domain`. A field is only ever added at the end, together with a new format version (see [`super::segment`]).
-//! Version 1 ended before `unit`.
+//! Version 1 ended before `unit`, version 2 behind it.
 
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use crate::domain::event::{Outcome, UsageEvent, UsageSource};
+use crate::domain::event::{Corrected, Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, ProviderId};
 use crate::domain::money::PicoUsd;
 use crate::domain::price::{Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::time::Micros;
 use crate::domain::tokens::Tokens;
 use crate::domain::unit::Unit;
@@ -28,12 +29,15 @@ pub(super) fn encode(event: &UsageEvent, out: &mut Vec<u8>) {
         endpoint,
         chats,
         tokens,
+        quantities,
         source,
         cost,
+        billable,
         priced,
         price_version,
         service_tier,
         requested_at,
+        utc_offset_s,
         duration_us,
         first_byte_us,
         overhead_us,
@@ -41,6 +45,7 @@ pub(super) fn encode(event: &UsageEvent, out: &mut Vec<u8>) {
         outcome,
         request_id,
         unit,
+        corrects,
     } = event;
     out.extend_from_slice(&id.to_bytes());
     text(out, tenant.as_str());
@@ -52,17 +57,11 @@ pub(super) fn encode(event: &UsageEvent, out: &mut Vec<u8>) {
     text(out, requested_model);
     text(out, endpoint);
     number(out, *chats);
-    for count in tokens.kinds() {
+    for count in kinds_of_old(tokens) {
         number(out, count);
     }
     text(out, source.as_str());
-    match cost {
-        None => out.push(0),
-        Some(PicoUsd(cost)) => {
-            out.push(1);
-            out.extend_from_slice(&cost.to_le_bytes());
-        }
-    }
+    money_some(out, *cost);
     text(out, priced.as_str());
     text(out, price_version);
     text(out, service_tier.as_str());
@@ -73,20 +72,49 @@ pub(super) fn encode(event: &UsageEvent, out: &mut Vec<u8>) {
     number(out, u64::from(*status));
     text(out, outcome.as_str());
     text_some(out, request_id.as_deref());
-    match unit.as_deref() {
-        None => out.push(0),
-        Some(Unit { name, prompt_tokens }) => {
-            out.push(1);
-            text(out, name.as_str());
-            number(out, *prompt_tokens);
-        }
+    unit_some(out, unit.as_deref());
+    number(out, tokens.cache_write_long);
+    for quantity in quantities.kinds() {
+        number(out, quantity);
     }
+    money_some(out, *billable);
+    out.extend_from_slice(&utc_offset_s.to_le_bytes());
+    corrected_some(out, *corrects);
+}
+
+/// The kinds of token that there were in version 1, in their order.
+fn kinds_of_old(tokens: &Tokens) -> [u64; 10] {
+    let Tokens {
+        prompt,
+        cached,
+        cache_write,
+        cache_write_long: _, // behind all that was there before it
+        prompt_audio,
+        prompt_image,
+        cached_audio,
+        completion,
+        reasoning,
+        completion_audio,
+        completion_image,
+    } = *tokens;
+    [
+        prompt,
+        cached,
+        cache_write,
+        prompt_audio,
+        prompt_image,
+        cached_audio,
+        completion,
+        reasoning,
+        completion_audio,
+        completion_image,
+    ]
 }
 
 /// Reads an event; `None` when `bytes` are not exactly one.
 pub(super) fn decode(bytes: &[u8]) -> Option<UsageEvent> {
     let mut from = Fields(bytes);
-    let event = UsageEvent {
+    let mut event = UsageEvent {
         id: EventId::from_bytes(from.array()?),
         tenant: from.parsed()?,
         key: from.some(Fields::parsed)?,
@@ -99,7 +127,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<UsageEvent> {
         chats: from.number()?,
         tokens: from.tokens()?,
         source: UsageSource::parse(from.text()?)?,
-        cost: from.some(|from| Some(PicoUsd(i128::from_le_bytes(from.array()?))))?,
+        cost: from.some(Fields::money)?,
         priced: Priced::parse(from.text()?)?,
         price_version: from.text()?.into(),
         service_tier: ServiceTier::parse(from.text()?)?,
@@ -112,7 +140,20 @@ pub(super) fn decode(bytes: &[u8]) -> Option<UsageEvent> {
         request_id: from.some(|from| from.text().map(Into::into))?,
         // A record's length is checked before, so one that ends here was written so.
         unit: if from.0.is_empty() { None } else { from.some(Fields::unit)? },
+        quantities: Quantities::default(),
+        billable: None,
+        utc_offset_s: 0,
+        corrects: None,
     };
+    // Until version 2 there was none of these, and everybody was billed the cost.
+    event.billable = event.cost;
+    if !from.0.is_empty() {
+        event.tokens.cache_write_long = from.number()?;
+        event.quantities = from.quantities()?;
+        event.billable = from.some(Fields::money)?;
+        event.utc_offset_s = i32::from_le_bytes(from.array()?);
+        event.corrects = from.some(Fields::corrected)?;
+    }
     from.0.is_empty().then_some(event)
 }
 
@@ -141,6 +182,38 @@ fn text_some(out: &mut Vec<u8>, some: Option<&str>) {
         Some(some) => {
             out.push(1);
             text(out, some);
+        }
+    }
+}
+
+fn unit_some(out: &mut Vec<u8>, some: Option<&Unit>) {
+    match some {
+        None => out.push(0),
+        Some(Unit { name, prompt_tokens }) => {
+            out.push(1);
+            text(out, name.as_str());
+            number(out, *prompt_tokens);
+        }
+    }
+}
+
+fn corrected_some(out: &mut Vec<u8>, some: Option<Corrected>) {
+    match some {
+        None => out.push(0),
+        Some(Corrected { event, priced }) => {
+            out.push(1);
+            out.extend_from_slice(&event.to_bytes());
+            text(out, priced.as_str());
+        }
+    }
+}
+
+fn money_some(out: &mut Vec<u8>, some: Option<PicoUsd>) {
+    match some {
+        None => out.push(0),
+        Some(PicoUsd(amount)) => {
+            out.push(1);
+            out.extend_from_slice(&amount.to_le_bytes());
         }
     }
 }
@@ -211,11 +284,36 @@ impl<'a> Fields<'a> {
         Some(Box::new(Unit { name: self.parsed()?, prompt_tokens: self.number()? }))
     }
 
-    fn tokens(&mut self) -> Option<Tokens> {
-        let mut kinds = Tokens::default().kinds();
+    fn money(&mut self) -> Option<PicoUsd> {
+        Some(PicoUsd(i128::from_le_bytes(self.array()?)))
+    }
+
+    fn corrected(&mut self) -> Option<Corrected> {
+        Some(Corrected { event: EventId::from_bytes(self.array()?), priced: Priced::parse(self.text()?)? })
+    }
+
+    fn quantities(&mut self) -> Option<Quantities> {
+        let mut kinds = Quantities::default().kinds();
         for kind in &mut kinds {
             *kind = self.number()?;
         }
-        Some(Tokens::from_kinds(kinds))
+        Some(Quantities::from_kinds(kinds))
+    }
+
+    /// In the order of [`kinds_of_old`].
+    fn tokens(&mut self) -> Option<Tokens> {
+        Some(Tokens {
+            prompt: self.number()?,
+            cached: self.number()?,
+            cache_write: self.number()?,
+            cache_write_long: 0,
+            prompt_audio: self.number()?,
+            prompt_image: self.number()?,
+            cached_audio: self.number()?,
+            completion: self.number()?,
+            reasoning: self.number()?,
+            completion_audio: self.number()?,
+            completion_image: self.number()?,
+        })
     }
 }

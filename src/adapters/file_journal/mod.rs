@@ -58,9 +58,9 @@ const SEGMENT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The smallest bound: sixteen segments that each hold some dozen records of the largest kind.
 pub const BYTES_MIN: u64 = 1024 * 1024;
 
-/// What a settlement may need beyond its admission: a longer model name (200 bytes), a request id (130), and more digits
-/// in 16 numbers.
-const SETTLEMENT_GROWTH_BYTES: u64 = 512;
+/// What a settlement may need beyond its admission: a longer model name (200 bytes), a request id (130), two amounts of money
+/// (32), and more digits in 22 numbers.
+const SETTLEMENT_GROWTH_BYTES: u64 = 640;
 
 /// Files of refused events. If the ledger refuses more than this, it is not the events that are wrong, and the recorder
 /// had better wait.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::domain::event::{Outcome, UsageSource};
+use crate::domain::event::{Corrected, Outcome, UsageSource};
 use crate::domain::money::PicoUsd;
 use crate::domain::price::{Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 use crate::domain::unit::{Unit, UnitName};
 use crate::metering::fakes::event as plain;
@@ -91,17 +92,40 @@ fn an_event_is_read_as_it_was_written() {
     rich.request_id = Some("r".repeat(128).into());
     let name = format!("batches/{}", "b".repeat(100)).parse().unwrap();
     rich.unit = Some(Box::new(Unit { name, prompt_tokens: u64::MAX }));
+    rich.tokens.cache_write_long = 5;
+    rich.quantities = Quantities::from_kinds([u64::MAX, 2, 3, 4, 5]);
+    (rich.billable, rich.utc_offset_s) = (Some(PicoUsd(i128::MIN)), -36_000);
+    rich.corrects = Some(Corrected { event: event(0).id, priced: Priced::Incomplete });
     for event in [event(0), pending(1), rich] {
         let mut bytes = Vec::new();
         codec::encode(&event, &mut bytes);
         assert_eq!(codec::decode(&bytes), Some(event.clone()));
         assert_eq!(codec::id(&bytes), Some(event.id));
-        // Version 1 of the format ended before the unit.
-        let mut of_version_1 = Vec::new();
-        codec::encode(&UsageEvent { unit: None, ..event.clone() }, &mut of_version_1);
-        let version_1_end = of_version_1.len() - 1;
+        // Version 1 of the format ended before the unit, version 2 before all that is left out here.
+        let of_version_2 = UsageEvent {
+            tokens: Tokens { cache_write_long: 0, ..event.tokens },
+            quantities: Quantities::default(),
+            billable: event.cost,
+            utc_offset_s: 0,
+            corrects: None,
+            ..event.clone()
+        };
+        let of_version_1 = UsageEvent { unit: None, ..of_version_2.clone() };
+        let length = |event: &UsageEvent| {
+            let mut bytes = Vec::new();
+            codec::encode(event, &mut bytes);
+            bytes.len()
+        };
+        // One byte each for six counts, four for the offset, one for no correction, and the amount.
+        let beyond = |event: &UsageEvent| 6 + 4 + 1 + if event.billable.is_some() { 17 } else { 1 };
+        let version_2_end = length(&of_version_2) - beyond(&of_version_2);
+        let version_1_end = length(&of_version_1) - beyond(&of_version_1) - 1;
         for end in 0..bytes.len() {
-            let expected = (end == version_1_end).then(|| UsageEvent { unit: None, ..event.clone() });
+            let expected = if end == version_1_end {
+                Some(of_version_1.clone())
+            } else {
+                (end == version_2_end).then(|| of_version_2.clone())
+            };
             assert_eq!(codec::decode(&bytes[..end]), expected, "cut at {end}");
         }
         bytes.push(0);
@@ -371,10 +395,10 @@ fn a_journal_of_another_version_is_not_touched() {
     settle(&journal, 0..1);
     drop(journal);
     let file = bench.files().remove(0);
-    let bytes = of_version(&file, 3);
+    let bytes = of_version(&file, 4);
     let error =
         FileJournal::open(Arc::new(Folder::open(bench.directory.path()).unwrap()), bench.options).err().unwrap();
-    assert!(error.to_string().contains("version 3"), "{error}");
+    assert!(error.to_string().contains("version 4"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), bytes);
 }
 
@@ -581,6 +605,7 @@ fn a_settlement_fits_into_the_room_that_its_admission_set_aside() {
     let mut admitted = pending(0);
     admitted.tokens = Tokens::default();
     (admitted.model, admitted.cost, admitted.request_id, admitted.first_byte_us) = ("m".into(), None, None, None);
+    admitted.billable = None;
     (admitted.chats, admitted.duration_us, admitted.overhead_us) = (0, 0, 0);
     let mut settled = admitted.clone();
     let max = u64::MAX;
@@ -588,6 +613,7 @@ fn a_settlement_fits_into_the_room_that_its_admission_set_aside() {
         prompt: max,
         cached: max,
         cache_write: max,
+        cache_write_long: max,
         prompt_audio: max,
         prompt_image: max,
         cached_audio: max,
@@ -598,6 +624,7 @@ fn a_settlement_fits_into_the_room_that_its_admission_set_aside() {
     };
     let name: UnitName = format!("batches/{}", "b".repeat(102)).parse().unwrap();
     (settled.model, settled.cost) = ("m".repeat(200).into(), Some(PicoUsd(i128::MAX)));
+    (settled.billable, settled.quantities) = (settled.cost, Quantities::from_kinds([max; 5]));
     (settled.request_id, settled.first_byte_us) = (Some("r".repeat(128).into()), Some(max));
     (settled.chats, settled.duration_us, settled.overhead_us, settled.status) = (max, max, max, u16::MAX);
     for outcome in Outcome::ALL {
@@ -607,6 +634,7 @@ fn a_settlement_fits_into_the_room_that_its_admission_set_aside() {
                 if outcome == Outcome::Deferred {
                     // What is charged later has used nothing yet.
                     settled.tokens = Tokens::default();
+                    settled.quantities = Quantities::default();
                     settled.unit = Some(Box::new(Unit { name: name.clone(), prompt_tokens: TOKENS_PER_CALL_MAX }));
                 }
                 let growth = length(&settled) - length(&admitted);

@@ -26,7 +26,9 @@ use crate::adapters::sql::scopes::{self, AMOUNT_COLUMNS};
 use crate::adapters::sql::units::{self, UNIT_COLUMNS};
 use crate::adapters::sql::usage::{DAY_US, of_event};
 use crate::domain::event::UsageEvent;
+use crate::domain::quantities::Quantities;
 use crate::domain::time::Window;
+use crate::domain::tokens::Tokens;
 use crate::ports::StoreError;
 
 /// Tries of one batch that met another transaction in its way. Whoever calls tries again later and for ever.
@@ -37,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// The values of many events, column by column.
 enum Column<'e> {
-    Ids(Vec<Uuid>),
+    Ids(Vec<Option<Uuid>>),
     Integers(Vec<Option<i64>>),
     Texts(Vec<Option<Cow<'e, str>>>),
 }
@@ -110,9 +112,8 @@ impl<'e> Batch<'e> {
             for (column, cell) in columns.iter_mut().zip(cells.drain(..)) {
                 column.push(cell);
             }
-            let at = event.requested_at;
-            days.entry(at.0.div_euclid(DAY_US))
-                .or_insert_with(|| [Window::Day, Window::Month].map(|window| window.period(at).to_string()));
+            days.entry(event.local().0.div_euclid(DAY_US))
+                .or_insert_with(|| [Window::Day, Window::Month].map(|window| event.period(window).to_string()));
         }
         Ok(Self { columns, days, units: units_of(events)? })
     }
@@ -146,7 +147,7 @@ impl<'e> Column<'e> {
     fn of_unit(name: &str) -> Self {
         match name {
             "event_id" => Self::Ids(Vec::new()),
-            "requested_at" | "prompt_tokens" | "due_at" | "asked" => Self::Integers(Vec::new()),
+            "requested_at" | "utc_offset_s" | "prompt_tokens" | "due_at" | "asked" => Self::Integers(Vec::new()),
             _ => Self::Texts(Vec::new()),
         }
     }
@@ -170,7 +171,7 @@ impl<'e> Column<'e> {
 
     fn push(&mut self, cell: Cell<'e>) {
         match (self, cell) {
-            (Self::Ids(ids), Cell::Id(id)) => ids.push(Uuid(id)),
+            (Self::Ids(ids), Cell::Id(id)) => ids.push(id.map(Uuid)),
             (Self::Texts(texts), Cell::Text(text)) => texts.push(text.map(|text| match text {
                 Cow::Borrowed(text) => storable(text),
                 Cow::Owned(text) => storable(&text).into_owned().into(),
@@ -182,10 +183,9 @@ impl<'e> Column<'e> {
     }
 }
 
-/// What sums are made of: all that is kept in memory of a batch while it is added up.
-const SUMMED: &str = "row, id, tenant_id, key_id, user_id, kb_id, provider, model, requested_at, outcome, chats, prompt_tokens, cached_tokens, \
-    cache_write_tokens, prompt_audio_tokens, prompt_image_tokens, cached_audio_tokens, completion_tokens, reasoning_tokens, \
-    completion_audio_tokens, completion_image_tokens, usage_source, estimated_cost_pico_usd, priced";
+/// What sums are made of, beside tokens and quantities: with these all that is kept in memory of a batch while it is added up.
+const SUMMED: &str = "row, id, tenant_id, key_id, user_id, kb_id, provider, model, requested_at, utc_offset_s, outcome, chats, usage_source, \
+    estimated_cost_pico_usd, billable_cost_pico_usd, priced, priced_before";
 
 static STATEMENT: LazyLock<String> = LazyLock::new(statement);
 
@@ -196,12 +196,14 @@ fn statement() -> String {
     let [number, day, month] = [events + 1, events + 2, events + 3];
     let units = UNIT_COLUMNS.join(", ");
     let unit_lists: Vec<String> = (1..=UNIT_COLUMNS.len()).map(|at| format!("${}", month + at)).collect();
-    let day_of = format!("requested_at / {DAY_US} - CASE WHEN requested_at % {DAY_US} < 0 THEN 1 ELSE 0 END");
+    let summed = [&[SUMMED][..], &Tokens::KINDS, &Quantities::KINDS].concat().join(", ");
+    let local = "(requested_at + utc_offset_s * 1000000)";
+    let day_of = format!("{local} / {DAY_US} - CASE WHEN {local} % {DAY_US} < 0 THEN 1 ELSE 0 END");
     format!(
         "WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock({LOCK_CLASS}, {LOCK_APPEND})::text AS got), \
          written AS (INSERT INTO usage_events ({columns}) \
            SELECT {given} FROM locked CROSS JOIN UNNEST({lists}) AS given ({columns}) WHERE locked.got IS NOT NULL \
-           ON CONFLICT (id, requested_at) DO NOTHING RETURNING {SUMMED}), \
+           ON CONFLICT (id, requested_at) DO NOTHING RETURNING {summed}), \
          named AS MATERIALIZED (SELECT written.*, days.day, days.month FROM written \
            JOIN UNNEST(${number}, ${day}, ${month}) AS days (number, day, month) ON days.number = {day_of}), \
          deferred AS (INSERT INTO deferred_units ({units}) \

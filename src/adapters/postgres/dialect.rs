@@ -25,9 +25,10 @@ use crate::ports::{BoxFuture, StoreError};
 impl Dialect for Postgres {
     const LEAST: &'static str = "LEAST";
     const GREATEST: &'static str = "GREATEST";
-    const DAY: &'static str = "to_char(to_timestamp(requested_at / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD')";
+    const DAY: &'static str =
+        "to_char(to_timestamp(requested_at / 1000000 + utc_offset_s) AT TIME ZONE 'UTC', 'YYYY-MM-DD')";
     const HOUR: &'static str =
-        "to_char(to_timestamp(requested_at / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24')";
+        "to_char(to_timestamp(requested_at / 1000000 + utc_offset_s) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24')";
     const TIME_OF_PAGE: &'static str = "requested_at";
     const LEDGER_ID: &'static str = "encode(ledger_id, 'hex')";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
@@ -88,7 +89,7 @@ fn arguments(cells: &[Cell<'_>]) -> Result<PgArguments, sqlx::Error> {
             Cell::Text(text) => values.add(text.as_deref().map(storable)),
             Cell::Bytes(bytes) => values.add(bytes.as_deref()),
             Cell::Truth(truth) => values.add(*truth),
-            Cell::Id(id) => values.add(Uuid(*id)),
+            Cell::Id(id) => values.add(id.map(Uuid)),
             Cell::Ids(ids) => values.add(ids.iter().map(|id| Uuid(*id)).collect::<Vec<_>>()),
             Cell::Texts(texts) => values.add(texts),
         }

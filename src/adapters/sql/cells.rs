@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use crate::domain::ids::EventId;
+use crate::domain::quantities::Quantities;
 use crate::domain::time::Micros;
 use crate::domain::tokens::Tokens;
 use crate::ports::StoreError;
@@ -18,7 +19,7 @@ pub(in crate::adapters) enum Cell<'a> {
     Text(Option<Cow<'a, str>>),
     Bytes(Option<Cow<'a, [u8]>>),
     Truth(Option<bool>),
-    Id(EventId),
+    Id(Option<EventId>),
     /// A list, where a dialect has such.
     Ids(Vec<EventId>),
     /// A list, where a dialect has such.
@@ -106,6 +107,12 @@ impl From<Option<bool>> for Cell<'_> {
 
 impl From<EventId> for Cell<'_> {
     fn from(id: EventId) -> Self {
+        Self::Id(Some(id))
+    }
+}
+
+impl From<Option<EventId>> for Cell<'_> {
+    fn from(id: Option<EventId>) -> Self {
         Self::Id(id)
     }
 }
@@ -166,9 +173,14 @@ impl<'r, R: Cells> Columns<'r, R> {
     }
 
     pub(in crate::adapters) fn id(&mut self) -> Result<EventId, StoreError> {
-        let bytes = self.id_bytes()?;
+        there(self.id_some()?)
+    }
+
+    pub(in crate::adapters) fn id_some(&mut self) -> Result<Option<EventId>, StoreError> {
+        let at = self.place();
+        let Some(bytes) = self.row.id(at)? else { return Ok(None) };
         let id = <[u8; 16]>::try_from(&*bytes).map_err(|_| unreadable("length", bytes.len()))?;
-        Ok(EventId::from_bytes(id))
+        Ok(Some(EventId::from_bytes(id)))
     }
 
     pub(in crate::adapters) fn id_bytes(&mut self) -> Result<Cow<'r, [u8]>, StoreError> {
@@ -212,6 +224,14 @@ impl<'r, R: Cells> Columns<'r, R> {
         named(text).ok_or_else(|| unreadable("name", text))
     }
 
+    pub(in crate::adapters) fn named_some<T>(
+        &mut self,
+        named: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let text = self.text_some()?;
+        text.map(|text| named(text).ok_or_else(|| unreadable("name", text))).transpose()
+    }
+
     pub(in crate::adapters) fn count(&mut self) -> Result<u64, StoreError> {
         there(self.count_some()?)
     }
@@ -240,6 +260,14 @@ impl<'r, R: Cells> Columns<'r, R> {
             *kind = self.count()?;
         }
         Ok(Tokens::from_kinds(kinds))
+    }
+
+    pub(in crate::adapters) fn quantities(&mut self) -> Result<Quantities, StoreError> {
+        let mut kinds = Quantities::default().kinds();
+        for kind in &mut kinds {
+            *kind = self.count()?;
+        }
+        Ok(Quantities::from_kinds(kinds))
     }
 }
 

@@ -30,9 +30,9 @@ pub(super) trait Dialect: Database<Row: Cells> {
     const LEAST: &'static str;
     /// The function that gives the larger of two values.
     const GREATEST: &'static str;
-    /// The day (`2026-11-24`) of an event.
+    /// The day (`2026-11-24`) of an event, on its tenant's clock.
     const DAY: &'static str;
-    /// The hour (`2026-11-24T10`) of an event.
+    /// The hour (`2026-11-24T10`) of an event, on its tenant's clock.
     const HOUR: &'static str;
     /// `requested_at` as pages of events are narrowed by it: in their order, which is that of their rows.
     const TIME_OF_PAGE: &'static str;

@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 
 use super::cells::{Cell, Cells, Columns, unreadable};
-use crate::domain::event::{Outcome, UsageEvent, UsageSource};
-use crate::domain::ids::ProviderId;
+use crate::domain::event::{Corrected, Outcome, UsageEvent, UsageSource};
+use crate::domain::ids::{EventId, ProviderId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::money::PicoUsd;
 use crate::domain::price::{Priced, ServiceTier};
@@ -17,7 +17,7 @@ use crate::ports::StoreError;
 use crate::ports::usage::{StoredEvent, Sums};
 
 /// What an event is written to and read from, in this order; a read has `row` before them.
-pub(in crate::adapters) const EVENT_COLUMNS: [&str; 31] = [
+pub(in crate::adapters) const EVENT_COLUMNS: [&str; 41] = [
     "id",
     "tenant_id",
     "key_id",
@@ -31,6 +31,7 @@ pub(in crate::adapters) const EVENT_COLUMNS: [&str; 31] = [
     "prompt_tokens",
     "cached_tokens",
     "cache_write_tokens",
+    "cache_write_long_tokens",
     "prompt_audio_tokens",
     "prompt_image_tokens",
     "cached_audio_tokens",
@@ -38,27 +39,37 @@ pub(in crate::adapters) const EVENT_COLUMNS: [&str; 31] = [
     "reasoning_tokens",
     "completion_audio_tokens",
     "completion_image_tokens",
+    "audio_ms",
+    "characters",
+    "images",
+    "web_searches",
+    "file_searches",
     "usage_source",
     "estimated_cost_pico_usd",
+    "billable_cost_pico_usd",
     "priced",
     "price_version",
     "service_tier",
     "requested_at",
+    "utc_offset_s",
     "duration_us",
     "first_byte_us",
     "status",
     "outcome",
     "request_id",
+    "corrects",
+    "priced_before",
 ];
 
 /// The sums of a day or month, in the order of [`sum_cells`] and [`sums`].
-pub(in crate::adapters) const SUM_COLUMNS: [&str; 19] = [
+pub(in crate::adapters) const SUM_COLUMNS: [&str; 27] = [
     "requests",
     "chats",
     "failed_requests",
     "prompt_tokens",
     "cached_tokens",
     "cache_write_tokens",
+    "cache_write_long_tokens",
     "prompt_audio_tokens",
     "prompt_image_tokens",
     "cached_audio_tokens",
@@ -66,8 +77,15 @@ pub(in crate::adapters) const SUM_COLUMNS: [&str; 19] = [
     "reasoning_tokens",
     "completion_audio_tokens",
     "completion_image_tokens",
+    "audio_ms",
+    "characters",
+    "images",
+    "web_searches",
+    "file_searches",
     "estimated_cost_micro_usd",
     "estimated_cost_rest_pico_usd",
+    "billable_cost_micro_usd",
+    "billable_cost_rest_pico_usd",
     "unpriced_requests",
     "estimated_requests",
     "estimated_prompt_tokens",
@@ -113,12 +131,15 @@ pub(in crate::adapters) fn event_cells<'e>(cells: &mut Vec<Cell<'e>>, event: &'e
         endpoint,
         chats,
         tokens,
+        quantities,
         source,
         cost,
+        billable,
         priced,
         price_version,
         service_tier,
         requested_at,
+        utc_offset_s,
         duration_us,
         first_byte_us,
         overhead_us: _, // for metrics, not for bills
@@ -126,6 +147,7 @@ pub(in crate::adapters) fn event_cells<'e>(cells: &mut Vec<Cell<'e>>, event: &'e
         outcome,
         request_id,
         unit: _, // in a table of its own
+        corrects,
     } = event;
     cells.push((*id).into());
     cells.push(tenant.as_str().into());
@@ -137,21 +159,26 @@ pub(in crate::adapters) fn event_cells<'e>(cells: &mut Vec<Cell<'e>>, event: &'e
     cells.push((&**requested_model).into());
     cells.push((&**endpoint).into());
     cells.push(count(*chats)?);
-    for tokens in tokens.kinds() {
-        cells.push(count(tokens)?);
+    for number in tokens.kinds().into_iter().chain(quantities.kinds()) {
+        cells.push(count(number)?);
     }
     cells.push(source.as_str().into());
-    let cost = cost.map(PicoUsd::to_row).transpose();
-    cells.push(cost.map_err(|error| StoreError::Refused(format!("event {id}: {error}")))?.into());
+    for amount in [cost, billable] {
+        let amount = amount.map(PicoUsd::to_row).transpose();
+        cells.push(amount.map_err(|error| StoreError::Refused(format!("event {id}: {error}")))?.into());
+    }
     cells.push(priced.as_str().into());
     cells.push((&**price_version).into());
     cells.push(service_tier.as_str().into());
     cells.push(requested_at.0.into());
+    cells.push(i64::from(*utc_offset_s).into());
     cells.push(count(*duration_us)?);
     cells.push(first_byte_us.map(count).transpose()?.unwrap_or(Cell::Integer(None)));
     cells.push(i64::from(*status).into());
     cells.push(outcome.as_str().into());
     cells.push(request_id.as_deref().into());
+    cells.push(corrects.map(|corrected| corrected.event).into());
+    cells.push(corrects.map(|corrected| corrected.priced.as_str()).into());
     Ok(())
 }
 
@@ -160,7 +187,7 @@ pub(in crate::adapters) fn event(row: &impl Cells) -> Result<StoredEvent, StoreE
     let mut columns = Columns::of(row);
     let row = columns.integer()?;
     // Fields are read in the order they stand here, which is that of the columns.
-    let event = UsageEvent {
+    let mut event = UsageEvent {
         id: columns.id()?,
         tenant: columns.parse()?,
         key: columns.parse_some()?,
@@ -172,21 +199,40 @@ pub(in crate::adapters) fn event(row: &impl Cells) -> Result<StoredEvent, StoreE
         endpoint: Cow::Owned(columns.owned()?),
         chats: columns.count()?,
         tokens: columns.tokens()?,
+        quantities: columns.quantities()?,
         source: columns.named(UsageSource::parse)?,
         cost: columns.integer_some()?.map(PicoUsd::from),
+        billable: columns.integer_some()?.map(PicoUsd::from),
         priced: columns.named(Priced::parse)?,
         price_version: columns.text()?.into(),
         service_tier: columns.named(ServiceTier::parse)?,
         requested_at: columns.instant()?,
+        utc_offset_s: offset(columns.integer()?)?,
         duration_us: columns.count()?,
         first_byte_us: columns.count_some()?,
         status: status(columns.integer()?)?,
         outcome: columns.named(Outcome::parse)?,
         request_id: columns.text_some()?.map(Box::from),
+        corrects: corrected(columns.id_some()?, columns.named_some(Priced::parse)?)?,
         overhead_us: 0,
         unit: None,
     };
+    // A row of before there were two of them has one, which is what was billed.
+    event.billable = event.billable.or(event.cost);
     Ok(StoredEvent { row, event })
+}
+
+fn corrected(event: Option<EventId>, priced: Option<Priced>) -> Result<Option<Corrected>, StoreError> {
+    match (event, priced) {
+        (Some(event), Some(priced)) => Ok(Some(Corrected { event, priced })),
+        (None, None) => Ok(None),
+        (Some(event), None) => Err(unreadable("a correction without priced_before, of", event)),
+        (None, Some(priced)) => Err(unreadable("a correction of nothing, which was", priced.as_str())),
+    }
+}
+
+pub(super) fn offset(integer: i64) -> Result<i32, StoreError> {
+    i32::try_from(integer).map_err(|_| unreadable("utc_offset_s", integer))
 }
 
 fn status(integer: i64) -> Result<u16, StoreError> {
@@ -200,20 +246,25 @@ pub(in crate::adapters) fn sum_cells(cells: &mut Vec<Cell<'_>>, sums: &Sums) -> 
         chats,
         failed_requests,
         tokens,
+        quantities,
         cost,
+        billable,
         unpriced_requests,
         estimated_requests,
         estimated_prompt,
         estimated_completion,
     } = *sums;
-    for number in [requests, chats, failed_requests].into_iter().chain(tokens.kinds()) {
+    for number in [requests, chats, failed_requests].into_iter().chain(tokens.kinds()).chain(quantities.kinds()) {
         cells.push(count(number)?);
     }
-    for part in [cost.0 / PICO_PER_MICRO, cost.0 % PICO_PER_MICRO] {
-        let part = i64::try_from(part).map_err(|_| StoreError::Refused(format!("the sum of {cost} USD")))?;
-        cells.push(part.into());
+    for amount in [cost, billable] {
+        for part in [amount.0 / PICO_PER_MICRO, amount.0 % PICO_PER_MICRO] {
+            let part = i64::try_from(part).map_err(|_| StoreError::Refused(format!("the sum of {amount} USD")))?;
+            cells.push(part.into());
+        }
     }
-    for number in [unpriced_requests, estimated_requests, estimated_prompt, estimated_completion] {
+    cells.push(unpriced_requests.into());
+    for number in [estimated_requests, estimated_prompt, estimated_completion] {
         cells.push(count(number)?);
     }
     Ok(())
@@ -222,20 +273,28 @@ pub(in crate::adapters) fn sum_cells(cells: &mut Vec<Cell<'_>>, sums: &Sums) -> 
 /// Reads [`SUM_COLUMNS`].
 pub(in crate::adapters) fn sums(columns: &mut Columns<'_, impl Cells>) -> Result<Sums, StoreError> {
     let [requests, chats, failed_requests] = [columns.count()?, columns.count()?, columns.count()?];
-    let tokens = columns.tokens()?;
-    let [micro, rest] = [columns.integer()?, columns.integer()?];
+    let (tokens, quantities) = (columns.tokens()?, columns.quantities()?);
+    let [cost, billable] = [money(columns)?, money(columns)?];
     Ok(Sums {
         requests,
         chats,
         failed_requests,
         tokens,
-        // Two 64-bit numbers, one of them times a million, are far from the end of an i128.
-        cost: PicoUsd(i128::from(micro) * PICO_PER_MICRO + i128::from(rest)),
-        unpriced_requests: columns.count()?,
+        quantities,
+        cost,
+        billable,
+        unpriced_requests: columns.integer()?,
         estimated_requests: columns.count()?,
         estimated_prompt: columns.count()?,
         estimated_completion: columns.count()?,
     })
+}
+
+/// A sum of money of its two columns.
+fn money(columns: &mut Columns<'_, impl Cells>) -> Result<PicoUsd, StoreError> {
+    let [micro, rest] = [columns.integer()?, columns.integer()?];
+    // Two 64-bit numbers, one of them times a million, are far from the end of an i128.
+    Ok(PicoUsd(i128::from(micro) * PICO_PER_MICRO + i128::from(rest)))
 }
 
 /// Reads [`TENANT_COLUMNS`].

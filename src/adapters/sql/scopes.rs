@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use super::cells::{Cell, Cells, Columns};
 use super::rows::count;
 use super::statement::Statement;
-use super::usage::known;
+use super::usage::{BILLABLE, known};
 use super::{Dialect, LISTED_MAX};
 use crate::domain::counting::{Amounts, Counting, period_of, subjects_of};
-use crate::domain::event::UsageEvent;
+use crate::domain::event::{Outcome, UsageEvent};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::plan::{Metric, Scope, Subject};
 use crate::domain::time::{Period, Window};
@@ -28,8 +28,9 @@ pub(in crate::adapters) const SUBJECTS: &str = "('tenant', ''), ('key', key_id),
 /// What an event counts of [`AMOUNT_COLUMNS`], in SQL: the same as [`Amounts::of`].
 pub(in crate::adapters) fn amounts<D: Dialect>() -> [String; 3] {
     // Not by adding to it first: one near the end of 64 bits is beyond them then.
-    let cost = format!("{}(COALESCE(estimated_cost_pico_usd, 0), 0)", D::GREATEST);
-    let nano = format!("{cost} / 1000 + CASE WHEN {cost} % 1000 > 0 THEN 1 ELSE 0 END");
+    let cost =
+        format!("CASE outcome WHEN '{}' THEN 0 ELSE {}({BILLABLE}, 0) END", Outcome::Correction.as_str(), D::GREATEST);
+    let nano = format!("({cost}) / 1000 + CASE WHEN ({cost}) % 1000 > 0 THEN 1 ELSE 0 END");
     ["chats".to_owned(), "prompt_tokens + completion_tokens".to_owned(), nano]
 }
 

@@ -232,7 +232,8 @@ fn cell(shape: Shape, value: &Value) -> Result<Cell<'_>, StoreError> {
         (Shape::Text, Value::Null) => Cell::Text(None),
         (Shape::Bytes, Value::Bytes(bytes)) => bytes.as_slice().into(),
         (Shape::Bytes, Value::Null) => Cell::Bytes(None),
-        (Shape::Id, Value::Bytes(bytes)) => Cell::Id(id(bytes)?),
+        (Shape::Id, Value::Bytes(bytes)) => Cell::Id(Some(id(bytes)?)),
+        (Shape::Id, Value::Null) => Cell::Id(None),
         (_, other) => return Err(of_another_kind(other)),
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Dialect;
 use super::cells::{Cell, Cells, Columns};
-use super::rows::count;
+use super::rows::{count, offset};
 use super::statement::Statement;
 use crate::domain::event::{Outcome, UsageEvent};
 use crate::domain::ids::ProviderId;
@@ -16,11 +16,12 @@ use crate::ports::StoreError;
 use crate::ports::units::{DeferredUnit, Pauses};
 
 /// What a unit is written to with its event, in this order.
-pub(in crate::adapters) const UNIT_COLUMNS: [&str; 14] = [
+pub(in crate::adapters) const UNIT_COLUMNS: [&str; 15] = [
     "provider",
     "unit",
     "event_id",
     "requested_at",
+    "utc_offset_s",
     "tenant_id",
     "key_id",
     "user_id",
@@ -34,8 +35,8 @@ pub(in crate::adapters) const UNIT_COLUMNS: [&str; 14] = [
 ];
 
 /// What a unit is read from, in this order.
-const READ_COLUMNS: &str = "provider, unit, event_id, requested_at, tenant_id, key_id, user_id, kb_id, model, \
-    requested_model, endpoint, prompt_tokens";
+const READ_COLUMNS: &str = "provider, unit, event_id, requested_at, utc_offset_s, tenant_id, key_id, user_id, kb_id, \
+    model, requested_model, endpoint, prompt_tokens";
 
 /// Doublings of the first pause: more is beyond any longest one.
 const DOUBLINGS_MAX: u32 = 16;
@@ -52,6 +53,7 @@ pub(in crate::adapters) fn unit_cells<'e>(event: &'e UsageEvent, unit: &'e Unit)
         unit.name.as_str().into(),
         event.id.into(),
         event.requested_at.0.into(),
+        i64::from(event.utc_offset_s).into(),
         event.tenant.as_str().into(),
         event.key.as_ref().map(|key| key.as_str()).into(),
         event.user_id.as_deref().into(),
@@ -73,6 +75,7 @@ fn unit(row: &impl Cells) -> Result<DeferredUnit, StoreError> {
         name: columns.parse()?,
         event: columns.id()?,
         requested_at: columns.instant()?,
+        utc_offset_s: offset(columns.integer()?)?,
         tenant: columns.parse()?,
         key: columns.parse_some()?,
         user_id: columns.text_some()?.map(Box::from),

@@ -8,15 +8,21 @@ use super::cells::{Cells, Columns};
 use super::rows::{self, EVENT_COLUMNS, SUM_COLUMNS, table};
 use super::statement::Statement;
 use super::{Dialect, LISTED_MAX};
-use crate::domain::event::{Outcome, UsageSource};
+use crate::domain::event::{Outcome, UTC_OFFSET_MAX_S, UsageSource};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::price::Priced;
-use crate::domain::time::{Micros, Period, Window};
+use crate::domain::time::{MICROS_PER_SECOND, Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::usage::{Dimension, EventsQuery, Group, StoredEvent, SumsQuery};
 
 /// Microseconds of a day.
 pub(in crate::adapters) const DAY_US: i64 = 86_400_000_000;
+
+/// What an event adds to what is billed: rows of before the two costs were told apart have one of them.
+pub(super) const BILLABLE: &str = "COALESCE(billable_cost_pico_usd, estimated_cost_pico_usd, 0)";
+
+/// The furthest that the clock of an event's tenant can be from UTC, in microseconds.
+const OFFSET_MAX_US: i64 = UTC_OFFSET_MAX_S as i64 * MICROS_PER_SECOND;
 
 /// Where the answer to a question about sums lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +97,15 @@ pub(in crate::adapters) fn of_event(column: &str) -> String {
         // Both cut towards zero, as Rust does.
         "estimated_cost_micro_usd" => "COALESCE(estimated_cost_pico_usd, 0) / 1000000".to_owned(),
         "estimated_cost_rest_pico_usd" => "COALESCE(estimated_cost_pico_usd, 0) % 1000000".to_owned(),
-        "unpriced_requests" => one_if(&format!("priced = '{unpriced}' AND {is_request}")),
+        "billable_cost_micro_usd" => format!("{BILLABLE} / 1000000"),
+        "billable_cost_rest_pico_usd" => format!("{BILLABLE} % 1000000"),
+        // A correction takes away what the event counted and adds what it counts now.
+        "unpriced_requests" => format!(
+            "CASE WHEN priced_before IS NULL THEN {} ELSE {} - {} END",
+            one_if(&format!("priced = '{unpriced}' AND {is_request}")),
+            one_if(&format!("priced = '{unpriced}'")),
+            one_if(&format!("priced_before = '{unpriced}'")),
+        ),
         "estimated_requests" => one_if(&format!("usage_source = '{estimate}' AND {is_request}")),
         "estimated_prompt_tokens" => format!("CASE usage_source WHEN '{estimate}' THEN prompt_tokens ELSE 0 END"),
         "estimated_completion_tokens" => {
@@ -128,8 +142,12 @@ fn sums_statement<D: Dialect>(query: &SumsQuery) -> Statement<'_> {
     if let Some(period) = query.period {
         match source {
             Source::Events => {
-                statement.push(" AND requested_at >= ").push_bind(period.start().0);
-                statement.push(" AND requested_at < ").push_bind(period.end().0);
+                // The wider range is the one that an index knows.
+                let [start, end] = [period.start().0, period.end().0];
+                statement.push(" AND requested_at >= ").push_bind(start.saturating_sub(OFFSET_MAX_US));
+                statement.push(" AND requested_at < ").push_bind(end.saturating_add(OFFSET_MAX_US));
+                statement.push(" AND requested_at + utc_offset_s * 1000000 >= ").push_bind(start);
+                statement.push(" AND requested_at + utc_offset_s * 1000000 < ").push_bind(end);
             }
             // A day's name sorts as the day does, so the days of a month are one range of names.
             Source::Sums(Window::Day) => {
@@ -260,17 +278,18 @@ fn events_statement<D: Dialect>(query: &EventsQuery) -> Statement<'_> {
     statement
 }
 
-/// The days that the time of a question touches.
+/// The days that the time of a question touches, on any clock.
 fn push_days<'q>(statement: &mut Statement<'q>, query: &'q EventsQuery) {
     statement.push(" WHERE TRUE");
     if let Some(tenant) = &query.tenant {
         statement.push(" AND tenant_id = ").push_bind(tenant.as_str());
     }
     if let Some(from) = query.from {
-        statement.push(" AND period >= ").push_bind(Window::Day.period(from).to_string());
+        let first = Micros(from.0.saturating_sub(OFFSET_MAX_US));
+        statement.push(" AND period >= ").push_bind(Window::Day.period(first).to_string());
     }
     if let Some(to) = query.to {
-        let last = Micros(to.0.saturating_sub(1));
+        let last = Micros(to.0.saturating_sub(1).saturating_add(OFFSET_MAX_US));
         statement.push(" AND period <= ").push_bind(Window::Day.period(last).to_string());
     }
 }

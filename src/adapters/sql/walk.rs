@@ -12,8 +12,9 @@ use super::rows::{PICO_PER_MICRO, SUM_COLUMNS, table};
 use super::rules::{Rule, rules};
 use super::scopes::{self, AMOUNT_COLUMNS};
 use super::statement::Statement;
-use super::usage::{DAY_US, events_from, one};
+use super::usage::{BILLABLE, DAY_US, events_from, one};
 use crate::domain::ids::EventId;
+use crate::domain::quantities::Quantities;
 use crate::domain::time::{Micros, Window};
 use crate::domain::tokens::Tokens;
 use crate::ports::StoreError;
@@ -81,19 +82,24 @@ async fn steps<D: Dialect>(
 
 /// The last midnight. The remainder of a division has the sign of what is divided: also before 1970.
 fn day() -> String {
-    format!("requested_at - ((requested_at % {DAY_US}) + {DAY_US}) % {DAY_US}")
+    format!("local - ((local % {DAY_US}) + {DAY_US}) % {DAY_US}")
 }
 
 fn strata_statement() -> String {
-    let kinds = ["tenant_id", "requested_at", "provider", "model", "outcome", "usage_source", "priced"];
-    let amounts: Vec<&str> = ["chats"].into_iter().chain(Tokens::KINDS).chain(["estimated_cost_pico_usd"]).collect();
-    let columns = [&kinds[..], &amounts].concat().join(", ");
+    let kinds = ["tenant_id", "provider", "model", "outcome", "usage_source", "priced", "priced_before"];
+    let costs = ["estimated_cost_pico_usd", "billable"];
+    let amounts: Vec<&str> = ["chats"].into_iter().chain(Tokens::KINDS).chain(Quantities::KINDS).chain(costs).collect();
+    let columns = kinds.into_iter().chain(amounts.iter().copied()).map(|column| match column {
+        "billable" => format!("{BILLABLE} AS billable"),
+        same => same.to_owned(),
+    });
+    let columns = columns.collect::<Vec<String>>().join(", ");
     let sums: Vec<String> = amounts.iter().map(|amount| format!("CAST(COALESCE(SUM({amount}), 0) AS TEXT)")).collect();
     let day = day();
     format!(
-        "SELECT tenant_id, {day}, provider, model, outcome, usage_source, priced, MAX(row), COUNT(*), {} FROM \
-         (SELECT row, {columns} FROM usage_events WHERE row > $1 ORDER BY row LIMIT $2) AS step \
-         GROUP BY 1, 2, 3, 4, 5, 6, 7",
+        "SELECT tenant_id, {day}, provider, model, outcome, usage_source, priced, priced_before, MAX(row), COUNT(*), {} \
+         FROM (SELECT row, requested_at + utc_offset_s * 1000000 AS local, {columns} FROM usage_events \
+         WHERE row > $1 ORDER BY row LIMIT $2) AS step GROUP BY 1, 2, 3, 4, 5, 6, 7, 8",
         sums.join(", ")
     )
 }
@@ -105,15 +111,32 @@ fn stratum(row: &impl Cells) -> Result<(Stratum, i64), StoreError> {
     let day = Micros(columns.integer()?);
     let [provider, model] = [columns.any_text()?, columns.any_text()?];
     let [outcome, source, priced] = [columns.any_text()?, columns.any_text()?, columns.any_text()?];
+    let priced_before = columns.any_text_some()?;
     let newest = columns.integer()?;
     let events = columns.count()?;
     let chats = columns.amount()?;
-    let mut tokens = [0; 10];
-    for kind in &mut tokens {
+    let (mut tokens, mut quantities) = (Tokens::default().kinds().map(i128::from), [0; Quantities::KINDS.len()]);
+    for kind in tokens.iter_mut().chain(&mut quantities) {
         *kind = columns.amount()?;
     }
-    let cost = columns.amount()?;
-    Ok((Stratum { tenant, day, provider, model, outcome, source, priced, events, chats, tokens, cost }, newest))
+    let [cost, billable] = [columns.amount()?, columns.amount()?];
+    let stratum = Stratum {
+        tenant,
+        day,
+        provider,
+        model,
+        outcome,
+        source,
+        priced,
+        priced_before,
+        events,
+        chats,
+        tokens,
+        quantities,
+        cost,
+        billable,
+    };
+    Ok((stratum, newest))
 }
 
 fn counted_statement<D: Dialect>() -> String {
@@ -121,8 +144,9 @@ fn counted_statement<D: Dialect>() -> String {
     let amounts = scopes::amounts::<D>().map(|amount| format!("CAST(COALESCE(SUM({amount}), 0) AS TEXT)"));
     format!(
         "SELECT tenant_id, {day}, key_id, user_id, kb_id, MAX(row), {} FROM \
-         (SELECT row, tenant_id, requested_at, key_id, user_id, kb_id, chats, prompt_tokens, completion_tokens, \
-         estimated_cost_pico_usd FROM usage_events WHERE row > $1 ORDER BY row LIMIT $2) AS step GROUP BY 1, 2, 3, 4, 5",
+         (SELECT row, requested_at + utc_offset_s * 1000000 AS local, tenant_id, key_id, user_id, kb_id, outcome, chats, \
+         prompt_tokens, completion_tokens, estimated_cost_pico_usd, billable_cost_pico_usd FROM usage_events \
+         WHERE row > $1 ORDER BY row LIMIT $2) AS step GROUP BY 1, 2, 3, 4, 5",
         amounts.join(", ")
     )
 }
@@ -213,12 +237,12 @@ async fn sums<D: Dialect>(view: &mut D::Connection, window: Window, see: See<'_>
     Ok(())
 }
 
-/// Reads [`SUM_COLUMNS`]: the two columns of the cost are one value.
+/// Reads [`SUM_COLUMNS`]: the two columns of a cost are one value.
 fn values(columns: &mut Columns<'_, impl Cells>) -> Result<SumValues, StoreError> {
-    let mut values = [0; 18];
+    let mut values = Sums::default().values();
     for (value, column) in values.iter_mut().zip(Sums::NAMES) {
         *value = i128::from(columns.integer()?);
-        if column == "estimated_cost_pico_usd" {
+        if column.ends_with("_pico_usd") {
             *value = *value * PICO_PER_MICRO + i128::from(columns.integer()?);
         }
     }

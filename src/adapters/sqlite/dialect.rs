@@ -20,8 +20,8 @@ use crate::ports::{BoxFuture, StoreError};
 impl Dialect for Sqlite {
     const LEAST: &'static str = "MIN";
     const GREATEST: &'static str = "MAX";
-    const DAY: &'static str = "strftime('%Y-%m-%d', requested_at / 1000000, 'unixepoch')";
-    const HOUR: &'static str = "strftime('%Y-%m-%dT%H', requested_at / 1000000, 'unixepoch')";
+    const DAY: &'static str = "strftime('%Y-%m-%d', requested_at / 1000000 + utc_offset_s, 'unixepoch')";
+    const HOUR: &'static str = "strftime('%Y-%m-%dT%H', requested_at / 1000000 + utc_offset_s, 'unixepoch')";
     /// The plus sign keeps the time away from its index, which would have every page sort the whole range.
     const TIME_OF_PAGE: &'static str = "+requested_at";
     const LEDGER_ID: &'static str = "lower(hex(ledger_id))";
@@ -95,7 +95,7 @@ pub(super) fn arguments(cells: &[Cell<'_>]) -> Result<SqliteArguments, sqlx::Err
             Cell::Text(text) => values.add(text.as_deref()),
             Cell::Bytes(bytes) => values.add(bytes.as_deref()),
             Cell::Truth(truth) => values.add(*truth),
-            Cell::Id(id) => values.add(id.to_bytes().as_slice()),
+            Cell::Id(id) => values.add(id.map(|id| id.to_bytes().to_vec())),
             // SQLite has no lists: `among` writes them out.
             Cell::Ids(_) | Cell::Texts(_) => values.add(None::<i64>),
         }

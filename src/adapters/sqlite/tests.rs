@@ -1,6 +1,7 @@
 //! What is SQLite's own: files, schema versions, closing, and which index answers which question.
 
 mod changes;
+mod upgrade;
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -22,7 +22,7 @@ use crate::ports::{BoxFuture, StoreError};
 
 /// Rows in one INSERT, largest first: a statement costs a hand-over to SQLite's thread and back, which its rows share.
 /// Few sizes, so that whatever the size of a batch its statements are prepared once and stay in the cache of 100; 64
-/// rows of 31 values are far below SQLite's 32,766 values a statement.
+/// rows of 41 values are far below SQLite's 32,766 values a statement.
 const ROWS_PER_INSERT: [usize; 4] = [64, 16, 4, 1];
 
 /// The newest event is never dropped: its number would be given to another one.
@@ -181,7 +181,7 @@ async fn add_sums(
 ) -> Result<(), StoreError> {
     let mut all: BTreeMap<SumKey<'_>, Sums> = BTreeMap::new();
     for event in events {
-        let period = window.period(event.requested_at);
+        let period = event.period(window);
         let sums = all.entry((event.tenant.as_str(), period, event.provider.as_str(), &event.model)).or_default();
         let fits = sums.plus(&Sums::of(event));
         *sums = fits.ok_or_else(|| StoreError::Refused(format!("event {}: the sum of its {period}", event.id)))?;

@@ -19,7 +19,15 @@ fn at(text: &str) -> Micros {
 
 fn model(provider: &str, name: &str, patterns: &[&str], rows: Vec<PriceRow>) -> ModelPrices {
     let (provider, name) = (provider.into(), name.into());
-    ModelPrices { provider, name, names: names(patterns), except: Vec::new(), unverified: None, rows }
+    ModelPrices {
+        provider,
+        name,
+        names: names(patterns),
+        except: Vec::new(),
+        unverified: None,
+        rows,
+        origin: Origin::default(),
+    }
 }
 
 fn text(input: i64, output: i64) -> Rates {
@@ -169,6 +177,7 @@ fn every_kind_takes_its_tokens_from_the_general_one() {
         prompt: 1_000,
         cached: 300,
         cache_write: 100,
+        cache_write_long: 0,
         prompt_audio: 250,
         prompt_image: 0,
         cached_audio: 50,
@@ -300,6 +309,7 @@ fn any_tokens() -> impl Strategy<Value = Tokens> {
                 prompt,
                 cached,
                 cache_write: part(cache_write, prompt),
+                cache_write_long: 0,
                 prompt_audio,
                 prompt_image: part(image, prompt),
                 cached_audio: part(cached_audio, cached.min(prompt_audio)),
@@ -335,4 +345,48 @@ proptest! {
         let dearer = Tokens { prompt: tokens.prompt + 1, completion: tokens.completion + 1, ..tokens };
         prop_assert!(rates.bill(&dearer).total().unwrap() >= rates.bill(&tokens).total().unwrap());
     }
+}
+
+fn over(own: Vec<ModelPrices>) -> Result<PriceBook, Vec<PriceBookError>> {
+    PriceBook::new("v2".into(), own).unwrap().over(Arc::new(book()))
+}
+
+#[test]
+fn a_book_over_another_takes_the_names_that_it_is_for_and_no_others() {
+    let own = || vec![row(ServiceTier::Standard, None, 0, text(11, 11))];
+    let book = over(vec![model("a", "contract", &["family-s*", "stepped"], own()), model("a", "new", &["new"], own())]);
+    let book = book.unwrap();
+    let input =
+        |provider: &str, name: &str, tier| book.rates(provider, name, tier, 500, at(NOVEMBER)).map(|rates| rates.input);
+    let standard = |provider: &str, name: &str| input(provider, name, ServiceTier::Standard);
+    // A pattern of ours beats a plain name of the base.
+    assert_eq!(standard("a", "family-special"), Some(11));
+    assert_eq!(standard("a", "family-other"), Some(3));
+    assert_eq!((standard("a", "new"), standard("b", "new")), (Some(11), None));
+    // The whole entry is replaced: its steps and tiers, too.
+    assert_eq!((standard("a", "stepped"), input("a", "stepped", ServiceTier::Flex)), (Some(11), Some(11)));
+    assert_eq!(standard("b", "stepped"), Some(9));
+    assert_eq!(&*book.version(), "v2");
+    let names: Vec<_> = book.models().map(|model| (&*model.provider, &*model.name)).collect();
+    assert_eq!(names[..2], [("a", "contract"), ("a", "new")]);
+    assert!(names.contains(&("a", "family")) && names.contains(&("b", "stepped")), "{names:?}");
+    // What no name finds any more is not shown.
+    assert!(!names.contains(&("a", "family-special")) && !names[2..].contains(&("a", "stepped")), "{names:?}");
+}
+
+#[test]
+fn a_book_over_another_may_not_take_a_price_away() {
+    let from = |day: &str| vec![row(ServiceTier::Standard, Some(day), 0, text(11, 11))];
+    let gap = |name: &str, patterns: &[&str], day: &str| over(vec![model("a", name, patterns, from(day))]).err();
+    let errors = gap("mine", &["stepped"], "2026-12-01T00:00:00Z").unwrap();
+    assert_eq!(
+        errors[0].to_string(),
+        "a/mine has no price before 2026-12-01T00:00:00Z, and the price list below it has one: add rates without from"
+    );
+    assert!(gap("mine", &["family-ne*"], "2026-12-01T00:00:00Z").is_some());
+    assert_eq!(gap("mine", &["nobody-has-it"], "2026-12-01T00:00:00Z"), None);
+    let later = over(vec![model("b", "mine", &["later"], from("2027-02-01T00:00:00Z"))]);
+    assert!(later.is_err());
+    let as_early = over(vec![model("b", "mine", &["later"], from("2027-01-01T00:00:00Z"))]);
+    assert!(as_early.is_ok());
 }

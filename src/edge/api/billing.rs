@@ -8,9 +8,9 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::domain::ids::{EventId, TenantId};
+use crate::domain::ids::{EventId, KeyId, TenantId};
 use crate::domain::time::{Micros, Period, Window};
-use crate::metering::admin::{LimitsView, Order};
+use crate::metering::admin::{LimitsView, Order, Who};
 use crate::metering::identity::Mode;
 use crate::metering::reports::{EVENTS_PER_PAGE_MAX, GroupBy, PageQuery, parse_group_by};
 
@@ -71,17 +71,29 @@ async fn usage(
     get,
     path = "/billing/limits",
     tag = "billing",
-    params(("tenant_id" = Option<String>, Query, description = "With the admin key: whose limits. With a tenant's key: its own id or nothing.", example = "acme")),
+    params(
+        ("tenant_id" = Option<String>, Query, description = "With the admin key: whose limits. With a tenant's key: its own id or nothing.", example = "acme"),
+        ("key_id" = Option<String>, Query, description = "Also the limits of this key; of the asking one where it is left out.", example = "key_0123456789abcdef"),
+        ("user_id" = Option<String>, Query, description = "Also the limits of this user.", example = "alice"),
+        ("kb_id" = Option<String>, Query, description = "Also the limits of this knowledge base.", example = "handbook"),
+    ),
     responses((status = 200, description = "How every limit stands.", body = LimitsBody), ReadProblems),
 )]
 async fn limits(
     State(state): State<ApiState>,
     asker: Asker,
+    caller: Caller,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<LimitsBody>, Problem> {
-    let query = Query::parse(raw.as_deref(), &["tenant_id"])?;
+    let query = Query::parse(raw.as_deref(), &["tenant_id", "key_id", "user_id", "kb_id"])?;
     let tenant = asker.one_tenant(query.get("tenant_id"))?;
-    let view = within(&state, state.admin.limits(&tenant)).await?;
+    let key = query.get("key_id").map(str::parse::<KeyId>).transpose();
+    let key =
+        key.map_err(|_| Problem::parameter("key_id", "key_id is the id of a key, such as key_0123456789abcdef."))?;
+    let own = || caller.author.key.as_deref().and_then(|key| key.parse().ok());
+    let of = |name| query.get(name).map(Box::from);
+    let who = Who { key: key.or_else(own), user_id: of("user_id"), kb_id: of("kb_id") };
+    let view = within(&state, state.admin.limits(&tenant, &who)).await?;
     Ok(Json(view.into()))
 }
 

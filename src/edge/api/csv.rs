@@ -8,13 +8,14 @@ use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
 use super::wire::cost::{CostSumsBody, UnitPricesBody};
 
 /// The columns after those that name the row.
-const FIGURES: [&str; 17] = [
+const FIGURES: [&str; 24] = [
     "requests",
     "chats",
     "failed_requests",
     "prompt_tokens",
     "cached_tokens",
     "cache_write_tokens",
+    "cache_write_long_tokens",
     "prompt_audio_tokens",
     "prompt_image_tokens",
     "cached_audio_tokens",
@@ -23,9 +24,15 @@ const FIGURES: [&str; 17] = [
     "completion_audio_tokens",
     "completion_image_tokens",
     "total_tokens",
+    "audio_ms",
+    "characters",
+    "images",
+    "web_searches",
+    "file_searches",
     "unpriced_requests",
     "estimated_requests",
     "estimated_cost_usd",
+    "billable_cost_usd",
 ];
 
 /// The columns after those, where the row is a model: dollars for a million tokens, and the version of these prices.
@@ -86,8 +93,17 @@ fn prices(rates: Option<Rates>) -> [String; PRICES.len() - 1] {
 }
 
 fn figures(sums: Totals) -> [String; FIGURES.len()] {
-    let CostSumsBody { requests, chats, failed_requests, tokens, estimated_cost_usd, unpriced_requests, estimated } =
-        sums.into();
+    let CostSumsBody {
+        requests,
+        chats,
+        failed_requests,
+        tokens,
+        quantities,
+        estimated_cost_usd,
+        billable_cost_usd,
+        unpriced_requests,
+        estimated,
+    } = sums.into();
     let counts = [
         requests,
         chats,
@@ -95,6 +111,7 @@ fn figures(sums: Totals) -> [String; FIGURES.len()] {
         tokens.prompt_tokens,
         tokens.cached_tokens,
         tokens.cache_write_tokens,
+        tokens.cache_write_long_tokens,
         tokens.prompt_audio_tokens,
         tokens.prompt_image_tokens,
         tokens.cached_audio_tokens,
@@ -103,10 +120,16 @@ fn figures(sums: Totals) -> [String; FIGURES.len()] {
         tokens.completion_audio_tokens,
         tokens.completion_image_tokens,
         tokens.total_tokens,
+        quantities.audio_ms,
+        quantities.characters,
+        quantities.images,
+        quantities.web_searches,
+        quantities.file_searches,
         unpriced_requests,
         estimated.requests,
     ];
-    let mut cells = counts.iter().map(u64::to_string).chain([estimated_cost_usd.0.to_string()]);
+    let mut cells =
+        counts.iter().map(u64::to_string).chain([estimated_cost_usd, billable_cost_usd].map(|cost| cost.0.to_string()));
     std::array::from_fn(|_| cells.next().unwrap_or_default())
 }
 

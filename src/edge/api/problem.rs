@@ -157,7 +157,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let violated = match &refusal {
-            Refusal::QuotaUsedUp(quota) => Some(quota.metric.as_str()),
+            Refusal::QuotaUsedUp(quota) | Refusal::BudgetHeld(quota) => Some(quota.metric.as_str()),
             _ => None,
         };
         let retry_after_s = refusal.retry_after_s();

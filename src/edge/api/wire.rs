@@ -10,7 +10,9 @@ use serde_json::value::RawValue;
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::domain::hold::money_of;
 use crate::domain::money::PicoUsd;
+use crate::domain::plan::{Metric, Subject};
 use crate::domain::time::Period;
 use crate::metering::admin::{LimitRow, LimitsView};
 use crate::metering::reports::{GroupBy, GroupRow, Totals, UsageReport};
@@ -94,8 +96,10 @@ pub struct SumsBody {
     reasoning_tokens: u64,
     /// Input and output.
     total_tokens: u64,
-    /// The cost of everything that has a price.
+    /// What providers charge for everything that has a price.
     estimated_cost_usd: Usd,
+    /// What is billed for it: the same, unless the plan has prices of its own.
+    billable_cost_usd: Usd,
     /// Requests whose model has no price: their cost is unknown, not 0.
     unpriced_requests: u64,
     /// The part that was estimated.
@@ -109,7 +113,9 @@ impl From<Totals> for SumsBody {
             chats,
             failed_requests,
             tokens,
+            quantities: _, // In the cost report.
             cost,
+            billable,
             unpriced_requests,
             estimated_requests,
             estimated_prompt,
@@ -125,7 +131,9 @@ impl From<Totals> for SumsBody {
             reasoning_tokens: tokens.reasoning,
             total_tokens: tokens.total(),
             estimated_cost_usd: Usd(cost),
-            unpriced_requests,
+            billable_cost_usd: Usd(billable),
+            // Below 0 are only parts of a sum that were torn from what they correct.
+            unpriced_requests: u64::try_from(unpriced_requests).unwrap_or(0),
             estimated: EstimatedBody {
                 requests: estimated_requests,
                 prompt_tokens: estimated_prompt,
@@ -148,6 +156,8 @@ pub struct ProviderBody {
     total_tokens: u64,
     /// As in the totals.
     estimated_cost_usd: Usd,
+    /// As in the totals.
+    billable_cost_usd: Usd,
 }
 
 impl From<Totals> for ProviderBody {
@@ -158,6 +168,7 @@ impl From<Totals> for ProviderBody {
             completion_tokens: sums.tokens.completion,
             total_tokens: sums.tokens.total(),
             estimated_cost_usd: Usd(sums.cost),
+            billable_cost_usd: Usd(sums.billable),
         }
     }
 }
@@ -211,9 +222,40 @@ impl From<UsageReport> for UsageBody {
     }
 }
 
+/// How much of a metric: a whole number, of cost exact dollars; unlimited is -1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount(Metric, Option<u64>);
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self(Metric::Cost, Some(nano)) => Usd(money_of(nano)).serialize(serializer),
+            Self(_, amount) => or_unlimited(amount).serialize(serializer),
+        }
+    }
+}
+
+impl PartialSchema for Amount {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Number)
+            .description(Some("Chats or tokens, or exact US dollars; -1 is unlimited."))
+            .examples([serde_json::json!(500)])
+            .into()
+    }
+}
+
+impl ToSchema for Amount {}
+
 /// How one limit stands.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LimitBody {
+    /// For each of whom: `tenant`, `key`, `user` or `kb`.
+    #[schema(example = "tenant")]
+    scope: &'static str,
+    /// Which key, user or knowledge base; left out for the tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
     /// What is counted.
     #[schema(example = "chats")]
     metric: &'static str,
@@ -221,13 +263,13 @@ pub struct LimitBody {
     #[schema(example = "month")]
     window: &'static str,
     /// How much fits; -1 when unlimited.
-    limit: i64,
+    limit: Amount,
     /// How much is used.
-    used: u64,
+    used: Amount,
     /// How much calls in flight hold.
-    held: u64,
+    held: Amount,
     /// What is left; -1 when unlimited.
-    remaining: i64,
+    remaining: Amount,
     /// When the window ends.
     #[schema(example = "2026-12-01T00:00:00Z")]
     resets_at: String,
@@ -254,7 +296,7 @@ pub struct LimitsBody {
     /// When the month ends.
     #[schema(example = "2026-12-01T00:00:00Z")]
     resets_at: String,
-    /// Every limit of the plan, chats a month first.
+    /// Every limit of the plan that holds for whom it was asked, chats a month first.
     limits: Vec<LimitBody>,
 }
 
@@ -265,14 +307,17 @@ fn or_unlimited(limit: Option<u64>) -> i64 {
 
 impl From<&LimitRow> for LimitBody {
     fn from(row: &LimitRow) -> Self {
-        let LimitRow { metric, period, limit, standing } = row;
+        let LimitRow { subject, metric, period, limit, standing } = row;
+        let amount = |amount| Amount(*metric, amount);
         Self {
+            scope: subject.scope().as_str(),
+            subject: (*subject != Subject::Tenant).then(|| subject.id().to_owned()),
             metric: metric.as_str(),
             window: period.window().as_str(),
-            limit: or_unlimited(*limit),
-            used: standing.used,
-            held: standing.held,
-            remaining: or_unlimited(row.remaining()),
+            limit: amount(*limit),
+            used: amount(Some(standing.used)),
+            held: amount(Some(standing.held)),
+            remaining: amount(row.remaining()),
             resets_at: row.resets_at().to_string(),
         }
     }

@@ -62,14 +62,14 @@ async fn what_cannot_be_is_refused_with_its_reason() {
 async fn a_plan_counts_at_once_and_what_was_used_carries_over() {
     let world = World::open().await;
     world.show_chats("acme", 498, 1);
-    let view = world.admin.limits(&id("acme")).await.unwrap();
+    let view = world.admin.limits(&id("acme"), &Who::default()).await.unwrap();
     assert_eq!((view.chats.limit, view.chats.remaining()), (Some(500), Some(1)));
     assert_eq!(view.chats.resets_at().to_string(), "2026-12-01T00:00:00Z");
     world.admin.set_plan(by(), &id("acme"), "growth").await.unwrap();
-    let view = world.admin.limits(&id("acme")).await.unwrap();
+    let view = world.admin.limits(&id("acme"), &Who::default()).await.unwrap();
     assert_eq!((view.chats.limit, view.chats.standing.used, view.chats.remaining()), (Some(5_000), 498, Some(4_501)));
     world.admin.set_plan(by(), &id("acme"), "pro").await.unwrap();
-    let view = world.admin.limits(&id("acme")).await.unwrap();
+    let view = world.admin.limits(&id("acme"), &Who::default()).await.unwrap();
     assert_eq!((view.plan.as_str(), view.chats.limit, view.chats.remaining()), ("pro", None, None));
 }
 
@@ -77,10 +77,10 @@ async fn a_plan_counts_at_once_and_what_was_used_carries_over() {
 async fn limits_are_told_while_the_ledger_is_away() {
     let world = World::open().await;
     world.store.set_down(true);
-    assert!(world.admin.limits(&id("acme")).await.is_ok());
+    assert!(world.admin.limits(&id("acme"), &Who::default()).await.is_ok());
     assert!(matches!(world.admin.tenants().await, Err(AdminError::Store(_))));
     world.store.fall_silent();
-    assert!(world.admin.limits(&id("acme")).await.is_ok());
+    assert!(world.admin.limits(&id("acme"), &Who::default()).await.is_ok());
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_tenant_made_by_another_process_is_found() {
     let world = World::open().await;
     let tenant = Tenant { id: id("late"), ..world.admin.tenant(&id("acme")).await.unwrap() };
     world.store.create_tenant(&tenant, &Act::by(author(), World::now())).await.unwrap();
-    assert_eq!(world.admin.limits(&id("late")).await.unwrap().plan.as_str(), "starter");
+    assert_eq!(world.admin.limits(&id("late"), &Who::default()).await.unwrap().plan.as_str(), "starter");
     let ids: Vec<String> = world.admin.tenants().await.unwrap().iter().map(|tenant| tenant.id.to_string()).collect();
     assert_eq!(ids, ["acme", "globex", "late"]);
 }

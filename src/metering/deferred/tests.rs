@@ -7,7 +7,7 @@ use super::*;
 use crate::domain::event::{Outcome, UsageSource};
 use crate::domain::price::pattern::Pattern;
 use crate::domain::price::rates::Rates;
-use crate::domain::price::{ModelPrices, PriceBook, PriceRow, Priced, ServiceTier};
+use crate::domain::price::{ModelPrices, Origin, PriceBook, PriceRow, Priced, ServiceTier};
 use crate::domain::time::Micros;
 use crate::metering::fakes::units::{FakeAsk, FakeUnits, unit};
 use crate::metering::fakes::{self, StoppedClock, World};
@@ -44,6 +44,7 @@ fn prices() -> PriceBook {
             row(ServiceTier::Batch, 0, 1, 2),
             row(ServiceTier::Batch, 100, 2, 4),
         ],
+        origin: Origin::default(),
     };
     let gemini = ModelPrices { provider: "gemini".into(), ..model.clone() };
     PriceBook::new("test".into(), vec![model, gemini]).unwrap()

@@ -34,6 +34,7 @@ pub(crate) fn unit(provider: &'static str, name: &str, requested_at: Micros) -> 
         name: name.parse().unwrap(),
         event: EventId::new(requested_at.unix_ms(), 7),
         requested_at,
+        utc_offset_s: 0,
         tenant: "acme".parse().unwrap(),
         key: Some("key_0123456789abcdef".parse().unwrap()),
         user_id: Some("u1".into()),

@@ -1,7 +1,7 @@
 //! Tests of reports over ports in memory.
 
 use crate::domain::price::pattern::Pattern;
-use crate::domain::price::{ModelPrices, PriceBook, PriceRow};
+use crate::domain::price::{ModelPrices, Origin, PriceBook, PriceRow};
 
 use super::super::fakes::{World, event};
 use super::*;
@@ -121,6 +121,7 @@ async fn a_row_has_the_prices_of_the_end_of_its_time() {
             row(Some("2026-11-01T00:00:00Z"), 150_000),
             row(Some("2026-11-24T10:00:01Z"), 1),
         ],
+        origin: Origin::default(),
     };
     let world = World::open_with(PriceBook::new("v1".into(), vec![model]).unwrap()).await;
     let events = [

@@ -7,7 +7,7 @@ use super::super::admin::Order;
 use super::super::fakes::World;
 use super::*;
 use crate::domain::audit::{Actor, Author};
-use crate::domain::plan::{Limit, OnCountersDown};
+use crate::domain::plan::Limit;
 use crate::ports::tenants::Act;
 
 /// `starter` with so many chats a month, and `growth`.
@@ -16,12 +16,7 @@ fn plans(chats_max: u64) -> Plans {
     ["starter", "growth"]
         .into_iter()
         .map(|name| name.parse::<PlanName>().unwrap())
-        .map(|name| {
-            (
-                name.clone(),
-                Arc::new(Plan { name, limits: vec![limit], on_counters_down: OnCountersDown::default(), models: None }),
-            )
-        })
+        .map(|name| (name.clone(), Arc::new(Plan { limits: vec![limit], ..Plan::unlimited(name) })))
         .collect()
 }
 
@@ -95,7 +90,7 @@ async fn plans_that_leave_a_tenant_without_its_plan_change_nothing() {
 #[tokio::test]
 async fn plans_that_limit_what_is_not_counted_change_nothing() {
     let world = World::open().await;
-    world.snapshots.replace(plans(7), PriceBook::default()).unwrap();
+    let snapshots = Snapshots::open(&*world.store, plans(7), PriceBook::default()).await.unwrap();
     for (scope, is_counted) in [(Scope::Tenant, true), (Scope::User, false), (Scope::Kb, false), (Scope::Key, false)] {
         let mut others = plans(9);
         let mut plan = (**others.values().next().unwrap()).clone();
@@ -103,10 +98,10 @@ async fn plans_that_limit_what_is_not_counted_change_nothing() {
         let refused = PlansRefused::NotCounted { plan: plan.name.clone(), limit: (scope, Metric::Cost, Window::Day) };
         others.insert(plan.name.clone(), Arc::new(plan));
         let expected = if is_counted { Ok(()) } else { Err(refused) };
-        assert_eq!(world.snapshots.replace(others, PriceBook::default()), expected, "{scope:?}");
-        assert_eq!(world.snapshots.counting(), Counting::TENANT);
+        assert_eq!(snapshots.replace(others, PriceBook::default()), expected, "{scope:?}");
+        assert_eq!(snapshots.counting(), Counting::TENANT);
     }
-    assert_eq!(chats_max(&world.snapshots, "acme"), Some(9), "of the first, and of no other");
+    assert_eq!(chats_max(&snapshots, "acme"), Some(9), "of the first, and of no other");
 }
 
 #[test]

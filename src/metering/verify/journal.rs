@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, HashMap};
 use crate::domain::counting::Counting;
 use crate::domain::event::{Outcome, UsageEvent};
 use crate::domain::ids::EventId;
+use crate::domain::money::PicoUsd;
+use crate::domain::quantities::Quantities;
 use crate::domain::tokens::Tokens;
 use crate::ports::StoreError;
 use crate::ports::counters::{CounterKey, used_by};
@@ -189,12 +191,15 @@ fn fields(event: &UsageEvent) -> Vec<(&'static str, String)> {
         endpoint,
         chats,
         tokens,
+        quantities,
         source,
         cost,
+        billable,
         priced,
         price_version,
         service_tier,
         requested_at,
+        utc_offset_s,
         duration_us,
         first_byte_us,
         overhead_us: _, // not kept
@@ -202,7 +207,9 @@ fn fields(event: &UsageEvent) -> Vec<(&'static str, String)> {
         outcome,
         request_id,
         unit: _, // not kept there
+        corrects,
     } = event;
+    let amount = |amount: &Option<PicoUsd>| amount.map_or_else(|| "none".to_owned(), |amount| amount.0.to_string());
     let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or("none").to_owned();
     let mut fields = vec![
         ("tenant_id", tenant.to_string()),
@@ -215,17 +222,22 @@ fn fields(event: &UsageEvent) -> Vec<(&'static str, String)> {
         ("endpoint", endpoint.to_string()),
         ("chats", chats.to_string()),
         ("usage_source", source.as_str().to_owned()),
-        ("estimated_cost_pico_usd", cost.map_or_else(|| "none".to_owned(), |cost| cost.0.to_string())),
+        ("estimated_cost_pico_usd", amount(cost)),
+        ("billable_cost_pico_usd", amount(billable)),
         ("priced", priced.as_str().to_owned()),
         ("price_version", price_version.to_string()),
         ("service_tier", service_tier.as_str().to_owned()),
         ("requested_at", requested_at.to_string()),
+        ("utc_offset_s", utc_offset_s.to_string()),
         ("duration_us", duration_us.to_string()),
         ("first_byte_us", first_byte_us.map_or_else(|| "none".to_owned(), |us| us.to_string())),
         ("status", status.to_string()),
         ("outcome", outcome.as_str().to_owned()),
         ("request_id", text(request_id)),
+        ("corrects", corrects.map_or_else(|| "none".to_owned(), |corrected| corrected.event.to_string())),
+        ("priced_before", corrects.map_or("none", |corrected| corrected.priced.as_str()).to_owned()),
     ];
     fields.extend(Tokens::KINDS.into_iter().zip(tokens.kinds().map(|kind| kind.to_string())));
+    fields.extend(Quantities::KINDS.into_iter().zip(quantities.kinds().map(|kind| kind.to_string())));
     fields
 }

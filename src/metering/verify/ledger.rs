@@ -11,6 +11,9 @@ use crate::ports::usage::{Entry, Stratum, SumKey, SumValues, Sums, UsageStore, U
 
 use super::{Differences, Kind};
 
+/// A sum of nothing.
+const NONE: SumValues = [0; Sums::NAMES.len()];
+
 /// Told now and then how many events were added up, and of how many.
 pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
@@ -117,7 +120,7 @@ impl Fold<'_> {
                 provider: stratum.provider.clone(),
                 model: stratum.model.clone(),
             };
-            let sums = self.expected.entry(key).or_insert([0; 18]);
+            let sums = self.expected.entry(key).or_insert(NONE);
             for (sum, value) in sums.iter_mut().zip(values) {
                 *sum = sum.saturating_add(value);
             }

@@ -7,10 +7,11 @@ use super::journal::{JournalCheck, JournalFacts};
 use super::ledger::{self, LedgerFacts};
 use super::*;
 use crate::domain::counting::Counting;
-use crate::domain::event::{Outcome, UsageEvent, UsageSource};
+use crate::domain::event::{Corrected, Outcome, UsageEvent, UsageSource};
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Metric, Standing, Subject};
 use crate::domain::price::Priced;
+use crate::domain::quantities::Quantities;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 use crate::metering::fakes::{FakeStore, event, stratum};
@@ -40,8 +41,14 @@ fn a_stratum_counts_as_its_events_do() {
             for priced in Priced::ALL {
                 let cost = (priced != Priced::Unpriced).then_some(PicoUsd(7));
                 let tokens = Tokens { prompt: 9, cached: 1, reasoning: 2, completion: 3, ..Tokens::default() };
-                let event = UsageEvent { outcome, source, priced, cost, tokens, ..chat(1) };
-                assert_eq!(stratum(&event).values(), Sums::of(&event).values(), "{event:?}");
+                let quantities = Quantities::from_kinds([5, 4, 3, 2, 1]);
+                let billable = cost.map(|_| PicoUsd(8));
+                let event = UsageEvent { outcome, source, priced, cost, billable, tokens, quantities, ..chat(1) };
+                for corrects in [None].into_iter().chain(Priced::ALL.map(Some)) {
+                    let corrects = corrects.map(|priced| Corrected { event: chat(2).id, priced });
+                    let event = UsageEvent { corrects, ..event.clone() };
+                    assert_eq!(stratum(&event).values(), Sums::of(&event).values(), "{event:?}");
+                }
             }
         }
     }
@@ -171,7 +178,8 @@ async fn what_waits_runs_and_was_refused_is_counted() {
 
 /// One that counts nothing but a chat.
 fn only_a_chat(number: u128) -> UsageEvent {
-    UsageEvent { tokens: Tokens::default(), cost: Some(PicoUsd::ZERO), ..chat(number) }
+    let (cost, billable) = (Some(PicoUsd::ZERO), Some(PicoUsd::ZERO));
+    UsageEvent { tokens: Tokens::default(), cost, billable, ..chat(number) }
 }
 
 /// A look at the month's and the day's counter of `acme`, each with these chats used and held.

@@ -111,7 +111,7 @@ fn what_is_no_object_or_too_deep_is_refused() {
 fn a_large_prompt_is_counted_and_not_kept() {
     let small = Bytes::from_static(br#"{"model":"m"}"#);
     let kept = read(&small, ModelIn::Body, StreamBy::Body).map(|call| call.prompt);
-    assert_eq!(kept, Ok(Prompt::Body(small)));
+    assert_eq!(kept, Ok(Prompt::Body { body: small, text_bytes: 0 }));
     let text = "x".repeat(KEPT_PROMPT_BYTES_MAX);
     let large = Bytes::from(format!(r#"{{"model":"m","prompt":"{text}"}}"#));
     let counted = read(&large, ModelIn::Body, StreamBy::Body).map(|call| call.prompt);

@@ -24,6 +24,7 @@ use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
 use tollgate::domain::ids::{EventId, ProviderId, TenantId};
 use tollgate::domain::money::PicoUsd;
 use tollgate::domain::price::{Priced, ServiceTier};
+use tollgate::domain::quantities::Quantities;
 use tollgate::domain::time::Micros;
 use tollgate::domain::tokens::Tokens;
 
@@ -58,12 +59,15 @@ pub(super) fn event(number: u64) -> UsageEvent {
         endpoint: Cow::Borrowed("chat.completions"),
         chats: 1,
         tokens: Tokens { prompt: 11, completion: 7, ..Tokens::default() },
+        quantities: Quantities::default(),
         source: UsageSource::Provider,
         cost: Some(PicoUsd(97_500_000)),
+        billable: Some(PicoUsd(97_500_000)),
         priced: Priced::Priced,
         price_version: "2026-11-24".into(),
         service_tier: ServiceTier::Standard,
         requested_at: at("2026-11-24T10:00:00Z"),
+        utc_offset_s: 0,
         duration_us: 1_200,
         first_byte_us: Some(800),
         overhead_us: 0,
@@ -71,6 +75,7 @@ pub(super) fn event(number: u64) -> UsageEvent {
         outcome: Outcome::Completed,
         request_id: Some(format!("req_{number}").into()),
         unit: None,
+        corrects: None,
     }
 }
 

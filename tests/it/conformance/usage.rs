@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tollgate::domain::counting::Counting;
-use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
+use tollgate::domain::event::{Corrected, Correction, Outcome, UsageEvent, UsageSource};
 use tollgate::domain::ids::ProviderId;
 use tollgate::domain::money::PicoUsd;
 use tollgate::domain::plan::{Metric, Scope, Subject};
 use tollgate::domain::price::{Priced, ServiceTier};
+use tollgate::domain::quantities::Quantities;
 use tollgate::domain::time::{Micros, Period, Window};
 use tollgate::domain::tokens::Tokens;
 use tollgate::ports::StoreError;
@@ -42,10 +43,12 @@ fn many() -> Vec<UsageEvent> {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 usize::try_from((state >> 33) % out_of).unwrap()
             };
-            let outcome = Outcome::ALL[pick(7)];
+            let outcome = Outcome::ALL[pick(8)];
+            let is_correction = outcome == Outcome::Correction;
             let source = [UsageSource::Provider, UsageSource::Estimate][pick(2)];
             let priced = [Priced::Priced, Priced::Unpriced, Priced::Free, Priced::Incomplete][pick(4)];
             let cost = match priced {
+                _ if is_correction => Some(PicoUsd(1_500_000 * i128::from(number) - 300_000_001)),
                 Priced::Unpriced => None,
                 Priced::Free => Some(PicoUsd::ZERO),
                 Priced::Priced => Some(PicoUsd::from(i64::MAX)),
@@ -55,6 +58,7 @@ fn many() -> Vec<UsageEvent> {
                 prompt: number * 11,
                 cached: number,
                 cache_write: number * 2,
+                cache_write_long: number,
                 prompt_audio: number * 3,
                 prompt_image: number * 4,
                 cached_audio: number / 2,
@@ -63,6 +67,8 @@ fn many() -> Vec<UsageEvent> {
                 completion_audio: number * 6,
                 completion_image: number / 3,
             };
+            let has_used = !outcome.is_failed() && !is_correction;
+            let quantities = Quantities::from_kinds([number * 1_001, number * 9, number / 7, number % 4, number % 3]);
             UsageEvent {
                 tenant: tenant(["acme", "beta", "gamma"][pick(3)]),
                 key: [None, Some("key_0123456789abcdef".parse().unwrap())][pick(2)].clone(),
@@ -70,17 +76,22 @@ fn many() -> Vec<UsageEvent> {
                 kb_id: [None, Some("kb".into())][pick(2)].clone(),
                 provider: ProviderId::new(["openai", "gemini"][pick(2)]),
                 model: ["gpt-4o", "gemini-pro", "o3"][pick(3)].into(),
-                chats: u64::from(!outcome.is_failed()),
-                tokens: if outcome.is_failed() { Tokens::default() } else { tokens },
+                chats: u64::from(has_used),
+                tokens: if has_used { tokens } else { Tokens::default() },
+                quantities: if has_used { quantities } else { Quantities::default() },
                 source,
                 cost,
+                billable: cost.map(|cost| PicoUsd(if is_correction { cost.0 - 7 } else { cost.0 / 10 * 9 })),
                 priced,
                 service_tier: ServiceTier::ALL[pick(4)],
                 requested_at: at(times[pick(4)]),
+                utc_offset_s: [0, 19_800, -36_000][pick(3)],
                 first_byte_us: [None, Some(5)][pick(2)],
                 status: [0, 200, 599][pick(3)],
                 outcome,
                 request_id: [None, Some("req".into())][pick(2)].clone(),
+                corrects: is_correction
+                    .then(|| Corrected { event: event(number / 2).id, priced: Priced::ALL[pick(4)] }),
                 ..event(number)
             }
         })
@@ -95,8 +106,8 @@ fn value(event: &UsageEvent, dimension: Dimension) -> Option<String> {
         Dimension::Key => event.key.as_ref().map(ToString::to_string),
         Dimension::User => text(&event.user_id),
         Dimension::Kb => text(&event.kb_id),
-        Dimension::Day => Some(Window::Day.period(event.requested_at).to_string()),
-        Dimension::Hour => event.requested_at.to_string().get(..13).map(str::to_owned),
+        Dimension::Day => Some(event.period(Window::Day).to_string()),
+        Dimension::Hour => event.local().to_string().get(..13).map(str::to_owned),
     }
 }
 
@@ -108,7 +119,7 @@ fn model(events: &[UsageEvent], query: &SumsQuery) -> Vec<Group> {
     }
     for event in events {
         let is_asked = query.tenant.as_ref().is_none_or(|tenant| *tenant == event.tenant)
-            && query.period.is_none_or(|period| (period.start()..period.end()).contains(&event.requested_at));
+            && query.period.is_none_or(|period| event.period(period.window()) == period);
         if is_asked {
             let values = query.group_by.iter().map(|dimension| value(event, *dimension)).collect();
             let sums = groups.entry(values).or_default();
@@ -221,6 +232,49 @@ async fn appending_again_changes_nothing() {
         let other = UsageEvent { tenant: tenant("beta"), chats: 1_000, ..events[0].clone() };
         assert_eq!(store.append(&[other]).await, Ok(0), "{name}");
         check_sums(name, &store, &events).await;
+    }
+}
+
+#[tokio::test]
+async fn a_correction_changes_costs_and_the_unpriced_and_nothing_else() {
+    for (name, store, _directory) in adapters().await {
+        let unpriced = UsageEvent {
+            cost: None,
+            billable: None,
+            priced: Priced::Unpriced,
+            requested_at: at("2026-10-31T20:00:00Z"),
+            utc_offset_s: 19_800,
+            ..event(1)
+        };
+        store.append(&[unpriced.clone(), event(2)]).await.unwrap();
+        let to = |after: &UsageEvent, before, cost, version: &str| {
+            unpriced.corrected(Correction {
+                after: after.id,
+                priced_before: before,
+                priced: Priced::Priced,
+                cost: PicoUsd(cost),
+                billable: PicoUsd(2 * cost),
+                price_version: version.into(),
+            })
+        };
+        let first = to(&unpriced, Priced::Unpriced, 9_000_001, "v2");
+        let second = to(&first, Priced::Priced, -8_000_000, "v3");
+        let back = to(&second, Priced::Priced, 8_000_000, "v2");
+        let corrections = [first, second, back];
+        assert_eq!(store.append(&corrections).await, Ok(3), "{name}");
+        assert_eq!(store.append(&corrections).await, Ok(0), "{name}: again");
+        check_sums(name, &store, &[&[unpriced.clone(), event(2)][..], &corrections].concat()).await;
+        let october = Period::parse_month("2026-10").unwrap();
+        assert_eq!(store.sums(&total(None, Some(october))).await.unwrap()[0].sums, Sums::default(), "{name}");
+        let november = store.sums(&total(None, Some(Period::parse_month("2026-11").unwrap()))).await.unwrap();
+        let Sums { requests, chats, tokens, cost, billable, unpriced_requests, .. } = november[0].sums;
+        assert_eq!((requests, chats, tokens.prompt, unpriced_requests), (2, 2, 22, 0), "{name}");
+        assert_eq!((cost.0, billable.0), (97_500_000 + 9_000_001, 97_500_000 + 18_000_002), "{name}");
+        let (_, events, sums) = walked(&store).await;
+        assert_eq!(events, sums, "{name}");
+        let found = store.event(None, corrections[1].id).await.unwrap().unwrap().event;
+        assert_eq!(found, corrections[1], "{name}");
+        assert_eq!(found.corrects, Some(Corrected { event: unpriced.id, priced: Priced::Priced }), "{name}");
     }
 }
 
@@ -364,8 +418,8 @@ fn used(
     is_asked: impl Fn(&CounterKey) -> bool,
 ) -> BTreeMap<CounterKey, u64> {
     let mut all = BTreeMap::new();
-    for event in events {
-        let nano = event.cost.map_or(0, |cost| u64::try_from((cost.0 + 999) / 1_000).unwrap());
+    for event in events.iter().filter(|event| event.outcome != Outcome::Correction) {
+        let nano = event.billable.map_or(0, |cost| u64::try_from((cost.0 + 999) / 1_000).unwrap());
         let user = event.user_id.as_deref().map(|id| Subject::User(id.into()));
         let kb = event.kb_id.as_deref().map(|id| Subject::Kb(id.into()));
         let key = event.key.clone().map(Subject::Key);
@@ -373,7 +427,7 @@ fn used(
             for window in [Window::Month, Window::Day] {
                 let tokens = event.tokens.prompt + event.tokens.completion;
                 for (metric, amount) in [(Metric::Chats, event.chats), (Metric::Tokens, tokens), (Metric::Cost, nano)] {
-                    let period = window.period(event.requested_at);
+                    let period = event.period(window);
                     let counter = CounterKey { tenant: event.tenant.clone(), subject: subject.clone(), metric, period };
                     if amount > 0 && counting.has(subject.scope(), metric, window) && is_asked(&counter) {
                         *all.entry(counter).or_default() += amount;
@@ -487,7 +541,7 @@ async fn walked(store: &Store) -> (u64, BTreeMap<SumKey, SumValues>, BTreeMap<Su
                     provider: stratum.provider.clone(),
                     model: stratum.model.clone(),
                 };
-                let sum = events.entry(key).or_insert([0; 18]);
+                let sum = events.entry(key).or_insert([0; 25]);
                 for (sum, value) in sum.iter_mut().zip(stratum.values()) {
                     *sum += value;
                 }
@@ -522,7 +576,7 @@ async fn a_walk_shows_every_event_and_every_sum_to_the_unit() {
                 let key = SumKey {
                     window,
                     tenant: event.tenant.to_string(),
-                    period: window.period(event.requested_at).to_string(),
+                    period: event.period(window).to_string(),
                     provider: event.provider.to_string(),
                     model: event.model.to_string(),
                 };

@@ -94,7 +94,7 @@ impl Books {
             tables.by_id.insert(event.id, at);
             new += 1;
             for window in [Window::Day, Window::Month] {
-                let sums = tables.sums.entry((event.tenant.clone(), window.period(event.requested_at))).or_default();
+                let sums = tables.sums.entry((event.tenant.clone(), event.period(window))).or_default();
                 *sums = sums.plus(&Sums::of(event)).unwrap();
             }
             for (counter, amount) in used_by(event, Counting::ALL) {

@@ -521,9 +521,7 @@ impl Process {
         for (at, tenant) in TENANTS.iter().enumerate() {
             let tenant: TenantId = tenant.parse().unwrap();
             for period in periods(at) {
-                let is_in = |event: &&&UsageEvent| {
-                    event.tenant == tenant && period.window().period(event.requested_at) == period
-                };
+                let is_in = |event: &&&UsageEvent| event.tenant == tenant && event.period(period.window()) == period;
                 for metric in Metric::ALL {
                     let used: u64 = events.iter().filter(is_in).map(|event| Amounts::of(event).of_metric(metric)).sum();
                     let counter = CounterKey { tenant: tenant.clone(), subject: Subject::Tenant, metric, period };

@@ -283,5 +283,5 @@ fn compare(world: &World, books: &Books, nodes: usize) {
 }
 
 fn is_of(event: &UsageEvent, tenant: &TenantId, period: Period) -> bool {
-    event.tenant == *tenant && period.window().period(event.requested_at) == period
+    event.tenant == *tenant && event.period(period.window()) == period
 }

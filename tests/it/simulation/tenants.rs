@@ -59,7 +59,7 @@ fn plans(setup: &Setup) -> Plans {
             let name = name_of(tenant, plan);
             let on_counters_down = setup.on_counters_down;
             let limits = limit.into_iter().collect();
-            plans.insert(name.clone(), Arc::new(Plan { name, limits, on_counters_down, models: None }));
+            plans.insert(name.clone(), Arc::new(Plan { limits, on_counters_down, ..Plan::unlimited(name) }));
         }
     }
     plans

@@ -58,8 +58,8 @@ struct Totals {
 type Sums = BTreeMap<(String, String, String, String), [i64; 7]>;
 
 const EVENTS: &str = "SELECT id, tenant_id, user_id, outcome, usage_source, chats, prompt_tokens, completion_tokens,
-    strftime('%Y-%m-%d', requested_at / 1000000, 'unixepoch') AS day,
-    strftime('%Y-%m', requested_at / 1000000, 'unixepoch') AS month FROM usage_events ORDER BY row";
+    strftime('%Y-%m-%d', requested_at / 1000000 + utc_offset_s, 'unixepoch') AS day,
+    strftime('%Y-%m', requested_at / 1000000 + utc_offset_s, 'unixepoch') AS month FROM usage_events ORDER BY row";
 
 const DAYS: &str = "SELECT tenant_id, period, provider, model, requests + failed_requests, chats,
     prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens,
@@ -115,7 +115,7 @@ impl Ledger {
     pub fn demand_right_sums(&mut self) {
         let added_up = |period: &str| {
             format!(
-                "SELECT tenant_id, strftime('{period}', requested_at / 1000000, 'unixepoch'), provider, model, COUNT(*),
+                "SELECT tenant_id, strftime('{period}', requested_at / 1000000 + utc_offset_s, 'unixepoch'), provider, model, COUNT(*),
                  SUM(chats), SUM(prompt_tokens), SUM(cached_tokens), SUM(completion_tokens), SUM(reasoning_tokens),
                  SUM(COALESCE(estimated_cost_pico_usd, 0)) FROM usage_events GROUP BY 1, 2, 3, 4"
             )

@@ -9,8 +9,16 @@ async fn usage_has_the_body_of_the_contract_with_every_digit() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.headers["cache-control"], "no-store");
     // As text, because reading it as JSON would go through a float.
-    assert!(answer.text.contains(r#""estimated_cost_usd":0.0000117,"unpriced_requests":0"#), "{}", answer.text);
-    assert!(answer.text.contains(r#""estimated_cost_usd":0.00000585}"#), "{}", answer.text);
+    assert!(
+        answer.text.contains(r#""estimated_cost_usd":0.0000117,"billable_cost_usd":0.0000117,"unpriced_requests":0"#),
+        "{}",
+        answer.text
+    );
+    assert!(
+        answer.text.contains(r#""estimated_cost_usd":0.00000585,"billable_cost_usd":0.00000585}"#),
+        "{}",
+        answer.text
+    );
     let body = answer.json();
     let period = json!({"start": "2026-11-01T00:00:00Z", "end": "2026-12-01T00:00:00Z", "timezone": "UTC"});
     assert_eq!((&body["tenant_id"], &body["range"], &body["period"]), (&json!("acme"), &json!("month"), &period));
@@ -51,7 +59,7 @@ async fn limits_say_minus_one_for_unlimited() {
     site.world.show_chats("acme", 2, 1);
     let body = site.proxy("GET", "/billing/limits", &site.acme_key, "").await.json();
     let resets_at = "2026-12-01T00:00:00Z";
-    let row = json!({"metric": "chats", "window": "month", "limit": 500, "used": 2, "held": 1, "remaining": 497, "resets_at": resets_at});
+    let row = json!({"scope": "tenant", "metric": "chats", "window": "month", "limit": 500, "used": 2, "held": 1, "remaining": 497, "resets_at": resets_at});
     assert_eq!(
         body,
         json!({"tenant_id": "acme", "plan": "starter", "monthly_limit": 500, "used": 2, "held": 1, "remaining": 497,
@@ -168,7 +176,11 @@ async fn events_come_in_pages_and_one_by_one() {
         site.proxy("GET", &format!("/billing/events?limit=1&cursor={cursor}"), &site.acme_key, "").await.json();
     assert_eq!((&second["events"][0]["provider"], &second["next_cursor"]), (&json!("gemini"), &Value::Null));
     let one = site.proxy("GET", &format!("/billing/events/{cursor}"), &site.acme_key, "").await;
-    assert!(one.text.contains(r#""estimated_cost_usd":0.00000585,"priced":"priced""#), "{}", one.text);
+    assert!(
+        one.text.contains(r#""estimated_cost_usd":0.00000585,"billable_cost_usd":0.00000585,"priced":"priced""#),
+        "{}",
+        one.text
+    );
     assert_eq!(one.json(), first["events"][0]);
     assert_eq!(site.admin("GET", "/billing/events", ADMIN_KEY, "").await.json()["events"].as_array().unwrap().len(), 3);
     for uri in ["/billing/events/x", "/billing/events/019abf5e-0e00-7000-8000-00000000ffff", "/billing/events/%ff"] {
@@ -314,7 +326,8 @@ async fn every_counter_is_shown_to_the_admin_alone() {
     site.world.show_chats("acme", 7, 2);
     let answer = site.admin("GET", "/admin/counters", ADMIN_KEY, "").await;
     let counter = json!({
-        "tenant_id": "acme", "metric": "chats", "window": "month", "period": "2026-11", "used": 7, "booked": 7, "held": 2,
+        "tenant_id": "acme", "scope": "tenant", "subject": "", "metric": "chats", "window": "month",
+        "period": "2026-11", "used": 7, "booked": 7, "held": 2,
     });
     let body = json!({
         "at": "2026-11-24T10:00:00Z", "ledger_id": "fake", "is_booked": true, "in_flight": 0, "is_shared": false,

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::domain::money::PicoUsd;
 use crate::domain::price::rates::Rates;
+use crate::domain::quantities::Quantities;
 use crate::domain::tokens::Tokens;
 use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
 
@@ -24,6 +25,8 @@ pub struct TokensBody {
     pub cached_tokens: u64,
     /// Input written to the provider's cache.
     pub cache_write_tokens: u64,
+    /// The part of it that the cache keeps for an hour or longer.
+    pub cache_write_long_tokens: u64,
     /// Audio input.
     pub prompt_audio_tokens: u64,
     /// Image input.
@@ -49,6 +52,7 @@ impl From<Tokens> for TokensBody {
             prompt,
             cached,
             cache_write,
+            cache_write_long,
             prompt_audio,
             prompt_image,
             cached_audio,
@@ -61,6 +65,7 @@ impl From<Tokens> for TokensBody {
             prompt_tokens: prompt,
             cached_tokens: cached,
             cache_write_tokens: cache_write,
+            cache_write_long_tokens: cache_write_long,
             prompt_audio_tokens: prompt_audio,
             prompt_image_tokens: prompt_image,
             cached_audio_tokens: cached_audio,
@@ -70,6 +75,28 @@ impl From<Tokens> for TokensBody {
             completion_image_tokens: completion_image,
             total_tokens,
         }
+    }
+}
+
+/// What is charged by something else than tokens; all 0 where tokens are counted for it.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct QuantitiesBody {
+    /// Milliseconds of audio that are charged by their length.
+    pub audio_ms: u64,
+    /// Characters that were spoken.
+    pub characters: u64,
+    /// Images that were made.
+    pub images: u64,
+    /// Searches of the web.
+    pub web_searches: u64,
+    /// Searches of files.
+    pub file_searches: u64,
+}
+
+impl From<Quantities> for QuantitiesBody {
+    fn from(quantities: Quantities) -> Self {
+        let Quantities { audio_ms, characters, images, web_searches, file_searches } = quantities;
+        Self { audio_ms, characters, images, web_searches, file_searches }
     }
 }
 
@@ -85,8 +112,13 @@ pub struct CostSumsBody {
     /// Tokens of each kind.
     #[serde(flatten)]
     pub tokens: TokensBody,
-    /// The cost of everything that has a price.
+    /// What was charged beside tokens.
+    #[serde(flatten)]
+    pub quantities: QuantitiesBody,
+    /// What providers charge for everything that has a price.
     pub estimated_cost_usd: Usd,
+    /// What is billed for it: the same, unless the plan has prices of its own.
+    pub billable_cost_usd: Usd,
     /// Requests whose model has no price: their cost is unknown, not 0.
     pub unpriced_requests: u64,
     /// The part that was estimated.
@@ -95,10 +127,28 @@ pub struct CostSumsBody {
 
 impl From<Totals> for CostSumsBody {
     fn from(sums: Totals) -> Self {
-        let SumsBody { requests, chats, failed_requests, estimated_cost_usd, unpriced_requests, estimated, .. } =
-            sums.into();
-        let tokens = sums.tokens.into();
-        Self { requests, chats, failed_requests, tokens, estimated_cost_usd, unpriced_requests, estimated }
+        let (tokens, quantities) = (sums.tokens.into(), sums.quantities.into());
+        let SumsBody {
+            requests,
+            chats,
+            failed_requests,
+            estimated_cost_usd,
+            billable_cost_usd,
+            unpriced_requests,
+            estimated,
+            ..
+        } = sums.into();
+        Self {
+            requests,
+            chats,
+            failed_requests,
+            tokens,
+            quantities,
+            estimated_cost_usd,
+            billable_cost_usd,
+            unpriced_requests,
+            estimated,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::domain::event::UsageEvent;
 use crate::metering::reports::EventsPage;
 
 use super::Usd;
-use super::cost::TokensBody;
+use super::cost::{QuantitiesBody, TokensBody};
 
 /// One line item.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,8 +37,13 @@ pub struct EventBody {
     chats: u64,
     #[serde(flatten)]
     tokens: TokensBody,
-    /// The cost; null when the model has no price.
+    /// What was charged beside tokens.
+    #[serde(flatten)]
+    quantities: QuantitiesBody,
+    /// What the provider charges; null when the model has no price. In a correction: what is to be added to it.
     estimated_cost_usd: Option<Usd>,
+    /// What is billed: the same, unless the plan has prices of its own.
+    billable_cost_usd: Option<Usd>,
     /// `priced`, `free`, `unpriced`, or `incomplete` for a lower bound.
     priced: &'static str,
     /// The version of the prices that it was priced by.
@@ -47,6 +52,8 @@ pub struct EventBody {
     service_tier: &'static str,
     /// When the call was admitted: the period that it counts in.
     request_timestamp: String,
+    /// How far the tenant's clock was ahead of UTC then, in seconds: the day and month are those of that clock.
+    utc_offset_s: i32,
     /// From admission to settlement, in microseconds.
     duration_us: u64,
     /// From admission to the first byte of the answer, in microseconds.
@@ -54,12 +61,17 @@ pub struct EventBody {
     /// The status that the client got; 0 for none.
     status: u16,
     /// How the call ended. `deferred`: the provider finishes it later, and what it used is a line item of its own.
+    /// `correction`: no call, but a change of what an earlier line item costs.
     #[schema(example = "completed")]
     outcome: &'static str,
     /// `provider`, or `estimate` where it reported nothing.
     usage_source: &'static str,
     /// The provider's own id of the request; for the bill of a deferred call, of what it began.
     request_id: Option<Box<str>>,
+    /// The line item that a correction corrects.
+    corrects: Option<String>,
+    /// What `priced` was there until then.
+    priced_before: Option<&'static str>,
 }
 
 impl From<UsageEvent> for EventBody {
@@ -76,12 +88,15 @@ impl From<UsageEvent> for EventBody {
             endpoint,
             chats,
             tokens,
+            quantities,
             source,
             cost,
+            billable,
             priced,
             price_version,
             service_tier,
             requested_at,
+            utc_offset_s,
             duration_us,
             first_byte_us,
             overhead_us: _, // Not in the ledger.
@@ -89,6 +104,7 @@ impl From<UsageEvent> for EventBody {
             outcome,
             request_id,
             unit: _, // Not with the events of the ledger.
+            corrects,
         } = event;
         Self {
             id: id.to_string(),
@@ -102,17 +118,22 @@ impl From<UsageEvent> for EventBody {
             endpoint: endpoint.into_owned(),
             chats,
             tokens: tokens.into(),
+            quantities: quantities.into(),
             estimated_cost_usd: cost.map(Usd),
+            billable_cost_usd: billable.map(Usd),
             priced: priced.as_str(),
             price_version: price_version.to_string(),
             service_tier: service_tier.as_str(),
             request_timestamp: requested_at.to_string(),
+            utc_offset_s,
             duration_us,
             first_byte_us,
             status,
             outcome: outcome.as_str(),
             usage_source: source.as_str(),
             request_id,
+            corrects: corrects.map(|corrected| corrected.event.to_string()),
+            priced_before: corrects.map(|corrected| corrected.priced.as_str()),
         }
     }
 }

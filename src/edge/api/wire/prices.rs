@@ -80,6 +80,7 @@ impl Preview {
             prompt: self.prompt_tokens,
             cached: self.cached_tokens,
             cache_write: self.cache_write_tokens,
+            cache_write_long: 0,
             prompt_audio: self.prompt_audio_tokens,
             prompt_image: self.prompt_image_tokens,
             cached_audio: self.cached_audio_tokens,

@@ -1,0 +1,54 @@
+-- What is charged beside tokens, what tenants are billed beside what providers charge, on whose clock an event counts, and
+-- rows that correct earlier ones.
+
+-- The part of cache_write_tokens that the cache keeps for an hour or longer.
+ALTER TABLE usage_events ADD COLUMN cache_write_long_tokens INTEGER NOT NULL DEFAULT 0;
+
+-- What is charged by something else than tokens; all 0 where tokens are counted for it.
+ALTER TABLE usage_events ADD COLUMN audio_ms      INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_events ADD COLUMN characters    INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_events ADD COLUMN images        INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_events ADD COLUMN web_searches  INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_events ADD COLUMN file_searches INTEGER NOT NULL DEFAULT 0;
+
+-- What the tenant is billed. NULL: the estimated cost, as it is in all rows of before; new rows have both.
+ALTER TABLE usage_events ADD COLUMN billable_cost_pico_usd INTEGER;
+
+-- How far the tenant's clock was ahead of UTC: day, month and hour of an event are those of requested_at + utc_offset_s.
+ALTER TABLE usage_events ADD COLUMN utc_offset_s INTEGER NOT NULL DEFAULT 0;
+
+-- A row with the outcome `correction` is no call. Its costs are to be added to those of the event that it corrects, and
+-- may be below 0; `priced_before` is what `priced` was there until then. It counts in the same day and month.
+ALTER TABLE usage_events ADD COLUMN corrects      BLOB CHECK (length(corrects) = 16);
+ALTER TABLE usage_events ADD COLUMN priced_before TEXT;
+
+CREATE INDEX usage_events_by_corrects ON usage_events (corrects) WHERE corrects IS NOT NULL;
+
+ALTER TABLE usage_daily ADD COLUMN cache_write_long_tokens     INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_daily ADD COLUMN audio_ms                    INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_daily ADD COLUMN characters                  INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_daily ADD COLUMN images                      INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_daily ADD COLUMN web_searches                INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_daily ADD COLUMN file_searches               INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_daily ADD COLUMN billable_cost_micro_usd     INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_daily ADD COLUMN billable_cost_rest_pico_usd INTEGER NOT NULL DEFAULT 0;
+
+UPDATE usage_daily SET
+    billable_cost_micro_usd = estimated_cost_micro_usd,
+    billable_cost_rest_pico_usd = estimated_cost_rest_pico_usd;
+
+ALTER TABLE usage_monthly ADD COLUMN cache_write_long_tokens     INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_monthly ADD COLUMN audio_ms                    INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_monthly ADD COLUMN characters                  INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_monthly ADD COLUMN images                      INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_monthly ADD COLUMN web_searches                INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_monthly ADD COLUMN file_searches               INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_monthly ADD COLUMN billable_cost_micro_usd     INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE usage_monthly ADD COLUMN billable_cost_rest_pico_usd INTEGER NOT NULL DEFAULT 0;
+
+UPDATE usage_monthly SET
+    billable_cost_micro_usd = estimated_cost_micro_usd,
+    billable_cost_rest_pico_usd = estimated_cost_rest_pico_usd;
+
+-- The bill of a unit counts on the same clock as the call that began it.
+ALTER TABLE deferred_units ADD COLUMN utc_offset_s INTEGER NOT NULL DEFAULT 0;

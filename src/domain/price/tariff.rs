@@ -1,0 +1,365 @@
+//! What a tenant pays: the list of prices, and what its plan makes of it.
+//!
+//! May use: this layer. The provider's cost of a call is by the list alone. What is billed is the plan's own price where
+//! it has one for the model, else that cost at the plan's percent, rounded up to a whole pico-dollar once a call.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::rates::Rates;
+use super::{PriceBook, ServiceTier};
+use crate::domain::money::{MoneyError, PicoUsd};
+use crate::domain::time::Micros;
+
+/// Hundredths of a percent in the whole.
+const WHOLE: u32 = 10_000;
+
+/// The highest percentage: a thousandfold. More is a slip of a finger.
+const HUNDREDTHS_MAX: u32 = 1_000 * WHOLE;
+
+/// A percentage of a price, in whole hundredths of a percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Percent(u32);
+
+/// What a plan makes of the list of prices.
+#[derive(Debug, Clone, Default)]
+pub struct Pricing {
+    /// What is billed of the provider's cost.
+    pub percent: Percent,
+    /// Prices of its own: they are billed as they stand, whatever the provider charges.
+    pub own: Option<Arc<PriceBook>>,
+}
+
+/// The list of prices and what one plan makes of it.
+#[derive(Debug, Clone, Default)]
+pub struct Tariff {
+    list: Arc<PriceBook>,
+    pricing: Pricing,
+    version: Arc<str>,
+}
+
+/// What the version of a tariff names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version<'a> {
+    /// The list of prices.
+    pub list: &'a str,
+    /// The plan's own prices.
+    pub own: Option<&'a str>,
+    /// The plan's percentage.
+    pub percent: Percent,
+}
+
+/// What is known of a call before it is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Prospect<'a> {
+    /// Who is called.
+    pub provider: &'a str,
+    /// The model that is asked for.
+    pub model: &'a str,
+    /// The tier that is asked for.
+    pub tier: ServiceTier,
+    /// The longest that its input can be.
+    pub input_tokens: u64,
+    /// Whether there may be audio or images in it.
+    pub with_media: bool,
+    /// When it is admitted.
+    pub at: Micros,
+}
+
+/// The dearest that a token, and a request, can be, in billed pico-dollars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ceiling {
+    /// A token of input.
+    pub input: i64,
+    /// A token of output.
+    pub output: i64,
+    /// The request itself.
+    pub request: i64,
+}
+
+impl Percent {
+    /// All of it.
+    pub const WHOLE: Self = Self(WHOLE);
+
+    /// Reads whole percent, or percent with up to two decimals: `120`, `97.5`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !is_number(whole) || !is_number(decimals) || decimals.len() > 2 {
+            return None;
+        }
+        let decimals: u32 = format!("{decimals:0<2}").parse().ok()?;
+        let hundredths = whole.parse::<u32>().ok()?.checked_mul(100)?.checked_add(decimals)?;
+        (hundredths <= HUNDREDTHS_MAX).then_some(Self(hundredths))
+    }
+
+    /// That much of an amount that is not negative, rounded up to a whole pico-dollar.
+    ///
+    /// # Errors
+    /// When it is more than money counts.
+    pub fn of(self, amount: PicoUsd) -> Result<PicoUsd, MoneyError> {
+        let whole = i128::from(WHOLE);
+        let scaled = amount.0.checked_mul(i128::from(self.0)).ok_or(MoneyError::Overflow)?;
+        let up = i128::from(scaled.rem_euclid(whole) > 0);
+        scaled.div_euclid(whole).checked_add(up).map(PicoUsd).ok_or(MoneyError::Overflow)
+    }
+
+    /// That much of a price; the largest there is where it is beyond all prices.
+    fn of_price(self, pico: i64) -> i64 {
+        self.of(pico.into()).and_then(PicoUsd::to_row).unwrap_or(i64::MAX)
+    }
+}
+
+impl Default for Percent {
+    fn default() -> Self {
+        Self::WHOLE
+    }
+}
+
+/// As it is read: no decimals that say nothing.
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0 / 100, self.0 % 100) {
+            (whole, 0) => write!(f, "{whole}"),
+            (whole, decimals) if decimals % 10 == 0 => write!(f, "{whole}.{}", decimals / 10),
+            (whole, decimals) => write!(f, "{whole}.{decimals:02}"),
+        }
+    }
+}
+
+/// Two books of one version are one book.
+impl PartialEq for Pricing {
+    fn eq(&self, other: &Self) -> bool {
+        let own = |pricing: &Self| pricing.own.as_ref().map(|own| own.version());
+        self.percent == other.percent && own(self) == own(other)
+    }
+}
+
+impl Eq for Pricing {}
+
+impl Tariff {
+    /// What a plan makes of a list. Its version is the list's, with what the plan adds behind it: `fa1f49b7e8e3`,
+    /// `fa1f49b7e8e3+0a1b2c3d4e5f`, `fa1f49b7e8e3x120`.
+    pub fn new(list: Arc<PriceBook>, pricing: Pricing) -> Self {
+        let Pricing { percent, own } = &pricing;
+        let version = match (own, *percent == Percent::WHOLE) {
+            (None, true) => list.version(),
+            (None, false) => format!("{}x{percent}", list.version()).into(),
+            (Some(own), true) => format!("{}+{}", list.version(), own.version()).into(),
+            (Some(own), false) => format!("{}+{}x{percent}", list.version(), own.version()).into(),
+        };
+        Self { list, pricing, version }
+    }
+
+    /// Which prices these are, for events.
+    pub fn version(&self) -> Arc<str> {
+        Arc::clone(&self.version)
+    }
+
+    /// The list of prices: what providers charge.
+    pub fn list(&self) -> &Arc<PriceBook> {
+        &self.list
+    }
+
+    /// What the plan makes of it.
+    pub fn pricing(&self) -> &Pricing {
+        &self.pricing
+    }
+
+    /// The dearest that each token of a call can be, as it is billed: of every kind that it can have (`with_media`: also
+    /// audio and images), at every step up to `input_tokens`, and by the prices of the tier, or the standard ones where
+    /// it has none. `None` where the model has no price: nobody can say what such a call will cost.
+    pub fn ceiling(&self, call: &Prospect<'_>) -> Option<Ceiling> {
+        let dearest = |book: &PriceBook| dearest(book, call);
+        let Pricing { percent, own } = &self.pricing;
+        if let Some(own) = own.as_deref().and_then(dearest) {
+            return Some(own);
+        }
+        let Ceiling { input, output, request } = dearest(&self.list)?;
+        let billed = |pico| percent.of_price(pico);
+        Some(Ceiling { input: billed(input), output: billed(output), request: billed(request) })
+    }
+}
+
+impl<'a> Version<'a> {
+    /// Reads the version of a tariff.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (books, percent) = match text.split_once('x') {
+            Some((books, percent)) => (books, Percent::parse(percent)?),
+            None => (text, Percent::WHOLE),
+        };
+        let (list, own) = books.split_once('+').map_or((books, None), |(list, own)| (list, Some(own)));
+        Some(Self { list, own, percent })
+    }
+}
+
+fn dearest(book: &PriceBook, call: &Prospect<'_>) -> Option<Ceiling> {
+    let Prospect { provider, model, tier, input_tokens, with_media, at } = *call;
+    let model = book.model(provider, model)?;
+    // The step that an input of that length is at, and each one below it: the input may turn out to be shorter.
+    let of = |tier: ServiceTier| {
+        let steps = model.rows.iter().filter(move |row| row.tier == tier).map(|row| row.above.saturating_add(1));
+        let lengths = steps.filter(|length| *length <= input_tokens).chain([input_tokens, 0]);
+        let rows = lengths.filter_map(move |length| model.rates(tier, length, at));
+        rows.map(|rates| of_rates(rates, with_media)).reduce(Ceiling::max)
+    };
+    of(tier).or_else(|| of(ServiceTier::Standard))
+}
+
+fn of_rates(rates: &Rates, with_media: bool) -> Ceiling {
+    let max = |prices: &[Option<i64>]| prices.iter().flatten().copied().max().unwrap_or(0);
+    let media = |price: Option<i64>| price.filter(|_| with_media);
+    let input = [
+        Some(rates.input),
+        rates.cached,
+        rates.cache_write,
+        media(rates.input_audio),
+        media(rates.cached_audio),
+        media(rates.input_image),
+    ];
+    // What a model puts out is not the caller's choice alone.
+    let output = [rates.output, rates.output_audio, rates.output_image];
+    Ceiling { input: max(&input), output: max(&output), request: 0 }
+}
+
+impl Ceiling {
+    fn max(self, other: Self) -> Self {
+        Self {
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+            request: self.request.max(other.request),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::price::pattern::Pattern;
+    use crate::domain::price::{ModelPrices, Origin, PriceRow};
+
+    fn percent(text: &str) -> Percent {
+        Percent::parse(text).unwrap()
+    }
+
+    fn row(tier: ServiceTier, above: u64, rates: Rates) -> PriceRow {
+        PriceRow { tier, from: None, above, rates }
+    }
+
+    fn book(version: &str, rows: Vec<PriceRow>) -> Arc<PriceBook> {
+        let model = ModelPrices {
+            provider: "openai".into(),
+            name: "m".into(),
+            names: vec![Pattern::parse("m*").unwrap()],
+            except: Vec::new(),
+            unverified: None,
+            rows,
+            origin: Origin::default(),
+        };
+        Arc::new(PriceBook::new(version.into(), vec![model]).unwrap())
+    }
+
+    fn ceiling(tariff: &Tariff, tier: ServiceTier, input_tokens: u64, with_media: bool) -> Option<[i64; 2]> {
+        let (provider, model, at) = ("openai", "m-1", Micros(0));
+        let ceiling = tariff.ceiling(&Prospect { provider, model, tier, input_tokens, with_media, at });
+        ceiling.map(|Ceiling { input, output, .. }| [input, output])
+    }
+
+    #[test]
+    fn percentages_are_read_exactly_or_not_at_all() {
+        for (text, hundredths) in
+            [("100", 10_000), ("120", 12_000), ("97.5", 9_750), ("0.25", 25), ("0", 0), ("100000", 10_000_000)]
+        {
+            assert_eq!(Percent::parse(text), Some(Percent(hundredths)), "{text}");
+            assert_eq!(percent(text).to_string(), text);
+        }
+        for text in ["", "-1", "1.234", "1.", ".5", "1e2", "100000.01", "+5", "5%", "99999999999"] {
+            assert_eq!(Percent::parse(text), None, "{text}");
+        }
+        assert_eq!((percent("97.50"), percent("7.05").to_string()), (percent("97.5"), "7.05".to_owned()));
+    }
+
+    #[test]
+    fn what_is_billed_is_rounded_up_once() {
+        for (text, cost, billed) in [
+            ("100", 7, 7),
+            ("120", 1, 2),
+            ("120", 5, 6),
+            ("97.5", 1_000, 975),
+            ("0.01", 1, 1),
+            ("0", 9, 0),
+            ("33.33", 0, 0),
+        ] {
+            assert_eq!(percent(text).of(PicoUsd(cost)), Ok(PicoUsd(billed)), "{text} of {cost}");
+        }
+        assert_eq!(percent("200").of(PicoUsd(i128::MAX)), Err(MoneyError::Overflow));
+    }
+
+    #[test]
+    fn the_version_names_all_that_makes_a_price() {
+        let (list, own) = (book("aaaaaaaaaaaa", vec![row(ServiceTier::Standard, 0, Rates::default())]), "bbbbbbbbbbbb");
+        let own_book = book(own, vec![row(ServiceTier::Standard, 0, Rates::default())]);
+        for (percent, own, version) in [
+            ("100", None, "aaaaaaaaaaaa"),
+            ("97.5", None, "aaaaaaaaaaaax97.5"),
+            ("100", Some(own), "aaaaaaaaaaaa+bbbbbbbbbbbb"),
+            ("120", Some(own), "aaaaaaaaaaaa+bbbbbbbbbbbbx120"),
+        ] {
+            let percent = Percent::parse(percent).unwrap();
+            let pricing = Pricing { percent, own: own.map(|_| own_book.clone()) };
+            assert_eq!(*Tariff::new(list.clone(), pricing).version(), *version);
+            assert_eq!(Version::parse(version), Some(Version { list: "aaaaaaaaaaaa", own, percent }));
+        }
+        assert_eq!(Version::parse("aaaaaaaaaaaaxx"), None);
+    }
+
+    #[test]
+    fn the_ceiling_is_the_dearest_kind_and_step_that_the_call_can_meet() {
+        let short =
+            Rates { input: 10, output: Some(20), cache_write: Some(12), input_audio: Some(90), ..Rates::default() };
+        // A longer input may be cheaper: then the shorter one counts, as the input may turn out to be.
+        let long = Rates { input: 8, output: Some(30), ..Rates::default() };
+        let flex = Rates { input: 5, output: Some(10), output_audio: Some(70), ..Rates::default() };
+        let rows = || {
+            vec![
+                row(ServiceTier::Standard, 0, short),
+                row(ServiceTier::Standard, 100, long),
+                row(ServiceTier::Flex, 0, flex),
+            ]
+        };
+        let list = Tariff::new(book("a", rows()), Pricing::default());
+        assert_eq!(ceiling(&list, ServiceTier::Standard, 100, false), Some([12, 20]));
+        assert_eq!(ceiling(&list, ServiceTier::Standard, 101, false), Some([12, 30]));
+        assert_eq!(ceiling(&list, ServiceTier::Standard, 101, true), Some([90, 30]));
+        assert_eq!(ceiling(&list, ServiceTier::Flex, 101, false), Some([5, 70]));
+        // A tier without prices is charged at the standard ones.
+        assert_eq!(ceiling(&list, ServiceTier::Batch, 0, false), Some([12, 20]));
+        let (provider, model, tier) = ("openai", "other", ServiceTier::Standard);
+        let other = Prospect { provider, model, tier, input_tokens: 1, with_media: true, at: Micros(0) };
+        assert_eq!(list.ceiling(&other), None);
+
+        let marked_up = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: None });
+        assert_eq!(ceiling(&marked_up, ServiceTier::Standard, 100, false), Some([15, 25]));
+        let own =
+            book("b", vec![row(ServiceTier::Standard, 0, Rates { input: 1, output: Some(2), ..Rates::default() })]);
+        let own = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: Some(own) });
+        assert_eq!(ceiling(&own, ServiceTier::Standard, 101, true), Some([1, 2]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_call_is_never_billed_above_its_ceiling(
+            prices in (0_i64..1_000_000, 0_i64..1_000_000),
+            tokens in (0_u64..1_000_000, 0_u64..1_000_000),
+            hundredths in 0..=HUNDREDTHS_MAX,
+        ) {
+            let percent = Percent(hundredths);
+            let cost = PicoUsd::of(tokens.0, prices.0).unwrap().plus(PicoUsd::of(tokens.1, prices.1).unwrap()).unwrap();
+            let held = PicoUsd::of(tokens.0, percent.of_price(prices.0)).unwrap();
+            let held = held.plus(PicoUsd::of(tokens.1, percent.of_price(prices.1)).unwrap()).unwrap();
+            prop_assert!(percent.of(cost).unwrap() <= held);
+        }
+    }
+}
