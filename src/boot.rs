@@ -50,7 +50,7 @@ use crate::metering::price_books::{self, Format};
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
-use crate::metering::verify::counters::Counting;
+use crate::metering::verify::counters::CountersSource;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::CounterStore;
@@ -391,7 +391,7 @@ impl Parts {
         let meter = Arc::new(meter);
         let identities = Arc::new(identities(config, admin_key, &facts));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
-        let counting = Counting::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
+        let counting = CountersSource::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
         let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let counting_health = counters.clone();
         let state = ApiState {

@@ -64,9 +64,9 @@ impl Counters {
         match &config.counters.url {
             Some(url) => Self::open_shared(config, url.clone(), facts, failed).await,
             None => {
-                let Facts { usage, journal, clock, .. } = facts;
+                let Facts { usage, snapshots, journal, clock, .. } = facts;
                 let store: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
-                rebuild(&*store, &*usage, &*journal, &*clock).await.map_err(failed)?;
+                rebuild(&*store, &*usage, &*journal, &*clock, snapshots.counting()).await.map_err(failed)?;
                 Ok(Self { store, continuations: Arc::new(MemoryContinuations::new(clock)), shared: None })
             }
         }

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod budget;
+pub mod counting;
 pub mod event;
 pub mod hold;
 pub mod ids;

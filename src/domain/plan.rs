@@ -1,6 +1,7 @@
 //! Plans and their limits.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::budget::Budget;
 use super::ids::{KeyId, PlanName};
@@ -80,9 +81,9 @@ pub enum Subject {
     /// One of its keys.
     Key(KeyId),
     /// One user, by the id that the client gave.
-    User(Box<str>),
+    User(Arc<str>),
     /// One knowledge base, by the id that the client gave.
-    Kb(Box<str>),
+    Kb(Arc<str>),
 }
 
 impl Subject {

@@ -119,8 +119,8 @@ impl Who {
         match scope {
             Scope::Tenant => Some(Subject::Tenant),
             Scope::Key => self.key.clone().map(Subject::Key),
-            Scope::User => self.user_id.clone().map(Subject::User),
-            Scope::Kb => self.kb_id.clone().map(Subject::Kb),
+            Scope::User => self.user_id.as_deref().map(|id| Subject::User(id.into())),
+            Scope::Kb => self.kb_id.as_deref().map(|id| Subject::Kb(id.into())),
         }
     }
 }

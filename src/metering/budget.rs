@@ -64,8 +64,8 @@ fn subject(scope: Scope, caller: &Caller) -> Option<Subject> {
     match scope {
         Scope::Tenant => Some(Subject::Tenant),
         Scope::Key => caller.key.as_ref().map(|key| Subject::Key(key.id.clone())),
-        Scope::User => caller.user_id.clone().map(Subject::User),
-        Scope::Kb => caller.kb_id.clone().map(Subject::Kb),
+        Scope::User => caller.user_id.as_deref().map(|id| Subject::User(id.into())),
+        Scope::Kb => caller.kb_id.as_deref().map(|id| Subject::Kb(id.into())),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::domain::budget::WhenShort;
+use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, ProviderId, TenantId};
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing};
@@ -36,6 +37,7 @@ pub struct Meter {
     pub(super) counters: Arc<dyn CounterStore>,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) estimator: Estimator,
+    pub(super) counting: Counting,
     continuations: Option<Arc<dyn Continuations>>,
     snapshots: Arc<Snapshots>,
     clock: Arc<dyn Clock>,
@@ -52,7 +54,8 @@ impl Meter {
         sinks: Vec<Arc<dyn Sink>>,
     ) -> Self {
         let estimator = Estimator::default();
-        Self { counters, journal, estimator, continuations: None, snapshots, clock, sinks }
+        let counting = snapshots.counting();
+        Self { counters, journal, estimator, counting, continuations: None, snapshots, clock, sinks }
     }
 
     /// The same with another estimator than the tokenizer.
