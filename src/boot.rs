@@ -302,8 +302,7 @@ impl Parts {
         let admin_key = admin_key::hash(config, tenants.as_ref()).await?;
         let Checked { plans, prices, live } = reload::check(config, None)?;
         let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans, prices).await.map_err(failed)?);
-        snapshots.set_limits(config.limits.clone());
-        snapshots.set_bounds(config.budgets);
+        snapshots.set_sizes(config.limits.clone(), config.budgets);
         snapshots.every_plan_is_known()?;
         let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();
@@ -326,14 +325,15 @@ impl Parts {
         });
         let meter = Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks())
             .with_continuations(own_counters.continuations.clone());
-        let meter = Arc::new(meter);
+        let meter = Arc::new(meter.with_rates(own_counters.rates.clone()));
         let identities = Arc::new(identities(config, admin_key, &facts));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
         let counting = Counting::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
         let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let counting_health = counters.clone();
+        let admin = Admin::new(tenants, snapshots.clone(), counters, clock.clone());
         let state = ApiState {
-            admin: Arc::new(Admin::new(tenants, snapshots.clone(), counters, clock.clone())),
+            admin: Arc::new(admin.with_rates(own_counters.rates.clone())),
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
             counting: Arc::new(counting),
             identities: identities.clone(),

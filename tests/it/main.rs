@@ -43,6 +43,7 @@ mod postgres;
 mod price_oracle;
 mod prices;
 mod quota;
+mod rates;
 mod recovery;
 mod refusals;
 mod routes;
