@@ -133,7 +133,8 @@ pub(super) fn with_ledger<T>(
         let ledger = Ledger::open(config, true, PATIENCE_OF_COMMANDS).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (tenants, usage) = (ledger.tenants(), ledger.usage());
-        let snapshots = Snapshots::open(tenants.as_ref(), boot::plans(config)?, boot::prices(config)?).await;
+        let snapshots =
+            Snapshots::open(tenants.as_ref(), boot::plans(config)?, boot::prices(config)?, boot::PRICE_FORMAT).await;
         let snapshots = Arc::new(snapshots.map_err(|error| Failure::from(error.to_string()))?);
         // What calls in flight hold is known to the gateway's own process only; these counters stay empty.
         let counters = Arc::new(MemoryCounters::new());

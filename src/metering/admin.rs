@@ -8,6 +8,8 @@
 //! goes into the transaction of the change ([`super::once`]). A refusal changes nothing and is not remembered: the same
 //! key may be tried again, with a body that was put right, too.
 
+pub mod prices;
+
 use std::sync::Arc;
 
 use crate::domain::audit::{AuditEntry, Author};

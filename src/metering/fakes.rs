@@ -1,6 +1,9 @@
 //! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
 
+mod prices;
 pub(crate) mod units;
+
+pub(crate) use prices::FORMAT;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use crate::ports::clock::Clock;
 use crate::ports::counters::{
     Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
 };
+use crate::ports::prices::{ActiveBook, BookListing, KeptBook};
 use crate::ports::tenants::{
     Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
     TenantStore,
@@ -131,6 +135,8 @@ struct Tables {
     panics: u32,
     audit: Vec<AuditEntry>,
     memories: HashMap<Digest, (Micros, Answered)>,
+    books: BTreeMap<Arc<str>, (KeptBook, BookListing)>,
+    prices: Option<ActiveBook>,
 }
 
 impl Tables {
@@ -225,7 +231,8 @@ impl TenantStore for FakeStore {
     fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>> {
         let answer = self.answer(|tables| {
             let keys = tables.keys.iter().filter(|key| key.revoked_at.is_none()).cloned().collect();
-            Ok(Directory { tenants: tables.tenants.values().cloned().collect(), keys, revision: tables.revision })
+            let (tenants, prices) = (tables.tenants.values().cloned().collect(), tables.prices.clone());
+            Ok(Directory { tenants, keys, prices, revision: tables.revision })
         });
         match self.slowness.lock().clone() {
             None => answer,
@@ -317,7 +324,8 @@ impl TenantStore for FakeStore {
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
         self.answer(|tables| {
             let AuditQuery { tenant, start, entries_max } = query;
-            let theirs = |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant == *tenant);
+            let theirs =
+                |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant.as_ref() == Some(tenant));
             let found: Vec<AuditEntry> = tables.audit.iter().filter(theirs).cloned().collect();
             let max = *entries_max as usize;
             Ok(match start {
@@ -602,7 +610,7 @@ impl World {
         let store = Arc::new(FakeStore::default());
         let counters = Arc::new(ShownCounters::default());
         let clock = Arc::new(StoppedClock(Self::now()));
-        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices).await.unwrap());
+        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices, FORMAT).await.unwrap());
         let admin = Arc::new(Admin::new(store.clone(), snapshots.clone(), counters.clone(), clock.clone()));
         let reports = Arc::new(Reports::new(store.clone(), snapshots.clone(), clock));
         let author = Author::of(Actor::Cli);

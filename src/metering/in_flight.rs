@@ -13,9 +13,9 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::hold::nano_up;
 use crate::domain::ids::EventId;
 use crate::domain::key::Key;
-use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Standing, Subject};
-use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::price::tariff::{Charged, Tariff};
+use crate::domain::price::{Charge, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
@@ -74,7 +74,7 @@ pub(super) struct Open {
     pub call: Call,
     /// It goes on with an earlier answer, and was counted with that.
     pub goes_on: bool,
-    pub prices: Arc<PriceBook>,
+    pub tariff: Arc<Tariff>,
     pub started_us: u64,
     /// As it stands if nothing else is heard of the call; settling makes the final one of it.
     pub event: UsageEvent,
@@ -232,7 +232,7 @@ impl InFlight {
         open.progress.ending = Some(ending);
         let verdict = open.judge(ending);
         let estimate = match open.estimate_input(verdict) {
-            Some(input) => Some(open.meter.estimator.run(input).await),
+            Some(input) => Some(open.meter.estimate(input).await),
             None => None,
         };
         if let Some(open) = &mut self.open {
@@ -329,7 +329,15 @@ impl Open {
             prompt: self.call.prompt.clone(),
             output: reading.map(|said| said.output.clone()).unwrap_or_default(),
             output_bytes: reading.map_or(0, |said| said.output_bytes),
+            output_max: self.output_max(),
         })
+    }
+
+    /// The most tokens of output that were asked for, or that the model can give.
+    fn output_max(&self) -> Option<u64> {
+        let Call { model, output_max, answers, .. } = &self.call;
+        let of_model = || Some(self.meter.output_max(&self.provider.id(), model)?.saturating_mul(*answers));
+        output_max.or_else(of_model)
     }
 
     /// Before the client has all of its answer: it may go on at once, and elsewhere.
@@ -357,7 +365,7 @@ impl Open {
 
     /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
     fn write_up(&mut self, verdict: Verdict, estimate: Option<Tokens>) {
-        let Self { meter, claims, prices, started_us, event, progress, .. } = self;
+        let Self { meter, claims, tariff, started_us, event, progress, .. } = self;
         let reading = progress.reading.get_or_insert_default();
         // What the provider finishes later it charges later.
         let deferred = reading.deferred().filter(|_| verdict.basis == Basis::ReportedOrEstimate).cloned();
@@ -386,12 +394,12 @@ impl Open {
         event.overhead_us = progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us));
         event.status = progress.status;
         event.request_id = progress.request_id.take().or(event.request_id.take());
-        let charge = match basis {
-            Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(prices, event), &event.tokens),
-            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
+        let charged = match basis {
+            Basis::Nothing => Charged::FREE,
+            Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(tariff, event), &event.tokens),
+            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(tariff, event),
         };
-        (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
+        put(event, charged);
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
@@ -426,16 +434,25 @@ fn used(event: &UsageEvent, claims: &[Claim]) -> Vec<(CounterKey, u64)> {
     claims.iter().map(|claim| (claim.counter.clone(), amount(claim))).collect()
 }
 
-pub(super) fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
-    prices.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
+pub(super) fn charge(tariff: &Tariff, event: &UsageEvent) -> Charged {
+    tariff.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
+}
+
+fn put(event: &mut UsageEvent, charged: Charged) {
+    let Charged { charge, billable, is_own: _ } = charged;
+    (event.cost, event.billable, event.priced) = (charge.cost, billable, charge.priced);
 }
 
 /// What is charged beside tokens has no price here: with tokens the cost is known in part, without any it is not known.
-pub(super) fn beyond_tokens(charge: Charge, tokens: &Tokens) -> Charge {
+pub(super) fn beyond_tokens(charged: Charged, tokens: &Tokens) -> Charged {
+    let Charged { charge, .. } = charged;
     match charge.priced {
-        Priced::Priced if tokens.total() == 0 => Charge { cost: None, priced: Priced::Unpriced },
-        Priced::Priced => Charge { priced: Priced::Incomplete, ..charge },
-        Priced::Free | Priced::Unpriced | Priced::Incomplete => charge,
+        Priced::Priced if tokens.total() == 0 => {
+            let charge = Charge { cost: None, priced: Priced::Unpriced };
+            Charged { charge, billable: None, ..charged }
+        }
+        Priced::Priced => Charged { charge: Charge { priced: Priced::Incomplete, ..charge }, ..charged },
+        Priced::Free | Priced::Unpriced | Priced::Incomplete => charged,
     }
 }
 
@@ -446,7 +463,7 @@ pub(super) fn pending(
     admitted_at: Micros,
     (caller, claims): (Caller, &[Claim]),
     (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
-    prices: &PriceBook,
+    tariff: &Tariff,
 ) -> UsageEvent {
     let verdict = verdict(Phase::Admitted, Ending::Killed);
     let mut event = UsageEvent {
@@ -466,7 +483,7 @@ pub(super) fn pending(
         cost: None,
         billable: None,
         priced: Priced::Unpriced,
-        price_version: prices.version(),
+        price_version: tariff.version(),
         service_tier: ServiceTier::default(),
         requested_at: admitted_at,
         utc_offset_s: 0,
@@ -479,8 +496,8 @@ pub(super) fn pending(
         unit: None,
         corrects: None,
     };
-    let charge = charge(prices, &event);
-    (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
+    let charged = charge(tariff, &event);
+    put(&mut event, charged);
     event
 }
 

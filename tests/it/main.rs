@@ -26,6 +26,7 @@ mod credentials;
 mod deferred;
 mod disk;
 mod endings;
+mod estimates;
 mod flips;
 mod framing;
 mod http2;

@@ -6,6 +6,7 @@ mod changes;
 mod continuations;
 mod counters;
 mod journal;
+mod prices;
 mod rates;
 mod retention;
 mod shared;
