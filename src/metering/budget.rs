@@ -75,6 +75,16 @@ pub(super) fn subject(scope: Scope, caller: &Caller) -> Option<Subject> {
     }
 }
 
+/// Whether a call is made for one of a scope.
+fn is_for(scope: Scope, caller: &Caller) -> bool {
+    match scope {
+        Scope::Tenant => true,
+        Scope::Key => caller.key.is_some(),
+        Scope::User => caller.user_id.is_some(),
+        Scope::Kb => caller.kb_id.is_some(),
+    }
+}
+
 /// The limits of the caller's plan that hold for it, and the counter of each.
 pub(super) fn limits<'a>(
     caller: &'a Caller,
@@ -101,8 +111,8 @@ impl Ask<'_> {
         (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
         snapshots: &Snapshots,
     ) -> Result<Option<Quote>, Refusal> {
-        let Self { caller, plan, kind, at } = self;
-        let counts = |metric| limits(caller, plan, *at).any(|(limit, _)| limit.metric == metric);
+        let Self { caller, plan, kind, .. } = self;
+        let counts = |metric| plan.limits.iter().any(|limit| limit.metric == metric && is_for(limit.scope, caller));
         let counts_cost = bounds_money(plan) && counts(Metric::Cost);
         if *kind == Kind::Unbilled || !(counts_cost || bounds_flow(plan) || counts(Metric::Tokens)) {
             return Ok(None);
@@ -153,7 +163,7 @@ impl Ask<'_> {
     /// What the call takes of each counter: chats first.
     pub fn claims(&self, quote: Option<&Quote>) -> Vec<Claim> {
         let Self { caller, plan, kind, at } = self;
-        let mut claims = Vec::new();
+        let mut claims = Vec::with_capacity(WINDOWS.len() + plan.limits.len());
         if *kind == Kind::Chat {
             let tenant = || caller.account.tenant.id.clone();
             claims.extend(WINDOWS.into_iter().map(|window| Claim {
