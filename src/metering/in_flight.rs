@@ -26,6 +26,7 @@ use crate::providers::estimate::{self, EstimateInput};
 use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading};
 
 use super::meter::Meter;
+use super::rates::Permit;
 use super::snapshot::Account;
 
 /// Who calls, on whose behalf.
@@ -63,6 +64,7 @@ pub(super) struct Open {
     pub meter: Arc<Meter>,
     pub slot: Slot,
     pub claims: Vec<Claim>,
+    pub permit: Option<Permit>,
     pub limits: Vec<LimitStanding>,
     /// The most tokens of one answer that the hold follows from, where the request has to say so.
     pub written: Option<u64>,
@@ -402,11 +404,14 @@ impl Open {
 
     /// Hands the event to the journal, gives back what is held and counts what was used. Gives the event's position.
     fn hand_over(self: Box<Self>) -> u64 {
-        let Self { meter, slot, claims, event, .. } = *self;
+        let Self { meter, slot, claims, permit, event, .. } = *self;
         // The event first: it is the truth, and counters follow from it.
         let position = meter.journal.settle(slot, &event);
         let used = used_by(&event, meter.counting);
         meter.counters.settle(event.id, &claims, &used);
+        if let Some(permit) = permit {
+            permit.over(event.tokens.total());
+        }
         position
     }
 }

@@ -251,18 +251,14 @@ impl Snapshots {
         self.limits.load().output_max(provider, model)
     }
 
-    /// Puts other maxima in force.
-    pub fn set_limits(&self, limits: ModelLimits) {
-        self.limits.store(Arc::new(limits));
-    }
-
     /// What is believed of calls that say too little of themselves.
     pub fn bounds(&self) -> Bounds {
         **self.bounds.load()
     }
 
-    /// Puts other bounds in force.
-    pub fn set_bounds(&self, bounds: Bounds) {
+    /// Puts other sizes of calls in force.
+    pub fn set_sizes(&self, limits: ModelLimits, bounds: Bounds) {
+        self.limits.store(Arc::new(limits));
         self.bounds.store(Arc::new(bounds));
     }
 

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::adapters::memory_counters::MemoryCounters;
 use crate::adapters::system_clock::SystemClock;
 use crate::domain::key::{Key, KeyHash};
+use crate::domain::limits::ModelLimits;
 use crate::domain::price::pattern::Pattern;
 use crate::domain::price::rates::Rates;
 use crate::domain::price::{ModelPrices, Origin, PriceBook, PriceRow};
@@ -341,7 +342,7 @@ async fn a_clamp_lowers_the_output_to_what_is_left_and_never_below_sixteen_token
 #[tokio::test]
 async fn what_tokens_do_not_bound_holds_the_least_that_is_configured() {
     let bench = Bench::open(&[cost(DOLLAR)], Budget::default()).await;
-    bench.world.snapshots.set_bounds(hold::Bounds { output_max: 1, ..hold::Bounds::default() });
+    bench.world.snapshots.set_sizes(ModelLimits::default(), hold::Bounds { output_max: 1, ..hold::Bounds::default() });
     let _speech =
         bench.ask_as(None, "/v1/audio/speech", r#"{"model":"dear","input":"hi","voice":"alloy"}"#).await.unwrap();
     assert_eq!(bench.of("tenant cost_usd month").await.held, DOLLAR / 100);
