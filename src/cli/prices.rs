@@ -4,6 +4,7 @@
 //! May use: `boot`, `config` for price files, `edge` for money in documents, the ledger by [`with_ledger`].
 
 mod books;
+mod rerate;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -82,6 +83,9 @@ pub(super) enum PricesCommand {
     Update(books::UpdateArgs),
     /// Lists the price books that the ledger has: every one that was ever in force.
     Books,
+    /// Prices the events of a time again, by the prices in force, and writes the differences as corrections.
+    #[command(after_help = rerate::HELP)]
+    Rerate(rerate::RerateArgs),
 }
 
 /// Runs `tollgate prices`.
@@ -90,6 +94,7 @@ pub(super) fn prices(command: PricesCommand, config: &Config, output: Output) ->
     let book = match command {
         PricesCommand::Update(args) => return books::update(&args, configured, config, output),
         PricesCommand::Books => return books::books(config, output),
+        PricesCommand::Rerate(args) => return rerate::rerate(args, config, output),
         PricesCommand::Explain { event, file } => return explain(event, file.as_deref(), configured, config, output),
         PricesCommand::List { .. } | PricesCommand::Show { .. } | PricesCommand::Diff { .. } => {
             effective(configured, config)
@@ -103,7 +108,9 @@ pub(super) fn prices(command: PricesCommand, config: &Config, output: Output) ->
         }
         PricesCommand::Show { model, at } => list(&book, &find(&book, &model)?, at.unwrap_or_else(today), output),
         PricesCommand::Diff { file } => books::diff(&book, &file, output),
-        PricesCommand::Update(_) | PricesCommand::Books | PricesCommand::Explain { .. } => Ok(()),
+        PricesCommand::Update(_) | PricesCommand::Books | PricesCommand::Rerate(_) | PricesCommand::Explain { .. } => {
+            Ok(())
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub mod price_books;
 pub mod rebuild;
 pub mod recorder;
 pub mod reports;
+pub mod rerate;
 pub mod snapshot;
 pub mod turns;
 pub mod verify;
