@@ -230,7 +230,7 @@ impl InFlight {
         open.progress.ending = Some(ending);
         let verdict = open.judge(ending);
         let estimate = match open.estimate_input(verdict) {
-            Some(input) => Some(open.meter.estimator.run(input).await),
+            Some(input) => Some(open.meter.estimate(input).await),
             None => None,
         };
         if let Some(open) = &mut self.open {
@@ -327,7 +327,15 @@ impl Open {
             prompt: self.call.prompt.clone(),
             output: reading.map(|said| said.output.clone()).unwrap_or_default(),
             output_bytes: reading.map_or(0, |said| said.output_bytes),
+            output_max: self.output_max(),
         })
+    }
+
+    /// The most tokens of output that were asked for, or that the model can give.
+    fn output_max(&self) -> Option<u64> {
+        let Call { model, output_max, answers, .. } = &self.call;
+        let of_model = || Some(self.meter.output_max(&self.provider.id(), model)?.saturating_mul(*answers));
+        output_max.or_else(of_model)
     }
 
     /// Before the client has all of its answer: it may go on at once, and elsewhere.

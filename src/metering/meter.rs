@@ -5,21 +5,23 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::domain::budget::WhenShort;
-use crate::domain::ids::{EventId, TenantId};
+use crate::domain::ids::{EventId, ProviderId, TenantId};
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing};
 use crate::domain::refusal::{ModelFacts, Refusal};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
+use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
 use crate::ports::continuations::{Continuations, TokenHash};
 use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms};
 use crate::ports::journal::Journal;
 use crate::ports::sink::Sink;
+use crate::providers::estimate::EstimateInput;
 use crate::providers::{Call, Endpoint, Kind, Prompt, Provider};
 
 use super::budget::{self, Ask, Quote, Written, limit_standings};
-use super::estimator::Estimator;
+use super::estimator::{Estimate, Estimator};
 use super::in_flight::{Caller, InFlight, LimitStanding, Open, Progress, pending};
 use super::snapshot::{Account, Snapshots};
 
@@ -68,6 +70,20 @@ impl Meter {
         for sink in &self.sinks {
             sink.refused(refusal);
         }
+    }
+
+    /// The tokens of a call whose provider did not say what it charged.
+    pub(super) async fn estimate(&self, input: EstimateInput) -> Tokens {
+        let Estimate { tokens, by } = self.estimator.run(input).await;
+        for sink in &self.sinks {
+            sink.estimated(by);
+        }
+        tokens
+    }
+
+    /// The most tokens that an answer of this model may have, where that is known.
+    pub(super) fn output_max(&self, provider: &ProviderId, model: &str) -> Option<u64> {
+        self.snapshots.output_max(provider, model)
     }
 
     pub(super) fn monotonic_us(&self) -> u64 {

@@ -22,6 +22,7 @@ mod json;
 mod json_array;
 mod json_doc;
 mod lines;
+mod media;
 mod nesting;
 mod openai;
 mod path;
@@ -34,7 +35,11 @@ mod sse;
 mod table;
 mod text;
 mod told;
+#[cfg(feature = "gateway")]
+mod tools;
 mod usage;
+#[cfg(feature = "gateway")]
+mod vocabulary;
 
 pub use cap::{OutputCap, output_cap};
 pub use form::FormReader;

@@ -92,7 +92,8 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
     };
     let asks = stream && stream_by == StreamBy::BodyWithOptions;
     let edits = if asks { ask_for_usage(body, options)? } else { Vec::new() };
-    let text_bytes = asked.text_bytes();
+    let model = named(model_in, model)?;
+    let text_bytes = asked.text_bytes(&model);
     let is_kept = body.len() <= KEPT_PROMPT_BYTES_MAX;
     let prompt = if is_kept { Prompt::Body { body: body.clone(), text_bytes } } else { Prompt::TextBytes(text_bytes) };
     Ok(Call {
@@ -105,7 +106,7 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
         has_media: asked.has_media(),
         refers: settings.refers || asked.refers(),
         service_tier: settings.tier,
-        ..Call::new(named(model_in, model)?, prompt)
+        ..Call::new(model, prompt)
     })
 }
 

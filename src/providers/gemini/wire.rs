@@ -100,9 +100,9 @@ impl Wire for GeminiWire {
         }
         if self.0 == Reads::Generate && (!whole || told.needs_text()) {
             static TEXT: Anchor = anchor!("text");
-            static ARGS: Anchor = anchor!("args");
+            static CALL: Anchor = anchor!("functionCall");
             told.output.collect(message, &TEXT);
-            told.output.collect(message, &ARGS);
+            told.output.collect(message, &CALL);
             told.output.bytes = told.output.bytes.saturating_add(images(message) * IMAGE_TOKENS * BYTES_PER_TOKEN);
         }
         Message::default()
