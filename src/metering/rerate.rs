@@ -143,7 +143,7 @@ impl Rerating {
             seen = seen.saturating_add(u64::try_from(page.len()).unwrap_or(u64::MAX));
             let is_meant = |event: &UsageEvent| {
                 let of_model = scope.model.as_deref().is_none_or(|model| *event.model == *model);
-                of_model && event.outcome != Outcome::Correction && has_used(event)
+                of_model && event.outcome != Outcome::Correction && event.used_anything()
             };
             let events: Vec<UsageEvent> = page.into_iter().map(|stored| stored.event).filter(is_meant).collect();
             let corrections = self.step(&mut known, &events, &mut rerated).await?;
@@ -184,11 +184,6 @@ impl Rerating {
         }
         Ok(corrections)
     }
-}
-
-/// Whether anything was used that could have a price.
-fn has_used(event: &UsageEvent) -> bool {
-    event.tokens.total() > 0 || !event.quantities.is_nothing()
 }
 
 impl Standing {

@@ -168,6 +168,9 @@ fn a_plan_bills_beside_what_the_provider_charges_and_events_are_priced_again_wit
     assert_eq!(gateway::pico_usd_of(&event["billable_cost_usd"]), billed(CHAT_PICO_USD), "{event}");
     assert!(event["price_version"].as_str().unwrap().ends_with("x120.5"), "{event}");
 
+    let text = said(&prices(data_dir, &["explain", event["id"].as_str().unwrap()]));
+    assert!(text.contains("billed at 120.5 % of it") && text.contains("booked as billed"), "{text}");
+
     let rerate = || -> Value {
         let arguments = ["rerate", "--from", "2026-01-01", "--json", "--config", config];
         serde_json::from_str(&said(&prices(data_dir, &arguments))).unwrap()
@@ -198,6 +201,27 @@ fn a_plan_bills_beside_what_the_provider_charges_and_events_are_priced_again_wit
     }
     let events = gateway.events("acme");
     assert_eq!((events.len(), &events[0]), (3, &event));
+}
+
+#[test]
+fn a_plan_s_own_prices_bill_what_the_list_does_not_know() {
+    let provider = Provider::always(Script::json(200, CHAT_ANSWER.replace("gpt-4o-mini", "in-house")));
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("own.json");
+    let list = r#"{"format":1,"models":[{"provider":"openai","model":"in-house","match":["in-house"],
+        "rates":[{"tier":"standard","input":2,"output":3}]}]}"#;
+    std::fs::write(&own, list).unwrap();
+    let config = format!("[plans.starter]\nprice_percent = 200\nprices = {own:?}\n");
+    let gateway = Setup::new(&provider).config(&config).start();
+    gateway.send(&chat("acme"));
+    let event = gateway.event("acme");
+    assert_eq!((&event["priced"], &event["estimated_cost_usd"]), (&json!("unpriced"), &json!(null)), "{event}");
+    assert_eq!(gateway::pico_usd_of(&event["billable_cost_usd"]), 11 * 2 + 7 * 3, "{event}");
+    let id = event["id"].as_str().unwrap();
+    let explained = said(&prices(gateway.data_dir(), &["explain", id, "--json"]));
+    let document: Value = serde_json::from_str(&explained).unwrap();
+    assert_eq!(document["billing"]["lines"].as_array().unwrap().len(), 2, "{document}");
+    assert_eq!(document["billing"]["computed_usd"], document["billing"]["booked_usd"], "{document}");
 }
 
 #[test]
