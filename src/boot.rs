@@ -208,13 +208,16 @@ pub fn prices(config: &Config) -> Result<PriceBook, BootError> {
             reason: error.to_string(),
         });
     };
-    price_file("prices.file", path)
+    price_file("prices.file", path, config::price_file::parse)
 }
 
-fn price_file(key: &str, path: &Path) -> Result<PriceBook, BootError> {
+/// How the bytes of a price file become a book.
+type Parse = fn(&[u8]) -> Result<PriceBook, config::price_file::PriceFileError>;
+
+fn price_file(key: &str, path: &Path, parse: Parse) -> Result<PriceBook, BootError> {
     let failed = |reason: String| BootError::Prices { key: key.to_owned(), path: path.to_owned(), reason };
     let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
-    config::price_file::parse(&bytes).map_err(|error| failed(error.to_string()))
+    parse(&bytes).map_err(|error| failed(error.to_string()))
 }
 
 /// How price books are read.
@@ -281,7 +284,7 @@ fn say_which_prices(snapshots: &Snapshots) {
 pub fn plans(config: &Config) -> Result<Plans, BootError> {
     let mut plans: BTreeMap<_, _> = config.plans.iter().map(|plan| (plan.name.clone(), plan.clone())).collect();
     for (name, path) in &config.plan_prices {
-        let book = price_file(&format!("plans.{name}.prices"), path)?;
+        let book = price_file(&format!("plans.{name}.prices"), path, config::price_file::parse_of_plan)?;
         if let Some(plan) = plans.get_mut(name) {
             plan.pricing.own = Some(Arc::new(book));
         }

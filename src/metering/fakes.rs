@@ -3,8 +3,6 @@
 mod prices;
 pub(crate) mod units;
 
-pub(crate) use prices::FORMAT;
-
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
+use crate::config::price_file;
 use crate::domain::audit::{Actor, AuditEntry, Author, Change};
 use crate::domain::counting::{Amounts, Counting};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
@@ -43,6 +42,7 @@ use crate::ports::usage::{
 use crate::ports::{BoxFuture, StoreError};
 
 use super::admin::{Admin, Order};
+use super::price_books::Format;
 use super::recorder::Recorder;
 use super::reports::Reports;
 use super::snapshot::{Plans, Snapshots};
@@ -139,6 +139,7 @@ struct Tables {
     memories: HashMap<Digest, (Micros, Answered)>,
     books: BTreeMap<Arc<str>, (KeptBook, BookListing)>,
     prices: Option<ActiveBook>,
+    plans_of: HashMap<TenantId, PlanChange>,
 }
 
 impl Tables {
@@ -206,6 +207,12 @@ impl FakeStore {
     /// The next `times` batches are met with a panic.
     pub(crate) fn panic(&self, times: u32) {
         self.tables.lock().panics = times;
+    }
+
+    /// From now on a tenant was on this plan ever since.
+    pub(crate) fn set_plan_history(&self, tenant: &str, plan: &str) {
+        let change = PlanChange { plan: plan.parse().unwrap(), valid_from: Micros(0), by: None };
+        self.tables.lock().plans_of.insert(tenant.parse().unwrap(), change);
     }
 
     /// From now on no call is ever answered.
@@ -281,8 +288,8 @@ impl TenantStore for FakeStore {
         })
     }
 
-    fn plan_history<'a>(&'a self, _: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
-        self.answer(|_| Ok(Vec::new()))
+    fn plan_history<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
+        self.answer(|tables| Ok(tables.plans_of.get(tenant).cloned().into_iter().collect()))
     }
 
     fn touch_keys<'a>(&'a self, _: &'a [(KeyId, Micros)]) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -465,6 +472,11 @@ impl UsageStore for FakeStore {
         })
     }
 
+    fn corrections<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        let is_of = |event: &UsageEvent| event.corrects.is_some_and(|corrected| ids.contains(&corrected.event));
+        self.answer(|tables| Ok(tables.events.iter().filter(|stored| is_of(&stored.event)).cloned().collect()))
+    }
+
     fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
         self.answer(|tables| {
             see(Entry::Begin { events: tables.events.len() as u64, from: None });
@@ -561,6 +573,12 @@ pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
         billable: event.billable.unwrap_or_default().0,
     }
 }
+
+/// Price books as they are written.
+pub(crate) const FORMAT: Format = Format {
+    parse: |file| price_file::parse(file).map_err(|error| error.to_string()),
+    read: |document, base| price_file::read(document, base).map_err(|error| error.to_string()),
+};
 
 /// The plans of the contract.
 pub(crate) fn plans() -> Plans {

@@ -21,6 +21,7 @@ mod rates;
 pub mod rebuild;
 pub mod recorder;
 pub mod reports;
+pub mod rerate;
 pub mod snapshot;
 pub mod turns;
 pub mod verify;

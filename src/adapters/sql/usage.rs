@@ -324,6 +324,23 @@ pub(in crate::adapters) async fn find<D: Dialect>(
     Ok(found)
 }
 
+/// What [`crate::ports::usage::UsageStore::corrections`] promises.
+pub(in crate::adapters) async fn corrections<D: Dialect>(
+    connection: &mut D::Connection,
+    ids: &[EventId],
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let mut found = Vec::new();
+    for ids in ids.chunks(LISTED_MAX) {
+        let mut statement = Statement::new(select_events() + " WHERE corrects IS NOT NULL AND ");
+        D::among_ids(&mut statement, "corrects", ids);
+        statement.push(" ORDER BY row");
+        for row in &D::rows(connection, statement).await.map_err(D::error)? {
+            found.push(rows::event(row)?);
+        }
+    }
+    Ok(found)
+}
+
 /// What [`crate::ports::usage::UsageStore::known`] promises.
 pub(in crate::adapters) async fn known<D: Dialect>(
     connection: &mut D::Connection,

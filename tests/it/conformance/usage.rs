@@ -275,6 +275,10 @@ async fn a_correction_changes_costs_and_the_unpriced_and_nothing_else() {
         let found = store.event(None, corrections[1].id).await.unwrap().unwrap().event;
         assert_eq!(found, corrections[1], "{name}");
         assert_eq!(found.corrects, Some(Corrected { event: unpriced.id, priced: Priced::Priced }), "{name}");
+        let of_both = store.corrections(&[event(2).id, unpriced.id]).await.unwrap();
+        let of_both: Vec<_> = of_both.into_iter().map(|stored| stored.event).collect();
+        assert_eq!(of_both, corrections, "{name}: in the order in which they were written");
+        assert_eq!(store.corrections(&[event(2).id]).await, Ok(Vec::new()), "{name}");
     }
 }
 
