@@ -22,6 +22,7 @@ use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::metering::admin::{Admin, Order};
 use crate::metering::reports::Reports;
+use crate::metering::rerate::Rerating;
 use crate::metering::snapshot::Snapshots;
 use crate::ports::clock::Clock;
 
@@ -112,6 +113,8 @@ pub(super) struct Desk {
     pub admin: Admin,
     /// Reports over usage.
     pub reports: Reports,
+    /// Pricing of events once more.
+    pub rerating: Rerating,
 }
 
 /// Who makes changes here, for the audit log.
@@ -139,8 +142,9 @@ pub(super) fn with_ledger<T>(
         // What calls in flight hold is known to the gateway's own process only; these counters stay empty.
         let counters = Arc::new(MemoryCounters::new());
         let desk = Desk {
-            admin: Admin::new(tenants, snapshots.clone(), counters, clock.clone()),
-            reports: Reports::new(usage, snapshots, clock),
+            admin: Admin::new(tenants.clone(), snapshots.clone(), counters, clock.clone()),
+            reports: Reports::new(usage.clone(), snapshots.clone(), clock),
+            rerating: Rerating::new(usage, tenants, snapshots),
         };
         let done = work(&desk).await;
         let closed = ledger.close().await.map_err(|error| Failure::from(error.to_string()));

@@ -3,7 +3,9 @@
 //!
 //! May use: `boot`, `config` for price files, `edge` for money in documents, the ledger by [`with_ledger`].
 
+mod billing;
 mod books;
+mod rerate;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,6 +28,7 @@ use crate::edge::api::wire::Usd;
 use crate::edge::api::wire::prices::{EntryBody, LineBody};
 use crate::ports::clock::Clock;
 
+use self::billing::{Billing, OfPlan};
 use super::Failure;
 use super::accounts::with_ledger;
 use super::output::{Output, complain, table};
@@ -82,6 +85,9 @@ pub(super) enum PricesCommand {
     Update(books::UpdateArgs),
     /// Lists the price books that the ledger has: every one that was ever in force.
     Books,
+    /// Prices the events of a time again, by the prices in force, and writes the differences as corrections.
+    #[command(after_help = rerate::HELP)]
+    Rerate(rerate::RerateArgs),
 }
 
 /// Runs `tollgate prices`.
@@ -90,6 +96,7 @@ pub(super) fn prices(command: PricesCommand, config: &Config, output: Output) ->
     let book = match command {
         PricesCommand::Update(args) => return books::update(&args, configured, config, output),
         PricesCommand::Books => return books::books(config, output),
+        PricesCommand::Rerate(args) => return rerate::rerate(args, config, output),
         PricesCommand::Explain { event, file } => return explain(event, file.as_deref(), configured, config, output),
         PricesCommand::List { .. } | PricesCommand::Show { .. } | PricesCommand::Diff { .. } => {
             effective(configured, config)
@@ -103,7 +110,9 @@ pub(super) fn prices(command: PricesCommand, config: &Config, output: Output) ->
         }
         PricesCommand::Show { model, at } => list(&book, &find(&book, &model)?, at.unwrap_or_else(today), output),
         PricesCommand::Diff { file } => books::diff(&book, &file, output),
-        PricesCommand::Update(_) | PricesCommand::Books | PricesCommand::Explain { .. } => Ok(()),
+        PricesCommand::Update(_) | PricesCommand::Books | PricesCommand::Rerate(_) | PricesCommand::Explain { .. } => {
+            Ok(())
+        }
     }
 }
 
@@ -282,6 +291,8 @@ struct ExplainedDocument {
     lines: Vec<LineBody>,
     computed_cost_usd: Option<Usd>,
     booked_cost_usd: Option<Usd>,
+    /// What the tenant is billed for it.
+    billing: Billing,
     priced: &'static str,
     remarks: Vec<&'static str>,
 }
@@ -293,19 +304,26 @@ fn explain(
     config: &Config,
     output: Output,
 ) -> Result<(), Failure> {
-    let (event, kept) = with_ledger(config, async |desk| {
+    let (event, kept, billing) = with_ledger(config, async |desk| {
         let event = desk.reports.event(None, id).await?;
         let event = event
             .ok_or_else(|| Failure::from(format!("there is no event {id} in this ledger: see GET /billing/events")))?;
         let kept = desk.admin.price_book(list_of(&event)).await?;
-        Ok((event, kept))
+        let version = Version::parse(&event.price_version);
+        let own = match version.and_then(|version| version.own) {
+            Some(own) => desk.admin.price_book(own).await?,
+            None => None,
+        };
+        let billing = Billing::of(&event, &OfPlan::of(version, own)?)?;
+        Ok((event, kept, billing))
     })?;
     let book = book_of(&event, file, kept, configured)?;
     let explained =
         book.explain(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at);
-    let document = explained_document(&event, explained.as_ref())?;
+    let document = explained_document(&event, explained.as_ref(), billing)?;
     let differs =
         document.computed_cost_usd.as_ref().map(|usd| usd.0) != document.booked_cost_usd.as_ref().map(|usd| usd.0);
+    let differs = differs || document.billing.differs();
     output.print(&document, || explained_text(&document))?;
     if differs { Err("the lines do not add up to what was booked".to_owned().into()) } else { Ok(()) }
 }
@@ -332,7 +350,11 @@ fn book_of(
     })
 }
 
-fn explained_document(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Result<ExplainedDocument, Failure> {
+fn explained_document(
+    event: &UsageEvent,
+    explained: Option<&Explanation<'_>>,
+    billing: Billing,
+) -> Result<ExplainedDocument, Failure> {
     let too_large = |error: crate::domain::money::MoneyError| Failure::from(error.to_string());
     // What was not charged, such as a failed call, has no lines whatever the model costs.
     let charged = explained.filter(|_| event.priced != Priced::Free && event.priced != Priced::Unpriced);
@@ -353,6 +375,7 @@ fn explained_document(event: &UsageEvent, explained: Option<&Explanation<'_>>) -
         lines,
         computed_cost_usd: computed.map(Usd),
         booked_cost_usd: event.cost.map(Usd),
+        billing,
         priced: event.priced.as_str(),
         remarks: remarks(event, explained),
     })
@@ -381,6 +404,17 @@ fn remarks(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Vec<&'sta
     remarks
 }
 
+/// A line of a bill.
+fn line_rows(line: &LineBody) -> [String; 5] {
+    let (many, one) = sold_by(line.unit);
+    let price = line.picodollars.map_or_else(|| "unknown".to_owned(), |pico| for_so_many(many, pico));
+    [line.kind.to_owned(), line.quantity.to_string(), price, one.to_owned(), or_unknown(&line.cost_usd)]
+}
+
+fn or_unknown(usd: &Option<Usd>) -> String {
+    usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string())
+}
+
 fn explained_text(document: &ExplainedDocument) -> String {
     let ExplainedDocument { event_id, provider, model, service_tier, price_version, entry, lines, .. } = document;
     let mut text =
@@ -392,16 +426,11 @@ fn explained_text(document: &ExplainedDocument) -> String {
         let source = source.as_ref().map_or_else(String::new, |source| format!(" ({source})"));
         writeln!(text, "Priced as {model}, tier {tier}{from}{above}; {list}{source}").unwrap_or_default();
     }
-    let cost = |usd: &Option<Usd>| usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string());
-    let row = |line: &LineBody| {
-        let (many, one) = sold_by(line.unit);
-        let price = line.picodollars.map_or_else(|| "unknown".to_owned(), |pico| for_so_many(many, pico));
-        [line.kind.to_owned(), line.quantity.to_string(), price, one.to_owned(), cost(&line.cost_usd)]
-    };
-    let mut rows: Vec<_> = lines.iter().map(row).collect();
-    let sum = |name: String, usd: &Option<Usd>| [name, String::new(), String::new(), String::new(), cost(usd)];
+    let mut rows: Vec<_> = lines.iter().map(line_rows).collect();
+    let sum = |name: String, usd: &Option<Usd>| [name, String::new(), String::new(), String::new(), or_unknown(usd)];
     rows.push(sum("total".to_owned(), &document.computed_cost_usd));
     rows.push(sum(format!("booked ({})", document.priced), &document.booked_cost_usd));
+    rows.extend(document.billing.rows());
     writeln!(text, "\n{}", table(["", "QUANTITY", "PRICE", "FOR A", "USD"], &rows)).unwrap_or_default();
     text + &document.remarks.join("\n")
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::support::bodies::*;
 use super::support::machine::until;
 use super::support::*;
+use super::verify::verify;
 
 fn prices(data_dir: &Path, arguments: &[&str]) -> Output {
     Command::new(binary())
@@ -142,6 +143,85 @@ fn a_book_that_is_put_in_force_counts_at_once_and_over_restarts_and_leaves_what_
     // Any book that is kept can be put in force again.
     said(&prices(&data_dir, &["update", "--version", version, "--yes"]));
     in_force(&gateway, version);
+}
+
+#[test]
+fn a_plan_bills_beside_what_the_provider_charges_and_events_are_priced_again_without_being_changed() {
+    let provider = Provider::start(honest);
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("own.json");
+    let list = |price: u64| {
+        let list = format!(
+            r#"{{"format":1,"models":[{{"provider":"openai","model":"m","match":["gpt-4o-mini*"],
+            "rates":[{{"tier":"standard","input":{price},"output":{price}}}]}}]}}"#
+        );
+        std::fs::write(&own, list).unwrap();
+    };
+    let config = "[plans.starter]\nprice_percent = 120.5\n";
+    let gateway = Setup::new(&provider).config(config).start();
+    let (data_dir, config) = (gateway.data_dir(), gateway.config_file());
+    let config = config.to_str().unwrap();
+    gateway.send(&chat("acme"));
+    let event = gateway.event("acme");
+    let billed = |cost: u64| (cost * 1_205).div_ceil(1_000);
+    assert_eq!(gateway::pico_usd_of(&event["estimated_cost_usd"]), CHAT_PICO_USD, "{event}");
+    assert_eq!(gateway::pico_usd_of(&event["billable_cost_usd"]), billed(CHAT_PICO_USD), "{event}");
+    assert!(event["price_version"].as_str().unwrap().ends_with("x120.5"), "{event}");
+
+    let text = said(&prices(data_dir, &["explain", event["id"].as_str().unwrap()]));
+    assert!(text.contains("billed at 120.5 % of it") && text.contains("booked as billed"), "{text}");
+
+    let rerate = || -> Value {
+        let arguments = ["rerate", "--from", "2026-01-01", "--json", "--config", config];
+        serde_json::from_str(&said(&prices(data_dir, &arguments))).unwrap()
+    };
+    let costs = |usage: &Value| {
+        (gateway::pico_usd_of(&usage["estimated_cost_usd"]), gateway::pico_usd_of(&usage["billable_cost_usd"]))
+    };
+    assert_eq!(rerate()["total"]["corrected"], 0);
+    // Up, and back to where it was.
+    for (price, cost) in [(Some(1_000_001), 18 * 1_000_001), (None, CHAT_PICO_USD)] {
+        match price {
+            Some(price) => {
+                list(price);
+                said(&prices(data_dir, &["update", "--from", own.to_str().unwrap(), "--yes"]));
+            }
+            None => drop(said(&prices(data_dir, &["update", "--configured", "--yes"]))),
+        }
+        let looked = prices(data_dir, &["rerate", "--from", "2026-01-01", "--config", config, "--dry-run"]);
+        assert!(said(&looked).contains("1 corrections would be written"));
+        let document = rerate();
+        assert_eq!(document["total"]["corrected"], 1, "{document}");
+        assert_eq!(gateway::pico_usd_of(&document["total"]["cost_usd"]["after"]), cost, "{document}");
+        assert_eq!(rerate()["total"]["corrected"], 0);
+        let usage = gateway.json("acme", "/billing/usage?range=month");
+        assert_eq!((costs(&usage), &usage["requests"]), ((cost, billed(cost)), &json!(1)), "{usage}");
+        let verified = verify(data_dir, Some(gateway.admin), &["--json"]);
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+    let events = gateway.events("acme");
+    assert_eq!((events.len(), &events[0]), (3, &event));
+}
+
+#[test]
+fn a_plan_s_own_prices_bill_what_the_list_does_not_know() {
+    let provider = Provider::always(Script::json(200, CHAT_ANSWER.replace("gpt-4o-mini", "in-house")));
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("own.json");
+    let list = r#"{"format":1,"models":[{"provider":"openai","model":"in-house","match":["in-house"],
+        "rates":[{"tier":"standard","input":2,"output":3}]}]}"#;
+    std::fs::write(&own, list).unwrap();
+    let config = format!("[plans.starter]\nprice_percent = 200\nprices = {own:?}\n");
+    let gateway = Setup::new(&provider).config(&config).start();
+    gateway.send(&chat("acme"));
+    let event = gateway.event("acme");
+    assert_eq!((&event["priced"], &event["estimated_cost_usd"]), (&json!("unpriced"), &json!(null)), "{event}");
+    assert_eq!(gateway::pico_usd_of(&event["billable_cost_usd"]), 11 * 2 + 7 * 3, "{event}");
+    let id = event["id"].as_str().unwrap();
+    let explained = said(&prices(gateway.data_dir(), &["explain", id, "--json"]));
+    let document: Value = serde_json::from_str(&explained).unwrap();
+    assert_eq!(document["billing"]["lines"].as_array().unwrap().len(), 2, "{document}");
+    assert_eq!(document["billing"]["computed_usd"], document["billing"]["booked_usd"], "{document}");
 }
 
 #[test]

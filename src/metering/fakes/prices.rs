@@ -3,19 +3,11 @@
 use std::sync::Arc;
 
 use super::{FakeStore, Tables};
-use crate::config::price_file;
 use crate::domain::audit::Change;
 use crate::domain::time::Micros;
-use crate::metering::price_books::Format;
 use crate::ports::prices::{ActiveBook, BookListing, KeptBook, PriceStore};
 use crate::ports::tenants::{Act, Done};
 use crate::ports::{BoxFuture, StoreError};
-
-/// Price books as they are written.
-pub(crate) const FORMAT: Format = Format {
-    parse: |file| price_file::parse(file).map_err(|error| error.to_string()),
-    read: |document, base| price_file::read(document, base).map_err(|error| error.to_string()),
-};
 
 impl Tables {
     fn keep(&mut self, books: &[KeptBook], by: &str, at: Micros) {
