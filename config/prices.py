@@ -397,7 +397,7 @@ def second_opinion(models, listed):
 
 def take_over(missing, source):
     for model, tier, date, prices in missing:
-        say(model, f"{tier}: {source}, {date}")
+        model.setdefault("tier_sources", {})[tier] = f"{source}, {date}"
         standard = model["rates"]["standard"]
         now = at(standard, date, 0)
         starts = sorted({date} | {start for start, _, _ in standard if start > date})
@@ -432,7 +432,7 @@ def written(models, about, source):
     lines = ["{", '  "format": 1,', '  "built_in": true,', f'  "source": {one(source)},', f'  "about": {for_people},']
     lines.append('  "models": [')
     for number, model in enumerate(models):
-        keys = ["provider", "model", "match", "except", "unverified", "source"]
+        keys = ["provider", "model", "match", "except", "unverified", "source", "tier_sources"]
         head = [f'"{key}": {one(model[key])}' for key in keys if model.get(key)]
         lines.append("    {" + ", ".join(head) + ', "rates": [')
         rows = []

@@ -5,6 +5,9 @@
 
 mod billing;
 mod books;
+#[cfg(test)]
+#[path = "prices/golden.rs"]
+mod documents;
 mod rerate;
 
 use std::collections::BTreeMap;
@@ -22,7 +25,7 @@ use crate::domain::ids::EventId;
 use crate::domain::money::PicoUsd;
 use crate::domain::price::rates::{Rates, TokenKind};
 use crate::domain::price::tariff::Version;
-use crate::domain::price::{Explanation, ModelPrices, Origin, PriceBook, PriceRow, Priced};
+use crate::domain::price::{Explanation, ModelPrices, PriceBook, PriceRow, Priced};
 use crate::domain::time::{Micros, Period};
 use crate::edge::api::wire::Usd;
 use crate::edge::api::wire::prices::{EntryBody, LineBody};
@@ -166,8 +169,6 @@ struct ModelDocument<'a> {
     provider: &'a str,
     model: &'a str,
     unverified: Option<&'a str>,
-    list: &'static str,
-    source: Option<&'a str>,
     prices: Vec<RowDocument>,
 }
 
@@ -176,6 +177,8 @@ struct RowDocument {
     tier: &'static str,
     from: Option<String>,
     above: u64,
+    list: &'static str,
+    source: Option<String>,
     picodollars_per_token: BTreeMap<&'static str, Option<i64>>,
 }
 
@@ -196,14 +199,14 @@ fn model_document(model: &ModelPrices, at: Micros) -> ModelDocument<'_> {
         tier: row.tier.as_str(),
         from: row.from.map(|from| from.to_string()),
         above: row.above,
+        list: model.origin.of(row.tier).0.as_str(),
+        source: model.origin.of(row.tier).1.map(ToString::to_string),
         picodollars_per_token: kinds(&row.rates).collect(),
     };
     ModelDocument {
         provider: &model.provider,
         model: &model.name,
         unverified: model.unverified.as_deref(),
-        list: model.origin.list.as_str(),
-        source: model.origin.source.as_deref(),
         prices: in_force(model, at).into_iter().map(row).collect(),
     }
 }
@@ -235,17 +238,11 @@ fn list_rows(model: &ModelPrices, at: Micros) -> Vec<[String; 9]> {
             for_a_million(rates.input),
             optional(rates.cached),
             optional(rates.output),
-            told_source(&model.origin),
+            model.origin.told(*tier),
             if model.unverified.is_some() { "unverified".to_owned() } else { String::new() },
         ]
     };
     in_force(model, at).into_iter().map(row).collect()
-}
-
-/// `correction (LiteLLM 1.80.0, 2026-11-24)`
-fn told_source(origin: &Origin) -> String {
-    let list = origin.list.as_str();
-    origin.source.as_ref().map_or_else(|| list.to_owned(), |source| format!("{list} ({source})"))
 }
 
 fn for_a_million(pico_per_token: i64) -> String {

@@ -80,6 +80,9 @@ impl Billing {
         let Self { percent, own_version, lines, computed_usd, booked_usd, .. } = self;
         let cost = |usd: &Option<Usd>| usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string());
         let one = |name: String, usd: String| [name, String::new(), String::new(), usd];
+        if own_version.is_none() && *percent == Percent::WHOLE.to_string() && !self.differs() {
+            return Vec::new();
+        }
         let mut rows: Vec<_> = lines.iter().map(line_rows).collect();
         let how = match (own_version, self.entry.is_some()) {
             (Some(version), true) => format!("billed by the plan's prices, version {version}"),
