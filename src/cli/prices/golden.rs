@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::config::documents::check;
 use crate::domain::price::ServiceTier::{self, Batch, Flex, Priority, Standard};
+use crate::domain::price::rates::Used;
 use crate::domain::price::tariff::{Charged, Percent, Pricing, Tariff};
 use crate::domain::quantities::Quantities;
 use crate::domain::tokens::Tokens;
@@ -57,11 +58,13 @@ fn text(prompt: u64, completion: u64) -> Tokens {
 }
 
 /// Every figure by hand: count times dollars for a million, summed up.
-fn vectors() -> Vec<Vector> {
+fn vectors() -> impl Iterator<Item = Vector> {
+    of_tokens().into_iter().chain(of_other_kinds()).chain(of_dates_and_plans())
+}
+
+fn of_tokens() -> Vec<Vector> {
     let long =
         |title, prompt, cost| Vector { tokens: text(prompt, 100), ..vector(title, "gemini", "gemini-2.5-pro", cost) };
-    let argon =
-        |title, at, cost| Vector { at, tokens: text(1_000, 1_000), ..vector(title, "gemini", "gemini-4-argon", cost) };
     vec![
         // 400 x 0.15 + 600 x 0.075 + 50 x 0.60
         Vector {
@@ -103,6 +106,40 @@ fn vectors() -> Vec<Vector> {
             tokens: Tokens { reasoning: 250, ..text(1_200, 300) },
             ..vector("Gemini's thoughts are output, tool use is input", "gemini", "gemini-2.5-flash", "0.00111")
         },
+    ]
+}
+
+fn of_other_kinds() -> Vec<Vector> {
+    vec![
+        // 90.5 of 3,600 seconds at 0.36 an hour
+        Vector {
+            quantities: Quantities { audio_ms: 90_500, ..Quantities::default() },
+            ..vector("Transcription by the length of the audio", "openai", "whisper-1", "0.00905")
+        },
+        // 1,000 x 15 for a million
+        Vector {
+            quantities: Quantities { characters: 1_000, ..Quantities::default() },
+            ..vector("Speech by the character", "openai", "tts-1", "0.015")
+        },
+        // 1,000 x 2.50 + 200 x 10, and two searches at 0.01
+        Vector {
+            tokens: text(1_000, 200),
+            quantities: Quantities { web_searches: 2, ..Quantities::default() },
+            ..vector("Searches", "openai", "gpt-4o", "0.0245")
+        },
+        // 1,000 x 0.30 + 200 x 2.50, and 0.035 for a prompt that was grounded, by however many searches
+        Vector {
+            tokens: text(1_000, 200),
+            quantities: Quantities { web_searches: 3, ..Quantities::default() },
+            ..vector("Searches that are charged by the prompt", "gemini", "gemini-2.5-flash", "0.0358")
+        },
+    ]
+}
+
+fn of_dates_and_plans() -> Vec<Vector> {
+    let argon =
+        |title, at, cost| Vector { at, tokens: text(1_000, 1_000), ..vector(title, "gemini", "gemini-4-argon", cost) };
+    vec![
         // 1,000 x 2 + 1,000 x 10, then twice that
         argon("The last instant of a price", "2026-11-30T23:59:59.999999Z", "0.012"),
         argon("Midnight UTC, and the next one", "2026-12-01T00:00:00Z", "0.024"),
@@ -144,6 +181,7 @@ fn explained(number: u128, vector: &Vector, list: &Arc<PriceBook>) -> String {
     let own = own.map(|own| Arc::new(price_file::parse_of_plan(own.as_bytes()).unwrap()));
     let pricing = Pricing { percent: Percent::parse(percent).unwrap(), own: own.clone() };
     let tariff = Tariff::new(list.clone(), pricing);
+    let used = Used { tokens: *tokens, quantities: *quantities };
     let event = UsageEvent {
         tokens: *tokens,
         quantities: *quantities,
@@ -151,7 +189,7 @@ fn explained(number: u128, vector: &Vector, list: &Arc<PriceBook>) -> String {
         price_version: tariff.version(),
         ..fakes::event("acme", number, provider, model, at)
     };
-    let Charged { charge, billable, .. } = tariff.charge(provider, model, *tier, tokens, event.requested_at);
+    let Charged { charge, billable, .. } = tariff.charge(provider, model, *tier, used, event.requested_at);
     let usd = |text: Option<&str>| text.map(|text| text.parse::<PicoUsd>().unwrap());
     assert_eq!(
         (charge.cost, billable, charge.priced),
@@ -161,7 +199,7 @@ fn explained(number: u128, vector: &Vector, list: &Arc<PriceBook>) -> String {
     let event = UsageEvent { cost: charge.cost, billable, priced: charge.priced, ..event };
     let own = own.map(|own| price_file::read(own.document(), None).unwrap());
     let billing = Billing::of(&event, &OfPlan::of(Version::parse(&event.price_version), own).unwrap()).unwrap();
-    let explained = list.explain(provider, model, *tier, tokens, event.requested_at);
+    let explained = list.explain(provider, model, *tier, used, event.requested_at);
     let document = explained_document(&event, explained.as_ref(), billing).unwrap();
     let pico = |usd: &Option<Usd>| usd.as_ref().map(|usd| usd.0);
     assert_eq!(pico(&document.computed_cost_usd), pico(&document.booked_cost_usd), "{title}");
