@@ -22,3 +22,4 @@ pub mod tenant;
 pub mod time;
 pub mod tokens;
 pub mod unit;
+pub mod zone;

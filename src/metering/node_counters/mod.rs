@@ -34,7 +34,7 @@ use tracing::warn;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::plan::{Metric, OnCountersDown, Standing, Subject};
-use crate::domain::time::Window;
+use crate::domain::time::{MICROS_PER_DAY, Micros, Window};
 use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{
@@ -226,7 +226,8 @@ impl NodeCounters {
 
     /// From where on counters are built: with the period before, as calls may be settled in it, and other nodes be there yet.
     fn floors(&self) -> Floors {
-        let now = self.outside.clock.now();
+        // No clock of a tenant is a day behind: its running window is the one before this at the earliest.
+        let now = Micros(self.outside.clock.now().0.saturating_sub(MICROS_PER_DAY));
         Floors { month: Window::Month.period(now).previous(), day: Window::Day.period(now).previous() }
     }
 

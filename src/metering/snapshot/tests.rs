@@ -9,6 +9,7 @@ use super::*;
 use crate::domain::audit::{Actor, Author};
 use crate::domain::plan::{Limit, Metric, Scope};
 use crate::domain::time::Window;
+use crate::domain::zone::Zone;
 use crate::ports::tenants::Act;
 
 /// `starter` with so many chats a month, and `growth`.
@@ -37,6 +38,7 @@ async fn tenant(world: &World, id: &str) {
         name: id.to_owned(),
         plan: PlanName::starter(),
         suspended: false,
+        zone: Zone::UTC,
         created_at: World::now(),
     };
     world.store.create_tenant(&tenant, &Act::by(author(), World::now())).await.unwrap();

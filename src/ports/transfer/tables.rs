@@ -113,7 +113,7 @@ const fn truth(name: &'static str) -> Column {
 const META: &[Column] =
     &[integer("singleton"), bytes("ledger_id"), integer("revision"), bytes("admin_key_hash"), integer("events_from")];
 
-const TENANTS: &[Column] = &[text("id"), text("name"), truth("suspended"), integer("created_at")];
+const TENANTS: &[Column] = &[text("id"), text("name"), truth("suspended"), integer("created_at"), text("timezone")];
 
 const TENANT_PLANS: &[Column] =
     &[integer("row"), text("tenant_id"), text("plan"), integer("valid_from"), text("changed_by")];
@@ -235,6 +235,8 @@ const AUDIT_LOG: &[Column] = &[
     integer("expires_at_after"),
     text("allowed_models_before"),
     text("allowed_models_after"),
+    text("timezone_before"),
+    text("timezone_after"),
 ];
 
 const IDEMPOTENCY_RECORDS: &[Column] = &[bytes("id"), bytes("request"), bytes("answer"), integer("at")];
