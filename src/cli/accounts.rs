@@ -23,6 +23,7 @@ use crate::domain::time::Micros;
 use crate::domain::zone::Zone;
 use crate::metering::admin::{Admin, Order, TenantEdit};
 use crate::metering::reports::Reports;
+use crate::metering::rerate::Rerating;
 use crate::metering::snapshot::Snapshots;
 use crate::ports::clock::Clock;
 
@@ -124,6 +125,8 @@ pub(super) struct Desk {
     pub admin: Admin,
     /// Reports over usage.
     pub reports: Reports,
+    /// Pricing of events once more.
+    pub rerating: Rerating,
 }
 
 /// Who makes changes here, for the audit log.
@@ -145,13 +148,15 @@ pub(super) fn with_ledger<T>(
         let ledger = Ledger::open(config, true, PATIENCE_OF_COMMANDS).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (tenants, usage) = (ledger.tenants(), ledger.usage());
-        let snapshots = Snapshots::open(tenants.as_ref(), boot::plans(config)?, boot::prices(config)?).await;
+        let snapshots =
+            Snapshots::open(tenants.as_ref(), boot::plans(config)?, boot::prices(config)?, boot::PRICE_FORMAT).await;
         let snapshots = Arc::new(snapshots.map_err(|error| Failure::from(error.to_string()))?);
         // What calls in flight hold is known to the gateway's own process only; these counters stay empty.
         let counters = Arc::new(MemoryCounters::new());
         let desk = Desk {
-            admin: Admin::new(tenants, snapshots.clone(), counters, clock.clone()),
-            reports: Reports::new(usage, snapshots, clock),
+            admin: Admin::new(tenants.clone(), snapshots.clone(), counters, clock.clone()),
+            reports: Reports::new(usage.clone(), snapshots.clone(), clock),
+            rerating: Rerating::new(usage, tenants, snapshots),
         };
         let done = work(&desk).await;
         let closed = ledger.close().await.map_err(|error| Failure::from(error.to_string()));

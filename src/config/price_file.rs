@@ -18,6 +18,8 @@
 //! for, by its plain name or a pattern, has the prices of that entry and no others; all other names have those of the
 //! base. `source`, of the file or of one entry, says where its prices are from, and of when they are.
 //!
+//! A plan's own file stands alone: it says what is billed for the models in it, and nothing of others.
+//!
 //! A file over the built-in list is kept with the version of that list in its `base`: a document says all that it means,
 //! whichever program reads it later. Its version is the first 12 hexadecimal digits of its SHA-256.
 //!
@@ -64,6 +66,9 @@ pub enum PriceFileError {
     /// Another base than there is.
     #[error("its base is {0:?}; write \"built-in\" (version {1}) or \"none\"")]
     Base(String, Arc<str>),
+    /// A base, where there is none.
+    #[error("its base is {0:?}; a plan's own prices lie over no other: leave it out")]
+    BaseOfPlan(String),
     /// Well-formed, and wrong.
     #[error("{}", listed(.0))]
     Entries(Vec<EntryError>),
@@ -171,6 +176,18 @@ pub fn parse(bytes: &[u8]) -> Result<PriceBook, PriceFileError> {
     }
     let document = over(bytes, &base.version())?;
     book(file, &document, Some(Arc::new(base)))
+}
+
+/// The price book that a plan's own file writes: it stands alone, so that what is not in it has the list's prices.
+///
+/// # Errors
+/// As [`parse`], or it names a base.
+pub fn parse_of_plan(bytes: &[u8]) -> Result<PriceBook, PriceFileError> {
+    let file = WireFile { built_in: false, ..wire(bytes)? };
+    match file.base.as_deref() {
+        None | Some(NO_BASE) => book(file, &text(bytes)?, None),
+        Some(other) => Err(PriceFileError::BaseOfPlan(other.to_owned())),
+    }
 }
 
 /// The price book of a document that was kept, and of the base that it names.

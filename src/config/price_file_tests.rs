@@ -214,6 +214,11 @@ fn a_file_lies_over_the_built_in_list_and_is_kept_with_all_that_it_means() {
     assert_eq!((input(&alone, "gpt-4o-mini"), input(&alone, "gpt-4o")), (Some(7), None));
     let error = parse(file(r#""base": "0123456789ab","#).as_bytes()).unwrap_err().to_string();
     assert!(error.starts_with(r#"its base is "0123456789ab"; write "built-in" (version "#), "{error}");
+    // A plan's own says nothing of what is not in it.
+    let of_plan = parse_of_plan(file("").as_bytes()).unwrap();
+    assert_eq!((input(&of_plan, "gpt-4o-mini"), input(&of_plan, "gpt-4o")), (Some(7), None));
+    assert_eq!(read(of_plan.document(), None).unwrap().version(), of_plan.version());
+    assert!(matches!(parse_of_plan(file(r#""base": "built-in","#).as_bytes()), Err(PriceFileError::BaseOfPlan(_))));
     // One that says of itself that it was built in is an operator's all the same.
     let copied = parse(file(r#""built_in": true,"#).as_bytes()).unwrap();
     assert_eq!(copied.model("openai", "gpt-4o-mini").unwrap().origin.list, ListOf::Operator);

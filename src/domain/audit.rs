@@ -44,6 +44,8 @@ pub enum Action {
     KeyCreate,
     /// A key was revoked.
     KeyRevoke,
+    /// Another price book was put in force.
+    PricesSet,
 }
 
 /// What an entry tells of a tenant or a key, before or after the change: what the change is about, and no secret.
@@ -63,6 +65,8 @@ pub struct Facts {
     pub expires_at: Option<Micros>,
     /// The models that the key may use; `None` also for all.
     pub models: Option<Models>,
+    /// The version of the price book in force, or `configured`: that of each gateway's configuration.
+    pub prices: Option<String>,
 }
 
 /// One change.
@@ -70,8 +74,8 @@ pub struct Facts {
 pub struct Change {
     /// What was done.
     pub action: Action,
-    /// To which tenant.
-    pub tenant: TenantId,
+    /// To which tenant; `None` for what is everybody's.
+    pub tenant: Option<TenantId>,
     /// To which of its keys.
     pub key: Option<KeyId>,
     /// How it was.
@@ -119,7 +123,8 @@ impl Author {
 }
 
 impl Action {
-    const ALL: [Self; 5] = [Self::TenantCreate, Self::TenantChange, Self::PlanSet, Self::KeyCreate, Self::KeyRevoke];
+    const ALL: [Self; 6] =
+        [Self::TenantCreate, Self::TenantChange, Self::PlanSet, Self::KeyCreate, Self::KeyRevoke, Self::PricesSet];
 
     /// A stable name, such as `tenant.create`.
     pub fn as_str(self) -> &'static str {
@@ -129,6 +134,7 @@ impl Action {
             Self::PlanSet => "plan.set",
             Self::KeyCreate => "key.create",
             Self::KeyRevoke => "key.revoke",
+            Self::PricesSet => "prices.set",
         }
     }
 
@@ -149,7 +155,7 @@ impl Change {
             zone: Some(zone.clone()),
             ..Facts::default()
         };
-        Self { action: Action::TenantCreate, tenant: id.clone(), key: None, before: Facts::default(), after }
+        Self { action: Action::TenantCreate, tenant: Some(id.clone()), key: None, before: Facts::default(), after }
     }
 
     /// A tenant becomes another; `None` when nothing of it changes.
@@ -170,14 +176,14 @@ impl Change {
             (false, true) => Action::PlanSet,
             (true, _) => Action::TenantChange,
         };
-        Some(Self { action, tenant: after.id.clone(), key: None, before: facts(before), after: facts(after) })
+        Some(Self { action, tenant: Some(after.id.clone()), key: None, before: facts(before), after: facts(after) })
     }
 
     /// A key is issued.
     pub fn key_created(key: &Key) -> Self {
         Self {
             action: Action::KeyCreate,
-            tenant: key.tenant.clone(),
+            tenant: Some(key.tenant.clone()),
             key: Some(key.id.clone()),
             before: Facts::default(),
             after: Facts::of_key(key),
@@ -188,11 +194,20 @@ impl Change {
     pub fn key_revoked(key: &Key) -> Self {
         Self {
             action: Action::KeyRevoke,
-            tenant: key.tenant.clone(),
+            tenant: Some(key.tenant.clone()),
             key: Some(key.id.clone()),
             before: Facts::of_key(key),
             after: Facts::default(),
         }
+    }
+
+    /// Another price book is put in force; `None`: that of each gateway's configuration.
+    pub fn prices_set(before: Option<&str>, after: Option<&str>) -> Self {
+        let facts = |version: Option<&str>| Facts {
+            prices: Some(version.unwrap_or("configured").to_owned()),
+            ..Facts::default()
+        };
+        Self { action: Action::PricesSet, tenant: None, key: None, before: facts(before), after: facts(after) }
     }
 }
 

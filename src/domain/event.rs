@@ -228,6 +228,11 @@ impl UsageEvent {
         }
     }
 
+    /// Whether anything was used that could have a price.
+    pub fn used_anything(&self) -> bool {
+        self.tokens.total() > 0 || !self.quantities.is_nothing()
+    }
+
     /// Whether it bills what an earlier event deferred. Told by what the journal keeps; the ledger shows it by its id.
     pub fn is_bill(&self) -> bool {
         self.unit.is_some() && self.outcome != Outcome::Deferred

@@ -37,6 +37,14 @@ impl PicoUsd {
         self.0.checked_add(other.0).map(Self).ok_or(MoneyError::Overflow)
     }
 
+    /// The difference, checked.
+    ///
+    /// # Errors
+    /// When it is more than money counts.
+    pub fn minus(self, other: Self) -> Result<Self, MoneyError> {
+        self.0.checked_sub(other.0).map(Self).ok_or(MoneyError::Overflow)
+    }
+
     /// The amount as one ledger row holds it.
     pub fn to_row(self) -> Result<i64, MoneyError> {
         i64::try_from(self.0).map_err(|_| MoneyError::Overflow)

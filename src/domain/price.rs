@@ -14,6 +14,7 @@ use super::money::PicoUsd;
 use super::time::Micros;
 use super::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 
+pub mod changes;
 pub mod pattern;
 pub mod rates;
 pub mod tariff;

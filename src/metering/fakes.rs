@@ -1,5 +1,6 @@
 //! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
 
+mod prices;
 pub(crate) mod units;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,7 +13,9 @@ use tokio::sync::Notify;
 
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
+use crate::config::price_file;
 use crate::domain::audit::{Actor, AuditEntry, Author, Change};
+use crate::domain::counting::{Amounts, Counting};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
@@ -26,22 +29,25 @@ use crate::domain::tokens::Tokens;
 use crate::domain::zone::Zone;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{
-    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
+    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms, used_by,
 };
+use crate::ports::prices::{ActiveBook, BookListing, KeptBook};
 use crate::ports::tenants::{
     Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
     TenantStore,
 };
 use crate::ports::usage::{
     Dimension, Entry, EventsQuery, Group, StandingOf, StoredEvent, Stratum, SumKey, Sums, SumsQuery, UsageStore,
+    UsedKey, UsedStratum, UsedValues,
 };
 use crate::ports::{BoxFuture, StoreError};
 
 use super::admin::{Admin, Order};
+use super::price_books::Format;
 use super::recorder::Recorder;
 use super::reports::Reports;
 use super::snapshot::{Plans, Snapshots};
-use super::verify::counters::Counting;
+use super::verify::counters::CountersSource;
 
 /// What the store says when it is down: words that no client may ever read.
 pub(crate) const STORE_WORDS: &str = "secret-host:5432 refused";
@@ -132,6 +138,9 @@ struct Tables {
     panics: u32,
     audit: Vec<AuditEntry>,
     memories: HashMap<Digest, (Micros, Answered)>,
+    books: BTreeMap<Arc<str>, (KeptBook, BookListing)>,
+    prices: Option<ActiveBook>,
+    plans_of: HashMap<TenantId, PlanChange>,
 }
 
 impl Tables {
@@ -201,6 +210,12 @@ impl FakeStore {
         self.tables.lock().panics = times;
     }
 
+    /// From now on a tenant was on this plan ever since.
+    pub(crate) fn set_plan_history(&self, tenant: &str, plan: &str) {
+        let change = PlanChange { plan: plan.parse().unwrap(), valid_from: Micros(0), by: None };
+        self.tables.lock().plans_of.insert(tenant.parse().unwrap(), change);
+    }
+
     /// From now on no call is ever answered.
     pub(crate) fn fall_silent(&self) {
         self.silent.store(true, Ordering::SeqCst);
@@ -226,7 +241,8 @@ impl TenantStore for FakeStore {
     fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>> {
         let answer = self.answer(|tables| {
             let keys = tables.keys.iter().filter(|key| key.revoked_at.is_none()).cloned().collect();
-            Ok(Directory { tenants: tables.tenants.values().cloned().collect(), keys, revision: tables.revision })
+            let (tenants, prices) = (tables.tenants.values().cloned().collect(), tables.prices.clone());
+            Ok(Directory { tenants, keys, prices, revision: tables.revision })
         });
         match self.slowness.lock().clone() {
             None => answer,
@@ -274,8 +290,8 @@ impl TenantStore for FakeStore {
         })
     }
 
-    fn plan_history<'a>(&'a self, _: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
-        self.answer(|_| Ok(Vec::new()))
+    fn plan_history<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
+        self.answer(|tables| Ok(tables.plans_of.get(tenant).cloned().into_iter().collect()))
     }
 
     fn touch_keys<'a>(&'a self, _: &'a [(KeyId, Micros)]) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -319,7 +335,8 @@ impl TenantStore for FakeStore {
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
         self.answer(|tables| {
             let AuditQuery { tenant, start, entries_max } = query;
-            let theirs = |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant == *tenant);
+            let theirs =
+                |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant.as_ref() == Some(tenant));
             let found: Vec<AuditEntry> = tables.audit.iter().filter(theirs).cloned().collect();
             let max = *entries_max as usize;
             Ok(match start {
@@ -417,15 +434,14 @@ impl UsageStore for FakeStore {
         })
     }
 
-    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
+    fn used(&self, period: Period, counting: Counting) -> BoxFuture<'_, Result<Vec<(CounterKey, u64)>, StoreError>> {
         self.answer(|tables| {
-            let mut chats: BTreeMap<TenantId, u64> = BTreeMap::new();
-            for StoredEvent { event, .. } in &tables.events {
-                if event.period(period.window()) == period {
-                    *chats.entry(event.tenant.clone()).or_default() += event.chats;
-                }
+            let mut all: HashMap<CounterKey, u64> = HashMap::new();
+            let used = tables.events.iter().flat_map(|stored| used_by(&stored.event, counting));
+            for (counter, amount) in used.filter(|(counter, _)| counter.period == period) {
+                *all.entry(counter).or_default() += amount;
             }
-            Ok(chats.into_iter().collect())
+            Ok(all.into_iter().collect())
         })
     }
 
@@ -433,21 +449,22 @@ impl UsageStore for FakeStore {
         &'a self,
         tenants: &'a [TenantId],
         from: [Period; 2],
+        counting: Counting,
         ids: &'a [EventId],
     ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
         self.answer(|tables| {
-            let mut chats: BTreeMap<(TenantId, Period), u64> = BTreeMap::new();
-            for StoredEvent { event, .. } in &tables.events {
-                for first in from {
-                    let period = event.period(first.window());
-                    if period >= first && tenants.contains(&event.tenant) {
-                        *chats.entry((event.tenant.clone(), period)).or_default() += event.chats;
-                    }
-                }
+            let is_asked = |CounterKey { tenant, period, .. }: &CounterKey| {
+                let is_late = from.iter().any(|from| period.window() == from.window() && period >= from);
+                is_late && tenants.contains(tenant)
+            };
+            let mut all: HashMap<CounterKey, u64> = HashMap::new();
+            let used = tables.events.iter().flat_map(|stored| used_by(&stored.event, counting));
+            for (counter, amount) in used.filter(|(counter, _)| is_asked(counter)) {
+                *all.entry(counter).or_default() += amount;
             }
             let has = |id: &&EventId| tables.events.iter().any(|stored| stored.event.id == **id);
-            let chats = chats.into_iter().map(|((tenant, period), chats)| (tenant, period, chats)).collect();
-            Ok(StandingOf { chats, known: ids.iter().filter(has).copied().collect() })
+            let used = all.into_iter().collect();
+            Ok(StandingOf { used, known: ids.iter().filter(has).copied().collect() })
         })
     }
 
@@ -455,6 +472,11 @@ impl UsageStore for FakeStore {
         self.answer(|tables| {
             Ok(tables.events.iter().filter(|stored| ids.contains(&stored.event.id)).cloned().collect())
         })
+    }
+
+    fn corrections<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        let is_of = |event: &UsageEvent| event.corrects.is_some_and(|corrected| ids.contains(&corrected.event));
+        self.answer(|tables| Ok(tables.events.iter().filter(|stored| is_of(&stored.event)).cloned().collect()))
     }
 
     fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -471,6 +493,15 @@ impl UsageStore for FakeStore {
             for (key, sums) in sums {
                 see(Entry::Sum(Box::new((key, sums.values()))));
             }
+            let mut used: BTreeMap<UsedKey, UsedValues> = BTreeMap::new();
+            for StoredEvent { event, .. } in &tables.events {
+                for (counter, amount) in used_by(event, Counting::ALL) {
+                    let at = Metric::ALL.iter().position(|metric| *metric == counter.metric).unwrap();
+                    used.entry(UsedKey::of(&counter)).or_default()[at] += i128::from(amount);
+                }
+                see(Entry::Counted(Box::new(used_stratum(event))));
+            }
+            used.into_iter().for_each(|used| see(Entry::Used(Box::new(used))));
             Ok(())
         })
     }
@@ -512,6 +543,19 @@ pub(crate) fn sum_key(event: &UsageEvent, window: Window) -> SumKey {
     }
 }
 
+/// What one event counts.
+pub(crate) fn used_stratum(event: &UsageEvent) -> UsedStratum {
+    let amounts = Amounts::of(event);
+    let key = event.key.as_ref().map(ToString::to_string);
+    let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    UsedStratum {
+        tenant: event.tenant.to_string(),
+        day: event.period(Window::Day).start(),
+        of: [key, text(&event.user_id), text(&event.kb_id)],
+        values: Metric::ALL.map(|metric| amounts.of_metric(metric).into()),
+    }
+}
+
 /// A stratum of one event.
 pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
     Stratum {
@@ -531,6 +575,12 @@ pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
         billable: event.billable.unwrap_or_default().0,
     }
 }
+
+/// Price books as they are written.
+pub(crate) const FORMAT: Format = Format {
+    parse: |file| price_file::parse(file).map_err(|error| error.to_string()),
+    read: |document, base| price_file::read(document, base).map_err(|error| error.to_string()),
+};
 
 /// The plans of the contract.
 pub(crate) fn plans() -> Plans {
@@ -604,7 +654,7 @@ impl World {
         let store = Arc::new(FakeStore::default());
         let counters = Arc::new(ShownCounters::default());
         let clock = Arc::new(StoppedClock(Self::now()));
-        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices).await.unwrap());
+        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices, FORMAT).await.unwrap().that_count_all());
         let admin = Arc::new(Admin::new(store.clone(), snapshots.clone(), counters.clone(), clock.clone()));
         let reports = Arc::new(Reports::new(store.clone(), snapshots.clone(), clock));
         let author = Author::of(Actor::Cli);
@@ -616,11 +666,11 @@ impl World {
     }
 
     /// What gives the counters, over a journal that is empty.
-    pub(crate) fn counting(&self) -> Arc<Counting> {
+    pub(crate) fn counting(&self) -> Arc<CountersSource> {
         let (journal, _directory) = journal();
         let recorder = Recorder::new(journal.clone(), self.store.clone(), self.store.clone(), Vec::new());
         let clock = Arc::new(StoppedClock(Self::now()));
-        Arc::new(Counting::new(self.counters.clone(), journal, self.store.clone(), Arc::new(recorder), clock))
+        Arc::new(CountersSource::new(self.counters.clone(), journal, self.store.clone(), Arc::new(recorder), clock))
     }
 
     /// Shows `used` and `held` chats of a tenant in the running month.

@@ -10,23 +10,23 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
-use crate::domain::hold::nano_up;
 use crate::domain::ids::EventId;
 use crate::domain::key::Key;
-use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Standing, Subject};
-use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::price::tariff::{Charged, Tariff};
+use crate::domain::price::{Charge, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
 use crate::domain::unit::Unit;
-use crate::ports::counters::{Claim, CounterKey};
+use crate::ports::counters::{Claim, used_by};
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
 use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading};
 
 use super::meter::Meter;
+use super::rates::Permit;
 use super::snapshot::Account;
 
 /// Who calls, on whose behalf.
@@ -74,6 +74,7 @@ pub(super) struct Open {
     pub meter: Arc<Meter>,
     pub slot: Slot,
     pub claims: Vec<Claim>,
+    pub permit: Option<Permit>,
     pub limits: Vec<LimitStanding>,
     /// The most tokens of one answer that the hold follows from, where the request has to say so.
     pub written: Option<u64>,
@@ -82,7 +83,7 @@ pub(super) struct Open {
     pub call: Call,
     /// It goes on with an earlier answer, and was counted with that.
     pub goes_on: bool,
-    pub prices: Arc<PriceBook>,
+    pub tariff: Arc<Tariff>,
     pub started_us: u64,
     /// As it stands if nothing else is heard of the call; settling makes the final one of it.
     pub event: UsageEvent,
@@ -373,7 +374,7 @@ impl Open {
 
     /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
     fn write_up(&mut self, verdict: Verdict, estimate: Option<Tokens>) {
-        let Self { meter, claims, prices, started_us, event, progress, .. } = self;
+        let Self { meter, claims, tariff, started_us, event, progress, .. } = self;
         let reading = progress.reading.get_or_insert_default();
         // What the provider finishes later it charges later.
         let deferred = reading.deferred().filter(|_| verdict.basis == Basis::ReportedOrEstimate).cloned();
@@ -402,22 +403,25 @@ impl Open {
         event.overhead_us = progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us));
         event.status = progress.status;
         event.request_id = progress.request_id.take().or(event.request_id.take());
-        let charge = match basis {
-            Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(prices, event), &event.tokens),
-            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
+        let charged = match basis {
+            Basis::Nothing => Charged::FREE,
+            Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(tariff, event), &event.tokens),
+            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(tariff, event),
         };
-        (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
+        put(event, charged);
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
-    /// Hands the event to the journal and gives back or keeps the chat. Gives the event's position.
+    /// Hands the event to the journal, gives back what is held and counts what was used. Gives the event's position.
     fn hand_over(self: Box<Self>) -> u64 {
-        let Self { meter, slot, claims, event, .. } = *self;
+        let Self { meter, slot, claims, permit, event, .. } = *self;
         // The event first: it is the truth, and counters follow from it.
         let position = meter.journal.settle(slot, &event);
-        let used = used(&event, &claims);
+        let used = used_by(&event, meter.counting);
         meter.counters.settle(event.id, &claims, &used);
+        if let Some(permit) = permit {
+            permit.over(event.tokens.total());
+        }
         position
     }
 }
@@ -428,27 +432,25 @@ fn chats_of(claims: &[Claim]) -> u64 {
     claims.iter().find(is_chats).map_or(0, |claim| claim.amount)
 }
 
-/// What a settled call used of each counter that it held.
-fn used(event: &UsageEvent, claims: &[Claim]) -> Vec<(CounterKey, u64)> {
-    let amount = |claim: &Claim| match claim.counter.metric {
-        Metric::Chats => event.chats,
-        Metric::Tokens => event.tokens.total(),
-        // What a call costs that nobody can price is what it could have cost: it is not free.
-        Metric::Cost => event.billable.map_or(claim.amount, nano_up),
-    };
-    claims.iter().map(|claim| (claim.counter.clone(), amount(claim))).collect()
+pub(super) fn charge(tariff: &Tariff, event: &UsageEvent) -> Charged {
+    tariff.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
 }
 
-pub(super) fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
-    prices.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
+fn put(event: &mut UsageEvent, charged: Charged) {
+    let Charged { charge, billable, is_own: _ } = charged;
+    (event.cost, event.billable, event.priced) = (charge.cost, billable, charge.priced);
 }
 
 /// What is charged beside tokens has no price here: with tokens the cost is known in part, without any it is not known.
-pub(super) fn beyond_tokens(charge: Charge, tokens: &Tokens) -> Charge {
+pub(super) fn beyond_tokens(charged: Charged, tokens: &Tokens) -> Charged {
+    let Charged { charge, .. } = charged;
     match charge.priced {
-        Priced::Priced if tokens.total() == 0 => Charge { cost: None, priced: Priced::Unpriced },
-        Priced::Priced => Charge { priced: Priced::Incomplete, ..charge },
-        Priced::Free | Priced::Unpriced | Priced::Incomplete => charge,
+        Priced::Priced if tokens.total() == 0 => {
+            let charge = Charge { cost: None, priced: Priced::Unpriced };
+            Charged { charge, billable: None, ..charged }
+        }
+        Priced::Priced => Charged { charge: Charge { priced: Priced::Incomplete, ..charge }, ..charged },
+        Priced::Free | Priced::Unpriced | Priced::Incomplete => charged,
     }
 }
 
@@ -459,7 +461,7 @@ pub(super) fn pending(
     admitted_at: Micros,
     (caller, claims): (Caller, &[Claim]),
     (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
-    prices: &PriceBook,
+    tariff: &Tariff,
 ) -> UsageEvent {
     let verdict = verdict(Phase::Admitted, Ending::Killed);
     let mut event = UsageEvent {
@@ -479,7 +481,7 @@ pub(super) fn pending(
         cost: None,
         billable: None,
         priced: Priced::Unpriced,
-        price_version: prices.version(),
+        price_version: tariff.version(),
         service_tier: ServiceTier::default(),
         requested_at: admitted_at,
         utc_offset_s: caller.account.tenant.zone.offset_s(admitted_at),
@@ -492,8 +494,8 @@ pub(super) fn pending(
         unit: None,
         corrects: None,
     };
-    let charge = charge(prices, &event);
-    (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
+    let charged = charge(tariff, &event);
+    put(&mut event, charged);
     event
 }
 

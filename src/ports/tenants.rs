@@ -7,6 +7,7 @@ use crate::domain::tenant::Tenant;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::zone::Zone;
 
+use super::prices::{ActiveBook, PriceStore};
 use super::{BoxFuture, StoreError};
 
 /// All tenants and keys, and the revision they were read at.
@@ -16,6 +17,8 @@ pub struct Directory {
     pub tenants: Vec<Tenant>,
     /// Every key that is not revoked.
     pub keys: Vec<Key>,
+    /// The price book that was put in force for all gateways; `None`: each has its own.
+    pub prices: Option<ActiveBook>,
     /// Grows with each change; see [`TenantStore::revision`].
     pub revision: i64,
 }
@@ -128,11 +131,11 @@ pub enum AuditStart {
 /// same id one is done, the others wait for it. So no crash can leave a change without its entry and its answer, and
 /// none can make it happen twice. Each call that takes an act may also drop a bounded number of memories that are too
 /// old.
-pub trait TenantStore: Send + Sync {
+pub trait TenantStore: PriceStore + Send + Sync {
     /// Everything, read at one revision.
     fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>>;
 
-    /// A number that grows with every change of tenants or keys by any process.
+    /// A number that grows with every change of tenants, keys or the prices in force by any process.
     fn revision(&self) -> BoxFuture<'_, Result<i64, StoreError>>;
 
     /// Creates a tenant on a plan. [`StoreError::Exists`] when the id is taken.

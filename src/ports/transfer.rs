@@ -24,13 +24,17 @@ pub enum Table {
     UsageDaily,
     /// Sums of months.
     UsageMonthly,
+    /// Sums of what counters count.
+    UsageScopes,
     /// Who changed what.
     AuditLog,
     /// What requests with an idempotency key were answered.
     IdempotencyRecords,
     /// What providers finish later, and what of it is billed.
     DeferredUnits,
-    /// What belongs to the ledger as a whole: its id, its revision, the hash of its admin key.
+    /// What events were priced by.
+    PriceBooks,
+    /// What belongs to the ledger as a whole: its id, its revision, the hash of its admin key, which prices are in force.
     Meta,
 }
 

@@ -14,6 +14,7 @@
 
 mod balancer;
 mod billing;
+mod budgets;
 mod calls;
 mod client_tls;
 mod clocks;
@@ -43,6 +44,7 @@ mod postgres;
 mod price_oracle;
 mod prices;
 mod quota;
+mod rates;
 mod recovery;
 mod refusals;
 mod routes;

@@ -9,7 +9,7 @@ use super::cells::Columns;
 use super::rows::{self, KEY_COLUMNS, TENANT_COLUMNS};
 use super::statement::{Statement, places};
 use super::usage::one;
-use super::{Dialect, audit};
+use super::{Dialect, audit, prices};
 
 use crate::domain::audit::Change;
 use crate::domain::ids::{KeyId, PlanName, TenantId};
@@ -32,6 +32,7 @@ pub(in crate::adapters) async fn load<D: Dialect>(snapshot: &mut D::Connection) 
     Ok(Directory {
         tenants: tenants.iter().map(rows::tenant).collect::<Result<_, _>>()?,
         keys: keys.iter().map(rows::key).collect::<Result<_, _>>()?,
+        prices: prices::active::<D>(snapshot).await?,
         revision,
     })
 }

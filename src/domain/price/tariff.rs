@@ -7,9 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::rates::Rates;
-use super::{PriceBook, ServiceTier};
+use super::{Charge, PriceBook, Priced, ServiceTier};
 use crate::domain::money::{MoneyError, PicoUsd};
 use crate::domain::time::Micros;
+use crate::domain::tokens::Tokens;
 
 /// Hundredths of a percent in the whole.
 const WHOLE: u32 = 10_000;
@@ -47,6 +48,17 @@ pub struct Version<'a> {
     pub own: Option<&'a str>,
     /// The plan's percentage.
     pub percent: Percent,
+}
+
+/// What a call costs, and what is billed for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charged {
+    /// What the provider charges.
+    pub charge: Charge,
+    /// What the tenant is billed; `None` where that is not known.
+    pub billable: Option<PicoUsd>,
+    /// Whether that is by prices of the plan's own.
+    pub is_own: bool,
 }
 
 /// What is known of a call before it is made.
@@ -166,6 +178,23 @@ impl Tariff {
         &self.pricing
     }
 
+    /// What a call costs that was admitted at `at` and served at `tier`, as [`PriceBook::charge`] says, and what is billed
+    /// for it: by the plan's own price, also where the provider's is unknown, else its percent of that cost.
+    pub fn charge(&self, provider: &str, model: &str, tier: ServiceTier, tokens: &Tokens, at: Micros) -> Charged {
+        let charge = self.list.charge(provider, model, tier, tokens, at);
+        let own = self.pricing.own.as_ref().and_then(|own| own.explain(provider, model, tier, tokens, at));
+        match own {
+            Some(own) => Charged { charge, billable: own.charge().cost, is_own: true },
+            None => Charged { charge, billable: self.billable(charge.cost), is_own: false },
+        }
+    }
+
+    /// What is billed of a cost for which the plan has no price of its own; unknown where that is not known, or is beyond
+    /// what a ledger row holds.
+    pub fn billable(&self, cost: Option<PicoUsd>) -> Option<PicoUsd> {
+        cost.and_then(|cost| self.pricing.percent.of(cost).ok()).filter(|billable| billable.to_row().is_ok())
+    }
+
     /// The dearest that each token of a call can be, as it is billed: of every kind that it can have (`with_media`: also
     /// audio and images), at every step up to `input_tokens`, and by the prices of the tier, or the standard ones where
     /// it has none. `None` where the model has no price: nobody can say what such a call will cost.
@@ -179,6 +208,15 @@ impl Tariff {
         let billed = |pico| percent.of_price(pico);
         Some(Ceiling { input: billed(input), output: billed(output), request: billed(request) })
     }
+}
+
+impl Charged {
+    /// Nothing was charged.
+    pub const FREE: Self = Self {
+        charge: Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
+        billable: Some(PicoUsd::ZERO),
+        is_own: false,
+    };
 }
 
 impl<'a> Version<'a> {
@@ -248,8 +286,8 @@ mod tests {
         PriceRow { tier, from: None, above, rates }
     }
 
-    fn book(version: &str, rows: Vec<PriceRow>) -> Arc<PriceBook> {
-        let model = ModelPrices {
+    fn model(rows: Vec<PriceRow>) -> ModelPrices {
+        ModelPrices {
             provider: "openai".into(),
             name: "m".into(),
             names: vec![Pattern::parse("m*").unwrap()],
@@ -257,8 +295,11 @@ mod tests {
             unverified: None,
             rows,
             origin: Origin::default(),
-        };
-        Arc::new(PriceBook::new(version.into(), vec![model]).unwrap())
+        }
+    }
+
+    fn book(version: &str, rows: Vec<PriceRow>) -> Arc<PriceBook> {
+        Arc::new(PriceBook::new(version.into(), vec![model(rows)]).unwrap())
     }
 
     fn ceiling(tariff: &Tariff, tier: ServiceTier, input_tokens: u64, with_media: bool) -> Option<[i64; 2]> {
@@ -346,6 +387,36 @@ mod tests {
             book("b", vec![row(ServiceTier::Standard, 0, Rates { input: 1, output: Some(2), ..Rates::default() })]);
         let own = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: Some(own) });
         assert_eq!(ceiling(&own, ServiceTier::Standard, 101, true), Some([1, 2]));
+    }
+
+    #[test]
+    fn a_plan_bills_its_own_price_or_its_percent_of_the_cost() {
+        let of = |input, output| vec![row(ServiceTier::Standard, 0, Rates { input, output, ..Rates::default() })];
+        let list = || book("a", of(3, Some(7)));
+        let tokens = Tokens { prompt: 11, completion: 1, ..Tokens::default() };
+        let charged = |tariff: &Tariff, model: &str| {
+            let Charged { charge, billable, is_own } =
+                tariff.charge("openai", model, ServiceTier::Standard, &tokens, Micros(0));
+            (charge.cost.map(|cost| cost.0), charge.priced, billable.map(|billable| billable.0), is_own)
+        };
+        let plain = Tariff::new(list(), Pricing::default());
+        assert_eq!(charged(&plain, "m"), (Some(40), Priced::Priced, Some(40), false));
+        assert_eq!(charged(&plain, "other"), (None, Priced::Unpriced, None, false));
+        let dear = Tariff::new(list(), Pricing { percent: percent("101"), own: None });
+        assert_eq!(charged(&dear, "m"), (Some(40), Priced::Priced, Some(41), false));
+        // A price of its own is not marked up, and bills a model that the list does not know.
+        let own = Arc::new(
+            PriceBook::new(
+                "b".into(),
+                vec![ModelPrices { names: vec![Pattern::parse("*").unwrap()], ..model(of(1, Some(0))) }],
+            )
+            .unwrap(),
+        );
+        let own = Tariff::new(list(), Pricing { percent: percent("200"), own: Some(own) });
+        assert_eq!(charged(&own, "m"), (Some(40), Priced::Priced, Some(11), true));
+        assert_eq!(charged(&own, "other"), (None, Priced::Unpriced, Some(11), true));
+        // What no row holds is not known.
+        assert_eq!(dear.billable(Some(i64::MAX.into())), None);
     }
 
     proptest! {

@@ -31,16 +31,18 @@ pub struct Column {
 impl Table {
     /// All of them, in an order in which each comes behind those that it refers to, and the largest first: what changes
     /// while it is copied then is in what comes later. The ledger's id comes last.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::UsageEvents,
         Self::Tenants,
         Self::TenantPlans,
         Self::Keys,
         Self::UsageDaily,
         Self::UsageMonthly,
+        Self::UsageScopes,
         Self::AuditLog,
         Self::IdempotencyRecords,
         Self::DeferredUnits,
+        Self::PriceBooks,
         Self::Meta,
     ];
 
@@ -53,9 +55,11 @@ impl Table {
             Self::Keys => "keys",
             Self::UsageDaily => "usage_daily",
             Self::UsageMonthly => "usage_monthly",
+            Self::UsageScopes => "usage_scopes",
             Self::AuditLog => "audit_log",
             Self::IdempotencyRecords => "idempotency_records",
             Self::DeferredUnits => "deferred_units",
+            Self::PriceBooks => "price_books",
             Self::Meta => "meta",
         }
     }
@@ -75,9 +79,11 @@ impl Table {
             Self::UsageDaily => USAGE_DAILY,
             // The same but for the two columns of bounds.
             Self::UsageMonthly => USAGE_DAILY.split_last_chunk::<2>().map_or(USAGE_DAILY, |(sums, _)| sums),
+            Self::UsageScopes => USAGE_SCOPES,
             Self::AuditLog => AUDIT_LOG,
             Self::IdempotencyRecords => IDEMPOTENCY_RECORDS,
             Self::DeferredUnits => DEFERRED_UNITS,
+            Self::PriceBooks => PRICE_BOOKS,
             Self::Meta => META,
         }
     }
@@ -87,6 +93,8 @@ impl Table {
         match self {
             // tenant_id, period, provider, model
             Self::UsageDaily | Self::UsageMonthly => 4,
+            // tenant_id, period, scope, subject
+            Self::UsageScopes => 4,
             // provider, unit
             Self::DeferredUnits => 2,
             _ => 1,
@@ -110,8 +118,19 @@ const fn truth(name: &'static str) -> Column {
     Column { name, shape: Shape::Truth }
 }
 
-const META: &[Column] =
-    &[integer("singleton"), bytes("ledger_id"), integer("revision"), bytes("admin_key_hash"), integer("events_from")];
+const META: &[Column] = &[
+    integer("singleton"),
+    bytes("ledger_id"),
+    integer("revision"),
+    bytes("admin_key_hash"),
+    integer("events_from"),
+    text("active_prices"),
+    integer("active_prices_since"),
+    text("active_prices_by"),
+];
+
+const PRICE_BOOKS: &[Column] =
+    &[text("version"), text("document"), text("base"), integer("added_at"), text("added_by")];
 
 const TENANTS: &[Column] = &[text("id"), text("name"), truth("suspended"), integer("created_at"), text("timezone")];
 
@@ -235,11 +254,23 @@ const AUDIT_LOG: &[Column] = &[
     integer("expires_at_after"),
     text("allowed_models_before"),
     text("allowed_models_after"),
+    text("prices_before"),
+    text("prices_after"),
     text("timezone_before"),
     text("timezone_after"),
 ];
 
 const IDEMPOTENCY_RECORDS: &[Column] = &[bytes("id"), bytes("request"), bytes("answer"), integer("at")];
+
+const USAGE_SCOPES: &[Column] = &[
+    text("tenant_id"),
+    text("period"),
+    text("scope"),
+    text("subject"),
+    integer("chats"),
+    integer("tokens"),
+    integer("cost_nano_usd"),
+];
 
 const DEFERRED_UNITS: &[Column] = &[
     text("provider"),

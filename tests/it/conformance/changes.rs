@@ -113,7 +113,12 @@ async fn every_change_has_one_entry_that_says_who_and_what() {
         store.change_tenant(&acme, &moved, &plain()).await.unwrap();
         let entries = [entries, log(&store).await.split_off(5)].concat();
         assert_eq!(store.load().await.unwrap().tenants[0].zone, zone, "{name}");
-        let whole = Facts { zone: Some(Zone::UTC), suspended: Some(false), plan: of_plan("starter").plan, ..of_name("The acme") };
+        let whole = Facts {
+            zone: Some(Zone::UTC),
+            suspended: Some(false),
+            plan: of_plan("starter").plan,
+            ..of_name("The acme")
+        };
         let none = Facts::default;
         let expected = [
             (Action::TenantCreate, None, none(), whole),
@@ -125,7 +130,7 @@ async fn every_change_has_one_entry_that_says_who_and_what() {
         ];
         assert_eq!(entries.len(), expected.len(), "{name}: {entries:?}");
         for (entry, (action, key, before, after)) in entries.iter().zip(expected) {
-            assert_eq!(entry.change, Change { action, tenant: acme.clone(), key, before, after }, "{name}");
+            assert_eq!(entry.change, Change { action, tenant: Some(acme.clone()), key, before, after }, "{name}");
         }
         assert_eq!((&entries[0].author, entries[0].at), (&author(), now()), "{name}");
         assert_eq!((&entries[4].author, entries[4].at), (&Author::of(Actor::Cli), Micros(5)), "{name}");

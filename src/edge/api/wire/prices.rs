@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::money::MoneyError;
-use crate::domain::price::{Charge, Explanation, Priced};
+use crate::domain::price::changes::PriceChange;
+use crate::domain::price::{Charge, Explanation, Origin, PriceBook, Priced};
 use crate::domain::tokens::Tokens;
+use crate::metering::admin::prices::{BookListing, PricesView};
 
 use super::Usd;
 
@@ -122,6 +124,12 @@ pub struct EntryBody {
     pub from: Option<String>,
     /// It holds for inputs longer than this.
     pub above: u64,
+    /// In whose list it stands: `built-in`, `correction` (of the built-in list) or `operator`.
+    #[schema(example = "built-in")]
+    pub list: &'static str,
+    /// Where its prices are from, and of when they are.
+    #[schema(example = "genai-prices 0.2.3, 2026-11")]
+    pub source: Option<String>,
 }
 
 /// One kind of token.
@@ -163,6 +171,8 @@ impl From<&Explanation<'_>> for EntryBody {
             tier: row.tier.as_str(),
             from: row.from.map(|from| from.to_string()),
             above: row.above,
+            list: model.origin.list.as_str(),
+            source: model.origin.source.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -183,5 +193,141 @@ impl LineBody {
             })
         };
         lines.map(body).collect()
+    }
+}
+
+/// One price that is not the same in two price books.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChangeBody {
+    /// Who sells it.
+    #[schema(example = "openai")]
+    pub provider: String,
+    /// A name that the model is called by.
+    #[schema(example = "gpt-4o-mini")]
+    pub model: String,
+    /// The service tier.
+    #[schema(example = "standard")]
+    pub tier: &'static str,
+    /// From when on it holds; null for always.
+    pub from: Option<String>,
+    /// It holds for inputs longer than this.
+    pub above: u64,
+    /// What is sold.
+    #[schema(example = "input")]
+    pub kind: &'static str,
+    /// Pico-dollars for one in the book in force; null where there is no such price.
+    pub before: Option<i64>,
+    /// Pico-dollars for one in the other book; null where there is no such price.
+    pub after: Option<i64>,
+    /// In whose list the price in force stands, and where it is from.
+    pub before_source: Option<String>,
+    /// In whose list the other price stands, and where it is from.
+    pub after_source: Option<String>,
+}
+
+/// What another price book changes.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UpdateBody {
+    /// The version that was in force.
+    #[schema(example = "fa1f49b7e8e3")]
+    pub before: String,
+    /// The version of the other book.
+    #[schema(example = "0a1b2c3d4e5f")]
+    pub after: String,
+    /// Whether the other book is in force now.
+    pub in_force: bool,
+    /// Every price that differs.
+    pub changes: Vec<ChangeBody>,
+}
+
+/// A price book that the ledger has.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BookBody {
+    /// Its version.
+    #[schema(example = "0a1b2c3d4e5f")]
+    pub version: String,
+    /// The version of the book that it lies over.
+    #[schema(example = "fa1f49b7e8e3")]
+    pub base: Option<String>,
+    /// Since when it is kept.
+    pub added_at: String,
+    /// Who put it there: `gateway`, `admin` or `cli`.
+    #[schema(example = "gateway")]
+    pub added_by: String,
+}
+
+/// Since when a book is in force for all gateways, and by whom.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ActiveBody {
+    /// Since when.
+    pub since: String,
+    /// By whom: `admin` or `cli`.
+    #[schema(example = "admin")]
+    pub by: String,
+}
+
+/// The prices in force, and the books there are.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PricesBody {
+    /// The version in force.
+    #[schema(example = "0a1b2c3d4e5f")]
+    pub version: String,
+    /// Who put it in force for all gateways; null where it is that of the configuration.
+    pub active: Option<ActiveBody>,
+    /// The version of this gateway's configuration.
+    #[schema(example = "fa1f49b7e8e3")]
+    pub configured: String,
+    /// Every book that was ever in force, newest first.
+    pub books: Vec<BookBody>,
+}
+
+impl From<PriceChange> for ChangeBody {
+    fn from(change: PriceChange) -> Self {
+        let PriceChange { provider, name, tier, from, above, kind, before, after } = change;
+        let source = |priced: &Option<(i64, Origin)>| {
+            let (_, Origin { list, source }) = priced.as_ref()?;
+            let list = list.as_str();
+            Some(source.as_ref().map_or_else(|| list.to_owned(), |source| format!("{list} ({source})")))
+        };
+        let (before_source, after_source) = (source(&before), source(&after));
+        let price = |priced: Option<(i64, Origin)>| priced.map(|(price, _)| price);
+        Self {
+            provider,
+            model: name,
+            tier: tier.as_str(),
+            from: from.map(|from| from.to_string()),
+            above,
+            kind,
+            before: price(before),
+            after: price(after),
+            before_source,
+            after_source,
+        }
+    }
+}
+
+impl UpdateBody {
+    /// What differs between two books; nothing is done yet.
+    pub fn new(before: &PriceBook, after: &PriceBook, changes: Vec<PriceChange>) -> Self {
+        Self {
+            before: before.version().to_string(),
+            after: after.version().to_string(),
+            in_force: false,
+            changes: changes.into_iter().map(ChangeBody::from).collect(),
+        }
+    }
+}
+
+impl From<PricesView> for PricesBody {
+    fn from(view: PricesView) -> Self {
+        let PricesView { version, active, configured, kept } = view;
+        let active = active.map(|active| ActiveBody { since: active.since.to_string(), by: active.by });
+        let book = |book: BookListing| BookBody {
+            version: book.version.to_string(),
+            base: book.base.map(|base| base.to_string()),
+            added_at: book.added_at.to_string(),
+            added_by: book.added_by,
+        };
+        Self { version, active, configured, books: kept.into_iter().map(book).collect() }
     }
 }
