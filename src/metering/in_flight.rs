@@ -50,8 +50,18 @@ pub struct LimitStanding {
     pub limit: Limit,
     /// The window.
     pub period: Period,
+    /// When it began and when it ends, by the tenant's clock.
+    pub bounds: [Micros; 2],
     /// What is used and held.
     pub standing: Standing,
+}
+
+impl LimitStanding {
+    /// The limit of an account as it stands in a window.
+    pub(super) fn of(account: &Account, limit: Limit, period: Period, standing: Standing) -> Self {
+        let zone = &account.tenant.zone;
+        Self { limit, period, bounds: [zone.start(period), zone.end(period)], standing }
+    }
 }
 
 /// A call that was admitted: it owns a hold and a place in the journal.
@@ -486,7 +496,7 @@ pub(super) fn pending(
         price_version: tariff.version(),
         service_tier: ServiceTier::default(),
         requested_at: admitted_at,
-        utc_offset_s: 0,
+        utc_offset_s: caller.account.tenant.zone.offset_s(admitted_at),
         duration_us: 0,
         first_byte_us: None,
         overhead_us: 0,

@@ -230,7 +230,7 @@ impl Meter {
             let claims = ask.claims(quote.as_ref());
             let (refused, standing) = match self.counters.hold(id, &claims, terms).await {
                 Ok(HoldOutcome::Held(standings)) => {
-                    let limits = limit_standings(plan, &claims, &standings);
+                    let limits = limit_standings(&caller.account, plan, &claims, &standings);
                     return Ok(Some((claims, limits, quote.and_then(|quote| quote.written()))));
                 }
                 Ok(HoldOutcome::Refused { claim, standing }) => (claim, standing),
@@ -274,7 +274,7 @@ impl Meter {
         }
         let Ok(standings) = self.counters.read(&counters).await else { return Vec::new() };
         let rows = limits.into_iter().zip(counters).zip(standings);
-        rows.map(|((limit, counter), standing)| LimitStanding { limit, period: counter.period, standing }).collect()
+        rows.map(|((limit, counter), standing)| LimitStanding::of(account, limit, counter.period, standing)).collect()
     }
 
     /// Whether other maxima of output may have to be written into the caller's requests.
