@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::support::gateway::{pico_usd, pico_usd_of};
+use super::support::postgres::Database;
 use super::support::provider::Seen;
+use super::support::redis::RedisServer;
 use super::support::*;
 
 /// What one call of [`three_cents`] costs, in pico-dollars.
@@ -99,6 +101,43 @@ fn a_worst_case_never_passes_a_dollar_and_uses_it_before_it_refuses() {
     let cost = gateway.json("acme", "/billing/limits")["limits"][1].clone();
     assert_eq!((&cost["metric"], &cost["limit"], &cost["held"]), (&json!("cost_usd"), &json!(1), &json!(0)));
     assert_eq!(pico_usd_of(&cost["used"]), usage.cost());
+}
+
+#[test]
+fn three_gateways_never_pass_a_dollar_either() {
+    for lease_max in ["64", "0"] {
+        let (provider, redis, database) = (Provider::start(slow), RedisServer::start(), Database::new());
+        let config = plan("cost_usd_per_month = 1\nhold = \"worst_case\"");
+        let setup = || {
+            Setup::new(&provider)
+                .prod()
+                .set("DATABASE_URL", &database.url)
+                .set("REDIS_URL", &redis.url())
+                .set("TOLLGATE_COUNTERS_LEASE_MAX", lease_max)
+                .config(&config)
+                .start()
+        };
+        let nodes = [setup(), setup(), setup()];
+        let key = nodes[0].issue("acme", "starter");
+        let saw = until_used_up(&nodes.each_ref(), &key);
+        let served = saw.served.load(Ordering::Relaxed);
+        let usage = nodes[0].booked(&key, served);
+        assert!(usage.cost() <= DOLLAR, "spent {} with {served} calls", usage.cost());
+        let first = *saw.used_at_402.lock().unwrap().iter().min().unwrap();
+        assert!(
+            first >= 97 * DOLLAR / 100,
+            "refused for good with {first} spent, {served} calls, leases of {lease_max}"
+        );
+        assert_eq!((served, provider.count()), (33, 33), "leases of {lease_max}");
+        // Each says the same once all is told.
+        for node in &nodes {
+            let began = std::time::Instant::now();
+            while pico_usd_of(&node.json(&key, "/billing/limits")["limits"][1]["used"]) != usage.cost() {
+                assert!(began.elapsed() < Duration::from_secs(30), "{}", node.json(&key, "/billing/limits"));
+                thread::yield_now();
+            }
+        }
+    }
 }
 
 #[test]
