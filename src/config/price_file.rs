@@ -8,7 +8,14 @@
 //!     {"tier": "batch", "from": "2026-10-14", "input": 625000, "output": 5000000}]}]}
 //! ```
 //!
-//! Prices are whole pico-dollars (1e-12 USD) a token, so 1 USD per million tokens is 1000000. `match` and `except` are
+//! Prices are whole pico-dollars (1e-12 USD) a token, so 1 USD per million tokens is 1000000. Beside those of tokens
+//! (`input`, `cached`, `cache_write`, `cache_write_long` for writes that are kept for an hour or longer, `input_audio`,
+//! `cached_audio`, `input_image`, `output`, `output_audio`, `output_image`) a row may have prices for an `audio_hour`, a
+//! `character` that is spoken, an `image` that is made, a `web_search` or, for each request that searched the web however
+//! often, `grounded`, a `file_search`, and the `request` itself. An hour is the one unit of which parts are charged: what a
+//! call's milliseconds come to is rounded up to a whole pico-dollar, once. A row has at least one price.
+//!
+//! `match` and `except` are
 //! patterns of lower-case model names (`*` anything, `#` one digit); a plain name wins over every pattern, and patterns
 //! are tried in the order of the file. `from` is a day (UTC) and missing for a price that always held; `above` is the
 //! number of input tokens beyond which the row holds for the whole request. `unverified` gives a reason to doubt an
@@ -140,15 +147,23 @@ struct WireRow {
     from: Option<String>,
     #[serde(default)]
     above: u64,
-    input: i64,
+    input: Option<i64>,
     output: Option<i64>,
     cached: Option<i64>,
     cache_write: Option<i64>,
+    cache_write_long: Option<i64>,
     input_audio: Option<i64>,
     cached_audio: Option<i64>,
     input_image: Option<i64>,
     output_audio: Option<i64>,
     output_image: Option<i64>,
+    audio_hour: Option<i64>,
+    character: Option<i64>,
+    image: Option<i64>,
+    web_search: Option<i64>,
+    grounded: Option<i64>,
+    file_search: Option<i64>,
+    request: Option<i64>,
 }
 
 /// The price book that is built in.
@@ -316,13 +331,39 @@ fn read_rates(wire: &WireRow) -> Rates {
         output,
         cached,
         cache_write,
+        cache_write_long,
         input_audio,
         cached_audio,
         input_image,
         output_audio,
         output_image,
+        audio_hour,
+        character,
+        image,
+        web_search,
+        grounded,
+        file_search,
+        request,
     } = *wire;
-    Rates { input, output, cached, cache_write, input_audio, cached_audio, input_image, output_audio, output_image }
+    Rates {
+        input,
+        output,
+        cached,
+        cache_write,
+        cache_write_long,
+        input_audio,
+        cached_audio,
+        input_image,
+        output_audio,
+        output_image,
+        audio_hour,
+        character,
+        image,
+        web_search,
+        grounded,
+        file_search,
+        request,
+    }
 }
 
 fn listed(errors: &[EntryError]) -> String {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::ids::{EventId, KeyId, ProviderId, TenantId};
 use super::money::PicoUsd;
+use super::price::rates::Used;
 use super::price::{Priced, ServiceTier};
 use super::quantities::Quantities;
 use super::time::{MICROS_PER_SECOND, Micros, Period, Window};
@@ -199,6 +200,11 @@ impl UsageEvent {
     pub fn local(&self) -> Micros {
         let offset_us = i64::from(self.utc_offset_s).saturating_mul(MICROS_PER_SECOND);
         Micros(self.requested_at.0.saturating_add(offset_us))
+    }
+
+    /// What it used.
+    pub fn used(&self) -> Used {
+        Used { tokens: self.tokens, quantities: self.quantities }
     }
 
     /// The day or month it is counted in.

@@ -13,6 +13,7 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::EventId;
 use crate::domain::key::Key;
 use crate::domain::plan::{Limit, Metric, Standing, Subject};
+use crate::domain::price::rates::Used;
 use crate::domain::price::tariff::{Charged, Tariff};
 use crate::domain::price::{Charge, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
@@ -423,6 +424,15 @@ impl Open {
             // It was estimated at admission.
             (Basis::PromptEstimate, _, _) => (event.tokens, UsageSource::Estimate),
         };
+        event.quantities = match basis {
+            Basis::Nothing => Quantities::default(),
+            // What the request itself says was known at admission.
+            Basis::ReportedOrEstimate if reading.tokens.is_none() && reading.quantities.is_nothing() => {
+                event.quantities
+            }
+            Basis::ReportedOrEstimate => reading.quantities,
+            Basis::PromptEstimate => event.quantities,
+        };
         if let Some(model) = reading.model.take().filter(|model| !model.is_empty()) {
             event.model = bounded(model);
         }
@@ -433,7 +443,7 @@ impl Open {
         event.request_id = progress.request_id.take().or(event.request_id.take());
         let charged = match basis {
             Basis::Nothing => Charged::FREE,
-            Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(tariff, event), &event.tokens),
+            Basis::ReportedOrEstimate if reading.uncounted => uncounted(charge(tariff, event), &event.used()),
             Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(tariff, event),
         };
         put(event, charged);
@@ -461,7 +471,7 @@ fn chats_of(claims: &[Claim]) -> u64 {
 }
 
 pub(super) fn charge(tariff: &Tariff, event: &UsageEvent) -> Charged {
-    tariff.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
+    tariff.charge(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at)
 }
 
 fn put(event: &mut UsageEvent, charged: Charged) {
@@ -469,11 +479,11 @@ fn put(event: &mut UsageEvent, charged: Charged) {
     (event.cost, event.billable, event.priced) = (charge.cost, billable, charge.priced);
 }
 
-/// What is charged beside tokens has no price here: with tokens the cost is known in part, without any it is not known.
-pub(super) fn beyond_tokens(charged: Charged, tokens: &Tokens) -> Charged {
+/// Something was charged that no count says: beside what was counted the cost is known in part, else it is not known.
+pub(super) fn uncounted(charged: Charged, used: &Used) -> Charged {
     let Charged { charge, .. } = charged;
     match charge.priced {
-        Priced::Priced if tokens.total() == 0 => {
+        Priced::Priced if used.is_nothing() => {
             let charge = Charge { cost: None, priced: Priced::Unpriced };
             Charged { charge, billable: None, ..charged }
         }
@@ -492,6 +502,7 @@ pub(super) fn pending(
     tariff: &Tariff,
 ) -> UsageEvent {
     let verdict = verdict(Phase::Admitted, Ending::Killed);
+    let quantities = call.quantities.checked().unwrap_or_default();
     let mut event = UsageEvent {
         id,
         tenant: caller.account.tenant.id.clone(),
@@ -503,8 +514,9 @@ pub(super) fn pending(
         requested_model: bounded(call.model.clone()),
         endpoint: endpoint.name.into(),
         chats: if verdict.chat_kept { chats_of(claims) } else { 0 },
-        tokens: estimate::of_prompt(&call.prompt),
-        quantities: Quantities::default(),
+        // What is charged by the character has no tokens.
+        tokens: if quantities.is_nothing() { estimate::of_prompt(&call.prompt) } else { Tokens::default() },
+        quantities,
         source: UsageSource::Estimate,
         cost: None,
         billable: None,

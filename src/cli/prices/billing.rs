@@ -76,10 +76,10 @@ impl Billing {
     }
 
     /// The rows behind those of the cost.
-    pub(super) fn rows(&self) -> Vec<[String; 4]> {
+    pub(super) fn rows(&self) -> Vec<[String; 5]> {
         let Self { percent, own_version, lines, computed_usd, booked_usd, .. } = self;
         let cost = |usd: &Option<Usd>| usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string());
-        let one = |name: String, usd: String| [name, String::new(), String::new(), usd];
+        let one = |name: String, usd: String| [name, String::new(), String::new(), String::new(), usd];
         let mut rows: Vec<_> = lines.iter().map(line_rows).collect();
         let how = match (own_version, self.entry.is_some()) {
             (Some(version), true) => format!("billed by the plan's prices, version {version}"),
@@ -93,7 +93,7 @@ impl Billing {
 
 fn explained<'a>(book: &'a PriceBook, event: &UsageEvent) -> Option<Explanation<'a>> {
     let (provider, model) = (event.provider.as_str(), &event.model);
-    book.explain(provider, model, event.service_tier, &event.tokens, event.requested_at)
+    book.explain(provider, model, event.service_tier, event.used(), event.requested_at)
 }
 
 #[cfg(test)]

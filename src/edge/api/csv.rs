@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::domain::price::rates::Rates;
 use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
 
-use super::wire::cost::{CostSumsBody, UnitPricesBody};
+use super::wire::cost::{CostSumsBody, PiecePricesBody, UnitPricesBody};
 
 /// The columns after those that name the row.
 const FIGURES: [&str; 24] = [
@@ -35,17 +35,26 @@ const FIGURES: [&str; 24] = [
     "billable_cost_usd",
 ];
 
-/// The columns after those, where the row is a model: dollars for a million tokens, and the version of these prices.
-const PRICES: [&str; 10] = [
+/// The columns after those, where the row is a model: dollars for a million tokens or for one of anything else, and the
+/// version of these prices.
+const PRICES: [&str; 18] = [
     "input_usd_per_million_tokens",
     "cached_usd_per_million_tokens",
     "cache_write_usd_per_million_tokens",
+    "cache_write_long_usd_per_million_tokens",
     "input_audio_usd_per_million_tokens",
     "cached_audio_usd_per_million_tokens",
     "input_image_usd_per_million_tokens",
     "output_usd_per_million_tokens",
     "output_audio_usd_per_million_tokens",
     "output_image_usd_per_million_tokens",
+    "usd_per_audio_hour",
+    "usd_per_character",
+    "usd_per_image",
+    "usd_per_web_search",
+    "usd_per_grounded_request",
+    "usd_per_file_search",
+    "usd_per_request",
     "price_version",
 ];
 
@@ -81,6 +90,7 @@ fn prices(rates: Option<Rates>) -> [String; PRICES.len() - 1] {
         input,
         cached,
         cache_write,
+        cache_write_long,
         input_audio,
         cached_audio,
         input_image,
@@ -88,8 +98,28 @@ fn prices(rates: Option<Rates>) -> [String; PRICES.len() - 1] {
         output_audio,
         output_image,
     } = rates.map(UnitPricesBody::from).unwrap_or_default();
-    [input, cached, cache_write, input_audio, cached_audio, input_image, output, output_audio, output_image]
-        .map(|price| price.map_or_else(String::new, |price| price.0.to_string()))
+    let PiecePricesBody { audio_hour, character, image, web_search, grounded, file_search, request } =
+        rates.map(PiecePricesBody::from).unwrap_or_default();
+    [
+        input,
+        cached,
+        cache_write,
+        cache_write_long,
+        input_audio,
+        cached_audio,
+        input_image,
+        output,
+        output_audio,
+        output_image,
+        audio_hour,
+        character,
+        image,
+        web_search,
+        grounded,
+        file_search,
+        request,
+    ]
+    .map(|price| price.map_or_else(String::new, |price| price.0.to_string()))
 }
 
 fn figures(sums: Totals) -> [String; FIGURES.len()] {

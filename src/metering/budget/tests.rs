@@ -29,17 +29,7 @@ use super::*;
 const DOLLAR: u64 = 1_000_000_000;
 
 /// A token of input costs a thousandth of a token of output, of which a thousand cost three cents.
-const RATES: Rates = Rates {
-    input: 30_000,
-    output: Some(30_000_000),
-    cached: None,
-    cache_write: None,
-    input_audio: None,
-    cached_audio: None,
-    input_image: None,
-    output_audio: None,
-    output_image: None,
-};
+const RATES: Rates = Rates { input: Some(30_000), output: Some(30_000_000), ..Rates::NONE };
 
 struct Bench {
     world: World,
@@ -58,7 +48,7 @@ fn prices() -> PriceBook {
         origin: Origin::default(),
         rows: vec![PriceRow { tier: ServiceTier::Standard, from: None, above: 0, rates }],
     };
-    let free = Rates { output: Some(0), ..Rates::default() };
+    let free = Rates { input: Some(0), output: Some(0), ..Rates::default() };
     PriceBook::new("test".into(), vec![model("dear", RATES), model("free", free)]).unwrap()
 }
 

@@ -167,6 +167,8 @@ pub struct CostRowBody {
     /// List prices in dollars for a million tokens: of the standard tier, for short inputs, at the end of the report's
     /// time. Null when the model has no price. Each event was charged by the prices of its own tier, length and moment.
     pub usd_per_million_tokens: Option<UnitPricesBody>,
+    /// The same for what is charged beside tokens, each.
+    pub usd_per_unit: Option<PiecePricesBody>,
     /// The version of these prices.
     pub price_version: String,
 }
@@ -180,6 +182,8 @@ pub struct UnitPricesBody {
     pub cached: Option<Usd>,
     /// Input written to the provider's cache.
     pub cache_write: Option<Usd>,
+    /// Input written to it for an hour or longer.
+    pub cache_write_long: Option<Usd>,
     /// Audio input.
     pub input_audio: Option<Usd>,
     /// Audio input read from the cache.
@@ -196,28 +200,52 @@ pub struct UnitPricesBody {
 
 impl From<Rates> for UnitPricesBody {
     fn from(rates: Rates) -> Self {
-        let Rates {
-            input,
-            output,
-            cached,
-            cache_write,
-            input_audio,
-            cached_audio,
-            input_image,
-            output_audio,
-            output_image,
-        } = rates;
-        let million = |pico: i64| PicoUsd::of(TOKENS_PER_UNIT, pico).ok().map(Usd);
+        let million = |pico: Option<i64>| PicoUsd::of(TOKENS_PER_UNIT, pico?).ok().map(Usd);
         Self {
-            input: million(input),
-            cached: cached.and_then(million),
-            cache_write: cache_write.and_then(million),
-            input_audio: input_audio.and_then(million),
-            cached_audio: cached_audio.and_then(million),
-            input_image: input_image.and_then(million),
-            output: output.and_then(million),
-            output_audio: output_audio.and_then(million),
-            output_image: output_image.and_then(million),
+            input: million(rates.input),
+            cached: million(rates.cached),
+            cache_write: million(rates.cache_write),
+            cache_write_long: million(rates.cache_write_long),
+            input_audio: million(rates.input_audio),
+            cached_audio: million(rates.cached_audio),
+            input_image: million(rates.input_image),
+            output: million(rates.output),
+            output_audio: million(rates.output_audio),
+            output_image: million(rates.output_image),
+        }
+    }
+}
+
+/// Dollars for each of what is charged beside tokens; what is not there has no price.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct PiecePricesBody {
+    /// An hour of audio, of which milliseconds are charged.
+    pub audio_hour: Option<Usd>,
+    /// A character that is spoken.
+    pub character: Option<Usd>,
+    /// An image that is made.
+    pub image: Option<Usd>,
+    /// A search of the web.
+    pub web_search: Option<Usd>,
+    /// A request in which the web was searched, however often.
+    pub grounded: Option<Usd>,
+    /// A search of files.
+    pub file_search: Option<Usd>,
+    /// The request itself.
+    pub request: Option<Usd>,
+}
+
+impl From<Rates> for PiecePricesBody {
+    fn from(rates: Rates) -> Self {
+        let each = |pico: Option<i64>| pico.map(|pico| Usd(pico.into()));
+        Self {
+            audio_hour: each(rates.audio_hour),
+            character: each(rates.character),
+            image: each(rates.image),
+            web_search: each(rates.web_search),
+            grounded: each(rates.grounded),
+            file_search: each(rates.file_search),
+            request: each(rates.request),
         }
     }
 }
@@ -263,6 +291,7 @@ impl From<CostReport> for CostReportBody {
             model,
             sums: sums.into(),
             usd_per_million_tokens: rates.map(UnitPricesBody::from),
+            usd_per_unit: rates.map(PiecePricesBody::from),
             price_version: price_version.to_string(),
         };
         Self {
@@ -282,7 +311,7 @@ mod tests {
 
     #[test]
     fn unit_prices_are_exact_dollars_for_a_million_tokens() {
-        let rates = Rates { input: 150_000, output: Some(600_000), cached: Some(75_001), ..Rates::default() };
+        let rates = Rates { input: Some(150_000), output: Some(600_000), cached: Some(75_001), ..Rates::default() };
         let text = serde_json::to_string(&UnitPricesBody::from(rates)).unwrap();
         let start = r#"{"input":0.15,"cached":0.075001,"cache_write":null,"#;
         assert!(text.starts_with(start) && text.contains(r#""output":0.6,"#), "{text}");
