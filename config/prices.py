@@ -456,7 +456,7 @@ def second_opinion(models, listed):
 
 def take_over(missing, source):
     for model, tier, date, prices in missing:
-        say(model, f"{tier}: {source}, {date}")
+        model.setdefault("tier_sources", {})[tier] = f"{source}, {date}"
         standard = model["rates"]["standard"]
         now = at(standard, date, 0)
         starts = sorted({date} | {start for start, _, _ in standard if start > date})
@@ -492,7 +492,7 @@ def written(models, about, source):
     lines = ["{", '  "format": 1,', '  "built_in": true,', f'  "source": {one(source)},', f'  "about": {for_people},']
     lines.append('  "models": [')
     for number, model in enumerate(models):
-        keys = ["provider", "model", "match", "except", "unverified", "source"]
+        keys = ["provider", "model", "match", "except", "unverified", "source", "tier_sources"]
         head = [f'"{key}": {one(model[key])}' for key in keys if model.get(key)]
         lines.append("    {" + ", ".join(head) + ', "rates": [')
         rows = []
@@ -534,9 +534,14 @@ def main():
         "is charged at the list price",
     }  # fmt: skip
     out = Path(args.out)
-    notice = "config/prices.json holds price figures from two published lists.\n"
+    # What the notice says of other files stays.
+    there = out.joinpath("NOTICE").read_text() if out.joinpath("NOTICE").exists() else ""
+    head, *others = re.split(r"\n(?=--- )", there)
+    ours = ("--- genai-prices ---", "--- llm-prices ---")
+    notice = (head or "config/prices.json holds price figures from two published lists.\n").rstrip() + "\n"
     for name, licence in (("genai-prices", args.base_licence), ("llm-prices", args.check_licence)):
         notice += f"\n--- {name} ---\n\n{Path(licence).read_text().strip()}\n"
+    notice += "".join(f"\n{other.rstrip()}\n" for other in others if not other.startswith(ours))
     out.joinpath("prices.json").write_text(written(models, about, f"genai-prices {args.base_version}, {args.base_date}"))
     out.joinpath("NOTICE").write_text(notice)
     said = f"{len(models)} models; {equal} prices are the same in both lists; {len(missing)} tiers taken over"

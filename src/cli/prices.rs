@@ -5,6 +5,9 @@
 
 mod billing;
 mod books;
+#[cfg(test)]
+#[path = "prices/golden.rs"]
+mod documents;
 mod rerate;
 
 use std::collections::BTreeMap;
@@ -22,7 +25,7 @@ use crate::domain::ids::EventId;
 use crate::domain::money::PicoUsd;
 use crate::domain::price::rates::{Kind, Rates, Unit};
 use crate::domain::price::tariff::Version;
-use crate::domain::price::{Explanation, ModelPrices, Origin, PriceBook, PriceRow, Priced};
+use crate::domain::price::{Explanation, ModelPrices, PriceBook, PriceRow, Priced};
 use crate::domain::time::{Micros, Period};
 use crate::edge::api::wire::Usd;
 use crate::edge::api::wire::prices::{EntryBody, LineBody};
@@ -166,8 +169,6 @@ struct ModelDocument<'a> {
     provider: &'a str,
     model: &'a str,
     unverified: Option<&'a str>,
-    list: &'static str,
-    source: Option<&'a str>,
     prices: Vec<RowDocument>,
 }
 
@@ -176,6 +177,8 @@ struct RowDocument {
     tier: &'static str,
     from: Option<String>,
     above: u64,
+    list: &'static str,
+    source: Option<String>,
     picodollars_per_token: BTreeMap<&'static str, Option<i64>>,
     /// For an hour of audio, or one of anything else that is charged beside tokens.
     picodollars_per_unit: BTreeMap<&'static str, Option<i64>>,
@@ -198,6 +201,8 @@ fn model_document(model: &ModelPrices, at: Micros) -> ModelDocument<'_> {
         tier: row.tier.as_str(),
         from: row.from.map(|from| from.to_string()),
         above: row.above,
+        list: model.origin.of(row.tier).0.as_str(),
+        source: model.origin.of(row.tier).1.map(ToString::to_string),
         picodollars_per_token: kinds(&row.rates, true).collect(),
         picodollars_per_unit: kinds(&row.rates, false).collect(),
     };
@@ -205,8 +210,6 @@ fn model_document(model: &ModelPrices, at: Micros) -> ModelDocument<'_> {
         provider: &model.provider,
         model: &model.name,
         unverified: model.unverified.as_deref(),
-        list: model.origin.list.as_str(),
-        source: model.origin.source.as_deref(),
         prices: in_force(model, at).into_iter().map(row).collect(),
     }
 }
@@ -246,7 +249,7 @@ fn list_rows(model: &ModelPrices, at: Micros) -> Vec<[String; 10]> {
             optional(rates.cached),
             optional(rates.output),
             beside_tokens(rates),
-            told_source(&model.origin),
+            model.origin.told(*tier),
             if model.unverified.is_some() { "unverified".to_owned() } else { String::new() },
         ]
     };
@@ -270,12 +273,6 @@ fn sold_by(unit: &str) -> (u64, &str) {
 
 fn for_so_many(many: u64, pico: i64) -> String {
     PicoUsd::of(many, pico).map_or_else(|error| error.to_string(), |price| price.to_string())
-}
-
-/// `correction (LiteLLM 1.80.0, 2026-11-24)`
-fn told_source(origin: &Origin) -> String {
-    let list = origin.list.as_str();
-    origin.source.as_ref().map_or_else(|| list.to_owned(), |source| format!("{list} ({source})"))
 }
 
 /// Why an event cost what it did.
@@ -405,13 +402,18 @@ fn remarks(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Vec<&'sta
 }
 
 /// A line of a bill.
-fn line_rows(line: &LineBody) -> [String; 5] {
+fn line_row(line: &LineBody) -> [String; 5] {
     let (many, one) = sold_by(line.unit);
     let price = line.picodollars.map_or_else(|| "unknown".to_owned(), |pico| for_so_many(many, pico));
-    [line.kind.to_owned(), line.quantity.to_string(), price, one.to_owned(), or_unknown(&line.cost_usd)]
+    [line.kind.to_owned(), line.quantity.to_string(), price, one.to_owned(), shown_cost(&line.cost_usd)]
 }
 
-fn or_unknown(usd: &Option<Usd>) -> String {
+/// A line without a count.
+fn sum_row(name: String, usd: &Option<Usd>) -> [String; 5] {
+    [name, String::new(), String::new(), String::new(), shown_cost(usd)]
+}
+
+fn shown_cost(usd: &Option<Usd>) -> String {
     usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string())
 }
 
@@ -426,10 +428,9 @@ fn explained_text(document: &ExplainedDocument) -> String {
         let source = source.as_ref().map_or_else(String::new, |source| format!(" ({source})"));
         writeln!(text, "Priced as {model}, tier {tier}{from}{above}; {list}{source}").unwrap_or_default();
     }
-    let mut rows: Vec<_> = lines.iter().map(line_rows).collect();
-    let sum = |name: String, usd: &Option<Usd>| [name, String::new(), String::new(), String::new(), or_unknown(usd)];
-    rows.push(sum("total".to_owned(), &document.computed_cost_usd));
-    rows.push(sum(format!("booked ({})", document.priced), &document.booked_cost_usd));
+    let mut rows: Vec<_> = lines.iter().map(line_row).collect();
+    rows.push(sum_row("total".to_owned(), &document.computed_cost_usd));
+    rows.push(sum_row(format!("booked ({})", document.priced), &document.booked_cost_usd));
     rows.extend(document.billing.rows());
     writeln!(text, "\n{}", table(["", "QUANTITY", "PRICE", "FOR A", "USD"], &rows)).unwrap_or_default();
     text + &document.remarks.join("\n")

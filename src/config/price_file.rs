@@ -23,7 +23,8 @@
 //!
 //! `base` says what lies below the file: the built-in list without one, or `"none"`. A name that an entry of the file is
 //! for, by its plain name or a pattern, has the prices of that entry and no others; all other names have those of the
-//! base. `source`, of the file or of one entry, says where its prices are from, and of when they are.
+//! base. `source`, of the file or of one entry, says where its prices are from, and of when they are;
+//! `tier_sources` of an entry says it of single tiers.
 //!
 //! A plan's own file stands alone: it says what is billed for the models in it, and nothing of others.
 //!
@@ -32,6 +33,7 @@
 //!
 //! May use: `domain`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -137,6 +139,8 @@ struct WireModel {
     except: Vec<String>,
     unverified: Option<String>,
     source: Option<String>,
+    #[serde(default)]
+    tier_sources: BTreeMap<String, String>,
     rates: Vec<WireRow>,
 }
 
@@ -253,7 +257,12 @@ fn book(file: WireFile, document: &str, base: Option<Arc<PriceBook>>) -> Result<
             (true, None) => ListOf::BuiltIn,
             (true, Some(_)) => ListOf::Correction,
         };
-        let origin = Origin { list, source: own.or_else(|| source.clone()) };
+        let tiers = std::mem::take(&mut model.tier_sources);
+        let (tiers, wrong): (Vec<_>, Vec<_>) =
+            tiers.into_iter().partition(|(tier, _)| ServiceTier::parse(tier).is_some());
+        errors.extend(wrong.into_iter().map(|(tier, _)| EntryError::Tier { model: model.model.clone(), tier }));
+        let tiers = tiers.into_iter().filter_map(|(tier, source)| Some((ServiceTier::parse(&tier)?, source.into())));
+        let origin = Origin { list, source: own.or_else(|| source.clone()), tiers: tiers.collect() };
         read_model(model, origin, &mut errors)
     };
     let models = models.into_iter().map(&mut entry).collect();
@@ -281,7 +290,7 @@ fn version(bytes: &[u8]) -> String {
 }
 
 fn read_model(wire: WireModel, origin: Origin, errors: &mut Vec<EntryError>) -> ModelPrices {
-    let WireModel { provider, model, names, except, unverified, source: _, rates } = wire;
+    let WireModel { provider, model, names, except, unverified, source: _, tier_sources: _, rates } = wire;
     let mut patterns = |texts: Vec<String>| -> Vec<Pattern> {
         let read = |text: String| {
             let pattern = Pattern::parse(&text);

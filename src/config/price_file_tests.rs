@@ -232,9 +232,12 @@ fn a_file_lies_over_the_built_in_list_and_is_kept_with_all_that_it_means() {
     assert_eq!((input(&book, "gpt-4o-mini"), input(&book, "gpt-4o-mini-2024-07-18")), (Some(7), Some(7)));
     assert_eq!((input(&book, "gpt-4o"), input(&built_in, "gpt-4o-mini")), (Some(2_500_000), Some(150_000)));
     let origin = |model: &str| {
-        let Origin { list, source } = book.model("openai", model).unwrap().origin.clone();
-        (list.as_str(), source.unwrap_or_default().to_string())
+        let (list, source) = book.model("openai", model).unwrap().origin.of(Standard);
+        (list.as_str(), source.map(ToString::to_string).unwrap_or_default())
     };
+    let sol = &book.model("openai", "gpt-6.1-sol").unwrap().origin;
+    assert_eq!(sol.told(Ultrafast), "correction (llm-prices 1.0.0, 2026-10-23)");
+    assert_eq!(sol.told(Standard), "built-in (genai-prices 0.2.3, 2026-11)");
     assert_eq!(origin("gpt-4o-mini"), ("operator", "contract 4711, 2026-11-01".to_owned()));
     assert_eq!(origin("gpt-4o"), ("built-in", "genai-prices 0.2.3, 2026-11".to_owned()));
     assert_eq!(origin("gpt-4o-audio-preview"), ("correction", "audio: LiteLLM 1.80.0, 2026-11-24".to_owned()));

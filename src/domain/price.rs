@@ -169,6 +169,26 @@ pub struct Origin {
     pub list: ListOf,
     /// Where they have it from, and of when it is.
     pub source: Option<Arc<str>>,
+    /// Tiers whose prices are corrections, and where those are from.
+    pub tiers: Vec<(ServiceTier, Arc<str>)>,
+}
+
+impl Origin {
+    /// In whose list the prices of a tier stand, and where they are from.
+    pub fn of(&self, tier: ServiceTier) -> (ListOf, Option<&Arc<str>>) {
+        match self.tiers.iter().find(|(corrected, _)| *corrected == tier) {
+            Some((_, source)) if self.list != ListOf::Operator => (ListOf::Correction, Some(source)),
+            Some((_, source)) => (ListOf::Operator, Some(source)),
+            None => (self.list, self.source.as_ref()),
+        }
+    }
+
+    /// The same as a text: `correction (llm-prices 1.0.0, 2026-10-23)`.
+    pub fn told(&self, tier: ServiceTier) -> String {
+        let (list, source) = self.of(tier);
+        let list = list.as_str();
+        source.map_or_else(|| list.to_owned(), |source| format!("{list} ({source})"))
+    }
 }
 
 /// Whose list of prices.

@@ -187,8 +187,9 @@ impl Tariff {
         let used = used.into();
         let charge = self.list.charge(provider, model, tier, used, at);
         let own = self.pricing.own.as_ref().and_then(|own| own.explain(provider, model, tier, used, at));
-        match own {
-            Some(own) => Charged { charge, billable: own.charge().cost, is_own: true },
+        // An entry that has no price of anything that was used is none.
+        match own.and_then(|own| own.charge().cost) {
+            Some(billable) => Charged { charge, billable: Some(billable), is_own: true },
             None => Charged { charge, billable: self.billable(charge.cost), is_own: false },
         }
     }

@@ -214,8 +214,8 @@ impl From<&Explanation<'_>> for EntryBody {
             tier: row.tier.as_str(),
             from: row.from.map(|from| from.to_string()),
             above: row.above,
-            list: model.origin.list.as_str(),
-            source: model.origin.source.as_ref().map(ToString::to_string),
+            list: model.origin.of(row.tier).0.as_str(),
+            source: model.origin.of(row.tier).1.map(ToString::to_string),
         }
     }
 }
@@ -336,11 +336,7 @@ pub struct PricesBody {
 impl From<PriceChange> for ChangeBody {
     fn from(change: PriceChange) -> Self {
         let PriceChange { provider, name, tier, from, above, kind, before, after } = change;
-        let source = |priced: &Option<(i64, Origin)>| {
-            let (_, Origin { list, source }) = priced.as_ref()?;
-            let list = list.as_str();
-            Some(source.as_ref().map_or_else(|| list.to_owned(), |source| format!("{list} ({source})")))
-        };
+        let source = |priced: &Option<(i64, Origin)>| priced.as_ref().map(|(_, origin)| origin.told(tier));
         let (before_source, after_source) = (source(&before), source(&after));
         let price = |priced: Option<(i64, Origin)>| priced.map(|(price, _)| price);
         Self {
