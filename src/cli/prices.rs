@@ -5,6 +5,9 @@
 
 mod billing;
 mod books;
+#[cfg(test)]
+#[path = "prices/golden.rs"]
+mod documents;
 mod rerate;
 
 use std::collections::BTreeMap;
@@ -20,9 +23,9 @@ use crate::config::{Config, price_file};
 use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::ids::EventId;
 use crate::domain::money::PicoUsd;
-use crate::domain::price::rates::{Rates, TokenKind};
+use crate::domain::price::rates::{Kind, Rates, Unit};
 use crate::domain::price::tariff::Version;
-use crate::domain::price::{Explanation, ModelPrices, Origin, PriceBook, PriceRow, Priced};
+use crate::domain::price::{Explanation, ModelPrices, PriceBook, PriceRow, Priced};
 use crate::domain::time::{Micros, Period};
 use crate::edge::api::wire::Usd;
 use crate::edge::api::wire::prices::{EntryBody, LineBody};
@@ -166,8 +169,6 @@ struct ModelDocument<'a> {
     provider: &'a str,
     model: &'a str,
     unverified: Option<&'a str>,
-    list: &'static str,
-    source: Option<&'a str>,
     prices: Vec<RowDocument>,
 }
 
@@ -176,7 +177,11 @@ struct RowDocument {
     tier: &'static str,
     from: Option<String>,
     above: u64,
+    list: &'static str,
+    source: Option<String>,
     picodollars_per_token: BTreeMap<&'static str, Option<i64>>,
+    /// For an hour of audio, or one of anything else that is charged beside tokens.
+    picodollars_per_unit: BTreeMap<&'static str, Option<i64>>,
 }
 
 /// Prints entries as they hold at an instant.
@@ -186,7 +191,7 @@ fn list(book: &PriceBook, models: &[&ModelPrices], at: Micros, output: Output) -
         BookDocument { version: &version, models: models.iter().map(|model| model_document(model, at)).collect() };
     output.print(&document, || {
         let rows: Vec<_> = models.iter().flat_map(|model| list_rows(model, at)).collect();
-        let head = ["PROVIDER", "MODEL", "TIER", "ABOVE", "INPUT", "CACHED", "OUTPUT", "SOURCE", ""];
+        let head = ["PROVIDER", "MODEL", "TIER", "ABOVE", "INPUT", "CACHED", "OUTPUT", "BESIDE TOKENS", "SOURCE", ""];
         format!("Dollars for a million tokens, version {version}\n\n{}", table(head, &rows))
     })
 }
@@ -196,22 +201,30 @@ fn model_document(model: &ModelPrices, at: Micros) -> ModelDocument<'_> {
         tier: row.tier.as_str(),
         from: row.from.map(|from| from.to_string()),
         above: row.above,
-        picodollars_per_token: kinds(&row.rates).collect(),
+        list: model.origin.of(row.tier).0.as_str(),
+        source: model.origin.of(row.tier).1.map(ToString::to_string),
+        picodollars_per_token: kinds(&row.rates, true).collect(),
+        picodollars_per_unit: kinds(&row.rates, false).collect(),
     };
     ModelDocument {
         provider: &model.provider,
         model: &model.name,
         unverified: model.unverified.as_deref(),
-        list: model.origin.list.as_str(),
-        source: model.origin.source.as_deref(),
         prices: in_force(model, at).into_iter().map(row).collect(),
     }
 }
 
-/// Every kind and its price.
-fn kinds(rates: &Rates) -> impl Iterator<Item = (&'static str, Option<i64>)> {
-    let input = (TokenKind::Input, Some(rates.input));
-    std::iter::once(input).chain(rates.optional()).map(|(kind, price)| (kind.as_str(), price))
+/// Every kind of token, or of what is charged beside tokens, and its price.
+fn kinds(rates: &Rates, of_tokens: bool) -> impl Iterator<Item = (&'static str, Option<i64>)> {
+    let wanted = rates.kinds().into_iter().filter(move |(kind, _)| (kind.unit() == Unit::Token) == of_tokens);
+    wanted.map(|(kind, price)| (kind.as_str(), price))
+}
+
+/// `audio_hour 0.36, request 0.01`: dollars for one of each that has a price.
+fn beside_tokens(rates: &Rates) -> String {
+    let told = |(kind, price): (Kind, Option<i64>)| Some(format!("{} {}", kind.as_str(), shown(kind.unit(), price?)));
+    let beside = rates.kinds().into_iter().filter(|(kind, _)| kind.unit() != Unit::Token);
+    beside.filter_map(told).collect::<Vec<_>>().join(", ")
 }
 
 /// The rows that are in force at an instant, one for each tier and step.
@@ -224,32 +237,42 @@ fn in_force(model: &ModelPrices, at: Micros) -> Vec<&PriceRow> {
     rows
 }
 
-fn list_rows(model: &ModelPrices, at: Micros) -> Vec<[String; 9]> {
-    let optional = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), for_a_million);
+fn list_rows(model: &ModelPrices, at: Micros) -> Vec<[String; 10]> {
+    let optional = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), |price| shown(Unit::Token, price));
     let row = |PriceRow { tier, above, rates, .. }: &PriceRow| {
         [
             model.provider.to_string(),
             model.name.to_string(),
             tier.as_str().to_owned(),
             above.to_string(),
-            for_a_million(rates.input),
+            optional(rates.input),
             optional(rates.cached),
             optional(rates.output),
-            told_source(&model.origin),
+            beside_tokens(rates),
+            model.origin.told(*tier),
             if model.unverified.is_some() { "unverified".to_owned() } else { String::new() },
         ]
     };
     in_force(model, at).into_iter().map(row).collect()
 }
 
-/// `correction (LiteLLM 1.80.0, 2026-11-24)`
-fn told_source(origin: &Origin) -> String {
-    let list = origin.list.as_str();
-    origin.source.as_ref().map_or_else(|| list.to_owned(), |source| format!("{list} ({source})"))
+/// A price in dollars: for a million tokens, or for one of anything else.
+fn shown(unit: Unit, pico: i64) -> String {
+    let (many, _) = sold_by(unit.as_str());
+    for_so_many(many, pico)
 }
 
-fn for_a_million(pico_per_token: i64) -> String {
-    PicoUsd::of(TOKENS_SHOWN, pico_per_token).map_or_else(|error| error.to_string(), |price| price.to_string())
+/// How many of a unit prices are shown for, and what to call them.
+fn sold_by(unit: &str) -> (u64, &str) {
+    match unit {
+        "token" => (TOKENS_SHOWN, "million"),
+        "millisecond" => (1, "hour"),
+        unit => (1, unit),
+    }
+}
+
+fn for_so_many(many: u64, pico: i64) -> String {
+    PicoUsd::of(many, pico).map_or_else(|error| error.to_string(), |price| price.to_string())
 }
 
 /// Why an event cost what it did.
@@ -293,7 +316,7 @@ fn explain(
     })?;
     let book = book_of(&event, file, kept, configured)?;
     let explained =
-        book.explain(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at);
+        book.explain(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at);
     let document = explained_document(&event, explained.as_ref(), billing)?;
     let differs =
         document.computed_cost_usd.as_ref().map(|usd| usd.0) != document.booked_cost_usd.as_ref().map(|usd| usd.0);
@@ -367,21 +390,31 @@ fn remarks(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Vec<&'sta
         remark(true, "The model has no price at that date.");
         return remarks;
     };
-    remark(event.priced == Priced::Unpriced, "It was charged by another unit than tokens, which has no price here.");
+    remark(event.priced == Priced::Unpriced, "Nothing of what was charged has a price here.");
     remark(event.priced == Priced::Free, "Nothing was charged.");
     remark(!is_own_tier, "The tier has no prices: the standard ones were taken.");
     remark(model.unverified.is_some(), "The price of this model could not be verified.");
-    remark(!bill.complete, "A kind of token has no price of its own, or the counts contradict each other.");
+    remark(!bill.complete, "Something of it has no price of its own, or the counts contradict each other.");
     let is_exact = *is_own_tier && model.unverified.is_none() && bill.complete;
     let beyond = event.priced == Priced::Incomplete && is_exact;
-    remark(beyond, "Something was charged beside the tokens, such as searches or storage.");
+    remark(beyond, "Something was charged that no count says, such as storage or the use of a tool.");
     remarks
 }
 
 /// A line of a bill.
-fn line_rows(line: &LineBody) -> [String; 4] {
-    let price = for_a_million(line.picodollars_per_token);
-    [line.kind.to_owned(), line.tokens.to_string(), price, line.cost_usd.0.to_string()]
+fn line_row(line: &LineBody) -> [String; 5] {
+    let (many, one) = sold_by(line.unit);
+    let price = line.picodollars.map_or_else(|| "unknown".to_owned(), |pico| for_so_many(many, pico));
+    [line.kind.to_owned(), line.quantity.to_string(), price, one.to_owned(), shown_cost(&line.cost_usd)]
+}
+
+/// A line without a count.
+fn sum_row(name: String, usd: &Option<Usd>) -> [String; 5] {
+    [name, String::new(), String::new(), String::new(), shown_cost(usd)]
+}
+
+fn shown_cost(usd: &Option<Usd>) -> String {
+    usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string())
 }
 
 fn explained_text(document: &ExplainedDocument) -> String {
@@ -395,12 +428,11 @@ fn explained_text(document: &ExplainedDocument) -> String {
         let source = source.as_ref().map_or_else(String::new, |source| format!(" ({source})"));
         writeln!(text, "Priced as {model}, tier {tier}{from}{above}; {list}{source}").unwrap_or_default();
     }
-    let mut rows: Vec<_> = lines.iter().map(line_rows).collect();
-    let cost = |usd: &Option<Usd>| usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string());
-    rows.push(["total".to_owned(), String::new(), String::new(), cost(&document.computed_cost_usd)]);
-    rows.push([format!("booked ({})", document.priced), String::new(), String::new(), cost(&document.booked_cost_usd)]);
+    let mut rows: Vec<_> = lines.iter().map(line_row).collect();
+    rows.push(sum_row("total".to_owned(), &document.computed_cost_usd));
+    rows.push(sum_row(format!("booked ({})", document.priced), &document.booked_cost_usd));
     rows.extend(document.billing.rows());
-    writeln!(text, "\n{}", table(["", "TOKENS", "USD A MILLION", "USD"], &rows)).unwrap_or_default();
+    writeln!(text, "\n{}", table(["", "QUANTITY", "PRICE", "FOR A", "USD"], &rows)).unwrap_or_default();
     text + &document.remarks.join("\n")
 }
 
@@ -414,8 +446,9 @@ mod tests {
 
     #[test]
     fn prices_are_shown_for_a_million_tokens() {
-        assert_eq!(for_a_million(150_000), "0.15");
-        assert_eq!(for_a_million(2_500_000), "2.5");
+        assert_eq!(shown(Unit::Token, 150_000), "0.15");
+        assert_eq!(shown(Unit::Token, 2_500_000), "2.5");
+        assert_eq!(shown(Unit::Hour, 360_000_000_000), "0.36");
     }
 
     #[test]
@@ -427,7 +460,7 @@ mod tests {
         );
         let inputs = |at: &str| -> Vec<i64> {
             let model = book.model("gemini", "m").unwrap();
-            in_force(model, day(at).unwrap()).iter().map(|row| row.rates.input).collect()
+            in_force(model, day(at).unwrap()).iter().filter_map(|row| row.rates.input).collect()
         };
         assert_eq!(inputs("2026-12-31"), [1, 3, 4]);
         // The new list of prices has no step any more.

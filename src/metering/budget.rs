@@ -261,15 +261,9 @@ impl Quote {
         if !self.can_write {
             return None;
         }
-        let room = |(claim, standing): (&Claim, &Standing)| {
-            let left = standing.remaining(claim.max?);
-            match claim.counter.metric {
-                Metric::Chats => None,
-                Metric::Tokens => Some(self.size.output_within_tokens(left)),
-                Metric::Cost => Some(self.size.output_within_cost(left, &self.dearest?)),
-            }
-        };
-        let output = claims.iter().zip(standings).filter_map(room).min()?;
+        let left =
+            |(claim, standing): (&Claim, &Standing)| Some((claim.counter.metric, standing.remaining(claim.max?)));
+        let output = self.output_within(claims.iter().zip(standings).filter_map(left))?;
         let each = output / self.answers;
         let lower = each.saturating_mul(self.answers);
         (each >= OUTPUT_MIN && lower < self.size.output).then_some(Self {
@@ -277,6 +271,33 @@ impl Quote {
             write: Some(each),
             ..*self
         })
+    }
+
+    /// The most output for which the call stays within each of these amounts; `None` where there is none.
+    fn output_within(&self, amounts: impl Iterator<Item = (Metric, u64)>) -> Option<u64> {
+        let room = |(metric, amount)| match metric {
+            Metric::Chats => None,
+            Metric::Tokens => Some(self.size.output_within_tokens(amount)),
+            Metric::Cost => Some(self.size.output_within_cost(amount, &self.dearest?)),
+        };
+        amounts.filter_map(room).min()
+    }
+
+    /// How far the output of a call may go by what it holds.
+    pub fn output_of(&self, claims: &[Claim]) -> Option<u64> {
+        self.output_within(claims.iter().map(|claim| (claim.counter.metric, claim.amount)))
+    }
+
+    /// How much more output there is room for, beyond what the call holds.
+    pub fn output_beyond(&self, claims: &[Claim], standings: &[Standing]) -> u64 {
+        let beyond = Self {
+            size: Size::default(),
+            dearest: self.dearest.map(|dearest| Ceiling { request: 0, ..dearest }),
+            ..*self
+        };
+        let left =
+            |(claim, standing): (&Claim, &Standing)| Some((claim.counter.metric, standing.remaining(claim.max?)));
+        beyond.output_within(claims.iter().zip(standings).filter_map(left)).unwrap_or(u64::MAX)
     }
 
     /// The same of a call that uses next to nothing.

@@ -1,47 +1,66 @@
-//! What a cost is made of: a line for each kind of token, and one for the rest, which together are the cost to the last digit.
+//! What a cost is made of: a line for each kind of what is charged, and one for the rest, which together are the cost to the last
+//! digit.
 //!
-//! May use: `domain`, `ports`. The ledger sums tokens and money, and not money by kinds. So a line is tokens times the list
-//! price of the time that it is about, and what the ledger has beside them (steps of long inputs, other tiers, prices that
-//! changed within that time, what is charged beside tokens, corrections) is the line `other`.
+//! May use: `domain`, `ports`. The ledger sums quantities and money, and not money by kinds. So a line is a quantity times the
+//! list price of the time that it is about, and what the ledger has beside them (steps of long inputs, other tiers, prices that
+//! changed within that time, prices of requests, corrections) is the line `other`.
 
 use crate::domain::money::PicoUsd;
-use crate::domain::price::rates::{Line, Rates};
+use crate::domain::price::rates::{Kind, Line, Rates, Unit, Used};
 use crate::ports::usage::Sums;
 
 /// A whole has so many parts, so that shares are told to the ten-thousandth of a percent.
 pub const SHARES: i128 = 1_000_000;
 
-/// The kind of the line that is no kind of token.
+/// List prices of tokens are told for so many.
+const TOKENS_PER_PRICE: u64 = 1_000_000;
+
+/// The kind of the line that is no kind of its own.
 pub const OTHER: &str = "other";
 
 /// One part of a cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CostLine {
-    /// A kind of token, or [`OTHER`].
+    /// A kind of what is charged, or [`OTHER`].
     pub kind: &'static str,
-    /// How many tokens.
-    pub tokens: u64,
-    /// At how many pico-dollars each; `None` for what has no one price.
-    pub unit: Option<i64>,
+    /// How many.
+    pub quantity: u64,
+    /// Of what; `None` of nothing that is counted.
+    pub unit: Option<Unit>,
+    /// At how many pico-dollars for [`Unit::per`] of them; `None` for what has no one price.
+    pub pico: Option<i64>,
     /// What the provider charges for it.
     pub cost: PicoUsd,
     /// What the tenant is billed for it.
     pub billable: PicoUsd,
 }
 
+impl CostLine {
+    /// The list price as people tell it, and for how many it is.
+    pub fn price(&self) -> Option<(PicoUsd, u64)> {
+        let (unit, pico) = self.unit.zip(self.pico)?;
+        match unit {
+            Unit::Token => Some((PicoUsd::of(TOKENS_PER_PRICE, pico).ok()?, TOKENS_PER_PRICE)),
+            unit => Some((PicoUsd::from(pico), unit.per())),
+        }
+    }
+}
+
 /// The lines of sums: none where nothing was used, and [`OTHER`] last. Their costs add up to that of the sums, and what is
 /// billable likewise.
 pub fn lines(sums: &Sums, rates: Option<&Rates>) -> Vec<CostLine> {
-    let bill = rates.map(|rates| rates.bill(&sums.tokens).lines);
+    let bill = rates.map(|rates| rates.bill(Used { tokens: sums.tokens, quantities: sums.quantities }).lines);
     let of_kind = |line: &Line| {
-        let cost = line.cost().ok().filter(|_| line.tokens > 0)?;
-        let (kind, tokens, unit) = (line.kind.as_str(), line.tokens, Some(line.pico_per_token));
-        Some(CostLine { kind, tokens, unit, cost, billable: cost })
+        let Line { kind, quantity, pico } = *line;
+        // Of sums nobody knows how many of their requests had such a price.
+        let is_of_requests = matches!(kind, Kind::Request | Kind::Grounded);
+        let cost = line.cost().ok().filter(|_| quantity > 0 && !is_of_requests)?;
+        Some(CostLine { kind: kind.as_str(), quantity, unit: Some(kind.unit()), pico, cost, billable: cost })
     };
     let mut lines: Vec<CostLine> = bill.iter().flatten().filter_map(of_kind).collect();
     let explained = lines.iter().try_fold(0i128, |sum, line| sum.checked_add(line.cost.0));
     let rest = explained.and_then(|explained| sums.cost.0.checked_sub(explained));
-    let (rest, tokens) = match rest {
+    let (rest, quantity) = match rest {
         Some(rest) => (rest, if rates.is_none() { sums.tokens.total() } else { 0 }),
         // Prices that no sum of ours holds explain nothing.
         None => {
@@ -49,9 +68,10 @@ pub fn lines(sums: &Sums, rates: Option<&Rates>) -> Vec<CostLine> {
             (sums.cost.0, sums.tokens.total())
         }
     };
-    if rest != 0 || tokens > 0 || sums.billable != sums.cost {
+    if rest != 0 || quantity > 0 || sums.billable != sums.cost {
         let cost = PicoUsd(rest);
-        lines.push(CostLine { kind: OTHER, tokens, unit: None, cost, billable: cost });
+        let unit = (quantity > 0).then_some(Unit::Token);
+        lines.push(CostLine { kind: OTHER, quantity, unit, pico: None, cost, billable: cost });
     }
     bill_out(&mut lines, sums);
     lines
@@ -117,34 +137,26 @@ mod tests {
         Sums { tokens, cost: PicoUsd(cost), billable: PicoUsd(billable), ..Sums::default() }
     }
 
-    const RATES: Rates = Rates {
-        input: 150,
-        output: Some(600),
-        cached: Some(75),
-        cache_write: None,
-        input_audio: None,
-        cached_audio: None,
-        input_image: None,
-        output_audio: None,
-        output_image: None,
-    };
+    fn rates() -> Rates {
+        Rates { input: Some(150), output: Some(600), cached: Some(75), ..Rates::default() }
+    }
 
     #[test]
     fn a_line_is_tokens_times_the_list_price_and_the_rest_is_one_line() {
         let told = |sums: &Sums, rates: Option<&Rates>| -> Vec<(&str, u64, i128, i128)> {
-            let line = |line: &CostLine| (line.kind, line.tokens, line.cost.0, line.billable.0);
+            let line = |line: &CostLine| (line.kind, line.quantity, line.cost.0, line.billable.0);
             lines(sums, rates).iter().map(line).collect()
         };
         let plain = sums(10, 2, 2_700, 2_700);
-        assert_eq!(told(&plain, Some(&RATES)), [("input", 10, 1_500, 1_500), ("output", 2, 1_200, 1_200)]);
+        assert_eq!(told(&plain, Some(&rates())), [("input", 10, 1_500, 1_500), ("output", 2, 1_200, 1_200)]);
         let dearer = sums(10, 2, 3_000, 3_000);
         let other = ("other", 0, 300, 300);
-        assert_eq!(told(&dearer, Some(&RATES)), [("input", 10, 1_500, 1_500), ("output", 2, 1_200, 1_200), other]);
+        assert_eq!(told(&dearer, Some(&rates())), [("input", 10, 1_500, 1_500), ("output", 2, 1_200, 1_200), other]);
         assert_eq!(told(&plain, None), [("other", 12, 2_700, 2_700)]);
-        assert_eq!(told(&sums(0, 0, 0, 0), Some(&RATES)), []);
+        assert_eq!(told(&sums(0, 0, 0, 0), Some(&rates())), []);
         let marked_up = sums(10, 2, 2_700, 2_701);
         assert_eq!(
-            told(&marked_up, Some(&RATES)),
+            told(&marked_up, Some(&rates())),
             [("input", 10, 1_500, 1_501), ("output", 2, 1_200, 1_200), ("other", 0, 0, 0)]
         );
         assert_eq!(told(&sums(0, 0, 0, 5), None), [("other", 0, 0, 5)]);
@@ -171,7 +183,7 @@ mod tests {
         ) {
             let mut sums = sums(prompt, completion, cost, billable);
             sums.tokens.cached = cached;
-            let lines = lines(&sums, priced.then_some(&RATES));
+            let lines = lines(&sums, priced.then(rates).as_ref());
             let total = |of: fn(&CostLine) -> PicoUsd| lines.iter().map(of).sum::<PicoUsd>();
             prop_assert_eq!(total(|line| line.cost), sums.cost);
             prop_assert_eq!(total(|line| line.billable), sums.billable);

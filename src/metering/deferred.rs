@@ -23,8 +23,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::ProviderId;
+use crate::domain::price::rates::Used;
 use crate::domain::price::tariff::{Charged, Pricing, Tariff};
-use crate::domain::quantities::Quantities;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::unit::{Unit, UnitName};
 use crate::ports::asking::Ask;
@@ -338,7 +338,7 @@ impl Deferred {
     }
 
     fn event(&self, unit: &DeferredUnit, bill: Bill, price_version: Arc<str>) -> UsageEvent {
-        let Bill { tokens, source, charged, model, tier, outcome, status } = bill;
+        let Bill { used: Used { tokens, quantities }, source, charged, model, tier, outcome, status } = bill;
         let Charged { charge, billable, is_own: _ } = charged;
         let now = self.books.clock.now();
         UsageEvent {
@@ -353,7 +353,7 @@ impl Deferred {
             endpoint: unit.endpoint.clone().into(),
             chats: 0,
             tokens,
-            quantities: Quantities::default(),
+            quantities,
             source,
             cost: charge.cost,
             billable,

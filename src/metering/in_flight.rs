@@ -13,6 +13,7 @@ use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::EventId;
 use crate::domain::key::Key;
 use crate::domain::plan::{Limit, Metric, Standing, Subject};
+use crate::domain::price::rates::Used;
 use crate::domain::price::tariff::{Charged, Tariff};
 use crate::domain::price::{Charge, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
@@ -23,9 +24,10 @@ use crate::domain::unit::Unit;
 use crate::ports::counters::{Claim, used_by};
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
-use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading};
+use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading, Shortener};
 
 use super::meter::Meter;
+use super::overrun::Overrun;
 use super::rates::Permit;
 use super::snapshot::Account;
 
@@ -75,6 +77,7 @@ pub(super) struct Open {
     pub slot: Slot,
     pub claims: Vec<Claim>,
     pub permit: Option<Permit>,
+    pub overrun: Option<Overrun>,
     pub limits: Vec<LimitStanding>,
     /// The most tokens of one answer that the hold follows from, where the request has to say so.
     pub written: Option<u64>,
@@ -100,6 +103,8 @@ pub(super) struct Progress {
     first_byte_us: Option<u64>,
     upstream_us: u64,
     sent_us: Option<u64>,
+    /// The gateway ended the answer, as nothing was left.
+    cut: bool,
     /// Set when settlement began, so that a drop in the middle of it books the true ending.
     ending: Option<Ending>,
     /// What the reader said at the end, once it was asked: it is asked once.
@@ -228,6 +233,36 @@ impl InFlight {
         if let Some(reader) = self.reader() {
             reader.flush(out);
         }
+    }
+
+    /// Whether the answer is longer by now than what is known to be there for it.
+    pub fn is_over_hold(&self) -> bool {
+        let Some(Open { overrun: Some(overrun), progress, .. }) = self.open.as_deref() else { return false };
+        progress.reader.as_ref().is_some_and(|reader| overrun.is_passed_by(reader.delivered_tokens()))
+    }
+
+    /// Whether such an answer may go on. Where nobody can be asked it may.
+    pub async fn may_go_on(&mut self) -> bool {
+        let Some(Open { meter, claims, overrun: Some(overrun), progress, .. }) = self.open.as_deref_mut() else {
+            return true;
+        };
+        let output = progress.reader.as_ref().map_or(0, |reader| reader.delivered_tokens());
+        let standings = meter.read(claims).await.unwrap_or_default();
+        standings.len() != claims.len() || overrun.may_go_on(output, claims, &standings)
+    }
+
+    /// The gateway ends the answer here.
+    pub fn cut(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.progress.cut = true;
+        }
+    }
+
+    /// How a stream of this answer ends where its output maximum is met; `None` where it has no such form.
+    pub fn shortener(&self) -> Option<Shortener> {
+        let open = self.open.as_ref()?;
+        open.overrun.as_ref()?;
+        Shortener::of(open.endpoint.reads, open.call.answers)
     }
 
     /// Whether the answer said that it is complete.
@@ -378,7 +413,11 @@ impl Open {
         let reading = progress.reading.get_or_insert_default();
         // What the provider finishes later it charges later.
         let deferred = reading.deferred().filter(|_| verdict.basis == Basis::ReportedOrEstimate).cloned();
-        event.outcome = if deferred.is_some() { Outcome::Deferred } else { verdict.outcome };
+        event.outcome = match (&deferred, progress.cut) {
+            (Some(_), _) => Outcome::Deferred,
+            (None, true) => Outcome::BudgetCut,
+            (None, false) => verdict.outcome,
+        };
         let basis = if deferred.is_some() { Basis::Nothing } else { verdict.basis };
         if let Some(name) = deferred {
             // The prompt was estimated at admission. Writing up may happen twice.
@@ -395,6 +434,15 @@ impl Open {
             // It was estimated at admission.
             (Basis::PromptEstimate, _, _) => (event.tokens, UsageSource::Estimate),
         };
+        event.quantities = match basis {
+            Basis::Nothing => Quantities::default(),
+            // What the request itself says was known at admission.
+            Basis::ReportedOrEstimate if reading.tokens.is_none() && reading.quantities.is_nothing() => {
+                event.quantities
+            }
+            Basis::ReportedOrEstimate => reading.quantities,
+            Basis::PromptEstimate => event.quantities,
+        };
         if let Some(model) = reading.model.take().filter(|model| !model.is_empty()) {
             event.model = bounded(model);
         }
@@ -405,7 +453,7 @@ impl Open {
         event.request_id = progress.request_id.take().or(event.request_id.take());
         let charged = match basis {
             Basis::Nothing => Charged::FREE,
-            Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(tariff, event), &event.tokens),
+            Basis::ReportedOrEstimate if reading.uncounted => uncounted(charge(tariff, event), &event.used()),
             Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(tariff, event),
         };
         put(event, charged);
@@ -433,7 +481,7 @@ fn chats_of(claims: &[Claim]) -> u64 {
 }
 
 pub(super) fn charge(tariff: &Tariff, event: &UsageEvent) -> Charged {
-    tariff.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
+    tariff.charge(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at)
 }
 
 fn put(event: &mut UsageEvent, charged: Charged) {
@@ -441,11 +489,11 @@ fn put(event: &mut UsageEvent, charged: Charged) {
     (event.cost, event.billable, event.priced) = (charge.cost, billable, charge.priced);
 }
 
-/// What is charged beside tokens has no price here: with tokens the cost is known in part, without any it is not known.
-pub(super) fn beyond_tokens(charged: Charged, tokens: &Tokens) -> Charged {
+/// Something was charged that no count says: beside what was counted the cost is known in part, else it is not known.
+pub(super) fn uncounted(charged: Charged, used: &Used) -> Charged {
     let Charged { charge, .. } = charged;
     match charge.priced {
-        Priced::Priced if tokens.total() == 0 => {
+        Priced::Priced if used.is_nothing() => {
             let charge = Charge { cost: None, priced: Priced::Unpriced };
             Charged { charge, billable: None, ..charged }
         }
@@ -464,6 +512,7 @@ pub(super) fn pending(
     tariff: &Tariff,
 ) -> UsageEvent {
     let verdict = verdict(Phase::Admitted, Ending::Killed);
+    let quantities = call.quantities.checked().unwrap_or_default();
     let mut event = UsageEvent {
         id,
         tenant: caller.account.tenant.id.clone(),
@@ -475,8 +524,9 @@ pub(super) fn pending(
         requested_model: bounded(call.model.clone()),
         endpoint: endpoint.name.into(),
         chats: if verdict.chat_kept { chats_of(claims) } else { 0 },
-        tokens: estimate::of_prompt(&call.prompt),
-        quantities: Quantities::default(),
+        // What is charged by the character has no tokens.
+        tokens: if quantities.is_nothing() { estimate::of_prompt(&call.prompt) } else { Tokens::default() },
+        quantities,
         source: UsageSource::Estimate,
         cost: None,
         billable: None,

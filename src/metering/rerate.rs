@@ -289,7 +289,7 @@ impl Known<'_> {
 
 fn charged(tariff: &Tariff, event: &UsageEvent) -> Charged {
     let (provider, model) = (event.provider.as_str(), &event.model);
-    tariff.charge(provider, model, event.service_tier, &event.tokens, event.requested_at)
+    tariff.charge(provider, model, event.service_tier, event.used(), event.requested_at)
 }
 
 /// Whether a row tells what its event costs. Where its own prices are at hand they say so; where not, a row of a batch whose

@@ -46,9 +46,9 @@ fn an_event_is_explained_line_by_line_and_the_lines_are_what_was_booked() {
     // gpt-4o: 2.50, cached 1.25, output 10 dollars a million.
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
     for line in [
-        &["input", "400", "2.5", "0.001"][..],
-        &["cached", "600", "1.25", "0.00075"],
-        &["output", "50", "10", "0.0005"],
+        &["input", "400", "2.5", "million", "0.001"][..],
+        &["cached", "600", "1.25", "million", "0.00075"],
+        &["output", "50", "10", "million", "0.0005"],
         &["total", "0.00225"],
         &["booked", "(priced)", "0.00225"],
     ] {

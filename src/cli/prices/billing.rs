@@ -10,7 +10,7 @@ use crate::domain::price::{Explanation, PriceBook};
 use crate::edge::api::wire::Usd;
 use crate::edge::api::wire::prices::{EntryBody, LineBody};
 
-use super::{Failure, line_rows};
+use super::{Failure, line_row, sum_row};
 
 /// What of an event's price version is the plan's.
 pub(super) struct OfPlan {
@@ -53,6 +53,7 @@ impl Billing {
         let OfPlan { percent, own } = plan;
         // What was not charged, such as a failed call, is not billed whatever the plan has a price for.
         let own_entry = own.as_ref().filter(|_| event.used_anything()).and_then(|own| explained(own, event));
+        let own_entry = own_entry.filter(|entry| entry.charge().cost.is_some());
         let computed = match (&own_entry, event.cost) {
             (Some(entry), _) => entry.charge().cost,
             (None, Some(cost)) => Some(percent.of(cost).map_err(too_large)?),
@@ -76,24 +77,25 @@ impl Billing {
     }
 
     /// The rows behind those of the cost.
-    pub(super) fn rows(&self) -> Vec<[String; 4]> {
+    pub(super) fn rows(&self) -> Vec<[String; 5]> {
         let Self { percent, own_version, lines, computed_usd, booked_usd, .. } = self;
-        let cost = |usd: &Option<Usd>| usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string());
-        let one = |name: String, usd: String| [name, String::new(), String::new(), usd];
-        let mut rows: Vec<_> = lines.iter().map(line_rows).collect();
+        if own_version.is_none() && *percent == Percent::WHOLE.to_string() && !self.differs() {
+            return Vec::new();
+        }
+        let mut rows: Vec<_> = lines.iter().map(line_row).collect();
         let how = match (own_version, self.entry.is_some()) {
             (Some(version), true) => format!("billed by the plan's prices, version {version}"),
             _ => format!("billed at {percent} % of it"),
         };
-        rows.push(one(how, cost(computed_usd)));
-        rows.push(one("booked as billed".to_owned(), cost(booked_usd)));
+        rows.push(sum_row(how, computed_usd));
+        rows.push(sum_row("booked as billed".to_owned(), booked_usd));
         rows
     }
 }
 
 fn explained<'a>(book: &'a PriceBook, event: &UsageEvent) -> Option<Explanation<'a>> {
     let (provider, model) = (event.provider.as_str(), &event.model);
-    book.explain(provider, model, event.service_tier, &event.tokens, event.requested_at)
+    book.explain(provider, model, event.service_tier, event.used(), event.requested_at)
 }
 
 #[cfg(test)]

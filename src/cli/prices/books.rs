@@ -14,7 +14,7 @@ use crate::edge::api::wire::prices::{ChangeBody, PricesBody, UpdateBody};
 
 use super::super::accounts::{author, with_ledger};
 use super::super::output::{Output, table};
-use super::{Failure, for_a_million, read};
+use super::{Failure, for_so_many, read, sold_by};
 
 /// What `tollgate prices update --help` ends with.
 pub(super) const UPDATE_HELP: &str = "\
@@ -128,8 +128,9 @@ fn changes_text(document: &UpdateBody) -> String {
     if changes.is_empty() {
         return format!("Version {after} has the prices of version {before}, which is in effect.");
     }
-    let price = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), for_a_million);
     let row = |change: &ChangeBody| {
+        let (many, _) = sold_by(change.unit);
+        let price = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), |pico| for_so_many(many, pico));
         let since = change.from.as_deref().and_then(|from| from.split('T').next()).unwrap_or("always");
         let source = change.after_source.as_ref().or(change.before_source.as_ref());
         [
@@ -146,7 +147,8 @@ fn changes_text(document: &UpdateBody) -> String {
     };
     let head = ["PROVIDER", "MODEL", "TIER", "FROM", "ABOVE", "KIND", "IN EFFECT", "THEN", "SOURCE"];
     let rows: Vec<_> = changes.iter().map(row).collect();
-    format!("Dollars for a million tokens, version {before} and {after}\n\n{}", table(head, &rows))
+    let what = "Dollars for a million tokens, or for one of what is charged beside them";
+    format!("{what}, version {before} and {after}\n\n{}", table(head, &rows))
 }
 
 /// Lists the books that the ledger has.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rates::TokenKind;
+use super::rates::Kind;
 use super::{ModelPrices, Origin, PriceBook, PriceRow, ServiceTier};
 use crate::domain::time::Micros;
 
@@ -22,14 +22,14 @@ pub struct PriceChange {
     /// It holds for inputs longer than this.
     pub above: u64,
     /// What is sold.
-    pub kind: &'static str,
+    pub kind: Kind,
     /// How it was, and who said so; `None` where there is no such price.
     pub before: Option<(i64, Origin)>,
     /// How it is, and who says so; `None` where there is no such price.
     pub after: Option<(i64, Origin)>,
 }
 
-type Place = (ServiceTier, Option<Micros>, u64, &'static str);
+type Place = (ServiceTier, Option<Micros>, u64, Kind);
 
 /// Every price that another book has instead, has not or has beside.
 pub fn changes(before: &PriceBook, after: &PriceBook) -> Vec<PriceChange> {
@@ -63,10 +63,9 @@ fn names(book: &PriceBook) -> impl Iterator<Item = (&str, String)> {
 fn places(model: Option<&ModelPrices>) -> BTreeMap<Place, i64> {
     let mut places = BTreeMap::new();
     for PriceRow { tier, from, above, rates } in model.into_iter().flat_map(|model| &model.rows) {
-        let input = (TokenKind::Input, Some(rates.input));
-        for (kind, price) in std::iter::once(input).chain(rates.optional()) {
+        for (kind, price) in rates.kinds() {
             if let Some(price) = price {
-                places.insert((*tier, *from, *above, kind.as_str()), price);
+                places.insert((*tier, *from, *above, kind), price);
             }
         }
     }
@@ -99,25 +98,25 @@ mod tests {
 
     fn told(before: &PriceBook, after: &PriceBook) -> Vec<(String, &'static str, Option<i64>, Option<i64>)> {
         let price = |priced: Option<(i64, Origin)>| priced.map(|(price, _)| price);
-        let told = |change: PriceChange| (change.name, change.kind, price(change.before), price(change.after));
+        let told = |change: PriceChange| (change.name, change.kind.as_str(), price(change.before), price(change.after));
         changes(before, after).into_iter().map(told).collect()
     }
 
     #[test]
     fn a_difference_is_told_for_each_price() {
-        let before = || book(vec![model("a", "a", Rates { input: 1, output: Some(2), ..Rates::default() })]);
-        let rates = Rates { input: 1, output: Some(3), cached: Some(1), ..Rates::default() };
+        let before = || book(vec![model("a", "a", Rates { input: Some(1), output: Some(2), ..Rates::default() })]);
+        let rates = Rates { input: Some(1), output: Some(3), cached: Some(1), ..Rates::default() };
         assert_eq!(told(&before(), &before()), []);
         let after = book(vec![model("a", "a*", rates)]);
         let row = |kind, before, after| ("a".to_owned(), kind, before, after);
         assert_eq!(told(&before(), &after), [row("cached", None, Some(1)), row("output", Some(2), Some(3))]);
-        let other = book(vec![model("b", "b", Rates { input: 1, output: Some(2), ..Rates::default() })]);
+        let other = book(vec![model("b", "b", Rates { input: Some(1), output: Some(2), ..Rates::default() })]);
         assert_eq!(told(&before(), &other).len(), 4);
     }
 
     #[test]
     fn an_entry_that_lies_over_others_is_told_by_their_names() {
-        let of = |input| Rates { input, ..Rates::default() };
+        let of = |input| Rates { input: Some(input), ..Rates::default() };
         let base =
             Arc::new(book(vec![model("m", "m", of(1)), model("m-mini", "m-mini", of(2)), model("n", "n", of(3))]));
         let own = book(vec![model("contract", "m*", of(9))]).over(base.clone()).unwrap();

@@ -6,11 +6,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::rates::Rates;
+use super::rates::{Rates, Used};
 use super::{Charge, PriceBook, Priced, ServiceTier};
 use crate::domain::money::{MoneyError, PicoUsd};
 use crate::domain::time::Micros;
-use crate::domain::tokens::Tokens;
 
 /// Hundredths of a percent in the whole.
 const WHOLE: u32 = 10_000;
@@ -180,11 +179,13 @@ impl Tariff {
 
     /// What a call costs that was admitted at `at` and served at `tier`, as [`PriceBook::charge`] says, and what is billed
     /// for it: by the plan's own price, also where the provider's is unknown, else its percent of that cost.
-    pub fn charge(&self, provider: &str, model: &str, tier: ServiceTier, tokens: &Tokens, at: Micros) -> Charged {
-        let charge = self.list.charge(provider, model, tier, tokens, at);
-        let own = self.pricing.own.as_ref().and_then(|own| own.explain(provider, model, tier, tokens, at));
-        match own {
-            Some(own) => Charged { charge, billable: own.charge().cost, is_own: true },
+    pub fn charge(&self, provider: &str, model: &str, tier: ServiceTier, used: impl Into<Used>, at: Micros) -> Charged {
+        let used = used.into();
+        let charge = self.list.charge(provider, model, tier, used, at);
+        let own = self.pricing.own.as_ref().and_then(|own| own.explain(provider, model, tier, used, at));
+        // An entry that has no price of anything that was used is none.
+        match own.and_then(|own| own.charge().cost) {
+            Some(billable) => Charged { charge, billable: Some(billable), is_own: true },
             None => Charged { charge, billable: self.billable(charge.cost), is_own: false },
         }
     }
@@ -239,7 +240,9 @@ fn dearest(book: &PriceBook, call: &Prospect<'_>) -> Option<Ceiling> {
         let steps = model.rows.iter().filter(move |row| row.tier == tier).map(|row| row.above.saturating_add(1));
         let lengths = steps.filter(|length| *length <= input_tokens).chain([input_tokens, 0]);
         let rows = lengths.filter_map(move |length| model.rates(tier, length, at));
-        rows.map(|rates| of_rates(rates, with_media)).reduce(Ceiling::max)
+        // What is not charged by the token has no dearest token: how long its audio will be, nobody knows before.
+        let by_token = rows.filter(|rates| rates.input.is_some());
+        by_token.map(|rates| of_rates(rates, with_media)).reduce(Ceiling::max)
     };
     of(tier).or_else(|| of(ServiceTier::Standard))
 }
@@ -248,16 +251,17 @@ fn of_rates(rates: &Rates, with_media: bool) -> Ceiling {
     let max = |prices: &[Option<i64>]| prices.iter().flatten().copied().max().unwrap_or(0);
     let media = |price: Option<i64>| price.filter(|_| with_media);
     let input = [
-        Some(rates.input),
+        rates.input,
         rates.cached,
         rates.cache_write,
+        rates.cache_write_long,
         media(rates.input_audio),
         media(rates.cached_audio),
         media(rates.input_image),
     ];
     // What a model puts out is not the caller's choice alone.
     let output = [rates.output, rates.output_audio, rates.output_image];
-    Ceiling { input: max(&input), output: max(&output), request: 0 }
+    Ceiling { input: max(&input), output: max(&output), request: rates.request.unwrap_or(0) }
 }
 
 impl Ceiling {
@@ -277,6 +281,7 @@ mod tests {
     use super::*;
     use crate::domain::price::pattern::Pattern;
     use crate::domain::price::{ModelPrices, Origin, PriceRow};
+    use crate::domain::tokens::Tokens;
 
     fn percent(text: &str) -> Percent {
         Percent::parse(text).unwrap()
@@ -340,8 +345,11 @@ mod tests {
 
     #[test]
     fn the_version_names_all_that_makes_a_price() {
-        let (list, own) = (book("aaaaaaaaaaaa", vec![row(ServiceTier::Standard, 0, Rates::default())]), "bbbbbbbbbbbb");
-        let own_book = book(own, vec![row(ServiceTier::Standard, 0, Rates::default())]);
+        let (list, own) = (
+            book("aaaaaaaaaaaa", vec![row(ServiceTier::Standard, 0, Rates { input: Some(1), ..Rates::default() })]),
+            "bbbbbbbbbbbb",
+        );
+        let own_book = book(own, vec![row(ServiceTier::Standard, 0, Rates { input: Some(1), ..Rates::default() })]);
         for (percent, own, version) in [
             ("100", None, "aaaaaaaaaaaa"),
             ("97.5", None, "aaaaaaaaaaaax97.5"),
@@ -358,11 +366,16 @@ mod tests {
 
     #[test]
     fn the_ceiling_is_the_dearest_kind_and_step_that_the_call_can_meet() {
-        let short =
-            Rates { input: 10, output: Some(20), cache_write: Some(12), input_audio: Some(90), ..Rates::default() };
+        let short = Rates {
+            input: Some(10),
+            output: Some(20),
+            cache_write: Some(12),
+            input_audio: Some(90),
+            ..Rates::default()
+        };
         // A longer input may be cheaper: then the shorter one counts, as the input may turn out to be.
-        let long = Rates { input: 8, output: Some(30), ..Rates::default() };
-        let flex = Rates { input: 5, output: Some(10), output_audio: Some(70), ..Rates::default() };
+        let long = Rates { input: Some(8), output: Some(30), ..Rates::default() };
+        let flex = Rates { input: Some(5), output: Some(10), output_audio: Some(70), ..Rates::default() };
         let rows = || {
             vec![
                 row(ServiceTier::Standard, 0, short),
@@ -383,15 +396,19 @@ mod tests {
 
         let marked_up = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: None });
         assert_eq!(ceiling(&marked_up, ServiceTier::Standard, 100, false), Some([15, 25]));
-        let own =
-            book("b", vec![row(ServiceTier::Standard, 0, Rates { input: 1, output: Some(2), ..Rates::default() })]);
+        let own = book(
+            "b",
+            vec![row(ServiceTier::Standard, 0, Rates { input: Some(1), output: Some(2), ..Rates::default() })],
+        );
         let own = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: Some(own) });
         assert_eq!(ceiling(&own, ServiceTier::Standard, 101, true), Some([1, 2]));
     }
 
     #[test]
     fn a_plan_bills_its_own_price_or_its_percent_of_the_cost() {
-        let of = |input, output| vec![row(ServiceTier::Standard, 0, Rates { input, output, ..Rates::default() })];
+        let of = |input, output| {
+            vec![row(ServiceTier::Standard, 0, Rates { input: Some(input), output, ..Rates::default() })]
+        };
         let list = || book("a", of(3, Some(7)));
         let tokens = Tokens { prompt: 11, completion: 1, ..Tokens::default() };
         let charged = |tariff: &Tariff, model: &str| {

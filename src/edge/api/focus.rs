@@ -4,6 +4,7 @@
 //! All mandatory columns are there, and of the conditional ones those that apply. A column without a value is empty: a null.
 
 use crate::domain::money::PicoUsd;
+use crate::domain::price::rates::Unit;
 use crate::domain::time::Period;
 use crate::domain::zone::Zone;
 use crate::metering::cost_lines::{CostLine, OTHER};
@@ -64,16 +65,18 @@ pub(super) fn csv(report: &KindReport, month: Period) -> String {
 
 fn line(report: &KindReport, month: Period, row: &KindRow) -> [String; COLUMNS.len()] {
     let KindRow { tenant, day, provider, model, line, share: _ } = row;
-    let CostLine { kind, tokens, unit, cost, billable } = line;
+    let CostLine { kind, quantity, unit, pico, cost, billable } = line;
     let known = tenant.as_ref().and_then(|id| report.zones.get(id));
     let utc = Zone::UTC;
     let (name, zone) = known.map_or(("", &utc), |(name, zone)| (name.as_str(), zone));
     let tenant = tenant.as_ref().map_or("", |id| id.as_str());
     let (vendor, service) = vendor(provider);
-    // What has no unit price has no quantity of units either: both are null, or neither is.
-    let unit_price = unit.map_or_else(String::new, |unit| PicoUsd::from(unit).to_string());
-    let quantity = if unit.is_some() { tokens.to_string() } else { String::new() };
-    let measure = || if unit.is_some() { "Tokens".to_owned() } else { String::new() };
+    // A price for one of what is counted; one for an hour of milliseconds has no end of digits for one.
+    let price = pico.filter(|_| unit.is_some_and(|unit| unit.per() == 1));
+    let unit_price = price.map_or_else(String::new, |price| PicoUsd::from(price).to_string());
+    // What is of no unit has no quantity either: both are null, or neither is.
+    let quantity = unit.map_or_else(String::new, |_| quantity.to_string());
+    let measure = || unit.map_or_else(String::new, |unit| measure(unit).to_owned());
     let contracted = if billable == cost { unit_price.clone() } else { String::new() };
     let day = day.unwrap_or(month);
     let meter = meter(kind);
@@ -113,7 +116,7 @@ fn line(report: &KindReport, month: Period, row: &KindRow) -> [String; COLUMNS.l
         plain("Generative AI"),
         text(&format!("{provider}/{model}/{kind}")).into_owned(),
         plain(meter),
-        if unit.is_some() { text(&report.price_version).into_owned() } else { String::new() },
+        if price.is_some() { text(&report.price_version).into_owned() } else { String::new() },
         String::new(),
         text(tenant).into_owned(),
         text(name).into_owned(),
@@ -131,7 +134,18 @@ fn vendor(provider: &str) -> (&str, &str) {
     }
 }
 
-fn meter(kind: &str) -> &'static str {
+fn measure(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Token => "Tokens",
+        Unit::Hour => "Milliseconds",
+        Unit::Character => "Characters",
+        Unit::Image => "Images",
+        Unit::Search => "Searches",
+        Unit::Request => "Requests",
+    }
+}
+
+fn meter(kind: &str) -> &str {
     match kind {
         "input" => "Input tokens",
         "cached" => "Cached input tokens",
@@ -142,7 +156,9 @@ fn meter(kind: &str) -> &'static str {
         "output" => "Output tokens",
         "output_audio" => "Audio output tokens",
         "output_image" => "Image output tokens",
-        _ => "Other charges",
+        "cache_write_long" => "Long cache write tokens",
+        OTHER => "Other charges",
+        other => other,
     }
 }
 
@@ -181,12 +197,19 @@ mod tests {
         }
         let tenant: crate::domain::ids::TenantId = "acme".parse().unwrap();
         let zones = BTreeMap::from([(tenant.clone(), ("=Acme".to_owned(), "Europe/Berlin".parse().unwrap()))]);
-        let row = |kind, unit, cost, billable| KindRow {
+        let row = |kind, pico: Option<i64>, cost, billable| KindRow {
             tenant: Some(tenant.clone()),
             day: Some(Period::parse_day("2026-10-25").unwrap()),
             provider: "openai".to_owned(),
             model: "gpt-4o".to_owned(),
-            line: CostLine { kind, tokens: 1_000, unit, cost: PicoUsd(cost), billable: PicoUsd(billable) },
+            line: CostLine {
+                kind,
+                quantity: 1_000,
+                unit: pico.map(|_| Unit::Token),
+                pico,
+                cost: PicoUsd(cost),
+                billable: PicoUsd(billable),
+            },
             share: None,
         };
         let report = KindReport {

@@ -7,6 +7,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::domain::price::changes::changes;
+use crate::domain::price::rates::Used;
 use crate::domain::price::{PriceBook, ServiceTier};
 use crate::domain::time::Micros;
 use crate::domain::tokens::Tokens;
@@ -132,7 +133,12 @@ async fn preview(
         Problem::body_field("prompt_tokens", format!("These counts cannot be one call's: {error}."))
     })?;
     let (prices, now) = state.reports.prices();
-    let explained = prices.explain(&asked.provider, &asked.model, tier, &tokens, at.unwrap_or(now));
+    let quantities = asked
+        .quantities()
+        .checked()
+        .map_err(|error| Problem::body_field("audio_ms", format!("These quantities cannot be one call's: {error}.")))?;
+    let used = Used { tokens, quantities };
+    let explained = prices.explain(&asked.provider, &asked.model, tier, used, at.unwrap_or(now));
     PreviewBody::new(&prices.version(), explained.as_ref())
         .map(Json)
         .map_err(|error| Problem::body_field("prompt_tokens", format!("{error}.")))

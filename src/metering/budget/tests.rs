@@ -21,23 +21,15 @@ use crate::metering::snapshot::Plans;
 use crate::ports::counters::CounterStore;
 use crate::providers::{self, CredentialPlace};
 
+use crate::domain::budget::OnOverrun;
+
 use super::*;
 
 /// Nano-dollars in a dollar.
 const DOLLAR: u64 = 1_000_000_000;
 
 /// A token of input costs a thousandth of a token of output, of which a thousand cost three cents.
-const RATES: Rates = Rates {
-    input: 30_000,
-    output: Some(30_000_000),
-    cached: None,
-    cache_write: None,
-    input_audio: None,
-    cached_audio: None,
-    input_image: None,
-    output_audio: None,
-    output_image: None,
-};
+const RATES: Rates = Rates { input: Some(30_000), output: Some(30_000_000), ..Rates::NONE };
 
 struct Bench {
     world: World,
@@ -56,7 +48,7 @@ fn prices() -> PriceBook {
         origin: Origin::default(),
         rows: vec![PriceRow { tier: ServiceTier::Standard, from: None, above: 0, rates }],
     };
-    let free = Rates { output: Some(0), ..Rates::default() };
+    let free = Rates { input: Some(0), output: Some(0), ..Rates::default() };
     PriceBook::new("test".into(), vec![model("dear", RATES), model("free", free)]).unwrap()
 }
 
@@ -72,6 +64,7 @@ const WORST: Budget = Budget {
     hold: Sizing::WorstCase,
     when_short: WhenShort::Refuse,
     unpriced: Unpriced::Refuse,
+    on_overrun: OnOverrun::Finish,
     hold_cost_max: None,
     hold_tokens_max: None,
     grace_percent: 0,

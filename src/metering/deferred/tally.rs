@@ -4,11 +4,13 @@
 
 use crate::domain::event::{Outcome, UsageSource};
 use crate::domain::money::PicoUsd;
+use crate::domain::price::rates::Used;
 use crate::domain::price::tariff::{Charged, Tariff};
 use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 use crate::domain::unit::UnitState;
-use crate::metering::in_flight::beyond_tokens;
+use crate::metering::in_flight::uncounted;
 use crate::ports::units::DeferredUnit;
 use crate::providers::Reading;
 
@@ -17,7 +19,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 
 /// The part of a bill that is not the unit's own.
 pub(super) struct Bill {
-    pub tokens: Tokens,
+    pub used: Used,
     pub source: UsageSource,
     pub charged: Charged,
     pub model: Option<String>,
@@ -29,7 +31,7 @@ pub(super) struct Bill {
 /// The sum of the parts of a unit, each priced for itself: prices depend on the length of one request.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    tokens: Tokens,
+    used: Used,
     cost: PicoUsd,
     /// What is billed by prices of the plan's own.
     own: PicoUsd,
@@ -64,7 +66,8 @@ pub(super) fn is_enough(unit: &DeferredUnit, reading: &Reading, tariff: &Tariff)
     let is_one = |book: &PriceBook| {
         let (provider, model) = (unit.provider.as_str(), model(unit, reading));
         let rates = |input| book.rates(provider, model, tier(unit, reading), input, unit.requested_at);
-        rates(0) == rates(tokens.prompt)
+        // How many requests it was, that sum does not say.
+        rates(0) == rates(tokens.prompt) && rates(0).is_none_or(|rates| rates.request.is_none())
     };
     is_one(tariff.list()) && tariff.pricing().own.as_deref().is_none_or(is_one)
 }
@@ -76,15 +79,16 @@ impl Tally {
         if self.model.is_none() {
             self.model.clone_from(&part.model);
         }
-        let sum = part.tokens.and_then(|tokens| Some((tokens, self.tokens.plus(&tokens)?)));
-        let Some((tokens, sum)) = sum else {
+        let used = part.tokens.map(|tokens| Used { tokens, quantities: part.quantities });
+        let sum = used.and_then(|used| Some((used, self.used.plus(&used)?)));
+        let Some((used, sum)) = sum else {
             self.in_doubt = true;
             return;
         };
-        self.tokens = sum;
+        self.used = sum;
         let (provider, model, tier) = (unit.provider.as_str(), model(unit, part), tier(unit, part));
-        let charged = tariff.charge(provider, model, tier, &tokens, unit.requested_at);
-        let charged = if part.beyond_tokens { beyond_tokens(charged, &tokens) } else { charged };
+        let charged = tariff.charge(provider, model, tier, used, unit.requested_at);
+        let charged = if part.uncounted { uncounted(charged, &used) } else { charged };
         let Charged { charge, billable, is_own } = charged;
         // What has no price of the plan's own is billed by its percent of the sum: rounded up once.
         let own = if is_own { billable.and_then(|billable| self.own.plus(billable).ok()) } else { Some(self.own) };
@@ -137,15 +141,15 @@ impl Bill {
     }
 
     fn of_parts(unit: &DeferredUnit, tally: Tally, state: UnitState, tariff: &Tariff) -> Self {
-        if tally.in_doubt && tally.tokens.total() == 0 {
+        if tally.in_doubt && tally.used.is_nothing() {
             return Self { model: tally.model, ..Self::estimate(unit, 200, tariff) };
         }
-        if tally.tokens.total() == 0 {
+        if tally.used.is_nothing() {
             return Self { model: tally.model, ..Self::nothing(unit) };
         }
         let source = if tally.in_doubt { UsageSource::Estimate } else { UsageSource::Provider };
-        let (tokens, charged, outcome) = (tally.tokens, tally.charged(tariff), outcome_with_usage(state));
-        Self { tokens, source, charged, model: tally.model, tier: ServiceTier::Batch, outcome, status: 200 }
+        let (used, charged, outcome) = (tally.used, tally.charged(tariff), outcome_with_usage(state));
+        Self { used, source, charged, model: tally.model, tier: ServiceTier::Batch, outcome, status: 200 }
     }
 
     fn of_whole(unit: &DeferredUnit, reading: Reading, state: UnitState, tariff: &Tariff) -> Self {
@@ -166,29 +170,30 @@ impl Bill {
                 (estimated(unit, completion), UsageSource::Estimate, outcome_with_usage(state))
             }
         };
-        let own = tariff.charge(unit.provider.as_str(), model(unit, &reading), tier, &tokens, unit.requested_at);
+        let used = Used { tokens, quantities: if used.is_some() { reading.quantities } else { Quantities::default() } };
+        let own = tariff.charge(unit.provider.as_str(), model(unit, &reading), tier, used, unit.requested_at);
         // A sum of many requests that has the price of one long one: what it costs is not known to the digit.
         let is_short = !is_batch(unit) || is_enough(unit, &reading, tariff);
         let doubted = Charge { priced: worst(own.charge.priced), ..own.charge };
         let own = if is_short { own } else { Charged { charge: doubted, ..own } };
-        let charged = if reading.beyond_tokens { beyond_tokens(own, &tokens) } else { own };
-        Self { tokens, source, charged, model: reading.model, tier, outcome, status: 200 }
+        let charged = if reading.uncounted { uncounted(own, &used) } else { own };
+        Self { used, source, charged, model: reading.model, tier, outcome, status: 200 }
     }
 
     /// By the prompt alone: nobody says what the unit used. `status` is what was answered instead.
     pub(super) fn estimate(unit: &DeferredUnit, status: u16, tariff: &Tariff) -> Self {
-        let tokens = estimated(unit, 0);
+        let used = Used::from(&estimated(unit, 0));
         let tier = if is_batch(unit) { ServiceTier::Batch } else { ServiceTier::default() };
-        let charged = tariff.charge(unit.provider.as_str(), &unit.model, tier, &tokens, unit.requested_at);
+        let charged = tariff.charge(unit.provider.as_str(), &unit.model, tier, used, unit.requested_at);
         let (source, outcome) = (UsageSource::Estimate, Outcome::UpstreamFailed);
-        Self { tokens, source, charged, model: None, tier, outcome, status }
+        Self { used, source, charged, model: None, tier, outcome, status }
     }
 
     /// Nothing was charged: the unit came to nothing.
     fn nothing(unit: &DeferredUnit) -> Self {
         let tier = if is_batch(unit) { ServiceTier::Batch } else { ServiceTier::default() };
-        let (tokens, source, outcome) = (Tokens::default(), UsageSource::Provider, Outcome::UpstreamError);
-        Self { tokens, source, charged: Charged::FREE, model: None, tier, outcome, status: 200 }
+        let (used, source, outcome) = (Used::default(), UsageSource::Provider, Outcome::UpstreamError);
+        Self { used, source, charged: Charged::FREE, model: None, tier, outcome, status: 200 }
     }
 }
 

@@ -31,7 +31,7 @@ fn prices() -> PriceBook {
         tier,
         from: None,
         above,
-        rates: Rates { input, output: Some(output), ..Rates::default() },
+        rates: Rates { input: Some(input), output: Some(output), ..Rates::default() },
     };
     let model = ModelPrices {
         provider: "openai".into(),

@@ -161,7 +161,12 @@ fn book(input: u32) -> PriceBook {
 
 fn input(snapshots: &Snapshots) -> i64 {
     let at = World::now();
-    snapshots.load().prices.rates("openai", "m", ServiceTier::Standard, 1, at).map_or(0, |rates| rates.input)
+    snapshots
+        .load()
+        .prices
+        .rates("openai", "m", ServiceTier::Standard, 1, at)
+        .and_then(|rates| rates.input)
+        .unwrap_or(0)
 }
 
 #[tokio::test]
