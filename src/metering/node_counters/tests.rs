@@ -11,7 +11,7 @@ use crate::domain::plan::{Metric, Subject};
 use crate::domain::time::Micros;
 use crate::metering::fakes::{FakeStore, event};
 use crate::ports::counters::used_of;
-use crate::ports::shared::{Beat, ClaimError, Count, Finish, Joined, Joining, Look, NodeId, Noted, Noting};
+use crate::ports::shared::{Beat, ClaimError, Count, Finish, Joined, Joining, Look, NodeId, Noted, Noting, Part};
 
 struct TokioClock {
     began: Instant,
@@ -87,6 +87,10 @@ impl SharedCounters for Wire {
             self.go().await;
             self.store.look(node, tenant).await
         })
+    }
+
+    fn sums<'a>(&'a self, part: &'a Part<'a>) -> BoxFuture<'a, Result<bool, CountersUnavailable>> {
+        self.store.sums(part)
     }
 
     fn finish<'a>(&'a self, finish: &'a Finish<'a>) -> Answer<'a, bool> {
