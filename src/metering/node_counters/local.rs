@@ -444,7 +444,10 @@ impl Local {
             let was_unlisted = !std::mem::replace(&mut call.is_listed, true);
             self.unlisted = self.unlisted.saturating_sub(u64::from(was_unlisted && call.lease > 0));
             match call.state {
-                State::Is(CallState::Booked | CallState::Gone) if call.state == State::Is(note.state) => {
+                // One that asked again and was given up again may be taken yet: that it is gone is told once more.
+                State::Is(CallState::Booked | CallState::Gone)
+                    if call.state == State::Is(note.state) && !call.is_dirty =>
+                {
                     self.calls.remove(&note.id);
                 }
                 state if state != State::Is(note.state) => self.mark(note.id),
