@@ -65,6 +65,7 @@ impl Bench {
             units: units.clone(),
             usage: store,
             journal,
+            counters: world.counters.clone(),
             recorder,
             snapshots: world.snapshots.clone(),
             clock: Arc::new(StoppedClock(World::now())),
