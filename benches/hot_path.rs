@@ -6,6 +6,7 @@
 //! allocations of one operation are exact. Machine and commit belong beside every number that is kept.
 
 use std::alloc::System;
+use std::collections::HashMap;
 use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tollgate::adapters::sqlite::SqliteLedger;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::config::price_file;
 use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
+use tollgate::domain::price::tariff::{Pricing, Tariff};
 use tollgate::domain::price::{PriceBook, ServiceTier};
 use tollgate::domain::settlement::Ending;
 use tollgate::domain::tenant::Tenant;
@@ -335,7 +337,9 @@ fn bench(book: Arc<PriceBook>, limits: Vec<Limit>, on: On) -> Outcome<Bench> {
     let tenant =
         Tenant { id: "acme".parse()?, name: "Acme".into(), plan: plan.name.clone(), suspended: false, created_at };
     let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)), revision: 0 });
-    let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, ..Snapshot::default() }));
+    let tariff = Arc::new(Tariff::new(book.clone(), Pricing::default()));
+    let tariffs = HashMap::from([(account.tenant.plan.clone(), tariff)]);
+    let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, tariffs, ..Snapshot::default() }));
     let directory = tempfile::tempdir()?;
     let disk = Arc::new(Folder::open(directory.path())?);
     let (journal, _) = FileJournal::open(disk, Options { bytes_max: JOURNAL_BYTES, strict: false })?;
@@ -389,10 +393,14 @@ impl Bench {
 fn admissions(table: &Table, book: Arc<PriceBook>) -> Outcome {
     let chats = |window, max| Limit { scope: Scope::Tenant, metric: Metric::Chats, window, max };
     let both = || vec![chats(Window::Month, u64::MAX), chats(Window::Day, u64::MAX)];
+    let of = |scope, metric| Limit { scope, metric, window: Window::Month, max: 1 << 53 };
+    let three =
+        || vec![of(Scope::Tenant, Metric::Chats), of(Scope::Tenant, Metric::Tokens), of(Scope::User, Metric::Cost)];
     for (name, limits, is_leased) in [
         ("unlimited", Vec::new(), false),
         ("chats a month and a day", both(), false),
         ("chats a month and a day, from a lease", both(), true),
+        ("chats, tokens and a user's cost", three(), false),
     ] {
         let (admit, settle) = (format!("admit: {name}"), format!("settle: {name}"));
         if !table.wants(&admit) && !table.wants(&settle) {

@@ -50,7 +50,7 @@ use crate::metering::price_books::{self, Format};
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
-use crate::metering::verify::counters::Counting;
+use crate::metering::verify::counters::CountersSource;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::CounterStore;
@@ -262,8 +262,7 @@ async fn snapshots(
     config: &Config,
 ) -> Result<Arc<Snapshots>, StoreError> {
     let snapshots = Snapshots::open(tenants, plans, prices, PRICE_FORMAT).await?;
-    snapshots.set_limits(config.limits.clone());
-    snapshots.set_bounds(config.budgets);
+    snapshots.set_sizes(config.limits.clone(), config.budgets);
     snapshots.keep_books(tenants, SystemClock::new().now()).await?;
     say_which_prices(&snapshots);
     Ok(Arc::new(snapshots))
@@ -391,14 +390,15 @@ impl Parts {
         });
         let meter = Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks())
             .with_continuations(own_counters.continuations.clone());
-        let meter = Arc::new(meter);
+        let meter = Arc::new(meter.with_rates(own_counters.rates.clone()));
         let identities = Arc::new(identities(config, admin_key, &facts));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
-        let counting = Counting::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
+        let counting = CountersSource::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
         let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let counting_health = counters.clone();
+        let admin = Admin::new(tenants, snapshots.clone(), counters, clock.clone());
         let state = ApiState {
-            admin: Arc::new(Admin::new(tenants, snapshots.clone(), counters, clock.clone())),
+            admin: Arc::new(admin.with_rates(own_counters.rates.clone())),
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
             counting: Arc::new(counting),
             identities: identities.clone(),

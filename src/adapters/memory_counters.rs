@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::plan::{Metric, Standing, Subject};
-use crate::domain::time::Period;
+use crate::domain::time::{Period, Window};
 use crate::ports::BoxFuture;
 use crate::ports::counters::{
     Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
@@ -26,9 +26,11 @@ const SHARDS: u64 = 64;
 /// last 1,024 of each shard cover that for about 50 KB a shard. An older id settled again would count again.
 const SETTLED_MAX: usize = 1_024;
 
-/// Periods kept of each metric and window of a tenant: the current one, the one before (calls admitted before midnight
-/// settle into it), and two for a clock that jumped ahead and came back. The oldest without a hold goes first.
-const PERIODS_MAX: usize = 4;
+/// Periods kept of each window of a tenant: the current one, the two before (calls admitted before midnight settle into the
+/// last, and it is yesterday yet in a zone behind UTC), and two for a clock that jumped ahead and came back. The oldest in
+/// which nothing is held goes first, with the counters of all its subjects: so there are those of the keys, users and
+/// knowledge bases that called in the last few days or months, and no others.
+const PERIODS_MAX: usize = 5;
 
 /// Counters of all tenants, in process. Beyond the port's contract: it is never unavailable and waits for nothing but
 /// the lock of a shard. `hold` and `settle` are idempotent by id within a tenant, over every call in flight and the
@@ -46,9 +48,20 @@ struct Shard {
     settled: VecDeque<EventId>,
 }
 
-/// The counters of one tenant: a handful, so one node of the tree.
+/// The counters of one tenant.
 #[derive(Debug, Default)]
-struct Counters(BTreeMap<(Subject, Metric, Period), Standing>);
+struct Counters {
+    /// Those of the tenant as a whole, which every call has to do with.
+    own: Few,
+    /// Those of its keys, users and knowledge bases. Clients choose their ids: the hasher is the standard one.
+    of: HashMap<Subject, Few>,
+    /// The periods of these, the oldest first, of months and of days.
+    periods: [Vec<Period>; 2],
+}
+
+/// The counters of one subject: a few, so a node or two of the tree.
+#[derive(Debug, Default)]
+struct Few(BTreeMap<(Metric, Period), Standing>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
@@ -80,10 +93,7 @@ impl MemoryCounters {
     fn read_one(&self, key: &CounterKey) -> Standing {
         let shard = self.shard(&key.tenant);
         let counters = shard.as_ref().and_then(|shard| shard.tenants.get(&key.tenant));
-        counters
-            .and_then(|counters| counters.0.get(&(key.subject.clone(), key.metric, key.period)))
-            .copied()
-            .unwrap_or_default()
+        counters.and_then(|counters| counters.get(key)).unwrap_or_default()
     }
 
     fn seed_one(&self, key: &CounterKey, used: u64) {
@@ -152,15 +162,17 @@ impl Shard {
     }
 
     fn list(&self) -> Vec<Counted> {
-        let of = |(tenant, counters): (&TenantId, &Counters)| -> Vec<Counted> {
-            let counted = |((subject, metric, period), &standing): (&(Subject, Metric, Period), &Standing)| {
-                let (subject, metric, period) = (subject.clone(), *metric, *period);
-                let counter = CounterKey { tenant: tenant.clone(), subject, metric, period };
-                Counted { counter, standing, booked: standing.used }
-            };
-            counters.0.iter().map(counted).collect()
-        };
-        self.tenants.iter().flat_map(of).collect()
+        let mut all = Vec::new();
+        for (tenant, counters) in &self.tenants {
+            let own = (&Subject::Tenant, &counters.own);
+            for (subject, few) in counters.of.iter().chain([own]) {
+                all.extend(few.0.iter().map(|(&(metric, period), &standing)| {
+                    let counter = CounterKey { tenant: tenant.clone(), subject: subject.clone(), metric, period };
+                    Counted { counter, standing, booked: standing.used }
+                }));
+            }
+        }
+        all
     }
 
     fn hold(&mut self, id: EventId, tenant: &TenantId, claims: &[Claim]) -> HoldOutcome {
@@ -202,12 +214,28 @@ impl Shard {
 }
 
 impl Counters {
+    fn get(&self, key: &CounterKey) -> Option<Standing> {
+        let few = if key.subject == Subject::Tenant { &self.own } else { self.of.get(&key.subject)? };
+        few.0.get(&(key.metric, key.period)).copied()
+    }
+
     fn standing(&mut self, key: &CounterKey) -> &mut Standing {
-        let place = (key.subject.clone(), key.metric, key.period);
-        if !self.0.contains_key(&place) {
-            self.forget_oldest_like(key);
+        let periods = match key.period.window() {
+            Window::Month => &self.periods[0],
+            Window::Day => &self.periods[1],
+        };
+        if !periods.contains(&key.period) {
+            self.begin(key.period);
         }
-        self.0.entry(place).or_default()
+        let few = if key.subject == Subject::Tenant {
+            &mut self.own
+        } else if self.of.contains_key(&key.subject) {
+            // Asked first, so that the subject need not be cloned.
+            self.of.get_mut(&key.subject).unwrap_or(&mut self.own)
+        } else {
+            self.of.entry(key.subject.clone()).or_default()
+        };
+        few.0.entry((key.metric, key.period)).or_default()
     }
 
     /// Takes every claim or none. Two claims on one counter are both counted.
@@ -226,18 +254,34 @@ impl Counters {
         Ok(())
     }
 
-    /// Makes room for another period of `key`'s metric and window.
-    fn forget_oldest_like(&mut self, key: &CounterKey) {
-        let is_like = |place: &(Subject, Metric, Period)| {
-            place.0 == key.subject && place.1 == key.metric && place.2.window() == key.period.window()
+    /// Notes a new period, and makes room for it. All subjects are looked through for that: a millisecond or two at
+    /// 20,000 of them, once a day and tenant.
+    fn begin(&mut self, period: Period) {
+        let window = period.window();
+        let [months, days] = &mut self.periods;
+        let periods = match window {
+            Window::Month => months,
+            Window::Day => days,
         };
-        if self.0.keys().filter(|place| is_like(place)).count() < PERIODS_MAX {
-            return;
+        if periods.len() >= PERIODS_MAX {
+            let all = || self.of.values().chain([&self.own]).flat_map(|few| &few.0);
+            let is_held = |oldest: &Period| all().any(|((_, period), standing)| period == oldest && standing.held > 0);
+            if let Some(gone) = periods.iter().position(|oldest| !is_held(oldest)) {
+                let gone = periods.remove(gone);
+                self.own.forget(gone);
+                self.of.retain(|_, few| few.forget(gone));
+            }
         }
-        let oldest = self.0.iter().find(|(place, standing)| is_like(place) && standing.held == 0);
-        if let Some(place) = oldest.map(|(place, _)| place.clone()) {
-            self.0.remove(&place);
-        }
+        let at = periods.partition_point(|known| *known < period);
+        periods.insert(at, period);
+    }
+}
+
+impl Few {
+    /// Lets the counters of a period go. Whether any are left.
+    fn forget(&mut self, gone: Period) -> bool {
+        self.0.retain(|(_, period), _| *period != gone);
+        !self.0.is_empty()
     }
 }
 
@@ -295,13 +339,13 @@ mod tests {
     #[test]
     fn the_oldest_month_is_forgotten_and_a_clock_that_jumps_loses_nothing() {
         let counters = MemoryCounters::new();
-        for month in ["2026-09", "2026-10", "2026-11", "2050-01"] {
+        for month in ["2026-08", "2026-09", "2026-10", "2026-11", "2050-01"] {
             counters.seed(&[(key(month), 7)]).now_or_never().unwrap().unwrap();
         }
         assert_eq!(used(&counters, "2026-11"), 7, "after the jump ahead and back");
         counters.seed(&[(key("2026-12"), 7)]).now_or_never().unwrap().unwrap();
-        let left: Vec<u64> = ["2026-09", "2026-10", "2026-11", "2026-12", "2050-01"].map(|m| used(&counters, m)).into();
-        assert_eq!(left, [0, 7, 7, 7, 7]);
+        let months = ["2026-08", "2026-09", "2026-10", "2026-11", "2026-12", "2050-01"];
+        assert_eq!(months.map(|month| used(&counters, month)), [0, 7, 7, 7, 7, 7]);
     }
 
     #[test]
@@ -310,12 +354,39 @@ mod tests {
         let id = EventId::new(1, 1);
         let claims = [Claim { counter: key("2026-01"), amount: 1, max: Some(1) }];
         counters.hold(id, &claims, Terms::default()).now_or_never().unwrap().unwrap();
-        for month in ["2026-02", "2026-03", "2026-04", "2026-05", "2026-06"] {
+        for month in ["2026-02", "2026-03", "2026-04", "2026-05", "2026-06", "2026-07"] {
             counters.seed(&[(key(month), 7)]).now_or_never().unwrap().unwrap();
         }
         counters.settle(id, &claims, &used_of(&claims, &[1]));
         assert_eq!(used(&counters, "2026-01"), 1);
         assert_eq!(used(&counters, "2026-02"), 0);
+    }
+
+    #[test]
+    fn users_of_days_that_are_over_are_forgotten_and_a_call_in_flight_across_midnight_settles_right() {
+        let counters = MemoryCounters::new();
+        let of = |user: u64, day: u64| CounterKey {
+            subject: Subject::User(format!("user-{user}").into()),
+            metric: Metric::Cost,
+            period: Period::parse_day(&format!("2026-11-{day:02}")).unwrap(),
+            ..key("2026-11")
+        };
+        let claims = [Claim { counter: of(1, 1), amount: 500, max: Some(1_000) }];
+        let id = EventId::new(1, 1);
+        counters.hold(id, &claims, Terms::default()).now_or_never().unwrap().unwrap();
+        for day in 1..=20 {
+            for user in day * 1_000..(day + 1) * 1_000 {
+                counters.settle(EventId::new(day, u128::from(user)), &[], &[(of(user, day), 3)]);
+            }
+        }
+        let subjects = || counters.shards.iter().flat_map(|shard| shard.lock().list()).count();
+        // Those of four days, and of the one with the call.
+        assert_eq!(subjects(), 5_001);
+        counters.settle(id, &claims, &[(of(1, 1), 700)]);
+        let standing = counters.read(&[of(1, 1), of(1_001, 1)]).now_or_never().unwrap().unwrap();
+        assert_eq!(standing, [Standing { used: 700, held: 0 }, Standing { used: 3, held: 0 }]);
+        counters.settle(EventId::new(30, 0), &[], &[(of(1, 21), 3)]);
+        assert_eq!(subjects(), 4_001, "the first day is gone");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::domain::price::PriceBook;
 use crate::edge::api::STORE_TIMEOUT;
 use crate::edge::body::Budget;
 use crate::edge::exchange::{Live, Settings};
-use crate::metering::snapshot::{PlanMissing, Plans};
+use crate::metering::snapshot::{PlanMissing, Plans, PlansRefused};
 use crate::ports::StoreError;
 use crate::telemetry::logging::{Filter, Log};
 
@@ -201,9 +201,8 @@ impl<'a> Reloader<'a> {
     /// Whether every tenant has its plan is judged with the swap: before it, a tenant may still move.
     fn put_in_force(&mut self, next: Next, parts: &Parts) -> Result<(), Vec<String>> {
         let Next { config, waiting, checked: Checked { plans, prices, live }, filter, admin_key } = next;
-        parts.snapshots.replace(plans, prices).map_err(|missing| vec![BootError::from(missing).to_string()])?;
-        parts.snapshots.set_limits(config.limits.clone());
-        parts.snapshots.set_bounds(config.budgets);
+        parts.snapshots.replace(plans, prices).map_err(|refused| vec![told(refused)])?;
+        parts.snapshots.set_sizes(config.limits.clone(), config.budgets);
         parts.gate.live.store(Arc::new(live));
         if let Some(hash) = admin_key {
             parts.gate.identities.set_admin(hash);
@@ -226,6 +225,18 @@ impl<'a> Reloader<'a> {
 async fn as_they_are(files: &[Stamped]) -> Option<Vec<Stamped>> {
     let files = files.to_vec();
     spawn_blocking(move || files.iter().map(Stamped::again).collect()).await.ok()
+}
+
+fn told(refused: PlansRefused) -> String {
+    match refused {
+        PlansRefused::Missing(missing) => BootError::from(missing).to_string(),
+        PlansRefused::NotCounted { plan, limit: (scope, metric, window) } => format!(
+            "plan {plan} limits the {} of each {} in a {}, which this process has not counted since it began: restart it",
+            metric.as_str(),
+            scope.as_str(),
+            window.as_str()
+        ),
+    }
 }
 
 impl From<PlanMissing> for BootError {

@@ -9,6 +9,7 @@ use crate::domain::budget::{Budget, Sizing, Unpriced, WhenShort};
 use crate::domain::hold::nano_up;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Plan, Scope};
+use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::time::Window;
 
 use super::settings::Source;
@@ -17,6 +18,7 @@ use super::settings::Source;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
     Limit(Scope, Metric, Window),
+    Rate(Scope, RateMetric),
     TopUp(Metric),
     Hold,
     WhenShort,
@@ -49,15 +51,16 @@ pub(super) static PLAN_KEYS: LazyLock<Vec<PlanKey>> = LazyLock::new(|| {
         About::WhenShort,
         About::Unpriced,
     ];
-    limits.chain(others).map(|about| PlanKey { name: name(about), about }).collect()
+    let rates = Scope::ALL.into_iter().flat_map(|scope| RateMetric::ALL.map(|metric| About::Rate(scope, metric)));
+    limits.chain(rates).chain(others).map(|about| PlanKey { name: name(about), about }).collect()
 });
 
 fn name(about: About) -> String {
     match about {
         About::Limit(scope, metric, window) => {
-            let each = if scope == Scope::Tenant { String::new() } else { format!("{}_", scope.as_str()) };
-            format!("{each}{}_per_{}", metric.as_str(), window.as_str())
+            format!("{}{}_per_{}", each(scope), metric.as_str(), window.as_str())
         }
+        About::Rate(scope, metric) => format!("{}{}", each(scope), metric.as_str()),
         About::TopUp(metric) => format!("top_up_{}", metric.as_str()),
         About::HoldMax(Metric::Cost) => "hold_max_usd".to_owned(),
         About::HoldMax(metric) => format!("hold_max_{}", metric.as_str()),
@@ -66,6 +69,11 @@ fn name(about: About) -> String {
         About::Unpriced => "unpriced".to_owned(),
         About::Grace => "grace_percent".to_owned(),
     }
+}
+
+/// What a key begins with that is about each of a scope.
+fn each(scope: Scope) -> String {
+    if scope == Scope::Tenant { String::new() } else { format!("{}_", scope.as_str()) }
 }
 
 /// The default of a key and what it means, for the documentation.
@@ -78,6 +86,14 @@ pub(super) fn help(about: About) -> (&'static str, &'static str) {
             "-1",
             "Dollars that are billed for every billed route, as a number such as `2.50`, exact to nine decimals.",
         ),
+        About::Rate(_, RateMetric::Requests) => (
+            "-1",
+            "Requests a minute to billed routes: so many may come at once after a quiet minute, then they flow evenly.",
+        ),
+        About::Rate(_, RateMetric::Tokens) => {
+            ("-1", "Tokens a minute, likewise; a call takes what it would hold, and what it used when it is over.")
+        }
+        About::Rate(_, RateMetric::Concurrent) => ("-1", "Requests to billed routes that run at once."),
         About::TopUp(Metric::Chats) => ("none", "Bought on top: more chats in each month, beside `chats_per_month`."),
         About::TopUp(Metric::Tokens) => ("none", "The same of `tokens_per_month`."),
         About::TopUp(Metric::Cost) => ("none", "The same of `cost_usd_per_month`."),
@@ -103,6 +119,9 @@ pub(super) fn help(about: About) -> (&'static str, &'static str) {
 
 /// What counters count exactly wherever they are, in whole units of a metric; of cost 9,007,199 dollars.
 const COUNTED_MAX: u64 = 9_007_199_000_000_000;
+
+/// More a minute is no limit.
+const RATE_MAX: u64 = 1_000_000_000;
 
 /// Whether the value of a key may be written as a decimal number without quotes.
 pub(super) fn is_money(key: &str) -> bool {
@@ -132,6 +151,13 @@ fn put(plan: &mut Plan, extras: &mut Extras, (about, text, source): (About, &str
         About::Limit(scope, metric, window) => {
             if text != "-1" {
                 plan.limits.push(Limit { scope, metric, window, max: amount(metric, text, ", or -1 for unlimited")? });
+            }
+        }
+        About::Rate(scope, metric) => {
+            if text != "-1" {
+                let max = text.parse().ok().filter(|max| (1..=RATE_MAX).contains(max));
+                let max = max.ok_or("is no whole number from 1 to 1000000000: write one, or -1 for unlimited")?;
+                plan.rates.push(Rate { scope, metric, max });
             }
         }
         About::TopUp(metric) => extras.top_ups.push((metric, amount(metric, text, "")?, source.clone())),
@@ -264,8 +290,22 @@ mod tests {
             ("hold", "most"),
             ("when_short", ""),
             ("unpriced", "free"),
+            ("requests_per_minute", "0"),
+            ("user_concurrent_requests", "1000000001"),
         ] {
             assert!(read(&[(key, text)]).is_err(), "{key} = {text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_for_each_scope_too() {
+        for (key, scope, metric) in [
+            ("requests_per_minute", Scope::Tenant, RateMetric::Requests),
+            ("key_tokens_per_minute", Scope::Key, RateMetric::Tokens),
+            ("user_concurrent_requests", Scope::User, RateMetric::Concurrent),
+        ] {
+            assert_eq!(read(&[(key, "7")]).unwrap().rates, [Rate { scope, metric, max: 7 }], "{key}");
+            assert_eq!(read(&[(key, "-1")]).unwrap().rates, [], "{key}");
         }
     }
 

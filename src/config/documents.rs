@@ -76,8 +76,10 @@ fn plan_table() -> String {
     let mut table = String::from("| key of a plan | default | |\n|---|---|---|\n");
     for key in PLAN_KEYS.iter() {
         let scopes = match key.about {
-            About::Limit(Scope::Tenant, ..) => format!(", `key_{0}`, `user_{0}`, `kb_{0}`", key.name),
-            About::Limit(..) => continue,
+            About::Limit(Scope::Tenant, ..) | About::Rate(Scope::Tenant, _) => {
+                format!(", `key_{0}`, `user_{0}`, `kb_{0}`", key.name)
+            }
+            About::Limit(..) | About::Rate(..) => continue,
             _ => String::new(),
         };
         let (default, help) = help(key.about);

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod budget;
+pub mod counting;
 pub mod event;
 pub mod hold;
 pub mod ids;
@@ -15,6 +16,7 @@ pub mod money;
 pub mod plan;
 pub mod price;
 pub mod quantities;
+pub mod rate;
 pub mod redis_url;
 pub mod refusal;
 pub mod settlement;

@@ -17,11 +17,13 @@ use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{self, Key};
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
+use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterKey, CounterStore, CountersUnavailable};
+use crate::ports::rates::{RateClaim, RateStanding, RateStore};
 use crate::ports::tenants::{Act, Answered, AuditQuery, AuditStart, Done, TenantChange, TenantStore};
 
 use super::identity::hash;
@@ -119,8 +121,8 @@ impl Who {
         match scope {
             Scope::Tenant => Some(Subject::Tenant),
             Scope::Key => self.key.clone().map(Subject::Key),
-            Scope::User => self.user_id.clone().map(Subject::User),
-            Scope::Kb => self.kb_id.clone().map(Subject::Kb),
+            Scope::User => self.user_id.as_deref().map(|id| Subject::User(id.into())),
+            Scope::Kb => self.kb_id.as_deref().map(|id| Subject::Kb(id.into())),
         }
     }
 }
@@ -163,6 +165,23 @@ pub struct LimitsView {
     pub chats: LimitRow,
     /// The plan's other limits, in its order.
     pub others: Vec<LimitRow>,
+    /// The plan's rates, in its order.
+    pub rates: Vec<RateRow>,
+}
+
+/// How one rate of a tenant stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateRow {
+    /// Of whom.
+    pub subject: Subject,
+    /// What is counted.
+    pub metric: RateMetric,
+    /// How much fits.
+    pub limit: u64,
+    /// How much is taken.
+    pub taken: u64,
+    /// When all of it is free again, were nothing more taken; for requests at once the instant of the answer.
+    pub resets_at: Micros,
 }
 
 /// A change that somebody asks for, and how to tell what was done (`T`) where the answer has to be kept.
@@ -206,6 +225,7 @@ pub struct Admin {
     store: Arc<dyn TenantStore>,
     snapshots: Arc<Snapshots>,
     counters: Arc<dyn CounterStore>,
+    rates: Option<Arc<dyn RateStore>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -217,7 +237,12 @@ impl Admin {
         counters: Arc<dyn CounterStore>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { store, snapshots, counters, clock }
+        Self { store, snapshots, counters, rates: None, clock }
+    }
+
+    /// The same with the rates that calls flow by; without them none are shown.
+    pub fn with_rates(self, rates: Arc<dyn RateStore>) -> Self {
+        Self { rates: Some(rates), ..self }
     }
 
     /// Creates a tenant on a plan.
@@ -426,7 +451,23 @@ impl Admin {
             LimitRow { subject, metric, period, limit, standing }
         });
         let chats = rows.next().ok_or_else(|| CountersUnavailable("no answer for the chats counter".to_owned()))?;
-        Ok(LimitsView { tenant: id.clone(), plan: plan.name.clone(), chats, others: rows.collect() })
+        let (others, rates) = (rows.collect(), self.rates(id, plan, who).await?);
+        Ok(LimitsView { tenant: id.clone(), plan: plan.name.clone(), chats, others, rates })
+    }
+
+    async fn rates(&self, id: &TenantId, plan: &Plan, who: &Who) -> Result<Vec<RateRow>, AdminError> {
+        let claim = |Rate { scope, metric, max }: &Rate| {
+            Some(RateClaim { subject: who.subject(*scope)?, metric: *metric, amount: 0, max: *max })
+        };
+        let claims: Vec<RateClaim> = plan.rates.iter().filter_map(claim).collect();
+        let Some(rates) = self.rates.as_ref().filter(|_| !claims.is_empty()) else { return Ok(Vec::new()) };
+        let (standings, now) = (rates.read(id, &claims).await?, self.clock.now());
+        let row = |(RateClaim { subject, metric, max, .. }, standing): (RateClaim, RateStanding)| {
+            let full_in = i64::try_from(standing.full_in_us).unwrap_or(i64::MAX);
+            let resets_at = Micros(now.0.saturating_add(full_in));
+            RateRow { subject, metric, limit: max, taken: standing.taken, resets_at }
+        };
+        Ok(claims.into_iter().zip(standings).map(row).collect())
     }
 
     fn plan(&self, name: &str) -> Result<Arc<Plan>, AdminError> {

@@ -11,6 +11,7 @@ use crate::domain::hold::{self, Known, OUTPUT_MIN, Size};
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::ServiceTier;
 use crate::domain::price::tariff::{Ceiling, Prospect};
+use crate::domain::rate::RateMetric;
 use crate::domain::refusal::{QuotaFacts, Refusal};
 use crate::domain::time::{Micros, Window};
 use crate::ports::counters::{Claim, CounterKey};
@@ -56,16 +57,31 @@ pub(super) fn may_write(plan: &Plan) -> bool {
 
 /// Whether the plan limits tokens or cost of anybody.
 fn bounds_money(plan: &Plan) -> bool {
-    plan.limits.iter().any(|limit| limit.metric != Metric::Chats)
+    plan.limits.iter().any(|limit| limit.metric != Metric::Chats) || bounds_flow(plan)
+}
+
+/// Whether the plan limits how fast tokens flow.
+fn bounds_flow(plan: &Plan) -> bool {
+    plan.rates.iter().any(|rate| rate.metric == RateMetric::Tokens)
 }
 
 /// The subject of a limit in a call; `None` where the call is not made for one.
-fn subject(scope: Scope, caller: &Caller) -> Option<Subject> {
+pub(super) fn subject(scope: Scope, caller: &Caller) -> Option<Subject> {
     match scope {
         Scope::Tenant => Some(Subject::Tenant),
         Scope::Key => caller.key.as_ref().map(|key| Subject::Key(key.id.clone())),
-        Scope::User => caller.user_id.clone().map(Subject::User),
-        Scope::Kb => caller.kb_id.clone().map(Subject::Kb),
+        Scope::User => caller.user_id.as_deref().map(|id| Subject::User(id.into())),
+        Scope::Kb => caller.kb_id.as_deref().map(|id| Subject::Kb(id.into())),
+    }
+}
+
+/// Whether a call is made for one of a scope.
+fn is_for(scope: Scope, caller: &Caller) -> bool {
+    match scope {
+        Scope::Tenant => true,
+        Scope::Key => caller.key.is_some(),
+        Scope::User => caller.user_id.is_some(),
+        Scope::Kb => caller.kb_id.is_some(),
     }
 }
 
@@ -95,10 +111,10 @@ impl Ask<'_> {
         (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
         snapshots: &Snapshots,
     ) -> Result<Option<Quote>, Refusal> {
-        let Self { caller, plan, kind, at } = self;
-        let counts = |metric| limits(caller, plan, *at).any(|(limit, _)| limit.metric == metric);
+        let Self { caller, plan, kind, .. } = self;
+        let counts = |metric| plan.limits.iter().any(|limit| limit.metric == metric && is_for(limit.scope, caller));
         let counts_cost = bounds_money(plan) && counts(Metric::Cost);
-        if *kind == Kind::Unbilled || !(counts_cost || (bounds_money(plan) && counts(Metric::Tokens))) {
+        if *kind == Kind::Unbilled || !(counts_cost || bounds_flow(plan) || counts(Metric::Tokens)) {
             return Ok(None);
         }
         let bounds = snapshots.bounds();
@@ -147,7 +163,7 @@ impl Ask<'_> {
     /// What the call takes of each counter: chats first.
     pub fn claims(&self, quote: Option<&Quote>) -> Vec<Claim> {
         let Self { caller, plan, kind, at } = self;
-        let mut claims = Vec::new();
+        let mut claims = Vec::with_capacity(WINDOWS.len() + plan.limits.len());
         if *kind == Kind::Chat {
             let tenant = || caller.account.tenant.id.clone();
             claims.extend(WINDOWS.into_iter().map(|window| Claim {
@@ -226,6 +242,11 @@ impl Quote {
             Metric::Cost => self.size.cost(&self.dearest?).max(self.cost_min),
         };
         Some(budget.hold_max(metric).map_or(amount, |cap| amount.min(cap)))
+    }
+
+    /// All tokens, input and output.
+    pub fn tokens(&self) -> u64 {
+        self.size.tokens()
     }
 
     /// What has to be written into the request for this to hold.

@@ -15,6 +15,7 @@ use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
 use crate::config::price_file;
 use crate::domain::audit::{Actor, AuditEntry, Author, Change};
+use crate::domain::counting::{Amounts, Counting};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
@@ -27,7 +28,7 @@ use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{
-    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
+    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms, used_by,
 };
 use crate::ports::prices::{ActiveBook, BookListing, KeptBook};
 use crate::ports::tenants::{
@@ -36,6 +37,7 @@ use crate::ports::tenants::{
 };
 use crate::ports::usage::{
     Dimension, Entry, EventsQuery, Group, StandingOf, StoredEvent, Stratum, SumKey, Sums, SumsQuery, UsageStore,
+    UsedKey, UsedStratum, UsedValues,
 };
 use crate::ports::{BoxFuture, StoreError};
 
@@ -44,7 +46,7 @@ use super::price_books::Format;
 use super::recorder::Recorder;
 use super::reports::Reports;
 use super::snapshot::{Plans, Snapshots};
-use super::verify::counters::Counting;
+use super::verify::counters::CountersSource;
 
 /// What the store says when it is down: words that no client may ever read.
 pub(crate) const STORE_WORDS: &str = "secret-host:5432 refused";
@@ -430,15 +432,14 @@ impl UsageStore for FakeStore {
         })
     }
 
-    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
+    fn used(&self, period: Period, counting: Counting) -> BoxFuture<'_, Result<Vec<(CounterKey, u64)>, StoreError>> {
         self.answer(|tables| {
-            let mut chats: BTreeMap<TenantId, u64> = BTreeMap::new();
-            for StoredEvent { event, .. } in &tables.events {
-                if event.period(period.window()) == period {
-                    *chats.entry(event.tenant.clone()).or_default() += event.chats;
-                }
+            let mut all: HashMap<CounterKey, u64> = HashMap::new();
+            let used = tables.events.iter().flat_map(|stored| used_by(&stored.event, counting));
+            for (counter, amount) in used.filter(|(counter, _)| counter.period == period) {
+                *all.entry(counter).or_default() += amount;
             }
-            Ok(chats.into_iter().collect())
+            Ok(all.into_iter().collect())
         })
     }
 
@@ -446,21 +447,22 @@ impl UsageStore for FakeStore {
         &'a self,
         tenants: &'a [TenantId],
         from: [Period; 2],
+        counting: Counting,
         ids: &'a [EventId],
     ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
         self.answer(|tables| {
-            let mut chats: BTreeMap<(TenantId, Period), u64> = BTreeMap::new();
-            for StoredEvent { event, .. } in &tables.events {
-                for first in from {
-                    let period = event.period(first.window());
-                    if period >= first && tenants.contains(&event.tenant) {
-                        *chats.entry((event.tenant.clone(), period)).or_default() += event.chats;
-                    }
-                }
+            let is_asked = |CounterKey { tenant, period, .. }: &CounterKey| {
+                let is_late = from.iter().any(|from| period.window() == from.window() && period >= from);
+                is_late && tenants.contains(tenant)
+            };
+            let mut all: HashMap<CounterKey, u64> = HashMap::new();
+            let used = tables.events.iter().flat_map(|stored| used_by(&stored.event, counting));
+            for (counter, amount) in used.filter(|(counter, _)| is_asked(counter)) {
+                *all.entry(counter).or_default() += amount;
             }
             let has = |id: &&EventId| tables.events.iter().any(|stored| stored.event.id == **id);
-            let chats = chats.into_iter().map(|((tenant, period), chats)| (tenant, period, chats)).collect();
-            Ok(StandingOf { chats, known: ids.iter().filter(has).copied().collect() })
+            let used = all.into_iter().collect();
+            Ok(StandingOf { used, known: ids.iter().filter(has).copied().collect() })
         })
     }
 
@@ -489,6 +491,15 @@ impl UsageStore for FakeStore {
             for (key, sums) in sums {
                 see(Entry::Sum(Box::new((key, sums.values()))));
             }
+            let mut used: BTreeMap<UsedKey, UsedValues> = BTreeMap::new();
+            for StoredEvent { event, .. } in &tables.events {
+                for (counter, amount) in used_by(event, Counting::ALL) {
+                    let at = Metric::ALL.iter().position(|metric| *metric == counter.metric).unwrap();
+                    used.entry(UsedKey::of(&counter)).or_default()[at] += i128::from(amount);
+                }
+                see(Entry::Counted(Box::new(used_stratum(event))));
+            }
+            used.into_iter().for_each(|used| see(Entry::Used(Box::new(used))));
             Ok(())
         })
     }
@@ -527,6 +538,19 @@ pub(crate) fn sum_key(event: &UsageEvent, window: Window) -> SumKey {
         period: event.period(window).to_string(),
         provider: event.provider.to_string(),
         model: event.model.to_string(),
+    }
+}
+
+/// What one event counts.
+pub(crate) fn used_stratum(event: &UsageEvent) -> UsedStratum {
+    let amounts = Amounts::of(event);
+    let key = event.key.as_ref().map(ToString::to_string);
+    let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    UsedStratum {
+        tenant: event.tenant.to_string(),
+        day: event.period(Window::Day).start(),
+        of: [key, text(&event.user_id), text(&event.kb_id)],
+        values: Metric::ALL.map(|metric| amounts.of_metric(metric).into()),
     }
 }
 
@@ -628,7 +652,7 @@ impl World {
         let store = Arc::new(FakeStore::default());
         let counters = Arc::new(ShownCounters::default());
         let clock = Arc::new(StoppedClock(Self::now()));
-        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices, FORMAT).await.unwrap());
+        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices, FORMAT).await.unwrap().that_count_all());
         let admin = Arc::new(Admin::new(store.clone(), snapshots.clone(), counters.clone(), clock.clone()));
         let reports = Arc::new(Reports::new(store.clone(), snapshots.clone(), clock));
         let author = Author::of(Actor::Cli);
@@ -640,11 +664,11 @@ impl World {
     }
 
     /// What gives the counters, over a journal that is empty.
-    pub(crate) fn counting(&self) -> Arc<Counting> {
+    pub(crate) fn counting(&self) -> Arc<CountersSource> {
         let (journal, _directory) = journal();
         let recorder = Recorder::new(journal.clone(), self.store.clone(), self.store.clone(), Vec::new());
         let clock = Arc::new(StoppedClock(Self::now()));
-        Arc::new(Counting::new(self.counters.clone(), journal, self.store.clone(), Arc::new(recorder), clock))
+        Arc::new(CountersSource::new(self.counters.clone(), journal, self.store.clone(), Arc::new(recorder), clock))
     }
 
     /// Shows `used` and `held` chats of a tenant in the running month.

@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use crate::domain::counting::Counting;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::time::{Micros, Period};
+use crate::ports::counters::CounterKey;
 use crate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
@@ -59,17 +61,18 @@ impl UsageStore for Fresh {
         self.ledger.known(ids)
     }
 
-    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
-        self.ledger.chats(period)
+    fn used(&self, period: Period, counting: Counting) -> BoxFuture<'_, Result<Vec<(CounterKey, u64)>, StoreError>> {
+        self.ledger.used(period, counting)
     }
 
     fn standing_of<'a>(
         &'a self,
         tenants: &'a [TenantId],
         from: [Period; 2],
+        counting: Counting,
         ids: &'a [EventId],
     ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
-        self.ledger.standing_of(tenants, from, ids)
+        self.ledger.standing_of(tenants, from, counting, ids)
     }
 
     fn find<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
-use crate::domain::hold::nano_up;
 use crate::domain::ids::EventId;
 use crate::domain::key::Key;
 use crate::domain::plan::{Limit, Metric, Standing, Subject};
@@ -22,12 +21,13 @@ use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
 use crate::domain::tokens::Tokens;
 use crate::domain::unit::Unit;
-use crate::ports::counters::{Claim, CounterKey};
+use crate::ports::counters::{Claim, used_by};
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
 use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading};
 
 use super::meter::Meter;
+use super::rates::Permit;
 use super::snapshot::Account;
 
 /// Who calls, on whose behalf.
@@ -65,6 +65,7 @@ pub(super) struct Open {
     pub meter: Arc<Meter>,
     pub slot: Slot,
     pub claims: Vec<Claim>,
+    pub permit: Option<Permit>,
     pub limits: Vec<LimitStanding>,
     /// The most tokens of one answer that the hold follows from, where the request has to say so.
     pub written: Option<u64>,
@@ -411,13 +412,16 @@ impl Open {
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
-    /// Hands the event to the journal and gives back or keeps the chat. Gives the event's position.
+    /// Hands the event to the journal, gives back what is held and counts what was used. Gives the event's position.
     fn hand_over(self: Box<Self>) -> u64 {
-        let Self { meter, slot, claims, event, .. } = *self;
+        let Self { meter, slot, claims, permit, event, .. } = *self;
         // The event first: it is the truth, and counters follow from it.
         let position = meter.journal.settle(slot, &event);
-        let used = used(&event, &claims);
+        let used = used_by(&event, meter.counting);
         meter.counters.settle(event.id, &claims, &used);
+        if let Some(permit) = permit {
+            permit.over(event.tokens.total());
+        }
         position
     }
 }
@@ -426,17 +430,6 @@ impl Open {
 fn chats_of(claims: &[Claim]) -> u64 {
     let is_chats = |claim: &&Claim| (claim.counter.metric, &claim.counter.subject) == (Metric::Chats, &Subject::Tenant);
     claims.iter().find(is_chats).map_or(0, |claim| claim.amount)
-}
-
-/// What a settled call used of each counter that it held.
-fn used(event: &UsageEvent, claims: &[Claim]) -> Vec<(CounterKey, u64)> {
-    let amount = |claim: &Claim| match claim.counter.metric {
-        Metric::Chats => event.chats,
-        Metric::Tokens => event.tokens.total(),
-        // What a call costs that nobody can price is what it could have cost: it is not free.
-        Metric::Cost => event.billable.map_or(claim.amount, nano_up),
-    };
-    claims.iter().map(|claim| (claim.counter.clone(), amount(claim))).collect()
 }
 
 pub(super) fn charge(tariff: &Tariff, event: &UsageEvent) -> Charged {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::domain::budget::WhenShort;
+use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, ProviderId, TenantId};
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing};
@@ -16,6 +17,7 @@ use crate::ports::clock::Clock;
 use crate::ports::continuations::{Continuations, TokenHash};
 use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms};
 use crate::ports::journal::Journal;
+use crate::ports::rates::RateStore;
 use crate::ports::sink::Sink;
 use crate::providers::estimate::EstimateInput;
 use crate::providers::{Call, Endpoint, Kind, Prompt, Provider};
@@ -23,6 +25,7 @@ use crate::providers::{Call, Endpoint, Kind, Prompt, Provider};
 use super::budget::{self, Ask, Quote, Written, limit_standings};
 use super::estimator::{Estimate, Estimator};
 use super::in_flight::{Caller, InFlight, LimitStanding, Open, Progress, pending};
+use super::rates::Permit;
 use super::snapshot::{Account, Snapshots};
 
 /// How often a tenant may be changed while one call of it is admitted: more than twice is an accident.
@@ -36,7 +39,9 @@ pub struct Meter {
     pub(super) counters: Arc<dyn CounterStore>,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) estimator: Estimator,
+    pub(super) counting: Counting,
     continuations: Option<Arc<dyn Continuations>>,
+    rates: Option<Arc<dyn RateStore>>,
     snapshots: Arc<Snapshots>,
     clock: Arc<dyn Clock>,
     sinks: Vec<Arc<dyn Sink>>,
@@ -52,7 +57,8 @@ impl Meter {
         sinks: Vec<Arc<dyn Sink>>,
     ) -> Self {
         let estimator = Estimator::default();
-        Self { counters, journal, estimator, continuations: None, snapshots, clock, sinks }
+        let counting = snapshots.counting();
+        Self { counters, journal, estimator, counting, continuations: None, rates: None, snapshots, clock, sinks }
     }
 
     /// The same with another estimator than the tokenizer.
@@ -63,6 +69,11 @@ impl Meter {
     /// The same with a memory of the tokens by which answers go on; without one each such call is a new chat.
     pub fn with_continuations(self, continuations: Arc<dyn Continuations>) -> Self {
         Self { continuations: Some(continuations), ..self }
+    }
+
+    /// The same with rates; without them each call of a plan that has any is refused.
+    pub fn with_rates(self, rates: Arc<dyn RateStore>) -> Self {
+        Self { rates: Some(rates), ..self }
     }
 
     /// The gateway answered a request itself.
@@ -118,7 +129,7 @@ impl Meter {
     ) -> Result<InFlight, Refusal> {
         let (id, admitted_at) = (self.clock.event_id(), self.clock.now());
         let held = Held { counters: &*self.counters, id, claims: Vec::new() };
-        let taken = Taken { caller, held, limits: Vec::new(), written: None };
+        let taken = Taken { caller, held, permit: None, limits: Vec::new(), written: None };
         self.own((id, admitted_at, false), taken, provider, endpoint, call).await
     }
 
@@ -126,7 +137,7 @@ impl Meter {
     async fn own(
         self: &Arc<Self>,
         (id, admitted_at, goes_on): (EventId, Micros, bool),
-        Taken { caller, mut held, limits, written }: Taken<'_>,
+        Taken { caller, mut held, permit, limits, written }: Taken<'_>,
         provider: &'static dyn Provider,
         endpoint: Endpoint,
         call: Call,
@@ -142,6 +153,7 @@ impl Meter {
             meter,
             slot,
             claims,
+            permit,
             limits,
             written,
             provider,
@@ -187,10 +199,12 @@ impl Meter {
             let plan = plan_of(&caller.account)?;
             let ask = Ask { caller: &caller, plan, kind, at };
             let quote = ask.quote((provider, endpoint, call), &self.snapshots)?;
+            let tokens = quote.map_or(0, |quote| quote.tokens());
+            let permit = Permit::take(self.rates.as_ref(), id, (&caller, plan), tokens).await?;
             if let Some((claims, limits, written)) = self.take(id, &ask, quote).await? {
                 // What was held is given back should anything fail before the call owns it.
                 let held = Held { counters: &*self.counters, id, claims };
-                return Ok(Taken { caller, held, limits, written });
+                return Ok(Taken { caller, held, permit, limits, written });
             }
             let tenant = &caller.account.tenant.id;
             let account = self.snapshots.load().accounts.get(tenant).cloned().ok_or(Refusal::BadKey)?;
@@ -316,6 +330,7 @@ impl Meter {
 struct Taken<'a> {
     caller: Caller,
     held: Held<'a>,
+    permit: Option<Permit>,
     limits: Vec<LimitStanding>,
     written: Written,
 }

@@ -17,6 +17,7 @@ pub mod meter;
 pub mod node_counters;
 pub mod once;
 pub mod price_books;
+mod rates;
 pub mod rebuild;
 pub mod recorder;
 pub mod reports;

@@ -9,15 +9,16 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
+use crate::domain::counting::Counting;
 use crate::domain::hold::Bounds;
 use crate::domain::ids::{PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::limits::ModelLimits;
-use crate::domain::plan::Plan;
+use crate::domain::plan::{Metric, Plan, Scope};
 use crate::domain::price::PriceBook;
 use crate::domain::price::tariff::{Pricing, Tariff};
 use crate::domain::tenant::Tenant;
-use crate::domain::time::Micros;
+use crate::domain::time::{Micros, Window};
 use crate::ports::StoreError;
 use crate::ports::prices::ActiveBook;
 use crate::ports::tenants::{Directory, TenantStore};
@@ -129,14 +130,30 @@ pub struct PlanMissing {
     pub plan: PlanName,
 }
 
+/// Why plans are not put in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlansRefused {
+    /// A tenant would be without its plan.
+    Missing(PlanMissing),
+    /// One limits what this process does not count: what was used of it before is not known.
+    NotCounted {
+        /// The plan.
+        plan: PlanName,
+        /// What it limits.
+        limit: (Scope, Metric, Window),
+    },
+}
+
 /// The shared pointer to the newest snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Snapshots {
     current: ArcSwap<Snapshot>,
     /// How price books are read.
     format: Format,
     /// The versions of books that the ledger has for certain.
     kept: Mutex<BTreeSet<Arc<str>>>,
+    /// What is counted, as the first plans demand it, for as long as the process lives.
+    counting: Counting,
     /// The most tokens that an answer of a model may have: for estimates and holds, so not a part of what bills are made from.
     limits: ArcSwap<ModelLimits>,
     /// What is believed of calls that say too little of themselves.
@@ -147,7 +164,23 @@ pub struct Snapshots {
 
 impl From<Snapshot> for Snapshots {
     fn from(snapshot: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(snapshot), ..Self::default() }
+        let of_accounts = snapshot.accounts.values().filter_map(|account| account.plan.as_deref());
+        let counting = Counting::of(snapshot.plans.values().map(|plan| &**plan).chain(of_accounts));
+        Self {
+            current: ArcSwap::from_pointee(snapshot),
+            counting,
+            format: Format::default(),
+            kept: Mutex::default(),
+            limits: ArcSwap::default(),
+            bounds: ArcSwap::default(),
+            writing: Mutex::new(()),
+        }
+    }
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Snapshot::default().into()
     }
 }
 
@@ -202,14 +235,20 @@ impl Snapshots {
         self.current.load_full()
     }
 
+    /// The same, whatever its plans limit later.
+    #[cfg(test)]
+    pub(crate) fn that_count_all(self) -> Self {
+        Self { counting: Counting::ALL, ..self }
+    }
+
+    /// What is counted, whatever plans come later.
+    pub fn counting(&self) -> Counting {
+        self.counting
+    }
+
     /// The most tokens that an answer of this model may have, where that is known.
     pub fn output_max(&self, provider: &ProviderId, model: &str) -> Option<u64> {
         self.limits.load().output_max(provider, model)
-    }
-
-    /// Puts other maxima in force.
-    pub fn set_limits(&self, limits: ModelLimits) {
-        self.limits.store(Arc::new(limits));
     }
 
     /// What is believed of calls that say too little of themselves.
@@ -217,8 +256,9 @@ impl Snapshots {
         **self.bounds.load()
     }
 
-    /// Puts other bounds in force.
-    pub fn set_bounds(&self, bounds: Bounds) {
+    /// Puts other sizes of calls in force.
+    pub fn set_sizes(&self, limits: ModelLimits, bounds: Bounds) {
+        self.limits.store(Arc::new(limits));
         self.bounds.store(Arc::new(bounds));
     }
 
@@ -263,12 +303,13 @@ impl Snapshots {
     /// gateways, that one stays. Calls that are admitted already keep theirs.
     ///
     /// # Errors
-    /// A tenant is on a plan that is not among them; nothing is changed then.
-    pub fn replace(&self, plans: Plans, prices: PriceBook) -> Result<(), PlanMissing> {
+    /// A tenant is on a plan that is not among them, or one limits what is not counted; nothing is changed then.
+    pub fn replace(&self, plans: Plans, prices: PriceBook) -> Result<(), PlansRefused> {
+        self.all_counted(&plans)?;
         let _writing = self.writing.lock();
         let current = self.current.load();
         let tenants = || current.accounts.values().map(|account| &account.tenant);
-        all_known(tenants(), &plans)?;
+        all_known(tenants(), &plans).map_err(PlansRefused::Missing)?;
         let directory = Directory {
             tenants: tenants().cloned().collect(),
             keys: Vec::new(),
@@ -280,6 +321,14 @@ impl Snapshots {
         let next = Snapshot::build(directory, configured, prices);
         self.current.store(Arc::new(Snapshot { keys: current.keys.clone(), ..next }));
         Ok(())
+    }
+
+    fn all_counted(&self, plans: &Plans) -> Result<(), PlansRefused> {
+        let first = |plan: &Arc<Plan>| {
+            let limit = Counting::of([&**plan]).without(self.counting).each().next()?;
+            Some(PlansRefused::NotCounted { plan: plan.name.clone(), limit })
+        };
+        plans.values().find_map(first).map_or(Ok(()), Err)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Counters of what tenants used, with holds for calls in flight.
 
+use crate::domain::counting::{Counting, counts_of};
+use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::plan::{Metric, OnCountersDown, Standing, Subject};
 use crate::domain::time::Period;
@@ -7,7 +9,7 @@ use crate::domain::time::Period;
 use super::BoxFuture;
 
 /// Names one counter. The period is part of the key: nothing is ever reset.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CounterKey {
     /// Whose.
     pub tenant: TenantId,
@@ -33,6 +35,14 @@ pub struct Claim {
 /// What was used of each claimed counter, where it is one amount for each claim, in order.
 pub fn used_of(claims: &[Claim], amounts: &[u64]) -> Vec<(CounterKey, u64)> {
     claims.iter().zip(amounts).map(|(claim, amount)| (claim.counter.clone(), *amount)).collect()
+}
+
+/// What an event used, of each counter that counts it.
+pub fn used_by(event: &UsageEvent, counting: Counting) -> Vec<(CounterKey, u64)> {
+    let tenant = &event.tenant;
+    let of =
+        |(subject, metric, period, amount)| (CounterKey { tenant: tenant.clone(), subject, metric, period }, amount);
+    counts_of(event, counting).into_iter().map(of).collect()
 }
 
 /// What a call's plan says beside its claims.

@@ -24,6 +24,8 @@ pub enum Table {
     UsageDaily,
     /// Sums of months.
     UsageMonthly,
+    /// Sums of what counters count.
+    UsageScopes,
     /// Who changed what.
     AuditLog,
     /// What requests with an idempotency key were answered.

@@ -1,13 +1,16 @@
 //! The ledger: events, their sums, and the questions asked of them.
 
+use crate::domain::counting::Counting;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::money::PicoUsd;
+use crate::domain::plan::Scope;
 use crate::domain::price::Priced;
 use crate::domain::quantities::Quantities;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 
+use super::counters::CounterKey;
 use super::{BoxFuture, StoreError};
 
 /// What sums can be grouped by.
@@ -225,9 +228,9 @@ pub struct StoredEvent {
 /// What some tenants used, and which of some events are booked, at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StandingOf {
-    /// The chats that the ledger sums up for each tenant and period, in no order. A tenant without a sum has none here.
-    pub chats: Vec<(TenantId, Period, u64)>,
-    /// Those of the asked events that are booked, so that their chats are in the sums.
+    /// What the ledger sums up for each counter, in no order. One without a sum has none here.
+    pub used: Vec<(CounterKey, u64)>,
+    /// Those of the asked events that are booked, so that what they used is in the sums.
     pub known: Vec<EventId>,
 }
 
@@ -322,6 +325,65 @@ fn values(
     std::array::from_fn(|_| all.next().unwrap_or_default())
 }
 
+/// What everybody in a tenant used in a period: chats, tokens and nano-dollars.
+pub type UsedValues = [i128; 3];
+
+/// What a sum of that is kept by, as it stands in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UsedKey {
+    /// In which tenant.
+    pub tenant: String,
+    /// `2026-11-24` or `2026-11`.
+    pub period: String,
+    /// The name of a [`Scope`].
+    pub scope: String,
+    /// Who of that.
+    pub subject: String,
+}
+
+impl UsedKey {
+    /// That of a counter.
+    pub fn of(counter: &CounterKey) -> Self {
+        let CounterKey { tenant, subject, metric: _, period } = counter;
+        let (scope, subject) = (subject.scope().as_str().to_owned(), subject.id().to_owned());
+        Self { tenant: tenant.to_string(), period: period.to_string(), scope, subject }
+    }
+}
+
+/// Events of one day that count on the same, added up. The texts are those of the rows, whatever they say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedStratum {
+    /// Whose.
+    pub tenant: String,
+    /// The first instant of their day (UTC).
+    pub day: Micros,
+    /// Their key, user and knowledge base.
+    pub of: [Option<String>; 3],
+    /// What they count.
+    pub values: UsedValues,
+}
+
+impl UsedStratum {
+    /// The sums that they are a part of.
+    pub fn keys(&self) -> Vec<UsedKey> {
+        let Self { tenant, day, of: [key, user, kb], values: _ } = self;
+        let subjects = [
+            (Scope::Tenant, Some("")),
+            (Scope::Key, key.as_deref()),
+            (Scope::User, user.as_deref()),
+            (Scope::Kb, kb.as_deref()),
+        ];
+        let of = |window: Window| {
+            let period = window.period(*day).to_string();
+            subjects.into_iter().filter_map(move |(scope, subject)| {
+                let (scope, subject) = (scope.as_str().to_owned(), subject?.to_owned());
+                Some(UsedKey { tenant: tenant.clone(), period: period.clone(), scope, subject })
+            })
+        };
+        Counting::WINDOWS.into_iter().flat_map(of).collect()
+    }
+}
+
 /// What a ledger shows of itself in [`UsageStore::walk`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
@@ -336,6 +398,10 @@ pub enum Entry {
     Events(Box<Stratum>),
     /// One sum, after all events.
     Sum(Box<(SumKey, SumValues)>),
+    /// The same events once more, as they are counted.
+    Counted(Box<UsedStratum>),
+    /// One sum of these, after all of them.
+    Used(Box<(UsedKey, UsedValues)>),
     /// An event with a value that no event can have.
     Impossible {
         /// Its id.
@@ -351,7 +417,8 @@ pub enum Entry {
 
 /// The ledger. The contract:
 ///
-/// - `append` writes events and the day and month sums they change in one transaction. An event whose id is there
+/// - `append` writes events and the sums they change in one transaction: those of days and months by provider and model,
+///   and those of each tenant, key, user and knowledge base by what counters count. An event whose id is there
 ///   already changes nothing, so a batch may be sent again after an unknown outcome.
 /// - Every sum equals the sum of its events, at any moment, to the unit. Where old events were dropped their sums are
 ///   kept; an event that comes later all the same is written and added to its sums as any other.
@@ -377,15 +444,16 @@ pub trait UsageStore: Send + Sync {
     /// Which of these events it has.
     fn known<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<EventId>, StoreError>>;
 
-    /// Chats of every tenant in a period, for the counters.
-    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>>;
+    /// What was used in a period of every counter that is counted. One that nothing was used of may have none.
+    fn used(&self, period: Period, counting: Counting) -> BoxFuture<'_, Result<Vec<(CounterKey, u64)>, StoreError>>;
 
-    /// Of one instant of the ledger: the chats of these tenants in every month at or after the first of `from` and in
-    /// every day at or after the second, and which of `ids` are booked.
+    /// Of one instant of the ledger: what these tenants used, of what is counted, in every month at or after the first of
+    /// `from` and in every day at or after the second, and which of `ids` are booked.
     fn standing_of<'a>(
         &'a self,
         tenants: &'a [TenantId],
         from: [Period; 2],
+        counting: Counting,
         ids: &'a [EventId],
     ) -> BoxFuture<'a, Result<StandingOf, StoreError>>;
 

@@ -229,3 +229,82 @@ fn the_check_shows_budgets_and_warns_of_a_plan_without_a_cost_limit() {
     assert!(!right && said.contains("did you mean user_cost_usd_per_day?"), "{said}");
     assert_eq!(pico_usd("2.50"), 5 * DOLLAR / 2);
 }
+
+#[test]
+fn what_administration_changes_never_touches_a_counter() {
+    let provider = Provider::always(Script::json(200, ANSWER));
+    let config = plan("cost_usd_per_month = 1\nuser_cost_usd_per_day = 1\nkey_tokens_per_month = 100000");
+    let config = format!("{config}[plans.other]\ncost_usd_per_month = 2\nuser_cost_usd_per_day = -1\n");
+    let gateway = Setup::new(&provider).prod().config(&config).start();
+    let key = gateway.issue("acme", "starter");
+    assert_eq!(gateway.send(&three_cents(&key).header("x-tollgate-user-id", "alice")).status, 200);
+    gateway.booked(&key, 1);
+    let before = counters(&gateway);
+    assert!(!before.as_array().unwrap().is_empty());
+    let admin = |method: &'static str, target: &str, body: Value| {
+        let request = Request::post(target, body.to_string()).method(method).bearer(gateway::ADMIN_KEY);
+        gateway.admin(request.header("content-type", "application/json"))
+    };
+    // An order of changes that nobody chose, the same in every run.
+    let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut made: Vec<String> = Vec::new();
+    for step in 0..60 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (what, status) = match (random >> 33) % 6 {
+            0 => ("rename", admin("PATCH", "/admin/tenants/acme", json!({"name": format!("Acme {step}")})).status),
+            1 => ("suspend", admin("PATCH", "/admin/tenants/acme", json!({"suspended": step % 2 == 0})).status),
+            2 => {
+                let answer =
+                    admin("POST", "/admin/tenants/acme/keys", json!({"name": "k", "allowed_models": ["gpt-4o*"]}));
+                made.push(answer.json()["id"].as_str().unwrap().to_owned());
+                ("key", answer.status)
+            }
+            3 => match made.pop() {
+                Some(id) => (
+                    "revoke",
+                    gateway
+                        .admin(
+                            Request::get(format!("/admin/tenants/acme/keys/{id}"))
+                                .method("DELETE")
+                                .bearer(gateway::ADMIN_KEY),
+                        )
+                        .status,
+                ),
+                None => ("nothing", 200),
+            },
+            at => {
+                let plan = if at == 4 { "other" } else { "starter" };
+                ("plan", admin("POST", "/billing/plan", json!({"tenant_id": "acme", "plan": plan})).status)
+            }
+        };
+        assert!((200..300).contains(&status), "{what}: {status}");
+        assert_eq!(counters(&gateway), before, "{what}, step {step}");
+    }
+}
+
+#[test]
+fn a_limit_that_is_lifted_and_put_back_knows_what_was_used() {
+    let provider = Provider::always(Script::json(200, ANSWER));
+    let with = |limit: &str| plan(&format!("cost_usd_per_month = {limit}\nhold = \"worst_case\""));
+    let gateway = Setup::new(&provider).config(&with("0.05")).start();
+    let put = |limit: &str, shown: Value| {
+        std::fs::write(gateway.config_file(), with(limit)).unwrap();
+        gateway.signal("HUP");
+        let began = std::time::Instant::now();
+        // The second row is that of cost, where there is one.
+        while gateway.json("acme", "/billing/limits")["limits"][1]["limit"] != shown {
+            assert!(began.elapsed() < Duration::from_secs(10), "{limit} is not in force");
+            thread::yield_now();
+        }
+    };
+    assert_eq!(gateway.send(&three_cents("acme")).status, 200);
+    assert_eq!(gateway.send(&three_cents("acme")).status, 402);
+    put("-1", Value::Null);
+    assert_eq!([0; 3].map(|_| gateway.send(&three_cents("acme")).status), [200; 3]);
+    put("0.13", json!(0.13));
+    let refused = gateway.send(&three_cents("acme"));
+    let quota = refused.json()["error"]["quota"].clone();
+    assert_eq!((refused.status, pico_usd_of(&quota["used"])), (402, 4 * CALL), "{quota}");
+    put("0.16", json!(0.16));
+    assert_eq!(gateway.send(&three_cents("acme")).status, 200);
+}

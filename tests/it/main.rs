@@ -44,6 +44,7 @@ mod postgres;
 mod price_oracle;
 mod prices;
 mod quota;
+mod rates;
 mod recovery;
 mod refusals;
 mod routes;

@@ -108,6 +108,14 @@ fn first() -> String {
     event(1).id.to_string()
 }
 
+/// A sum of what counters count that is not what it has to be.
+fn of_scope(what: &str, expected: u64, found: &str) -> String {
+    format!("usage_scopes {what}: expected {expected}, found {found}")
+}
+
+/// A sum of a tenant.
+const OF_ACME: &str = "usage_daily acme 2026-11-24 openai gpt-4o";
+
 /// What statements leave behind, and the differences that they make.
 type Planted = (&'static str, Vec<(Kind, String)>);
 
@@ -119,7 +127,6 @@ async fn check(cases: Vec<Planted>) {
 
 #[tokio::test]
 async fn each_wrong_sum_is_found_to_the_column_and_no_other() {
-    const OF_ACME: &str = "usage_daily acme 2026-11-24 openai gpt-4o";
     const OF_BETA: &str = "usage_monthly beta 2026-10 openai gpt-4o";
     let whole = "requests 1, chats 1, prompt_tokens 11, completion_tokens 7, estimated_cost_pico_usd 97500000, \
                  billable_cost_pico_usd 97500000";
@@ -167,6 +174,36 @@ async fn each_wrong_sum_is_found_to_the_column_and_no_other() {
                         .to_owned(),
                 ),
                 (Kind::Sum, format!("{OF_BETA}: estimated_cost_pico_usd: expected 97500001, found 97500000")),
+            ],
+        ),
+    ];
+    check(cases).await;
+}
+
+#[tokio::test]
+async fn each_wrong_sum_of_what_is_counted_is_found_to_the_column_and_no_other() {
+    let cases: Vec<Planted> = vec![
+        (
+            "UPDATE usage_scopes SET tokens = tokens + 1 WHERE tenant_id = 'acme' AND scope = 'key' AND period = '2026-11'",
+            vec![(Kind::Sum, of_scope("acme 2026-11 key key_0123456789abcdef: tokens", 54, "55"))],
+        ),
+        (
+            "DELETE FROM usage_scopes WHERE tenant_id = 'beta' AND scope = 'tenant' AND period = '2026-10-31'",
+            vec![
+                (Kind::Sum, of_scope("beta 2026-10-31 tenant: chats", 1, "no row")),
+                (Kind::Sum, of_scope("beta 2026-10-31 tenant: tokens", 18, "no row")),
+                (Kind::Sum, of_scope("beta 2026-10-31 tenant: cost_nano_usd", 97_500, "no row")),
+            ],
+        ),
+        (
+            "UPDATE usage_scopes SET scope = 'user' WHERE tenant_id = 'beta' AND scope = 'key' AND period = '2026-10'; \
+             UPDATE usage_scopes SET tokens = 0, cost_nano_usd = 0 WHERE tenant_id = 'beta' AND scope = 'user'; \
+             UPDATE usage_scopes SET chats = 7 WHERE tenant_id = 'beta' AND scope = 'user'",
+            vec![
+                (Kind::Sum, of_scope("beta 2026-10 user key_0123456789abcdef: chats", 0, "7")),
+                (Kind::Sum, of_scope("beta 2026-10 key key_0123456789abcdef: chats", 1, "no row")),
+                (Kind::Sum, of_scope("beta 2026-10 key key_0123456789abcdef: tokens", 18, "no row")),
+                (Kind::Sum, of_scope("beta 2026-10 key key_0123456789abcdef: cost_nano_usd", 97_500, "no row")),
             ],
         ),
         (
@@ -231,7 +268,8 @@ async fn each_event_that_cannot_be_is_found_and_no_other() {
             "UPDATE usage_events SET utc_offset_s = -64801, cache_write_long_tokens = 1 WHERE row = 1;
              UPDATE usage_daily SET period = '2026-11-23', cache_write_long_tokens = 1 WHERE tenant_id = 'acme';
              UPDATE usage_events SET utc_offset_s = -50400 WHERE row IN (2, 3);
-             UPDATE usage_monthly SET cache_write_long_tokens = 1 WHERE tenant_id = 'acme'",
+             UPDATE usage_monthly SET cache_write_long_tokens = 1 WHERE tenant_id = 'acme';
+             UPDATE usage_scopes SET period = '2026-11-23' WHERE tenant_id = 'acme' AND period = '2026-11-24'",
             vec![
                 (Kind::Event, format!("{event_1}: utc_offset_s is within 18 hours: expected that, found -64801")),
                 (
@@ -262,6 +300,14 @@ async fn a_deleted_event_is_missed_by_each_of_its_sums() {
             values.into_iter().chain(cost).map(line).collect::<Vec<_>>()
         })
         .collect();
+    let mut expected = expected;
+    for sum in ["acme 2026-11", "acme 2026-11-24"] {
+        for of in ["key key_0123456789abcdef", "tenant"] {
+            expected.push(of_scope(&format!("{sum} {of}: chats"), 2, "3"));
+            expected.push(of_scope(&format!("{sum} {of}: tokens"), 36, "54"));
+            expected.push(of_scope(&format!("{sum} {of}: cost_nano_usd"), 195_000, "292500"));
+        }
+    }
     assert_eq!(found.into_iter().map(|(_, told)| told).collect::<Vec<_>>(), expected);
 }
 
@@ -329,8 +375,8 @@ fn a_ledger_after_traffic_has_no_difference_while_it_serves_and_after() {
     let document = verified(gateway.data_dir(), Some(gateway.admin));
     assert_eq!(told(&document), Vec::<String>::new());
     assert_eq!(document["ledger"]["events"], 21, "{document}");
-    // A day and a month of each tenant, known exactly.
-    assert_eq!((&document["counters"]["compared"], &document["counters"]["moving"]), (&6.into(), &0.into()));
+    // Chats, tokens and cost of a day and a month of each tenant, known exactly.
+    assert_eq!((&document["counters"]["compared"], &document["counters"]["moving"]), (&18.into(), &0.into()));
     assert_eq!(document["counters"]["not_compared"], Value::Null);
     gateway.stop();
     let document = verified(gateway.data_dir(), None);
@@ -357,7 +403,7 @@ fn a_difference_is_a_line_and_an_exit_code_while_the_gateway_serves() {
     assert!(lines[0].starts_with("usage_monthly acme 20"), "{text}");
     assert!(lines[0].ends_with(" openai gpt-4o-mini: completion_tokens: expected 21, found 22"), "{text}");
     assert!(lines[1].starts_with("1 difference in 3 events, 1 day sums, 1 month sums, "), "{text}");
-    assert!(lines[1].contains(", 2 counters; "), "{text}");
+    assert!(lines[1].contains(", 6 counters; "), "{text}");
     assert!(output.stderr.is_empty());
 }
 
@@ -374,10 +420,11 @@ fn a_counter_that_the_ledger_does_not_bear_out_is_found() {
     tamper(
         &gateway.ledger_file(),
         &format!(
-            "{} AND row = (SELECT MIN(row) FROM usage_events WHERE tenant_id = 'acme'); {}; {}",
+            "{} AND row = (SELECT MIN(row) FROM usage_events WHERE tenant_id = 'acme'); {}; {}; {}",
             chats("usage_events"),
             chats("usage_daily"),
-            chats("usage_monthly")
+            chats("usage_monthly"),
+            chats("usage_scopes")
         ),
     );
     let document = verified(gateway.data_dir(), Some(gateway.admin));
@@ -438,7 +485,12 @@ fn what_the_journal_knows_better_is_found() {
     let less = |table| format!("UPDATE {table} SET completion_tokens = completion_tokens - 1");
     tamper(
         &file,
-        &format!("{} WHERE row = 2; {}; {}", less("usage_events"), less("usage_daily"), less("usage_monthly")),
+        &format!(
+            "{} WHERE row = 2; {}; {}; UPDATE usage_scopes SET tokens = tokens - 1",
+            less("usage_events"),
+            less("usage_daily"),
+            less("usage_monthly")
+        ),
     );
     let document = verified(gateway.data_dir(), None);
     let found = told(&document);
@@ -515,8 +567,8 @@ fn beside_a_gateway_under_load_it_finds_nothing() {
     }
     let made = load.stop();
     let document = verified(gateway.data_dir(), Some(gateway.admin));
-    assert_eq!((told(&document).len(), &document["counters"]["compared"]), (0, &6.into()), "{document}");
-    let of = runs * 6;
+    assert_eq!((told(&document).len(), &document["counters"]["compared"]), (0, &18.into()), "{document}");
+    let of = runs * 18;
     figures(&format!(
         "verify beside {} calls: {runs} runs, 0 differences; of {of} counters {moving} never rested, off by {off_max} at most",
         made.len()
@@ -559,6 +611,19 @@ pub(super) fn fill(file: &Path, events: u64) {
                     0, 0, 0, 0 FROM usage_events GROUP BY 1, 2, 3, 4"
             ),
         );
+    }
+    for (scope, subject) in [("tenant", "''"), ("key", "key_id")] {
+        for period in ["%Y-%m-%d", "%Y-%m"] {
+            tamper(
+                file,
+                &format!(
+                    "INSERT INTO usage_scopes (tenant_id, period, scope, subject, chats, tokens, cost_nano_usd)
+                     SELECT tenant_id, strftime('{period}', requested_at / 1000000, 'unixepoch'), '{scope}', {subject},
+                        SUM(chats), SUM(prompt_tokens + completion_tokens), SUM((estimated_cost_pico_usd + 999) / 1000)
+                     FROM usage_events GROUP BY 1, 2, 3, 4"
+                ),
+            );
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! May use: `domain`, `ports`.
 //!
 //! One statement is the whole transaction: it takes a lock that all gateways share, writes the events that are not there
-//! yet with the units that they deferred, adds exactly those up, and adds that to the sums of days and months. So nothing
+//! yet with the units that they deferred, adds exactly those up, and adds that to the sums of days and months and of everybody
+//! whom they count on. So nothing
 //! but its own work happens under the lock, no round trip, and rows become visible in the order of their numbers: a number
 //! is taken under the lock, which the server gives up after the commit is visible. Whoever pages by `row > last` misses
 //! none.
@@ -14,13 +15,14 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use sqlx::postgres::PgArguments;
-use sqlx::{Arguments, AssertSqlSafe, Row, query_with};
+use sqlx::{Arguments, AssertSqlSafe, Postgres, Row, query_with};
 use tokio::time::{sleep, timeout};
 
 use super::dialect::{Uuid, storable};
 use super::{LOCK_APPEND, LOCK_CLASS, PostgresLedger, SILENCE_MAX, code, silent, store_error};
 use crate::adapters::sql::cells::Cell;
 use crate::adapters::sql::rows::{self, EVENT_COLUMNS, SUM_COLUMNS, table};
+use crate::adapters::sql::scopes::{self, AMOUNT_COLUMNS};
 use crate::adapters::sql::units::{self, UNIT_COLUMNS};
 use crate::adapters::sql::usage::{DAY_US, of_event};
 use crate::domain::event::UsageEvent;
@@ -182,7 +184,7 @@ impl<'e> Column<'e> {
 }
 
 /// What sums are made of, beside tokens and quantities: with these all that is kept in memory of a batch while it is added up.
-const SUMMED: &str = "row, id, tenant_id, provider, model, requested_at, utc_offset_s, outcome, chats, usage_source, \
+const SUMMED: &str = "row, id, tenant_id, key_id, user_id, kb_id, provider, model, requested_at, utc_offset_s, outcome, chats, usage_source, \
     estimated_cost_pico_usd, billable_cost_pico_usd, priced, priced_before";
 
 static STATEMENT: LazyLock<String> = LazyLock::new(statement);
@@ -207,13 +209,14 @@ fn statement() -> String {
          deferred AS (INSERT INTO deferred_units ({units}) \
            SELECT {given_units} FROM UNNEST({unit_lists}) AS given ({units}) JOIN written ON written.id = given.event_id \
            ON CONFLICT (provider, unit) DO NOTHING), \
-         daily AS ({daily}), monthly AS ({monthly}) SELECT COUNT(*) FROM written",
+         daily AS ({daily}), monthly AS ({monthly}), scopes AS ({scopes}) SELECT COUNT(*) FROM written",
         given = EVENT_COLUMNS.map(|column| format!("given.{column}")).join(", "),
         lists = lists.join(", "),
         given_units = UNIT_COLUMNS.map(|column| format!("given.{column}")).join(", "),
         unit_lists = unit_lists.join(", "),
         daily = add_sums(Window::Day),
         monthly = add_sums(Window::Month),
+        scopes = add_scopes(),
     )
 }
 
@@ -237,5 +240,24 @@ fn add_sums(window: Window) -> String {
          SELECT tenant_id, {period}, provider, model, {values}{bound_values} FROM named \
          GROUP BY tenant_id, {period}, provider, model ORDER BY tenant_id, {period}, provider, model \
          ON CONFLICT (tenant_id, period, provider, model) DO UPDATE SET {sums}{bounds}"
+    )
+}
+
+/// The same for everybody that the events count on.
+fn add_scopes() -> String {
+    let [chats, tokens, cost_nano] = scopes::amounts::<Postgres>();
+    let columns = AMOUNT_COLUMNS.join(", ");
+    let values = AMOUNT_COLUMNS.map(|column| format!("SUM(counted.{column})::bigint")).join(", ");
+    let sums = AMOUNT_COLUMNS.map(|column| format!("{column} = usage_scopes.{column} + excluded.{column}")).join(", ");
+    format!(
+        "INSERT INTO usage_scopes (tenant_id, period, scope, subject, {columns}) \
+         SELECT tenant_id, period, scope, subject, {values} FROM named \
+         CROSS JOIN LATERAL (SELECT {chats}, {tokens}, {cost_nano}) AS counted ({columns}) \
+         CROSS JOIN LATERAL (VALUES (day), (month)) AS periods (period) \
+         CROSS JOIN LATERAL (VALUES {subjects}) AS subjects (scope, subject) \
+         WHERE subject IS NOT NULL AND (counted.chats > 0 OR counted.tokens > 0 OR counted.cost_nano_usd > 0) \
+         GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 \
+         ON CONFLICT (tenant_id, period, scope, subject) DO UPDATE SET {sums}",
+        subjects = scopes::SUBJECTS,
     )
 }

@@ -12,6 +12,7 @@ use super::partitions::{OWN_FROM, name_of, partitions};
 use super::session::Session;
 use super::{PostgresLedger, SILENCE_MAX, code, silent, store_error};
 use crate::adapters::sql::Dialect;
+use crate::adapters::sql::scopes;
 use crate::adapters::sql::statement::Statement;
 use crate::adapters::sql::usage::one;
 use crate::domain::time::{Micros, Period};
@@ -59,7 +60,17 @@ impl PostgresLedger {
             }
         }
         self.forget_room();
-        Ok(())
+        self.drop_scopes(before).await
+    }
+
+    async fn drop_scopes(&self, before: Period) -> Result<(), StoreError> {
+        loop {
+            let mut session = Session::of(&self.writer).await?;
+            let dropped = scopes::drop_some::<Postgres>(&mut session, before).await;
+            if session.answer(dropped)? < scopes::DROPPED_MAX.unsigned_abs() {
+                return Ok(());
+            }
+        }
     }
 
     async fn count(&self, table: &str) -> Result<u64, StoreError> {

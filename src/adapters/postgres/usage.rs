@@ -5,10 +5,12 @@
 use sqlx::Postgres;
 
 use super::PostgresLedger;
-use crate::adapters::sql::{usage, walk};
+use crate::adapters::sql::{scopes, usage, walk};
+use crate::domain::counting::Counting;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::time::{Micros, Period};
+use crate::ports::counters::CounterKey;
 use crate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
@@ -58,11 +60,11 @@ impl UsageStore for PostgresLedger {
         })
     }
 
-    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
+    fn used(&self, period: Period, counting: Counting) -> BoxFuture<'_, Result<Vec<(CounterKey, u64)>, StoreError>> {
         Box::pin(async move {
             let mut reader = self.reader().await?;
-            let chats = usage::chats::<Postgres>(&mut reader, period).await;
-            reader.answer(chats)
+            let used = scopes::used::<Postgres>(&mut reader, period, counting).await;
+            reader.answer(used)
         })
     }
 
@@ -70,11 +72,12 @@ impl UsageStore for PostgresLedger {
         &'a self,
         tenants: &'a [TenantId],
         from: [Period; 2],
+        counting: Counting,
         ids: &'a [EventId],
     ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
         Box::pin(async move {
             let mut snapshot = self.snapshot().await?;
-            let standing = usage::standing_of::<Postgres>(&mut snapshot, tenants, from, ids).await;
+            let standing = scopes::standing_of::<Postgres>(&mut snapshot, tenants, from, counting, ids).await;
             snapshot.end(standing).await
         })
     }

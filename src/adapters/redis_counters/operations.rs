@@ -1,11 +1,11 @@
 //! The operations of the port: how each is put to the script, and what its answer says.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::domain::ids::TenantId;
-use crate::domain::plan::Subject;
 use crate::domain::time::Window;
 use crate::ports::BoxFuture;
 use crate::ports::counters::{CounterKey, CountersUnavailable};
@@ -287,17 +287,13 @@ async fn list_one(store: &Store, key: Vec<u8>) -> Result<Vec<(CounterKey, Count)
 
 /// Pairs of a field (`h:chats:2026-11`) and its value.
 fn listed(tenant: &TenantId, answer: &mut Answer) -> Result<Vec<(CounterKey, Count)>, Strange> {
-    let mut found: Vec<(CounterKey, Count)> = Vec::new();
+    let mut found: HashMap<CounterKey, Count> = HashMap::new();
     while !answer.is_over() {
         let (field, value) = (answer.text()?, answer.unsigned()?);
         let (kind, name) = field.split_once(':').ok_or(Strange)?;
-        let (metric, period) = counter_named(name)?;
-        let counter = CounterKey { tenant: tenant.clone(), subject: Subject::Tenant, metric, period };
-        let at = found.iter().position(|(known, _)| *known == counter).unwrap_or_else(|| {
-            found.push((counter, Count::default()));
-            found.len().saturating_sub(1)
-        });
-        let Some((_, count)) = found.get_mut(at) else { return Err(Strange) };
+        let (subject, metric, period) = counter_named(name)?;
+        let counter = CounterKey { tenant: tenant.clone(), subject, metric, period };
+        let count = found.entry(counter).or_default();
         match kind {
             "b" => count.booked = value,
             "s" => count.settled = value,
@@ -306,6 +302,6 @@ fn listed(tenant: &TenantId, answer: &mut Answer) -> Result<Vec<(CounterKey, Cou
             _ => return Err(Strange),
         }
     }
-    found.retain(|(_, count)| *count != Count::default());
-    Ok(found)
+    found.retain(|_, count| *count != Count::default());
+    Ok(found.into_iter().collect())
 }

@@ -1,11 +1,12 @@
 //! How operations are written for the script, and its answers read.
 
-use std::io::Write;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
 
 use redis::{Cmd, Value};
 
 use crate::domain::ids::EventId;
-use crate::domain::plan::Metric;
+use crate::domain::plan::{Metric, Scope, Subject};
 use crate::domain::time::{Period, Window};
 use crate::ports::counters::CounterKey;
 use crate::ports::shared::{CallState, Count, Epoch, NodeId, Note};
@@ -74,7 +75,7 @@ impl Arguments {
     }
 
     pub(super) fn counter(&mut self, counter: &CounterKey) -> &mut Self {
-        self.text(format_args!("{}:{}", counter.metric.as_str(), counter.period))
+        self.text(Named(counter))
     }
 
     /// A call: its id, and how it stands as one word that the script keeps as it is.
@@ -90,8 +91,8 @@ impl Arguments {
         };
         // Writing to memory does not fail.
         drop(write!(self.bytes, "{state} {node}"));
-        for (CounterKey { metric, period, .. }, amount) in &note.amounts {
-            drop(write!(self.bytes, " {}:{period} {}", metric.as_str(), (*amount).min(EXACT_MAX)));
+        for (counter, amount) in &note.amounts {
+            drop(write!(self.bytes, " {} {}", Named(counter), (*amount).min(EXACT_MAX)));
         }
         self.end()
     }
@@ -199,10 +200,80 @@ impl Answer {
     }
 }
 
-/// What a counter's name in Redis says: `chats:2026-11`.
-pub(super) fn counter_named(name: &str) -> Result<(Metric, Period), Strange> {
-    let (metric, period) = name.split_once(':').ok_or(Strange)?;
-    let metric = [Metric::Chats].into_iter().find(|known| known.as_str() == metric).ok_or(Strange)?;
+/// The name of a counter in Redis: `chats:2026-11` of the tenant, `user/alice/chats:2026-11` of one of its users. There is one
+/// colon, before the period, and no blank: ids are percent-encoded.
+struct Named<'a>(&'a CounterKey);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CounterKey { tenant: _, subject, metric, period } = self.0;
+        if *subject != Subject::Tenant {
+            write!(f, "{}/", subject.scope().as_str())?;
+            for byte in subject.id().bytes() {
+                match byte {
+                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => f.write_char(byte.into())?,
+                    other => write!(f, "%{other:02X}")?,
+                }
+            }
+            f.write_char('/')?;
+        }
+        write!(f, "{}:{period}", metric.as_str())
+    }
+}
+
+/// What a counter's name in Redis says.
+pub(super) fn counter_named(name: &str) -> Result<(Subject, Metric, Period), Strange> {
+    let (what, period) = name.split_once(':').ok_or(Strange)?;
+    let (subject, metric) = match what.rsplit_once('/') {
+        None => (Subject::Tenant, what),
+        Some((of, metric)) => {
+            let (scope, id) = of.split_once('/').ok_or(Strange)?;
+            let scope = Scope::parse(scope).filter(|scope| *scope != Scope::Tenant).ok_or(Strange)?;
+            (Subject::of(scope, &decoded(id)?).ok_or(Strange)?, metric)
+        }
+    };
+    let metric = Metric::parse(metric).ok_or(Strange)?;
     let period = Window::Month.parse(period).or_else(|_| Window::Day.parse(period)).map_err(|_| Strange)?;
-    Ok((metric, period))
+    Ok((subject, metric, period))
+}
+
+fn decoded(id: &str) -> Result<String, Strange> {
+    let mut bytes = Vec::with_capacity(id.len());
+    let mut rest = id.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        if *first == b'%' {
+            let (code, behind) = behind.split_at_checked(2).ok_or(Strange)?;
+            let code = std::str::from_utf8(code).ok().and_then(|code| u8::from_str_radix(code, 16).ok());
+            bytes.push(code.ok_or(Strange)?);
+            rest = behind;
+        } else {
+            bytes.push(*first);
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| Strange)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_counter_is_one_word_with_one_colon_and_is_read_back() {
+        let subjects = [
+            (Subject::Tenant, "chats:2026-11"),
+            (Subject::User("alice".into()), "user/alice/chats:2026-11"),
+            (Subject::Kb("".into()), "kb//chats:2026-11"),
+            (Subject::User("a b:c/%\u{e9}".into()), "user/a%20b%3Ac%2F%25%C3%A9/chats:2026-11"),
+        ];
+        for (subject, name) in subjects {
+            let period = Period::parse_month("2026-11").unwrap();
+            let key = CounterKey { tenant: "acme".parse().unwrap(), subject, metric: Metric::Chats, period };
+            assert_eq!(Named(&key).to_string(), name);
+            assert_eq!(counter_named(name), Ok((key.subject, key.metric, key.period)));
+        }
+        for bad in ["chats", "words:2026-11", "tenant//chats:2026-11", "user/%4/chats:2026-11", "user/a/chats:26"] {
+            assert_eq!(counter_named(bad), Err(Strange), "{bad}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ pub(super) mod changes;
 pub(super) mod prices;
 pub(super) mod rows;
 pub(super) mod rules;
+pub(super) mod scopes;
 pub(super) mod statement;
 pub(super) mod transfer;
 pub(super) mod units;

@@ -13,7 +13,7 @@ use crate::domain::ids::{EventId, TenantId};
 use crate::domain::price::Priced;
 use crate::domain::time::{MICROS_PER_SECOND, Micros, Period, Window};
 use crate::ports::StoreError;
-use crate::ports::usage::{Dimension, EventsQuery, Group, StandingOf, StoredEvent, SumsQuery};
+use crate::ports::usage::{Dimension, EventsQuery, Group, StoredEvent, SumsQuery};
 
 /// Microseconds of a day.
 pub(in crate::adapters) const DAY_US: i64 = 86_400_000_000;
@@ -355,59 +355,6 @@ pub(in crate::adapters) async fn known<D: Dialect>(
         }
     }
     Ok(found)
-}
-
-/// What [`crate::ports::usage::UsageStore::chats`] promises.
-pub(in crate::adapters) async fn chats<D: Dialect>(
-    connection: &mut D::Connection,
-    period: Period,
-) -> Result<Vec<(TenantId, u64)>, StoreError> {
-    let table = table(period.window());
-    let text =
-        format!("SELECT tenant_id, CAST(SUM(chats) AS BIGINT) FROM {table} WHERE period = $1 GROUP BY tenant_id");
-    let found = D::rows(connection, Statement::new(text).bind(period.to_string())).await.map_err(D::error)?;
-    let pair = |row| {
-        let mut columns = Columns::of(row);
-        Ok((columns.parse()?, columns.count()?))
-    };
-    found.iter().map(pair).collect()
-}
-
-/// What [`crate::ports::usage::UsageStore::standing_of`] promises, inside a transaction that sees one instant.
-pub(in crate::adapters) async fn standing_of<D: Dialect>(
-    snapshot: &mut D::Connection,
-    tenants: &[TenantId],
-    from: [Period; 2],
-    ids: &[EventId],
-) -> Result<StandingOf, StoreError> {
-    let mut chats = Vec::new();
-    for tenants in tenants.chunks(LISTED_MAX) {
-        for from in from {
-            chats.extend(chats_since::<D>(snapshot, tenants, from).await?);
-        }
-    }
-    Ok(StandingOf { chats, known: known::<D>(snapshot, ids).await? })
-}
-
-/// Chats of some tenants, by period, at or after one.
-async fn chats_since<D: Dialect>(
-    connection: &mut D::Connection,
-    tenants: &[TenantId],
-    from: Period,
-) -> Result<Vec<(TenantId, Period, u64)>, StoreError> {
-    let table = table(from.window());
-    let text = format!("SELECT tenant_id, period, CAST(SUM(chats) AS BIGINT) FROM {table} WHERE period >= $1 AND ");
-    let mut statement = Statement::new(text).bind(from.to_string());
-    D::among_names(&mut statement, "tenant_id", tenants.iter().map(TenantId::as_str).collect());
-    statement.push(" GROUP BY tenant_id, period");
-    let found = D::rows(connection, statement).await.map_err(D::error)?;
-    let sum = |row| {
-        let mut columns = Columns::of(row);
-        let tenant = columns.parse()?;
-        let period = columns.named(|text| from.window().parse(text).ok())?;
-        Ok((tenant, period, columns.count()?))
-    };
-    found.iter().map(sum).collect()
 }
 
 /// What [`crate::ports::usage::UsageStore::ledger_id`] promises.

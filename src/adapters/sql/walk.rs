@@ -10,6 +10,7 @@ use super::Dialect;
 use super::cells::{Cells, Columns};
 use super::rows::{PICO_PER_MICRO, SUM_COLUMNS, table};
 use super::rules::{Rule, rules};
+use super::scopes::{self, AMOUNT_COLUMNS};
 use super::statement::Statement;
 use super::usage::{BILLABLE, DAY_US, events_from, one};
 use crate::domain::ids::EventId;
@@ -17,7 +18,7 @@ use crate::domain::quantities::Quantities;
 use crate::domain::time::{Micros, Window};
 use crate::domain::tokens::Tokens;
 use crate::ports::StoreError;
-use crate::ports::usage::{Entry, Stratum, SumKey, SumValues, Sums};
+use crate::ports::usage::{Entry, Stratum, SumKey, SumValues, Sums, UsedKey, UsedStratum};
 
 /// Events added up by one statement: so many are sorted in memory at once (some 4 MiB), and there is something to say
 /// about progress twenty times in half a million.
@@ -31,21 +32,36 @@ pub(in crate::adapters) async fn walk<D: Dialect>(view: &mut D::Connection, see:
     let events = D::rows(view, Statement::new("SELECT COUNT(*) FROM usage_events")).await.map_err(D::error)?;
     let from = events_from::<D>(view).await?;
     see(Entry::Begin { events: one(&events)?.count()?, from });
-    strata::<D>(view, see).await?;
+    steps::<D>(view, &strata_statement(), &mut |row| {
+        let (stratum, newest) = stratum(row)?;
+        see(Entry::Events(Box::new(stratum)));
+        Ok(newest)
+    })
+    .await?;
     impossible::<D>(view, see).await?;
     repeated::<D>(view, see).await?;
     for window in [Window::Day, Window::Month] {
         sums::<D>(view, window, see).await?;
     }
-    Ok(())
+    steps::<D>(view, &counted_statement::<D>(), &mut |row| {
+        let (stratum, newest) = counted(row)?;
+        see(Entry::Counted(Box::new(stratum)));
+        Ok(newest)
+    })
+    .await?;
+    used::<D>(view, see).await
 }
 
-/// Adds events up in steps by their place, so that each step sorts a bounded number of them.
-async fn strata<D: Dialect>(view: &mut D::Connection, see: See<'_>) -> Result<(), StoreError> {
-    let text = strata_statement();
+/// Adds events up in steps by their place, so that each step sorts a bounded number of them. `take` gives the place of the
+/// newest event in a row of the answer.
+async fn steps<D: Dialect>(
+    view: &mut D::Connection,
+    text: &str,
+    take: &mut (dyn FnMut(&D::Row) -> Result<i64, StoreError> + Send),
+) -> Result<(), StoreError> {
     let (mut last, mut step) = (i64::MIN, EVENTS_PER_STEP);
     loop {
-        let statement = Statement::new(text.clone()).bind(last).bind(step);
+        let statement = Statement::new(text).bind(last).bind(step);
         let rows = match D::rows(view, statement).await.map_err(D::error) {
             // SQLite: together they are more than 64 bits hold. Fewer may not be, and one alone never is.
             Err(StoreError::Refused(_)) if step > 1 => {
@@ -58,12 +74,15 @@ async fn strata<D: Dialect>(view: &mut D::Connection, see: See<'_>) -> Result<()
             return Ok(());
         }
         for row in &rows {
-            let (stratum, newest) = stratum(row)?;
-            last = last.max(newest);
-            see(Entry::Events(Box::new(stratum)));
+            last = last.max(take(row)?);
         }
         step = step.saturating_mul(2).min(EVENTS_PER_STEP);
     }
+}
+
+/// The last midnight. The remainder of a division has the sign of what is divided: also before 1970.
+fn day() -> String {
+    format!("local - ((local % {DAY_US}) + {DAY_US}) % {DAY_US}")
 }
 
 fn strata_statement() -> String {
@@ -76,8 +95,7 @@ fn strata_statement() -> String {
     });
     let columns = columns.collect::<Vec<String>>().join(", ");
     let sums: Vec<String> = amounts.iter().map(|amount| format!("CAST(COALESCE(SUM({amount}), 0) AS TEXT)")).collect();
-    // The remainder of a division has the sign of what is divided: this is the last midnight, also before 1970.
-    let day = format!("local - ((local % {DAY_US}) + {DAY_US}) % {DAY_US}");
+    let day = day();
     format!(
         "SELECT tenant_id, {day}, provider, model, outcome, usage_source, priced, priced_before, MAX(row), COUNT(*), {} \
          FROM (SELECT row, requested_at + utc_offset_s * 1000000 AS local, {columns} FROM usage_events \
@@ -119,6 +137,42 @@ fn stratum(row: &impl Cells) -> Result<(Stratum, i64), StoreError> {
         billable,
     };
     Ok((stratum, newest))
+}
+
+fn counted_statement<D: Dialect>() -> String {
+    let day = day();
+    let amounts = scopes::amounts::<D>().map(|amount| format!("CAST(COALESCE(SUM({amount}), 0) AS TEXT)"));
+    format!(
+        "SELECT tenant_id, {day}, key_id, user_id, kb_id, MAX(row), {} FROM \
+         (SELECT row, requested_at + utc_offset_s * 1000000 AS local, tenant_id, key_id, user_id, kb_id, outcome, chats, \
+         prompt_tokens, completion_tokens, estimated_cost_pico_usd, billable_cost_pico_usd FROM usage_events \
+         WHERE row > $1 ORDER BY row LIMIT $2) AS step GROUP BY 1, 2, 3, 4, 5",
+        amounts.join(", ")
+    )
+}
+
+fn counted(row: &impl Cells) -> Result<(UsedStratum, i64), StoreError> {
+    let mut columns = Columns::of(row);
+    let tenant = columns.any_text()?;
+    let day = Micros(columns.integer()?);
+    let of = [columns.any_text_some()?, columns.any_text_some()?, columns.any_text_some()?];
+    let newest = columns.integer()?;
+    let values = [columns.amount()?, columns.amount()?, columns.amount()?];
+    Ok((UsedStratum { tenant, day, of, values }, newest))
+}
+
+/// Shows every sum of what counters count.
+async fn used<D: Dialect>(view: &mut D::Connection, see: See<'_>) -> Result<(), StoreError> {
+    let text = format!("SELECT tenant_id, period, scope, subject, {} FROM usage_scopes", AMOUNT_COLUMNS.join(", "));
+    let mut rows = D::stream(view, Statement::new(text));
+    while let Some(row) = rows.try_next().await.map_err(D::error)? {
+        let mut columns = Columns::of(&row);
+        let (tenant, period) = (columns.any_text()?, columns.any_text()?);
+        let (scope, subject) = (columns.any_text()?, columns.any_text()?);
+        let values = [columns.integer()?, columns.integer()?, columns.integer()?].map(i128::from);
+        see(Entry::Used(Box::new((UsedKey { tenant, period, scope, subject }, values))));
+    }
+    Ok(())
 }
 
 /// Shows events with values that no event can have.

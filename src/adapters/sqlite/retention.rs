@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use sqlx::SqliteConnection;
+use sqlx::{Sqlite, SqliteConnection};
 use tokio::time::sleep;
 
 use super::{SqliteLedger, store_error};
+use crate::adapters::sql::scopes;
 use crate::domain::time::{Micros, Period};
 use crate::ports::StoreError;
 
@@ -21,6 +22,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 impl SqliteLedger {
     /// What [`crate::ports::usage::UsageStore::drop_events`] promises.
     pub(super) async fn drop_all(&self, before: Period, tell: &mut (dyn FnMut(u64) + Send)) -> Result<(), StoreError> {
+        let month = before;
         let before = before.start();
         // Said first: whoever asks meanwhile gets no answer from what is left by then.
         let mut transaction = self.write().await?;
@@ -39,7 +41,19 @@ impl SqliteLedger {
             tell(dropped);
             sleep(PAUSE).await;
         }
-        Ok(())
+        self.drop_scopes(month).await
+    }
+
+    async fn drop_scopes(&self, before: Period) -> Result<(), StoreError> {
+        loop {
+            let mut transaction = self.write().await?;
+            let dropped = scopes::drop_some::<Sqlite>(&mut transaction, before).await?;
+            self.commit(transaction).await?;
+            if dropped < scopes::DROPPED_MAX.unsigned_abs() {
+                return Ok(());
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     /// The next rows to look through. The newest row of all is left out: were it dropped, its number would come again.

@@ -10,10 +10,13 @@ use super::dialect::arguments;
 use super::{SqliteLedger, store_error, units};
 use crate::adapters::sql::cells::Cell;
 use crate::adapters::sql::rows::{self, EVENT_COLUMNS, SUM_COLUMNS, table};
+use crate::adapters::sql::scopes::{self, AMOUNT_COLUMNS, ScopeSums};
 use crate::adapters::sql::usage;
+use crate::domain::counting::Counting;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::time::{Micros, Period, Window};
+use crate::ports::counters::CounterKey;
 use crate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, Sums, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
@@ -56,19 +59,20 @@ impl UsageStore for SqliteLedger {
         Box::pin(async move { usage::known::<Sqlite>(&mut *self.reader().await?, ids).await })
     }
 
-    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
-        Box::pin(async move { usage::chats::<Sqlite>(&mut *self.reader().await?, period).await })
+    fn used(&self, period: Period, counting: Counting) -> BoxFuture<'_, Result<Vec<(CounterKey, u64)>, StoreError>> {
+        Box::pin(async move { scopes::used::<Sqlite>(&mut *self.reader().await?, period, counting).await })
     }
 
     fn standing_of<'a>(
         &'a self,
         tenants: &'a [TenantId],
         from: [Period; 2],
+        counting: Counting,
         ids: &'a [EventId],
     ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
         Box::pin(async move {
             let mut snapshot = self.readers.begin().await.map_err(store_error)?;
-            let standing = usage::standing_of::<Sqlite>(&mut snapshot, tenants, from, ids).await?;
+            let standing = scopes::standing_of::<Sqlite>(&mut snapshot, tenants, from, counting, ids).await?;
             snapshot.rollback().await.map_err(store_error)?;
             Ok(standing)
         })
@@ -131,6 +135,7 @@ impl SqliteLedger {
         for window in [Window::Day, Window::Month] {
             add_sums(&mut transaction, window, &new, rows).await?;
         }
+        add_scopes(&mut transaction, &new).await?;
         units::insert(&mut transaction, &new).await?;
         self.commit(transaction).await?;
         Ok(added)
@@ -217,6 +222,29 @@ fn sums_statement(window: Window, rows: usize) -> String {
         "INSERT INTO {table} (tenant_id, period, provider, model, {columns}{bounds}) VALUES {} \
          ON CONFLICT (tenant_id, period, provider, model) DO UPDATE SET {sums}",
         places(rows, values)
+    )
+}
+
+/// Adds `events` to the sums of everybody they count on.
+async fn add_scopes(connection: &mut SqliteConnection, events: &[&UsageEvent]) -> Result<(), StoreError> {
+    let sums = ScopeSums::of(events.iter().copied())?;
+    for some in pieces(&sums.rows()) {
+        let mut cells = Vec::with_capacity(some.len().saturating_mul(7));
+        for row in some {
+            scopes::row_cells(&mut cells, *row)?;
+        }
+        execute(connection, scopes_statement(some.len()), &cells).await?;
+    }
+    Ok(())
+}
+
+fn scopes_statement(rows: usize) -> String {
+    let sums = AMOUNT_COLUMNS.map(|column| format!("{column} = {column} + excluded.{column}")).join(", ");
+    format!(
+        "INSERT INTO usage_scopes (tenant_id, period, scope, subject, {}) VALUES {} \
+         ON CONFLICT (tenant_id, period, scope, subject) DO UPDATE SET {sums}",
+        AMOUNT_COLUMNS.join(", "),
+        places(rows, 7)
     )
 }
 

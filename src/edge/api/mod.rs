@@ -25,7 +25,7 @@ use utoipa_axum::routes;
 use crate::metering::admin::Admin;
 use crate::metering::identity::Identities;
 use crate::metering::reports::Reports;
-use crate::metering::verify::counters::Counting;
+use crate::metering::verify::counters::CountersSource;
 
 mod admin;
 mod audit;
@@ -55,7 +55,7 @@ pub struct ApiState {
     /// Reports.
     pub reports: Arc<Reports>,
     /// Counters as they are.
-    pub counting: Arc<Counting>,
+    pub counting: Arc<CountersSource>,
     /// Whose a credential is. The admin key is accepted on the admin listener only.
     pub identities: Arc<Identities>,
     /// How the process is.

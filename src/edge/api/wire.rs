@@ -13,8 +13,9 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::domain::hold::money_of;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Metric, Subject};
+use crate::domain::rate::RateMetric;
 use crate::domain::time::Period;
-use crate::metering::admin::{LimitRow, LimitsView};
+use crate::metering::admin::{LimitRow, LimitsView, RateRow};
 use crate::metering::reports::{GroupBy, GroupRow, Totals, UsageReport};
 
 pub mod audit;
@@ -259,7 +260,7 @@ pub struct LimitBody {
     /// What is counted.
     #[schema(example = "chats")]
     metric: &'static str,
-    /// `day` or `month`.
+    /// `day` or `month`; of rates `minute`, of requests at once `now`.
     #[schema(example = "month")]
     window: &'static str,
     /// How much fits; -1 when unlimited.
@@ -323,9 +324,28 @@ impl From<&LimitRow> for LimitBody {
     }
 }
 
+impl From<&RateRow> for LimitBody {
+    fn from(row: &RateRow) -> Self {
+        let RateRow { subject, metric, limit, taken, resets_at } = row;
+        let amount = |amount| Amount(Metric::Tokens, Some(amount));
+        let runs = *metric == RateMetric::Concurrent;
+        Self {
+            scope: subject.scope().as_str(),
+            subject: (*subject != Subject::Tenant).then(|| subject.id().to_owned()),
+            metric: metric.as_str(),
+            window: if runs { "now" } else { "minute" },
+            limit: amount(*limit),
+            used: amount(if runs { 0 } else { *taken }),
+            held: amount(if runs { *taken } else { 0 }),
+            remaining: amount(limit.saturating_sub(*taken)),
+            resets_at: resets_at.to_string(),
+        }
+    }
+}
+
 impl From<LimitsView> for LimitsBody {
     fn from(view: LimitsView) -> Self {
-        let LimitsView { tenant, plan, chats, others } = view;
+        let LimitsView { tenant, plan, chats, others, rates } = view;
         Self {
             tenant_id: tenant.to_string(),
             plan: plan.to_string(),
@@ -334,7 +354,11 @@ impl From<LimitsView> for LimitsBody {
             held: chats.standing.held,
             remaining: or_unlimited(chats.remaining()),
             resets_at: chats.resets_at().to_string(),
-            limits: std::iter::once(&chats).chain(&others).map(LimitBody::from).collect(),
+            limits: std::iter::once(&chats)
+                .chain(&others)
+                .map(LimitBody::from)
+                .chain(rates.iter().map(LimitBody::from))
+                .collect(),
         }
     }
 }

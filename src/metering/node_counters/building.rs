@@ -17,7 +17,6 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::plan::{Metric, Subject};
 use crate::ports::counters::CounterKey;
 use crate::ports::shared::{Epoch, Finish, Floors, Joined, Joining, Look, NodeId, Note, Wanted};
 use crate::ports::usage::StandingOf;
@@ -363,8 +362,9 @@ impl NodeCounters {
         let Some(day) = ready.iter().map(|ready| ready.floors.day).min() else { return };
         let tenants: Vec<TenantId> = ready.iter().map(|ready| ready.tenant.clone()).collect();
         let ids: Vec<EventId> = ready.iter().flat_map(|ready| &ready.calls).copied().collect();
-        let read = timeout(LEDGER_MAX, self.outside.usage.standing_of(&tenants, [month, day], &ids)).await;
-        let StandingOf { chats, known } = match read {
+        let counting = self.outside.snapshots.counting();
+        let read = timeout(LEDGER_MAX, self.outside.usage.standing_of(&tenants, [month, day], counting, &ids)).await;
+        let StandingOf { used, known } = match read {
             Ok(Ok(standing)) => standing,
             Ok(Err(error)) => {
                 warn!(%error, "Counters are to be built anew, and the ledger cannot be read; it is tried again.");
@@ -377,9 +377,8 @@ impl NodeCounters {
         };
         let known: HashSet<EventId> = known.into_iter().collect();
         let mut sums: HashMap<TenantId, Vec<(CounterKey, u64)>> = HashMap::new();
-        for (tenant, period, chats) in chats {
-            let key = CounterKey { tenant: tenant.clone(), subject: Subject::Tenant, metric: Metric::Chats, period };
-            sums.entry(tenant).or_default().push((key, chats));
+        for (counter, sum) in used {
+            sums.entry(counter.tenant.clone()).or_default().push((counter, sum));
         }
         for Ready { tenant, epoch, joins, calls, .. } in ready {
             let known: Vec<EventId> = calls.iter().filter(|id| known.contains(id)).copied().collect();

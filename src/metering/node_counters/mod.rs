@@ -31,14 +31,15 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use crate::domain::counting::Amounts;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::plan::{Metric, OnCountersDown, Standing, Subject};
+use crate::domain::plan::{OnCountersDown, Standing};
 use crate::domain::time::Window;
 use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{
-    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
+    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms, used_by,
 };
 use crate::ports::shared::{Ask, Floors, Held, Member, Pulse, SharedCounters, Wanted};
 use crate::ports::sink::Sink;
@@ -187,17 +188,10 @@ impl NodeCounters {
 
     /// Takes in an event of an earlier life that the ledger may not have yet. Before [`Self::run`].
     pub fn adopt(&self, event: &UsageEvent) {
-        if event.chats == 0 {
+        let amounts = used_by(event, self.outside.snapshots.counting());
+        if amounts.is_empty() {
             return;
         }
-        let amount = |window: Window| {
-            let period = event.period(window);
-            (
-                CounterKey { tenant: event.tenant.clone(), subject: Subject::Tenant, metric: Metric::Chats, period },
-                event.chats,
-            )
-        };
-        let amounts = [Window::Month, Window::Day].map(amount).into();
         self.with(&event.tenant, |local| local.adopt(event.id, amounts));
         self.has_news(&event.tenant);
     }
@@ -227,7 +221,9 @@ impl NodeCounters {
     /// From where on counters are built: with the period before, as calls may be settled in it, and other nodes be there yet.
     fn floors(&self) -> Floors {
         let now = self.outside.clock.now();
-        Floors { month: Window::Month.period(now).previous(), day: Window::Day.period(now).previous() }
+        // It is yesterday yet for a tenant whose zone is behind UTC.
+        let yesterday = Window::Day.period(now).previous();
+        Floors { month: Window::Month.period(yesterday.start()).previous(), day: yesterday.previous() }
     }
 
     /// Puts a tenant into the courier's queue.
@@ -562,7 +558,7 @@ impl CounterStore for NodeCounters {
 /// Hears from the recorder what the ledger has.
 impl Sink for NodeCounters {
     fn booked(&self, events: &[UsageEvent]) {
-        for event in events.iter().filter(|event| event.chats > 0) {
+        for event in events.iter().filter(|event| !Amounts::of(event).are_zero()) {
             self.with(&event.tenant, |local| local.booked(event.id));
             self.has_news(&event.tenant);
         }

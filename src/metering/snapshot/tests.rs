@@ -85,9 +85,26 @@ async fn plans_that_leave_a_tenant_without_its_plan_change_nothing() {
     let mut fewer = plans(9);
     fewer.remove("growth");
     let missing = PlanMissing { tenant: "globex".parse().unwrap(), plan: "growth".parse().unwrap() };
-    assert_eq!(world.snapshots.replace(fewer, PriceBook::default()), Err(missing));
+    assert_eq!(world.snapshots.replace(fewer, PriceBook::default()), Err(PlansRefused::Missing(missing)));
     assert_eq!(chats_max(&world.snapshots, "acme"), Some(7));
     assert_eq!(world.snapshots.every_plan_is_known(), Ok(()));
+}
+
+#[tokio::test]
+async fn plans_that_limit_what_is_not_counted_change_nothing() {
+    let world = World::open().await;
+    let snapshots = Snapshots::open(&*world.store, plans(7), PriceBook::default(), FORMAT).await.unwrap();
+    for (scope, is_counted) in [(Scope::Tenant, true), (Scope::User, false), (Scope::Kb, false), (Scope::Key, false)] {
+        let mut others = plans(9);
+        let mut plan = (**others.values().next().unwrap()).clone();
+        plan.limits.push(Limit { scope, metric: Metric::Cost, window: Window::Day, max: 5 });
+        let refused = PlansRefused::NotCounted { plan: plan.name.clone(), limit: (scope, Metric::Cost, Window::Day) };
+        others.insert(plan.name.clone(), Arc::new(plan));
+        let expected = if is_counted { Ok(()) } else { Err(refused) };
+        assert_eq!(snapshots.replace(others, PriceBook::default()), expected, "{scope:?}");
+        assert_eq!(snapshots.counting(), Counting::TENANT);
+    }
+    assert_eq!(chats_max(&snapshots, "acme"), Some(9), "of the first, and of no other");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What counters say against the chats that are booked.
+//! What counters say against what is booked.
 //!
 //! May use: `domain`, `ports`.
 //!
@@ -19,17 +19,17 @@
 //! Counters that other gateways share have calls of theirs that are not booked yet. They know which part of what is used is
 //! booked for certain: that part is `a`; for counters in the process it is all.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::ids::TenantId;
+use crate::domain::counting::Counting;
 use crate::domain::plan::{Metric, Standing, Subject};
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{Counted, CounterKey, CounterStore, CountersUnavailable};
 use crate::ports::journal::Journal;
-use crate::ports::usage::UsageStore;
+use crate::ports::usage::{UsageStore, UsedKey};
 
 use super::journal::JournalFacts;
 use super::ledger::LedgerFacts;
@@ -60,7 +60,7 @@ pub struct CountersView {
 }
 
 /// The gateway's side: gives its counters.
-pub struct Counting {
+pub struct CountersSource {
     counters: Arc<dyn CounterStore>,
     journal: Arc<dyn Journal>,
     usage: Arc<dyn UsageStore>,
@@ -79,7 +79,7 @@ pub enum CountingError {
     Store(#[from] StoreError),
 }
 
-impl Counting {
+impl CountersSource {
     /// Over its ports.
     pub fn new(
         counters: Arc<dyn CounterStore>,
@@ -121,8 +121,8 @@ pub struct CountersFacts {
 /// What the ledger says of one counter.
 #[derive(Debug, Clone, Copy, Default)]
 struct Booked {
-    chats: i128,
-    /// Chats that the ledger refused: the counter may have them.
+    used: i128,
+    /// What the ledger refused: the counter may have it.
     refused: i128,
 }
 
@@ -198,7 +198,8 @@ impl<'a> CountersCheck<'a> {
     pub fn finish(self, differences: &mut Differences) -> CountersFacts {
         let mut facts = CountersFacts { rounds: self.rounds, behind: !self.was_booked, ..CountersFacts::default() };
         let mut suspects: Vec<(CounterKey, Suspect)> = self.suspects.into_iter().collect();
-        suspects.sort_unstable_by(|(a, _), (b, _)| (&a.tenant, a.period).cmp(&(&b.tenant, b.period)));
+        let place = |key: &CounterKey| (key.tenant.clone(), key.period, key.subject.clone(), key.metric);
+        suspects.sort_by_cached_key(|(key, _)| place(key));
         for (key, suspect) in suspects {
             let is_wrong = suspect.wrong >= WRONG_ROUNDS;
             if is_wrong || suspect.is_right {
@@ -209,12 +210,13 @@ impl<'a> CountersCheck<'a> {
                 let off = least.unsigned_abs().max(most.unsigned_abs());
                 facts.moving_off_max = facts.moving_off_max.max(off);
             }
-            let CounterKey { tenant, metric, period, .. } = key;
-            let place = || format!("counter {tenant} {} {period}", metric.as_str());
-            let Booked { chats, refused } = suspect.booked;
+            let CounterKey { tenant, subject, metric, period } = key;
+            let of = if subject == Subject::Tenant { String::new() } else { format!("{subject} ") };
+            let place = || format!("counter {tenant} {of}{} {period}", metric.as_str());
+            let Booked { used, refused } = suspect.booked;
             if is_wrong {
                 let more = if refused > 0 { format!(" and up to {refused} refused") } else { String::new() };
-                let expected = format!("{chats} in the ledger{more}");
+                let expected = format!("{used} in the ledger{more}");
                 differences.add(Kind::Counter, place(), "used", (expected, suspect.standing.used.to_string()));
             }
             if suspect.stuck >= WRONG_ROUNDS {
@@ -232,32 +234,39 @@ impl<'a> CountersCheck<'a> {
         standings: &HashMap<CounterKey, Count>,
     ) -> Result<HashMap<CounterKey, Booked>, StoreError> {
         let running = [Window::Day, Window::Month].map(|window| window.period(at));
-        let known: BTreeSet<(TenantId, Period)> =
-            standings.keys().map(|key| (key.tenant.clone(), key.period)).collect();
-        let mut periods: Vec<Period> = running.into_iter().chain(known.iter().map(|(_, period)| *period)).collect();
+        let counted = standings.keys().map(|key| (key.subject.scope(), key.metric, key.period.window()));
+        let counting = counted
+            .map(|(scope, metric, window)| Counting::one(scope, metric, window))
+            .fold(Counting::TENANT, |all, one| all | one);
+        let mut periods: Vec<Period> = running.into_iter().chain(standings.keys().map(|key| key.period)).collect();
         periods.sort_unstable();
         periods.dedup();
         let mut all = HashMap::new();
         for period in periods {
-            let chats: HashMap<TenantId, u64> = self.store.chats(period).await?.into_iter().collect();
-            let of_period = known.iter().filter(|(_, own)| *own == period).map(|(tenant, _)| tenant);
-            let missing = chats.keys().filter(|_| running.contains(&period));
-            for tenant in of_period.chain(missing).cloned() {
-                let chats = chats.get(&tenant).copied().unwrap_or_default();
-                let booked = self.adjusted(&tenant, period, chats);
-                all.insert(CounterKey { tenant, subject: Subject::Tenant, metric: Metric::Chats, period }, booked);
+            let mut used: HashMap<CounterKey, u64> = self.store.used(period, counting).await?.into_iter().collect();
+            if !running.contains(&period) {
+                used.retain(|key, _| standings.contains_key(key));
+            }
+            let idle = standings.keys().filter(|key| key.period == period).map(|key| (key.clone(), 0));
+            let idle: Vec<(CounterKey, u64)> = idle.filter(|(key, _)| !used.contains_key(key)).collect();
+            for (key, used) in used.into_iter().chain(idle) {
+                let booked = self.adjusted(&key, used);
+                all.insert(key, booked);
             }
         }
         Ok(all)
     }
 
-    /// Chats by the events, where the sums are wrong.
-    fn adjusted(&self, tenant: &TenantId, period: Period, chats: u64) -> Booked {
-        let period = period.to_string();
-        let refused = self.journal.quarantined_chats.get(&(tenant.clone(), period.clone())).copied();
-        let beyond = self.ledger.chats_beyond_sums.get(&(tenant.to_string(), period)).copied();
-        let chats = i128::from(chats).saturating_add(beyond.unwrap_or_default());
-        Booked { chats, refused: refused.unwrap_or_default().into() }
+    /// What was used by the events, where the sums are wrong.
+    fn adjusted(&self, counter: &CounterKey, used: u64) -> Booked {
+        let refused = self.journal.quarantined_used.get(counter).copied().unwrap_or_default();
+        let beyond = self.ledger.used_beyond_sums.get(&UsedKey::of(counter));
+        let beyond = beyond.map_or(0, |[chats, tokens, cost]| match counter.metric {
+            Metric::Chats => *chats,
+            Metric::Tokens => *tokens,
+            Metric::Cost => *cost,
+        });
+        Booked { used: i128::from(used).saturating_add(beyond), refused: refused.into() }
     }
 
     fn judge(&mut self, before: &Look, after: &Look) {
@@ -288,9 +297,9 @@ impl Suspect {
 
     /// `first` was read before the ledger said `booked`, `then` after it.
     fn judge(&mut self, booked: Booked, first: Count, then: Count, is_idle: bool) {
-        let least = i128::from(first.booked).saturating_sub(booked.chats).saturating_sub(booked.refused);
+        let least = i128::from(first.booked).saturating_sub(booked.used).saturating_sub(booked.refused);
         let (first, then) = (first.standing, then.standing);
-        let most = i128::from(then.used).saturating_sub(booked.chats);
+        let most = i128::from(then.used).saturating_sub(booked.used);
         self.off = (self.off.0.max(least), self.off.1.min(most));
         (self.booked, self.standing) = (booked, then);
         let may_be_right = least <= 0 && most >= 0;

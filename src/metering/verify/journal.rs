@@ -10,13 +10,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::domain::counting::Counting;
 use crate::domain::event::{Outcome, UsageEvent};
-use crate::domain::ids::{EventId, TenantId};
+use crate::domain::ids::EventId;
 use crate::domain::money::PicoUsd;
 use crate::domain::quantities::Quantities;
-use crate::domain::time::Window;
 use crate::domain::tokens::Tokens;
 use crate::ports::StoreError;
+use crate::ports::counters::{CounterKey, used_by};
 use crate::ports::usage::UsageStore;
 
 use super::{Differences, Kind};
@@ -38,8 +39,8 @@ pub struct JournalFacts {
     pub open: u64,
     /// Events that the ledger refused.
     pub quarantined: u64,
-    /// Their chats, by tenant and period: a counter may have them though the ledger has not.
-    pub quarantined_chats: HashMap<(TenantId, String), u64>,
+    /// What these count: a counter may have it though the ledger has not.
+    pub quarantined_used: HashMap<CounterKey, u64>,
 }
 
 /// A comparison under way.
@@ -87,10 +88,9 @@ impl<'a> JournalCheck<'a> {
         self.look_up().await?;
         self.missing.remove(&event.id.to_bytes());
         self.facts.quarantined = self.facts.quarantined.saturating_add(1);
-        for window in [Window::Day, Window::Month] {
-            let period = (event.tenant.clone(), event.period(window).to_string());
-            let chats = self.facts.quarantined_chats.entry(period).or_default();
-            *chats = chats.saturating_add(event.chats);
+        for (counter, amount) in used_by(event, Counting::ALL) {
+            let used = self.facts.quarantined_used.entry(counter).or_default();
+            *used = used.saturating_add(amount);
         }
         let place = format!("journal event {} of {}", event.id, event.tenant);
         self.differences.add(Kind::Quarantine, place, "ledger", ("it to be booked", format!("it refused: {reason}")));

@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
-use crate::domain::time::{Micros, Window};
+use crate::domain::time::{Micros, Period, TimeError, Window};
 use crate::ports::StoreError;
-use crate::ports::usage::{Entry, Stratum, SumKey, SumValues, Sums, UsageStore};
+use crate::ports::usage::{Entry, Stratum, SumKey, SumValues, Sums, UsageStore, UsedKey, UsedValues};
 
 use super::{Differences, Kind};
 
@@ -26,9 +26,8 @@ pub struct LedgerFacts {
     pub days: u64,
     /// Sums of months found.
     pub months: u64,
-    /// By how many chats the events of a tenant and period are more than its sums: counters are compared with events,
-    /// through sums.
-    pub chats_beyond_sums: HashMap<(String, String), i128>,
+    /// By how much what events count is more than its sums: counters are compared with events, through sums.
+    pub used_beyond_sums: HashMap<UsedKey, UsedValues>,
 }
 
 /// Compares all of `store` with itself.
@@ -40,7 +39,13 @@ pub async fn compare(
     differences: &mut Differences,
     progress: Progress<'_>,
 ) -> Result<LedgerFacts, StoreError> {
-    let mut fold = Fold { differences, facts: LedgerFacts::default(), from: None, expected: HashMap::new() };
+    let mut fold = Fold {
+        differences,
+        facts: LedgerFacts::default(),
+        from: None,
+        expected: HashMap::new(),
+        counted: HashMap::new(),
+    };
     let mut events = 0;
     let walked = store
         .walk(&mut |entry| {
@@ -71,6 +76,8 @@ struct Fold<'a> {
     from: Option<Micros>,
     /// What events add up to, as long as no sum was found for it.
     expected: HashMap<SumKey, SumValues>,
+    /// What events count, as long as no sum was found for it.
+    counted: HashMap<UsedKey, UsedValues>,
 }
 
 impl Fold<'_> {
@@ -84,6 +91,15 @@ impl Fold<'_> {
                 return true;
             }
             Entry::Sum(sum) => self.sum(sum.0, &sum.1),
+            Entry::Counted(stratum) => {
+                for key in stratum.keys() {
+                    let sums = self.counted.entry(key).or_default();
+                    for (sum, value) in sums.iter_mut().zip(stratum.values) {
+                        *sum = sum.saturating_add(value);
+                    }
+                }
+            }
+            Entry::Used(used) => self.used(used.0, used.1),
             Entry::Impossible { event, rule, found } => {
                 self.differences.add(Kind::Event, format!("event {event}"), rule, ("that", found));
             }
@@ -117,7 +133,7 @@ impl Fold<'_> {
             Window::Month => &mut self.facts.months,
         };
         *count = count.saturating_add(1);
-        let is_alone = self.is_kept_alone(&key);
+        let is_alone = self.is_kept_alone(key.window.parse(&key.period));
         match self.expected.entry(key) {
             Slot::Occupied(expected) => {
                 let (key, expected) = expected.remove_entry();
@@ -130,14 +146,12 @@ impl Fold<'_> {
             Slot::Vacant(_) if is_alone => {}
             Slot::Vacant(none) => {
                 let key = none.into_key();
-                self.beyond(&key, &NONE, found);
                 self.differences.add(Kind::Sum, place(&key), "row", ("none, as it has no events", told(found)));
             }
         }
     }
 
     fn differ(&mut self, key: &SumKey, expected: &SumValues, found: &SumValues) {
-        self.beyond(key, expected, found);
         for ((name, expected), found) in Sums::NAMES.iter().zip(expected).zip(found) {
             if expected != found {
                 self.differences.add(Kind::Sum, place(key), *name, (expected.to_string(), found.to_string()));
@@ -146,8 +160,7 @@ impl Fold<'_> {
     }
 
     /// Whether the sum is of a time whose events were dropped.
-    fn is_kept_alone(&self, key: &SumKey) -> bool {
-        let period = key.window.parse(&key.period);
+    fn is_kept_alone(&self, period: Result<Period, TimeError>) -> bool {
         self.from.is_some_and(|from| period.is_ok_and(|period| period.end() <= from))
     }
 
@@ -161,11 +174,29 @@ impl Fold<'_> {
         }
     }
 
-    fn beyond(&mut self, key: &SumKey, expected: &SumValues, found: &SumValues) {
-        let ([_, events, ..], [_, sums, ..]) = (expected, found);
-        if events != sums {
-            let beyond = self.facts.chats_beyond_sums.entry((key.tenant.clone(), key.period.clone())).or_default();
-            *beyond = beyond.saturating_add(events.saturating_sub(*sums));
+    /// A sum of what counters count. One whose events were dropped is dropped some time, too, whatever is added later.
+    fn used(&mut self, key: UsedKey, found: UsedValues) {
+        let expected = self.counted.remove(&key).unwrap_or_default();
+        if expected != found && !self.is_kept_alone(period_named(&key.period)) {
+            self.used_differs(&key, expected, Some(found));
+        }
+    }
+
+    fn used_differs(&mut self, key: &UsedKey, expected: UsedValues, found: Option<UsedValues>) {
+        let UsedKey { tenant, period, scope, subject } = key;
+        let of = if subject.is_empty() { scope.clone() } else { format!("{scope} {subject}") };
+        let place = format!("usage_scopes {tenant} {period} {of}");
+        let of = found.unwrap_or_default();
+        let beyond = [0, 1, 2].map(|at: usize| match (expected.get(at), of.get(at)) {
+            (Some(expected), Some(found)) => expected.saturating_sub(*found),
+            _ => 0,
+        });
+        self.facts.used_beyond_sums.insert(key.clone(), beyond);
+        for ((name, expected), of) in ["chats", "tokens", "cost_nano_usd"].iter().zip(expected).zip(of) {
+            if expected != of {
+                let told = if found.is_some() { of.to_string() } else { "no row".to_owned() };
+                self.differences.add(Kind::Sum, place.clone(), *name, (expected.to_string(), told));
+            }
         }
     }
 
@@ -173,11 +204,21 @@ impl Fold<'_> {
         let mut missing: Vec<(SumKey, SumValues)> = std::mem::take(&mut self.expected).into_iter().collect();
         missing.sort_unstable();
         for (key, expected) in missing {
-            self.beyond(&key, &expected, &NONE);
             self.differences.add(Kind::Sum, place(&key), "row", (told(&expected), "none"));
+        }
+        let mut missing: Vec<(UsedKey, UsedValues)> = std::mem::take(&mut self.counted).into_iter().collect();
+        missing.retain(|(key, values)| *values != [0; 3] && !self.is_kept_alone(period_named(&key.period)));
+        missing.sort_unstable();
+        for (key, expected) in missing {
+            self.used_differs(&key, expected, None);
         }
         self.facts
     }
+}
+
+/// A day or a month.
+fn period_named(name: &str) -> Result<Period, TimeError> {
+    Window::Month.parse(name).or_else(|_| Window::Day.parse(name))
 }
 
 fn place(key: &SumKey) -> String {

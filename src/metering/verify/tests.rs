@@ -6,16 +6,17 @@ use super::counters::{CountersCheck, CountersFacts, CountersView, ROUNDS_MAX};
 use super::journal::{JournalCheck, JournalFacts};
 use super::ledger::{self, LedgerFacts};
 use super::*;
+use crate::domain::counting::Counting;
 use crate::domain::event::{Corrected, Outcome, UsageEvent, UsageSource};
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Metric, Standing, Subject};
 use crate::domain::price::Priced;
 use crate::domain::quantities::Quantities;
-use crate::domain::time::{Micros, Window};
+use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 use crate::metering::fakes::{FakeStore, event, stratum};
-use crate::ports::counters::{Counted, CounterKey};
-use crate::ports::usage::{Sums, UsageStore};
+use crate::ports::counters::{Counted, CounterKey, used_by};
+use crate::ports::usage::{Sums, UsageStore, UsedKey};
 
 const AT: &str = "2026-11-24T10:00:00Z";
 
@@ -61,6 +62,39 @@ async fn a_ledger_that_agrees_with_itself_has_no_difference_and_its_progress_is_
     let facts = ledger::compare(&store, &mut differences, &mut |done, of| told.push((done, of))).await.unwrap();
     assert_eq!((facts.events, facts.days, facts.months, differences.total()), (40, 1, 1, 0));
     assert_eq!((told.first(), told.last()), (Some(&(1, 40)), Some(&(40, 40))));
+}
+
+#[tokio::test]
+async fn counters_of_every_metric_and_subject_are_compared() {
+    let of_all = |number| {
+        let (key, kb_id) = (Some("key_0123456789abcdef".parse().unwrap()), Some("kb".into()));
+        UsageEvent { key, kb_id, ..chat(number) }
+    };
+    let store = store(&[of_all(1), of_all(2)]).await;
+    let (ledger, journal) = (LedgerFacts::default(), JournalFacts::default());
+    let used = store.used(Period::parse_month("2026-11").unwrap(), Counting::ALL).await.unwrap();
+    let days = store.used(Period::parse_day("2026-11-24").unwrap(), Counting::ALL).await.unwrap();
+    let all: Vec<(CounterKey, u64)> = used.into_iter().chain(days).collect();
+    // A key, a user and a knowledge base beside the tenant.
+    assert_eq!(all.len(), 24);
+    for wrong in [None, Some(0), Some(7), Some(23)] {
+        let counted = |(at, (counter, used)): (usize, &(CounterKey, u64))| {
+            let used = used + u64::from(Some(at) == wrong);
+            Counted { counter: counter.clone(), standing: Standing { used, held: 0 }, booked: used }
+        };
+        let counters = all.iter().enumerate().map(counted).collect();
+        let view = CountersView { counters, ..view(0, 0, 0) };
+        let mut check = CountersCheck::new(&store, &ledger, &journal);
+        while check.look(view.clone()).await.unwrap() {}
+        let mut differences = Differences::default();
+        assert_eq!(check.finish(&mut differences).compared, 24);
+        assert_eq!(differences.total(), u64::from(wrong.is_some()));
+        if let (Some(wrong), [difference]) = (wrong, differences.kept()) {
+            let CounterKey { subject, metric, period, .. } = &all[wrong].0;
+            let of = if *subject == Subject::Tenant { String::new() } else { format!("{subject} ") };
+            assert_eq!(difference.place, format!("counter acme {of}{} {period}", metric.as_str()));
+        }
+    }
 }
 
 #[test]
@@ -137,8 +171,15 @@ async fn what_waits_runs_and_was_refused_is_counted() {
     let records = vec![Settled(chat(1), true), Settled(chat(2), false), Open(chat(3)), Quarantined(chat(4))];
     let (facts, _) = journal(&store, records).await;
     assert_eq!((facts.settled, facts.waiting, facts.open, facts.quarantined), (2, 1, 1, 1));
-    let refused = ["2026-11-24", "2026-11"].map(|period| (("acme".parse().unwrap(), period.to_owned()), 1));
-    assert_eq!(facts.quarantined_chats, HashMap::from(refused));
+    let refused: HashMap<CounterKey, u64> = used_by(&chat(4), Counting::ALL).into_iter().collect();
+    assert!(refused.len() > 6, "of a user, too");
+    assert_eq!(facts.quarantined_used, refused);
+}
+
+/// One that counts nothing but a chat.
+fn only_a_chat(number: u128) -> UsageEvent {
+    let (cost, billable) = (Some(PicoUsd::ZERO), Some(PicoUsd::ZERO));
+    UsageEvent { tokens: Tokens::default(), cost, billable, ..chat(number) }
 }
 
 /// A look at the month's and the day's counter of `acme`, each with these chats used and held.
@@ -159,17 +200,15 @@ fn view(used: u64, held: u64, in_flight: u64) -> CountersView {
 /// Shows one view after the other, with so many chats in the ledger after each.
 async fn counted(views: Vec<(CountersView, u128)>, refused: u64) -> (CountersFacts, Differences) {
     let store = FakeStore::default();
-    let chats = |period: &str| (("acme".parse().unwrap(), period.to_owned()), refused);
-    let journal = JournalFacts {
-        quarantined_chats: HashMap::from([chats("2026-11-24"), chats("2026-11")]),
-        ..JournalFacts::default()
-    };
+    let counters = view(0, 0, 0).counters;
+    let refused = counters.into_iter().map(|counted| (counted.counter, refused)).collect();
+    let journal = JournalFacts { quarantined_used: refused, ..JournalFacts::default() };
     let ledger = LedgerFacts::default();
     let mut check = CountersCheck::new(&store, &ledger, &journal);
     let mut booked = 0;
     for (view, chats) in views {
         for number in booked..chats {
-            store.append(&[chat(number)]).await.unwrap();
+            store.append(&[only_a_chat(number)]).await.unwrap();
         }
         booked = chats;
         if !check.look(view).await.unwrap() {
@@ -261,10 +300,11 @@ async fn a_ledger_that_stays_behind_is_said_to_be() {
 
 #[tokio::test]
 async fn counters_are_compared_with_the_events_where_sums_are_wrong() {
-    let store = store(&[chat(1), chat(2)]).await;
+    let store = store(&[only_a_chat(1), only_a_chat(2)]).await;
     // The events are one less than the sums say.
-    let beyond = ["2026-11-24", "2026-11"].map(|period| (("acme".to_owned(), period.to_owned()), -1));
-    let ledger = LedgerFacts { chats_beyond_sums: HashMap::from(beyond), ..LedgerFacts::default() };
+    let counters = view(0, 0, 0).counters;
+    let beyond = counters.iter().map(|counted| (UsedKey::of(&counted.counter), [-1, 0, 0])).collect();
+    let ledger = LedgerFacts { used_beyond_sums: beyond, ..LedgerFacts::default() };
     for (used, expected) in [(1, 0), (2, 2)] {
         let journal = JournalFacts::default();
         let mut check = CountersCheck::new(&store, &ledger, &journal);

@@ -31,13 +31,14 @@ pub struct Column {
 impl Table {
     /// All of them, in an order in which each comes behind those that it refers to, and the largest first: what changes
     /// while it is copied then is in what comes later. The ledger's id comes last.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::UsageEvents,
         Self::Tenants,
         Self::TenantPlans,
         Self::Keys,
         Self::UsageDaily,
         Self::UsageMonthly,
+        Self::UsageScopes,
         Self::AuditLog,
         Self::IdempotencyRecords,
         Self::DeferredUnits,
@@ -54,6 +55,7 @@ impl Table {
             Self::Keys => "keys",
             Self::UsageDaily => "usage_daily",
             Self::UsageMonthly => "usage_monthly",
+            Self::UsageScopes => "usage_scopes",
             Self::AuditLog => "audit_log",
             Self::IdempotencyRecords => "idempotency_records",
             Self::DeferredUnits => "deferred_units",
@@ -77,6 +79,7 @@ impl Table {
             Self::UsageDaily => USAGE_DAILY,
             // The same but for the two columns of bounds.
             Self::UsageMonthly => USAGE_DAILY.split_last_chunk::<2>().map_or(USAGE_DAILY, |(sums, _)| sums),
+            Self::UsageScopes => USAGE_SCOPES,
             Self::AuditLog => AUDIT_LOG,
             Self::IdempotencyRecords => IDEMPOTENCY_RECORDS,
             Self::DeferredUnits => DEFERRED_UNITS,
@@ -90,6 +93,8 @@ impl Table {
         match self {
             // tenant_id, period, provider, model
             Self::UsageDaily | Self::UsageMonthly => 4,
+            // tenant_id, period, scope, subject
+            Self::UsageScopes => 4,
             // provider, unit
             Self::DeferredUnits => 2,
             _ => 1,
@@ -254,6 +259,16 @@ const AUDIT_LOG: &[Column] = &[
 ];
 
 const IDEMPOTENCY_RECORDS: &[Column] = &[bytes("id"), bytes("request"), bytes("answer"), integer("at")];
+
+const USAGE_SCOPES: &[Column] = &[
+    text("tenant_id"),
+    text("period"),
+    text("scope"),
+    text("subject"),
+    integer("chats"),
+    integer("tokens"),
+    integer("cost_nano_usd"),
+];
 
 const DEFERRED_UNITS: &[Column] = &[
     text("provider"),

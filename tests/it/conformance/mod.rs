@@ -7,6 +7,7 @@ mod continuations;
 mod counters;
 mod journal;
 mod prices;
+mod rates;
 mod retention;
 mod shared;
 mod tenants;

@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tollgate::domain::counting::Counting;
 use tollgate::domain::event::{Corrected, Correction, Outcome, UsageEvent, UsageSource};
 use tollgate::domain::ids::ProviderId;
 use tollgate::domain::money::PicoUsd;
+use tollgate::domain::plan::{Metric, Scope, Subject};
 use tollgate::domain::price::{Priced, ServiceTier};
 use tollgate::domain::quantities::Quantities;
 use tollgate::domain::time::{Micros, Period, Window};
 use tollgate::domain::tokens::Tokens;
 use tollgate::ports::StoreError;
+use tollgate::ports::counters::CounterKey;
 use tollgate::ports::usage::{
-    Dimension, Entry, EventsQuery, Group, StandingOf, SumKey, SumValues, Sums, SumsQuery, UsageStore,
+    Dimension, Entry, EventsQuery, Group, StandingOf, SumKey, SumValues, Sums, SumsQuery, UsageStore, UsedKey,
+    UsedValues,
 };
 
 use super::{Keep, at, event, event_id, postgres, sqlite, tenant};
@@ -411,28 +415,63 @@ async fn a_tenant_sees_nothing_of_another() {
     }
 }
 
+/// What some events used of each counter that is asked for, by plain addition.
+fn used(
+    events: &[UsageEvent],
+    counting: Counting,
+    is_asked: impl Fn(&CounterKey) -> bool,
+) -> BTreeMap<CounterKey, u64> {
+    let mut all = BTreeMap::new();
+    for event in events.iter().filter(|event| event.outcome != Outcome::Correction) {
+        let nano = event.billable.map_or(0, |cost| u64::try_from((cost.0 + 999) / 1_000).unwrap());
+        let user = event.user_id.as_deref().map(|id| Subject::User(id.into()));
+        let kb = event.kb_id.as_deref().map(|id| Subject::Kb(id.into()));
+        let key = event.key.clone().map(Subject::Key);
+        for subject in [Some(Subject::Tenant), key, user, kb].into_iter().flatten() {
+            for window in [Window::Month, Window::Day] {
+                let tokens = event.tokens.prompt + event.tokens.completion;
+                for (metric, amount) in [(Metric::Chats, event.chats), (Metric::Tokens, tokens), (Metric::Cost, nano)] {
+                    let period = event.period(window);
+                    let counter = CounterKey { tenant: event.tenant.clone(), subject: subject.clone(), metric, period };
+                    if amount > 0 && counting.has(subject.scope(), metric, window) && is_asked(&counter) {
+                        *all.entry(counter).or_default() += amount;
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+fn countings() -> [Counting; 3] {
+    let some = Counting::one(Scope::User, Metric::Tokens, Window::Day)
+        | Counting::one(Scope::Kb, Metric::Cost, Window::Month)
+        | Counting::one(Scope::Key, Metric::Chats, Window::Month);
+    [Counting::TENANT, Counting::TENANT | some, Counting::ALL]
+}
+
 #[tokio::test]
-async fn chats_of_a_day_and_of_a_month_are_told_for_every_tenant() {
+async fn what_was_used_in_a_day_and_in_a_month_is_told_for_all_whom_it_counts_on() {
     for (name, store, _directory) in adapters().await {
         let events = many();
-        store.append(&events).await.unwrap();
-        for period in ["2026-10", "2026-11", "2026-12"].map(|month| Period::parse_month(month).unwrap()) {
-            let mut expected: BTreeMap<_, u64> = BTreeMap::new();
-            for event in events.iter().filter(|event| event.period(period.window()) == period) {
-                *expected.entry(event.tenant.clone()).or_default() += event.chats;
-            }
-            let mut chats = store.chats(period).await.unwrap();
-            chats.sort();
-            assert_eq!(chats, expected.into_iter().collect::<Vec<_>>(), "{name} {period}");
+        for batch in events.chunks(300) {
+            store.append(batch).await.unwrap();
+            store.append(&batch[..200]).await.unwrap();
         }
-        let day = Period::parse_day("2026-10-31").unwrap();
-        let month = Period::parse_month("2026-10").unwrap();
-        assert_eq!(store.chats(day).await, store.chats(month).await, "{name}: one day has all of that month");
+        let periods = ["2026-10", "2026-11", "2026-12"].map(|month| Period::parse_month(month).unwrap());
+        let days = ["2026-10-31", "2026-11-24"].map(|day| Period::parse_day(day).unwrap());
+        for period in periods.into_iter().chain(days) {
+            for counting in countings() {
+                let expected = used(&events, counting, |counter| counter.period == period);
+                let found: BTreeMap<_, _> = store.used(period, counting).await.unwrap().into_iter().collect();
+                assert_eq!(found, expected, "{name} {period}");
+            }
+        }
     }
 }
 
 #[tokio::test]
-async fn standings_of_tenants_are_their_chats_since_a_month_and_a_day_and_the_events_that_are_booked() {
+async fn standings_of_tenants_are_what_they_used_since_a_month_and_a_day_and_the_events_that_are_booked() {
     let (october, november) = (Period::parse_month("2026-10").unwrap(), Period::parse_month("2026-11").unwrap());
     let (halloween, first) = (Period::parse_day("2026-10-31").unwrap(), Period::parse_day("2026-11-01").unwrap());
     for (name, store, _directory) in adapters().await {
@@ -440,24 +479,19 @@ async fn standings_of_tenants_are_their_chats_since_a_month_and_a_day_and_the_ev
         store.append(&events).await.unwrap();
         let asked = [tenant("acme"), tenant("gamma"), tenant("nobody")];
         for from in [[october, halloween], [november, halloween], [october, first], [november, first]] {
-            let mut expected: BTreeMap<_, u64> = BTreeMap::new();
-            for event in events.iter().filter(|event| asked.contains(&event.tenant)) {
-                for from in from {
-                    let period = event.period(from.window());
-                    if period >= from {
-                        *expected.entry((event.tenant.clone(), period)).or_default() += event.chats;
-                    }
-                }
-            }
             let ids: Vec<_> = (500..1_900).map(event_id).collect();
-            let mut found = store.standing_of(&asked, from, &ids).await.unwrap();
-            found.chats.sort();
-            found.known.sort();
-            let expected = expected.into_iter().map(|((tenant, period), chats)| (tenant, period, chats));
-            assert_eq!(found.chats, expected.collect::<Vec<_>>(), "{name} {from:?}");
-            assert_eq!(found.known, ids[..100], "{name}");
+            for counting in countings() {
+                let expected = used(&events, counting, |counter| {
+                    let is_late = |from: &Period| counter.period.window() == from.window() && counter.period >= *from;
+                    asked.contains(&counter.tenant) && from.iter().any(is_late)
+                });
+                let mut found = store.standing_of(&asked, from, counting, &ids).await.unwrap();
+                found.known.sort();
+                assert_eq!(found.used.into_iter().collect::<BTreeMap<_, _>>(), expected, "{name} {from:?}");
+                assert_eq!(found.known, ids[..100], "{name}");
+            }
         }
-        let nothing = store.standing_of(&[], [october, halloween], &[]).await;
+        let nothing = store.standing_of(&[], [october, halloween], Counting::ALL, &[]).await;
         assert_eq!(nothing, Ok(StandingOf::default()), "{name}");
     }
 }
@@ -477,9 +511,10 @@ async fn standings_count_the_events_that_they_know_and_no_others_while_others_wr
         let ids: Vec<_> = (0..200).map(event_id).collect();
         let mut between = 0;
         while !writer.is_finished() {
-            let found = store.standing_of(&[tenant("acme")], [month, day], &ids).await.unwrap();
+            let found = store.standing_of(&[tenant("acme")], [month, day], Counting::TENANT, &ids).await.unwrap();
             let known = u64::try_from(found.known.len()).unwrap();
-            assert!(found.chats.iter().all(|(_, _, chats)| *chats == known), "{name}: {known} of {:?}", found.chats);
+            let mut chats = found.used.iter().filter(|(counter, _)| counter.metric == Metric::Chats);
+            assert!(chats.all(|(_, chats)| *chats == known), "{name}: {known} of {:?}", found.used);
             between += u32::from(0 < known && known < 200);
         }
         writer.await.unwrap();
@@ -497,6 +532,7 @@ async fn a_store_with_its_schema_is_ready() {
 /// What a walk of the ledger shows, added up: of events, and of sums.
 async fn walked(store: &Store) -> (u64, BTreeMap<SumKey, SumValues>, BTreeMap<SumKey, SumValues>) {
     let (mut count, mut events, mut sums) = (0, BTreeMap::new(), BTreeMap::new());
+    let (mut counted, mut used): (BTreeMap<UsedKey, UsedValues>, _) = (BTreeMap::new(), BTreeMap::new());
     let mut see = |entry| match entry {
         Entry::Begin { events, .. } => count = events,
         Entry::Events(stratum) => {
@@ -516,9 +552,18 @@ async fn walked(store: &Store) -> (u64, BTreeMap<SumKey, SumValues>, BTreeMap<Su
             }
         }
         Entry::Sum(sum) => assert_eq!(sums.insert(sum.0, sum.1), None, "each sum once"),
+        Entry::Counted(stratum) => {
+            for key in stratum.keys() {
+                let counted = counted.entry(key).or_default();
+                *counted = [0, 1, 2].map(|at| counted[at] + stratum.values[at]);
+            }
+        }
+        Entry::Used(sum) => assert_eq!(used.insert(sum.0, sum.1), None, "each sum once"),
         other @ (Entry::Impossible { .. } | Entry::Damage(_)) => panic!("{other:?}"),
     };
     store.walk(&mut see).await.unwrap();
+    counted.retain(|_, values| *values != [0; 3]);
+    assert_eq!(counted, used, "what events count is summed up");
     (count, events, sums)
 }
 

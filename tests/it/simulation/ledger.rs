@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::sleep;
+use tollgate::domain::counting::Counting;
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::{EventId, TenantId};
 use tollgate::domain::time::{Micros, Period, Window};
-use tollgate::ports::counters::CounterKey;
+use tollgate::ports::counters::{CounterKey, used_by};
 use tollgate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, Sums, SumsQuery, UsageStore};
 use tollgate::ports::{BoxFuture, StoreError};
 
@@ -30,6 +31,9 @@ struct Tables {
     events: Vec<UsageEvent>,
     by_id: HashMap<EventId, usize>,
     sums: BTreeMap<(TenantId, Period), Sums>,
+    used: BTreeMap<CounterKey, u64>,
+    /// Those that were refused for good, alone, when last given.
+    refused: BTreeMap<EventId, UsageEvent>,
 }
 
 /// The texts that make an event one which the ledger refuses for good.
@@ -54,14 +58,29 @@ impl Books {
         self.tables.lock().events.clone()
     }
 
+    /// An event that was refused, and is not booked.
+    pub fn refused(&self, id: EventId) -> Option<UsageEvent> {
+        let tables = self.tables.lock();
+        tables.refused.get(&id).filter(|event| !tables.by_id.contains_key(&event.id)).cloned()
+    }
+
     pub fn sums(&self) -> BTreeMap<(TenantId, Period), Sums> {
         self.tables.lock().sums.clone()
     }
 
     /// What a counter must be.
-    pub fn chats_of(&self, counter: &CounterKey) -> u64 {
+    pub fn used_of(&self, counter: &CounterKey) -> u64 {
+        self.tables.lock().used.get(counter).copied().unwrap_or_default()
+    }
+
+    /// What some counters must be.
+    fn used(&self, counting: Counting, is_asked: impl Fn(&CounterKey) -> bool) -> Vec<(CounterKey, u64)> {
         let tables = self.tables.lock();
-        tables.sums.get(&(counter.tenant.clone(), counter.period)).map_or(0, |sums| sums.chats)
+        let is_counted = |CounterKey { subject, metric, period, .. }: &CounterKey| {
+            counting.has(subject.scope(), *metric, period.window())
+        };
+        let asked = tables.used.iter().filter(|(counter, _)| is_counted(counter) && is_asked(counter));
+        asked.map(|(counter, used)| (counter.clone(), *used)).collect()
     }
 
     fn commit(&self, events: &[UsageEvent]) -> u64 {
@@ -77,6 +96,9 @@ impl Books {
             for window in [Window::Day, Window::Month] {
                 let sums = tables.sums.entry((event.tenant.clone(), event.period(window))).or_default();
                 *sums = sums.plus(&Sums::of(event)).unwrap();
+            }
+            for (counter, amount) in used_by(event, Counting::ALL) {
+                *tables.used.entry(counter).or_default() += amount;
             }
             tables.events.push(event.clone());
         }
@@ -134,6 +156,9 @@ impl UsageStore for SimLedger {
             self.reach().await?;
             if node.broken.poison.load(Relaxed) && events.iter().any(|event| event.kb_id.as_deref() == Some(POISON)) {
                 node.injected("the ledger refuses an event");
+                if let [event] = events {
+                    self.books.tables.lock().refused.insert(event.id, event.clone());
+                }
                 return Err(StoreError::Refused("poison".to_owned()));
             }
             let new = self.commit(events).await;
@@ -186,12 +211,10 @@ impl UsageStore for SimLedger {
         })
     }
 
-    fn chats<'a>(&'a self, period: Period) -> BoxFuture<'a, Result<Vec<(TenantId, u64)>, StoreError>> {
+    fn used(&self, period: Period, counting: Counting) -> BoxFuture<'_, Result<Vec<(CounterKey, u64)>, StoreError>> {
         Box::pin(async move {
             self.reach().await?;
-            let tables = self.books.tables.lock();
-            let of_period = tables.sums.iter().filter(|((_, of), _)| *of == period);
-            Ok(of_period.map(|((tenant, _), sums)| (tenant.clone(), sums.chats)).collect())
+            Ok(self.books.used(counting, |counter| counter.period == period))
         })
     }
 
@@ -199,19 +222,18 @@ impl UsageStore for SimLedger {
         &'a self,
         tenants: &'a [TenantId],
         from: [Period; 2],
+        counting: Counting,
         ids: &'a [EventId],
     ) -> BoxFuture<'a, Result<StandingOf, StoreError>> {
         Box::pin(async move {
             self.reach().await?;
+            let used = self.books.used(counting, |CounterKey { tenant, period, .. }| {
+                tenants.contains(tenant) && from.iter().any(|from| period.window() == from.window() && period >= from)
+            });
             let tables = self.books.tables.lock();
-            let is_asked = |tenant: &TenantId, period: Period| {
-                tenants.contains(tenant) && from.iter().any(|from| period.window() == from.window() && period >= *from)
-            };
-            let asked = tables.sums.iter().filter(|((tenant, period), _)| is_asked(tenant, *period));
-            let chats = asked.map(|((tenant, period), sums)| (tenant.clone(), *period, sums.chats)).collect();
             let known = ids.iter().filter(|id| tables.by_id.contains_key(id)).copied().collect();
             *self.node.read.lock() = tables.by_id.keys().copied().collect();
-            Ok(StandingOf { chats, known })
+            Ok(StandingOf { used, known })
         })
     }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tollgate::adapters::file_journal::{FileJournal, Options, Stored, survey};
 use tollgate::adapters::memory_counters::MemoryCounters;
 use tollgate::config::price_file;
+use tollgate::domain::counting::Amounts;
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::{EventId, TenantId};
 use tollgate::domain::plan::{Metric, Subject};
@@ -277,7 +278,9 @@ impl Process {
         node.model.lock().begins(node.number, now);
         let counters: Arc<dyn CounterStore> = match &self.counters {
             Counters::Own(counters) => {
-                if let Err(error) = rebuild(&**counters, &*self.ledger, &*self.journal, &clock).await {
+                if let Err(error) =
+                    rebuild(&**counters, &*self.ledger, &*self.journal, &clock, self.snapshots.counting()).await
+                {
                     return self.did_not_start(&error.to_string());
                 }
                 let periods = [Window::Month, Window::Day].map(|window| window.period(now));
@@ -509,18 +512,25 @@ impl Process {
     ) {
         let events = self.outside.books.events();
         let booked: BTreeSet<EventId> = events.iter().map(|event| event.id).collect();
+        let waiting_ids: BTreeSet<EventId> = waiting.keys().copied().collect();
         let waiting = waiting.values().filter(|event| !booked.contains(&event.id));
-        let events: Vec<&UsageEvent> = events.iter().chain(waiting).collect();
+        // Counted, and refused by the ledger after that.
+        let refused = self.quarantined().into_iter().filter(|id| !waiting_ids.contains(id));
+        let refused: Vec<UsageEvent> = refused.filter_map(|id| self.outside.books.refused(id)).collect();
+        let events: Vec<&UsageEvent> = events.iter().chain(waiting).chain(&refused).collect();
         for (at, tenant) in TENANTS.iter().enumerate() {
             let tenant: TenantId = tenant.parse().unwrap();
             for period in periods(at) {
                 let is_in = |event: &&&UsageEvent| event.tenant == tenant && event.period(period.window()) == period;
-                let chats: u64 = events.iter().filter(is_in).map(|event| event.chats).sum();
-                let counter =
-                    CounterKey { tenant: tenant.clone(), subject: Subject::Tenant, metric: Metric::Chats, period };
-                let standing = counters.inner.read(&[counter]).await.unwrap()[0];
-                if (standing.used, standing.held) != (chats, 0) {
-                    self.node.fail(format!("{when}, {tenant} in {period}: {standing:?}, the events say {chats}"));
+                for metric in Metric::ALL {
+                    let used: u64 = events.iter().filter(is_in).map(|event| Amounts::of(event).of_metric(metric)).sum();
+                    let counter = CounterKey { tenant: tenant.clone(), subject: Subject::Tenant, metric, period };
+                    let standing = counters.inner.read(&[counter]).await.unwrap()[0];
+                    if (standing.used, standing.held) != (used, 0) {
+                        let what = metric.as_str();
+                        self.node
+                            .fail(format!("{when}, {tenant} in {period}: {standing:?}, the events say {used} {what}"));
+                    }
                 }
             }
         }

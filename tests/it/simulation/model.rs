@@ -174,7 +174,8 @@ impl Model {
         on.known = [Window::Month, Window::Day].map(|window| {
             let current = window.period(now);
             let next = window.period(current.end());
-            vec![current.previous(), current, next, window.period(next.end())]
+            let before = current.previous();
+            vec![before.previous(), before, current, next, window.period(next.end())]
         });
     }
 
@@ -215,7 +216,7 @@ impl Model {
         call.periods = periods.map(Some);
         let on = &mut self.on[call.node];
         for (known, period) in on.known.iter_mut().zip(periods) {
-            // Of a window four periods are kept: one that the start did not foresee takes the place of the oldest.
+            // Of a window five periods are kept: one that the start did not foresee takes the place of the oldest.
             if !known.contains(&period) && on.foreign.insert(period) && !known.is_empty() {
                 known.remove(0);
             }

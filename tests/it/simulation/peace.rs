@@ -116,7 +116,7 @@ impl Process {
                     metric: Metric::Chats,
                     period,
                 };
-                let ledger = self.outside.books.chats_of(&counter);
+                let ledger = self.outside.books.used_of(&counter);
                 let Some(count) = self.outside.store.count(&counter) else {
                     // Nobody has asked for it since it was forgotten; what is used up is refused without.
                     continue;

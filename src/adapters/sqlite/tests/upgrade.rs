@@ -45,13 +45,19 @@ async fn rows_of_before_there_were_two_costs_are_billed_their_cost() {
     let sums =
         ledger.sums(&SumsQuery { tenant: None, period: None, group_by: Vec::new() }).await.unwrap().remove(0).sums;
     assert_eq!((sums.cost, sums.billable), (PicoUsd(97_500_001), PicoUsd(97_500_001)));
-    let mut seen = (Vec::new(), Vec::new());
+    let (mut seen, mut counted, mut used) = ((Vec::new(), Vec::new()), Vec::new(), Vec::new());
     let mut see = |entry| match entry {
         Entry::Events(stratum) => seen.0.push(stratum.values()),
         Entry::Sum(sum) => seen.1.push(sum.1),
+        Entry::Counted(stratum) => counted.extend(stratum.keys().into_iter().map(|key| (key, stratum.values))),
+        Entry::Used(sum) => used.push(*sum),
         Entry::Begin { .. } => {}
         other => panic!("{other:?}"),
     };
     ledger.walk(&mut see).await.unwrap();
     assert_eq!(seen, (vec![sums.values()], vec![sums.values(); 2]));
+    counted.sort();
+    used.sort();
+    assert_eq!(used, counted);
+    assert_eq!(used.into_iter().map(|(_, values)| values).collect::<Vec<_>>(), [[1, 18, 97_501]; 2]);
 }
