@@ -483,7 +483,7 @@ fn chats_of(claims: &[Claim]) -> u64 {
 }
 
 pub(super) fn charge(tariff: &Tariff, event: &UsageEvent) -> Charged {
-    tariff.charge(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at)
+    tariff.charge(event.named(), event.service_tier, event.used(), event.requested_at)
 }
 
 fn put(event: &mut UsageEvent, charged: Charged) {
@@ -495,7 +495,7 @@ fn put(event: &mut UsageEvent, charged: Charged) {
 pub(super) fn uncounted(charged: Charged, used: &Used) -> Charged {
     let Charged { charge, .. } = charged;
     match charge.priced {
-        Priced::Priced if used.is_nothing() => {
+        Priced::Priced | Priced::Incomplete if used.is_nothing() => {
             let charge = Charge { cost: None, priced: Priced::Unpriced };
             Charged { charge, billable: None, ..charged }
         }
