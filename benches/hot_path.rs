@@ -33,6 +33,7 @@ use tollgate::domain::settlement::Ending;
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::{Micros, Window};
 use tollgate::domain::tokens::Tokens;
+use tollgate::domain::zone::Zone;
 use tollgate::metering::in_flight::{Caller, InFlight};
 use tollgate::metering::meter::Meter;
 use tollgate::metering::node_counters::{self, Leases, NodeCounters, Outside};
@@ -334,8 +335,14 @@ struct Bench {
 fn bench(book: Arc<PriceBook>, limits: Vec<Limit>, on: On) -> Outcome<Bench> {
     let plan = Plan { limits, ..Plan::unlimited("bench".parse()?) };
     let created_at = Micros(0);
-    let tenant =
-        Tenant { id: "acme".parse()?, name: "Acme".into(), plan: plan.name.clone(), suspended: false, created_at };
+    let tenant = Tenant {
+        id: "acme".parse()?,
+        name: "Acme".into(),
+        plan: plan.name.clone(),
+        suspended: false,
+        zone: Zone::UTC,
+        created_at,
+    };
     let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)), revision: 0 });
     let tariff = Arc::new(Tariff::new(book.clone(), Pricing::default()));
     let tariffs = HashMap::from([(account.tenant.plan.clone(), tariff)]);

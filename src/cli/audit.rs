@@ -63,11 +63,12 @@ fn row(entry: &AuditEntry) -> [String; 7] {
 }
 
 fn facts(facts: &Facts) -> String {
-    let Facts { name, plan, suspended, last4, expires_at, models, prices } = facts;
+    let Facts { name, plan, suspended, zone, last4, expires_at, models, prices } = facts;
     let told = [
         name.as_ref().map(|name| format!("name {name:?}")),
         plan.as_ref().map(|plan| format!("plan {plan}")),
         suspended.map(|suspended| if suspended { "suspended".to_owned() } else { "active".to_owned() }),
+        zone.as_ref().map(|zone| format!("timezone {zone}")),
         last4.as_ref().map(|last4| format!("…{last4}")),
         expires_at.map(|at| format!("expires {at}")),
         models.as_ref().map(|models| format!("models {models}")),

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use crate::domain::budget::{Budget, Sizing, Unpriced, WhenShort};
+use crate::domain::budget::{Budget, OnOverrun, Sizing, Unpriced, WhenShort};
 use crate::domain::hold::nano_up;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Plan, Scope};
@@ -23,6 +23,7 @@ pub(super) enum About {
     Hold,
     WhenShort,
     Unpriced,
+    OnOverrun,
     HoldMax(Metric),
     Grace,
 }
@@ -50,6 +51,7 @@ pub(super) static PLAN_KEYS: LazyLock<Vec<PlanKey>> = LazyLock::new(|| {
         About::HoldMax(Metric::Cost),
         About::WhenShort,
         About::Unpriced,
+        About::OnOverrun,
     ];
     let rates = Scope::ALL.into_iter().flat_map(|scope| RateMetric::ALL.map(|metric| About::Rate(scope, metric)));
     limits.chain(rates).chain(others).map(|about| PlanKey { name: name(about), about }).collect()
@@ -67,6 +69,7 @@ fn name(about: About) -> String {
         About::Hold => "hold".to_owned(),
         About::WhenShort => "when_short".to_owned(),
         About::Unpriced => "unpriced".to_owned(),
+        About::OnOverrun => "on_overrun".to_owned(),
         About::Grace => "grace_percent".to_owned(),
     }
 }
@@ -109,6 +112,10 @@ pub(super) fn help(about: About) -> (&'static str, &'static str) {
         About::WhenShort => (
             "refuse",
             "A call that does not fit: `refuse` it, or `clamp` the output maximum that is sent to what fits.",
+        ),
+        About::OnOverrun => (
+            "finish",
+            "A stream that puts out more than its call holds while nothing is left of a limit: let it `finish`, or `cut` it as if it had met its output maximum.",
         ),
         About::Unpriced => (
             "refuse",
@@ -176,6 +183,7 @@ fn put(plan: &mut Plan, extras: &mut Extras, (about, text, source): (About, &str
         }
         About::Hold => budget.hold = choice(Sizing::parse(text), Sizing::ALL, Sizing::as_str)?,
         About::WhenShort => budget.when_short = choice(WhenShort::parse(text), WhenShort::ALL, WhenShort::as_str)?,
+        About::OnOverrun => budget.on_overrun = choice(OnOverrun::parse(text), OnOverrun::ALL, OnOverrun::as_str)?,
         About::Unpriced => budget.unpriced = choice(Unpriced::parse(text), Unpriced::ALL, Unpriced::as_str)?,
     }
     Ok(())
@@ -290,6 +298,7 @@ mod tests {
             ("hold", "most"),
             ("when_short", ""),
             ("unpriced", "free"),
+            ("on_overrun", "stop"),
             ("requests_per_minute", "0"),
             ("user_concurrent_requests", "1000000001"),
         ] {

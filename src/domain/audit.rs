@@ -7,6 +7,7 @@ use super::key::Key;
 use super::models::Models;
 use super::tenant::Tenant;
 use super::time::Micros;
+use super::zone::Zone;
 
 /// In what role somebody makes a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct Author {
 pub enum Action {
     /// A tenant was created.
     TenantCreate,
-    /// A tenant was renamed, suspended or let in again.
+    /// A tenant was renamed, suspended, let in again, or given another time zone.
     TenantChange,
     /// A tenant was put on another plan.
     PlanSet,
@@ -56,6 +57,8 @@ pub struct Facts {
     pub plan: Option<PlanName>,
     /// Whether the tenant is suspended.
     pub suspended: Option<bool>,
+    /// Whose clock the tenant's days and months are of.
+    pub zone: Option<Zone>,
     /// The last four characters of the key.
     pub last4: Option<String>,
     /// From when on the key is refused; `None` also for never.
@@ -144,11 +147,12 @@ impl Action {
 impl Change {
     /// A tenant is created.
     pub fn tenant_created(tenant: &Tenant) -> Self {
-        let Tenant { id, name, plan, suspended, created_at: _ } = tenant;
+        let Tenant { id, name, plan, suspended, zone, created_at: _ } = tenant;
         let after = Facts {
             name: Some(name.clone()),
             plan: Some(plan.clone()),
             suspended: Some(*suspended),
+            zone: Some(zone.clone()),
             ..Facts::default()
         };
         Self { action: Action::TenantCreate, tenant: Some(id.clone()), key: None, before: Facts::default(), after }
@@ -159,13 +163,15 @@ impl Change {
         let renamed = before.name != after.name;
         let moved = before.plan != after.plan;
         let switched = before.suspended != after.suspended;
+        let elsewhere = before.zone != after.zone;
         let facts = |tenant: &Tenant| Facts {
             name: renamed.then(|| tenant.name.clone()),
             plan: moved.then(|| tenant.plan.clone()),
             suspended: switched.then_some(tenant.suspended),
+            zone: elsewhere.then(|| tenant.zone.clone()),
             ..Facts::default()
         };
-        let action = match (renamed || switched, moved) {
+        let action = match (renamed || switched || elsewhere, moved) {
             (false, false) => return None,
             (false, true) => Action::PlanSet,
             (true, _) => Action::TenantChange,
@@ -224,6 +230,7 @@ mod tests {
             name: "Acme".to_owned(),
             plan: "starter".parse().unwrap(),
             suspended: false,
+            zone: Zone::UTC,
             created_at: Micros(1),
         }
     }
@@ -242,6 +249,9 @@ mod tests {
         assert_eq!(check(&suspended), Some((Action::TenantChange, told)));
         let told = Facts { name: Some("New".to_owned()), ..on_pro };
         assert_eq!(check(&both), Some((Action::TenantChange, told)));
+        let zone: Zone = "Europe/Berlin".parse().unwrap();
+        let told = Facts { zone: Some(zone.clone()), ..Facts::default() };
+        assert_eq!(check(&Tenant { zone, ..acme() }), Some((Action::TenantChange, told)));
     }
 
     #[test]

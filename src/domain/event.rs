@@ -29,13 +29,15 @@ pub enum Outcome {
     Interrupted,
     /// The provider took it and finishes later: what it used is one more event, which is the request.
     Deferred,
+    /// The gateway ended its answer, as nothing was left of a limit of its plan.
+    BudgetCut,
     /// No call: it changes what an earlier event costs, by a difference.
     Correction,
 }
 
 impl Outcome {
     /// All of them, for parsers and tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Completed,
         Self::ClientLeft,
         Self::UpstreamFailed,
@@ -43,6 +45,7 @@ impl Outcome {
         Self::NoAnswer,
         Self::Interrupted,
         Self::Deferred,
+        Self::BudgetCut,
         Self::Correction,
     ];
 
@@ -56,6 +59,7 @@ impl Outcome {
             Self::NoAnswer => "no_answer",
             Self::Interrupted => "interrupted",
             Self::Deferred => "deferred",
+            Self::BudgetCut => "budget_cut",
             Self::Correction => "correction",
         }
     }

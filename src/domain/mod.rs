@@ -24,3 +24,4 @@ pub mod tenant;
 pub mod time;
 pub mod tokens;
 pub mod unit;
+pub mod zone;

@@ -23,19 +23,14 @@ pub struct QuotaFacts {
     pub metric: Metric,
     /// In which window.
     pub period: Period,
+    /// When it ends.
+    pub resets_at: Micros,
     /// How much fits.
     pub limit: u64,
     /// How much is gone.
     pub standing: Standing,
     /// How much the call could use.
     pub asked: u64,
-}
-
-impl QuotaFacts {
-    /// When the window ends.
-    pub fn resets_at(&self) -> Micros {
-        self.period.end()
-    }
 }
 
 /// A rate that has no room for a call.
@@ -380,7 +375,7 @@ fn write_quota(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {
     if *metric != Metric::Chats && !quota.is_used_up() {
         write!(f, ", and this call could use up to {}", quota.amount(*asked))?;
     }
-    write!(f, ". Resets {}.", quota.resets_at())
+    write!(f, ". Resets {}.", quota.resets_at)
 }
 
 fn write_held(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {
@@ -406,6 +401,7 @@ mod tests {
             plan: "starter".parse().unwrap(),
             metric,
             period: Window::Month.period("2026-11-24T10:00:00Z".parse().unwrap()),
+            resets_at: "2026-12-01T00:00:00Z".parse().unwrap(),
             limit,
             standing,
             asked: 30_000_000,

@@ -20,6 +20,7 @@ use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
+use crate::domain::zone::Zone;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterKey, CounterStore, CountersUnavailable};
@@ -127,6 +128,17 @@ impl Who {
     }
 }
 
+/// What of a tenant is to be another; `None` leaves it as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TenantEdit {
+    /// A new display name.
+    pub name: Option<String>,
+    /// Suspended or not.
+    pub suspended: Option<bool>,
+    /// Another time zone.
+    pub zone: Option<Zone>,
+}
+
 /// How one limit of a tenant stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitRow {
@@ -140,17 +152,14 @@ pub struct LimitRow {
     pub limit: Option<u64>,
     /// How much is gone.
     pub standing: Standing,
+    /// When the window ends.
+    pub resets_at: Micros,
 }
 
 impl LimitRow {
     /// What is left; `None` when unlimited.
     pub fn remaining(&self) -> Option<u64> {
         self.limit.map(|limit| self.standing.remaining(limit))
-    }
-
-    /// When the window ends.
-    pub fn resets_at(&self) -> Micros {
-        self.period.end()
     }
 }
 
@@ -252,11 +261,12 @@ impl Admin {
         id: TenantId,
         name: String,
         plan: &str,
+        zone: Zone,
     ) -> Result<Tenant, AdminError> {
         self.recall(&order).await?;
         check_name(&name)?;
         let plan = self.plan(plan)?.name.clone();
-        let tenant = Tenant { id, name, plan, suspended: false, created_at: self.clock.now() };
+        let tenant = Tenant { id, name, plan, suspended: false, zone, created_at: self.clock.now() };
         let act = order.act(&tenant, tenant.created_at)?;
         match self.store.create_tenant(&tenant, &act).await {
             Ok(done) => self.done(&order, &tenant.id, done).await?,
@@ -266,19 +276,14 @@ impl Admin {
         Ok(tenant)
     }
 
-    /// Renames a tenant, suspends it or lets it in again; `None` leaves a field as it is.
-    pub async fn change_tenant(
-        &self,
-        author: &Author,
-        id: &TenantId,
-        name: Option<String>,
-        suspended: Option<bool>,
-    ) -> Result<Tenant, AdminError> {
+    /// Renames a tenant, suspends it, lets it in again or gives it another time zone. Its plan: [`Self::set_plan`].
+    pub async fn change_tenant(&self, author: &Author, id: &TenantId, edit: TenantEdit) -> Result<Tenant, AdminError> {
+        let TenantEdit { name, suspended, zone } = edit;
         if let Some(name) = &name {
             check_name(name)?;
         }
         let act = Act::by(author.clone(), self.clock.now());
-        let change = TenantChange { name, suspended, plan: None };
+        let change = TenantChange { name, suspended, plan: None, zone };
         match self.store.change_tenant(id, &change, &act).await {
             Ok(done) => self.done(&Order::<()>::by(author), id, done).await,
             Err(StoreError::Missing(_)) => Err(AdminError::UnknownTenant(id.clone())),
@@ -432,11 +437,12 @@ impl Admin {
 
     async fn standing(&self, id: &TenantId, plan: &Plan, who: &Who) -> Result<LimitsView, AdminError> {
         let now = self.clock.now();
+        let zone = self.known(id).map(|account| account.tenant.zone.clone()).unwrap_or_default();
         let key = |subject, metric, window: Window| CounterKey {
             tenant: id.clone(),
             subject,
             metric,
-            period: window.period(now),
+            period: zone.period(window, now),
         };
         let (tenant, chats, month) = (Scope::Tenant, Metric::Chats, Window::Month);
         let chats_max = plan.limit(tenant, chats, month).map(|limit| limit.max);
@@ -448,7 +454,7 @@ impl Admin {
         let standings = self.counters.read(&counters).await?;
         let mut rows = counters.into_iter().zip(maxima).zip(standings).map(|((counter, limit), standing)| {
             let CounterKey { subject, metric, period, .. } = counter;
-            LimitRow { subject, metric, period, limit, standing }
+            LimitRow { subject, metric, period, limit, standing, resets_at: zone.end(period) }
         });
         let chats = rows.next().ok_or_else(|| CountersUnavailable("no answer for the chats counter".to_owned()))?;
         let (others, rates) = (rows.collect(), self.rates(id, plan, who).await?);

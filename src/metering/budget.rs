@@ -18,6 +18,7 @@ use crate::ports::counters::{Claim, CounterKey};
 use crate::providers::{Call, Endpoint, Kind, Provider, estimate};
 
 use super::in_flight::{Caller, LimitStanding, bounded};
+use super::snapshot::Account;
 use super::snapshot::Snapshots;
 
 /// Chats are counted in these windows whether or not the plan limits them.
@@ -97,8 +98,8 @@ pub(super) fn limits<'a>(
 fn counter(caller: &Caller, limit: &Limit, at: Micros) -> Option<CounterKey> {
     let Limit { scope, metric, window, .. } = *limit;
     let subject = subject(scope, caller)?;
-    let tenant = caller.account.tenant.id.clone();
-    Some(CounterKey { tenant, subject, metric, period: window.period(at) })
+    let tenant = &caller.account.tenant;
+    Some(CounterKey { tenant: tenant.id.clone(), subject, metric, period: tenant.zone.period(window, at) })
 }
 
 impl Ask<'_> {
@@ -165,13 +166,13 @@ impl Ask<'_> {
         let Self { caller, plan, kind, at } = self;
         let mut claims = Vec::with_capacity(WINDOWS.len() + plan.limits.len());
         if *kind == Kind::Chat {
-            let tenant = || caller.account.tenant.id.clone();
+            let tenant = &caller.account.tenant;
             claims.extend(WINDOWS.into_iter().map(|window| Claim {
                 counter: CounterKey {
-                    tenant: tenant(),
+                    tenant: tenant.id.clone(),
                     subject: Subject::Tenant,
                     metric: Metric::Chats,
-                    period: window.period(*at),
+                    period: tenant.zone.period(window, *at),
                 },
                 amount: 1,
                 max: plan.limit(Scope::Tenant, Metric::Chats, window).map(|limit| plan.budget.with_grace(limit.max)),
@@ -210,6 +211,7 @@ impl Ask<'_> {
             plan: caller.account.tenant.plan.clone(),
             metric: *metric,
             period: *period,
+            resets_at: caller.account.tenant.zone.end(*period),
             limit,
             standing,
             asked: *amount,
@@ -259,15 +261,9 @@ impl Quote {
         if !self.can_write {
             return None;
         }
-        let room = |(claim, standing): (&Claim, &Standing)| {
-            let left = standing.remaining(claim.max?);
-            match claim.counter.metric {
-                Metric::Chats => None,
-                Metric::Tokens => Some(self.size.output_within_tokens(left)),
-                Metric::Cost => Some(self.size.output_within_cost(left, &self.dearest?)),
-            }
-        };
-        let output = claims.iter().zip(standings).filter_map(room).min()?;
+        let left =
+            |(claim, standing): (&Claim, &Standing)| Some((claim.counter.metric, standing.remaining(claim.max?)));
+        let output = self.output_within(claims.iter().zip(standings).filter_map(left))?;
         let each = output / self.answers;
         let lower = each.saturating_mul(self.answers);
         (each >= OUTPUT_MIN && lower < self.size.output).then_some(Self {
@@ -275,6 +271,33 @@ impl Quote {
             write: Some(each),
             ..*self
         })
+    }
+
+    /// The most output for which the call stays within each of these amounts; `None` where there is none.
+    fn output_within(&self, amounts: impl Iterator<Item = (Metric, u64)>) -> Option<u64> {
+        let room = |(metric, amount)| match metric {
+            Metric::Chats => None,
+            Metric::Tokens => Some(self.size.output_within_tokens(amount)),
+            Metric::Cost => Some(self.size.output_within_cost(amount, &self.dearest?)),
+        };
+        amounts.filter_map(room).min()
+    }
+
+    /// How far the output of a call may go by what it holds.
+    pub fn output_of(&self, claims: &[Claim]) -> Option<u64> {
+        self.output_within(claims.iter().map(|claim| (claim.counter.metric, claim.amount)))
+    }
+
+    /// How much more output there is room for, beyond what the call holds.
+    pub fn output_beyond(&self, claims: &[Claim], standings: &[Standing]) -> u64 {
+        let beyond = Self {
+            size: Size::default(),
+            dearest: self.dearest.map(|dearest| Ceiling { request: 0, ..dearest }),
+            ..*self
+        };
+        let left =
+            |(claim, standing): (&Claim, &Standing)| Some((claim.counter.metric, standing.remaining(claim.max?)));
+        beyond.output_within(claims.iter().zip(standings).filter_map(left)).unwrap_or(u64::MAX)
     }
 
     /// The same of a call that uses next to nothing.
@@ -300,11 +323,16 @@ fn default_max(endpoint: &str) -> Option<u64> {
 }
 
 /// How the limits that a call counts against stand with it.
-pub(super) fn limit_standings(plan: &Plan, claims: &[Claim], standings: &[Standing]) -> Vec<LimitStanding> {
+pub(super) fn limit_standings(
+    account: &Account,
+    plan: &Plan,
+    claims: &[Claim],
+    standings: &[Standing],
+) -> Vec<LimitStanding> {
     let limited = |(claim, standing): (&Claim, &Standing)| {
         let CounterKey { subject, metric, period, .. } = &claim.counter;
         let limit: &Limit = plan.limit(subject.scope(), *metric, period.window())?;
-        Some(LimitStanding { limit: *limit, period: *period, standing: *standing })
+        Some(LimitStanding::of(account, *limit, *period, *standing))
     };
     claims.iter().zip(standings).filter_map(limited).collect()
 }

@@ -26,6 +26,7 @@ use crate::domain::quantities::Quantities;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
+use crate::domain::zone::Zone;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{
     Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms, used_by,
@@ -279,9 +280,10 @@ impl TenantStore for FakeStore {
             tables.once(act, |tables| {
                 let tenant = tables.tenants.get_mut(id).ok_or_else(|| StoreError::Missing(id.to_string()))?;
                 let before = tenant.clone();
-                let TenantChange { name, suspended, plan } = change.clone();
+                let TenantChange { name, suspended, plan, zone } = change.clone();
                 tenant.name = name.unwrap_or_else(|| tenant.name.clone());
                 tenant.suspended = suspended.unwrap_or(tenant.suspended);
+                tenant.zone = zone.unwrap_or_else(|| tenant.zone.clone());
                 tenant.plan = plan.unwrap_or_else(|| tenant.plan.clone());
                 Ok((tenant.clone(), Change::tenant_changed(&before, tenant)))
             })
@@ -658,7 +660,7 @@ impl World {
         let author = Author::of(Actor::Cli);
         for id in ["acme", "globex"] {
             let order = Order::by(&author);
-            admin.create_tenant(order, id.parse().unwrap(), id.to_uppercase(), "starter").await.unwrap();
+            admin.create_tenant(order, id.parse().unwrap(), id.to_uppercase(), "starter", Zone::UTC).await.unwrap();
         }
         Self { store, counters, snapshots, admin, reports }
     }

@@ -24,9 +24,10 @@ use crate::domain::unit::Unit;
 use crate::ports::counters::{Claim, used_by};
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
-use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading};
+use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading, Shortener};
 
 use super::meter::Meter;
+use super::overrun::Overrun;
 use super::rates::Permit;
 use super::snapshot::Account;
 
@@ -50,8 +51,18 @@ pub struct LimitStanding {
     pub limit: Limit,
     /// The window.
     pub period: Period,
+    /// When it began and when it ends, by the tenant's clock.
+    pub bounds: [Micros; 2],
     /// What is used and held.
     pub standing: Standing,
+}
+
+impl LimitStanding {
+    /// The limit of an account as it stands in a window.
+    pub(super) fn of(account: &Account, limit: Limit, period: Period, standing: Standing) -> Self {
+        let zone = &account.tenant.zone;
+        Self { limit, period, bounds: [zone.start(period), zone.end(period)], standing }
+    }
 }
 
 /// A call that was admitted: it owns a hold and a place in the journal.
@@ -66,6 +77,7 @@ pub(super) struct Open {
     pub slot: Slot,
     pub claims: Vec<Claim>,
     pub permit: Option<Permit>,
+    pub overrun: Option<Overrun>,
     pub limits: Vec<LimitStanding>,
     /// The most tokens of one answer that the hold follows from, where the request has to say so.
     pub written: Option<u64>,
@@ -91,6 +103,8 @@ pub(super) struct Progress {
     first_byte_us: Option<u64>,
     upstream_us: u64,
     sent_us: Option<u64>,
+    /// The gateway ended the answer, as nothing was left.
+    cut: bool,
     /// Set when settlement began, so that a drop in the middle of it books the true ending.
     ending: Option<Ending>,
     /// What the reader said at the end, once it was asked: it is asked once.
@@ -219,6 +233,36 @@ impl InFlight {
         if let Some(reader) = self.reader() {
             reader.flush(out);
         }
+    }
+
+    /// Whether the answer is longer by now than what is known to be there for it.
+    pub fn is_over_hold(&self) -> bool {
+        let Some(Open { overrun: Some(overrun), progress, .. }) = self.open.as_deref() else { return false };
+        progress.reader.as_ref().is_some_and(|reader| overrun.is_passed_by(reader.delivered_tokens()))
+    }
+
+    /// Whether such an answer may go on. Where nobody can be asked it may.
+    pub async fn may_go_on(&mut self) -> bool {
+        let Some(Open { meter, claims, overrun: Some(overrun), progress, .. }) = self.open.as_deref_mut() else {
+            return true;
+        };
+        let output = progress.reader.as_ref().map_or(0, |reader| reader.delivered_tokens());
+        let standings = meter.read(claims).await.unwrap_or_default();
+        standings.len() != claims.len() || overrun.may_go_on(output, claims, &standings)
+    }
+
+    /// The gateway ends the answer here.
+    pub fn cut(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.progress.cut = true;
+        }
+    }
+
+    /// How a stream of this answer ends where its output maximum is met; `None` where it has no such form.
+    pub fn shortener(&self) -> Option<Shortener> {
+        let open = self.open.as_ref()?;
+        open.overrun.as_ref()?;
+        Shortener::of(open.endpoint.reads, open.call.answers)
     }
 
     /// Whether the answer said that it is complete.
@@ -369,7 +413,11 @@ impl Open {
         let reading = progress.reading.get_or_insert_default();
         // What the provider finishes later it charges later.
         let deferred = reading.deferred().filter(|_| verdict.basis == Basis::ReportedOrEstimate).cloned();
-        event.outcome = if deferred.is_some() { Outcome::Deferred } else { verdict.outcome };
+        event.outcome = match (&deferred, progress.cut) {
+            (Some(_), _) => Outcome::Deferred,
+            (None, true) => Outcome::BudgetCut,
+            (None, false) => verdict.outcome,
+        };
         let basis = if deferred.is_some() { Basis::Nothing } else { verdict.basis };
         if let Some(name) = deferred {
             // The prompt was estimated at admission. Writing up may happen twice.
@@ -486,7 +534,7 @@ pub(super) fn pending(
         price_version: tariff.version(),
         service_tier: ServiceTier::default(),
         requested_at: admitted_at,
-        utc_offset_s: 0,
+        utc_offset_s: caller.account.tenant.zone.offset_s(admitted_at),
         duration_us: 0,
         first_byte_us: None,
         overhead_us: 0,

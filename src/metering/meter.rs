@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::budget::WhenShort;
+use crate::domain::budget::{OnOverrun, WhenShort};
 use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, ProviderId, TenantId};
 use crate::domain::models::Models;
@@ -25,6 +25,7 @@ use crate::providers::{Call, Endpoint, Kind, Prompt, Provider};
 use super::budget::{self, Ask, Quote, Written, limit_standings};
 use super::estimator::{Estimate, Estimator};
 use super::in_flight::{Caller, InFlight, LimitStanding, Open, Progress, pending};
+use super::overrun::Overrun;
 use super::rates::Permit;
 use super::snapshot::{Account, Snapshots};
 
@@ -129,7 +130,8 @@ impl Meter {
     ) -> Result<InFlight, Refusal> {
         let (id, admitted_at) = (self.clock.event_id(), self.clock.now());
         let held = Held { counters: &*self.counters, id, claims: Vec::new() };
-        let taken = Taken { caller, held, permit: None, limits: Vec::new(), written: None };
+        let (permit, overrun) = (None, None);
+        let taken = Taken { caller, held, permit, overrun, limits: Vec::new(), written: None };
         self.own((id, admitted_at, false), taken, provider, endpoint, call).await
     }
 
@@ -137,7 +139,7 @@ impl Meter {
     async fn own(
         self: &Arc<Self>,
         (id, admitted_at, goes_on): (EventId, Micros, bool),
-        Taken { caller, mut held, permit, limits, written }: Taken<'_>,
+        Taken { caller, mut held, permit, overrun, limits, written }: Taken<'_>,
         provider: &'static dyn Provider,
         endpoint: Endpoint,
         call: Call,
@@ -154,6 +156,7 @@ impl Meter {
             slot,
             claims,
             permit,
+            overrun,
             limits,
             written,
             provider,
@@ -201,10 +204,13 @@ impl Meter {
             let quote = ask.quote((provider, endpoint, call), &self.snapshots)?;
             let tokens = quote.map_or(0, |quote| quote.tokens());
             let permit = Permit::take(self.rates.as_ref(), id, (&caller, plan), tokens).await?;
-            if let Some((claims, limits, written)) = self.take(id, &ask, quote).await? {
+            if let Some((claims, limits, quote)) = self.take(id, &ask, quote).await? {
                 // What was held is given back should anything fail before the call owns it.
+                let is_cut = call.stream && plan.budget.on_overrun == OnOverrun::Cut;
+                let overrun = quote.filter(|_| is_cut).and_then(|quote| Overrun::of(quote, &claims));
                 let held = Held { counters: &*self.counters, id, claims };
-                return Ok(Taken { caller, held, permit, limits, written });
+                let written = quote.and_then(|quote| quote.written());
+                return Ok(Taken { caller, held, permit, overrun, limits, written });
             }
             let tenant = &caller.account.tenant.id;
             let account = self.snapshots.load().accounts.get(tenant).cloned().ok_or(Refusal::BadKey)?;
@@ -222,7 +228,7 @@ impl Meter {
         id: EventId,
         ask: &Ask<'_>,
         mut quote: Option<Quote>,
-    ) -> Result<Option<(Vec<Claim>, Vec<LimitStanding>, Written)>, Refusal> {
+    ) -> Result<Option<(Vec<Claim>, Vec<LimitStanding>, Option<Quote>)>, Refusal> {
         let Ask { plan, caller, .. } = ask;
         let terms = Terms { revision: caller.account.revision, on_counters_down: plan.on_counters_down };
         let is_lowered = plan.budget.when_short == WhenShort::Clamp;
@@ -230,8 +236,8 @@ impl Meter {
             let claims = ask.claims(quote.as_ref());
             let (refused, standing) = match self.counters.hold(id, &claims, terms).await {
                 Ok(HoldOutcome::Held(standings)) => {
-                    let limits = limit_standings(plan, &claims, &standings);
-                    return Ok(Some((claims, limits, quote.and_then(|quote| quote.written()))));
+                    let limits = limit_standings(&caller.account, plan, &claims, &standings);
+                    return Ok(Some((claims, limits, quote)));
                 }
                 Ok(HoldOutcome::Refused { claim, standing }) => (claim, standing),
                 Ok(HoldOutcome::Changed) => return Ok(None),
@@ -256,7 +262,7 @@ impl Meter {
         Err(Refusal::CountersDown)
     }
 
-    async fn read(&self, claims: &[Claim]) -> Option<Vec<Standing>> {
+    pub(super) async fn read(&self, claims: &[Claim]) -> Option<Vec<Standing>> {
         let counters: Vec<CounterKey> = claims.iter().map(|claim| claim.counter.clone()).collect();
         self.counters.read(&counters).await.ok()
     }
@@ -274,7 +280,7 @@ impl Meter {
         }
         let Ok(standings) = self.counters.read(&counters).await else { return Vec::new() };
         let rows = limits.into_iter().zip(counters).zip(standings);
-        rows.map(|((limit, counter), standing)| LimitStanding { limit, period: counter.period, standing }).collect()
+        rows.map(|((limit, counter), standing)| LimitStanding::of(account, limit, counter.period, standing)).collect()
     }
 
     /// Whether other maxima of output may have to be written into the caller's requests.
@@ -331,6 +337,7 @@ struct Taken<'a> {
     caller: Caller,
     held: Held<'a>,
     permit: Option<Permit>,
+    overrun: Option<Overrun>,
     limits: Vec<LimitStanding>,
     written: Written,
 }

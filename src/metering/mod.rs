@@ -16,6 +16,7 @@ mod look_ups;
 pub mod meter;
 pub mod node_counters;
 pub mod once;
+mod overrun;
 pub mod price_books;
 mod rates;
 pub mod rebuild;

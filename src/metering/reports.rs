@@ -11,6 +11,7 @@ use crate::domain::ids::{EventId, TenantId};
 use crate::domain::price::rates::Rates;
 use crate::domain::price::{PriceBook, ServiceTier};
 use crate::domain::time::{Micros, Period, Window};
+use crate::domain::zone::Zone;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::usage::{Dimension, EventsQuery, Group, Sums, SumsQuery, UsageStore};
@@ -85,6 +86,8 @@ pub struct UsageReport {
     pub tenant: Option<TenantId>,
     /// When.
     pub period: Period,
+    /// By whose clock.
+    pub zone: Zone,
     /// Everything.
     pub totals: Totals,
     /// The same by provider, those with nothing too.
@@ -102,6 +105,8 @@ pub struct CostReport {
     pub tenant: Option<TenantId>,
     /// When; `None` for all time.
     pub period: Option<Period>,
+    /// By whose clock.
+    pub zone: Zone,
     /// Everything.
     pub totals: Totals,
     /// The same by provider and model.
@@ -176,9 +181,15 @@ impl Reports {
         (self.snapshots.load().prices.clone(), self.clock.now())
     }
 
-    /// The day or month that is running.
-    pub fn current(&self, window: Window) -> Period {
-        window.period(self.clock.now())
+    /// The day or month that is running: where the tenant is; of all of them together, in UTC.
+    pub fn current(&self, window: Window, tenant: Option<&TenantId>) -> Period {
+        self.zone(tenant).period(window, self.clock.now())
+    }
+
+    /// Whose clock the periods of a report are of.
+    fn zone(&self, tenant: Option<&TenantId>) -> Zone {
+        let snapshot = self.snapshots.load();
+        tenant.and_then(|id| snapshot.accounts.get(id)).map(|account| account.tenant.zone.clone()).unwrap_or_default()
     }
 
     /// What a tenant, or everyone, used in a period.
@@ -195,7 +206,8 @@ impl Reports {
             providers.insert(value(&values, 0), sums);
         }
         let groups = if group_by.is_empty() { Vec::new() } else { fold(&fine, &group_by)? };
-        Ok(UsageReport { tenant, period, totals: total(&fine.groups)?, providers, group_by, groups })
+        let zone = self.zone(tenant.as_ref());
+        Ok(UsageReport { tenant, period, zone, totals: total(&fine.groups)?, providers, group_by, groups })
     }
 
     /// What a tenant, or everyone, spent in a period, or ever.
@@ -209,7 +221,8 @@ impl Reports {
         let fine = self.sums(&tenant, period, &group_by, &by_model).await?;
         let prices = self.snapshots.load().prices.clone();
         let now = self.clock.now();
-        let at = period.map_or(now, |period| now.min(Micros(period.end().0.saturating_sub(1))));
+        let zone = self.zone(tenant.as_ref());
+        let at = period.map_or(now, |period| now.min(Micros(zone.end(period).0.saturating_sub(1))));
         let rows = fold(&fine, &by_model)?
             .into_iter()
             .map(|Group { values, sums }| {
@@ -222,6 +235,7 @@ impl Reports {
         Ok(CostReport {
             tenant,
             period,
+            zone,
             totals: total(&fine.groups)?,
             rows,
             group_by,

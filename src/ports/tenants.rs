@@ -5,6 +5,7 @@ use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
+use crate::domain::zone::Zone;
 
 use super::prices::{ActiveBook, PriceStore};
 use super::{BoxFuture, StoreError};
@@ -31,6 +32,8 @@ pub struct TenantChange {
     pub suspended: Option<bool>,
     /// A new plan.
     pub plan: Option<PlanName>,
+    /// Another time zone.
+    pub zone: Option<Zone>,
 }
 
 /// A plan that a tenant was put on.

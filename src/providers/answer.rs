@@ -218,6 +218,10 @@ impl<W: Wire> AnswerReader for Answer<W> {
         self.complete || matches!(&self.form, Form::Sse(scanner) if scanner.pending() == Some(DONE))
     }
 
+    fn delivered_tokens(&self) -> u64 {
+        self.told.delivered_tokens()
+    }
+
     fn reading(&mut self) -> Reading {
         self.finish();
         let unread_bytes = std::mem::take(&mut self.told.unread_bytes);

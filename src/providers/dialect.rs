@@ -116,7 +116,7 @@ impl Serialize for Amount {
 impl<'a> Quota<'a> {
     fn of(refusal: &'a Refusal) -> Option<Self> {
         let (Refusal::QuotaUsedUp(facts) | Refusal::BudgetHeld(facts)) = refusal else { return None };
-        let QuotaFacts { tenant, subject, plan, metric, period, limit, standing, asked } = &**facts;
+        let QuotaFacts { tenant, subject, plan, metric, period, limit, standing, asked, resets_at } = &**facts;
         let amount = |amount| Amount(*metric, amount);
         Some(Self {
             tenant_id: tenant.to_string(),
@@ -129,7 +129,7 @@ impl<'a> Quota<'a> {
             used: amount(standing.used),
             held: amount(standing.held),
             requested: amount(*asked),
-            resets_at: facts.resets_at().to_string(),
+            resets_at: resets_at.to_string(),
         })
     }
 }
@@ -207,6 +207,7 @@ mod tests {
             plan: "starter".parse().unwrap(),
             metric: Metric::Chats,
             period: Window::Month.period("2026-11-24T10:00:00Z".parse().unwrap()),
+            resets_at: "2026-12-01T00:00:00Z".parse().unwrap(),
             limit: 500,
             standing: Standing { used: 500, held: 0 },
             asked: 1,

@@ -32,6 +32,7 @@ mod request;
 mod route;
 mod session;
 mod settings;
+mod shorten;
 mod sse;
 mod table;
 mod text;
@@ -48,6 +49,7 @@ pub use lines::Lines;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
 pub use route::{Row, dialect_of, is_upload, is_vertex, places_of_models, route, table};
 pub use session::{Asked, Beside, SessionReader, Tells, Turn, TurnName};
+pub use shorten::Shortener;
 pub use text::OUTPUT_TEXT_BYTES_MAX;
 
 /// Every provider, once. A new one is one file, one line here and one arm in [`route()`].
@@ -392,6 +394,11 @@ pub trait AnswerReader: Send {
 
     /// Whether the answer said that it is complete: `data: [DONE]`, `response.completed`, the end of the document.
     fn is_complete(&self) -> bool;
+
+    /// About how many tokens of output were delivered so far.
+    fn delivered_tokens(&self) -> u64 {
+        0
+    }
 
     /// What the answer said. Called once, at the end, however it came.
     fn reading(&mut self) -> Reading;

@@ -9,6 +9,7 @@ use crate::domain::quantities::Quantities;
 use crate::domain::tokens::Tokens;
 
 use super::json;
+use super::prompt::BYTES_PER_TOKEN;
 use super::text::OutputText;
 use super::usage::{Reported, Unbelievable, tier_named};
 use super::{Reading, ToldUnit};
@@ -78,6 +79,12 @@ impl Told {
     /// Whether the text of the answer can still matter: for an estimate, or to contradict that there was none.
     pub(super) fn needs_text(&self) -> bool {
         !self.by_quantity && self.tokens.is_none_or(|tokens| tokens.completion == 0)
+    }
+
+    /// About how many tokens of output there were so far: as reported on the way, or by the bytes of text.
+    pub(super) fn delivered_tokens(&self) -> u64 {
+        let reported = self.tokens.map_or(0, |tokens| tokens.completion);
+        reported.max(self.output.bytes.div_ceil(BYTES_PER_TOKEN))
     }
 
     /// Takes the name of the model that answers; Google's resource names without their collection.

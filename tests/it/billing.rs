@@ -346,3 +346,51 @@ fn health_metrics_and_the_description_of_the_routes_answer() {
         assert!(paths.contains_key(path), "{path} in {:?}", paths.keys());
     }
 }
+
+#[test]
+fn days_and_months_are_those_of_the_tenants_clock_from_its_next_call_on() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    let created = |body: Value| gateway.admin(Request::post("/admin/tenants", body.to_string()));
+    // Far ahead of UTC, so that its day is another one for most of the hours of ours.
+    let answer = created(json!({"id": "kiribati", "plan": "starter", "timezone": "pacific/kiritimati"}));
+    assert_eq!((answer.status, &answer.json()["timezone"]), (201, &json!("Pacific/Kiritimati")), "{}", answer.text());
+    assert_eq!(created(json!({"id": "plain", "plan": "starter"})).json()["timezone"], "UTC");
+    let bad = created(json!({"id": "bad", "plan": "starter", "timezone": "Kiribati"}));
+    demand_problem(&bad, 422, "a zone that is none");
+    let key = gateway.issue_key("kiribati", json!({"name": "k"}))["key"].as_str().unwrap().to_owned();
+    let answer = gateway.send(&chat(&key));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    gateway.booked(&key, 1);
+    let event = gateway.event(&key);
+    assert_eq!(event["utc_offset_s"], 14 * 3_600, "{event}");
+    let local = |text: &Value, seconds: i64| {
+        let at: tollgate::domain::time::Micros = text.as_str().unwrap().parse().unwrap();
+        tollgate::domain::time::Micros(at.0 + seconds * 1_000_000).to_string()
+    };
+    let day = local(&event["request_timestamp"], 14 * 3_600)[..10].to_owned();
+    let usage = gateway.json(&key, &format!("/billing/usage?range=day&date={day}&group_by=day,hour"));
+    assert_eq!((&usage["requests"], &usage["period"]["timezone"]), (&json!(1), &json!("Pacific/Kiritimati")));
+    assert_eq!(local(&usage["period"]["start"], 14 * 3_600), format!("{day}T00:00:00Z"));
+    assert_eq!(usage["groups"][0]["group"]["day"], day.as_str(), "{usage}");
+    let limits = gateway.json(&key, "/billing/limits");
+    assert_eq!(&local(&limits["resets_at"], 14 * 3_600)[7..], "-01T00:00:00Z", "{limits}");
+    // Another zone: what was summed stays, and the next call goes by the new clock.
+    let patched =
+        gateway.admin(Request::post("/admin/tenants/kiribati", r#"{"timezone":"Etc/GMT+12"}"#).method("PATCH"));
+    assert_eq!((patched.status, &patched.json()["timezone"]), (200, &json!("Etc/GMT+12")));
+    assert_eq!(gateway.send(&chat(&key)).status, 200);
+    gateway.booked(&key, 2);
+    let of_day = |date: &str| gateway.json(&key, &format!("/billing/usage?range=day&date={date}"))["requests"].clone();
+    assert_eq!(of_day(&day), 1);
+    let events = gateway.events(&key);
+    let newest = events.iter().find(|event| event["utc_offset_s"] == -12 * 3_600).expect("an event by the new clock");
+    assert_eq!(of_day(&local(&newest["request_timestamp"], -12 * 3_600)[..10]), 1);
+    let audit = gateway.admin(Request::get("/admin/audit?tenant_id=kiribati")).json();
+    let change = audit["entries"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&change["before"]["timezone"], &change["after"]["timezone"]),
+        (&json!("Pacific/Kiritimati"), &json!("Etc/GMT+12")),
+        "{change}"
+    );
+}

@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::support::gateway::{pico_usd, pico_usd_of};
+use super::support::postgres::Database;
 use super::support::provider::Seen;
+use super::support::redis::RedisServer;
 use super::support::*;
 
 /// What one call of [`three_cents`] costs, in pico-dollars.
@@ -99,6 +101,43 @@ fn a_worst_case_never_passes_a_dollar_and_uses_it_before_it_refuses() {
     let cost = gateway.json("acme", "/billing/limits")["limits"][1].clone();
     assert_eq!((&cost["metric"], &cost["limit"], &cost["held"]), (&json!("cost_usd"), &json!(1), &json!(0)));
     assert_eq!(pico_usd_of(&cost["used"]), usage.cost());
+}
+
+#[test]
+fn three_gateways_never_pass_a_dollar_either() {
+    for lease_max in ["64", "0"] {
+        let (provider, redis, database) = (Provider::start(slow), RedisServer::start(), Database::new());
+        let config = plan("cost_usd_per_month = 1\nhold = \"worst_case\"");
+        let setup = || {
+            Setup::new(&provider)
+                .prod()
+                .set("DATABASE_URL", &database.url)
+                .set("REDIS_URL", &redis.url())
+                .set("TOLLGATE_COUNTERS_LEASE_MAX", lease_max)
+                .config(&config)
+                .start()
+        };
+        let nodes = [setup(), setup(), setup()];
+        let key = nodes[0].issue("acme", "starter");
+        let saw = until_used_up(&nodes.each_ref(), &key);
+        let served = saw.served.load(Ordering::Relaxed);
+        let usage = nodes[0].booked(&key, served);
+        assert!(usage.cost() <= DOLLAR, "spent {} with {served} calls", usage.cost());
+        let first = *saw.used_at_402.lock().unwrap().iter().min().unwrap();
+        assert!(
+            first >= 97 * DOLLAR / 100,
+            "refused for good with {first} spent, {served} calls, leases of {lease_max}"
+        );
+        assert_eq!((served, provider.count()), (33, 33), "leases of {lease_max}");
+        // Each says the same once all is told.
+        for node in &nodes {
+            let began = std::time::Instant::now();
+            while pico_usd_of(&node.json(&key, "/billing/limits")["limits"][1]["used"]) != usage.cost() {
+                assert!(began.elapsed() < Duration::from_secs(30), "{}", node.json(&key, "/billing/limits"));
+                thread::yield_now();
+            }
+        }
+    }
 }
 
 #[test]
@@ -307,4 +346,74 @@ fn a_limit_that_is_lifted_and_put_back_knows_what_was_used() {
     assert_eq!((refused.status, pico_usd_of(&quota["used"])), (402, 4 * CALL), "{quota}");
     put("0.16", json!(0.16));
     assert_eq!(gateway.send(&three_cents("acme")).status, 200);
+}
+
+/// A stream that never ends by itself, a hundred bytes of text an event.
+fn endless(seen: &Seen) -> Script {
+    let words = "x".repeat(100);
+    let (begin, event) = if seen.target.contains("streamGenerateContent") {
+        let event = format!(
+            "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{words}\"}}]}}}}],\"modelVersion\":\"gemini-2.5-flash\"}}\r\n\r\n"
+        );
+        (String::new(), event)
+    } else if seen.target.contains("responses") {
+        let begin = "event: response.created\ndata: {\"type\":\"response.created\",\"sequence_number\":0,\"response\":{\"id\":\"resp_1\",\"model\":\"gpt-4o\",\"usage\":null}}\n\n";
+        let event = format!(
+            "event: response.output_text.delta\ndata: {{\"type\":\"response.output_text.delta\",\"sequence_number\":1,\"delta\":\"{words}\"}}\n\n"
+        );
+        (begin.to_owned(), event)
+    } else {
+        let event = format!(
+            "data: {{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"gpt-4o\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{words}\"}},\"finish_reason\":null}}]}}\n\n"
+        );
+        (String::new(), event)
+    };
+    let begin = wire::chunk(begin.as_bytes());
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let begin = if begin.starts_with(b"0\r\n") { Vec::new() } else { begin };
+    Script::raw([head.as_bytes(), &begin].concat()).then(Step::SendForever(wire::chunk(event.as_bytes())))
+}
+
+#[test]
+fn a_stream_that_is_used_up_ends_as_at_its_maximum_and_the_event_says_so() {
+    let provider = Provider::start(endless);
+    let config = plan("tokens_per_month = 1000\nhold_max_tokens = 100\non_overrun = \"cut\"");
+    let body = r#"{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    let input = r#"{"model":"gpt-4o","stream":true,"input":"hi"}"#;
+    let gemini = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
+    for (target, body, last) in [
+        (bodies::CHAT, body, "\"finish_reason\":\"length\""),
+        ("/v1/responses", input, "\"incomplete_details\":{\"reason\":\"max_output_tokens\"}"),
+        (gemini, r#"{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}"#, "\"finishReason\":\"MAX_TOKENS\""),
+    ] {
+        let gateway = Setup::new(&provider).config(&config).start();
+        let request = Request::post(target, body);
+        let request = if target == gemini { request.google("acme") } else { request.bearer("acme") };
+        let answer = gateway.send(&request);
+        let text = answer.text();
+        let tail: String = text.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect();
+        assert_eq!(answer.status, 200, "{tail}");
+        assert!(tail.contains(last), "{target}: {tail}");
+        let events: Vec<&str> = text.split_inclusive("\n\n").collect();
+        assert!(target == gemini || events.iter().all(|event| event.ends_with("\n\n")), "{target}: {tail}");
+        // A token for four bytes: a thousand, a step beyond, and what came in one piece.
+        assert!((3_000..100_000).contains(&text.len()), "{target}: {} bytes", text.len());
+        gateway.booked("acme", 1);
+        let event = gateway.event("acme");
+        assert_eq!((&event["outcome"], &event["usage_source"]), (&json!("budget_cut"), &json!("estimate")), "{event}");
+        assert!(event["completion_tokens"].as_u64().is_some_and(|tokens| tokens > 500), "{event}");
+        assert_eq!(gateway.send(&request).status, 402, "{target}");
+    }
+}
+
+#[test]
+fn a_stream_with_room_for_it_is_not_cut() {
+    let provider = Provider::start(bodies::honest);
+    let config = plan("tokens_per_month = 1000\nhold_max_tokens = 1\non_overrun = \"cut\"");
+    let gateway = Setup::new(&provider).config(&config).start();
+    let body = r#"{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    let whole = gateway.send(&Request::post(bodies::CHAT, body).bearer("acme")).text();
+    assert!(whole.ends_with("data: [DONE]\n\n") && !whole.contains("\"length\""), "{whole}");
+    gateway.booked("acme", 1);
+    assert_eq!(gateway.event("acme")["outcome"], "completed");
 }

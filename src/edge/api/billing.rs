@@ -61,7 +61,7 @@ async fn usage(
         Some("day") => Window::Day,
         Some(_) => return Err(Problem::parameter("range", "range is day or month.")),
     };
-    let period = period(&state, window, &query)?;
+    let period = period(&state, tenant.as_ref(), window, &query)?;
     let report = within(&state, state.reports.usage(tenant, period, group_by(&query)?)).await?;
     Ok(Json(report.into()))
 }
@@ -154,7 +154,7 @@ async fn cost_report(
     let query = Query::parse(raw.as_deref(), &["range", "date", "group_by", "format", "tenant_id"])?;
     let tenant = tenant(&state, &asker, &query).await?;
     let period = match query.get("range") {
-        None | Some("month") => Some(period(&state, Window::Month, &query)?),
+        None | Some("month") => Some(period(&state, tenant.as_ref(), Window::Month, &query)?),
         Some("all") if query.get("date").is_some() => {
             return Err(Problem::parameter("date", "range=all is all time and takes no date."));
         }
@@ -245,8 +245,8 @@ async fn tenant(state: &ApiState, asker: &Asker, query: &Query) -> Result<Option
     Ok(tenant)
 }
 
-fn period(state: &ApiState, window: Window, query: &Query) -> Result<Period, Problem> {
-    let Some(date) = query.get("date") else { return Ok(state.reports.current(window)) };
+fn period(state: &ApiState, tenant: Option<&TenantId>, window: Window, query: &Query) -> Result<Period, Problem> {
+    let Some(date) = query.get("date") else { return Ok(state.reports.current(window, tenant)) };
     let parsed = match window {
         Window::Day => Period::parse_day(date),
         Window::Month => Period::parse_month(date),

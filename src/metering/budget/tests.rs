@@ -21,6 +21,8 @@ use crate::metering::snapshot::Plans;
 use crate::ports::counters::CounterStore;
 use crate::providers::{self, CredentialPlace};
 
+use crate::domain::budget::OnOverrun;
+
 use super::*;
 
 /// Nano-dollars in a dollar.
@@ -62,6 +64,7 @@ const WORST: Budget = Budget {
     hold: Sizing::WorstCase,
     when_short: WhenShort::Refuse,
     unpriced: Unpriced::Refuse,
+    on_overrun: OnOverrun::Finish,
     hold_cost_max: None,
     hold_tokens_max: None,
     grace_percent: 0,

@@ -27,7 +27,7 @@ fn acme() -> Option<TenantId> {
 #[tokio::test]
 async fn every_part_of_a_report_adds_up_to_its_total() {
     let world = booked().await;
-    let month = world.reports.current(Window::Month);
+    let month = world.reports.current(Window::Month, None);
     for group_by in [vec![], vec![Dimension::Model], vec![Dimension::Day, Dimension::Provider], vec![Dimension::Kb]] {
         let report = world.reports.usage(acme(), month, group_by.clone()).await.unwrap();
         assert_eq!((report.totals.requests, report.totals.cost.0), (2, 11_700_000));

@@ -10,6 +10,7 @@ use crate::domain::audit::{Actor, Author};
 use crate::domain::plan::{Limit, Metric, Scope};
 use crate::domain::price::ServiceTier;
 use crate::domain::time::Window;
+use crate::domain::zone::Zone;
 use crate::ports::prices::{KeptBook, PriceStore};
 use crate::ports::tenants::Act;
 
@@ -39,6 +40,7 @@ async fn tenant(world: &World, id: &str) {
         name: id.to_owned(),
         plan: PlanName::starter(),
         suspended: false,
+        zone: Zone::UTC,
         created_at: World::now(),
     };
     world.store.create_tenant(&tenant, &Act::by(author(), World::now())).await.unwrap();

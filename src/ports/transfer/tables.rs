@@ -132,7 +132,7 @@ const META: &[Column] = &[
 const PRICE_BOOKS: &[Column] =
     &[text("version"), text("document"), text("base"), integer("added_at"), text("added_by")];
 
-const TENANTS: &[Column] = &[text("id"), text("name"), truth("suspended"), integer("created_at")];
+const TENANTS: &[Column] = &[text("id"), text("name"), truth("suspended"), integer("created_at"), text("timezone")];
 
 const TENANT_PLANS: &[Column] =
     &[integer("row"), text("tenant_id"), text("plan"), integer("valid_from"), text("changed_by")];
@@ -256,6 +256,8 @@ const AUDIT_LOG: &[Column] = &[
     text("allowed_models_after"),
     text("prices_before"),
     text("prices_after"),
+    text("timezone_before"),
+    text("timezone_after"),
 ];
 
 const IDEMPOTENCY_RECORDS: &[Column] = &[bytes("id"), bytes("request"), bytes("answer"), integer("at")];

@@ -43,7 +43,7 @@ fn many() -> Vec<UsageEvent> {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 usize::try_from((state >> 33) % out_of).unwrap()
             };
-            let outcome = Outcome::ALL[pick(8)];
+            let outcome = Outcome::ALL[pick(9)];
             let is_correction = outcome == Outcome::Correction;
             let source = [UsageSource::Provider, UsageSource::Estimate][pick(2)];
             let priced = [Priced::Priced, Priced::Unpriced, Priced::Free, Priced::Incomplete][pick(4)];

@@ -11,6 +11,7 @@ use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
 use tollgate::domain::price::PriceBook;
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::{Micros, Window};
+use tollgate::domain::zone::Zone;
 use tollgate::metering::snapshot::{Account, Plans, Snapshot};
 use tollgate::ports::prices::{BookListing, KeptBook, PriceStore};
 use tollgate::ports::tenants::{
@@ -93,6 +94,7 @@ impl Tenants {
             name: (*name).to_owned(),
             plan: name_of(at, plans[at]),
             suspended: false,
+            zone: Zone::UTC,
             created_at: Micros(0),
         };
         Directory {

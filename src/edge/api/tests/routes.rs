@@ -195,7 +195,7 @@ async fn the_life_of_a_tenant_and_its_key() {
     let made =
         site.admin("POST", "/admin/tenants", ADMIN_KEY, r#"{"id":"initech","name":"Initech","plan":"growth"}"#).await;
     assert_eq!((made.status, &made.headers["location"]), (201, &HeaderValue::from_static("/admin/tenants/initech")));
-    let tenant = json!({"id": "initech", "name": "Initech", "plan": "growth", "suspended": false, "created_at": "2026-11-24T10:00:00Z"});
+    let tenant = json!({"id": "initech", "name": "Initech", "plan": "growth", "suspended": false, "timezone": "UTC", "created_at": "2026-11-24T10:00:00Z"});
     assert_eq!(made.json(), tenant);
     assert_eq!(site.admin("GET", "/admin/tenants/initech", ADMIN_KEY, "").await.json(), tenant);
     assert_eq!(site.admin("GET", "/admin/tenants", ADMIN_KEY, "").await.json()["tenants"].as_array().unwrap().len(), 3);

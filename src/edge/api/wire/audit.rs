@@ -18,6 +18,9 @@ pub struct FactsBody {
     /// Whether the tenant is suspended.
     #[serde(skip_serializing_if = "Option::is_none")]
     suspended: Option<bool>,
+    /// The tenant's time zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timezone: Option<String>,
     /// The last four characters of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     last4: Option<String>,
@@ -34,10 +37,11 @@ pub struct FactsBody {
 
 impl From<Facts> for FactsBody {
     fn from(facts: Facts) -> Self {
-        let Facts { name, plan, suspended, last4, expires_at, models, prices } = facts;
+        let Facts { name, plan, suspended, zone, last4, expires_at, models, prices } = facts;
         let (plan, expires_at) = (plan.map(|plan| plan.to_string()), expires_at.map(|at| at.to_string()));
         let allowed_models = models.map(|models| models.patterns().map(str::to_owned).collect());
-        Self { name, plan, suspended, last4, expires_at, allowed_models, prices }
+        let timezone = zone.map(|zone| zone.to_string());
+        Self { name, plan, suspended, timezone, last4, expires_at, allowed_models, prices }
     }
 }
 

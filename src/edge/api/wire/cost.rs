@@ -282,7 +282,7 @@ pub struct CostReportBody {
 
 impl From<CostReport> for CostReportBody {
     fn from(report: CostReport) -> Self {
-        let CostReport { tenant, period, totals, rows, group_by, groups, price_version } = report;
+        let CostReport { tenant, period, zone, totals, rows, group_by, groups, price_version } = report;
         let names = group_by.iter().map(|dimension| dimension.as_str());
         let group =
             |GroupRow { values, sums }| CostGroupBody { group: names.clone().zip(values).collect(), sums: sums.into() };
@@ -297,7 +297,7 @@ impl From<CostReport> for CostReportBody {
         Self {
             tenant_id: tenant.map(|tenant| tenant.to_string()),
             range: period.map_or("all", |period| period.window().as_str()),
-            period: period.map(PeriodBody::from),
+            period: period.map(|period| PeriodBody::new(period, &zone)),
             totals: totals.into(),
             rows: rows.into_iter().map(row).collect(),
             groups: groups.into_iter().map(group).collect(),
