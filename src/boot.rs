@@ -408,7 +408,7 @@ impl Parts {
         };
         let gate = Arc::new(Gate {
             meter,
-            deferred: deferred(&ledger, &facts, recorder),
+            deferred: deferred(&ledger, &facts, own_counters.store.clone(), recorder),
             identities,
             local: api::proxy_router(state.clone()),
             live: ArcSwap::from_pointee(live),
@@ -447,9 +447,9 @@ fn told(metrics: &Arc<Metrics>) -> Arc<dyn Fn() -> String + Send + Sync> {
 }
 
 /// What bills what is finished later.
-fn deferred(ledger: &Ledger, facts: &Facts, recorder: Arc<Recorder>) -> Arc<Deferred> {
+fn deferred(ledger: &Ledger, facts: &Facts, counters: Arc<dyn CounterStore>, recorder: Arc<Recorder>) -> Arc<Deferred> {
     let Facts { usage, snapshots, journal, clock, .. } = facts.clone();
-    Arc::new(Deferred::new(Books { units: ledger.units(), usage, journal, recorder, snapshots, clock }))
+    Arc::new(Deferred::new(Books { units: ledger.units(), usage, journal, counters, recorder, snapshots, clock }))
 }
 
 /// Whose a credential is.

@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::time::{Period, Window};
 use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{Claim, CounterKey, CountersUnavailable};
 use crate::ports::shared::{
-    Ask, Beat, CallState, ClaimError, Count, Epoch, Finish, Floors, Held, Joined, Joining, Look, Member, NodeId, Note,
-    Noted, Noting, Peer, Pulse, SharedCounters, WANTED_FOR, WANTED_MAX, Wanted,
+    Ask, Beat, CallState, ClaimError, Count, Epoch, Finish, Floors, Held, Joined, Joining, Listing, Look, Member,
+    NodeId, Note, Noted, Noting, Part, Peer, Pulse, SharedCounters, WANTED_FOR, WANTED_MAX, Wanted,
 };
 
 /// Nodes that were not heard of for so long are forgotten.
@@ -59,8 +60,14 @@ struct Tenant {
     calls: BTreeMap<EventId, Call>,
     leases: HashMap<NodeId, Lease>,
     booked: HashMap<CounterKey, u64>,
-    /// Counters that were spoken of since it was opened.
+    /// Counters that were spoken of since it was opened, and their periods.
     seen: HashSet<CounterKey>,
+    periods: BTreeSet<Period>,
+    /// What all nodes that are a part of it count, and what any does.
+    by_all: Counting,
+    by_any: Counting,
+    /// Who writes sums, and which.
+    writing: Option<(u64, HashMap<CounterKey, u64>)>,
     finisher: Option<(NodeId, u64)>,
 }
 
@@ -150,6 +157,10 @@ impl SharedCounters for MemoryShared {
         })
     }
 
+    fn sums<'a>(&'a self, part: &'a Part<'a>) -> BoxFuture<'a, Result<bool, CountersUnavailable>> {
+        self.done(|state, _| state.tenants.get_mut(part.tenant).is_some_and(|tenant| tenant.sums(part)))
+    }
+
     fn finish<'a>(&'a self, finish: &'a Finish<'a>) -> BoxFuture<'a, Result<bool, CountersUnavailable>> {
         self.done(|state, _| state.tenants.get_mut(finish.tenant).is_some_and(|tenant| tenant.finish(finish)))
     }
@@ -229,6 +240,10 @@ impl Tenant {
             leases: HashMap::new(),
             booked: HashMap::new(),
             seen: HashSet::new(),
+            periods: BTreeSet::new(),
+            by_all: Counting::ALL,
+            by_any: Counting::default(),
+            writing: None,
             finisher: None,
         }
     }
@@ -270,10 +285,10 @@ impl Tenant {
         }
         let Member { node, life } = ask.member;
         if self.members.get(&node) != Some(&life) {
-            if !ask.is_alone || self.is_listed(node) {
+            if !ask.is_alone || self.is_listed(node) || !self.by_all.contains(ask.counting) {
                 return Held::Unjoined;
             }
-            self.members.insert(node, life);
+            self.counts(ask.member, ask.counting);
             self.leases.remove(&node);
         }
         if self.revision > ask.revision {
@@ -295,7 +310,7 @@ impl Tenant {
         }
         let amounts = ask.claims.iter().map(|claim| (claim.counter.clone(), claim.amount)).collect();
         self.calls.insert(ask.id, Call { node, state: CallState::Held, amounts });
-        let are_seen = ask.claims.iter().filter(|claim| !self.seen.insert(claim.counter.clone())).count();
+        let are_seen = ask.claims.iter().filter(|claim| !self.see(&claim.counter)).count();
         if are_seen < ask.claims.len() {
             self.sweep();
         }
@@ -305,8 +320,8 @@ impl Tenant {
 
     fn sweep(&mut self) {
         let third_newest = |window: Window| {
-            let periods: BTreeSet<Period> = self.seen.iter().map(|counter| counter.period).collect();
-            periods.into_iter().rev().filter(|period| period.window() == window).nth(PERIODS_KEPT - 1)
+            let periods = self.periods.iter().rev().copied();
+            periods.filter(|period| period.window() == window).nth(PERIODS_KEPT - 1)
         };
         let [month, day] = [Window::Month, Window::Day].map(third_newest);
         let floors = Floors { month: month.unwrap_or(self.floors.month), day: day.unwrap_or(self.floors.day) };
@@ -322,6 +337,19 @@ impl Tenant {
         }
         let Floors { month, day } = self.floors;
         self.floors = Floors { month: month.max(floors.month), day: day.max(floors.day) };
+    }
+
+    /// A counter is spoken of. Whether it is for the first time.
+    fn see(&mut self, counter: &CounterKey) -> bool {
+        self.periods.insert(counter.period);
+        self.seen.insert(counter.clone())
+    }
+
+    /// A member is a part of it, and counts so much.
+    fn counts(&mut self, member: Member, counting: Counting) {
+        self.members.insert(member.node, member.life);
+        self.by_all = self.by_all & counting;
+        self.by_any = self.by_any | counting;
     }
 
     fn is_below_floors(&self, counter: &CounterKey) -> bool {
@@ -371,16 +399,19 @@ impl Tenant {
     }
 
     fn note(&mut self, node: NodeId, note: &Note) {
-        if self.is_open && (note.from_lease || self.calls.contains_key(&note.id)) {
+        if self.is_open && (note.listing != Listing::Known || self.calls.contains_key(&note.id)) {
             let before = self.calls.get(&note.id).map_or(&[][..], |call| &call.amounts);
             let after = if note.state == CallState::Gone { &[][..] } else { &note.amounts };
-            self.seen.extend(before.iter().chain(after).map(|(counter, _)| counter.clone()));
+            let spoken_of: Vec<CounterKey> = before.iter().chain(after).map(|(counter, _)| counter.clone()).collect();
+            for counter in &spoken_of {
+                self.see(counter);
+            }
         }
         if !self.calls.contains_key(&note.id) {
-            if !note.from_lease {
+            if note.listing == Listing::Known {
                 return;
             }
-            if let Some(lease) = self.leases.get_mut(&node) {
+            if let Some(lease) = self.leases.get_mut(&node).filter(|_| note.listing == Listing::FromLease) {
                 lease.units = lease.units.saturating_sub(1);
             }
         }
@@ -408,8 +439,13 @@ impl Tenant {
             match (self.members.get(&node) == Some(&life), self.is_open) {
                 (true, true) => return Joined::Open(self.epoch),
                 (true, false) => return Joined::Building(self.epoch),
-                (false, true) if joining.calls.is_empty() && joining.is_last && !self.is_listed(node) => {
-                    self.members.insert(node, life);
+                (false, true)
+                    if joining.calls.is_empty()
+                        && joining.is_last
+                        && !self.is_listed(node)
+                        && self.by_all.contains(joining.counting) =>
+                {
+                    self.counts(joining.member, joining.counting);
                     self.leases.remove(&node);
                     return Joined::Open(self.epoch);
                 }
@@ -436,12 +472,12 @@ impl Tenant {
     }
 
     fn join_with(&mut self, joining: &Joining<'_>) -> Joined {
-        let Member { node, life } = joining.member;
+        let Member { node, .. } = joining.member;
         for Note { id, state, amounts, .. } in joining.calls {
             self.calls.insert(*id, Call { node, state: *state, amounts: amounts.clone() });
         }
         if joining.is_last {
-            self.members.insert(node, life);
+            self.counts(joining.member, joining.counting);
         }
         self.joins = self.joins.saturating_add(1);
         Joined::Building(self.epoch)
@@ -465,14 +501,30 @@ impl Tenant {
             joined: self.members.keys().copied().collect(),
             calls: self.calls.keys().copied().collect(),
             floors: self.floors,
+            counting: self.by_any,
         }
     }
 
-    fn finish(&mut self, finish: &Finish<'_>) -> bool {
-        if self.is_open || self.epoch != finish.epoch || self.joins != finish.joins {
+    fn sums(&mut self, part: &Part<'_>) -> bool {
+        let writes_on = self.writing.as_ref().is_some_and(|(writer, _)| *writer == part.writer);
+        let is_right = !self.is_open && self.epoch == part.epoch && self.joins == part.joins;
+        if !is_right || !(part.is_first || writes_on) {
             return false;
         }
-        self.booked = finish.sums.iter().cloned().collect();
+        let sums = self.writing.take().filter(|_| writes_on).map(|(_, sums)| sums).unwrap_or_default();
+        self.writing = Some((part.writer, sums.into_iter().chain(part.sums.iter().cloned()).collect()));
+        self.periods.extend(part.sums.iter().map(|(counter, _)| counter.period));
+        true
+    }
+
+    fn finish(&mut self, finish: &Finish<'_>) -> bool {
+        let writes = self.writing.as_ref().map(|(writer, _)| *writer);
+        let is_right = !self.is_open && self.epoch == finish.epoch && self.joins == finish.joins;
+        if !is_right || finish.writer.is_some_and(|writer| writes != Some(writer)) {
+            return false;
+        }
+        let written = self.writing.take().filter(|_| finish.writer.is_some()).map(|(_, sums)| sums);
+        self.booked = written.into_iter().flatten().chain(finish.sums.iter().cloned()).collect();
         for id in finish.known {
             self.calls.remove(id);
         }
@@ -482,8 +534,9 @@ impl Tenant {
                 *booked = booked.saturating_add(*amount);
             }
         }
-        let of_calls = self.calls.values().flat_map(|call| &call.amounts);
-        self.seen = of_calls.chain(finish.sums).map(|(counter, _)| counter.clone()).collect();
+        let of_calls = self.calls.values().flat_map(|call| &call.amounts).map(|(counter, _)| counter);
+        self.seen = of_calls.chain(self.booked.keys()).cloned().collect();
+        self.periods.extend(self.seen.iter().map(|counter| counter.period));
         self.calls.retain(|_, call| call.state != CallState::Booked);
         (self.is_open, self.finisher) = (true, None);
         true

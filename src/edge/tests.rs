@@ -158,6 +158,7 @@ fn deferred(world: &World, journal: &Arc<FileJournal>, clock: &Arc<ClumsyClock>)
         units: Arc::new(FakeUnits::default()),
         usage: world.store.clone(),
         journal: journal.clone(),
+        counters: Arc::new(MemoryCounters::new()),
         recorder: Arc::new(recorder),
         snapshots: world.snapshots.clone(),
         clock: clock.clone(),

@@ -152,8 +152,15 @@ impl Ask<'_> {
         let with_media = call.has_media || call.refers;
         let tariff = snapshots.load().tariff(&plan.name);
         let (provider, model) = (provider.id(), call.model.as_str());
-        let prospect =
-            Prospect { provider: provider.as_str(), model, tier, input_tokens: size.input, with_media, at: *at };
+        let prospect = Prospect {
+            provider: provider.as_str(),
+            model,
+            tier,
+            input_tokens: size.input,
+            with_media,
+            quantities: call.quantities,
+            at: *at,
+        };
         match tariff.ceiling(&prospect) {
             Some(dearest) => Ok(Some(dearest).filter(|dearest| !hold::is_free(dearest))),
             None if plan.budget.unpriced == Unpriced::Allow => Ok(None),

@@ -10,7 +10,7 @@
 
 mod tally;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,14 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::domain::event::UsageEvent;
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{EventId, ProviderId};
 use crate::domain::price::rates::Used;
 use crate::domain::price::tariff::{Charged, Pricing, Tariff};
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::unit::{Unit, UnitName};
 use crate::ports::asking::Ask;
 use crate::ports::clock::Clock;
+use crate::ports::counters::{CounterStore, used_by};
 use crate::ports::journal::Journal;
 use crate::ports::units::{DeferredUnit, Pauses, UnitStore};
 use crate::ports::usage::UsageStore;
@@ -45,6 +46,9 @@ const TOLD_MAX: usize = 256;
 /// Names that were looked into: a client that fetches a finished response again and again costs one look. When there are so
 /// many the oldest are not told from the newest, and all are forgotten.
 const KNOWN_MAX: usize = 1_024;
+
+/// Bills that the ledger does not take, at most: beyond this it is better to ask again later.
+const ON_THEIR_WAY_MAX: usize = 4_096;
 
 /// Units that are taken in one turn, and asked for at once. A full turn is followed by the next without a pause.
 const UNITS_PER_TURN: u32 = 32;
@@ -86,6 +90,8 @@ pub struct Books {
     pub usage: Arc<dyn UsageStore>,
     /// Takes bills.
     pub journal: Arc<dyn Journal>,
+    /// Counts them.
+    pub counters: Arc<dyn CounterStore>,
     /// Carries them to the ledger.
     pub recorder: Arc<Recorder>,
     /// Prices.
@@ -100,8 +106,9 @@ pub struct Deferred {
     told: mpsc::Sender<Told>,
     listener: tokio::sync::Mutex<mpsc::Receiver<Told>>,
     known: Mutex<HashSet<(ProviderId, UnitName)>>,
-    /// One bill at a time: whoever comes second finds it in the ledger.
-    billing: tokio::sync::Mutex<()>,
+    /// One bill at a time: whoever comes second finds it in the ledger, or on its way there: bills by their place in the
+    /// journal, at most [`ON_THEIR_WAY_MAX`].
+    billing: tokio::sync::Mutex<HashMap<EventId, u64>>,
 }
 
 /// What requests tell of units.
@@ -374,16 +381,31 @@ impl Deferred {
     }
 
     async fn book(&self, unit: &DeferredUnit, event: UsageEvent) {
-        let Books { units, usage, journal, recorder, clock, .. } = &self.books;
-        let _turn = self.billing.lock().await;
+        let Books { units, usage, journal, counters, snapshots, recorder, clock } = &self.books;
+        let mut on_their_way = self.billing.lock().await;
+        // One of an earlier life may be in the journal, where it is counted.
+        if !recorder.caught_up().await {
+            return;
+        }
         match usage.known(&[event.id]).await {
             Ok(known) if known.is_empty() => {
-                // As it is admitted it is settled: a process that ends between the two leaves the same event.
-                let Ok(slot) = journal.admit(&event) else {
-                    debug!(unit = %unit.name, "The journal takes no bill now; it is written later.");
-                    return;
+                // One that the ledger has not taken yet is counted, and not written once more.
+                let position = if let Some(position) = on_their_way.get(&event.id) {
+                    *position
+                } else {
+                    if on_their_way.len() >= ON_THEIR_WAY_MAX {
+                        return;
+                    }
+                    // As it is admitted it is settled: a process that ends between the two leaves the same event.
+                    let Ok(slot) = journal.admit(&event) else {
+                        debug!(unit = %unit.name, "The journal takes no bill now; it is written later.");
+                        return;
+                    };
+                    let position = journal.settle(slot, &event);
+                    counters.settle(event.id, &[], &used_by(&event, snapshots.counting()));
+                    on_their_way.insert(event.id, position);
+                    position
                 };
-                let position = journal.settle(slot, &event);
                 if timeout(BOOKED_MAX, recorder.reaches(position)).await.is_err() {
                     return;
                 }
@@ -396,7 +418,10 @@ impl Deferred {
             }
         }
         match units.settled(&unit.provider, &unit.name, clock.now()).await {
-            Ok(()) => self.remember(&unit.provider, &unit.name),
+            Ok(()) => {
+                on_their_way.remove(&event.id);
+                self.remember(&unit.provider, &unit.name);
+            }
             // It is asked for once more, and its bill is found.
             Err(error) => debug!(%error, unit = %unit.name, "A unit was billed and not noted as settled."),
         }

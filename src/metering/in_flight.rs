@@ -367,6 +367,8 @@ impl Open {
         let reading = self.progress.reading.as_ref();
         let is_unknown = |said: &Reading| said.tokens.is_none() && said.deferred().is_none();
         let needed = verdict.basis == Basis::ReportedOrEstimate && reading.is_none_or(is_unknown);
+        // What the request itself says is known, and all.
+        let needed = needed && self.call.quantities.is_nothing();
         needed.then(|| EstimateInput {
             provider: self.provider.id(),
             model: self.call.model.clone(),

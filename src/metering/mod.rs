@@ -5,6 +5,7 @@
 pub mod admin;
 mod budget;
 pub mod copy;
+pub mod cost_lines;
 pub mod deferred;
 pub mod estimator;
 #[cfg(test)]

@@ -128,6 +128,16 @@ impl Recorder {
         }
     }
 
+    /// Several gateways may write one bill: those who count must know that it may be counted twice.
+    fn doubt(&self, part: &[UsageEvent]) {
+        let bills: Vec<UsageEvent> = part.iter().filter(|event| event.is_bill()).cloned().collect();
+        for sink in self.sinks.iter().filter(|_| !bills.is_empty()) {
+            if catch_unwind(AssertUnwindSafe(|| sink.doubted(&bills))).is_err() {
+                error!("One that hears of doubtful bills panicked.");
+            }
+        }
+    }
+
     /// Returns when the ledger, or the quarantine, has every event of the batch.
     async fn write(&self, batch: &Batch) {
         // Parts still to be written, the next one last. At most one more than the times a batch can be halved.
@@ -135,7 +145,10 @@ impl Recorder {
         let mut pause = BACKOFF.0;
         while let Some(part) = parts.pop() {
             let failure = match (self.usage.append(part).await, part) {
-                (Ok(_), _) => {
+                (Ok(new), _) => {
+                    if usize::try_from(new) != Ok(part.len()) {
+                        self.doubt(part);
+                    }
                     pause = BACKOFF.0;
                     continue;
                 }

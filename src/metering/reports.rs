@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
+use crate::domain::money::PicoUsd;
 use crate::domain::price::rates::Rates;
 use crate::domain::price::{PriceBook, ServiceTier};
 use crate::domain::time::{Micros, Period, Window};
@@ -16,6 +17,7 @@ use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::usage::{Dimension, EventsQuery, Group, Sums, SumsQuery, UsageStore};
 
+use super::cost_lines::{self, CostLine};
 use super::snapshot::Snapshots;
 
 /// Groups in one report: more than this nobody reads, and the answer would be tens of megabytes.
@@ -133,6 +135,36 @@ pub struct CostRow {
     pub rates: Option<Rates>,
 }
 
+/// What a model cost in a day, or in the whole time of a report, by kinds of token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindRow {
+    /// Whose; `None` in a report of all tenants together.
+    pub tenant: Option<TenantId>,
+    /// On which day of its clock; `None` in a report of the whole time.
+    pub day: Option<Period>,
+    /// The provider's short name.
+    pub provider: String,
+    /// The model, as the provider answered.
+    pub model: String,
+    /// The kind of token and its cost.
+    pub line: CostLine,
+    /// What part of the whole report it is, in [`SHARES`](super::cost_lines::SHARES); `None` where that cost nothing.
+    pub share: Option<i128>,
+}
+
+/// Costs of tenants by days and kinds of token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindReport {
+    /// The rows; their costs add up to the ledger's.
+    pub rows: Vec<KindRow>,
+    /// The display name and the zone of each tenant that it is about.
+    pub zones: BTreeMap<TenantId, (String, Zone)>,
+    /// The ledger that they come from.
+    pub ledger_id: String,
+    /// The version of the price book that is in force now, which has the unit prices.
+    pub price_version: Arc<str>,
+}
+
 /// One page of line items, in insert order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventsPage {
@@ -244,6 +276,41 @@ impl Reports {
         })
     }
 
+    /// What each tenant, or one, spent on each day of its clock in a period, by provider, model and kind of token: at most
+    /// [`GROUPS_MAX`] rows.
+    pub async fn daily_kinds(&self, tenant: Option<TenantId>, period: Period) -> Result<KindReport, ReportError> {
+        let (ledger_id, price_version) = (self.store.ledger_id().await?, self.snapshots.load().prices.version());
+        let mut report = KindReport { rows: Vec::new(), zones: BTreeMap::new(), ledger_id, price_version };
+        let snapshot = self.snapshots.load().clone();
+        let mut tenants: Vec<TenantId> =
+            tenant.map_or_else(|| snapshot.accounts.keys().cloned().collect(), |id| vec![id]);
+        tenants.sort_unstable();
+        let by_day = [Dimension::Day, Dimension::Provider, Dimension::Model];
+        for id in tenants {
+            let zone = self.zone(Some(&id));
+            let whose = Some(id.clone());
+            let fine = self.sums(&whose, Some(period), &by_day, &[]).await?;
+            for Group { values, sums } in &fine.groups {
+                let day = Window::Day.parse(&value(values, 0)).map_err(|_| ReportError::InvalidGroupBy)?;
+                let at = Micros(zone.end(day).0.saturating_sub(1)).min(self.clock.now());
+                let (provider, model) = (value(values, 1), value(values, 2));
+                let rates = snapshot.prices.rates(&provider, &model, ServiceTier::Standard, 0, at);
+                let new = |line| {
+                    let (tenant, provider, model) = (whose.clone(), provider.clone(), model.clone());
+                    KindRow { tenant, day: Some(day), provider, model, line, share: None }
+                };
+                report.rows.extend(cost_lines::lines(sums, rates).into_iter().map(new));
+            }
+            if report.rows.len() > GROUPS_MAX {
+                return Err(ReportError::TooManyGroups { groups: report.rows.len() });
+            }
+            let name = snapshot.accounts.get(&id).map_or_else(|| id.to_string(), |account| account.tenant.name.clone());
+            report.zones.insert(id, (name, zone));
+        }
+        shared_out(&mut report.rows);
+        Ok(report)
+    }
+
     /// One page of line items.
     pub async fn events(&self, query: PageQuery) -> Result<EventsPage, ReportError> {
         let PageQuery { tenant, from, to, after, events_max } = query;
@@ -323,6 +390,30 @@ fn fold(fine: &Fine, by: &[Dimension]) -> Result<Vec<GroupRow>, ReportError> {
         *sums = add(*sums, group.sums)?;
     }
     Ok(folded.into_iter().map(|(values, sums)| Group { values, sums }).collect())
+}
+
+/// Says of each row what part of the whole it is.
+fn shared_out(rows: &mut [KindRow]) {
+    let costs: Vec<PicoUsd> = rows.iter().map(|row| row.line.cost).collect();
+    for (row, share) in rows.iter_mut().zip(cost_lines::shares(&costs).unwrap_or_default()) {
+        row.share = Some(share);
+    }
+}
+
+impl CostReport {
+    /// The same by provider, model and kind of token.
+    pub fn kinds(&self) -> Vec<KindRow> {
+        let mut rows = Vec::new();
+        for CostRow { provider, model, sums, rates } in &self.rows {
+            let new = |line| {
+                let (tenant, provider, model) = (self.tenant.clone(), provider.clone(), model.clone());
+                KindRow { tenant, day: None, provider, model, line, share: None }
+            };
+            rows.extend(cost_lines::lines(sums, rates.as_ref()).into_iter().map(new));
+        }
+        shared_out(&mut rows);
+        rows
+    }
 }
 
 fn total(groups: &[Group]) -> Result<Sums, ReportError> {

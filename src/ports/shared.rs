@@ -29,6 +29,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::time::{Period, Window};
 
@@ -102,9 +103,19 @@ pub struct Note {
     pub state: CallState,
     /// What it takes from which counters, of one tenant.
     pub amounts: Vec<(CounterKey, u64)>,
-    /// It was taken from the node's lease and the store is not known to list it. Only with `Held` and `Settled`, and again
-    /// until it is acknowledged.
-    pub from_lease: bool,
+    /// Whether the store is known to list it. Anything else only with `Held` and `Settled`, and again until it is acknowledged.
+    pub listing: Listing,
+}
+
+/// Whether the store is known to list a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// It is.
+    Known,
+    /// It is not: the call was taken from the node's lease, of which it takes a unit.
+    FromLease,
+    /// It is not: nothing was held for the call, which counts all the same. Only with `Settled`.
+    Unheld,
 }
 
 /// A call that wants to be held.
@@ -120,6 +131,8 @@ pub struct Ask<'a> {
     pub claims: &'a [Claim],
     /// The revision of tenants and plans that the claims follow from.
     pub revision: i64,
+    /// What the node counts.
+    pub counting: Counting,
     /// The node has no call of this tenant besides: it need not join.
     pub is_alone: bool,
     /// What to lease along with the hold. At most one such ask, or note that says what is left, is under way for a node and
@@ -231,6 +244,8 @@ pub struct Joining<'a> {
     pub is_forced: bool,
     /// The floors of the epoch, if it begins now. Where a tenant of the same process of the store has lower ones, those stay.
     pub floors: Floors,
+    /// What the node counts.
+    pub counting: Counting,
     /// Some or all of its calls, in whatever state but [`CallState::Gone`].
     pub calls: &'a [Note],
     /// These are the first ones: what the store lists of this node is replaced by them.
@@ -276,6 +291,8 @@ pub enum Look {
         calls: Vec<EventId>,
         /// From where on the ledger is to be read.
         floors: Floors,
+        /// What is to be read of it: all that any node counts.
+        counting: Counting,
     },
 }
 
@@ -288,10 +305,31 @@ pub struct Finish<'a> {
     pub epoch: Epoch,
     /// How many had joined when the listed calls were read.
     pub joins: u64,
-    /// The sums of the ledger.
+    /// Who wrote the other sums, where there are others.
+    pub writer: Option<u64>,
+    /// The sums of the ledger, or the last of them.
     pub sums: &'a [(CounterKey, u64)],
     /// Which of the listed calls are in these sums.
     pub known: &'a [EventId],
+    /// After this the caller has given up.
+    pub within: Duration,
+}
+
+/// Some of what the ledger says of a tenant in building, before [`SharedCounters::finish`].
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// Whose counters.
+    pub tenant: &'a TenantId,
+    /// Under which epoch it was read.
+    pub epoch: Epoch,
+    /// How many had joined when the listed calls were read.
+    pub joins: u64,
+    /// Who writes it: another number for each time that the ledger was read.
+    pub writer: u64,
+    /// It is the first.
+    pub is_first: bool,
+    /// These sums.
+    pub sums: &'a [(CounterKey, u64)],
     /// After this the caller has given up.
     pub within: Duration,
 }
@@ -370,14 +408,14 @@ pub trait SharedCounters: Send + Sync {
     /// Takes all claims of a call, or none.
     ///
     /// In this order: an unknown tenant is [`Held::Unjoined`]; one in building is [`Held::Building`]; a member that is not a
-    /// part of the epoch is [`Held::Unjoined`], unless it is alone and no call of its node is listed: then it becomes a part of
-    /// it (and a lease of an earlier life ends). A revision below the tenant's is [`Held::Behind`]. A call that is listed already
+    /// part of the epoch is [`Held::Unjoined`], unless it is alone, no call of its node is listed and all that it counts was
+    /// counted since the tenant was opened: then it becomes a part of it (and a lease of an earlier life ends). A revision below the tenant's is [`Held::Behind`]. A call that is listed already
     /// is [`Held::Taken`] again, without a lease. A claim on a period below the floors is [`Held::Unjoined`]. Then every claim
     /// must fit: `booked + settled + held + leased + amount <= max`. If one does not, leases that are over end first; what then
     /// does not fit is [`Held::Full`], or [`Held::Leased`] if it would without leases. The call is listed as held.
     ///
-    /// With the first claim on a counter, old ones are let go: the floors rise to the third newest month and day that has a
-    /// counter, and those below that nothing is settled, held or leased of are gone.
+    /// With the first claim on a counter, old ones are let go: the floors rise to the third newest month and day that was
+    /// spoken of, and those below that nothing is settled, held or leased of are gone.
     ///
     /// Where it asks for a lease and all amounts are 1: what the node has leased becomes at most `left`, and then `n =
     /// min(units_max, min over claims of (what is left after the call and all leases) / parts)` units of all these counters are
@@ -387,8 +425,8 @@ pub trait SharedCounters: Send + Sync {
 
     /// Says how calls of a node stand. Never refused for lack of room.
     ///
-    /// A call that is not listed is listed as the note says if it is `from_lease`, and takes a unit of the node's lease, where
-    /// there is one; if not, it was booked long ago and nothing happens. A call that is listed: `Held` and `Settled` put it in
+    /// A call that is not listed is listed as the note says if it is not known to be, and takes a unit of the node's lease if
+    /// it is from that; if it is known to be, it was booked long ago and nothing happens. A call that is listed: `Held` and `Settled` put it in
     /// that state with these amounts; `Booked` adds the amounts to `booked` and takes it off the list (in building it stays, in
     /// that state); `Gone` takes it off.
     fn note<'a>(&'a self, noting: &'a Noting<'a>) -> BoxFuture<'a, Result<Noted, CountersUnavailable>>;
@@ -397,7 +435,7 @@ pub trait SharedCounters: Send + Sync {
     ///
     /// With its first calls: a tenant of whose epoch the member is a part stays as it is, unless this is forced. An unknown one
     /// begins in building, with nothing listed. An open one stays open and the member becomes a part of it if it has no calls,
-    /// none of its node is listed and it is not forced. Else it is in building from now: nobody has joined, all leases and sums
+    /// none of its node is listed, all that it counts was counted by all since it was opened, and it is not forced. Else it is in building from now: nobody has joined, all leases and sums
     /// are gone, the calls that are listed stay, and so does the revision. In building these calls replace those of its node.
     ///
     /// With others: they are added, or it is [`Joined::Moved`]. With the last ones it has joined, and not before.
@@ -407,9 +445,13 @@ pub trait SharedCounters: Send + Sync {
     /// get [`Look::Busy`]; after that it is whoever looks first.
     fn look<'a>(&'a self, node: NodeId, tenant: &'a TenantId) -> BoxFuture<'a, Result<Look, CountersUnavailable>>;
 
-    /// Opens a tenant: `booked` is the sums, listed calls that are known are taken off, of the others those in state `Booked`
-    /// are added to `booked` and taken off, the rest count as held or settled. `false`, and nothing is changed, if the epoch or
-    /// `joins` is another by now.
+    /// Takes some of the sums of a tenant in building. `false`, and nothing is changed, if the epoch or `joins` is another by
+    /// now, or somebody else began to write sums since this writer did.
+    fn sums<'a>(&'a self, part: &'a Part<'a>) -> BoxFuture<'a, Result<bool, CountersUnavailable>>;
+
+    /// Opens a tenant: `booked` is the sums, with those that its writer wrote before, listed calls that are known are taken off, of the others those in state `Booked`
+    /// are added to `booked` and taken off, the rest count as held or settled. `false`, and nothing is changed, if the epoch,
+    /// `joins` or the writer is another by now.
     fn finish<'a>(&'a self, finish: &'a Finish<'a>) -> BoxFuture<'a, Result<bool, CountersUnavailable>>;
 
     /// How counters of a tenant stand; `None` where it is not open, or one is below its floors. A period without a counter is 0.
@@ -419,7 +461,7 @@ pub trait SharedCounters: Send + Sync {
         counters: &'a [CounterKey],
     ) -> BoxFuture<'a, Result<Option<Vec<Count>>, CountersUnavailable>>;
 
-    /// Every counter of every open tenant that is not below its floors. Each tenant is read at one instant, not all at the same one.
+    /// Every counter of every open tenant that is not below its floors. Each is read at one instant, not all at the same one.
     fn list(&self) -> BoxFuture<'_, Result<Vec<(CounterKey, Count)>, CountersUnavailable>>;
 
     /// From now on claims on this tenant follow from this revision at least. Nothing if the tenant is not there.

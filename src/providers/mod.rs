@@ -188,7 +188,7 @@ impl Reads {
             Self::Chat | Self::Completions | Self::Responses => "`usage`",
             Self::ChatWithinTotal => "`usage`, thoughts from its total",
             Self::Embeddings => "`usage`, input only",
-            Self::Images => "`usage`; without it by the image: unpriced",
+            Self::Images => "`usage`; without it by the piece, or estimated",
             Self::Transcript => "`usage`, in tokens or by length; without it `duration`, else estimated",
             Self::Speech => "`usage` of events; audio: estimated; tts-1 by the characters that are asked for",
             Self::Generate => "`usageMetadata`",

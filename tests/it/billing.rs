@@ -130,6 +130,55 @@ fn a_cost_report_has_a_row_for_each_model() {
     assert!(csv.text().contains("gemini-2.5-flash"), "{}", csv.text());
 }
 
+/// The cells of the lines of a CSV file, by the names of their columns. No cell of it has a comma.
+fn cells(text: &str) -> Vec<std::collections::HashMap<String, String>> {
+    let mut lines = text.split_terminator("\r\n").map(|line| line.split(',').map(str::to_owned));
+    let names: Vec<String> = lines.next().expect("a line of names").collect();
+    lines.map(|line| names.iter().cloned().zip(line).collect()).collect()
+}
+
+#[test]
+fn a_cost_report_by_kinds_and_its_export_add_up_to_the_total() {
+    let (_provider, gateway) = used();
+    let total = gateway.usage("acme").cost();
+    let report = gateway.json("acme", "/billing/cost-report?group_by=kind");
+    let kinds = report["kinds"].as_array().unwrap();
+    assert_eq!(kinds.iter().map(|kind| pico_usd_of(&kind["estimated_cost_usd"])).sum::<u64>(), total, "{report}");
+    assert!(kinds.iter().any(|kind| kind["kind"] == "output" && kind["price_usd"].is_number()), "{report}");
+    let shares = |of: &mut dyn Iterator<Item = String>| {
+        of.map(|share| share.parse::<tollgate::domain::money::PicoUsd>().unwrap().0).sum::<i128>() / 1_000_000_000_000
+    };
+    let of_json = shares(&mut kinds.iter().map(|kind| kind["share_percent"].as_str().unwrap().to_owned()));
+    let csv = gateway.send(&Request::get("/billing/cost-report?group_by=kind&format=csv").bearer("acme")).text();
+    let lines = cells(&csv);
+    let of_csv = shares(&mut lines.iter().map(|line| line["share_percent"].clone()));
+    assert_eq!((of_json, of_csv, lines.len()), (100, 100, kinds.len()), "{csv}");
+    let sum = |lines: &[std::collections::HashMap<String, String>], column: &str| {
+        lines.iter().map(|line| line[column].parse::<tollgate::domain::money::PicoUsd>().unwrap().0).sum::<i128>()
+    };
+    assert_eq!(sum(&lines, "estimated_cost_usd"), i128::from(total));
+    let focus = gateway.send(&Request::get("/billing/cost-report?format=focus").bearer("acme"));
+    let lines = cells(&focus.text());
+    for column in ["BilledCost", "EffectiveCost", "ContractedCost", "ListCost"] {
+        assert_eq!(sum(&lines, column), i128::from(total), "{column}: {}", focus.text());
+    }
+    assert!(
+        lines.iter().all(|line| line["SubAccountId"] == "acme" && line["ServiceCategory"] == "AI and Machine Learning")
+    );
+    // The operator's has a line for each tenant.
+    let all = gateway.admin(Request::get("/billing/cost-report?format=focus"));
+    let lines = cells(&all.text());
+    assert!(
+        ["acme", "other"].iter().all(|tenant| lines.iter().any(|line| line["SubAccountId"] == *tenant)),
+        "{}",
+        all.text()
+    );
+    for bad in ["?format=focus&range=all", "?format=focus&group_by=day", "?group_by=kind,day", "?format=xml"] {
+        let target = format!("/billing/cost-report{bad}");
+        demand_problem(&gateway.send(&Request::get(target).bearer("acme")), 400, bad);
+    }
+}
+
 #[test]
 fn a_tenant_sees_itself_and_nothing_else() {
     let (_provider, gateway) = used();

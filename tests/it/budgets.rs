@@ -216,9 +216,15 @@ fn a_refused_call_leaves_every_counter_as_it_was() {
 
 #[test]
 fn a_clamped_call_goes_out_with_the_maximum_that_is_left() {
+    let redis = RedisServer::start();
+    clamped(&|setup| setup);
+    clamped(&|setup| setup.set("REDIS_URL", &redis.url()));
+}
+
+fn clamped(counters: &dyn Fn(Setup) -> Setup) {
     let provider = Provider::start(bodies::honest);
     let config = plan("cost_usd_per_month = 0.02\nhold = \"worst_case\"\nwhen_short = \"clamp\"");
-    let gateway = Setup::new(&provider).config(&config).start();
+    let gateway = counters(Setup::new(&provider)).config(&config).start();
     let body = r#"{"model":"gpt-4o","stream":true,"max_tokens":9000,"messages":[{"role":"user","content":"hi"}]}"#;
     let answer = gateway.send(&Request::post(bodies::CHAT, body).bearer("acme"));
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -9,9 +9,12 @@
 -- Fields of a tenant:
 --   run st ep jn    process that wrote it; o(pen) or b(uilding); epoch; how many messages of joins
 --   fm fd rv        floors of month and day; revision
---   co cu           who may finish it, until when
+--   ca cb           what is counted by all who are a part of the epoch, and by any: sets as numbers
+--   ps sc           the newest periods that were spoken of; where the search for counters below the floors is
+--   co cu ft        who may finish it, until when; who writes sums
 --   n:<node>        life of a node that is a part of the epoch
---   b: s: h: q:<c>  of each counter (chats:2026-11): booked, settled and not booked, held, leased
+--   b: s: h: q:<c>  of each counter (chats:2026-11, user/alice/cost_usd:2026-11-24): booked, settled and not booked, held,
+--                   leased
 --   i:<id>          a call: H, S or B, its node, then counter and amount in turn, separated by blanks
 --   k:<node>        how many calls of a node are listed
 --   l:<node> ls     a node's lease (units, until when, its counters); which nodes have one
@@ -26,7 +29,8 @@ local PIECE = 1000 -- arguments of one call: Lua's stack takes 8,000. Even, as H
 local TENANT_MS = 6048000000 -- 70 days: a tenant that is used has a counter of a new month before
 local NODES_MS = 86400000
 local PERIODS_KEPT = 3 -- newest months and newest days: a clock that is off by a day meets none that is gone
-local SWEPT_MAX = 4000 -- fields of a tenant that is looked through: below 2 ms, once a day and tenant
+local SWEPT = 200 -- fields that one operation looks through for old ones, about: a tenth of a millisecond
+local ALL_AT_ONCE = 1000000 -- fields looked through in one step of what has to see all of one kind
 
 local time = call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -40,10 +44,10 @@ local function whole(value)
   return format('%.0f', value)
 end
 
--- The plain case of the most frequent operation: a new call of a member, without a lease, on one or two counters that are
--- there, and all fits. Two calls to Redis, and none of the definitions below, which take as long as both. Whatever is not
--- plain is done by operations.hold, which needs no help from here.
-if ARGV[1] == 'hold' and ARGV[8] == '' and #ARGV <= 18 then
+-- The plain case of the most frequent operation: a new call of a member, without a lease, on some counters that are there,
+-- and all fits. Two calls to Redis, and none of the definitions below, which take as long as both. Whatever is not plain is
+-- done by operations.hold, which needs no help from here.
+if ARGV[1] == 'hold' and ARGV[8] == '' and #ARGV <= 36 then
   local node, call_field = ARGV[3], 'i:' .. ARGV[5]
   local fields = { 'run', 'st', 'ep', 'rv', 'fm', 'fd', 'n:' .. node, 'k:' .. node, call_field }
   local last = 9
@@ -58,7 +62,12 @@ if ARGV[1] == 'hold' and ARGV[8] == '' and #ARGV <= 18 then
   local values = call('HMGET', key, unpack(fields, 1, last))
   local epoch, month, day = values[3], values[5], values[6]
   local is_plain = values[1] == RUN and values[2] == 'o' and values[7] == ARGV[4] and not values[9]
-    and tonumber(values[4]) <= tonumber(ARGV[6]) and ARGV[13] ~= ARGV[16]
+    and tonumber(values[4]) <= tonumber(ARGV[6])
+  for i = 16, #ARGV, 3 do
+    for before = 13, i - 3, 3 do
+      is_plain = is_plain and ARGV[i] ~= ARGV[before]
+    end
+  end
   if is_plain then
     local entry = 'H ' .. node
     local written = { call_field, '', 'k:' .. node, whole((values[8] or 0) + 1) }
@@ -159,16 +168,19 @@ local function add_entry(entry, sign)
   end
 end
 
--- A call as an operation says it: its field, state and entry, and whether it was taken from a lease: its state is a small
--- letter then.
+-- A call as an operation says it: its field, state and entry; and where it may not be listed yet, how many units it takes
+-- of the lease: 1 if its state is a small letter, 0 for N, which is a settled one.
 local function call_read()
   local field, entry = 'i:' .. text(), text()
   local said = string.sub(entry, 1, 1)
+  if said == 'N' then
+    return field, 'S', 'S' .. string.sub(entry, 2), 0
+  end
   local state = string.upper(said)
   if state == said then
-    return field, state, entry, false
+    return field, state, entry
   end
-  return field, state, state .. string.sub(entry, 2), true
+  return field, state, state .. string.sub(entry, 2), 1
 end
 
 -- Leases.
@@ -321,76 +333,142 @@ local function lease_take(node, claims, wish)
   return units
 end
 
--- The periods behind the newest ones of each kind are let go, and the floors rise to the oldest that is kept: what is not
--- there from a floor on is 0, and a claim below it has the tenant built anew. Counters that calls or leases still move stay
--- until the next time.
-local function sweep(month, day)
-  if call('HLEN', key) > SWEPT_MAX then
-    return
+-- Periods that are spoken of: the newest ones of each kind are kept.
+
+local periods
+
+local function periods_read(line)
+  periods = { is_new = false }
+  for _, period in ipairs(words(line)) do
+    periods[period] = true
+    periods[#periods + 1] = period
   end
-  local counters, months, days = {}, {}, {}
-  for _, field in ipairs(call('HKEYS', key)) do
-    local counter = string.match(field, '^[bsh]:(.*)$')
-    if counter and not counters[counter] then
-      local period = string.match(counter, ':(.*)$')
-      local periods = #period == 7 and months or days
-      counters[counter] = true
-      if not periods[period] then
-        periods[period] = true
-        periods[#periods + 1] = period
-      end
+end
+
+local function period_seen(counter)
+  local period = string.match(counter, ':(.*)$')
+  if not periods[period] then
+    periods[period] = true
+    periods[#periods + 1] = period
+    periods.is_new = true
+  end
+end
+
+local function entry_seen(entry)
+  for counter in string.gmatch(string.sub(entry, 20), '(%S+) %S+') do
+    period_seen(counter)
+  end
+end
+
+-- Gives the oldest month and day that are kept, where there are as many.
+local function periods_write()
+  local kinds = { [7] = {}, [10] = {} }
+  for _, period in ipairs(periods) do
+    local kind = kinds[#period]
+    kind[#kind + 1] = period
+  end
+  local kept, oldest = {}, {}
+  for length, kind in pairs(kinds) do
+    table.sort(kind)
+    for i = math.max(1, #kind - PERIODS_KEPT + 1), #kind do
+      kept[#kept + 1] = kind[i]
     end
+    oldest[length] = kind[#kind - PERIODS_KEPT + 1]
   end
-  table.sort(months)
-  table.sort(days)
-  local from_month = months[#months - PERIODS_KEPT + 1] or month
-  local from_day = days[#days - PERIODS_KEPT + 1] or day
+  if periods.is_new then
+    call('HSET', key, 'ps', table.concat(kept, ' '))
+  end
+  return oldest[7], oldest[10]
+end
+
+-- The floors rise to the oldest periods that are kept: what is not there from a floor on is 0, and a claim below it has the
+-- tenant built anew. Counters below them are found and let go bit by bit.
+local function floors_rise(month, day)
+  local from_month, from_day = periods_write()
+  from_month = from_month and from_month > month and from_month or month
+  from_day = from_day and from_day > day and from_day or day
+  if from_month ~= month or from_day ~= day then
+    call('HSET', key, 'fm', from_month, 'fd', from_day, 'sc', '0')
+  end
+end
+
+-- Looks through some fields for counters below the floors. Those that calls or leases still move stay.
+local function sweep(cursor, month, day)
+  local found = call('HSCAN', key, cursor, 'COUNT', SWEPT)
   local gone = {}
-  for counter in pairs(counters) do
-    if is_below(counter, from_month, from_day) then
+  for i = 1, #found[2], 2 do
+    local counter = string.match(found[2][i], '^[bshq]:(.*)$')
+    if counter and is_below(counter, month, day) then
       local fields = {}
       count_fields(fields, counter)
       local values = call('HMGET', key, unpack(fields))
       if sum_of({ values[2], values[3], values[4] }, 3) == 0 then
-        for i = 1, 4 do
-          gone[#gone + 1] = fields[i]
+        for at = 1, 4 do
+          gone[#gone + 1] = fields[at]
         end
       end
     end
   end
   many('HDEL', gone)
-  call('HSET', key, 'fm', from_month > month and from_month or month, 'fd', from_day > day and from_day or day)
+  if found[1] == '0' then
+    call('HDEL', key, 'sc')
+  else
+    call('HSET', key, 'sc', found[1])
+  end
+end
+
+-- All fields of one kind, with their values in turn.
+local function all_of(kind)
+  local found, cursor = {}, '0'
+  repeat
+    local step = call('HSCAN', key, cursor, 'MATCH', kind .. ':*', 'COUNT', ALL_AT_ONCE)
+    cursor = step[1]
+    for i = 1, #step[2] do
+      found[#found + 1] = step[2][i]
+    end
+  until cursor == '0'
+  return found
 end
 
 -- A tenant in building, with nothing listed and nobody a part of it, over whatever was there of another process.
 local function begin(epoch, month, day)
-  call('DEL', key)
+  call('UNLINK', key)
   call('HSET', key, 'run', RUN, 'st', 'b', 'ep', epoch, 'jn', '0', 'fm', month, 'fd', day, 'rv', '0')
   call('PEXPIRE', key, TENANT_MS)
 end
 
--- An open tenant is in building again: what is left are its calls and its revision.
+-- An open tenant is in building again: what is left are its calls and its revision. The rest goes at once, however much
+-- there is.
 local function begin_again(epoch, month, day)
-  local gone = { 'co', 'cu', 'ls' }
-  for _, field in ipairs(call('HKEYS', key)) do
-    if string.find(field, '^[nlbshq]:') then
-      gone[#gone + 1] = field
-    end
-  end
-  call('HSET', key, 'st', 'b', 'ep', epoch, 'jn', '0', 'fm', month, 'fd', day)
-  many('HDEL', gone)
+  local calls, listed = all_of('i'), all_of('k')
+  local revision = call('HGET', key, 'rv')
+  begin(epoch, month, day)
+  call('HSET', key, 'rv', revision)
+  many('HSET', calls)
+  many('HSET', listed)
 end
 
 -- All calls: a table from field to entry.
 local function entries()
-  local all = call('HGETALL', key)
-  local found = {}
+  local all, found = all_of('i'), {}
   for i = 1, #all, 2 do
-    if string.sub(all[i], 1, 2) == 'i:' then
-      found[all[i]] = all[i + 1]
-    end
+    found[all[i]] = all[i + 1]
   end
   return found
+end
+
+-- A node counts so much, and is a part of the epoch from now on.
+local function counts(node, life, counting)
+  local values = call('HMGET', key, 'ca', 'cb')
+  local by_all = bit.band(tonumber(values[1] or counting), tonumber(counting))
+  local by_any = bit.bor(tonumber(values[2] or 0), tonumber(counting))
+  call('HSET', key, 'n:' .. node, life, 'ca', whole(by_all), 'cb', whole(by_any))
+end
+
+-- Whether all that a node counts was counted by all since it was opened.
+local function is_counted(counting)
+  local by_all = call('HGET', key, 'ca')
+  return by_all and bit.band(tonumber(by_all), tonumber(counting)) == tonumber(counting)
 end
 
 -- What can be asked: each operation gives its answer without the time.
@@ -398,7 +476,9 @@ end
 local operations = {}
 
 function operations.hold()
-  local node, life, id, revision, is_alone = text(), text(), text(), number(), text() == '1'
+  local node, life, id, revision = text(), text(), text(), number()
+  -- What it counts, if it is alone.
+  local counting = text()
   local wish = { units_max = number(), parts = number(), lasts = number(), left = number() }
   local claims, entry = {}, { 'H', node }
   for i = 1, number() do
@@ -406,10 +486,10 @@ function operations.hold()
     entry[#entry + 1] = claims[i].counter
     entry[#entry + 1] = whole(claims[i].amount)
   end
-  local fields = { 'run', 'st', 'ep', 'rv', 'fm', 'fd', 'n:' .. node, 'k:' .. node, 'i:' .. id }
+  local fields = { 'run', 'st', 'ep', 'rv', 'fm', 'fd', 'n:' .. node, 'k:' .. node, 'i:' .. id, 'ps', 'sc' }
   local values = many('HMGET', claims_fields(claims, fields))
-  local run, state, epoch, newest, month, day, member, listed, is_known = unpack(values, 1, 9)
-  claims_take(claims, values, 9)
+  local run, state, epoch, newest, month, day, member, listed, is_known, seen, cursor = unpack(values, 1, 11)
+  claims_take(claims, values, 11)
   if run ~= RUN then
     return { 'unjoined' }
   end
@@ -417,10 +497,10 @@ function operations.hold()
     return { 'building' }
   end
   if member ~= life then
-    if not is_alone or tonumber(listed or 0) > 0 then
+    if counting == '' or tonumber(listed or 0) > 0 or not is_counted(counting) then
       return { 'unjoined' }
     end
-    call('HSET', key, 'n:' .. node, life)
+    counts(node, life, counting)
     lease_shrink(node, 0)
     claims_again(claims)
   end
@@ -452,7 +532,14 @@ function operations.hold()
     write_sums()
     if is_new then
       call('PEXPIRE', key, TENANT_MS)
-      sweep(month, day)
+      periods_read(seen)
+      for _, claim in ipairs(claims) do
+        period_seen(claim.counter)
+      end
+      floors_rise(month, day)
+      if cursor then
+        sweep(cursor, month, day)
+      end
     end
     if wish.units_max then
       leased = lease_take(node, claims, wish)
@@ -468,19 +555,20 @@ end
 
 function operations.note()
   local node, life, epoch, left = text(), text(), text(), text()
-  local head = call('HMGET', key, 'run', 'st', 'ep', 'n:' .. node)
+  local head = call('HMGET', key, 'run', 'st', 'ep', 'n:' .. node, 'ps', 'sc', 'fm', 'fd')
   if head[1] ~= RUN or head[3] ~= epoch or head[4] ~= life then
     return { 'unjoined' }
   end
   local is_open = head[2] == 'o'
+  periods_read(head[5])
   local spent = 0
   for i = 1, number() do
-    local field, state, entry, from_lease = call_read()
+    local field, state, entry, units = call_read()
     local before = call('HGET', key, field)
-    if not before and from_lease then
-      spent = spent + 1
+    if not before and units then
+      spent = spent + units
     end
-    if before or from_lease then
+    if before or units then
       local goes = state == 'G' or is_open and state == 'B'
       if before and goes then
         call('HDEL', key, field)
@@ -495,14 +583,22 @@ function operations.note()
       if is_open then
         if before then
           add_entry(before, -1)
+          entry_seen(before)
         end
         if state ~= 'G' then
           add_entry(entry, 1)
+          entry_seen(entry)
         end
       end
     end
   end
   write_sums()
+  if periods.is_new then
+    periods_write()
+  end
+  if is_open and head[6] then
+    sweep(head[6], head[7], head[8])
+  end
   if spent > 0 or left ~= '' then
     local lease = lease_read(node)
     if lease then
@@ -515,7 +611,7 @@ end
 
 function operations.join()
   local node, life, epoch, is_forced = text(), text(), text(), text() == '1'
-  local month, day, is_first, is_last, count = text(), text(), text() == '1', text() == '1', number()
+  local month, day, is_first, is_last, counting, count = text(), text(), text() == '1', text() == '1', text(), number()
   local values = call('HMGET', key, 'run', 'st', 'ep', 'fm', 'fd', 'n:' .. node, 'k:' .. node)
   local run, state, current, month_now, day_now, member, listed = unpack(values, 1, 7)
   if not is_first and (run ~= RUN or state ~= 'b' or current ~= epoch) then
@@ -530,8 +626,8 @@ function operations.join()
       return { state == 'o' and 'open' or 'building', current }
     end
     if state == 'o' then
-      if not is_forced and count == 0 and is_last and tonumber(listed or 0) == 0 then
-        call('HSET', key, 'n:' .. node, life)
+      if not is_forced and count == 0 and is_last and tonumber(listed or 0) == 0 and is_counted(counting) then
+        counts(node, life, counting)
         lease_shrink(node, 0)
         return { 'open', current }
       end
@@ -560,7 +656,7 @@ function operations.join()
   end
   write_sums()
   if is_last then
-    call('HSET', key, 'n:' .. node, life)
+    counts(node, life, counting)
   end
   call('HINCRBY', key, 'jn', 1)
   return { 'building', current }
@@ -568,8 +664,8 @@ end
 
 function operations.look()
   local node = text()
-  local values = call('HMGET', key, 'run', 'st', 'ep', 'co', 'cu', 'jn', 'fm', 'fd')
-  local run, state, epoch, finisher, till, joins, month, day = unpack(values, 1, 8)
+  local values = call('HMGET', key, 'run', 'st', 'ep', 'co', 'cu', 'jn', 'fm', 'fd', 'cb')
+  local run, state, epoch, finisher, till, joins, month, day, counting = unpack(values, 1, 9)
   if run ~= RUN then
     return { 'unknown' }
   end
@@ -581,32 +677,68 @@ function operations.look()
   elseif finisher ~= node then
     return { 'busy', call('HEXISTS', key, 'n:' .. node) }
   end
-  local nodes, ids = {}, {}
-  for _, field in ipairs(call('HKEYS', key)) do
-    local kind = string.sub(field, 1, 2)
-    if kind == 'n:' then
-      nodes[#nodes + 1] = string.sub(field, 3)
-    elseif kind == 'i:' then
-      ids[#ids + 1] = string.sub(field, 3)
-    end
+  local nodes, ids, members, listed = {}, {}, all_of('n'), all_of('i')
+  for i = 1, #members, 2 do
+    nodes[#nodes + 1] = string.sub(members[i], 3)
   end
-  return { 'building', epoch, joins, month, day, nodes, ids }
+  for i = 1, #listed, 2 do
+    ids[#ids + 1] = string.sub(listed[i], 3)
+  end
+  return { 'building', epoch, joins, month, day, counting or '0', nodes, ids }
+end
+
+-- What somebody wrote who did not open it is gone.
+local function unwrite()
+  local all, gone = all_of('b'), {}
+  for i = 1, #all, 2 do
+    gone[#gone + 1] = all[i]
+  end
+  many('HDEL', gone)
+end
+
+-- A part of the sums, before the last one, which opens it. Of two who write only the one that began last goes on.
+function operations.sums()
+  local epoch, joins, writer, is_first = text(), text(), text(), text() == '1'
+  local head = call('HMGET', key, 'run', 'st', 'ep', 'jn', 'ft')
+  if head[1] ~= RUN or head[2] ~= 'b' or head[3] ~= epoch or head[4] ~= joins or not is_first and head[5] ~= writer then
+    return { 'other' }
+  end
+  if head[5] and head[5] ~= writer then
+    unwrite()
+  end
+  local written = { 'ft', writer }
+  periods_read(call('HGET', key, 'ps'))
+  for i = 1, number() do
+    local counter = text()
+    period_seen(counter)
+    written[#written + 1] = 'b:' .. counter
+    written[#written + 1] = text()
+  end
+  many('HSET', written)
+  periods_write()
+  return { 'done' }
 end
 
 function operations.finish()
-  local epoch, joins = text(), text()
-  local head = call('HMGET', key, 'run', 'st', 'ep', 'jn')
-  if head[1] ~= RUN or head[2] ~= 'b' or head[3] ~= epoch or head[4] ~= joins then
+  local epoch, joins, writer = text(), text(), text()
+  local head = call('HMGET', key, 'run', 'st', 'ep', 'jn', 'ft', 'ps')
+  if head[1] ~= RUN or head[2] ~= 'b' or head[3] ~= epoch or head[4] ~= joins or writer ~= '' and head[5] ~= writer then
     return { 'other' }
   end
+  if head[5] and writer == '' then
+    unwrite()
+  end
   local opened = { 'st', 'o' }
+  periods_read(head[6])
   for i = 1, number() do
-    opened[#opened + 1] = 'b:' .. text()
+    local counter = text()
+    period_seen(counter)
+    opened[#opened + 1] = 'b:' .. counter
     opened[#opened + 1] = text()
   end
   many('HSET', opened)
   local listed = entries()
-  local gone = { 'co', 'cu' }
+  local gone = { 'co', 'cu', 'ft' }
   local function take_off(field)
     add('k:' .. entry_node(listed[field]), -1)
     gone[#gone + 1] = field
@@ -619,6 +751,7 @@ function operations.finish()
     end
   end
   for field, entry in pairs(listed) do
+    entry_seen(entry)
     add_entry(entry, 1)
     if string.sub(entry, 1, 1) == 'B' then
       take_off(field)
@@ -626,6 +759,7 @@ function operations.finish()
   end
   many('HDEL', gone)
   write_sums()
+  periods_write()
   call('PEXPIRE', key, TENANT_MS)
   return { 'done' }
 end
@@ -657,16 +791,23 @@ function operations.list()
   if head[1] ~= RUN or head[2] ~= 'o' then
     return { 'none' }
   end
-  local fields = {}
-  for _, field in ipairs(call('HKEYS', key)) do
-    if string.find(field, '^[bshq]:') and not is_below(string.sub(field, 3), head[3], head[4]) then
-      fields[#fields + 1] = field
+  -- Some fields at a time: a counter may come again, each time with all of its sums.
+  local cursor, max = text(), text()
+  local found = call('HSCAN', key, cursor, 'MATCH', '[bshq]:*', 'COUNT', max)
+  local fields, seen = {}, {}
+  for i = 1, #found[2], 2 do
+    local counter = string.sub(found[2][i], 3)
+    if not seen[counter] and not is_below(counter, head[3], head[4]) then
+      seen[counter] = true
+      count_fields(fields, counter)
     end
   end
-  local answer = { 'sums' }
+  local answer = { 'sums', found[1] }
   for i, value in ipairs(many('HMGET', fields)) do
-    answer[#answer + 1] = fields[i]
-    answer[#answer + 1] = value
+    if value then
+      answer[#answer + 1] = fields[i]
+      answer[#answer + 1] = value
+    end
   end
   return answer
 end

@@ -5,11 +5,12 @@ use std::io::Write as _;
 
 use redis::{Cmd, Value};
 
+use crate::domain::counting::Counting;
 use crate::domain::ids::EventId;
 use crate::domain::plan::{Metric, Scope, Subject};
 use crate::domain::time::{Period, Window};
 use crate::ports::counters::CounterKey;
-use crate::ports::shared::{CallState, Count, Epoch, NodeId, Note};
+use crate::ports::shared::{CallState, Count, Epoch, Listing, NodeId, Note};
 
 /// Lua's numbers are doubles: whole ones are exact up to this.
 pub(super) const EXACT_MAX: u64 = (1 << 53) - 1;
@@ -81,11 +82,12 @@ impl Arguments {
     /// A call: its id, and how it stands as one word that the script keeps as it is.
     pub(super) fn note(&mut self, node: NodeId, note: &Note) -> &mut Self {
         self.id(note.id);
-        let state = match (note.state, note.from_lease) {
-            (CallState::Held, false) => 'H',
-            (CallState::Held, true) => 'h',
-            (CallState::Settled, false) => 'S',
-            (CallState::Settled, true) => 's',
+        let state = match (note.state, note.listing) {
+            (CallState::Held, Listing::Known | Listing::Unheld) => 'H',
+            (CallState::Held, Listing::FromLease) => 'h',
+            (CallState::Settled, Listing::Known) => 'S',
+            (CallState::Settled, Listing::FromLease) => 's',
+            (CallState::Settled, Listing::Unheld) => 'N',
             (CallState::Booked, _) => 'B',
             (CallState::Gone, _) => 'G',
         };
@@ -155,6 +157,10 @@ impl Answer {
                 text.parse::<u64>().or_else(|_| text.parse::<i64>().map(|_| 0)).map_err(|_| Strange)
             }
         }
+    }
+
+    pub(super) fn counting(&mut self) -> Result<Counting, Strange> {
+        u32::try_from(self.unsigned()?).map(Counting::from_bits).map_err(|_| Strange)
     }
 
     pub(super) fn place(&mut self) -> Result<usize, Strange> {

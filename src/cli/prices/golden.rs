@@ -76,6 +76,12 @@ fn of_tokens() -> Vec<Vector> {
             tokens: Tokens { cached: 200, cache_write: 500, ..text(1_000, 50) },
             ..vector("Input that is written to the cache", "openai", "gpt-6.1-sol", "0.00237")
         },
+        // 8 x 2 + 4,012 x 2.50 + 4 x 10: 4,000 of the writes last for 12 hours, and nobody publishes what those cost
+        Vector {
+            tokens: Tokens { cache_write: 4_012, cache_write_long: 4_000, ..text(4_020, 4) },
+            priced: Priced::Incomplete,
+            ..vector("Cache writes of both times to live, of which one has no price", "openai", "gpt-6-sol", "0.010086")
+        },
         // 200,000 x 1.25 + 100 x 10
         long("Long context: at the threshold", 200_000, "0.251"),
         // 200,001 x 2.50 + 100 x 15
@@ -115,6 +121,16 @@ fn of_other_kinds() -> Vec<Vector> {
         Vector {
             quantities: Quantities { audio_ms: 90_500, ..Quantities::default() },
             ..vector("Transcription by the length of the audio", "openai", "whisper-1", "0.00905")
+        },
+        // 1.001 of 3,600 seconds at 3 an hour is 0.000834166666 and two thirds: rounded up once
+        Vector {
+            quantities: Quantities { audio_ms: 1_001, ..Quantities::default() },
+            ..vector("A live session by its length", "openai", "gpt-live-1", "0.000834166667")
+        },
+        // two at 0.04
+        Vector {
+            quantities: Quantities { images: 2, ..Quantities::default() },
+            ..vector("Images by the piece", "gemini", "imagen-4.0-generate-001", "0.08")
         },
         // 1,000 x 15 for a million
         Vector {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::rates::{Rates, Used};
 use super::{Charge, PriceBook, Priced, ServiceTier};
 use crate::domain::money::{MoneyError, PicoUsd};
+use crate::domain::quantities::Quantities;
 use crate::domain::time::Micros;
 
 /// Hundredths of a percent in the whole.
@@ -73,6 +74,8 @@ pub struct Prospect<'a> {
     pub input_tokens: u64,
     /// Whether there may be audio or images in it.
     pub with_media: bool,
+    /// What it says itself that will be charged beside tokens, such as characters to be spoken.
+    pub quantities: Quantities,
     /// When it is admitted.
     pub at: Micros,
 }
@@ -84,7 +87,8 @@ pub struct Ceiling {
     pub input: i64,
     /// A token of output.
     pub output: i64,
-    /// The request itself.
+    /// The request itself, with what is known before of all that is charged beside tokens. Never 0 for a model that is not
+    /// charged by the token and not free: how long its audio will be, or how many its images, nobody knows.
     pub request: i64,
 }
 
@@ -233,21 +237,19 @@ impl<'a> Version<'a> {
 }
 
 fn dearest(book: &PriceBook, call: &Prospect<'_>) -> Option<Ceiling> {
-    let Prospect { provider, model, tier, input_tokens, with_media, at } = *call;
+    let Prospect { provider, model, tier, input_tokens, with_media, quantities, at } = *call;
     let model = book.model(provider, model)?;
     // The step that an input of that length is at, and each one below it: the input may turn out to be shorter.
     let of = |tier: ServiceTier| {
         let steps = model.rows.iter().filter(move |row| row.tier == tier).map(|row| row.above.saturating_add(1));
         let lengths = steps.filter(|length| *length <= input_tokens).chain([input_tokens, 0]);
         let rows = lengths.filter_map(move |length| model.rates(tier, length, at));
-        // What is not charged by the token has no dearest token: how long its audio will be, nobody knows before.
-        let by_token = rows.filter(|rates| rates.input.is_some());
-        by_token.map(|rates| of_rates(rates, with_media)).reduce(Ceiling::max)
+        rows.map(|rates| of_rates(rates, with_media, quantities)).reduce(Ceiling::max)
     };
     of(tier).or_else(|| of(ServiceTier::Standard))
 }
 
-fn of_rates(rates: &Rates, with_media: bool) -> Ceiling {
+fn of_rates(rates: &Rates, with_media: bool, quantities: Quantities) -> Ceiling {
     let max = |prices: &[Option<i64>]| prices.iter().flatten().copied().max().unwrap_or(0);
     let media = |price: Option<i64>| price.filter(|_| with_media);
     let input = [
@@ -261,7 +263,9 @@ fn of_rates(rates: &Rates, with_media: bool) -> Ceiling {
     ];
     // What a model puts out is not the caller's choice alone.
     let output = [rates.output, rates.output_audio, rates.output_image];
-    Ceiling { input: max(&input), output: max(&output), request: rates.request.unwrap_or(0) }
+    let known = rates.bill(Used { quantities, ..Used::default() }).total().and_then(PicoUsd::to_row);
+    let least = i64::from(rates.input.is_none() && !rates.is_free());
+    Ceiling { input: max(&input), output: max(&output), request: known.unwrap_or(i64::MAX).max(least) }
 }
 
 impl Ceiling {
@@ -309,7 +313,15 @@ mod tests {
 
     fn ceiling(tariff: &Tariff, tier: ServiceTier, input_tokens: u64, with_media: bool) -> Option<[i64; 2]> {
         let (provider, model, at) = ("openai", "m-1", Micros(0));
-        let ceiling = tariff.ceiling(&Prospect { provider, model, tier, input_tokens, with_media, at });
+        let ceiling = tariff.ceiling(&Prospect {
+            provider,
+            model,
+            tier,
+            input_tokens,
+            with_media,
+            quantities: Quantities::default(),
+            at,
+        });
         ceiling.map(|Ceiling { input, output, .. }| [input, output])
     }
 
@@ -391,7 +403,15 @@ mod tests {
         // A tier without prices is charged at the standard ones.
         assert_eq!(ceiling(&list, ServiceTier::Batch, 0, false), Some([12, 20]));
         let (provider, model, tier) = ("openai", "other", ServiceTier::Standard);
-        let other = Prospect { provider, model, tier, input_tokens: 1, with_media: true, at: Micros(0) };
+        let other = Prospect {
+            provider,
+            model,
+            tier,
+            input_tokens: 1,
+            with_media: true,
+            quantities: Quantities::default(),
+            at: Micros(0),
+        };
         assert_eq!(list.ceiling(&other), None);
 
         let marked_up = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: None });
@@ -402,6 +422,30 @@ mod tests {
         );
         let own = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: Some(own) });
         assert_eq!(ceiling(&own, ServiceTier::Standard, 101, true), Some([1, 2]));
+    }
+
+    #[test]
+    fn what_is_charged_beside_tokens_counts_as_far_as_it_is_known_before() {
+        let spoken = Rates { character: Some(15), ..Rates::default() };
+        let heard = Rates { audio_hour: Some(360), ..Rates::default() };
+        let free = Rates { audio_hour: Some(0), ..Rates::default() };
+        let dear = Rates { input: Some(3), request: Some(5), ..Rates::default() };
+        let quantities = Quantities { characters: 4, ..Quantities::default() };
+        let (provider, model, tier, at) = ("openai", "m", ServiceTier::Standard, Micros(0));
+        let call = Prospect { provider, model, tier, input_tokens: 9, with_media: false, quantities, at };
+        for (rates, percent_of_it, input, request) in [
+            (spoken, "100", 0, 60),
+            (spoken, "150", 0, 90),
+            (heard, "100", 0, 1),
+            (heard, "1", 0, 1),
+            (free, "100", 0, 0),
+            (dear, "100", 3, 5),
+        ] {
+            let list = book("a", vec![row(ServiceTier::Standard, 0, rates)]);
+            let tariff = Tariff::new(list, Pricing { percent: percent(percent_of_it), own: None });
+            let expected = Ceiling { input, output: 0, request };
+            assert_eq!(tariff.ceiling(&call), Some(expected), "{rates:?} at {percent_of_it} %");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::domain::price::rates::Rates;
-use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
+use crate::metering::cost_lines::{self, CostLine};
+use crate::metering::reports::{CostReport, CostRow, GroupRow, KindRow, Totals};
 
 use super::wire::cost::{CostSumsBody, PiecePricesBody, UnitPricesBody};
 
@@ -58,6 +59,21 @@ const PRICES: [&str; 18] = [
     "price_version",
 ];
 
+/// The columns where rows are kinds of token.
+const KINDS: [&str; 11] = [
+    "provider",
+    "model",
+    "kind",
+    "quantity",
+    "unit",
+    "price_usd",
+    "price_per",
+    "price_version",
+    "estimated_cost_usd",
+    "billable_cost_usd",
+    "share_percent",
+];
+
 /// One line for each group of the asked grouping; by provider and model, with their prices, where none was asked.
 pub fn cost_report(report: &CostReport) -> String {
     let mut lines = Vec::new();
@@ -79,6 +95,32 @@ pub fn cost_report(report: &CostReport) -> String {
             cells.extend(figures(*sums).into_iter().map(Cow::Owned));
             lines.push(cells.join(","));
         }
+    }
+    lines.push(String::new());
+    lines.join("\r\n")
+}
+
+/// One line for each model and kind of token, with what part of the whole it is.
+pub fn kinds(report: &CostReport) -> String {
+    let mut lines = vec![KINDS.join(",")];
+    for KindRow { tenant: _, day: _, provider, model, line, share } in &report.kinds() {
+        let CostLine { kind, quantity, unit, cost, billable, .. } = line;
+        let (price, per) =
+            line.price().map_or_else(Default::default, |(price, per)| (price.to_string(), per.to_string()));
+        let cells = [
+            text(provider).into_owned(),
+            text(model).into_owned(),
+            (*kind).to_owned(),
+            quantity.to_string(),
+            unit.map_or_else(String::new, |unit| unit.as_str().to_owned()),
+            price,
+            per,
+            text(&report.price_version).into_owned(),
+            cost.to_string(),
+            billable.to_string(),
+            share.map_or_else(String::new, cost_lines::percent),
+        ];
+        lines.push(cells.join(","));
     }
     lines.push(String::new());
     lines.join("\r\n")
@@ -165,7 +207,7 @@ fn figures(sums: Totals) -> [String; FIGURES.len()] {
 
 /// A cell of text. What a spreadsheet would take for a formula gets an apostrophe in front: user ids are written by
 /// whoever calls, and the report is opened by the operator. Figures are ours and stay numbers.
-fn text(cell: &str) -> Cow<'_, str> {
+pub(super) fn text(cell: &str) -> Cow<'_, str> {
     let guarded = if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         Cow::Owned(format!("'{cell}"))
     } else {

@@ -16,9 +16,10 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, TenantId};
 use crate::ports::counters::CounterKey;
-use crate::ports::shared::{Epoch, Finish, Floors, Joined, Joining, Look, NodeId, Note, Wanted};
+use crate::ports::shared::{Epoch, Finish, Floors, Joined, Joining, Look, NodeId, Note, Part, Wanted};
 use crate::ports::usage::StandingOf;
 
 use super::NodeCounters;
@@ -33,6 +34,9 @@ const WITHIN: Duration = Duration::from_millis(500);
 
 /// Calls listed in one message: some 60 kB.
 const CALLS_MAX: usize = 500;
+
+/// Sums in one message: some milliseconds of the store's time.
+const SUMS_MAX: usize = 2_000;
 
 /// Tenants at once: what they list is in memory together.
 const TENANTS_MAX: usize = 64;
@@ -99,6 +103,7 @@ struct Ready {
     joins: u64,
     calls: Vec<EventId>,
     floors: Floors,
+    counting: Counting,
 }
 
 impl Buildings {
@@ -250,12 +255,12 @@ impl NodeCounters {
                 self.with(tenant, |local| local.unjoin());
                 self.buildings.joins_again(tenant);
             }
-            Ok(Ok(Look::Building { epoch, joins, joined, calls, floors })) => {
+            Ok(Ok(Look::Building { epoch, joins, joined, calls, floors, counting })) => {
                 if !joined.contains(&self.options.member.node) {
                     // Begun anew meanwhile.
                     self.buildings.joins_again(tenant);
                 } else if self.all_live_are_in(&joined, building.joined_us) {
-                    return Some(Ready { tenant: tenant.clone(), epoch, joins, calls, floors });
+                    return Some(Ready { tenant: tenant.clone(), epoch, joins, calls, floors, counting });
                 }
             }
             Ok(Ok(Look::Busy { is_joined: false })) => self.buildings.joins_again(tenant),
@@ -289,6 +294,7 @@ impl NodeCounters {
                 epoch,
                 is_forced,
                 floors: self.floors(),
+                counting: self.counting(),
                 calls: part,
                 is_first: at == 0,
                 is_last: at == last,
@@ -362,7 +368,7 @@ impl NodeCounters {
         let Some(day) = ready.iter().map(|ready| ready.floors.day).min() else { return };
         let tenants: Vec<TenantId> = ready.iter().map(|ready| ready.tenant.clone()).collect();
         let ids: Vec<EventId> = ready.iter().flat_map(|ready| &ready.calls).copied().collect();
-        let counting = self.outside.snapshots.counting();
+        let counting = ready.iter().fold(self.counting(), |all, ready| all | ready.counting);
         let read = timeout(LEDGER_MAX, self.outside.usage.standing_of(&tenants, [month, day], counting, &ids)).await;
         let StandingOf { used, known } = match read {
             Ok(Ok(standing)) => standing,
@@ -383,12 +389,36 @@ impl NodeCounters {
         for Ready { tenant, epoch, joins, calls, .. } in ready {
             let known: Vec<EventId> = calls.iter().filter(|id| known.contains(id)).copied().collect();
             let sums = sums.get(tenant).map_or(&[][..], Vec::as_slice);
-            let finish = Finish { tenant, epoch: *epoch, joins: *joins, sums, known: &known, within: WITHIN };
-            let finished = timeout(WITHIN, self.outside.shared.finish(&finish)).await;
-            if matches!(finished, Ok(Ok(true))) {
+            if self.finish_one((tenant, *epoch, *joins), sums, &known).await {
                 self.is_open(tenant, Building { joined_us: 1, ..Building::default() });
             }
         }
+    }
+}
+
+impl NodeCounters {
+    /// Gives the store all sums of a tenant, in parts where they are many; whether it is open then.
+    async fn finish_one(
+        &self,
+        (tenant, epoch, joins): (&TenantId, Epoch, u64),
+        sums: &[(CounterKey, u64)],
+        known: &[EventId],
+    ) -> bool {
+        // One of a thousand users has some thousands, and others wait while the store takes them.
+        let mut parts = sums.chunks(SUMS_MAX);
+        let last = parts.next_back().unwrap_or_default();
+        let writer = u64::try_from(self.outside.clock.random() >> 64).unwrap_or_default();
+        let mut is_first = true;
+        for sums in parts {
+            let part = Part { tenant, epoch, joins, writer, is_first, sums, within: WITHIN };
+            if !matches!(timeout(WITHIN, self.outside.shared.sums(&part)).await, Ok(Ok(true))) {
+                return false;
+            }
+            is_first = false;
+        }
+        let writer = (!is_first).then_some(writer);
+        let finish = Finish { tenant, epoch, joins, writer, sums: last, known, within: WITHIN };
+        matches!(timeout(WITHIN, self.outside.shared.finish(&finish)).await, Ok(Ok(true)))
     }
 }
 

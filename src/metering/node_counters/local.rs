@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::domain::ids::EventId;
 use crate::domain::plan::Standing;
 use crate::ports::counters::{Claim, CounterKey};
-use crate::ports::shared::{CallState, Count, Epoch, Joined, LeaseAsk, Note};
+use crate::ports::shared::{CallState, Count, Epoch, Joined, LeaseAsk, Listing, Note};
 
 /// Notes in one message: some 20 kB, and half a millisecond of the store's time.
 pub(super) const NOTES_MAX: usize = 250;
@@ -39,9 +39,11 @@ pub(super) struct Local {
     /// A message that has had no answer may be done until then: nothing is told before, as that would come after it.
     quiet_until_us: u64,
     calls: HashMap<EventId, Call>,
-    /// Calls in flight, settled or booked that are not known to be listed.
+    /// Calls from leases, in flight, settled or booked, that are not known to be listed.
     unlisted: u64,
     dirty: VecDeque<EventId>,
+    /// Something was counted that another node may have counted, too: nothing is told before all is built anew.
+    is_doubtful: bool,
     lease: Lease,
     denial: Option<Denial>,
     /// Notes are under way: one message at a time, so that they arrive in order.
@@ -91,8 +93,8 @@ struct Lease {
     is_busy: bool,
     /// One that has had no answer may be done until then.
     busy_until_us: u64,
-    /// A call asks for one along: those behind it wait for that.
-    is_asked: bool,
+    /// A call with these claims asks for one along: those with the same ones wait for that.
+    asked_for: Vec<Claim>,
     /// None was to be had: until then no call asks for one.
     declined_until_us: u64,
     /// The store is to hear what is left.
@@ -101,9 +103,10 @@ struct Lease {
     is_granted: bool,
 }
 
-/// A refusal that holds for as long as the claim and the epoch are the same: what is used of it is never less again.
+/// A refusal that holds for as long as the limit and the epoch are the same: what is used of it is never less again.
 struct Denial {
-    claim: Claim,
+    counter: CounterKey,
+    max: u64,
     standing: Standing,
 }
 
@@ -129,6 +132,9 @@ pub(super) struct Asking {
     at_us: u64,
 }
 
+/// A lease that a node would have: so many units at most, at most one part in so many of what is left, for so long.
+pub(super) type Wish = (u64, u64, Duration);
+
 /// Notes for one message.
 pub(super) struct Batch {
     pub epoch: Epoch,
@@ -139,18 +145,22 @@ pub(super) struct Batch {
 impl Local {
     /// A call comes in. `is_live`: others know that this node is there, so its calls are waited for where counters are built.
     pub(super) fn begin(&mut self, id: EventId, claims: &[Claim], now_us: u64, is_live: bool) -> Begin {
-        if self.lease.units > 0 && (self.lease.until_us <= now_us || self.lease.claims != claims) {
+        if self.lease.units > 0 && self.lease.until_us <= now_us {
             self.end_lease();
         }
-        if is_live && let Some(standings) = self.take(id, now_us, 0) {
+        // One with other claims leaves it to the others, and asks for itself.
+        if is_live
+            && self.lease.claims == claims
+            && let Some(standings) = self.take(id, now_us, 0)
+        {
             return Begin::Held(standings);
         }
-        if let Some(Denial { claim, standing }) = &self.denial
-            && let Some(at) = claims.iter().position(|asked| asked == claim)
+        if let Some(Denial { counter, max, standing }) = &self.denial
+            && let Some(at) = claims.iter().position(|claim| claim.max == Some(*max) && claim.counter == *counter)
         {
             return Begin::Refused { claim: at, standing: *standing };
         }
-        if !is_live || self.is_joining || self.lease.is_asked {
+        if !is_live || self.is_joining || (!claims.is_empty() && self.lease.asked_for == claims) {
             return Begin::Wait;
         }
         let has_calls = self.calls.values().any(|call| call.state != State::Asked && !call.is_gone());
@@ -207,12 +217,16 @@ impl Local {
         Some(self.lease.counts.iter().map(standing).collect())
     }
 
-    /// Lets this call ask for a lease along, unless a message about it is under way.
-    pub(super) fn with_lease(&mut self, asking: &mut Asking, units_max: u64, parts: u64, lasts: Duration) {
+    /// Lets this call ask for a lease along, unless a message about it is under way. A unit is one of each claim.
+    pub(super) fn with_lease(&mut self, asking: &mut Asking, claims: &[Claim], (units_max, parts, lasts): Wish) {
+        if claims.iter().any(|claim| claim.amount != 1) {
+            return;
+        }
         let is_free = !self.lease.is_busy && asking.at_us >= self.lease.busy_until_us;
         let is_declined = asking.at_us < self.lease.declined_until_us;
         if is_free && !is_declined && self.lease.units == 0 {
-            (self.lease.is_busy, self.lease.is_asked, self.lease.is_granted) = (true, true, true);
+            (self.lease.is_busy, self.lease.is_granted) = (true, true);
+            self.lease.asked_for = claims.to_vec();
             asking.lease = Some(LeaseAsk { units_max, parts, lasts, left: self.unlisted });
         }
     }
@@ -221,7 +235,8 @@ impl Local {
     /// declined where there is no answer, or one to the call alone.
     pub(super) fn asked(&mut self, asking: &Asking, late_us: Option<u64>, is_declined: bool) {
         if asking.lease.is_some() {
-            (self.lease.is_busy, self.lease.is_asked) = (false, false);
+            self.lease.is_busy = false;
+            self.lease.asked_for.clear();
             if let Some(late_us) = late_us {
                 // What may be leased is given back.
                 (self.lease.busy_until_us, self.lease.is_news) = (late_us, true);
@@ -273,9 +288,9 @@ impl Local {
         let standing = standing(count);
         if let Some(claim) = claims.get(claim)
             && standing.held == 0
-            && claim.max.is_some_and(|max| standing.used >= max)
+            && let Some(max) = claim.max.filter(|max| standing.used >= *max)
         {
-            self.denial = Some(Denial { claim: claim.clone(), standing });
+            self.denial = Some(Denial { counter: claim.counter.clone(), max, standing });
         }
         standing
     }
@@ -327,10 +342,18 @@ impl Local {
         let state = State::Is(CallState::Settled);
         let call =
             Call { amounts, state, is_listed: false, is_told: false, is_dirty: false, lease: 0, not_before_us: 0 };
-        if self.calls.insert(id, call).is_none() {
-            self.unlisted = self.unlisted.saturating_add(1);
-        }
+        self.calls.insert(id, call);
         self.mark(id);
+    }
+
+    /// What was counted may have been counted by another node.
+    pub(super) fn doubt(&mut self) {
+        self.is_doubtful = true;
+    }
+
+    /// Whether all is to be built anew, whatever the store has.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_doubtful
     }
 
     /// The ledger has the call.
@@ -350,7 +373,7 @@ impl Local {
 
     /// Whether there is something to tell.
     pub(super) fn has_news(&self) -> bool {
-        !self.dirty.is_empty() || self.lease.is_news
+        !self.dirty.is_empty() || self.lease.is_news || self.is_doubtful
     }
 
     /// Whether it must join before it can tell anything.
@@ -376,7 +399,8 @@ impl Local {
     /// The next message, if there is something to tell and none is under way. It ends with [`Self::told`] or
     /// [`Self::not_told`].
     pub(super) fn batch(&mut self, now_us: u64) -> Option<Batch> {
-        let epoch = self.epoch.filter(|_| !self.is_sending && self.quiet_until_us <= now_us)?;
+        let may_tell = !self.is_sending && !self.is_doubtful && self.quiet_until_us <= now_us;
+        let epoch = self.epoch.filter(|_| may_tell)?;
         let mut notes = Vec::new();
         for _ in 0..self.dirty.len() {
             if notes.len() >= NOTES_MAX {
@@ -397,7 +421,7 @@ impl Local {
         let is_free = !self.lease.is_busy && self.lease.busy_until_us <= now_us;
         let lease_left = (self.lease.is_news && is_free).then(|| {
             self.lease.is_busy = true;
-            let told = notes.iter().filter(|note| note.from_lease).count();
+            let told = notes.iter().filter(|note| note.listing == Listing::FromLease).count();
             let told = u64::try_from(told).unwrap_or(u64::MAX);
             self.lease.units.saturating_add(self.unlisted.saturating_sub(told))
         });
@@ -417,12 +441,13 @@ impl Local {
         }
         for note in &batch.notes {
             let Some(call) = self.calls.get_mut(&note.id) else { continue };
-            if !call.is_listed {
-                call.is_listed = true;
-                self.unlisted = self.unlisted.saturating_sub(1);
-            }
+            let was_unlisted = !std::mem::replace(&mut call.is_listed, true);
+            self.unlisted = self.unlisted.saturating_sub(u64::from(was_unlisted && call.lease > 0));
             match call.state {
-                State::Is(CallState::Booked | CallState::Gone) if call.state == State::Is(note.state) => {
+                // One that asked again and was given up again may be taken yet: that it is gone is told once more.
+                State::Is(CallState::Booked | CallState::Gone)
+                    if call.state == State::Is(note.state) && !call.is_dirty =>
+                {
                     self.calls.remove(&note.id);
                 }
                 state if state != State::Is(note.state) => self.mark(note.id),
@@ -467,7 +492,7 @@ impl Local {
             State::Asked | State::Is(CallState::Gone) => None,
             State::Is(state) => {
                 call.is_told = true;
-                Some(Note { id: *id, state, amounts: call.amounts.clone(), from_lease: false })
+                Some(Note { id: *id, state, amounts: call.amounts.clone(), listing: Listing::Known })
             }
         };
         Some((self.calls.iter_mut().filter_map(note).collect(), was_unsure))
@@ -509,8 +534,9 @@ impl Local {
                 let listed: HashSet<EventId> = listed.iter().map(|note| note.id).collect();
                 for (_, call) in self.calls.iter_mut().filter(|(id, call)| !call.is_listed && listed.contains(id)) {
                     call.is_listed = true;
-                    self.unlisted = self.unlisted.saturating_sub(1);
+                    self.unlisted = self.unlisted.saturating_sub(u64::from(call.lease > 0));
                 }
+                self.is_doubtful = false;
             }
         }
         false
@@ -547,9 +573,9 @@ impl Local {
 impl Lease {
     /// None, after this one.
     fn next(&self) -> Self {
-        let Self { is_busy, busy_until_us, is_asked, declined_until_us, is_granted, .. } = *self;
-        let number = self.number.saturating_add(1);
-        Self { number, is_busy, busy_until_us, is_asked, declined_until_us, is_granted, ..Self::default() }
+        let Self { is_busy, busy_until_us, declined_until_us, is_granted, .. } = *self;
+        let (number, asked_for) = (self.number.saturating_add(1), self.asked_for.clone());
+        Self { number, is_busy, busy_until_us, asked_for, declined_until_us, is_granted, ..Self::default() }
     }
 }
 
@@ -565,7 +591,12 @@ impl Call {
             CallState::Booked | CallState::Gone if !self.is_listed => CallState::Settled,
             state => state,
         };
-        Some(Note { id, state, amounts: self.amounts.clone(), from_lease: !self.is_listed })
+        let listing = match (self.is_listed, self.lease) {
+            (true, _) => Listing::Known,
+            (false, 0) => Listing::Unheld,
+            (false, _) => Listing::FromLease,
+        };
+        Some(Note { id, state, amounts: self.amounts.clone(), listing })
     }
 }
 

@@ -31,7 +31,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use crate::domain::counting::Amounts;
+use crate::domain::counting::{Amounts, Counting};
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::plan::{OnCountersDown, Standing};
@@ -188,7 +188,7 @@ impl NodeCounters {
 
     /// Takes in an event of an earlier life that the ledger may not have yet. Before [`Self::run`].
     pub fn adopt(&self, event: &UsageEvent) {
-        let amounts = used_by(event, self.outside.snapshots.counting());
+        let amounts = used_by(event, self.counting());
         if amounts.is_empty() {
             return;
         }
@@ -212,6 +212,11 @@ impl NodeCounters {
             Some(local) => work(local),
             None => work(&mut Local::default()),
         }
+    }
+
+    /// What this node counts.
+    fn counting(&self) -> Counting {
+        self.outside.snapshots.counting()
     }
 
     fn now_us(&self) -> u64 {
@@ -356,7 +361,7 @@ impl NodeCounters {
                 && is_live
                 && let Some(Leases { units_max, lasts }) = self.options.leases
             {
-                local.with_lease(asking, units_max, nodes.max(1).saturating_mul(LEASE_PARTS), lasts);
+                local.with_lease(asking, claims, (units_max, nodes.max(1).saturating_mul(LEASE_PARTS), lasts));
             }
             let is_news = local.has_news() && !std::mem::replace(&mut local.is_queued, true);
             (begin, is_news)
@@ -384,6 +389,7 @@ impl NodeCounters {
             id,
             claims,
             revision: terms.revision,
+            counting: self.counting(),
             is_alone: asking.is_alone,
             lease: asking.lease,
             within,
@@ -560,6 +566,14 @@ impl Sink for NodeCounters {
     fn booked(&self, events: &[UsageEvent]) {
         for event in events.iter().filter(|event| !Amounts::of(event).are_zero()) {
             self.with(&event.tenant, |local| local.booked(event.id));
+            self.has_news(&event.tenant);
+        }
+    }
+
+    /// A bill that another node may have booked, and counted.
+    fn doubted(&self, bills: &[UsageEvent]) {
+        for event in bills {
+            self.with(&event.tenant, Local::doubt);
             self.has_news(&event.tenant);
         }
     }

@@ -68,12 +68,12 @@ impl NodeCounters {
     /// Tells all that there is to tell of a tenant, or puts it into the queue again.
     pub(super) async fn tell_of(&self, tenant: &TenantId) {
         loop {
-            let (must_join, batch) = self.with(tenant, |local| {
+            let (must_join, is_doubtful, batch) = self.with(tenant, |local| {
                 let must_join = local.must_join() && local.has_news();
-                (must_join, local.batch(self.now_us()))
+                (must_join, local.is_doubtful(), local.batch(self.now_us()))
             });
-            if must_join {
-                self.buildings.want(tenant, false);
+            if must_join || is_doubtful {
+                self.buildings.want(tenant, is_doubtful);
             }
             let Some(batch) = batch else { break };
             let asked_us = self.now_us();

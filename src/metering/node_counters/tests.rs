@@ -11,7 +11,9 @@ use crate::domain::plan::{Metric, Subject};
 use crate::domain::time::Micros;
 use crate::metering::fakes::{FakeStore, event};
 use crate::ports::counters::used_of;
-use crate::ports::shared::{Beat, ClaimError, Count, Finish, Joined, Joining, Look, NodeId, Noted, Noting};
+use crate::ports::shared::{
+    Beat, CallState, ClaimError, Count, Finish, Joined, Joining, Look, NodeId, Noted, Noting, Part,
+};
 
 struct TokioClock {
     began: Instant,
@@ -87,6 +89,10 @@ impl SharedCounters for Wire {
             self.go().await;
             self.store.look(node, tenant).await
         })
+    }
+
+    fn sums<'a>(&'a self, part: &'a Part<'a>) -> BoxFuture<'a, Result<bool, CountersUnavailable>> {
+        self.store.sums(part)
     }
 
     fn finish<'a>(&'a self, finish: &'a Finish<'a>) -> Answer<'a, bool> {
@@ -562,4 +568,80 @@ async fn a_node_that_leaves_gives_back_what_it_leased_and_is_not_waited_for() {
     let began = Instant::now();
     assert_eq!(net.calls(&[&other], 1, 110, 100).await.len(), 99);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_call_that_is_given_up_again_while_the_first_time_is_told_is_told_again() {
+    let (mut local, id, claims) = (Local::default(), id(1), claims(9));
+    let ask = |local: &mut Local| match local.begin(id, &claims, 1, true) {
+        Begin::Ask(asking) => asking,
+        _ => panic!("it asks"),
+    };
+    let asking = ask(&mut local);
+    assert!(local.held(id, &claims, &asking, (crate::ports::shared::Epoch(1), &[Count::default(); 2], 0)).is_some());
+    local.settle(id, &[]);
+    let first = local.batch(2).unwrap();
+    assert_eq!(first.notes[0].state, CallState::Gone);
+    // Its question arrives after that note, and its answer finds nobody.
+    ask(&mut local);
+    local.abandoned(id, 0);
+    local.told(&first);
+    let second = local.batch(3).unwrap();
+    assert_eq!((second.notes[0].id, second.notes[0].state), (id, CallState::Gone));
+    local.told(&second);
+    assert!(local.batch(4).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_outlives_calls_with_other_claims() {
+    let net = Net::new(true);
+    let node = net.start(1);
+    assert!(held(&node.counters, 0, 100_000).await.unwrap());
+    let leased = node.counters.health().leased;
+    assert!(leased > 10);
+    let asked = net.wire.holds.load(Ordering::Relaxed);
+    for call in 1..10 {
+        let [month, day] = claims(100_000);
+        let cost = CounterKey { metric: Metric::Cost, ..month.counter.clone() };
+        let dear = [month, day, Claim { counter: cost, amount: 1_000, max: Some(1_000_000) }];
+        let outcome = node.counters.hold(id(call * 2), &dear, Terms::default()).await;
+        assert!(matches!(outcome, Ok(HoldOutcome::Held(_))));
+        assert!(held(&node.counters, call * 2 + 1, 100_000).await.unwrap());
+    }
+    assert_eq!(net.wire.holds.load(Ordering::Relaxed) - asked, 9, "only those that cannot be leased ask");
+    assert_eq!(node.counters.health().leased, leased - 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_held_counts_once_and_a_bill_that_two_nodes_book_counts_once() {
+    for leases in EITHER {
+        let net = Net::new(leases);
+        let nodes = [net.start(1), net.start(2)];
+        assert!(held(&nodes[0].counters, 0, 1_000).await.unwrap());
+        settle(&nodes[0], 0, 0);
+        let unit = Some(Box::new(crate::domain::unit::Unit { name: "batches/b".parse().unwrap(), prompt_tokens: 1 }));
+        let bill = UsageEvent { chats: 0, unit, ..booked_event(7) };
+        let used = used_by(&bill, Counting::TENANT);
+        let tokens = CounterKey { metric: Metric::Tokens, ..claims(0)[0].counter.clone() };
+        let used_tokens = async |node: &Node| node.counters.read(std::slice::from_ref(&tokens)).await.unwrap()[0];
+        // Both find that the ledger has none; the second hears that it was there when it wrote it.
+        for node in &nodes {
+            node.counters.settle(bill.id, &[], &used);
+        }
+        sleep(Duration::from_millis(100)).await;
+        net.ledger.append(std::slice::from_ref(&bill)).await.unwrap();
+        nodes[0].counters.booked(std::slice::from_ref(&bill));
+        sleep(Duration::from_millis(100)).await;
+        nodes[1].counters.doubted(std::slice::from_ref(&bill));
+        nodes[1].counters.booked(std::slice::from_ref(&bill));
+        sleep(Duration::from_secs(3)).await;
+        for node in &nodes {
+            assert_eq!(used_tokens(node).await, Standing { used: 18, held: 0 }, "leases {leases}");
+        }
+        let late = UsageEvent { id: id(8), ..bill.clone() };
+        nodes[1].counters.settle(late.id, &[], &used_by(&late, Counting::TENANT));
+        nodes[1].counters.settle(late.id, &[], &used_by(&late, Counting::TENANT));
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(used_tokens(&nodes[0]).await, Standing { used: 36, held: 0 }, "leases {leases}");
+    }
 }

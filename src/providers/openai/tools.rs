@@ -101,3 +101,53 @@ fn has_count(value: &Value) -> bool {
         Value::Null | Value::Bool(_) | Value::String(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Searches of the web and of files, and whether something else was charged.
+    fn read(account: Option<&str>, output: Option<&str>) -> (u64, u64, bool) {
+        let raw = |text: Option<&str>| text.map(|text| RawValue::from_string(text.to_owned()).unwrap());
+        let (account, output) = (raw(account), raw(output));
+        let mut told = Told::default();
+        used(account.as_deref(), output.as_deref(), &mut told);
+        (told.quantities.web_searches, told.quantities.file_searches, told.uncounted)
+    }
+
+    #[test]
+    fn searches_are_counted_and_other_tools_are_told() {
+        const SEARCH: &str = r#"{"type":"web_search_call","action":{"type":"search"}}"#;
+        const OPEN: &str = r#"{"type":"web_search_call","action":{"type":"open_page"}}"#;
+        const PLAIN: &str = r#"{"type":"web_search_call"}"#;
+        const FILES: &str = r#"{"type":"file_search_call","queries":["a","b"]}"#;
+        const IMAGE: &str = r#"{"type":"image_generation_call"}"#;
+        const CODE: &str = r#"{"type":"code_interpreter_call"}"#;
+        const TEXT: &str = r#"{"type":"message","content":[{"type":"output_text","text":"\"file_search_call\""}]}"#;
+        for (account, output, expected) in [
+            (None, &[][..], (0, 0, false)),
+            (None, &[SEARCH, OPEN, PLAIN, TEXT], (2, 0, false)),
+            (None, &[FILES, FILES], (0, 2, false)),
+            (None, &[TEXT], (0, 0, false)),
+            (None, &[IMAGE], (0, 0, true)),
+            (None, &[CODE, SEARCH], (1, 0, true)),
+            // The account has the last word of what it accounts for.
+            (Some(r#"{"web_search":{"num_requests":3}}"#), &[SEARCH, FILES], (3, 1, false)),
+            (Some(r#"{"web_search":{"num_requests":0},"image_gen":{"output_tokens":0}}"#), &[IMAGE], (0, 0, false)),
+            (Some(r#"{"image_gen":{"output_tokens":1056}}"#), &[IMAGE], (0, 0, true)),
+            (Some(r#"{"new_tool":{"calls":1}}"#), &[], (0, 0, true)),
+            (Some(r#"{"web_search":{"num_requests":1,"pages":2}}"#), &[], (1, 0, true)),
+            (Some(r#"{"web_search":{"num_requests":1.5}}"#), &[], (0, 0, true)),
+            (Some(r#"{"web_search":{"num_requests":-1}}"#), &[], (0, 0, true)),
+            (Some(r#"{"web_search":7}"#), &[], (0, 0, true)),
+            (Some("null"), &[], (0, 0, false)),
+            (Some("[]"), &[], (0, 0, false)),
+        ] {
+            let output = format!("[{}]", output.join(","));
+            assert_eq!(read(account, Some(&output)), expected, "{account:?} {output}");
+        }
+        let long = format!(r#"{{"web_search":{{"num_requests":1}},"x":"{}"}}"#, "0".repeat(ACCOUNT_BYTES_MAX));
+        assert_eq!(read(Some(&long), None), (0, 0, true));
+        assert_eq!(read(None, Some("{}")), (0, 0, false));
+    }
+}

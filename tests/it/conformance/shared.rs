@@ -7,9 +7,13 @@ mod story;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tollgate::ports::counters::Claim;
+use tollgate::domain::counting::Counting;
+use tollgate::domain::plan::{Metric, Scope, Subject};
+use tollgate::domain::time::Window;
+use tollgate::ports::counters::{Claim, CounterKey};
 use tollgate::ports::shared::{
-    Ask, Beat, CallState, ClaimError, Count, Epoch, Floors, Held, Joined, Joining, LeaseAsk, Look, Note, Noted, Wanted,
+    Ask, Beat, CallState, ClaimError, Count, Epoch, Floors, Held, Joined, Joining, LeaseAsk, Listing, Look, Note,
+    Noted, Part, Wanted,
 };
 
 use bench::{Bench, HOUR, LEDGER, WITHIN, adapters, booked, day, epoch, floors, month, taken};
@@ -218,6 +222,7 @@ async fn a_period_below_the_floors_is_not_known_and_a_later_one_is_empty() {
             epoch: epoch(),
             is_forced: true,
             floors: joining,
+            counting: Counting::TENANT,
             calls: &[],
             is_first: true,
             is_last: true,
@@ -291,7 +296,7 @@ async fn leases_never_pass_the_limit_and_come_back() {
         };
         assert_eq!(count.leased, 6, "{name}");
         // A call from the lease takes a unit of it along, once.
-        let from_lease = Note { from_lease: true, ..first.call(2, CallState::Held, 1) };
+        let from_lease = Note { listing: Listing::FromLease, ..first.call(2, CallState::Held, 1) };
         for _ in 0..2 {
             first.note(epoch, std::slice::from_ref(&from_lease), None).await;
         }
@@ -444,6 +449,7 @@ async fn calls_in_parts_are_all_listed_or_the_gateway_has_not_joined() {
                     epoch,
                     is_forced: true,
                     floors: floors(),
+                    counting: Counting::TENANT,
                     calls: &calls,
                     is_first,
                     is_last,
@@ -480,7 +486,7 @@ async fn an_earlier_life_of_a_gateway_has_nothing_to_say() {
         let epoch = bench.open(0).await;
         let later = bench.restarted();
         assert_eq!(later.join().await, Joined::Open(epoch), "{name}");
-        let late = Note { from_lease: true, ..bench.call(1, CallState::Settled, 1) };
+        let late = Note { listing: Listing::FromLease, ..bench.call(1, CallState::Settled, 1) };
         assert_eq!(bench.note(epoch, std::slice::from_ref(&late), None).await, Noted::Unjoined, "{name}");
         assert_eq!(bench.count().await, Some(Count::default()), "{name}");
         assert_eq!(later.note(epoch, &[late], None).await, Noted::Done, "{name}");
@@ -516,7 +522,116 @@ async fn counters_of_old_periods_are_let_go_and_those_that_still_move_stay() {
             "{name}: the month stays"
         );
         let listed: Vec<String> = bench.listed().await.into_keys().collect();
-        let kept = ["chats:2026-11", "chats:2026-11-26", "chats:2026-11-27", "chats:2026-11-28"];
+        let kept = ["2026-11", "2026-11-26", "2026-11-27", "2026-11-28"].map(|period| format!("tenant chats:{period}"));
         assert_eq!(listed, kept, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_counts_more_has_the_tenant_built_anew_once_and_one_that_counts_less_does_not() {
+    let users = Counting::one(Scope::User, Metric::Cost, Window::Day);
+    for (name, store) in adapters().await {
+        let first = Bench::new(&store, "counts");
+        let begun = first.open(3).await;
+        let (second, third) = (first.another(), first.another());
+        let claims = [first.claim(9)];
+        let ask = |bench: &Bench, counting| (bench.clone(), counting);
+        let (bench, counting) = ask(&second, Counting::TENANT | users);
+        let alone = Ask { counting, is_alone: true, ..bench.ask(1, &claims) };
+        assert_eq!(bench.asked(alone).await, Held::Unjoined, "{name}: what users used is not known");
+        let joined = second.join_counting(Counting::TENANT | users).await;
+        let Joined::Building(epoch) = joined else { panic!("{name}: {joined:?}") };
+        assert_ne!(epoch, begun, "{name}");
+        assert_eq!(first.join().await, Joined::Building(epoch), "{name}");
+        let Look::Building { joins, counting, .. } = first.look().await else { panic!("{name}") };
+        assert_eq!(counting, Counting::TENANT | users, "{name}: all that anybody counts is read");
+        assert!(first.finish(epoch, joins, &[(first.november(), 3)], &[]).await, "{name}");
+        // The first does not count users, and so it is said once, and no more.
+        assert!(matches!(second.hold(2, 9).await, Held::Taken { .. }), "{name}");
+        assert_eq!(third.join().await, Joined::Open(epoch), "{name}: it counts no more than they");
+        let restarted = first.restarted();
+        assert!(matches!(restarted.join_counting(Counting::TENANT | users).await, Joined::Building(_)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn sums_that_come_in_parts_are_those_of_whoever_began_last() {
+    for (name, store) in adapters().await {
+        let bench = Bench::new(&store, "parts");
+        let Joined::Building(epoch) = bench.join().await else { panic!("{name}") };
+        let Look::Building { joins, .. } = bench.look().await else { panic!("{name}") };
+        let of = |user: &str| CounterKey { subject: Subject::User(user.into()), ..bench.november() };
+        let sums = |writer, is_first, user: &'static str, sum| {
+            let (store, tenant, counter) = (&bench.store, &bench.tenant, of(user));
+            async move {
+                let sums = [(counter, sum)];
+                let part = Part { tenant, epoch, joins, writer, is_first, sums: &sums, within: WITHIN };
+                store.sums(&part).await.unwrap()
+            }
+        };
+        assert!(sums(1, true, "a", 1).await, "{name}");
+        assert!(sums(1, false, "b", 2).await, "{name}");
+        assert!(sums(2, true, "a", 5).await, "{name}");
+        assert!(!sums(1, false, "c", 3).await, "{name}: another began");
+        assert!(!bench.finish_as(Some(1), epoch, joins, &[], &[]).await, "{name}");
+        assert!(sums(2, false, "b", 6).await, "{name}");
+        assert!(bench.finish_as(Some(2), epoch, joins, &[(of("c"), 7)], &[]).await, "{name}");
+        let counts = store.read(&bench.tenant, &["a", "b", "c"].map(of)).await.unwrap().unwrap();
+        assert_eq!(counts.iter().map(|count| count.booked).collect::<Vec<_>>(), [5, 6, 7], "{name}");
+        assert!(!sums(2, true, "a", 9).await, "{name}: it is open");
+    }
+}
+
+#[tokio::test]
+async fn a_call_counts_any_amounts_on_many_counters() {
+    for (name, store) in adapters().await {
+        let bench = Bench::new(&store, "amounts");
+        let epoch = bench.open(0).await;
+        let counters: Vec<CounterKey> = [Subject::Tenant, Subject::User("a:b c/d".into()), Subject::Kb("".into())]
+            .into_iter()
+            .flat_map(|subject| {
+                Metric::ALL.map(|metric| CounterKey { subject: subject.clone(), metric, ..bench.november() })
+            })
+            .collect();
+        let max = 3_000_000_000_000;
+        let claims = |amount: u64| -> Vec<Claim> {
+            let claim = |counter: &CounterKey| Claim { counter: counter.clone(), amount, max: Some(max) };
+            counters.iter().take(8).map(claim).collect()
+        };
+        let mut plain = Vec::new();
+        for call in 0..4 {
+            plain.push(matches!(bench.asked(bench.ask(call, &claims(900_000_000_000))).await, Held::Taken { .. }));
+        }
+        assert_eq!(plain, [true, true, true, false], "{name}");
+        let used: Vec<_> =
+            counters.iter().zip(1..).map(|(counter, at)| (counter.clone(), at * 1_000_000_007)).collect();
+        let settled = Note { amounts: used.clone(), ..bench.call(0, CallState::Settled, 0) };
+        let unheld = Note { id: event_id(9), listing: Listing::Unheld, ..settled.clone() };
+        assert_eq!(bench.note(epoch, &[settled.clone(), unheld], None).await, Noted::Done, "{name}");
+        let booked = Note { state: CallState::Booked, ..settled };
+        bench.note(epoch, &[booked], None).await;
+        let counts = store.read(&bench.tenant, &counters).await.unwrap().unwrap();
+        for (at, (count, (_, used))) in counts.iter().zip(&used).enumerate() {
+            let held = if at < 8 { 1_800_000_000_000 } else { 0 };
+            assert_eq!(*count, Count { booked: *used, settled: *used, held, leased: 0 }, "{name} {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_not_held_takes_no_unit_of_a_lease() {
+    for (name, store) in adapters().await {
+        let bench = Bench::new(&store, "unheld");
+        let epoch = bench.open(0).await;
+        let claims = [bench.claim(100)];
+        let ask = Ask { lease: lease(10, 0), ..bench.ask(1, &claims) };
+        assert!(matches!(bench.asked(ask).await, Held::Taken { leased: 10, .. }), "{name}");
+        for (call, listing, leased) in
+            [(2, Listing::Unheld, 10), (3, Listing::FromLease, 9), (3, Listing::FromLease, 9)]
+        {
+            let note = Note { listing, ..bench.call(call, CallState::Settled, 1) };
+            bench.note(epoch, &[note], None).await;
+            assert_eq!(bench.count().await.unwrap().leased, leased, "{name} {listing:?}");
+        }
     }
 }

@@ -64,6 +64,12 @@ impl Books {
         tables.refused.get(&id).filter(|event| !tables.by_id.contains_key(&event.id)).cloned()
     }
 
+    /// All of these.
+    pub fn all_refused(&self) -> Vec<UsageEvent> {
+        let tables = self.tables.lock();
+        tables.refused.values().filter(|event| !tables.by_id.contains_key(&event.id)).cloned().collect()
+    }
+
     pub fn sums(&self) -> BTreeMap<(TenantId, Period), Sums> {
         self.tables.lock().sums.clone()
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep};
+use tollgate::domain::counting::Amounts;
+use tollgate::domain::event::UsageEvent;
 use tollgate::domain::plan::{Metric, Subject};
 use tollgate::domain::time::{Period, Window};
 use tollgate::ports::counters::CounterKey;
@@ -106,6 +108,36 @@ impl Process {
         }
     }
 
+    /// Tokens and cost are those of the ledger's events, and of those that it refused, but for calls that nobody can know of.
+    fn check_amounts(&self, (tenant, window, period): (usize, usize, Period), chats: &CounterKey, is_end: bool) {
+        let books = &self.outside.books;
+        let model = self.node.model.lock();
+        let unknown = model.unknown(tenant, window, period);
+        drop(model);
+        for metric in [Metric::Tokens, Metric::Cost] {
+            let counter = CounterKey { metric, ..chats.clone() };
+            let Some(count) = self.outside.store.count(&counter) else { continue };
+            if !is_end && count == Count::default() {
+                continue;
+            }
+            let of = |event: &UsageEvent| Amounts::of(event).of_metric(metric);
+            let missing: u64 = unknown.iter().filter_map(|id| books.event(*id)).map(|event| of(&event)).sum();
+            let refused = books.all_refused().into_iter().filter(|event| {
+                let period_of = event.period(period.window());
+                (event.tenant.as_str(), period_of) == (TENANTS[tenant], period)
+            });
+            let refused: u64 = refused.filter(|event| !unknown.contains(&event.id)).map(|event| of(&event)).sum();
+            let (used, ledger) = (count.booked + count.settled, books.used_of(&counter));
+            if used + missing < ledger || used > ledger + refused || (count.held, count.leased) != (0, 0) {
+                self.node.fail(format!(
+                    "{} of {} in {period}: {count:?}, {missing} are excused and {refused} refused, the ledger has {ledger}",
+                    metric.as_str(),
+                    TENANTS[tenant]
+                ));
+            }
+        }
+    }
+
     /// The shared counters are what the ledger says, and nothing is held or leased.
     fn check_shared(&self, when: &str, is_end: bool) {
         for (tenant, name) in TENANTS.iter().enumerate() {
@@ -125,6 +157,7 @@ impl Process {
                     // It may be one that nobody has asked for since counters were opened.
                     continue;
                 }
+                self.check_amounts((tenant, window, period), &counter, is_end);
                 let model = self.node.model.lock();
                 let missing = model.missing(tenant, window, period);
                 // What an earlier life left stays until its node has to do with the tenant, or somebody wants the room.

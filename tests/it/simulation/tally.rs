@@ -135,6 +135,15 @@ impl Model {
         self.count(tenant, window, Some(period), |call| call.is_missing() && call.shared.is_excused)
     }
 
+    /// Calls of any kind that the counters do not count, and are excused.
+    pub fn unknown(&self, tenant: usize, window: usize, period: Period) -> BTreeSet<EventId> {
+        let is_unknown = |call: &&Call| {
+            let Shared { is_counted, is_excused, .. } = call.shared;
+            call.tenant == tenant && call.periods[window] == Some(period) && !is_counted && is_excused
+        };
+        self.calls.iter().filter(is_unknown).filter_map(|call| call.id).collect()
+    }
+
     /// Chats that came to nothing, and that an earlier life of their node may have left held.
     pub fn left_held(&self, tenant: usize, window: usize, period: Period) -> u64 {
         let is_left = |call: &&Call| {
@@ -144,7 +153,8 @@ impl Model {
     }
 
     fn excuse_silent(&mut self, ways: &[Way], now_us: u64) {
-        for call in self.calls.iter_mut().filter(|call| call.is_missing()) {
+        let is_missing = |call: &&mut Call| call.is_missing() || (!call.is_chat && !call.shared.is_counted);
+        for call in self.calls.iter_mut().filter(is_missing) {
             let Way { is_silent, trouble_us } = ways[call.node];
             let Shared { was_counted, admitted_us, .. } = call.shared;
             // It could not be told of for as long as a node may be silent.

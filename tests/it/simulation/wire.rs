@@ -17,8 +17,8 @@ use tollgate::ports::BoxFuture;
 use tollgate::ports::clock::Clock;
 use tollgate::ports::counters::{CounterKey, CountersUnavailable};
 use tollgate::ports::shared::{
-    Ask, Beat, CallState, ClaimError, Count, Finish, Held, Joined, Joining, LeaseAsk, Look, NodeId, Note, Noted,
-    Noting, Pulse, SharedCounters,
+    Ask, Beat, CallState, ClaimError, Count, Finish, Held, Joined, Joining, LeaseAsk, Listing, Look, NodeId, Note,
+    Noted, Noting, Part, Pulse, SharedCounters,
 };
 
 use super::bugs::Bug;
@@ -166,7 +166,7 @@ impl Store {
         }
         if self.world.bug == Some(Bug::StoreLosesAHold) && self.world.chance.per_mille(100) {
             let amounts = Vec::new();
-            let gone = Note { id: ask.id, state: CallState::Gone, amounts, from_lease: false };
+            let gone = Note { id: ask.id, state: CallState::Gone, amounts, listing: Listing::Known };
             now(self.memory.note(&Noting {
                 member: ask.member,
                 tenant: ask.tenant,
@@ -408,10 +408,11 @@ impl SharedCounters for SimWire {
     }
 
     fn hold<'a>(&'a self, ask: &'a Ask<'a>) -> Answer<'a, Held> {
-        let Ask { member, id, revision, is_alone, lease, within, .. } = *ask;
+        let Ask { member, id, revision, counting, is_alone, lease, within, .. } = *ask;
         let (tenant, claims) = (ask.tenant.clone(), ask.claims.to_vec());
         self.carry(Does::Write, Some(within), move |store| {
-            store.hold(&Ask { member, tenant: &tenant, id, claims: &claims, revision, is_alone, lease, within })
+            let (tenant, claims) = (&tenant, &claims);
+            store.hold(&Ask { member, tenant, id, claims, revision, counting, is_alone, lease, within })
         })
     }
 
@@ -424,11 +425,13 @@ impl SharedCounters for SimWire {
     }
 
     fn join<'a>(&'a self, joining: &'a Joining<'a>) -> Answer<'a, Joined> {
-        let Joining { member, epoch, is_forced, floors, is_first, is_last, within, .. } = *joining;
+        let Joining { member, epoch, is_forced, floors, counting, is_first, is_last, within, .. } = *joining;
         let (tenant, calls) = (joining.tenant.clone(), joining.calls.to_vec());
         self.carry(Does::Write, Some(within), move |store| {
             let (tenant, calls) = (&tenant, &calls);
-            store.join(&Joining { member, tenant, epoch, is_forced, floors, calls, is_first, is_last, within })
+            let joining =
+                Joining { member, tenant, epoch, is_forced, floors, counting, calls, is_first, is_last, within };
+            store.join(&joining)
         })
     }
 
@@ -437,12 +440,22 @@ impl SharedCounters for SimWire {
         self.carry(Does::Write, None, move |store| store.look(node, &tenant))
     }
 
+    fn sums<'a>(&'a self, part: &'a Part<'a>) -> Answer<'a, bool> {
+        let Part { epoch, joins, writer, is_first, within, .. } = *part;
+        let (tenant, sums) = (part.tenant.clone(), part.sums.to_vec());
+        self.carry(Does::Write, Some(within), move |store| {
+            let (tenant, sums) = (&tenant, &sums);
+            now(store.memory.sums(&Part { tenant, epoch, joins, writer, is_first, sums, within }))
+        })
+    }
+
     fn finish<'a>(&'a self, finish: &'a Finish<'a>) -> Answer<'a, bool> {
-        let Finish { epoch, joins, within, .. } = *finish;
+        let Finish { epoch, joins, writer, within, .. } = *finish;
         let (tenant, sums, known) = (finish.tenant.clone(), finish.sums.to_vec(), finish.known.to_vec());
         let node = self.node.number;
         self.carry(Does::Write, Some(within), move |store| {
-            store.finish(node, &Finish { tenant: &tenant, epoch, joins, sums: &sums, known: &known, within })
+            let (tenant, sums, known) = (&tenant, &sums, &known);
+            store.finish(node, &Finish { tenant, epoch, joins, writer, sums, known, within })
         })
     }
 

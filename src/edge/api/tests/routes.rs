@@ -124,7 +124,7 @@ async fn queries_that_cannot_be_are_refused_by_name() {
         ("/billing/usage?group_by=day,day", "group_by"),
         ("/billing/cost-report?range=day", "range"),
         ("/billing/cost-report?range=all&date=2026-11", "date"),
-        ("/billing/cost-report?format=focus", "format"),
+        ("/billing/cost-report?format=xml", "format"),
         ("/billing/events?from=yesterday", "from"),
         ("/billing/events?from=2026-11-02T00:00:00Z&to=2026-11-01T00:00:00Z", "from"),
         ("/billing/events?limit=0", "limit"),

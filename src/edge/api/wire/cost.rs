@@ -6,10 +6,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::money::PicoUsd;
-use crate::domain::price::rates::Rates;
+use crate::domain::price::rates::{Rates, Unit};
 use crate::domain::quantities::Quantities;
 use crate::domain::tokens::Tokens;
-use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
+use crate::metering::cost_lines::{self, CostLine};
+use crate::metering::reports::{CostReport, CostRow, GroupRow, KindRow, Totals};
 
 use super::{EstimatedBody, PeriodBody, SumsBody, Usd};
 
@@ -278,6 +279,68 @@ pub struct CostReportBody {
     rows: Vec<CostRowBody>,
     /// The same by what `group_by` asked for; every grouping adds up to the totals.
     groups: Vec<CostGroupBody>,
+    /// The same by kinds of token, where `group_by=kind` asked for that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kinds: Vec<CostKindBody>,
+}
+
+/// What a model cost by one kind of token.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CostKindBody {
+    /// The provider.
+    #[schema(example = "openai")]
+    provider: String,
+    /// The model.
+    #[schema(example = "gpt-4o-mini")]
+    model: String,
+    /// The kind of token, or of what is charged beside tokens; `other` is what list prices of the standard tier do not explain:
+    /// steps of long inputs, other tiers, prices that changed, prices of requests, corrections.
+    #[schema(example = "input")]
+    kind: &'static str,
+    /// How many.
+    quantity: u64,
+    /// Of what: `token`, `millisecond`, `character`, `image` or `search`.
+    #[schema(example = "token")]
+    unit: Option<&'static str>,
+    /// The list price of so many of them as `price_per` says.
+    price_usd: Option<Usd>,
+    /// For how many the price is: a million tokens, an hour of milliseconds, one of all others.
+    #[schema(example = 1_000_000)]
+    price_per: Option<u64>,
+    /// The version of the price book that has it.
+    price_version: String,
+    /// What the provider charges for them.
+    estimated_cost_usd: Usd,
+    /// What is billed for them.
+    billable_cost_usd: Usd,
+    /// What part of the whole it is, in percent: an exact decimal. All parts add up to 100. Null where the whole is nothing.
+    #[schema(example = "12.5")]
+    share_percent: Option<String>,
+}
+
+impl CostReportBody {
+    /// The same with its kinds.
+    pub fn with_kinds(report: CostReport) -> Self {
+        let (rows, version) = (report.kinds(), report.price_version.clone());
+        let kind = |KindRow { tenant: _, day: _, provider, model, line, share }: KindRow| {
+            let CostLine { kind, quantity, unit, cost, billable, .. } = line;
+            let (price, price_per) = line.price().unzip();
+            CostKindBody {
+                provider,
+                model,
+                kind,
+                quantity,
+                unit: unit.map(Unit::as_str),
+                price_usd: price.map(Usd),
+                price_per,
+                price_version: version.to_string(),
+                estimated_cost_usd: Usd(cost),
+                billable_cost_usd: Usd(billable),
+                share_percent: share.map(cost_lines::percent),
+            }
+        };
+        Self { kinds: rows.into_iter().map(kind).collect(), ..report.into() }
+    }
 }
 
 impl From<CostReport> for CostReportBody {
@@ -301,6 +364,7 @@ impl From<CostReport> for CostReportBody {
             totals: totals.into(),
             rows: rows.into_iter().map(row).collect(),
             groups: groups.into_iter().map(group).collect(),
+            kinds: Vec::new(),
         }
     }
 }

@@ -9,13 +9,14 @@ use tokio::runtime::Runtime;
 use tollgate::adapters::memory_shared::MemoryShared;
 use tollgate::adapters::redis_counters::RedisCounters;
 use tollgate::adapters::system_clock::SystemClock;
+use tollgate::domain::counting::Counting;
 use tollgate::domain::ids::{EventId, TenantId};
 use tollgate::domain::plan::{Metric, Subject};
 use tollgate::domain::time::Period;
 use tollgate::ports::counters::{Claim, CounterKey, CountersUnavailable};
 use tollgate::ports::shared::{
-    Ask, CallState, Count, Epoch, Finish, Floors, Held, Joined, Joining, Look, Member, NodeId, Note, Noted, Noting,
-    SharedCounters,
+    Ask, CallState, Count, Epoch, Finish, Floors, Held, Joined, Joining, Listing, Look, Member, NodeId, Note, Noted,
+    Noting, SharedCounters,
 };
 
 use crate::support::redis::{RedisCluster, RedisServer};
@@ -122,6 +123,7 @@ impl Bench {
             id: event_id(call),
             claims,
             revision: 0,
+            counting: Counting::TENANT,
             is_alone: false,
             lease: None,
             within: self.within,
@@ -148,7 +150,7 @@ impl Bench {
     }
 
     pub(super) fn call(&self, call: u64, state: CallState, amount: u64) -> Note {
-        Note { id: event_id(call), state, amounts: vec![(self.november(), amount)], from_lease: false }
+        Note { id: event_id(call), state, amounts: vec![(self.november(), amount)], listing: Listing::Known }
     }
 
     pub(super) async fn join_with(&self, epoch: Epoch, is_forced: bool, calls: &[Note]) -> Joined {
@@ -159,7 +161,25 @@ impl Bench {
             epoch,
             is_forced,
             floors: floors(),
+            counting: Counting::TENANT,
             calls,
+            is_first: true,
+            is_last: true,
+            within: *within,
+        };
+        store.join(&joining).await.unwrap()
+    }
+
+    pub(super) async fn join_counting(&self, counting: Counting) -> Joined {
+        let Self { store, tenant, member, within } = self;
+        let joining = Joining {
+            member: *member,
+            tenant,
+            epoch: epoch(),
+            is_forced: false,
+            floors: floors(),
+            counting,
+            calls: &[],
             is_first: true,
             is_last: true,
             within: *within,
@@ -176,7 +196,18 @@ impl Bench {
     }
 
     pub(super) async fn finish(&self, epoch: Epoch, joins: u64, sums: &[(CounterKey, u64)], known: &[EventId]) -> bool {
-        let finish = Finish { tenant: &self.tenant, epoch, joins, sums, known, within: self.within };
+        self.finish_as(None, epoch, joins, sums, known).await
+    }
+
+    pub(super) async fn finish_as(
+        &self,
+        writer: Option<u64>,
+        epoch: Epoch,
+        joins: u64,
+        sums: &[(CounterKey, u64)],
+        known: &[EventId],
+    ) -> bool {
+        let finish = Finish { tenant: &self.tenant, epoch, joins, writer, sums, known, within: self.within };
         self.store.finish(&finish).await.unwrap()
     }
 
@@ -196,7 +227,7 @@ impl Bench {
     pub(super) async fn listed(&self) -> BTreeMap<String, Count> {
         let all = self.store.list().await.unwrap();
         let own = all.into_iter().filter(|(key, count)| key.tenant == self.tenant && *count != Count::default());
-        own.map(|(key, count)| (format!("{}:{}", key.metric.as_str(), key.period), count)).collect()
+        own.map(|(key, count)| (format!("{} {}:{}", key.subject, key.metric.as_str(), key.period), count)).collect()
     }
 }
 

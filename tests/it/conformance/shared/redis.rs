@@ -6,9 +6,13 @@ use std::time::{Duration, Instant};
 
 use tollgate::adapters::redis_counters::RedisCounters;
 use tollgate::adapters::system_clock::SystemClock;
-use tollgate::ports::shared::{CallState, ClaimError, Count, Held, Joined, Look, Noted, SharedCounters};
+use tollgate::domain::counting::Counting;
+use tollgate::domain::plan::{Metric, Scope, Subject};
+use tollgate::domain::time::{Period, Window};
+use tollgate::ports::counters::{Claim, CounterKey};
+use tollgate::ports::shared::{CallState, ClaimError, Count, Held, Joined, Look, Noted, Part, SharedCounters};
 
-use super::bench::{Bench, LEDGER, Store, booked, connected, runtime, taken};
+use super::bench::{Bench, LEDGER, Store, booked, connected, day, runtime, taken};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::machine::figures;
 use crate::support::redis::{Data, RedisCluster, RedisServer, Reply};
@@ -465,4 +469,62 @@ async fn holds_a_second_and_their_latency() {
     let own = server.info("cmdstat_evalsha");
     let own = own.split(',').find_map(|part| part.strip_prefix("usec_per_call=")).unwrap();
     figures(&format!("shared counters in Redis: {own} µs of Redis a hold"));
+}
+
+/// Twenty thousand users of one tenant: what each operation takes of the server's time, which all tenants share.
+#[tokio::test]
+async fn a_tenant_of_many_users_keeps_no_other_waiting() {
+    const USERS: u64 = 20_000;
+    let (_server, bench) = own("crowd").await;
+    let bench = Bench { within: BOUND, ..bench };
+    let users = Counting::TENANT | Counting::one(Scope::User, Metric::Cost, Window::Day);
+    let of = |user: u64, day: Period| {
+        let subject = Subject::User(format!("user-{user}@example.org").into());
+        CounterKey { subject, metric: Metric::Cost, ..bench.counter(day) }
+    };
+    let mut told: Vec<(&str, Duration, Duration)> = Vec::new();
+    let mut timed = |what: &'static str, times: Vec<Duration>| {
+        let (sum, most) = (times.iter().sum::<Duration>(), times.iter().max().copied().unwrap_or_default());
+        told.push((what, sum / u32::try_from(times.len().max(1)).unwrap(), most));
+    };
+    let (first, second) = (day("2026-11-24"), day("2026-11-25"));
+    let Joined::Building(epoch) = bench.join_counting(users).await else { panic!("it is there") };
+    let Look::Building { joins, .. } = bench.look().await else { panic!("not in building") };
+    let sums: Vec<(CounterKey, u64)> = (0..USERS).map(|user| (of(user, first), user)).collect();
+    let mut times = Vec::new();
+    for (at, sums) in sums.chunks(2_000).enumerate() {
+        let part =
+            Part { tenant: &bench.tenant, epoch, joins, writer: 7, is_first: at == 0, sums, within: bench.within };
+        let began = Instant::now();
+        assert!(bench.store.sums(&part).await.unwrap());
+        times.push(began.elapsed());
+    }
+    timed("sums, 2,000 at once", times);
+    let began = Instant::now();
+    assert!(bench.finish_as(Some(7), epoch, joins, &[], &[]).await);
+    timed("finish", vec![began.elapsed()]);
+    // The next days: every user's counter is new, and old ones are let go on the way.
+    let mut times = Vec::new();
+    for (at, day) in [second, day("2026-11-26"), day("2026-11-27"), day("2026-11-28")].into_iter().enumerate() {
+        for user in 0..USERS / 20 {
+            let claims = [Claim { counter: of(user, day), amount: 5, max: Some(1_000) }];
+            let call = u64::try_from(at).unwrap() * USERS + user;
+            let began = Instant::now();
+            assert!(matches!(bench.asked(bench.ask(call, &claims)).await, Held::Taken { .. }));
+            times.push(began.elapsed());
+        }
+    }
+    timed("hold, new users of new days", times);
+    let began = Instant::now();
+    let listed = bench.store.list().await.unwrap().len();
+    timed("list, in pages", vec![began.elapsed()]);
+    assert_eq!(u64::try_from(listed).unwrap(), USERS / 20 * 3, "three days are kept");
+    let began = Instant::now();
+    assert!(matches!(bench.join_with(epoch, true, &[]).await, Joined::Building(_)));
+    timed("join that builds anew", vec![began.elapsed()]);
+    for (what, mean, most) in &told {
+        figures(&format!("redis, {USERS} users: {what}: {mean:?} each, {most:?} at most"));
+        // Beside other tests.
+        assert!(*most < Duration::from_secs(1) || what.starts_with("list"), "{what}: {most:?}");
+    }
 }

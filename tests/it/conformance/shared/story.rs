@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tollgate::domain::counting::Counting;
 use tollgate::domain::ids::EventId;
-use tollgate::domain::time::Period;
+use tollgate::domain::plan::{Metric, Scope, Subject};
+use tollgate::domain::time::{Period, Window};
 use tollgate::ports::counters::{Claim, CounterKey};
-use tollgate::ports::shared::{Ask, CallState, Epoch, Floors, Held, Joined, Joining, LeaseAsk, Look, NodeId, Note};
+use tollgate::ports::shared::{
+    Ask, CallState, Epoch, Floors, Held, Joined, Joining, LeaseAsk, Listing, Look, NodeId, Note, Part,
+};
 
 use super::bench::{Bench, HOUR, Store, WITHIN, adapters, day, floors, month};
 use crate::conformance::event_id;
@@ -55,7 +59,9 @@ impl Teller {
     fn amounts(&mut self, bench: &Bench) -> Vec<(CounterKey, u64)> {
         let mut amounts: Vec<(CounterKey, u64)> = Vec::new();
         for _ in 0..=self.below(2) {
-            let counter = bench.counter(self.period());
+            let subject = [Subject::Tenant, Subject::User("a b".into())][usize::from(self.one_in(3))].clone();
+            let metric = [Metric::Chats, Metric::Cost][usize::from(self.one_in(3))];
+            let counter = CounterKey { subject, metric, ..bench.counter(self.period()) };
             if amounts.iter().all(|(known, _)| *known != counter) {
                 amounts.push((counter, self.amount()));
             }
@@ -71,8 +77,17 @@ impl Teller {
     fn note(&mut self, bench: &Bench, at: usize) -> Note {
         let states = [CallState::Held, CallState::Settled, CallState::Booked, CallState::Gone];
         let state = states[self.below(states.len())];
-        let from_lease = matches!(state, CallState::Held | CallState::Settled) && self.one_in(2);
-        Note { id: self.call(at), state, amounts: self.amounts(bench), from_lease }
+        let listing = match state {
+            CallState::Held if self.one_in(2) => Listing::FromLease,
+            CallState::Settled if self.one_in(2) => [Listing::FromLease, Listing::Unheld][self.below(2)],
+            _ => Listing::Known,
+        };
+        Note { id: self.call(at), state, amounts: self.amounts(bench), listing }
+    }
+
+    fn counting(&mut self) -> Counting {
+        let users = Counting::one(Scope::User, Metric::Cost, Window::Day);
+        if self.one_in(6) { Counting::TENANT | users } else { Counting::TENANT }
     }
 
     fn epoch(&mut self) -> Epoch {
@@ -121,7 +136,16 @@ impl Teller {
         let known: Vec<_> = (0..self.below(3)).map(|_| self.call(at)).collect();
         let joins = if self.one_in(8) { self.joins + 1 } else { self.joins };
         let epoch = self.epoch();
-        format!("finish {sums:?} {known:?}: {}", bench.finish(epoch, joins, &sums, &known).await)
+        let writer = self.one_in(2).then(|| self.chance.below(2));
+        let mut parts = String::new();
+        if let Some(writer) = writer {
+            let (sums, is_first) = (self.amounts(bench), !self.one_in(3));
+            let tenant = &bench.tenant;
+            let part = Part { tenant, epoch, joins, writer, is_first, sums: &sums, within: WITHIN };
+            parts = format!("{part:?}: {}; ", bench.store.sums(&part).await.unwrap());
+        }
+        let finished = bench.finish_as(writer, epoch, joins, &sums, &known).await;
+        format!("{parts}finish {sums:?} {known:?} {writer:?}: {finished}")
     }
 
     async fn hold(&mut self, bench: &Bench, at: usize) -> String {
@@ -129,7 +153,8 @@ impl Teller {
         let max = |teller: &mut Self| [None, Some(3), Some(6), Some(20)][teller.below(4)];
         let claims: Vec<_> =
             amounts.into_iter().map(|(counter, amount)| Claim { counter, amount, max: max(self) }).collect();
-        let mut ask = Ask { id: self.call(at), is_alone: self.one_in(4), ..bench.ask(0, &claims) };
+        let mut ask =
+            Ask { id: self.call(at), is_alone: self.one_in(4), counting: self.counting(), ..bench.ask(0, &claims) };
         if self.one_in(2) {
             let lasts = if self.one_in(2) { Duration::ZERO } else { HOUR };
             let (units_max, parts, left) = (self.chance.below(6), 1 + self.chance.below(3), self.chance.below(6));
@@ -148,7 +173,7 @@ impl Teller {
         let calls: Vec<_> = (0..count)
             .map(|_| self.note(bench, at))
             .filter(|note| note.state != CallState::Gone)
-            .map(|note| Note { from_lease: false, ..note })
+            .map(|note| Note { listing: Listing::Known, ..note })
             .collect();
         let is_first = !self.one_in(4);
         let joining = Joining {
@@ -156,6 +181,7 @@ impl Teller {
             tenant: &bench.tenant,
             epoch: if is_first { Epoch(u128::from(self.chance.next())) } else { self.epoch() },
             is_forced: self.one_in(20),
+            counting: self.counting(),
             floors: if self.one_in(2) { floors() } else { Floors { month: month("2026-10"), day: day("2026-11-25") } },
             calls: &calls,
             is_first,
