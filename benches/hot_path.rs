@@ -6,6 +6,7 @@
 //! allocations of one operation are exact. Machine and commit belong beside every number that is kept.
 
 use std::alloc::System;
+use std::collections::HashMap;
 use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -26,11 +27,13 @@ use tollgate::adapters::sqlite::SqliteLedger;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::config::price_file;
 use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
+use tollgate::domain::price::tariff::{Pricing, Tariff};
 use tollgate::domain::price::{PriceBook, ServiceTier};
 use tollgate::domain::settlement::Ending;
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::{Micros, Window};
 use tollgate::domain::tokens::Tokens;
+use tollgate::domain::zone::Zone;
 use tollgate::metering::in_flight::{Caller, InFlight};
 use tollgate::metering::meter::Meter;
 use tollgate::metering::node_counters::{self, Leases, NodeCounters, Outside};
@@ -332,10 +335,18 @@ struct Bench {
 fn bench(book: Arc<PriceBook>, limits: Vec<Limit>, on: On) -> Outcome<Bench> {
     let plan = Plan { limits, ..Plan::unlimited("bench".parse()?) };
     let created_at = Micros(0);
-    let tenant =
-        Tenant { id: "acme".parse()?, name: "Acme".into(), plan: plan.name.clone(), suspended: false, created_at };
+    let tenant = Tenant {
+        id: "acme".parse()?,
+        name: "Acme".into(),
+        plan: plan.name.clone(),
+        suspended: false,
+        zone: Zone::UTC,
+        created_at,
+    };
     let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)), revision: 0 });
-    let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, ..Snapshot::default() }));
+    let tariff = Arc::new(Tariff::new(book.clone(), Pricing::default()));
+    let tariffs = HashMap::from([(account.tenant.plan.clone(), tariff)]);
+    let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, tariffs, ..Snapshot::default() }));
     let directory = tempfile::tempdir()?;
     let disk = Arc::new(Folder::open(directory.path())?);
     let (journal, _) = FileJournal::open(disk, Options { bytes_max: JOURNAL_BYTES, strict: false })?;
@@ -389,10 +400,14 @@ impl Bench {
 fn admissions(table: &Table, book: Arc<PriceBook>) -> Outcome {
     let chats = |window, max| Limit { scope: Scope::Tenant, metric: Metric::Chats, window, max };
     let both = || vec![chats(Window::Month, u64::MAX), chats(Window::Day, u64::MAX)];
+    let of = |scope, metric| Limit { scope, metric, window: Window::Month, max: 1 << 53 };
+    let three =
+        || vec![of(Scope::Tenant, Metric::Chats), of(Scope::Tenant, Metric::Tokens), of(Scope::User, Metric::Cost)];
     for (name, limits, is_leased) in [
         ("unlimited", Vec::new(), false),
         ("chats a month and a day", both(), false),
         ("chats a month and a day, from a lease", both(), true),
+        ("chats, tokens and a user's cost", three(), false),
     ] {
         let (admit, settle) = (format!("admit: {name}"), format!("settle: {name}"));
         if !table.wants(&admit) && !table.wants(&settle) {

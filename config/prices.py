@@ -10,7 +10,7 @@ the second the crate llm-prices (prices.json), the second opinion.
 Every price that both lists have must be the same number, or nothing is written. What the base lacks and the second
 list has is taken over: Gemini's flex and priority tiers, OpenAI's ultrafast tier. What is wrong or missing in both is
 corrected below, each correction with its reason. Prices are decimal text all the way and leave as whole pico-dollars
-(1e-12 USD) a token; one that is no whole number stops the run.
+(1e-12 USD) a token, a character, a search or an hour; one that is no whole number stops the run.
 The output depends on the inputs only. Python 3.9 or later, standard library alone.
 """
 
@@ -26,27 +26,35 @@ from pathlib import Path
 # Our provider's name -> its name in both lists.
 PROVIDERS = {"openai": "openai", "gemini": "google"}
 
-# Our kinds of token -> the base's keys. Left out: cached images (providers report no such count where we read usage),
-# video (a count of its own is not kept), and what is not charged by the token (searches, hours, characters).
+# Our kinds -> the base's keys. Left out: cached images (providers report no such count where we read usage) and video (a
+# count of its own is not kept).
 KINDS = {
     "input": "input_mtok",
     "cached": "cache_read_mtok",
     "cache_write": "cache_write_mtok",
+    "cache_write_long": "cache_write_1h_mtok",
     "output": "output_mtok",
     "input_audio": "input_audio_mtok",
     "cached_audio": "cache_audio_read_mtok",
     "output_audio": "output_audio_mtok",
     "input_image": "input_image_mtok",
     "output_image": "output_image_mtok",
+    "audio_hour": "audio_hours",
+    "character": "input_mchars",
+    "web_search": "web_searches_kcount",
+    "file_search": "storage_searches_kcount",
 }
-LEFT_OUT_KEYS = {
-    "cache_image_read_mtok", "input_video_mtok", "output_video_mtok", "cache_write_1h_mtok", "web_searches_kcount",
-    "storage_searches_kcount", "audio_hours", "input_audio_hours", "input_mchars",
-}  # fmt: skip
+LEFT_OUT_KEYS = {"cache_image_read_mtok", "input_video_mtok", "output_video_mtok"}
+
+# What is charged beside tokens: none of it hangs on the tier, as far as both providers' price lists go.
+BESIDE = ["audio_hour", "character", "image", "web_search", "grounded", "file_search"]
+
+# How our kinds are written, in their order. `grounded` has no key of the base: see GROUNDED.
+ORDER = [kind for kind in KINDS if kind not in BESIDE] + BESIDE
 
 # The kinds that a discount on `input`, `cached` and `output` holds for, when it must be carried over.
 CARRIED = {
-    "input": ["input", "cache_write", "input_audio", "input_image"],
+    "input": ["input", "cache_write", "cache_write_long", "input_audio", "input_image"],
     "cached": ["cached", "cached_audio"],
     "output": ["output", "output_audio", "output_image"],
 }
@@ -93,6 +101,14 @@ ONE_INPUT_PRICE = [  # the provider's page has one input price for all modalitie
     ("gemini", "gemini-3.5-flash-lite"), ("gemini", "gemini-3.6-flash"), ("gemini", "gemini-4-argon"),
     ("gemini", "gemini-omni-1.1-flash"),
 ]  # fmt: skip
+IMAGES = [  # charged by the piece, whatever its size: name, patterns, USD each
+    ("imagen-3.0-generate", ["imagen-3.0-generate*"], "0.03"),
+    ("imagen-4.0-fast-generate", ["imagen-4.0-fast-generate*"], "0.02"),
+    ("imagen-4.0-generate", ["imagen-4.0-generate*"], "0.04"),
+    ("imagen-4.0-ultra-generate", ["imagen-4.0-ultra-generate*"], "0.06"),
+]
+SEARCHES_UNPRICED = [("openai", "gpt-4o-mini", "gpt-4o-mini-search-preview")]  # model, how names begin that are apart
+GROUNDED = re.compile(r"gemini-2\.")  # their price of searches is for a grounded prompt, not for a query
 CORRECTIONS = [
     "free: gemma on the Gemini API and OpenAI's moderation are free of charge; the base has no price at all for them",
     "gpt-4o-audio-preview, gpt-4o-mini-audio-preview: audio prices added (40/80 and 10/20 USD per million tokens, "
@@ -102,6 +118,12 @@ CORRECTIONS = [
     "speech models: their one output price is the price of audio tokens",
     "gpt-image models with one output price: it is the price of image tokens",
     "models whose page has one input price for all modalities, by the base's own notes: it is that of audio tokens too",
+    "searches of the web by Gemini 2 models are charged by the prompt that was grounded, whatever number of queries it "
+    "took (Google's price list: 35 USD per 1,000 grounded prompts; since Gemini 3: 14 USD per 1,000 search queries); the "
+    "base has one key for both",
+    "gpt-4o-mini-search-preview: without a price of searches; the base has it with gpt-4o-mini, whose searches are other "
+    "ones, and has none for gpt-4o-search-preview",
+    "imagen: prices of an image added (Google's price list); the base does not have these models",
     "Gemini flex and priority, OpenAI ultrafast: from llm-prices; for dates, context steps and kinds that it does not "
     "list, the ratio of the listed price to the standard price is kept (Google: flex is half, priority 1.8 times "
     "the standard)",
@@ -112,12 +134,21 @@ class Stop(Exception):
     """Why no price book can be made."""
 
 
-def pico(usd_per_mtok, where):
-    """USD per million tokens -> whole pico-dollars a token."""
-    value = Decimal(usd_per_mtok) * 10**6
+# What the base's prices are for: of so many. An hour stays an hour, as hardly any price of one is a whole number of
+# pico-dollars a millisecond.
+PER = {"_mtok": 10**6, "_mchars": 10**6, "_kcount": 10**3, "_hours": 1}
+
+
+def pico(usd, where, per=10**6):
+    """USD for so many (a million tokens) -> whole pico-dollars for one."""
+    value = Decimal(usd) * 10**12 / per
     if value != value.to_integral_value() or value < 0:
-        raise Stop(f"{where}: {usd_per_mtok} USD per million tokens is no whole number of pico-dollars a token")
+        raise Stop(f"{where}: {usd} USD for {per} is no whole number of pico-dollars for one")
     return int(value)
+
+
+def per(kind):
+    return next(many for end, many in PER.items() if KINDS[kind].endswith(end))
 
 
 # --- patterns -----------------------------------------------------------------------------------------------------
@@ -191,7 +222,10 @@ def resolved_at(model, when, date, where):
 
 def steps(prices, where):
     """Prices of one moment -> [(above, {kind: pico})], lowest step first."""
-    unknown = set(prices) - set(KINDS.values()) - LEFT_OUT_KEYS
+    heard = prices.get("input_audio_hours")
+    if heard is not None and heard != prices.get("audio_hours"):
+        raise Stop(f"{where}: an hour of audio has two prices")
+    unknown = set(prices) - set(KINDS.values()) - LEFT_OUT_KEYS - {"input_audio_hours"}
     if unknown:
         raise Stop(f"{where}: unknown kinds of price {sorted(unknown)}")
     kinds = {kind: prices[key] for kind, key in KINDS.items() if key in prices}
@@ -206,7 +240,7 @@ def steps(prices, where):
             if isinstance(price, dict):
                 reached = [tier["price"] for tier in price["tiers"] if tier["start"] <= edge]
                 price = reached[-1] if reached else price["base"]
-            row[kind] = pico(price, where)
+            row[kind] = pico(price, where, per(kind))
         rows.append((edge, row))
     return rows
 
@@ -256,7 +290,7 @@ def read_base(providers):
                 say(model, SOURCES["free"])
             else:
                 model["rates"] = {tier: tier_rows(entry, tier, where) for tier in TIERS}
-                if not any("input" in row for _, _, row in model["rates"]["standard"]):
+                if not any(row for _, _, row in model["rates"]["standard"]):
                     left_out[ours].append(name)
                     continue
             if matched(model, name) and name not in model["match"]:
@@ -275,6 +309,9 @@ SOURCES = {
     "speech": "the base's one output price is that of audio, 2026-11-24",
     "pictures": "the base's one output price is that of images, 2026-11-24",
     "one_input": "one input price for all modalities by the base's notes, 2026-11-24",
+    "searches": "without the price of searches, which is that of another model, 2026-11-24",
+    "images": "images by the piece: Google's price list, 2026-11-24",
+    "grounded": "searches by the grounded prompt: Google's price list, 2026-11-24",
     "unverified": "the base's figures, which other lists contradict, 2026-11-24",
 }
 
@@ -326,6 +363,28 @@ def corrected(models):
         put(model, "input_audio", lambda row: row["input"])
         if all("cached" in row for row in each_row(model)):
             put(model, "cached_audio", lambda row: row["cached"])
+    for provider, name, begin in SEARCHES_UNPRICED:
+        model = of(provider, name)
+        match = [known for known in model["match"] if known.startswith(begin)]
+        model["match"] = [known for known in model["match"] if known not in match]
+        rates = {tier: [(start, above, {kind: price for kind, price in row.items() if kind not in BESIDE})
+                        for start, above, row in rows] for tier, rows in model["rates"].items()}  # fmt: skip
+        own = {"provider": provider, "model": begin, "match": match, "except": [], "rates": rates}
+        say(own, SOURCES["searches"])
+        models.insert(models.index(model), own)
+    for name, match, usd in IMAGES:
+        if any(model["model"] == name or any(matched(model, p.rstrip("*")) for p in match) for model in models):
+            raise Stop(f"the base has {name} now; drop the correction")
+        rates = {"standard": [("", 0, {"image": pico(usd, name, 1)})]}
+        model = {"provider": "gemini", "model": name, "match": match, "except": [], "rates": rates}
+        say(model, SOURCES["images"])
+        models.append(model)
+    for model in models:
+        searches = [row for row in each_row(model) if "web_search" in row]
+        if model["provider"] == "gemini" and GROUNDED.match(model["model"]) and searches:
+            for row in searches:
+                row["grounded"] = row.pop("web_search")
+            say(model, SOURCES["grounded"])
     for (provider, name), reason in UNVERIFIED.items():
         of(provider, name)["unverified"] = reason
         say(of(provider, name), SOURCES["unverified"])
@@ -397,7 +456,7 @@ def second_opinion(models, listed):
 
 def take_over(missing, source):
     for model, tier, date, prices in missing:
-        say(model, f"{tier}: {source}, {date}")
+        model.setdefault("tier_sources", {})[tier] = f"{source}, {date}"
         standard = model["rates"]["standard"]
         now = at(standard, date, 0)
         starts = sorted({date} | {start for start, _, _ in standard if start > date})
@@ -412,6 +471,7 @@ def take_over(missing, source):
                             if price.denominator != 1:
                                 raise Stop(f"{model['model']} {tier} {kind}: {price} is no whole number")
                             ours[kind] = int(price)
+                ours.update({kind: row[kind] for kind in BESIDE if kind in row})
                 model["rates"][tier].append((start, above, ours))
 
 
@@ -432,14 +492,14 @@ def written(models, about, source):
     lines = ["{", '  "format": 1,', '  "built_in": true,', f'  "source": {one(source)},', f'  "about": {for_people},']
     lines.append('  "models": [')
     for number, model in enumerate(models):
-        keys = ["provider", "model", "match", "except", "unverified", "source"]
+        keys = ["provider", "model", "match", "except", "unverified", "source", "tier_sources"]
         head = [f'"{key}": {one(model[key])}' for key in keys if model.get(key)]
         lines.append("    {" + ", ".join(head) + ', "rates": [')
         rows = []
         for tier in TIERS:
             for start, above, row in model["rates"].get(tier, []):
                 entry = {"tier": tier, **({"from": start} if start else {}), **({"above": above} if above else {})}
-                rows.append("      " + one({**entry, **{k: row[k] for k in KINDS if k in row}}))
+                rows.append("      " + one({**entry, **{k: row[k] for k in ORDER if k in row}}))
         lines.append(",\n".join(rows))
         lines.append("    ]}" + ("," if number + 1 < len(models) else ""))
     return "\n".join(lines + ["  ]", "}", ""])
@@ -458,7 +518,7 @@ def main():
     take_over(missing, f"llm-prices {args.check_version}")
     corrected(models)
     about = {
-        "unit": "pico-dollars (1e-12 USD) a token",
+        "unit": "pico-dollars (1e-12 USD) a token, a character, a search, an hour of audio",
         "made_by": "config/prices.py; corrections belong there",
         "sources": [
             {"name": "genai-prices", "version": args.base_version, "date": args.base_date, "licence": "MIT",
@@ -468,13 +528,20 @@ def main():
              "equal_prices": equal, "tiers_taken_over": len(missing)},
         ],
         "corrections": CORRECTIONS,
-        "not_priced_by_token": left_out,
-        "not_priced": "video tokens, cached images, 12-hour cache writes, cache storage, searches",
+        "not_priced": left_out,
+        "not_priced_kinds": "video, cached images, dall-e (by size and quality), cache storage, tools other than searches",
+        "allowances": "what a provider gives free a day or a month, such as searches, no single answer says: everything "
+        "is charged at the list price",
     }  # fmt: skip
     out = Path(args.out)
-    notice = "config/prices.json holds price figures from two published lists.\n"
+    # What the notice says of other files stays.
+    there = out.joinpath("NOTICE").read_text() if out.joinpath("NOTICE").exists() else ""
+    head, *others = re.split(r"\n(?=--- )", there)
+    ours = ("--- genai-prices ---", "--- llm-prices ---")
+    notice = (head or "config/prices.json holds price figures from two published lists.\n").rstrip() + "\n"
     for name, licence in (("genai-prices", args.base_licence), ("llm-prices", args.check_licence)):
         notice += f"\n--- {name} ---\n\n{Path(licence).read_text().strip()}\n"
+    notice += "".join(f"\n{other.rstrip()}\n" for other in others if not other.startswith(ours))
     out.joinpath("prices.json").write_text(written(models, about, f"genai-prices {args.base_version}, {args.base_date}"))
     out.joinpath("NOTICE").write_text(notice)
     said = f"{len(models)} models; {equal} prices are the same in both lists; {len(missing)} tiers taken over"

@@ -29,7 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::adapters::file_journal::FileJournal;
 use crate::adapters::system_clock::SystemClock;
@@ -46,6 +46,7 @@ use crate::metering::deferred::{Books, Deferred};
 use crate::metering::fresh::Fresh;
 use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
+use crate::metering::price_books::{self, Format};
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
@@ -54,13 +55,15 @@ use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::CounterStore;
 use crate::ports::journal::Journal;
+use crate::ports::prices::ActiveBook;
+use crate::ports::tenants::TenantStore;
 use crate::ports::usage::UsageStore;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_log::RequestLog;
 
 use self::background::Background;
 use self::counters::{Counters, Facts};
-use self::ledger::Ledger;
+use self::ledger::{Ledger, PATIENCE_OF_COMMANDS};
 use self::reload::{Checked, Reloader, Source};
 use self::signals::Signals;
 
@@ -205,20 +208,83 @@ pub fn prices(config: &Config) -> Result<PriceBook, BootError> {
             reason: error.to_string(),
         });
     };
-    price_file("prices.file", path)
+    price_file("prices.file", path, config::price_file::parse)
 }
 
-fn price_file(key: &str, path: &Path) -> Result<PriceBook, BootError> {
+/// How the bytes of a price file become a book.
+type Parse = fn(&[u8]) -> Result<PriceBook, config::price_file::PriceFileError>;
+
+fn price_file(key: &str, path: &Path, parse: Parse) -> Result<PriceBook, BootError> {
     let failed = |reason: String| BootError::Prices { key: key.to_owned(), path: path.to_owned(), reason };
     let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
-    config::price_file::parse(&bytes).map_err(|error| failed(error.to_string()))
+    parse(&bytes).map_err(|error| failed(error.to_string()))
+}
+
+/// How price books are read.
+pub const PRICE_FORMAT: Format = Format {
+    parse: |file| config::price_file::parse(file).map_err(|error| error.to_string()),
+    read: |document, base| config::price_file::read(document, base).map_err(|error| error.to_string()),
+};
+
+/// The book that was put in force for all gateways of the ledger, and by whom. A ledger that is not there has none; its
+/// schema is not touched.
+///
+/// # Errors
+/// When the ledger does not say.
+pub fn active_prices(config: &Config) -> Result<Option<(ActiveBook, PriceBook)>, BootError> {
+    if matches!(&config.ledger, config::Ledger::Sqlite(path) if !path.exists()) {
+        return Ok(None);
+    }
+    let failed = |source| BootError::Ledger { ledger: ledger::name(&config.ledger), source };
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| BootError::Thread(error.to_string()))?;
+    runtime.block_on(async {
+        let ledger = Ledger::open(config, false, PATIENCE_OF_COMMANDS).await?;
+        let store = ledger.tenants();
+        let active = async {
+            ledger.usage().ready().await?;
+            let Some(active) = store.load().await?.prices else { return Ok(None) };
+            let book = price_books::find(&*store, &active.version, PRICE_FORMAT).await?;
+            let missing = || StoreError::Corrupt(format!("the price book {} is not there", active.version));
+            Ok(Some((active.clone(), book.ok_or_else(missing)?)))
+        };
+        let active = active.await.map_err(failed);
+        ledger.leave().await;
+        active
+    })
+}
+
+/// The snapshots that a gateway begins with; the ledger then has the books that it prices by.
+async fn snapshots(
+    tenants: &dyn TenantStore,
+    plans: Plans,
+    prices: PriceBook,
+    config: &Config,
+) -> Result<Arc<Snapshots>, StoreError> {
+    let snapshots = Snapshots::open(tenants, plans, prices, PRICE_FORMAT).await?;
+    snapshots.set_sizes(config.limits.clone(), config.budgets);
+    snapshots.keep_books(tenants, SystemClock::new().now()).await?;
+    say_which_prices(&snapshots);
+    Ok(Arc::new(snapshots))
+}
+
+/// Which prices are in force, and why.
+fn say_which_prices(snapshots: &Snapshots) {
+    let snapshot = snapshots.load();
+    let (version, configured) = (snapshot.prices.version(), snapshot.configured.version());
+    match &snapshot.active {
+        None => info!(%version, "Prices are those of the configuration."),
+        Some(ActiveBook { since, by, .. }) => {
+            info!(%version, %since, %by, %configured, "Prices were put in force for all gateways; they go before the configuration's.");
+        }
+    }
 }
 
 /// All plans by name, with the prices of their own.
 pub fn plans(config: &Config) -> Result<Plans, BootError> {
     let mut plans: BTreeMap<_, _> = config.plans.iter().map(|plan| (plan.name.clone(), plan.clone())).collect();
     for (name, path) in &config.plan_prices {
-        let book = price_file(&format!("plans.{name}.prices"), path)?;
+        let book = price_file(&format!("plans.{name}.prices"), path, config::price_file::parse_of_plan)?;
         if let Some(plan) = plans.get_mut(name) {
             plan.pricing.own = Some(Arc::new(book));
         }
@@ -301,9 +367,7 @@ impl Parts {
         let (usage, tenants) = (ledger.usage(), ledger.tenants());
         let admin_key = admin_key::hash(config, tenants.as_ref()).await?;
         let Checked { plans, prices, live } = reload::check(config, None)?;
-        let snapshots = Arc::new(Snapshots::open(tenants.as_ref(), plans, prices).await.map_err(failed)?);
-        snapshots.set_limits(config.limits.clone());
-        snapshots.set_bounds(config.budgets);
+        let snapshots = snapshots(tenants.as_ref(), plans, prices, config).await.map_err(failed)?;
         snapshots.every_plan_is_known()?;
         let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();
@@ -326,14 +390,15 @@ impl Parts {
         });
         let meter = Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks())
             .with_continuations(own_counters.continuations.clone());
-        let meter = Arc::new(meter);
+        let meter = Arc::new(meter.with_rates(own_counters.rates.clone()));
         let identities = Arc::new(identities(config, admin_key, &facts));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
         let counting = CountersSource::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
         let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let counting_health = counters.clone();
+        let admin = Admin::new(tenants, snapshots.clone(), counters, clock.clone());
         let state = ApiState {
-            admin: Arc::new(Admin::new(tenants, snapshots.clone(), counters, clock.clone())),
+            admin: Arc::new(admin.with_rates(own_counters.rates.clone())),
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
             counting: Arc::new(counting),
             identities: identities.clone(),

@@ -6,6 +6,7 @@
 pub mod file_journal;
 pub mod memory_continuations;
 pub mod memory_counters;
+pub mod memory_rates;
 pub mod memory_shared;
 pub mod postgres;
 pub mod redis_counters;

@@ -10,10 +10,12 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
+use crate::adapters::system_clock::SystemClock;
 use crate::edge::asking::Asking;
 use crate::edge::listener::Phase;
+use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
 
 use super::counters::Counters;
@@ -47,7 +49,7 @@ impl Background {
         let _entered = runtime.enter();
         let listener =
             tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
-        let (snapshots, ledger) = (parts.snapshots.clone(), parts.ledger.tenants());
+        let (snapshots, ledger, clock) = (parts.snapshots.clone(), parts.ledger.tenants(), SystemClock::new());
         let gate = parts.gate.clone();
         Ok(Self {
             recorder: parts.recording.take(),
@@ -63,8 +65,16 @@ impl Background {
             refresher: runtime.spawn(async move {
                 loop {
                     tokio::time::sleep(REFRESH).await;
+                    let before = snapshots.load().prices.version();
                     if let Err(error) = snapshots.refresh(ledger.as_ref()).await {
                         warn!(%error, "Tenants and keys could not be read again; those known stay in force.");
+                    }
+                    let version = snapshots.load().prices.version();
+                    if version != before {
+                        info!(%version, %before, "Other prices are in force.");
+                    }
+                    if let Err(error) = snapshots.keep_books(ledger.as_ref(), clock.now()).await {
+                        warn!(%error, "The price book in force could not be put into the ledger yet.");
                     }
                 }
             }),

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::adapters::memory_continuations::MemoryContinuations;
 use crate::adapters::memory_counters::MemoryCounters;
+use crate::adapters::memory_rates::MemoryRates;
 use crate::adapters::redis_counters::RedisCounters;
 use crate::config::Config;
 use crate::domain::redis_url::RedisUrl;
@@ -27,6 +28,7 @@ use crate::ports::clock::Clock;
 use crate::ports::continuations::Continuations;
 use crate::ports::counters::CounterStore;
 use crate::ports::journal::Journal;
+use crate::ports::rates::RateStore;
 use crate::ports::shared::{ClaimError, Member, NodeId, SharedCounters};
 use crate::ports::sink::Sink;
 use crate::ports::tenants::TenantStore;
@@ -41,6 +43,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Counters {
     pub(super) store: Arc<dyn CounterStore>,
     pub(super) continuations: Arc<dyn Continuations>,
+    pub(super) rates: Arc<dyn RateStore>,
     shared: Option<(Arc<NodeCounters>, JoinHandle<()>)>,
 }
 
@@ -67,7 +70,8 @@ impl Counters {
                 let Facts { usage, snapshots, journal, clock, .. } = facts;
                 let store: Arc<dyn CounterStore> = Arc::new(MemoryCounters::new());
                 rebuild(&*store, &*usage, &*journal, &*clock, snapshots.counting()).await.map_err(failed)?;
-                Ok(Self { store, continuations: Arc::new(MemoryContinuations::new(clock)), shared: None })
+                let rates = Arc::new(MemoryRates::new(clock.clone()));
+                Ok(Self { store, continuations: Arc::new(MemoryContinuations::new(clock)), rates, shared: None })
             }
         }
     }
@@ -89,6 +93,7 @@ impl Counters {
         }
         let member = Member { node: node_id(&config.data_dir, &*clock)?, life: random(&*clock) };
         let continuations = Arc::new(redis.continuations(config.counters.call_budget));
+        let rates = Arc::new(redis.rates(config.counters.call_budget, &Handle::current()));
         let lease_max = config.counters.lease_max;
         let options = Options {
             member,
@@ -102,7 +107,7 @@ impl Counters {
             let node = node.clone();
             async move { node.run().await }
         });
-        Ok(Self { store: node.clone(), continuations, shared: Some((node, running)) })
+        Ok(Self { store: node.clone(), continuations, rates, shared: Some((node, running)) })
     }
 
     /// Those of the counters that want to hear what is booked.

@@ -202,8 +202,7 @@ impl<'a> Reloader<'a> {
     fn put_in_force(&mut self, next: Next, parts: &Parts) -> Result<(), Vec<String>> {
         let Next { config, waiting, checked: Checked { plans, prices, live }, filter, admin_key } = next;
         parts.snapshots.replace(plans, prices).map_err(|refused| vec![told(refused)])?;
-        parts.snapshots.set_limits(config.limits.clone());
-        parts.snapshots.set_bounds(config.budgets);
+        parts.snapshots.set_sizes(config.limits.clone(), config.budgets);
         parts.gate.live.store(Arc::new(live));
         if let Some(hash) = admin_key {
             parts.gate.identities.set_admin(hash);

@@ -20,8 +20,10 @@ use crate::domain::key::Key;
 use crate::domain::models::Models;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
-use crate::metering::admin::{Admin, Order};
+use crate::domain::zone::Zone;
+use crate::metering::admin::{Admin, Order, TenantEdit};
 use crate::metering::reports::Reports;
+use crate::metering::rerate::Rerating;
 use crate::metering::snapshot::Snapshots;
 use crate::ports::clock::Clock;
 
@@ -59,6 +61,14 @@ pub(super) enum TenantCommand {
         /// The plan's name; see tollgate plan list.
         plan: String,
     },
+    /// Gives a tenant another time zone, from its next call on; what was summed stays.
+    #[command(after_help = "Example:\n  tollgate tenant set-timezone acme Europe/Berlin")]
+    SetTimezone {
+        /// The tenant's id.
+        tenant: TenantId,
+        /// The zone's IANA name.
+        timezone: Zone,
+    },
 }
 
 /// A new tenant.
@@ -72,6 +82,9 @@ pub(super) struct CreateTenant {
     /// Its plan.
     #[arg(long, default_value = "starter")]
     plan: String,
+    /// Whose clock its days and months are of: an IANA name, such as Europe/Berlin.
+    #[arg(long, default_value = "UTC", value_name = "ZONE")]
+    timezone: Zone,
 }
 
 /// What `tollgate key` can do.
@@ -112,6 +125,8 @@ pub(super) struct Desk {
     pub admin: Admin,
     /// Reports over usage.
     pub reports: Reports,
+    /// Pricing of events once more.
+    pub rerating: Rerating,
 }
 
 /// Who makes changes here, for the audit log.
@@ -133,13 +148,15 @@ pub(super) fn with_ledger<T>(
         let ledger = Ledger::open(config, true, PATIENCE_OF_COMMANDS).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (tenants, usage) = (ledger.tenants(), ledger.usage());
-        let snapshots = Snapshots::open(tenants.as_ref(), boot::plans(config)?, boot::prices(config)?).await;
+        let snapshots =
+            Snapshots::open(tenants.as_ref(), boot::plans(config)?, boot::prices(config)?, boot::PRICE_FORMAT).await;
         let snapshots = Arc::new(snapshots.map_err(|error| Failure::from(error.to_string()))?);
         // What calls in flight hold is known to the gateway's own process only; these counters stay empty.
         let counters = Arc::new(MemoryCounters::new());
         let desk = Desk {
-            admin: Admin::new(tenants, snapshots.clone(), counters, clock.clone()),
-            reports: Reports::new(usage, snapshots, clock),
+            admin: Admin::new(tenants.clone(), snapshots.clone(), counters, clock.clone()),
+            reports: Reports::new(usage.clone(), snapshots.clone(), clock),
+            rerating: Rerating::new(usage, tenants, snapshots),
         };
         let done = work(&desk).await;
         let closed = ledger.close().await.map_err(|error| Failure::from(error.to_string()));
@@ -159,12 +176,16 @@ pub(super) fn tenant(command: TenantCommand, config: &Config, output: Output) ->
     let tenant = with_ledger(config, async |desk| {
         let admin = &desk.admin;
         Ok(match command {
-            TenantCommand::Create(CreateTenant { tenant, name, plan }) => {
+            TenantCommand::Create(CreateTenant { tenant, name, plan, timezone }) => {
                 let name = name.unwrap_or_else(|| tenant.to_string());
-                admin.create_tenant(Order::by(&author), tenant, name, &plan).await?
+                admin.create_tenant(Order::by(&author), tenant, name, &plan, timezone).await?
             }
-            TenantCommand::Suspend { tenant } => admin.change_tenant(&author, &tenant, None, Some(true)).await?,
-            TenantCommand::Resume { tenant } => admin.change_tenant(&author, &tenant, None, Some(false)).await?,
+            TenantCommand::Suspend { tenant } => admin.change_tenant(&author, &tenant, suspended(true)).await?,
+            TenantCommand::Resume { tenant } => admin.change_tenant(&author, &tenant, suspended(false)).await?,
+            TenantCommand::SetTimezone { tenant, timezone } => {
+                let edit = TenantEdit { zone: Some(timezone), ..TenantEdit::default() };
+                admin.change_tenant(&author, &tenant, edit).await?
+            }
             TenantCommand::SetPlan { tenant, plan } => {
                 admin.set_plan(Order::by(&author), &tenant, &plan).await?;
                 admin.tenant(&tenant).await?
@@ -176,11 +197,15 @@ pub(super) fn tenant(command: TenantCommand, config: &Config, output: Output) ->
     output.print(&tenant_document(&tenant), || tenant_table(std::slice::from_ref(&tenant)))
 }
 
+fn suspended(is: bool) -> TenantEdit {
+    TenantEdit { suspended: Some(is), ..TenantEdit::default() }
+}
+
 fn tenant_document(tenant: &Tenant) -> Value {
-    let Tenant { id, name, plan, suspended, created_at } = tenant;
+    let Tenant { id, name, plan, suspended, zone, created_at } = tenant;
     json!({
         "id": id.as_str(), "name": name, "plan": plan.as_str(), "suspended": suspended,
-        "created_at": created_at.to_string(),
+        "timezone": zone.name(), "created_at": created_at.to_string(),
     })
 }
 
@@ -192,10 +217,11 @@ fn tenant_table(tenants: &[Tenant]) -> String {
             tenant.name.clone(),
             tenant.plan.to_string(),
             state.to_owned(),
+            tenant.zone.to_string(),
             tenant.created_at.to_string(),
         ]
     };
-    table(["ID", "NAME", "PLAN", "STATE", "CREATED"], &tenants.iter().map(row).collect::<Vec<_>>())
+    table(["ID", "NAME", "PLAN", "STATE", "TIMEZONE", "CREATED"], &tenants.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Runs `tollgate key`.

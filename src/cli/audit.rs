@@ -53,23 +53,26 @@ fn row(entry: &AuditEntry) -> [String; 7] {
         Some(key) => format!("{} {key}", author.actor.as_str()),
         None => author.actor.as_str().to_owned(),
     };
+    let tenant = change.tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let key = change.key.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let told = match (facts(&change.before), facts(&change.after)) {
         (before, after) if before.is_empty() || after.is_empty() => before + &after,
         (before, after) => format!("{before} -> {after}"),
     };
-    [row.to_string(), at.to_string(), who, change.action.as_str().to_owned(), change.tenant.to_string(), key, told]
+    [row.to_string(), at.to_string(), who, change.action.as_str().to_owned(), tenant, key, told]
 }
 
 fn facts(facts: &Facts) -> String {
-    let Facts { name, plan, suspended, last4, expires_at, models } = facts;
+    let Facts { name, plan, suspended, zone, last4, expires_at, models, prices } = facts;
     let told = [
         name.as_ref().map(|name| format!("name {name:?}")),
         plan.as_ref().map(|plan| format!("plan {plan}")),
         suspended.map(|suspended| if suspended { "suspended".to_owned() } else { "active".to_owned() }),
+        zone.as_ref().map(|zone| format!("timezone {zone}")),
         last4.as_ref().map(|last4| format!("…{last4}")),
         expires_at.map(|at| format!("expires {at}")),
         models.as_ref().map(|models| format!("models {models}")),
+        prices.as_ref().map(|version| format!("prices {version}")),
     ];
     told.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

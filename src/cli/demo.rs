@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::boot::{self, Ready};
 use crate::config::{Config, Environment, Flag, ProcessEnvironment};
 use crate::demo::provider;
+use crate::domain::zone::Zone;
 use crate::metering::admin::{Order, mint_key};
 use crate::telemetry::logging;
 
@@ -94,7 +95,7 @@ pub(super) fn demo(common: &Common, args: DemoArgs, output: Output) -> Result<()
     let tenant = with_ledger(&config, async |desk| {
         let id = TENANT.parse().map_err(|error| Failure::from(format!("{TENANT}: {error}")))?;
         if desk.admin.tenant(&id).await.is_err() {
-            desk.admin.create_tenant(Order::by(&author), id.clone(), "Demo".to_owned(), "starter").await?;
+            desk.admin.create_tenant(Order::by(&author), id.clone(), "Demo".to_owned(), "starter", Zone::UTC).await?;
         }
         Ok(desk.admin.issue_key(Order::by(&author), &id, "demo".to_owned(), None, None).await?.1)
     })?;

@@ -1,6 +1,14 @@
 //! Prices, from a shell: what is charged, since when, why a call cost what it did, and what another file would change.
+//! List, show, diff and explain go by the book that is in force for the ledger, where one is.
 //!
 //! May use: `boot`, `config` for price files, `edge` for money in documents, the ledger by [`with_ledger`].
+
+mod billing;
+mod books;
+#[cfg(test)]
+#[path = "prices/golden.rs"]
+mod documents;
+mod rerate;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,16 +23,18 @@ use crate::config::{Config, price_file};
 use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::ids::EventId;
 use crate::domain::money::PicoUsd;
-use crate::domain::price::rates::{Rates, TokenKind};
-use crate::domain::price::{Explanation, ModelPrices, PriceBook, PriceRow, Priced, ServiceTier};
+use crate::domain::price::rates::{Kind, Rates, Unit};
+use crate::domain::price::tariff::Version;
+use crate::domain::price::{Explanation, ModelPrices, PriceBook, PriceRow, Priced};
 use crate::domain::time::{Micros, Period};
 use crate::edge::api::wire::Usd;
 use crate::edge::api::wire::prices::{EntryBody, LineBody};
 use crate::ports::clock::Clock;
 
+use self::billing::{Billing, OfPlan};
 use super::Failure;
 use super::accounts::with_ledger;
-use super::output::{Output, table};
+use super::output::{Output, complain, table};
 
 /// Prices are shown for a million tokens, as providers publish them.
 const TOKENS_SHOWN: u64 = 1_000_000;
@@ -34,7 +44,8 @@ Examples:
   tollgate prices show gpt-4o-mini
   tollgate prices show gemini-2.5-pro --at 2027-01-01
   tollgate prices explain 019ac2f0-5b1e-7c3a-9d8e-0f1e2d3c4b5a
-  tollgate prices diff contract-prices.json";
+  tollgate prices diff contract-prices.json
+  tollgate prices update --from contract-prices.json --yes";
 
 /// What `tollgate prices` can do.
 #[derive(Subcommand)]
@@ -72,11 +83,28 @@ pub(super) enum PricesCommand {
         /// The price file.
         file: PathBuf,
     },
+    /// Puts a price book in force for all gateways of the ledger, live.
+    #[command(after_help = books::UPDATE_HELP)]
+    Update(books::UpdateArgs),
+    /// Lists the price books that the ledger has: every one that was ever in force.
+    Books,
+    /// Prices the events of a time again, by the prices in force, and writes the differences as corrections.
+    #[command(after_help = rerate::HELP)]
+    Rerate(rerate::RerateArgs),
 }
 
 /// Runs `tollgate prices`.
 pub(super) fn prices(command: PricesCommand, config: &Config, output: Output) -> Result<(), Failure> {
-    let book = boot::prices(config)?;
+    let configured = boot::prices(config)?;
+    let book = match command {
+        PricesCommand::Update(args) => return books::update(&args, configured, config, output),
+        PricesCommand::Books => return books::books(config, output),
+        PricesCommand::Rerate(args) => return rerate::rerate(args, config, output),
+        PricesCommand::Explain { event, file } => return explain(event, file.as_deref(), configured, config, output),
+        PricesCommand::List { .. } | PricesCommand::Show { .. } | PricesCommand::Diff { .. } => {
+            effective(configured, config)
+        }
+    };
     let today = || SystemClock::new().now();
     match command {
         PricesCommand::List { provider, at } => {
@@ -84,8 +112,25 @@ pub(super) fn prices(command: PricesCommand, config: &Config, output: Output) ->
             list(&book, &book.models().filter(of).collect::<Vec<_>>(), at.unwrap_or_else(today), output)
         }
         PricesCommand::Show { model, at } => list(&book, &find(&book, &model)?, at.unwrap_or_else(today), output),
-        PricesCommand::Explain { event, file } => explain(event, file.as_deref(), book, config, output),
-        PricesCommand::Diff { file } => diff(&book, &read(&file)?, output),
+        PricesCommand::Diff { file } => books::diff(&book, &file, output),
+        PricesCommand::Update(_) | PricesCommand::Books | PricesCommand::Rerate(_) | PricesCommand::Explain { .. } => {
+            Ok(())
+        }
+    }
+}
+
+/// The book that is in force for the ledger; that of the configuration where none was put there, or the ledger does not
+/// say, of which a line on stderr tells.
+fn effective(configured: PriceBook, config: &Config) -> PriceBook {
+    match boot::active_prices(config) {
+        Ok(None) => configured,
+        Ok(Some((_, book))) => book,
+        Err(error) => {
+            let told =
+                format!("the prices are those of the configuration; whether others are in force is not known: {error}");
+            complain(&[told]);
+            configured
+        }
     }
 }
 
@@ -132,7 +177,11 @@ struct RowDocument {
     tier: &'static str,
     from: Option<String>,
     above: u64,
+    list: &'static str,
+    source: Option<String>,
     picodollars_per_token: BTreeMap<&'static str, Option<i64>>,
+    /// For an hour of audio, or one of anything else that is charged beside tokens.
+    picodollars_per_unit: BTreeMap<&'static str, Option<i64>>,
 }
 
 /// Prints entries as they hold at an instant.
@@ -142,7 +191,7 @@ fn list(book: &PriceBook, models: &[&ModelPrices], at: Micros, output: Output) -
         BookDocument { version: &version, models: models.iter().map(|model| model_document(model, at)).collect() };
     output.print(&document, || {
         let rows: Vec<_> = models.iter().flat_map(|model| list_rows(model, at)).collect();
-        let head = ["PROVIDER", "MODEL", "TIER", "ABOVE", "INPUT", "CACHED", "OUTPUT", ""];
+        let head = ["PROVIDER", "MODEL", "TIER", "ABOVE", "INPUT", "CACHED", "OUTPUT", "BESIDE TOKENS", "SOURCE", ""];
         format!("Dollars for a million tokens, version {version}\n\n{}", table(head, &rows))
     })
 }
@@ -152,7 +201,10 @@ fn model_document(model: &ModelPrices, at: Micros) -> ModelDocument<'_> {
         tier: row.tier.as_str(),
         from: row.from.map(|from| from.to_string()),
         above: row.above,
-        picodollars_per_token: kinds(&row.rates).collect(),
+        list: model.origin.of(row.tier).0.as_str(),
+        source: model.origin.of(row.tier).1.map(ToString::to_string),
+        picodollars_per_token: kinds(&row.rates, true).collect(),
+        picodollars_per_unit: kinds(&row.rates, false).collect(),
     };
     ModelDocument {
         provider: &model.provider,
@@ -162,10 +214,17 @@ fn model_document(model: &ModelPrices, at: Micros) -> ModelDocument<'_> {
     }
 }
 
-/// Every kind and its price.
-fn kinds(rates: &Rates) -> impl Iterator<Item = (&'static str, Option<i64>)> {
-    let input = (TokenKind::Input, Some(rates.input));
-    std::iter::once(input).chain(rates.optional()).map(|(kind, price)| (kind.as_str(), price))
+/// Every kind of token, or of what is charged beside tokens, and its price.
+fn kinds(rates: &Rates, of_tokens: bool) -> impl Iterator<Item = (&'static str, Option<i64>)> {
+    let wanted = rates.kinds().into_iter().filter(move |(kind, _)| (kind.unit() == Unit::Token) == of_tokens);
+    wanted.map(|(kind, price)| (kind.as_str(), price))
+}
+
+/// `audio_hour 0.36, request 0.01`: dollars for one of each that has a price.
+fn beside_tokens(rates: &Rates) -> String {
+    let told = |(kind, price): (Kind, Option<i64>)| Some(format!("{} {}", kind.as_str(), shown(kind.unit(), price?)));
+    let beside = rates.kinds().into_iter().filter(|(kind, _)| kind.unit() != Unit::Token);
+    beside.filter_map(told).collect::<Vec<_>>().join(", ")
 }
 
 /// The rows that are in force at an instant, one for each tier and step.
@@ -178,25 +237,42 @@ fn in_force(model: &ModelPrices, at: Micros) -> Vec<&PriceRow> {
     rows
 }
 
-fn list_rows(model: &ModelPrices, at: Micros) -> Vec<[String; 8]> {
-    let optional = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), for_a_million);
+fn list_rows(model: &ModelPrices, at: Micros) -> Vec<[String; 10]> {
+    let optional = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), |price| shown(Unit::Token, price));
     let row = |PriceRow { tier, above, rates, .. }: &PriceRow| {
         [
             model.provider.to_string(),
             model.name.to_string(),
             tier.as_str().to_owned(),
             above.to_string(),
-            for_a_million(rates.input),
+            optional(rates.input),
             optional(rates.cached),
             optional(rates.output),
+            beside_tokens(rates),
+            model.origin.told(*tier),
             if model.unverified.is_some() { "unverified".to_owned() } else { String::new() },
         ]
     };
     in_force(model, at).into_iter().map(row).collect()
 }
 
-fn for_a_million(pico_per_token: i64) -> String {
-    PicoUsd::of(TOKENS_SHOWN, pico_per_token).map_or_else(|error| error.to_string(), |price| price.to_string())
+/// A price in dollars: for a million tokens, or for one of anything else.
+fn shown(unit: Unit, pico: i64) -> String {
+    let (many, _) = sold_by(unit.as_str());
+    for_so_many(many, pico)
+}
+
+/// How many of a unit prices are shown for, and what to call them.
+fn sold_by(unit: &str) -> (u64, &str) {
+    match unit {
+        "token" => (TOKENS_SHOWN, "million"),
+        "millisecond" => (1, "hour"),
+        unit => (1, unit),
+    }
+}
+
+fn for_so_many(many: u64, pico: i64) -> String {
+    PicoUsd::of(many, pico).map_or_else(|error| error.to_string(), |price| price.to_string())
 }
 
 /// Why an event cost what it did.
@@ -212,6 +288,8 @@ struct ExplainedDocument {
     lines: Vec<LineBody>,
     computed_cost_usd: Option<Usd>,
     booked_cost_usd: Option<Usd>,
+    /// What the tenant is billed for it.
+    billing: Billing,
     priced: &'static str,
     remarks: Vec<&'static str>,
 }
@@ -223,33 +301,57 @@ fn explain(
     config: &Config,
     output: Output,
 ) -> Result<(), Failure> {
-    let event = with_ledger(config, async |desk| Ok(desk.reports.event(None, id).await?))?
-        .ok_or_else(|| format!("there is no event {id} in this ledger: see GET /billing/events"))?;
-    let book = book_of(&event, file, configured)?;
+    let (event, kept, billing) = with_ledger(config, async |desk| {
+        let event = desk.reports.event(None, id).await?;
+        let event = event
+            .ok_or_else(|| Failure::from(format!("there is no event {id} in this ledger: see GET /billing/events")))?;
+        let kept = desk.admin.price_book(list_of(&event)).await?;
+        let version = Version::parse(&event.price_version);
+        let own = match version.and_then(|version| version.own) {
+            Some(own) => desk.admin.price_book(own).await?,
+            None => None,
+        };
+        let billing = Billing::of(&event, &OfPlan::of(version, own)?)?;
+        Ok((event, kept, billing))
+    })?;
+    let book = book_of(&event, file, kept, configured)?;
     let explained =
-        book.explain(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at);
-    let document = explained_document(&event, explained.as_ref())?;
+        book.explain(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at);
+    let document = explained_document(&event, explained.as_ref(), billing)?;
     let differs =
         document.computed_cost_usd.as_ref().map(|usd| usd.0) != document.booked_cost_usd.as_ref().map(|usd| usd.0);
+    let differs = differs || document.billing.differs();
     output.print(&document, || explained_text(&document))?;
     if differs { Err("the lines do not add up to what was booked".to_owned().into()) } else { Ok(()) }
 }
 
-/// The prices of the version that the event names.
-fn book_of(event: &UsageEvent, file: Option<&Path>, configured: PriceBook) -> Result<PriceBook, Failure> {
-    let is_it = |book: &PriceBook| book.version() == event.price_version;
+/// The version of the list that an event was priced by.
+fn list_of(event: &UsageEvent) -> &str {
+    Version::parse(&event.price_version).map_or(&*event.price_version, |version| version.list)
+}
+
+/// The prices of the version that the event names: the ledger has every book that was in force since it keeps them.
+fn book_of(
+    event: &UsageEvent,
+    file: Option<&Path>,
+    kept: Option<PriceBook>,
+    configured: PriceBook,
+) -> Result<PriceBook, Failure> {
+    let is_it = |book: &PriceBook| *book.version() == *list_of(event);
     let known = match file {
         Some(file) => Some(read(file)?),
-        None if is_it(&configured) => Some(configured),
-        None => price_file::builtin().ok(),
+        None => kept.or_else(|| Some(configured).filter(is_it)).or_else(|| price_file::builtin().ok()),
     };
     known.filter(is_it).ok_or_else(|| {
-        format!("it was priced by version {}, which is another: name its file with --file FILE", event.price_version)
-            .into()
+        format!("it was priced by version {}, which is another: name its file with --file FILE", list_of(event)).into()
     })
 }
 
-fn explained_document(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Result<ExplainedDocument, Failure> {
+fn explained_document(
+    event: &UsageEvent,
+    explained: Option<&Explanation<'_>>,
+    billing: Billing,
+) -> Result<ExplainedDocument, Failure> {
     let too_large = |error: crate::domain::money::MoneyError| Failure::from(error.to_string());
     // What was not charged, such as a failed call, has no lines whatever the model costs.
     let charged = explained.filter(|_| event.priced != Priced::Free && event.priced != Priced::Unpriced);
@@ -270,6 +372,7 @@ fn explained_document(event: &UsageEvent, explained: Option<&Explanation<'_>>) -
         lines,
         computed_cost_usd: computed.map(Usd),
         booked_cost_usd: event.cost.map(Usd),
+        billing,
         priced: event.priced.as_str(),
         remarks: remarks(event, explained),
     })
@@ -287,120 +390,50 @@ fn remarks(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Vec<&'sta
         remark(true, "The model has no price at that date.");
         return remarks;
     };
-    remark(event.priced == Priced::Unpriced, "It was charged by another unit than tokens, which has no price here.");
+    remark(event.priced == Priced::Unpriced, "Nothing of what was charged has a price here.");
     remark(event.priced == Priced::Free, "Nothing was charged.");
     remark(!is_own_tier, "The tier has no prices: the standard ones were taken.");
     remark(model.unverified.is_some(), "The price of this model could not be verified.");
-    remark(!bill.complete, "A kind of token has no price of its own, or the counts contradict each other.");
+    remark(!bill.complete, "Something of it has no price of its own, or the counts contradict each other.");
     let is_exact = *is_own_tier && model.unverified.is_none() && bill.complete;
     let beyond = event.priced == Priced::Incomplete && is_exact;
-    remark(beyond, "Something was charged beside the tokens, such as searches or storage.");
+    remark(beyond, "Something was charged that no count says, such as storage or the use of a tool.");
     remarks
+}
+
+/// A line of a bill.
+fn line_row(line: &LineBody) -> [String; 5] {
+    let (many, one) = sold_by(line.unit);
+    let price = line.picodollars.map_or_else(|| "unknown".to_owned(), |pico| for_so_many(many, pico));
+    [line.kind.to_owned(), line.quantity.to_string(), price, one.to_owned(), shown_cost(&line.cost_usd)]
+}
+
+/// A line without a count.
+fn sum_row(name: String, usd: &Option<Usd>) -> [String; 5] {
+    [name, String::new(), String::new(), String::new(), shown_cost(usd)]
+}
+
+fn shown_cost(usd: &Option<Usd>) -> String {
+    usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string())
 }
 
 fn explained_text(document: &ExplainedDocument) -> String {
     let ExplainedDocument { event_id, provider, model, service_tier, price_version, entry, lines, .. } = document;
     let mut text =
         format!("Event {event_id}: {provider} {model}, tier {service_tier}, prices of version {price_version}\n");
-    if let Some(EntryBody { model, tier, from, above }) = entry {
+    if let Some(EntryBody { model, tier, from, above, list, source }) = entry {
         let from = from.as_deref().map_or_else(String::new, |from| format!(", from {from}"));
         let above = if *above > 0 { format!(", for input above {above} tokens") } else { String::new() };
         // Writing to a String does not fail.
-        writeln!(text, "Priced as {model}, tier {tier}{from}{above}").unwrap_or_default();
+        let source = source.as_ref().map_or_else(String::new, |source| format!(" ({source})"));
+        writeln!(text, "Priced as {model}, tier {tier}{from}{above}; {list}{source}").unwrap_or_default();
     }
-    let row = |line: &LineBody| {
-        let price = for_a_million(line.picodollars_per_token);
-        [line.kind.to_owned(), line.tokens.to_string(), price, line.cost_usd.0.to_string()]
-    };
-    let mut rows: Vec<_> = lines.iter().map(row).collect();
-    let cost = |usd: &Option<Usd>| usd.as_ref().map_or_else(|| "unknown".to_owned(), |usd| usd.0.to_string());
-    rows.push(["total".to_owned(), String::new(), String::new(), cost(&document.computed_cost_usd)]);
-    rows.push([format!("booked ({})", document.priced), String::new(), String::new(), cost(&document.booked_cost_usd)]);
-    writeln!(text, "\n{}", table(["", "TOKENS", "USD A MILLION", "USD"], &rows)).unwrap_or_default();
+    let mut rows: Vec<_> = lines.iter().map(line_row).collect();
+    rows.push(sum_row("total".to_owned(), &document.computed_cost_usd));
+    rows.push(sum_row(format!("booked ({})", document.priced), &document.booked_cost_usd));
+    rows.extend(document.billing.rows());
+    writeln!(text, "\n{}", table(["", "QUANTITY", "PRICE", "FOR A", "USD"], &rows)).unwrap_or_default();
     text + &document.remarks.join("\n")
-}
-
-/// One price that is not the same in both files.
-#[derive(Serialize, PartialEq, Eq, Debug)]
-struct Change {
-    provider: String,
-    model: String,
-    tier: &'static str,
-    from: Option<String>,
-    above: u64,
-    kind: &'static str,
-    /// Pico-dollars a token in effect; null where there is no such price.
-    before: Option<i64>,
-    /// Pico-dollars a token in the file; null where there is no such price.
-    after: Option<i64>,
-}
-
-#[derive(Serialize)]
-struct DiffDocument {
-    before: String,
-    after: String,
-    changes: Vec<Change>,
-}
-
-type Place = (String, String, ServiceTier, Option<Micros>, u64, &'static str);
-
-fn places(book: &PriceBook) -> BTreeMap<Place, i64> {
-    let mut places = BTreeMap::new();
-    for model in book.models() {
-        for PriceRow { tier, from, above, rates } in &model.rows {
-            for (kind, price) in kinds(rates).filter_map(|(kind, price)| Some((kind, price?))) {
-                let (provider, name) = (model.provider.to_string(), model.name.to_string());
-                places.insert((provider, name, *tier, *from, *above, kind), price);
-            }
-        }
-    }
-    places
-}
-
-fn changes(before: &PriceBook, after: &PriceBook) -> Vec<Change> {
-    let (before, mut after) = (places(before), places(after));
-    let mut both: BTreeMap<Place, (Option<i64>, Option<i64>)> = BTreeMap::new();
-    for (place, price) in before {
-        let now = after.remove(&place);
-        both.insert(place, (Some(price), now));
-    }
-    both.extend(after.into_iter().map(|(place, price)| (place, (None, Some(price)))));
-    let differing = both.into_iter().filter(|(_, (before, after))| before != after);
-    let change =
-        |((provider, model, tier, from, above, kind), (before, after)): (Place, (Option<i64>, Option<i64>))| {
-            let (tier, from) = (tier.as_str(), from.map(|from| from.to_string()));
-            Change { provider, model, tier, from, above, kind, before, after }
-        };
-    differing.map(change).collect()
-}
-
-fn diff(before: &PriceBook, after: &PriceBook, output: Output) -> Result<(), Failure> {
-    let changes = changes(before, after);
-    let (before, after) = (before.version().to_string(), after.version().to_string());
-    let document = DiffDocument { before, after, changes };
-    output.print(&document, || {
-        let DiffDocument { before, after, changes } = &document;
-        if changes.is_empty() {
-            return format!("Version {after} has the prices of version {before}, which is in effect.");
-        }
-        let price = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), for_a_million);
-        let row = |change: &Change| {
-            let since = change.from.as_deref().and_then(|from| from.split('T').next()).unwrap_or("always");
-            [
-                change.provider.clone(),
-                change.model.clone(),
-                change.tier.to_owned(),
-                since.to_owned(),
-                change.above.to_string(),
-                change.kind.to_owned(),
-                price(change.before),
-                price(change.after),
-            ]
-        };
-        let head = ["PROVIDER", "MODEL", "TIER", "FROM", "ABOVE", "KIND", "IN EFFECT", "IN THE FILE"];
-        let rows: Vec<_> = changes.iter().map(row).collect();
-        format!("Dollars for a million tokens, version {before} and {after}\n\n{}", table(head, &rows))
-    })
 }
 
 #[cfg(test)]
@@ -413,8 +446,9 @@ mod tests {
 
     #[test]
     fn prices_are_shown_for_a_million_tokens() {
-        assert_eq!(for_a_million(150_000), "0.15");
-        assert_eq!(for_a_million(2_500_000), "2.5");
+        assert_eq!(shown(Unit::Token, 150_000), "0.15");
+        assert_eq!(shown(Unit::Token, 2_500_000), "2.5");
+        assert_eq!(shown(Unit::Hour, 360_000_000_000), "0.36");
     }
 
     #[test]
@@ -426,28 +460,10 @@ mod tests {
         );
         let inputs = |at: &str| -> Vec<i64> {
             let model = book.model("gemini", "m").unwrap();
-            in_force(model, day(at).unwrap()).iter().map(|row| row.rates.input).collect()
+            in_force(model, day(at).unwrap()).iter().filter_map(|row| row.rates.input).collect()
         };
         assert_eq!(inputs("2026-12-31"), [1, 3, 4]);
         // The new list of prices has no step any more.
         assert_eq!(inputs("2027-01-01"), [2, 4]);
-    }
-
-    #[test]
-    fn a_difference_is_told_for_each_price() {
-        let before =
-            r#"{"provider":"openai","model":"a","match":["a"],"rates":[{"tier":"standard","input":1,"output":2}]}"#;
-        let after = r#"{"provider":"openai","model":"a","match":["a*"],"rates":[{"tier":"standard","input":1,"output":3,"cached":1}]}"#;
-        assert_eq!(changes(&book(before), &book(before)), []);
-        let found: Vec<_> = changes(&book(before), &book(after))
-            .into_iter()
-            .map(|change| (change.kind, change.before, change.after))
-            .collect();
-        assert_eq!(found, [("cached", None, Some(1)), ("output", Some(2), Some(3))]);
-        let gone = changes(
-            &book(before),
-            &book(&before.replace(r#""model":"a","match":["a"]"#, r#""model":"b","match":["b"]"#)),
-        );
-        assert_eq!(gone.len(), 4);
     }
 }

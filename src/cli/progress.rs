@@ -37,12 +37,21 @@ impl Progress {
 
     /// It has come so far, with `things` such as events.
     pub(super) fn tell(&mut self, doing: &str, done: u64, of: u64, things: &str) {
+        self.tell_line(|is_terminal| line(doing, done, of, things, is_terminal));
+    }
+
+    /// The same where nobody knows how many there are.
+    pub(super) fn tell_of_many(&mut self, doing: &str, done: u64, things: &str) {
+        self.tell_line(|_| format!("{doing}: {done} {things} so far"));
+    }
+
+    fn tell_line(&mut self, line: impl FnOnce(bool) -> String) {
         let every = if self.is_terminal { BAR_EVERY } else { LINE_EVERY };
         if self.told.elapsed() < every || !(self.is_terminal || self.elsewhere == Elsewhere::Lines) {
             return;
         }
         self.told = Instant::now();
-        let line = line(doing, done, of, things, self.is_terminal);
+        let line = line(self.is_terminal);
         // Nobody misses a line of progress.
         if self.is_terminal {
             write!(io::stderr(), "\r\x1b[K{line}").unwrap_or_default();

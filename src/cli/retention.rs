@@ -15,7 +15,7 @@ use crate::adapters::system_clock::SystemClock;
 use crate::boot;
 use crate::boot::ledger::{Ledger, PATIENCE_OF_COMMANDS};
 use crate::config::Config;
-use crate::domain::time::{Micros, Period, Window};
+use crate::domain::time::{MICROS_PER_DAY, Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::usage::UsageStore;
@@ -119,7 +119,9 @@ impl Plan {
 
 /// The oldest of so many months, the running one included.
 fn first_kept(now: Micros, months: u32) -> Period {
-    (1..months).fold(Window::Month.period(now), |month, _| month.previous())
+    // Where the clocks are behind UTC the month before may be running still.
+    let earliest = Micros(now.0.saturating_sub(MICROS_PER_DAY));
+    (1..months).fold(Window::Month.period(earliest), |month, _| month.previous())
 }
 
 /// What the journal of this data directory may still book, where there is one.
@@ -130,7 +132,7 @@ fn waiting(config: &Config) -> Result<Waiting, Failure> {
     let Some(folder) = Folder::open_existing(&path).map_err(failed)? else { return Ok(waiting) };
     let noted = survey(&folder, |stored| match stored {
         Stored::Settled(event, false) | Stored::Open(event) => {
-            let calls = waiting.entry(Window::Month.period(event.requested_at)).or_default();
+            let calls = waiting.entry(event.period(Window::Month)).or_default();
             *calls = calls.saturating_add(1);
         }
         // What was refused is in no sum, and is right whenever it comes.

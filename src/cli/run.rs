@@ -4,11 +4,12 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::boot::reload::Source;
 use crate::boot::{self, Ready};
 use crate::config::{Config, LogFormat};
+use crate::ports::prices::ActiveBook;
 use crate::telemetry::logging;
 
 use super::output::{self, Output, table};
@@ -76,16 +77,27 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
         .collect();
     let models = prices.models().count();
     let version = prices.version();
+    let (active, why) = match boot::active_prices(&config) {
+        Ok(None) => (Value::Null, "in force: no other was put in force for all gateways".to_owned()),
+        Ok(Some((ActiveBook { version, since, by }, _))) => (
+            json!({"version": &*version, "since": since.to_string(), "by": by}),
+            format!(
+                "not in force: version {version} goes before it, since {since}, by {by}; \
+                 tollgate prices update --configured ends that"
+            ),
+        ),
+        Err(error) => (Value::Null, format!("in force unless another was put in force for all gateways: {error}")),
+    };
     let warnings: Vec<String> = config.warnings.iter().cloned().chain(config.advice()).collect();
     let document = json!({
         "ok": true, "settings": settings, "warnings": warnings,
-        "prices": {"version": &*version, "models": models},
+        "prices": {"version": &*version, "models": models, "active": active},
     });
     output.print(&document, || {
         let rows: Vec<_> =
             config.explain().iter().map(|row| [row.key.clone(), row.value.clone(), row.source.to_string()]).collect();
         let mut text = table(["KEY", "VALUE", "FROM"], &rows);
-        text.push_str(&format!("\nPrices: {models} models, version {version}.\n"));
+        text.push_str(&format!("\nPrices: {models} models, version {version}, {why}.\n"));
         for warning in &warnings {
             text.push_str(&format!("Warning: {warning}.\n"));
         }

@@ -5,15 +5,13 @@
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::adapters::system_clock::SystemClock;
 use crate::config::Config;
 use crate::domain::hold::money_of;
 use crate::domain::ids::TenantId;
 use crate::domain::plan::{Limit, Metric, Plan, Scope};
-use crate::domain::time::{Micros, Period, Window};
+use crate::domain::time::{Period, Window};
 use crate::edge::api::wire::UsageBody;
 use crate::metering::reports::{self, Totals, UsageReport};
-use crate::ports::clock::Clock;
 
 use super::Failure;
 use super::accounts::with_ledger;
@@ -101,25 +99,25 @@ fn limits_of(plan: &Plan) -> String {
 /// Runs `tollgate usage`.
 pub(super) fn usage(args: UsageArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let UsageArgs { tenant, range, date, group_by } = args;
-    let period = period(range, date.as_deref(), SystemClock::new().now())?;
     let group_by = group_by.as_deref().map(reports::parse_group_by).transpose()?.unwrap_or_default();
     let report = with_ledger(config, async |desk| {
         if let Some(tenant) = &tenant {
             // A mistyped tenant is an error, not a tenant that used nothing.
             desk.admin.tenant(tenant).await?;
         }
+        let period = period(range, date.as_deref(), |window| desk.reports.current(window, tenant.as_ref()))?;
         Ok(desk.reports.usage(tenant.clone(), period, group_by).await?)
     })?;
     let text = usage_text(&report);
     output.print(&UsageBody::from(report), || text)
 }
 
-fn period(range: Option<Range>, date: Option<&str>, now: Micros) -> Result<Period, Failure> {
+fn period(range: Option<Range>, date: Option<&str>, current: impl Fn(Window) -> Period) -> Result<Period, Failure> {
     let day = |text| Period::parse_day(text).map_err(|error| Failure::from(format!("--date: {error}")));
     let month = |text| Period::parse_month(text).map_err(|error| Failure::from(format!("--date: {error}")));
     match (range, date) {
-        (None | Some(Range::Month), None) => Ok(Window::Month.period(now)),
-        (Some(Range::Day), None) => Ok(Window::Day.period(now)),
+        (None | Some(Range::Month), None) => Ok(current(Window::Month)),
+        (Some(Range::Day), None) => Ok(current(Window::Day)),
         (Some(Range::Day), Some(text)) => day(text),
         (Some(Range::Month), Some(text)) => month(text),
         (None, Some(text)) => day(text).or_else(|_| month(text)),
@@ -137,7 +135,7 @@ fn usage_text(report: &UsageReport) -> String {
         sums_row(values.join(" "), &group.sums)
     }));
     let head = ["", "REQUESTS", "CHATS", "FAILED", "PROMPT", "COMPLETION", "TOTAL", "USD", "UNPRICED", "ESTIMATED"];
-    format!("Usage of {whose} in {} (UTC)\n\n{}", report.period, table(head, &rows))
+    format!("Usage of {whose} in {} ({})\n\n{}", report.period, report.zone, table(head, &rows))
 }
 
 fn sums_row(name: String, sums: &Totals) -> [String; 10] {
@@ -161,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_date_names_its_own_range() {
-        let now: Micros = "2026-11-24T10:00:00Z".parse().unwrap();
+        let now = |window: Window| window.period("2026-11-24T10:00:00Z".parse().unwrap());
         for (range, date, expected) in [
             (None, None, "2026-11"),
             (Some(Range::Day), None, "2026-11-24"),

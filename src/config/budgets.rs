@@ -5,10 +5,11 @@
 
 use std::sync::LazyLock;
 
-use crate::domain::budget::{Budget, Sizing, Unpriced, WhenShort};
+use crate::domain::budget::{Budget, OnOverrun, Sizing, Unpriced, WhenShort};
 use crate::domain::hold::nano_up;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Plan, Scope};
+use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::time::Window;
 
 use super::settings::Source;
@@ -17,10 +18,12 @@ use super::settings::Source;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
     Limit(Scope, Metric, Window),
+    Rate(Scope, RateMetric),
     TopUp(Metric),
     Hold,
     WhenShort,
     Unpriced,
+    OnOverrun,
     HoldMax(Metric),
     Grace,
 }
@@ -48,24 +51,32 @@ pub(super) static PLAN_KEYS: LazyLock<Vec<PlanKey>> = LazyLock::new(|| {
         About::HoldMax(Metric::Cost),
         About::WhenShort,
         About::Unpriced,
+        About::OnOverrun,
     ];
-    limits.chain(others).map(|about| PlanKey { name: name(about), about }).collect()
+    let rates = Scope::ALL.into_iter().flat_map(|scope| RateMetric::ALL.map(|metric| About::Rate(scope, metric)));
+    limits.chain(rates).chain(others).map(|about| PlanKey { name: name(about), about }).collect()
 });
 
 fn name(about: About) -> String {
     match about {
         About::Limit(scope, metric, window) => {
-            let each = if scope == Scope::Tenant { String::new() } else { format!("{}_", scope.as_str()) };
-            format!("{each}{}_per_{}", metric.as_str(), window.as_str())
+            format!("{}{}_per_{}", each(scope), metric.as_str(), window.as_str())
         }
+        About::Rate(scope, metric) => format!("{}{}", each(scope), metric.as_str()),
         About::TopUp(metric) => format!("top_up_{}", metric.as_str()),
         About::HoldMax(Metric::Cost) => "hold_max_usd".to_owned(),
         About::HoldMax(metric) => format!("hold_max_{}", metric.as_str()),
         About::Hold => "hold".to_owned(),
         About::WhenShort => "when_short".to_owned(),
         About::Unpriced => "unpriced".to_owned(),
+        About::OnOverrun => "on_overrun".to_owned(),
         About::Grace => "grace_percent".to_owned(),
     }
+}
+
+/// What a key begins with that is about each of a scope.
+fn each(scope: Scope) -> String {
+    if scope == Scope::Tenant { String::new() } else { format!("{}_", scope.as_str()) }
 }
 
 /// The default of a key and what it means, for the documentation.
@@ -78,6 +89,14 @@ pub(super) fn help(about: About) -> (&'static str, &'static str) {
             "-1",
             "Dollars that are billed for every billed route, as a number such as `2.50`, exact to nine decimals.",
         ),
+        About::Rate(_, RateMetric::Requests) => (
+            "-1",
+            "Requests a minute to billed routes: so many may come at once after a quiet minute, then they flow evenly.",
+        ),
+        About::Rate(_, RateMetric::Tokens) => {
+            ("-1", "Tokens a minute, likewise; a call takes what it would hold, and what it used when it is over.")
+        }
+        About::Rate(_, RateMetric::Concurrent) => ("-1", "Requests to billed routes that run at once."),
         About::TopUp(Metric::Chats) => ("none", "Bought on top: more chats in each month, beside `chats_per_month`."),
         About::TopUp(Metric::Tokens) => ("none", "The same of `tokens_per_month`."),
         About::TopUp(Metric::Cost) => ("none", "The same of `cost_usd_per_month`."),
@@ -94,6 +113,10 @@ pub(super) fn help(about: About) -> (&'static str, &'static str) {
             "refuse",
             "A call that does not fit: `refuse` it, or `clamp` the output maximum that is sent to what fits.",
         ),
+        About::OnOverrun => (
+            "finish",
+            "A stream that puts out more than its call holds while nothing is left of a limit: let it `finish`, or `cut` it as if it had met its output maximum.",
+        ),
         About::Unpriced => (
             "refuse",
             "A call under a cost limit whose model has no price: `refuse` it with 403, or `allow` it, uncounted by cost limits.",
@@ -103,6 +126,9 @@ pub(super) fn help(about: About) -> (&'static str, &'static str) {
 
 /// What counters count exactly wherever they are, in whole units of a metric; of cost 9,007,199 dollars.
 const COUNTED_MAX: u64 = 9_007_199_000_000_000;
+
+/// More a minute is no limit.
+const RATE_MAX: u64 = 1_000_000_000;
 
 /// Whether the value of a key may be written as a decimal number without quotes.
 pub(super) fn is_money(key: &str) -> bool {
@@ -134,6 +160,13 @@ fn put(plan: &mut Plan, extras: &mut Extras, (about, text, source): (About, &str
                 plan.limits.push(Limit { scope, metric, window, max: amount(metric, text, ", or -1 for unlimited")? });
             }
         }
+        About::Rate(scope, metric) => {
+            if text != "-1" {
+                let max = text.parse().ok().filter(|max| (1..=RATE_MAX).contains(max));
+                let max = max.ok_or("is no whole number from 1 to 1000000000: write one, or -1 for unlimited")?;
+                plan.rates.push(Rate { scope, metric, max });
+            }
+        }
         About::TopUp(metric) => extras.top_ups.push((metric, amount(metric, text, "")?, source.clone())),
         About::HoldMax(metric) => {
             let max = amount(metric, text, "")?;
@@ -150,6 +183,7 @@ fn put(plan: &mut Plan, extras: &mut Extras, (about, text, source): (About, &str
         }
         About::Hold => budget.hold = choice(Sizing::parse(text), Sizing::ALL, Sizing::as_str)?,
         About::WhenShort => budget.when_short = choice(WhenShort::parse(text), WhenShort::ALL, WhenShort::as_str)?,
+        About::OnOverrun => budget.on_overrun = choice(OnOverrun::parse(text), OnOverrun::ALL, OnOverrun::as_str)?,
         About::Unpriced => budget.unpriced = choice(Unpriced::parse(text), Unpriced::ALL, Unpriced::as_str)?,
     }
     Ok(())
@@ -264,8 +298,23 @@ mod tests {
             ("hold", "most"),
             ("when_short", ""),
             ("unpriced", "free"),
+            ("on_overrun", "stop"),
+            ("requests_per_minute", "0"),
+            ("user_concurrent_requests", "1000000001"),
         ] {
             assert!(read(&[(key, text)]).is_err(), "{key} = {text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_for_each_scope_too() {
+        for (key, scope, metric) in [
+            ("requests_per_minute", Scope::Tenant, RateMetric::Requests),
+            ("key_tokens_per_minute", Scope::Key, RateMetric::Tokens),
+            ("user_concurrent_requests", Scope::User, RateMetric::Concurrent),
+        ] {
+            assert_eq!(read(&[(key, "7")]).unwrap().rates, [Rate { scope, metric, max: 7 }], "{key}");
+            assert_eq!(read(&[(key, "-1")]).unwrap().rates, [], "{key}");
         }
     }
 

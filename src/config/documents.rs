@@ -41,7 +41,7 @@ fn example_file() -> String {
     }
     file.push_str(
         "\n# Plans: any name out of a-z, 0-9, '_' and '-'. -1 is unlimited. A month is a calendar month, a day a calendar\n\
-         # day (UTC). Limits of a plan, and how calls are held to them (README.md says what each means):",
+         # day, of the tenant's zone. Limits of a plan, and how calls are held to them (README.md says what each means):",
     );
     for keys in PLAN_KEYS.chunks(6) {
         let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
@@ -76,8 +76,10 @@ fn plan_table() -> String {
     let mut table = String::from("| key of a plan | default | |\n|---|---|---|\n");
     for key in PLAN_KEYS.iter() {
         let scopes = match key.about {
-            About::Limit(Scope::Tenant, ..) => format!(", `key_{0}`, `user_{0}`, `kb_{0}`", key.name),
-            About::Limit(..) => continue,
+            About::Limit(Scope::Tenant, ..) | About::Rate(Scope::Tenant, _) => {
+                format!(", `key_{0}`, `user_{0}`, `kb_{0}`", key.name)
+            }
+            About::Limit(..) | About::Rate(..) => continue,
             _ => String::new(),
         };
         let (default, help) = help(key.about);

@@ -254,7 +254,7 @@ pub static KEYS: &[Key] = &[
         "prices.file",
         &["TOLLGATE_PRICES_FILE"],
         "",
-        "Your own price file. The built-in price list is used without one.",
+        "Your own price file. It lies over the built-in list: the models in it have its prices alone. A book that was put in force with `tollgate prices update` goes before both.",
     ),
     key(
         "models.output_max",

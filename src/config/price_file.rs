@@ -8,7 +8,14 @@
 //!     {"tier": "batch", "from": "2026-10-14", "input": 625000, "output": 5000000}]}]}
 //! ```
 //!
-//! Prices are whole pico-dollars (1e-12 USD) a token, so 1 USD per million tokens is 1000000. `match` and `except` are
+//! Prices are whole pico-dollars (1e-12 USD) a token, so 1 USD per million tokens is 1000000. Beside those of tokens
+//! (`input`, `cached`, `cache_write`, `cache_write_long` for writes that are kept for an hour or longer, `input_audio`,
+//! `cached_audio`, `input_image`, `output`, `output_audio`, `output_image`) a row may have prices for an `audio_hour`, a
+//! `character` that is spoken, an `image` that is made, a `web_search` or, for each request that searched the web however
+//! often, `grounded`, a `file_search`, and the `request` itself. An hour is the one unit of which parts are charged: what a
+//! call's milliseconds come to is rounded up to a whole pico-dollar, once. A row has at least one price.
+//!
+//! `match` and `except` are
 //! patterns of lower-case model names (`*` anything, `#` one digit); a plain name wins over every pattern, and patterns
 //! are tried in the order of the file. `from` is a day (UTC) and missing for a price that always held; `above` is the
 //! number of input tokens beyond which the row holds for the whole request. `unverified` gives a reason to doubt an
@@ -16,13 +23,17 @@
 //!
 //! `base` says what lies below the file: the built-in list without one, or `"none"`. A name that an entry of the file is
 //! for, by its plain name or a pattern, has the prices of that entry and no others; all other names have those of the
-//! base. `source`, of the file or of one entry, says where its prices are from, and of when they are.
+//! base. `source`, of the file or of one entry, says where its prices are from, and of when they are;
+//! `tier_sources` of an entry says it of single tiers.
+//!
+//! A plan's own file stands alone: it says what is billed for the models in it, and nothing of others.
 //!
 //! A file over the built-in list is kept with the version of that list in its `base`: a document says all that it means,
 //! whichever program reads it later. Its version is the first 12 hexadecimal digits of its SHA-256.
 //!
 //! May use: `domain`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -64,6 +75,9 @@ pub enum PriceFileError {
     /// Another base than there is.
     #[error("its base is {0:?}; write \"built-in\" (version {1}) or \"none\"")]
     Base(String, Arc<str>),
+    /// A base, where there is none.
+    #[error("its base is {0:?}; a plan's own prices lie over no other: leave it out")]
+    BaseOfPlan(String),
     /// Well-formed, and wrong.
     #[error("{}", listed(.0))]
     Entries(Vec<EntryError>),
@@ -125,6 +139,8 @@ struct WireModel {
     except: Vec<String>,
     unverified: Option<String>,
     source: Option<String>,
+    #[serde(default)]
+    tier_sources: BTreeMap<String, String>,
     rates: Vec<WireRow>,
 }
 
@@ -135,15 +151,23 @@ struct WireRow {
     from: Option<String>,
     #[serde(default)]
     above: u64,
-    input: i64,
+    input: Option<i64>,
     output: Option<i64>,
     cached: Option<i64>,
     cache_write: Option<i64>,
+    cache_write_long: Option<i64>,
     input_audio: Option<i64>,
     cached_audio: Option<i64>,
     input_image: Option<i64>,
     output_audio: Option<i64>,
     output_image: Option<i64>,
+    audio_hour: Option<i64>,
+    character: Option<i64>,
+    image: Option<i64>,
+    web_search: Option<i64>,
+    grounded: Option<i64>,
+    file_search: Option<i64>,
+    request: Option<i64>,
 }
 
 /// The price book that is built in.
@@ -171,6 +195,18 @@ pub fn parse(bytes: &[u8]) -> Result<PriceBook, PriceFileError> {
     }
     let document = over(bytes, &base.version())?;
     book(file, &document, Some(Arc::new(base)))
+}
+
+/// The price book that a plan's own file writes: it stands alone, so that what is not in it has the list's prices.
+///
+/// # Errors
+/// As [`parse`], or it names a base.
+pub fn parse_of_plan(bytes: &[u8]) -> Result<PriceBook, PriceFileError> {
+    let file = WireFile { built_in: false, ..wire(bytes)? };
+    match file.base.as_deref() {
+        None | Some(NO_BASE) => book(file, &text(bytes)?, None),
+        Some(other) => Err(PriceFileError::BaseOfPlan(other.to_owned())),
+    }
 }
 
 /// The price book of a document that was kept, and of the base that it names.
@@ -221,7 +257,12 @@ fn book(file: WireFile, document: &str, base: Option<Arc<PriceBook>>) -> Result<
             (true, None) => ListOf::BuiltIn,
             (true, Some(_)) => ListOf::Correction,
         };
-        let origin = Origin { list, source: own.or_else(|| source.clone()) };
+        let tiers = std::mem::take(&mut model.tier_sources);
+        let (tiers, wrong): (Vec<_>, Vec<_>) =
+            tiers.into_iter().partition(|(tier, _)| ServiceTier::parse(tier).is_some());
+        errors.extend(wrong.into_iter().map(|(tier, _)| EntryError::Tier { model: model.model.clone(), tier }));
+        let tiers = tiers.into_iter().filter_map(|(tier, source)| Some((ServiceTier::parse(&tier)?, source.into())));
+        let origin = Origin { list, source: own.or_else(|| source.clone()), tiers: tiers.collect() };
         read_model(model, origin, &mut errors)
     };
     let models = models.into_iter().map(&mut entry).collect();
@@ -249,7 +290,7 @@ fn version(bytes: &[u8]) -> String {
 }
 
 fn read_model(wire: WireModel, origin: Origin, errors: &mut Vec<EntryError>) -> ModelPrices {
-    let WireModel { provider, model, names, except, unverified, source: _, rates } = wire;
+    let WireModel { provider, model, names, except, unverified, source: _, tier_sources: _, rates } = wire;
     let mut patterns = |texts: Vec<String>| -> Vec<Pattern> {
         let read = |text: String| {
             let pattern = Pattern::parse(&text);
@@ -299,13 +340,39 @@ fn read_rates(wire: &WireRow) -> Rates {
         output,
         cached,
         cache_write,
+        cache_write_long,
         input_audio,
         cached_audio,
         input_image,
         output_audio,
         output_image,
+        audio_hour,
+        character,
+        image,
+        web_search,
+        grounded,
+        file_search,
+        request,
     } = *wire;
-    Rates { input, output, cached, cache_write, input_audio, cached_audio, input_image, output_audio, output_image }
+    Rates {
+        input,
+        output,
+        cached,
+        cache_write,
+        cache_write_long,
+        input_audio,
+        cached_audio,
+        input_image,
+        output_audio,
+        output_image,
+        audio_hour,
+        character,
+        image,
+        web_search,
+        grounded,
+        file_search,
+        request,
+    }
 }
 
 fn listed(errors: &[EntryError]) -> String {

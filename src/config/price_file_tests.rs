@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::price::rates::Used;
 use crate::domain::price::{Charge, Priced};
+use crate::domain::quantities::Quantities;
 use crate::domain::time::Micros;
 use crate::domain::tokens::Tokens;
 
@@ -97,7 +99,7 @@ fn the_built_in_prices_are_the_published_ones() {
             i64::try_from(numerator * 1_000_000 / denominator).unwrap()
         };
         let priced = |usd: &str| (usd != "-").then(|| of(usd));
-        let found = (Some(rates.input), rates.cached, rates.output);
+        let found = (rates.input, rates.cached, rates.output);
         assert_eq!(found, (priced(usd[0]), priced(usd[1]), priced(usd[2])), "{model} {tier:?} {input} {day}");
     }
     assert_eq!(book.version().len(), 12);
@@ -126,6 +128,39 @@ fn audio_and_images_are_not_sold_as_text() {
     ] {
         let charge = book.charge(provider, model, Standard, &tokens, noon(DAY));
         assert_eq!((charge.cost.map(|c| c.0), charge.priced), (Some(pico * 1_000_000), priced), "{model}");
+    }
+}
+
+#[test]
+fn what_is_charged_beside_tokens_has_the_published_prices() {
+    let book = builtin().unwrap();
+    let hour = Quantities { audio_ms: 3_600_000, ..Quantities::default() };
+    let second = Quantities { audio_ms: 1_000, ..Quantities::default() };
+    let characters = Quantities { characters: 1_000_000, ..Quantities::default() };
+    let searches = Quantities { web_searches: 3, ..Quantities::default() };
+    let files = Quantities { file_searches: 1_000, ..Quantities::default() };
+    let images = Quantities { images: 2, ..Quantities::default() };
+    for (provider, model, quantities, usd) in [
+        ("openai", "whisper-1", hour, "0.36"),
+        ("openai", "whisper-1", second, "0.0001"),
+        ("openai", "gpt-transcribe", hour, "0.27"),
+        ("openai", "gpt-live-1", hour, "3"),
+        // A third of a pico-dollar is one.
+        ("openai", "gpt-live-1", second, "0.000833333334"),
+        ("openai", "gpt-realtime-whisper", second, "0.000283333334"),
+        ("openai", "tts-1", characters, "15"),
+        ("openai", "tts-1-hd", characters, "30"),
+        ("openai", "gpt-4.1", searches, "0.03"),
+        ("openai", "gpt-4.1", files, "2.5"),
+        // By the prompt; since Gemini 3 by the query.
+        ("gemini", "gemini-2.5-flash", searches, "0.035"),
+        ("gemini", "gemini-3-flash-preview", searches, "0.042"),
+        ("gemini", "imagen-4.0-generate-001", images, "0.08"),
+        ("gemini", "imagen-4.0-fast-generate-001", images, "0.04"),
+    ] {
+        let used = Used { quantities, ..Used::default() };
+        let charge = book.charge(provider, model, Standard, used, noon(DAY));
+        assert_eq!((charge.cost, charge.priced), (usd.parse().ok(), Priced::Priced), "{model}");
     }
 }
 
@@ -163,7 +198,11 @@ fn what_is_no_price_file_is_refused_with_all_reasons() {
         (&model(r#"{"tier": "standard", "input": "1"}"#), "invalid type: string"),
         (&model(r#"{"tier": "standard", "input": 1, "inptu": 1}"#), "unknown field `inptu`"),
         (&model(r#"{"tier": "standard", "input": 1, "input": 1}"#), "duplicate field `input`"),
-        (&model(r#"{"tier": "standard"}"#), "missing field `input`"),
+        (&model(r#"{"tier": "standard"}"#), "a/b: a row of tier standard has no price"),
+        (
+            &model(r#"{"tier": "standard", "output": 1}"#),
+            "a/b: a row of tier standard has prices of tokens and none of input",
+        ),
         (&model(r#"{"tier": "gold", "input": 1}"#), r#"b: "gold" is no service tier"#),
         (&model(r#"{"tier": "standard", "from": "2026-13-01", "input": 1}"#), r#"b: "2026-13-01" is no day"#),
         (&model(&format!("{row}, {row}")), "two rows of prices for the same tier"),
@@ -187,15 +226,18 @@ fn a_file_lies_over_the_built_in_list_and_is_kept_with_all_that_it_means() {
     let entry =
         r#"{"provider":"openai","model":"contract","match":["gpt-4o-mini*"],"rates":[{"tier":"standard","input":7}]}"#;
     let file = |head: &str| format!(r#"{{"format": 1, {head} "models": [{entry}]}}"#);
-    let input = |book: &PriceBook, model: &str| book.rates("openai", model, Standard, 1, noon(DAY)).map(|r| r.input);
+    let input = |book: &PriceBook, model: &str| book.rates("openai", model, Standard, 1, noon(DAY))?.input;
     let built_in = builtin().unwrap();
     let book = parse(file(r#""source": "contract 4711, 2026-11-01","#).as_bytes()).unwrap();
     assert_eq!((input(&book, "gpt-4o-mini"), input(&book, "gpt-4o-mini-2024-07-18")), (Some(7), Some(7)));
     assert_eq!((input(&book, "gpt-4o"), input(&built_in, "gpt-4o-mini")), (Some(2_500_000), Some(150_000)));
     let origin = |model: &str| {
-        let Origin { list, source } = book.model("openai", model).unwrap().origin.clone();
-        (list.as_str(), source.unwrap_or_default().to_string())
+        let (list, source) = book.model("openai", model).unwrap().origin.of(Standard);
+        (list.as_str(), source.map(ToString::to_string).unwrap_or_default())
     };
+    let sol = &book.model("openai", "gpt-6.1-sol").unwrap().origin;
+    assert_eq!(sol.told(Ultrafast), "correction (llm-prices 1.0.0, 2026-10-23)");
+    assert_eq!(sol.told(Standard), "built-in (genai-prices 0.2.3, 2026-11)");
     assert_eq!(origin("gpt-4o-mini"), ("operator", "contract 4711, 2026-11-01".to_owned()));
     assert_eq!(origin("gpt-4o"), ("built-in", "genai-prices 0.2.3, 2026-11".to_owned()));
     assert_eq!(origin("gpt-4o-audio-preview"), ("correction", "audio: LiteLLM 1.80.0, 2026-11-24".to_owned()));
@@ -214,6 +256,11 @@ fn a_file_lies_over_the_built_in_list_and_is_kept_with_all_that_it_means() {
     assert_eq!((input(&alone, "gpt-4o-mini"), input(&alone, "gpt-4o")), (Some(7), None));
     let error = parse(file(r#""base": "0123456789ab","#).as_bytes()).unwrap_err().to_string();
     assert!(error.starts_with(r#"its base is "0123456789ab"; write "built-in" (version "#), "{error}");
+    // A plan's own says nothing of what is not in it.
+    let of_plan = parse_of_plan(file("").as_bytes()).unwrap();
+    assert_eq!((input(&of_plan, "gpt-4o-mini"), input(&of_plan, "gpt-4o")), (Some(7), None));
+    assert_eq!(read(of_plan.document(), None).unwrap().version(), of_plan.version());
+    assert!(matches!(parse_of_plan(file(r#""base": "built-in","#).as_bytes()), Err(PriceFileError::BaseOfPlan(_))));
     // One that says of itself that it was built in is an operator's all the same.
     let copied = parse(file(r#""built_in": true,"#).as_bytes()).unwrap();
     assert_eq!(copied.model("openai", "gpt-4o-mini").unwrap().origin.list, ListOf::Operator);

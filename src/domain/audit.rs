@@ -7,6 +7,7 @@ use super::key::Key;
 use super::models::Models;
 use super::tenant::Tenant;
 use super::time::Micros;
+use super::zone::Zone;
 
 /// In what role somebody makes a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct Author {
 pub enum Action {
     /// A tenant was created.
     TenantCreate,
-    /// A tenant was renamed, suspended or let in again.
+    /// A tenant was renamed, suspended, let in again, or given another time zone.
     TenantChange,
     /// A tenant was put on another plan.
     PlanSet,
@@ -43,6 +44,8 @@ pub enum Action {
     KeyCreate,
     /// A key was revoked.
     KeyRevoke,
+    /// Another price book was put in force.
+    PricesSet,
 }
 
 /// What an entry tells of a tenant or a key, before or after the change: what the change is about, and no secret.
@@ -54,12 +57,16 @@ pub struct Facts {
     pub plan: Option<PlanName>,
     /// Whether the tenant is suspended.
     pub suspended: Option<bool>,
+    /// Whose clock the tenant's days and months are of.
+    pub zone: Option<Zone>,
     /// The last four characters of the key.
     pub last4: Option<String>,
     /// From when on the key is refused; `None` also for never.
     pub expires_at: Option<Micros>,
     /// The models that the key may use; `None` also for all.
     pub models: Option<Models>,
+    /// The version of the price book in force, or `configured`: that of each gateway's configuration.
+    pub prices: Option<String>,
 }
 
 /// One change.
@@ -67,8 +74,8 @@ pub struct Facts {
 pub struct Change {
     /// What was done.
     pub action: Action,
-    /// To which tenant.
-    pub tenant: TenantId,
+    /// To which tenant; `None` for what is everybody's.
+    pub tenant: Option<TenantId>,
     /// To which of its keys.
     pub key: Option<KeyId>,
     /// How it was.
@@ -116,7 +123,8 @@ impl Author {
 }
 
 impl Action {
-    const ALL: [Self; 5] = [Self::TenantCreate, Self::TenantChange, Self::PlanSet, Self::KeyCreate, Self::KeyRevoke];
+    const ALL: [Self; 6] =
+        [Self::TenantCreate, Self::TenantChange, Self::PlanSet, Self::KeyCreate, Self::KeyRevoke, Self::PricesSet];
 
     /// A stable name, such as `tenant.create`.
     pub fn as_str(self) -> &'static str {
@@ -126,6 +134,7 @@ impl Action {
             Self::PlanSet => "plan.set",
             Self::KeyCreate => "key.create",
             Self::KeyRevoke => "key.revoke",
+            Self::PricesSet => "prices.set",
         }
     }
 
@@ -138,14 +147,15 @@ impl Action {
 impl Change {
     /// A tenant is created.
     pub fn tenant_created(tenant: &Tenant) -> Self {
-        let Tenant { id, name, plan, suspended, created_at: _ } = tenant;
+        let Tenant { id, name, plan, suspended, zone, created_at: _ } = tenant;
         let after = Facts {
             name: Some(name.clone()),
             plan: Some(plan.clone()),
             suspended: Some(*suspended),
+            zone: Some(zone.clone()),
             ..Facts::default()
         };
-        Self { action: Action::TenantCreate, tenant: id.clone(), key: None, before: Facts::default(), after }
+        Self { action: Action::TenantCreate, tenant: Some(id.clone()), key: None, before: Facts::default(), after }
     }
 
     /// A tenant becomes another; `None` when nothing of it changes.
@@ -153,25 +163,27 @@ impl Change {
         let renamed = before.name != after.name;
         let moved = before.plan != after.plan;
         let switched = before.suspended != after.suspended;
+        let elsewhere = before.zone != after.zone;
         let facts = |tenant: &Tenant| Facts {
             name: renamed.then(|| tenant.name.clone()),
             plan: moved.then(|| tenant.plan.clone()),
             suspended: switched.then_some(tenant.suspended),
+            zone: elsewhere.then(|| tenant.zone.clone()),
             ..Facts::default()
         };
-        let action = match (renamed || switched, moved) {
+        let action = match (renamed || switched || elsewhere, moved) {
             (false, false) => return None,
             (false, true) => Action::PlanSet,
             (true, _) => Action::TenantChange,
         };
-        Some(Self { action, tenant: after.id.clone(), key: None, before: facts(before), after: facts(after) })
+        Some(Self { action, tenant: Some(after.id.clone()), key: None, before: facts(before), after: facts(after) })
     }
 
     /// A key is issued.
     pub fn key_created(key: &Key) -> Self {
         Self {
             action: Action::KeyCreate,
-            tenant: key.tenant.clone(),
+            tenant: Some(key.tenant.clone()),
             key: Some(key.id.clone()),
             before: Facts::default(),
             after: Facts::of_key(key),
@@ -182,11 +194,20 @@ impl Change {
     pub fn key_revoked(key: &Key) -> Self {
         Self {
             action: Action::KeyRevoke,
-            tenant: key.tenant.clone(),
+            tenant: Some(key.tenant.clone()),
             key: Some(key.id.clone()),
             before: Facts::of_key(key),
             after: Facts::default(),
         }
+    }
+
+    /// Another price book is put in force; `None`: that of each gateway's configuration.
+    pub fn prices_set(before: Option<&str>, after: Option<&str>) -> Self {
+        let facts = |version: Option<&str>| Facts {
+            prices: Some(version.unwrap_or("configured").to_owned()),
+            ..Facts::default()
+        };
+        Self { action: Action::PricesSet, tenant: None, key: None, before: facts(before), after: facts(after) }
     }
 }
 
@@ -209,6 +230,7 @@ mod tests {
             name: "Acme".to_owned(),
             plan: "starter".parse().unwrap(),
             suspended: false,
+            zone: Zone::UTC,
             created_at: Micros(1),
         }
     }
@@ -227,6 +249,9 @@ mod tests {
         assert_eq!(check(&suspended), Some((Action::TenantChange, told)));
         let told = Facts { name: Some("New".to_owned()), ..on_pro };
         assert_eq!(check(&both), Some((Action::TenantChange, told)));
+        let zone: Zone = "Europe/Berlin".parse().unwrap();
+        let told = Facts { zone: Some(zone.clone()), ..Facts::default() };
+        assert_eq!(check(&Tenant { zone, ..acme() }), Some((Action::TenantChange, told)));
     }
 
     #[test]

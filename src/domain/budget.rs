@@ -35,6 +35,16 @@ pub enum Unpriced {
     Allow,
 }
 
+/// What becomes of an answer that puts out more than its call holds, while nothing is left of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnOverrun {
+    /// It goes on to its end.
+    #[default]
+    Finish,
+    /// A stream ends there, as it would at its output maximum.
+    Cut,
+}
+
 /// A choice that configuration names.
 macro_rules! named {
     ($choice:ident: $($variant:ident = $name:literal),+) => {
@@ -59,6 +69,7 @@ macro_rules! named {
 
 named!(Sizing: Estimate = "estimate", WorstCase = "worst_case");
 named!(WhenShort: Refuse = "refuse", Clamp = "clamp");
+named!(OnOverrun: Finish = "finish", Cut = "cut");
 named!(Unpriced: Refuse = "refuse", Allow = "allow");
 
 /// What a plan says of its token and cost limits.
@@ -70,6 +81,8 @@ pub struct Budget {
     pub when_short: WhenShort,
     /// What becomes of one that nobody knows the price of.
     pub unpriced: Unpriced,
+    /// What becomes of an answer that is longer than was held for it.
+    pub on_overrun: OnOverrun,
     /// One call holds at most this much cost, in nano-dollars; only where holds are estimates.
     pub hold_cost_max: Option<u64>,
     /// One call holds at most so many tokens; only where holds are estimates.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::ids::{EventId, KeyId, ProviderId, TenantId};
 use super::money::PicoUsd;
+use super::price::rates::Used;
 use super::price::{Priced, ServiceTier};
 use super::quantities::Quantities;
 use super::time::{MICROS_PER_SECOND, Micros, Period, Window};
@@ -28,13 +29,15 @@ pub enum Outcome {
     Interrupted,
     /// The provider took it and finishes later: what it used is one more event, which is the request.
     Deferred,
+    /// The gateway ended its answer, as nothing was left of a limit of its plan.
+    BudgetCut,
     /// No call: it changes what an earlier event costs, by a difference.
     Correction,
 }
 
 impl Outcome {
     /// All of them, for parsers and tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Completed,
         Self::ClientLeft,
         Self::UpstreamFailed,
@@ -42,6 +45,7 @@ impl Outcome {
         Self::NoAnswer,
         Self::Interrupted,
         Self::Deferred,
+        Self::BudgetCut,
         Self::Correction,
     ];
 
@@ -55,6 +59,7 @@ impl Outcome {
             Self::NoAnswer => "no_answer",
             Self::Interrupted => "interrupted",
             Self::Deferred => "deferred",
+            Self::BudgetCut => "budget_cut",
             Self::Correction => "correction",
         }
     }
@@ -197,6 +202,11 @@ impl UsageEvent {
         Micros(self.requested_at.0.saturating_add(offset_us))
     }
 
+    /// What it used.
+    pub fn used(&self) -> Used {
+        Used { tokens: self.tokens, quantities: self.quantities }
+    }
+
     /// The day or month it is counted in.
     pub fn period(&self, window: Window) -> Period {
         window.period(self.local())
@@ -226,6 +236,11 @@ impl UsageEvent {
             corrects: Some(Corrected { event: self.id, priced: priced_before }),
             ..self.clone()
         }
+    }
+
+    /// Whether anything was used that could have a price.
+    pub fn used_anything(&self) -> bool {
+        self.tokens.total() > 0 || !self.quantities.is_nothing()
     }
 
     /// Whether it bills what an earlier event deferred. Told by what the journal keeps; the ledger shows it by its id.

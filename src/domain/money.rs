@@ -32,9 +32,24 @@ impl PicoUsd {
         i128::from(tokens).checked_mul(i128::from(pico_per_token)).map(Self).ok_or(MoneyError::Overflow)
     }
 
+    /// `quantity` at `pico` for each `per` of them, rounded up to a whole pico-dollar, checked. Exact where `per` is 1.
+    pub fn of_part(quantity: u64, pico: i64, per: u64) -> Result<Self, MoneyError> {
+        let (whole, per) = (Self::of(quantity, pico)?.0, i128::from(per.max(1)));
+        let up = i128::from(whole.rem_euclid(per) > 0);
+        whole.div_euclid(per).checked_add(up).map(Self).ok_or(MoneyError::Overflow)
+    }
+
     /// The sum, checked.
     pub fn plus(self, other: Self) -> Result<Self, MoneyError> {
         self.0.checked_add(other.0).map(Self).ok_or(MoneyError::Overflow)
+    }
+
+    /// The difference, checked.
+    ///
+    /// # Errors
+    /// When it is more than money counts.
+    pub fn minus(self, other: Self) -> Result<Self, MoneyError> {
+        self.0.checked_sub(other.0).map(Self).ok_or(MoneyError::Overflow)
     }
 
     /// The amount as one ledger row holds it.
@@ -110,6 +125,21 @@ mod tests {
         assert_eq!(PicoUsd(i128::from(i64::MAX)).to_row(), Ok(i64::MAX));
         assert_eq!(PicoUsd(i128::from(i64::MAX) + 1).to_row(), Err(MoneyError::Overflow));
         assert_eq!(PicoUsd(i128::MAX).plus(PicoUsd(1)), Err(MoneyError::Overflow));
+    }
+
+    #[test]
+    fn a_part_of_a_price_is_rounded_up_to_a_whole_pico_dollar() {
+        for (quantity, pico, per, amount) in [
+            (0, 5, 3, 0),
+            (1, 5, 3, 2),
+            (3, 5, 3, 5),
+            (4, 5, 3, 7),
+            (7, 9, 1, 63),
+            (1, 1_020_000_000_000, 3_600_000, 283_334),
+            (3_600_000, 1_020_000_000_000, 3_600_000, 1_020_000_000_000),
+        ] {
+            assert_eq!(PicoUsd::of_part(quantity, pico, per), Ok(PicoUsd(amount)), "{quantity} of {per} at {pico}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::budget::Budget;
 use super::ids::{KeyId, PlanName};
 use super::models::Models;
 use super::price::tariff::Pricing;
+use super::rate::Rate;
 use super::time::Window;
 
 /// What a limit counts.
@@ -178,13 +179,23 @@ pub struct Plan {
     pub pricing: Pricing,
     /// How its token and cost limits are held to.
     pub budget: Budget,
+    /// How many requests and tokens may flow, at most one of each scope and metric.
+    pub rates: Vec<Rate>,
 }
 
 impl Plan {
     /// A plan of which nothing is said but its name.
     pub fn unlimited(name: PlanName) -> Self {
         let (on_counters_down, pricing) = (OnCountersDown::default(), Pricing::default());
-        Self { name, limits: Vec::new(), on_counters_down, models: None, pricing, budget: Budget::default() }
+        Self {
+            name,
+            limits: Vec::new(),
+            on_counters_down,
+            models: None,
+            pricing,
+            budget: Budget::default(),
+            rates: Vec::new(),
+        }
     }
 
     /// The limit on `metric` in `window` for each of `scope`; `None` when unlimited.

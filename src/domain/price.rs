@@ -11,21 +11,44 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::money::PicoUsd;
+use super::quantities::{AUDIO_MS_MAX, CHARACTERS_MAX, COUNT_MAX};
 use super::time::Micros;
-use super::tokens::{TOKENS_PER_CALL_MAX, Tokens};
+use super::tokens::TOKENS_PER_CALL_MAX;
 
+pub mod changes;
 pub mod pattern;
 pub mod rates;
 pub mod tariff;
 
 use pattern::Pattern;
-use rates::{Bill, Rates};
+use rates::{Bill, Kind, Rates, Unit, Used};
 
-/// The dearest token that is believed: 0.1 USD. The dearest published one costs 0.0006 USD. A call of as many tokens as
-/// are believed ([`TOKENS_PER_CALL_MAX`]) in and out at this price still fits a ledger row.
+/// The dearest token, or character, that is believed: 0.1 USD. The dearest published token costs 0.0006 USD.
 pub const PICO_PER_TOKEN_MAX: i64 = 100_000_000_000;
 
-const _: () = assert!(2 * TOKENS_PER_CALL_MAX as i128 * PICO_PER_TOKEN_MAX as i128 <= i64::MAX as i128);
+/// The dearest hour of audio that is believed: 1,000 USD. Those that are published cost 0.27 to 3 USD.
+const PICO_PER_HOUR_MAX: i64 = 1_000_000_000_000_000;
+
+/// The dearest image, search or request that is believed: 10 USD. The dearest published search costs 0.035 USD.
+const PICO_PER_PIECE_MAX: i64 = 10_000_000_000_000;
+
+/// A call of as much of everything as is believed, at the highest prices, still fits a ledger row.
+const _: () = {
+    let tokens = 2 * TOKENS_PER_CALL_MAX as i128 * PICO_PER_TOKEN_MAX as i128;
+    let characters = CHARACTERS_MAX as i128 * PICO_PER_TOKEN_MAX as i128;
+    let hours = (AUDIO_MS_MAX / 3_600_000) as i128 * PICO_PER_HOUR_MAX as i128;
+    let pieces = (3 * COUNT_MAX + 1) as i128 * PICO_PER_PIECE_MAX as i128;
+    assert!(tokens + characters + hours + pieces <= i64::MAX as i128);
+};
+
+/// The highest price of a kind that is believed.
+fn pico_max(kind: Kind) -> i64 {
+    match kind.unit() {
+        Unit::Token | Unit::Character => PICO_PER_TOKEN_MAX,
+        Unit::Hour => PICO_PER_HOUR_MAX,
+        Unit::Image | Unit::Search | Unit::Request => PICO_PER_PIECE_MAX,
+    }
+}
 
 /// How far a cost can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -146,6 +169,26 @@ pub struct Origin {
     pub list: ListOf,
     /// Where they have it from, and of when it is.
     pub source: Option<Arc<str>>,
+    /// Tiers whose prices are corrections, and where those are from.
+    pub tiers: Vec<(ServiceTier, Arc<str>)>,
+}
+
+impl Origin {
+    /// In whose list the prices of a tier stand, and where they are from.
+    pub fn of(&self, tier: ServiceTier) -> (ListOf, Option<&Arc<str>>) {
+        match self.tiers.iter().find(|(corrected, _)| *corrected == tier) {
+            Some((_, source)) if self.list != ListOf::Operator => (ListOf::Correction, Some(source)),
+            Some((_, source)) => (ListOf::Operator, Some(source)),
+            None => (self.list, self.source.as_ref()),
+        }
+    }
+
+    /// The same as a text: `correction (llm-prices 1.0.0, 2026-10-23)`.
+    pub fn told(&self, tier: ServiceTier) -> String {
+        let (list, source) = self.of(tier);
+        let list = list.as_str();
+        source.map_or_else(|| list.to_owned(), |source| format!("{list} ({source})"))
+    }
 }
 
 /// Whose list of prices.
@@ -258,15 +301,47 @@ pub enum PriceBookError {
         /// From when on it has prices.
         from: Micros,
     },
-    /// A price below 0 or above [`PICO_PER_TOKEN_MAX`].
-    #[error("{provider}/{model}: {pico} pico-dollars a token is no price; prices are 0 to {PICO_PER_TOKEN_MAX}")]
+    /// A price below 0 or above the highest that is believed.
+    #[error("{provider}/{model}: {pico} pico-dollars is no price of {kind}; such prices are 0 to {max}", kind = kind.as_str())]
     Range {
         /// The provider.
         provider: Box<str>,
         /// The entry.
         model: Box<str>,
+        /// What it is of.
+        kind: Kind,
         /// The price.
         pico: i64,
+        /// The highest there is.
+        max: i64,
+    },
+    /// A row without any price.
+    #[error("{provider}/{model}: a row of tier {tier} has no price", tier = tier.as_str())]
+    NoPrice {
+        /// The provider.
+        provider: Box<str>,
+        /// The entry.
+        model: Box<str>,
+        /// The tier.
+        tier: ServiceTier,
+    },
+    /// A row that has a price of some kind of token and none of input, which every call has.
+    #[error("{provider}/{model}: a row of tier {tier} has prices of tokens and none of input", tier = tier.as_str())]
+    NoInput {
+        /// The provider.
+        provider: Box<str>,
+        /// The entry.
+        model: Box<str>,
+        /// The tier.
+        tier: ServiceTier,
+    },
+    /// Searches of the web that are charged both one by one and by the request.
+    #[error("{provider}/{model}: web_search and grounded in one row; searches of the web are charged by one of them")]
+    TwoSearches {
+        /// The provider.
+        provider: Box<str>,
+        /// The entry.
+        model: Box<str>,
     },
 }
 
@@ -384,9 +459,9 @@ impl PriceBook {
     ///
     /// A model without an entry, or before the date of its first price, is [`Priced::Unpriced`] and has no cost: never
     /// 0. So are counts too large to be true. See [`Explanation::charge`] for all others.
-    pub fn charge(&self, provider: &str, model: &str, tier: ServiceTier, tokens: &Tokens, at: Micros) -> Charge {
+    pub fn charge(&self, provider: &str, model: &str, tier: ServiceTier, used: impl Into<Used>, at: Micros) -> Charge {
         let unpriced = Charge { cost: None, priced: Priced::Unpriced };
-        self.explain(provider, model, tier, tokens, at).map_or(unpriced, |explained| explained.charge())
+        self.explain(provider, model, tier, used, at).map_or(unpriced, |explained| explained.charge())
     }
 
     /// Why it costs that; `None` where the model has no price at that date.
@@ -395,27 +470,33 @@ impl PriceBook {
         provider: &str,
         model: &str,
         tier: ServiceTier,
-        tokens: &Tokens,
+        used: impl Into<Used>,
         at: Micros,
     ) -> Option<Explanation<'_>> {
+        let used = used.into();
         let model = self.model(provider, model)?;
-        let own = model.row(tier, tokens.prompt, at);
-        let row = own.or_else(|| model.row(ServiceTier::Standard, tokens.prompt, at))?;
-        Some(Explanation { model, row, is_own_tier: own.is_some(), bill: row.rates.bill(tokens) })
+        let own = model.row(tier, used.tokens.prompt, at);
+        let row = own.or_else(|| model.row(ServiceTier::Standard, used.tokens.prompt, at))?;
+        Some(Explanation { model, row, is_own_tier: own.is_some(), bill: row.rates.bill(used) })
     }
 }
 
 impl Explanation<'_> {
     /// The cost and how far it can be trusted.
     ///
-    /// A tier without prices is charged at the standard tier and [`Priced::Incomplete`]; what kinds of token without a
-    /// price cost, [`Rates::bill`] says. A model whose prices are all 0 is [`Priced::Free`]. Zero tokens cost 0 and are
-    /// [`Priced::Priced`] here: whether nothing was charged at all, the caller knows.
+    /// A tier without prices is charged at the standard tier and [`Priced::Incomplete`]; what kinds without a price cost,
+    /// [`Rates::bill`] says. Where nothing that was used has any price the call is [`Priced::Unpriced`]. A model whose
+    /// prices are all 0 is [`Priced::Free`], as far as it has prices of what was used beside tokens. Nothing used costs 0
+    /// and is [`Priced::Priced`] here: whether nothing was charged at all, the caller knows.
     pub fn charge(&self) -> Charge {
-        if self.row.rates.is_free() {
+        let unpriced = Charge { cost: None, priced: Priced::Unpriced };
+        if self.bill.is_unknown() {
+            return unpriced;
+        }
+        if self.row.rates.is_free() && !self.bill.lacks_prices_of_quantities() {
             return Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free };
         }
-        let Ok(cost) = self.bill.total() else { return Charge { cost: None, priced: Priced::Unpriced } };
+        let Ok(cost) = self.bill.total() else { return unpriced };
         let exact = self.is_own_tier && self.bill.complete && self.model.unverified.is_none();
         Charge { cost: Some(cost), priced: if exact { Priced::Priced } else { Priced::Incomplete } }
     }
@@ -467,9 +548,20 @@ impl ModelPrices {
             if !self.rows.iter().filter(same_date).any(|other| other.above == 0) {
                 errors.push(PriceBookError::NoFirstStep { provider: provider.clone(), model: model.clone(), tier });
             }
-            let optional = row.rates.optional().into_iter().filter_map(|(_, pico)| pico);
-            for pico in optional.chain([row.rates.input]).filter(|pico| !(0..=PICO_PER_TOKEN_MAX).contains(pico)) {
-                errors.push(PriceBookError::Range { provider: provider.clone(), model: model.clone(), pico });
+            let prices = row.rates.kinds().into_iter().filter_map(|(kind, pico)| Some((kind, pico?, pico_max(kind))));
+            for (kind, pico, max) in prices.clone().filter(|(_, pico, max)| !(0..=*max).contains(pico)) {
+                let (provider, model) = (provider.clone(), model.clone());
+                errors.push(PriceBookError::Range { provider, model, kind, pico, max });
+            }
+            let mut kinds = prices.map(|(kind, ..)| kind.unit()).peekable();
+            if kinds.peek().is_none() {
+                errors.push(PriceBookError::NoPrice { provider: provider.clone(), model: model.clone(), tier });
+            }
+            if row.rates.input.is_none() && kinds.any(|unit| unit == Unit::Token) {
+                errors.push(PriceBookError::NoInput { provider: provider.clone(), model: model.clone(), tier });
+            }
+            if row.rates.web_search.is_some() && row.rates.grounded.is_some() {
+                errors.push(PriceBookError::TwoSearches { provider: provider.clone(), model: model.clone() });
             }
         }
     }

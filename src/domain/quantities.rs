@@ -6,9 +6,11 @@
 /// More audio than this in one call is a lie or a bug: a week of it. Uploads end far below, sessions within an hour.
 pub const AUDIO_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
 
-/// More of any other quantity in one call is none: a text of a whole upload has fewer characters than a million tokens have,
-/// and no call makes so many images or searches.
-pub const COUNT_MAX: u64 = 10_000_000;
+/// More characters than these are spoken by no model: the longest text that one takes has some thousands.
+pub const CHARACTERS_MAX: u64 = 10_000_000;
+
+/// No call makes so many images or searches.
+pub const COUNT_MAX: u64 = 100_000;
 
 /// What one call used beside tokens. These are no parts of each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -65,8 +67,8 @@ impl Quantities {
     /// # Errors
     /// When one is above its bound.
     pub fn checked(self) -> Result<Self, QuantitiesError> {
-        let [audio_ms, counts @ ..] = self.kinds();
-        let is_true = audio_ms <= AUDIO_MS_MAX && counts.iter().all(|count| *count <= COUNT_MAX);
+        let bounds = [AUDIO_MS_MAX, CHARACTERS_MAX, COUNT_MAX, COUNT_MAX, COUNT_MAX];
+        let is_true = self.kinds().iter().zip(bounds).all(|(kind, most)| *kind <= most);
         if is_true { Ok(self) } else { Err(QuantitiesError) }
     }
 }
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn quantities_that_cannot_be_true_are_refused() {
-        let most = Quantities::from_kinds([AUDIO_MS_MAX, COUNT_MAX, COUNT_MAX, COUNT_MAX, COUNT_MAX]);
+        let most = Quantities::from_kinds([AUDIO_MS_MAX, CHARACTERS_MAX, COUNT_MAX, COUNT_MAX, COUNT_MAX]);
         assert_eq!(most.checked(), Ok(most));
         for at in 0..5 {
             let mut kinds = most.kinds();

@@ -7,6 +7,7 @@ use super::hold::money_of;
 use super::ids::{PlanName, TenantId};
 use super::models::Models;
 use super::plan::{Metric, Standing, Subject};
+use super::rate::RateMetric;
 use super::time::{Micros, Period};
 
 /// A quota that has no room for a call.
@@ -22,6 +23,8 @@ pub struct QuotaFacts {
     pub metric: Metric,
     /// In which window.
     pub period: Period,
+    /// When it ends.
+    pub resets_at: Micros,
     /// How much fits.
     pub limit: u64,
     /// How much is gone.
@@ -30,11 +33,21 @@ pub struct QuotaFacts {
     pub asked: u64,
 }
 
-impl QuotaFacts {
-    /// When the window ends.
-    pub fn resets_at(&self) -> Micros {
-        self.period.end()
-    }
+/// A rate that has no room for a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateFacts {
+    /// Whose rate.
+    pub tenant: TenantId,
+    /// Of whom in it.
+    pub subject: Subject,
+    /// Of which plan.
+    pub plan: PlanName,
+    /// What it counts.
+    pub metric: RateMetric,
+    /// How much.
+    pub limit: u64,
+    /// After how many seconds there may be room, at least 1.
+    pub retry_after_s: u32,
 }
 
 /// A model that may not be used.
@@ -86,6 +99,8 @@ pub enum Refusal {
     QuotaUsedUp(Box<QuotaFacts>),
     /// A limit has room for the call but for what others hold that are in flight.
     BudgetHeld(Box<QuotaFacts>),
+    /// Requests or tokens come too fast, or too many run at once.
+    RateLimited(Box<RateFacts>),
     /// The plan limits cost, and nobody knows what this model costs.
     NoPrice {
         /// The model that is asked for, shortened; empty where none is named.
@@ -171,7 +186,7 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
             Self::NoUpgrade => 426,
-            Self::TooManyTurns | Self::BudgetHeld(_) => 429,
+            Self::TooManyTurns | Self::BudgetHeld(_) | Self::RateLimited(_) => 429,
             Self::EncodedBody => 415,
             Self::BodyIncomplete
             | Self::BadJson { .. }
@@ -204,6 +219,8 @@ impl Refusal {
             Self::ModelNotAllowed(_) => "model_not_allowed",
             Self::QuotaUsedUp(_) => "quota_exceeded",
             Self::BudgetHeld(_) => "budget_held",
+            Self::RateLimited(facts) if facts.metric == RateMetric::Concurrent => "too_many_requests",
+            Self::RateLimited(_) => "rate_limited",
             Self::NoPrice { .. } => "model_unpriced",
             Self::UnknownRoute => "unknown_route",
             Self::OpensElsewhere => "not_metered",
@@ -235,6 +252,7 @@ impl Refusal {
             Self::BudgetHeld(_) | Self::BuffersFull | Self::JournalFull | Self::CountersDown | Self::KeysDown => {
                 Some(1)
             }
+            Self::RateLimited(facts) => Some(facts.retry_after_s),
             Self::Draining => Some(5),
             _ => None,
         }
@@ -275,6 +293,16 @@ impl fmt::Display for Refusal {
             }
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
             Self::BudgetHeld(quota) => write_held(f, quota),
+            Self::RateLimited(facts) => {
+                let RateFacts { tenant, subject, plan, metric, limit, retry_after_s } = &**facts;
+                let who = who(tenant, subject);
+                match metric {
+                    RateMetric::Requests => write!(f, "{who} sends more than {limit} requests a minute of plan {plan}. ")?,
+                    RateMetric::Tokens => write!(f, "{who} uses more than {limit} tokens a minute of plan {plan}. ")?,
+                    RateMetric::Concurrent => write!(f, "{who} has {limit} requests of plan {plan} running at once. ")?,
+                }
+                write!(f, "Try again in {retry_after_s} s.")
+            }
             Self::NoPrice { model, plan } => match &**model {
                 "" => write!(f, "The call names no model where the gateway could see it, and plan {plan} has a cost limit: without a price nobody can hold to it."),
                 model => write!(f, "Model {model} has no price, and plan {plan} has a cost limit: without a price nobody can hold to it."),
@@ -316,25 +344,30 @@ impl QuotaFacts {
         }
     }
 
-    /// `Tenant acme`, or `User alice of tenant acme`.
-    fn who(&self) -> String {
-        match &self.subject {
-            Subject::Tenant => format!("Tenant {}", self.tenant),
-            Subject::Key(id) => format!("Key {id} of tenant {}", self.tenant),
-            Subject::User(id) => format!("User {id} of tenant {}", self.tenant),
-            Subject::Kb(id) => format!("Knowledge base {id} of tenant {}", self.tenant),
-        }
-    }
-
     fn is_used_up(&self) -> bool {
         self.standing.used >= self.limit
+    }
+}
+
+/// `Tenant acme`, or `User alice of tenant acme`.
+fn who(tenant: &TenantId, subject: &Subject) -> String {
+    match subject {
+        Subject::Tenant => format!("Tenant {tenant}"),
+        Subject::Key(id) => format!("Key {id} of tenant {tenant}"),
+        Subject::User(id) => format!("User {id} of tenant {tenant}"),
+        Subject::Kb(id) => format!("Knowledge base {id} of tenant {tenant}"),
     }
 }
 
 fn write_quota(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {
     let QuotaFacts { plan, metric, period, limit, standing, asked, .. } = quota;
     let used = if *metric == Metric::Cost { money_of(standing.used).to_string() } else { standing.used.to_string() };
-    write!(f, "{} has used {used} of {} of plan {plan} for {period}", quota.who(), quota.amount(*limit))?;
+    write!(
+        f,
+        "{} has used {used} of {} of plan {plan} for {period}",
+        who(&quota.tenant, &quota.subject),
+        quota.amount(*limit)
+    )?;
     if standing.held > 0 {
         let held = if *metric == Metric::Cost { quota.amount(standing.held) } else { standing.held.to_string() };
         write!(f, " ({held} more in flight)")?;
@@ -342,13 +375,13 @@ fn write_quota(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {
     if *metric != Metric::Chats && !quota.is_used_up() {
         write!(f, ", and this call could use up to {}", quota.amount(*asked))?;
     }
-    write!(f, ". Resets {}.", quota.resets_at())
+    write!(f, ". Resets {}.", quota.resets_at)
 }
 
 fn write_held(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {
     let QuotaFacts { plan, period, limit, standing, asked, .. } = quota;
     let [limit, used, held, asked] = [*limit, standing.used, standing.held, *asked].map(|amount| quota.amount(amount));
-    let who = quota.who();
+    let who = who(&quota.tenant, &quota.subject);
     write!(f, "{who} has used {used} of {limit} of plan {plan} for {period}, and calls in flight hold {held}. ")?;
     write!(
         f,
@@ -368,6 +401,7 @@ mod tests {
             plan: "starter".parse().unwrap(),
             metric,
             period: Window::Month.period("2026-11-24T10:00:00Z".parse().unwrap()),
+            resets_at: "2026-12-01T00:00:00Z".parse().unwrap(),
             limit,
             standing,
             asked: 30_000_000,

@@ -15,13 +15,16 @@ pub struct Micros(pub i64);
 /// Microseconds in a second.
 pub const MICROS_PER_SECOND: i64 = 1_000_000;
 
+/// Microseconds in a day of 24 hours.
+pub const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
+
 impl Micros {
-    fn timestamp(self) -> jiff::Timestamp {
+    pub(super) fn timestamp(self) -> jiff::Timestamp {
         // Out of jiff's range (years -9999 to 9999) only a broken clock can be; the epoch keeps every sum defined.
         jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
-    fn date(self) -> Date {
+    pub(super) fn date(self) -> Date {
         TimeZone::UTC.to_datetime(self.timestamp()).date()
     }
 
@@ -69,9 +72,9 @@ impl FromStr for Micros {
 /// The kind of window a limit is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Window {
-    /// A calendar day (UTC).
+    /// A calendar day.
     Day,
-    /// A calendar month (UTC).
+    /// A calendar month.
     Month,
 }
 
@@ -92,7 +95,7 @@ impl Window {
         }
     }
 
-    /// The window of this kind that holds `at`.
+    /// The window of this kind that holds `at` in UTC. In another zone: [`super::zone::Zone::period`].
     pub fn period(self, at: Micros) -> Period {
         let date = at.date();
         match self {
@@ -102,7 +105,7 @@ impl Window {
     }
 }
 
-/// One day or one month: `[start, end)`.
+/// One day or one month of a calendar, by its name; when it is depends on the zone: see [`super::zone::Zone`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Period {
     window: Window,
@@ -115,12 +118,12 @@ impl Period {
         self.window
     }
 
-    /// The first instant inside.
+    /// The first instant inside, in UTC.
     pub fn start(self) -> Micros {
         midnight(self.first)
     }
 
-    /// The first instant after.
+    /// The first instant after, in UTC.
     pub fn end(self) -> Micros {
         let next = match self.window {
             Window::Day => self.first.tomorrow(),
@@ -132,11 +135,6 @@ impl Period {
     /// The window of the same kind just before this one.
     pub fn previous(self) -> Self {
         self.window.period(Micros(self.start().0.saturating_sub(1)))
-    }
-
-    /// The length in whole seconds.
-    pub fn seconds(self) -> u64 {
-        self.start().seconds_until(self.end())
     }
 
     /// A month from `YYYY-MM`.
@@ -190,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_day_and_a_month_parse_only_in_their_own_form() {
-        assert_eq!(Period::parse_month("2026-02").unwrap().seconds(), 28 * 86_400);
+        assert_eq!(Period::parse_month("2026-02").unwrap().end().to_string(), "2026-03-01T00:00:00Z");
         assert_eq!(Period::parse_day("2024-02-29").unwrap().to_string(), "2024-02-29");
         for bad in ["2026-13", "2026-1", "202611", "2026-11-24", ""] {
             assert!(Period::parse_month(bad).is_err(), "{bad}");

@@ -188,7 +188,7 @@ const NANO_PER_MICRO: u64 = 1_000;
 fn rate_limit(limits: &[LimitStanding], now: crate::domain::time::Micros) -> (String, String) {
     use std::fmt::Write;
     let (mut policy, mut standing) = (String::with_capacity(48), String::with_capacity(48));
-    for LimitStanding { limit, period, standing: at } in
+    for LimitStanding { limit, period, bounds: [start, end], standing: at } in
         limits.iter().filter(|limit| limit.limit.scope == Scope::Tenant)
     {
         // These are whole numbers: cost is told in micro-dollars, what is left of it rounded down.
@@ -200,9 +200,9 @@ fn rate_limit(limits: &[LimitStanding], now: crate::domain::time::Micros) -> (St
         let suffix = if period.window() == crate::domain::time::Window::Month { "" } else { "-day" };
         let comma = if policy.is_empty() { "" } else { ", " };
         let (max, remaining) = (limit.max / per_unit, at.remaining(limit.max) / per_unit);
-        let resets = now.seconds_until(period.end());
+        let resets = now.seconds_until(*end);
         // Writing to a String cannot fail.
-        write!(policy, "{comma}\"{metric}{suffix}\";q={max};w={}", period.seconds()).unwrap_or_default();
+        write!(policy, "{comma}\"{metric}{suffix}\";q={max};w={}", start.seconds_until(*end)).unwrap_or_default();
         write!(standing, "{comma}\"{metric}{suffix}\";r={remaining};t={resets}").unwrap_or_default();
     }
     (policy, standing)
@@ -271,6 +271,7 @@ mod tests {
         let of = |scope, metric, window: Window, max, used| LimitStanding {
             limit: Limit { scope, metric, window, max },
             period: window.period(now),
+            bounds: [window.period(now).start(), window.period(now).end()],
             standing: Standing { used, held: 0 },
         };
         let limits = [

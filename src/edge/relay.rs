@@ -12,6 +12,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::domain::settlement::Ending;
 use crate::metering::in_flight::InFlight;
+use crate::providers::Shortener;
 
 use super::client_stream::ClientStream;
 use super::exchange::{Asked, Fate, Gate, Settings};
@@ -49,7 +50,11 @@ struct Relay<'a> {
     /// Told behind the last byte, when this is dropped.
     watch: Option<Watch>,
     sight: Sight,
+    /// Knows how the stream ends early, where it may have to.
+    shortener: Option<Shortener>,
     out: Vec<Bytes>,
+    /// The shortener has seen what is gathered.
+    followed: bool,
     /// What came right behind the pieces that are being written.
     ahead: Option<Step>,
     /// Since when the client is gone.
@@ -84,8 +89,22 @@ pub(super) async fn relay(
     }
     let drain = Drain::of(&asked.live.settings, in_flight.as_ref());
     let (gone, left) = (None, body_length(asked, &head));
-    let mut relay =
-        Relay { session, in_flight, watch, sight, out: Vec::new(), ahead: None, gone, drained_bytes: 0, left };
+    let is_shown = matches!(sight, Sight::Plain) && is_event_stream(&head) && left.is_none();
+    let shortener = in_flight.as_ref().filter(|_| is_shown).and_then(InFlight::shortener);
+    let out = Vec::new();
+    let mut relay = Relay {
+        session,
+        in_flight,
+        watch,
+        sight,
+        shortener,
+        out,
+        followed: false,
+        ahead: None,
+        gone,
+        drained_bytes: 0,
+        left,
+    };
     // The head may be all of it.
     relay.settle_if_complete().await;
     match client_head(gate, asked, &head, !takes_out) {
@@ -122,6 +141,13 @@ impl Relay<'_> {
             match step {
                 Step::Pieces => {
                     self.settle_if_complete().await;
+                    if self.is_used_up().await
+                        && let Some(last) = self.shortened()
+                    {
+                        // The provider is stopped first, as above.
+                        drop(body);
+                        return self.end_short(last).await;
+                    }
                     self.write().await;
                 }
                 Step::End => return self.end(body.take_trailers()).await,
@@ -194,6 +220,46 @@ impl Relay<'_> {
         Ok(bytes)
     }
 
+    /// Whether the answer is longer than what its call holds, and nothing is left for more.
+    async fn is_used_up(&mut self) -> bool {
+        if self.shortener.is_none() || self.gone.is_some() {
+            return false;
+        }
+        match &mut self.in_flight {
+            Some(in_flight) if in_flight.is_over_hold() => !in_flight.may_go_on().await,
+            _ => false,
+        }
+    }
+
+    /// The last bytes of a stream that ends here; `None`, and all stays as it was, where no event ends in what is gathered.
+    fn shortened(&mut self) -> Option<Bytes> {
+        let was_between = self.shortener.as_ref()?.is_between_events();
+        let gathered = join(&mut self.out);
+        let shortener = self.shortener.as_mut()?;
+        let whole = shortener.follow(&gathered);
+        if whole == 0 && !was_between {
+            // It was followed already, so it must not be followed again when it is written.
+            self.out.push(gathered);
+            self.followed = true;
+            return None;
+        }
+        let mut last = BytesMut::from(gathered.get(..whole)?);
+        last.extend_from_slice(&shortener.ending());
+        Some(last.freeze())
+    }
+
+    /// The end of a stream that is used up: booked before its last bytes go out, as every answer.
+    async fn end_short(mut self, last: Bytes) -> Fate {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.cut();
+        }
+        self.settle_with(Ending::DrainCapped).await;
+        // What is gathered and held back of the provider's is behind the end.
+        (self.out, self.shortener) = (vec![last], None);
+        self.write().await;
+        if self.gone.is_some() { Fate::Close } else { Fate::Reuse }
+    }
+
     /// A complete answer is booked before its last bytes go out: a client that has them has paid. What is no answer of a
     /// model, such as an error, does not say where it ends; its length does.
     async fn settle_if_complete(&mut self) {
@@ -251,6 +317,9 @@ impl Relay<'_> {
     /// Writes what is gathered. A failure only means that nobody listens any more: the provider is read on.
     async fn write(&mut self) {
         let bytes = join(&mut self.out);
+        if let Some(shortener) = self.shortener.as_mut().filter(|_| !std::mem::take(&mut self.followed)) {
+            shortener.follow(&bytes);
+        }
         if self.gone.is_some() || bytes.is_empty() {
             return;
         }

@@ -8,6 +8,8 @@
 //! goes into the transaction of the change ([`super::once`]). A refusal changes nothing and is not remembered: the same
 //! key may be tried again, with a body that was put right, too.
 
+pub mod prices;
+
 use std::sync::Arc;
 
 use crate::domain::audit::{AuditEntry, Author};
@@ -15,11 +17,14 @@ use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{self, Key};
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
+use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
+use crate::domain::zone::Zone;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterKey, CounterStore, CountersUnavailable};
+use crate::ports::rates::{RateClaim, RateStanding, RateStore};
 use crate::ports::tenants::{Act, Answered, AuditQuery, AuditStart, Done, TenantChange, TenantStore};
 
 use super::identity::hash;
@@ -123,6 +128,17 @@ impl Who {
     }
 }
 
+/// What of a tenant is to be another; `None` leaves it as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TenantEdit {
+    /// A new display name.
+    pub name: Option<String>,
+    /// Suspended or not.
+    pub suspended: Option<bool>,
+    /// Another time zone.
+    pub zone: Option<Zone>,
+}
+
 /// How one limit of a tenant stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitRow {
@@ -136,17 +152,14 @@ pub struct LimitRow {
     pub limit: Option<u64>,
     /// How much is gone.
     pub standing: Standing,
+    /// When the window ends.
+    pub resets_at: Micros,
 }
 
 impl LimitRow {
     /// What is left; `None` when unlimited.
     pub fn remaining(&self) -> Option<u64> {
         self.limit.map(|limit| self.standing.remaining(limit))
-    }
-
-    /// When the window ends.
-    pub fn resets_at(&self) -> Micros {
-        self.period.end()
     }
 }
 
@@ -161,6 +174,23 @@ pub struct LimitsView {
     pub chats: LimitRow,
     /// The plan's other limits, in its order.
     pub others: Vec<LimitRow>,
+    /// The plan's rates, in its order.
+    pub rates: Vec<RateRow>,
+}
+
+/// How one rate of a tenant stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateRow {
+    /// Of whom.
+    pub subject: Subject,
+    /// What is counted.
+    pub metric: RateMetric,
+    /// How much fits.
+    pub limit: u64,
+    /// How much is taken.
+    pub taken: u64,
+    /// When all of it is free again, were nothing more taken; for requests at once the instant of the answer.
+    pub resets_at: Micros,
 }
 
 /// A change that somebody asks for, and how to tell what was done (`T`) where the answer has to be kept.
@@ -204,6 +234,7 @@ pub struct Admin {
     store: Arc<dyn TenantStore>,
     snapshots: Arc<Snapshots>,
     counters: Arc<dyn CounterStore>,
+    rates: Option<Arc<dyn RateStore>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -215,7 +246,12 @@ impl Admin {
         counters: Arc<dyn CounterStore>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { store, snapshots, counters, clock }
+        Self { store, snapshots, counters, rates: None, clock }
+    }
+
+    /// The same with the rates that calls flow by; without them none are shown.
+    pub fn with_rates(self, rates: Arc<dyn RateStore>) -> Self {
+        Self { rates: Some(rates), ..self }
     }
 
     /// Creates a tenant on a plan.
@@ -225,11 +261,12 @@ impl Admin {
         id: TenantId,
         name: String,
         plan: &str,
+        zone: Zone,
     ) -> Result<Tenant, AdminError> {
         self.recall(&order).await?;
         check_name(&name)?;
         let plan = self.plan(plan)?.name.clone();
-        let tenant = Tenant { id, name, plan, suspended: false, created_at: self.clock.now() };
+        let tenant = Tenant { id, name, plan, suspended: false, zone, created_at: self.clock.now() };
         let act = order.act(&tenant, tenant.created_at)?;
         match self.store.create_tenant(&tenant, &act).await {
             Ok(done) => self.done(&order, &tenant.id, done).await?,
@@ -239,19 +276,14 @@ impl Admin {
         Ok(tenant)
     }
 
-    /// Renames a tenant, suspends it or lets it in again; `None` leaves a field as it is.
-    pub async fn change_tenant(
-        &self,
-        author: &Author,
-        id: &TenantId,
-        name: Option<String>,
-        suspended: Option<bool>,
-    ) -> Result<Tenant, AdminError> {
+    /// Renames a tenant, suspends it, lets it in again or gives it another time zone. Its plan: [`Self::set_plan`].
+    pub async fn change_tenant(&self, author: &Author, id: &TenantId, edit: TenantEdit) -> Result<Tenant, AdminError> {
+        let TenantEdit { name, suspended, zone } = edit;
         if let Some(name) = &name {
             check_name(name)?;
         }
         let act = Act::by(author.clone(), self.clock.now());
-        let change = TenantChange { name, suspended, plan: None };
+        let change = TenantChange { name, suspended, plan: None, zone };
         match self.store.change_tenant(id, &change, &act).await {
             Ok(done) => self.done(&Order::<()>::by(author), id, done).await,
             Err(StoreError::Missing(_)) => Err(AdminError::UnknownTenant(id.clone())),
@@ -405,11 +437,12 @@ impl Admin {
 
     async fn standing(&self, id: &TenantId, plan: &Plan, who: &Who) -> Result<LimitsView, AdminError> {
         let now = self.clock.now();
+        let zone = self.known(id).map(|account| account.tenant.zone.clone()).unwrap_or_default();
         let key = |subject, metric, window: Window| CounterKey {
             tenant: id.clone(),
             subject,
             metric,
-            period: window.period(now),
+            period: zone.period(window, now),
         };
         let (tenant, chats, month) = (Scope::Tenant, Metric::Chats, Window::Month);
         let chats_max = plan.limit(tenant, chats, month).map(|limit| limit.max);
@@ -421,10 +454,26 @@ impl Admin {
         let standings = self.counters.read(&counters).await?;
         let mut rows = counters.into_iter().zip(maxima).zip(standings).map(|((counter, limit), standing)| {
             let CounterKey { subject, metric, period, .. } = counter;
-            LimitRow { subject, metric, period, limit, standing }
+            LimitRow { subject, metric, period, limit, standing, resets_at: zone.end(period) }
         });
         let chats = rows.next().ok_or_else(|| CountersUnavailable("no answer for the chats counter".to_owned()))?;
-        Ok(LimitsView { tenant: id.clone(), plan: plan.name.clone(), chats, others: rows.collect() })
+        let (others, rates) = (rows.collect(), self.rates(id, plan, who).await?);
+        Ok(LimitsView { tenant: id.clone(), plan: plan.name.clone(), chats, others, rates })
+    }
+
+    async fn rates(&self, id: &TenantId, plan: &Plan, who: &Who) -> Result<Vec<RateRow>, AdminError> {
+        let claim = |Rate { scope, metric, max }: &Rate| {
+            Some(RateClaim { subject: who.subject(*scope)?, metric: *metric, amount: 0, max: *max })
+        };
+        let claims: Vec<RateClaim> = plan.rates.iter().filter_map(claim).collect();
+        let Some(rates) = self.rates.as_ref().filter(|_| !claims.is_empty()) else { return Ok(Vec::new()) };
+        let (standings, now) = (rates.read(id, &claims).await?, self.clock.now());
+        let row = |(RateClaim { subject, metric, max, .. }, standing): (RateClaim, RateStanding)| {
+            let full_in = i64::try_from(standing.full_in_us).unwrap_or(i64::MAX);
+            let resets_at = Micros(now.0.saturating_add(full_in));
+            RateRow { subject, metric, limit: max, taken: standing.taken, resets_at }
+        };
+        Ok(claims.into_iter().zip(standings).map(row).collect())
     }
 
     fn plan(&self, name: &str) -> Result<Arc<Plan>, AdminError> {

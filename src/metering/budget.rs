@@ -11,12 +11,14 @@ use crate::domain::hold::{self, Known, OUTPUT_MIN, Size};
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::ServiceTier;
 use crate::domain::price::tariff::{Ceiling, Prospect};
+use crate::domain::rate::RateMetric;
 use crate::domain::refusal::{QuotaFacts, Refusal};
 use crate::domain::time::{Micros, Window};
 use crate::ports::counters::{Claim, CounterKey};
 use crate::providers::{Call, Endpoint, Kind, Provider, estimate};
 
 use super::in_flight::{Caller, LimitStanding, bounded};
+use super::snapshot::Account;
 use super::snapshot::Snapshots;
 
 /// Chats are counted in these windows whether or not the plan limits them.
@@ -56,16 +58,31 @@ pub(super) fn may_write(plan: &Plan) -> bool {
 
 /// Whether the plan limits tokens or cost of anybody.
 fn bounds_money(plan: &Plan) -> bool {
-    plan.limits.iter().any(|limit| limit.metric != Metric::Chats)
+    plan.limits.iter().any(|limit| limit.metric != Metric::Chats) || bounds_flow(plan)
+}
+
+/// Whether the plan limits how fast tokens flow.
+fn bounds_flow(plan: &Plan) -> bool {
+    plan.rates.iter().any(|rate| rate.metric == RateMetric::Tokens)
 }
 
 /// The subject of a limit in a call; `None` where the call is not made for one.
-fn subject(scope: Scope, caller: &Caller) -> Option<Subject> {
+pub(super) fn subject(scope: Scope, caller: &Caller) -> Option<Subject> {
     match scope {
         Scope::Tenant => Some(Subject::Tenant),
         Scope::Key => caller.key.as_ref().map(|key| Subject::Key(key.id.clone())),
         Scope::User => caller.user_id.as_deref().map(|id| Subject::User(id.into())),
         Scope::Kb => caller.kb_id.as_deref().map(|id| Subject::Kb(id.into())),
+    }
+}
+
+/// Whether a call is made for one of a scope.
+fn is_for(scope: Scope, caller: &Caller) -> bool {
+    match scope {
+        Scope::Tenant => true,
+        Scope::Key => caller.key.is_some(),
+        Scope::User => caller.user_id.is_some(),
+        Scope::Kb => caller.kb_id.is_some(),
     }
 }
 
@@ -81,8 +98,8 @@ pub(super) fn limits<'a>(
 fn counter(caller: &Caller, limit: &Limit, at: Micros) -> Option<CounterKey> {
     let Limit { scope, metric, window, .. } = *limit;
     let subject = subject(scope, caller)?;
-    let tenant = caller.account.tenant.id.clone();
-    Some(CounterKey { tenant, subject, metric, period: window.period(at) })
+    let tenant = &caller.account.tenant;
+    Some(CounterKey { tenant: tenant.id.clone(), subject, metric, period: tenant.zone.period(window, at) })
 }
 
 impl Ask<'_> {
@@ -95,10 +112,10 @@ impl Ask<'_> {
         (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
         snapshots: &Snapshots,
     ) -> Result<Option<Quote>, Refusal> {
-        let Self { caller, plan, kind, at } = self;
-        let counts = |metric| limits(caller, plan, *at).any(|(limit, _)| limit.metric == metric);
+        let Self { caller, plan, kind, .. } = self;
+        let counts = |metric| plan.limits.iter().any(|limit| limit.metric == metric && is_for(limit.scope, caller));
         let counts_cost = bounds_money(plan) && counts(Metric::Cost);
-        if *kind == Kind::Unbilled || !(counts_cost || (bounds_money(plan) && counts(Metric::Tokens))) {
+        if *kind == Kind::Unbilled || !(counts_cost || bounds_flow(plan) || counts(Metric::Tokens)) {
             return Ok(None);
         }
         let bounds = snapshots.bounds();
@@ -135,8 +152,15 @@ impl Ask<'_> {
         let with_media = call.has_media || call.refers;
         let tariff = snapshots.load().tariff(&plan.name);
         let (provider, model) = (provider.id(), call.model.as_str());
-        let prospect =
-            Prospect { provider: provider.as_str(), model, tier, input_tokens: size.input, with_media, at: *at };
+        let prospect = Prospect {
+            provider: provider.as_str(),
+            model,
+            tier,
+            input_tokens: size.input,
+            with_media,
+            quantities: call.quantities,
+            at: *at,
+        };
         match tariff.ceiling(&prospect) {
             Some(dearest) => Ok(Some(dearest).filter(|dearest| !hold::is_free(dearest))),
             None if plan.budget.unpriced == Unpriced::Allow => Ok(None),
@@ -147,15 +171,15 @@ impl Ask<'_> {
     /// What the call takes of each counter: chats first.
     pub fn claims(&self, quote: Option<&Quote>) -> Vec<Claim> {
         let Self { caller, plan, kind, at } = self;
-        let mut claims = Vec::new();
+        let mut claims = Vec::with_capacity(WINDOWS.len() + plan.limits.len());
         if *kind == Kind::Chat {
-            let tenant = || caller.account.tenant.id.clone();
+            let tenant = &caller.account.tenant;
             claims.extend(WINDOWS.into_iter().map(|window| Claim {
                 counter: CounterKey {
-                    tenant: tenant(),
+                    tenant: tenant.id.clone(),
                     subject: Subject::Tenant,
                     metric: Metric::Chats,
-                    period: window.period(*at),
+                    period: tenant.zone.period(window, *at),
                 },
                 amount: 1,
                 max: plan.limit(Scope::Tenant, Metric::Chats, window).map(|limit| plan.budget.with_grace(limit.max)),
@@ -194,6 +218,7 @@ impl Ask<'_> {
             plan: caller.account.tenant.plan.clone(),
             metric: *metric,
             period: *period,
+            resets_at: caller.account.tenant.zone.end(*period),
             limit,
             standing,
             asked: *amount,
@@ -228,6 +253,11 @@ impl Quote {
         Some(budget.hold_max(metric).map_or(amount, |cap| amount.min(cap)))
     }
 
+    /// All tokens, input and output.
+    pub fn tokens(&self) -> u64 {
+        self.size.tokens()
+    }
+
     /// What has to be written into the request for this to hold.
     pub fn written(&self) -> Written {
         self.write
@@ -238,15 +268,9 @@ impl Quote {
         if !self.can_write {
             return None;
         }
-        let room = |(claim, standing): (&Claim, &Standing)| {
-            let left = standing.remaining(claim.max?);
-            match claim.counter.metric {
-                Metric::Chats => None,
-                Metric::Tokens => Some(self.size.output_within_tokens(left)),
-                Metric::Cost => Some(self.size.output_within_cost(left, &self.dearest?)),
-            }
-        };
-        let output = claims.iter().zip(standings).filter_map(room).min()?;
+        let left =
+            |(claim, standing): (&Claim, &Standing)| Some((claim.counter.metric, standing.remaining(claim.max?)));
+        let output = self.output_within(claims.iter().zip(standings).filter_map(left))?;
         let each = output / self.answers;
         let lower = each.saturating_mul(self.answers);
         (each >= OUTPUT_MIN && lower < self.size.output).then_some(Self {
@@ -254,6 +278,33 @@ impl Quote {
             write: Some(each),
             ..*self
         })
+    }
+
+    /// The most output for which the call stays within each of these amounts; `None` where there is none.
+    fn output_within(&self, amounts: impl Iterator<Item = (Metric, u64)>) -> Option<u64> {
+        let room = |(metric, amount)| match metric {
+            Metric::Chats => None,
+            Metric::Tokens => Some(self.size.output_within_tokens(amount)),
+            Metric::Cost => Some(self.size.output_within_cost(amount, &self.dearest?)),
+        };
+        amounts.filter_map(room).min()
+    }
+
+    /// How far the output of a call may go by what it holds.
+    pub fn output_of(&self, claims: &[Claim]) -> Option<u64> {
+        self.output_within(claims.iter().map(|claim| (claim.counter.metric, claim.amount)))
+    }
+
+    /// How much more output there is room for, beyond what the call holds.
+    pub fn output_beyond(&self, claims: &[Claim], standings: &[Standing]) -> u64 {
+        let beyond = Self {
+            size: Size::default(),
+            dearest: self.dearest.map(|dearest| Ceiling { request: 0, ..dearest }),
+            ..*self
+        };
+        let left =
+            |(claim, standing): (&Claim, &Standing)| Some((claim.counter.metric, standing.remaining(claim.max?)));
+        beyond.output_within(claims.iter().zip(standings).filter_map(left)).unwrap_or(u64::MAX)
     }
 
     /// The same of a call that uses next to nothing.
@@ -279,11 +330,16 @@ fn default_max(endpoint: &str) -> Option<u64> {
 }
 
 /// How the limits that a call counts against stand with it.
-pub(super) fn limit_standings(plan: &Plan, claims: &[Claim], standings: &[Standing]) -> Vec<LimitStanding> {
+pub(super) fn limit_standings(
+    account: &Account,
+    plan: &Plan,
+    claims: &[Claim],
+    standings: &[Standing],
+) -> Vec<LimitStanding> {
     let limited = |(claim, standing): (&Claim, &Standing)| {
         let CounterKey { subject, metric, period, .. } = &claim.counter;
         let limit: &Limit = plan.limit(subject.scope(), *metric, period.window())?;
-        Some(LimitStanding { limit: *limit, period: *period, standing: *standing })
+        Some(LimitStanding::of(account, *limit, *period, *standing))
     };
     claims.iter().zip(standings).filter_map(limited).collect()
 }

@@ -23,8 +23,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, ProviderId};
-use crate::domain::price::PriceBook;
-use crate::domain::quantities::Quantities;
+use crate::domain::price::rates::Used;
+use crate::domain::price::tariff::{Charged, Pricing, Tariff};
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::unit::{Unit, UnitName};
 use crate::ports::asking::Ask;
@@ -264,25 +264,35 @@ impl Deferred {
 
     /// Books the bill of a unit, if it can be made.
     async fn settle(&self, ask: &dyn Ask, unit: &DeferredUnit, standing: Standing) {
-        let prices = self.books.snapshots.load().prices.clone();
+        let tariff = self.tariff(unit);
         let age_us = self.books.clock.now().0.saturating_sub(unit.requested_at.0);
         let bill = match standing {
             Standing::Over(reading) => {
-                let results = self.results(ask, unit, &reading, &prices).await;
-                results.map(|results| Bill::of(unit, *reading, results, &prices))
+                let results = self.results(ask, unit, &reading, &tariff).await;
+                results.map(|results| Bill::of(unit, *reading, results, &tariff))
             }
-            Standing::Gone => Some(Bill::estimate(unit, 404, &prices)),
+            Standing::Gone => Some(Bill::estimate(unit, 404, &tariff)),
             Standing::NotYet => None,
         };
         let bill = match bill {
             Some(bill) => bill,
             None if age_us > PATIENCE_US => {
                 warn!(unit = %unit.name, tenant = %unit.tenant, "A provider has not finished a unit in three days; it is booked by an estimate.");
-                Bill::estimate(unit, 0, &prices)
+                Bill::estimate(unit, 0, &tariff)
             }
             None => return,
         };
-        self.book(unit, self.event(unit, bill, prices.version())).await;
+        self.book(unit, self.event(unit, bill, tariff.version())).await;
+    }
+
+    /// By the plan that the tenant is on when the unit is over; the dates of prices are those of its begin.
+    fn tariff(&self, unit: &DeferredUnit) -> Arc<Tariff> {
+        let snapshot = self.books.snapshots.load();
+        let plan = snapshot.accounts.get(&unit.tenant).map(|account| &account.tenant.plan);
+        plan.map_or_else(
+            || Arc::new(Tariff::new(snapshot.prices.clone(), Pricing::default())),
+            |plan| snapshot.tariff(plan),
+        )
     }
 
     /// The results of a unit with many parts, where its own word does not do; `None` where they cannot be had now.
@@ -291,17 +301,17 @@ impl Deferred {
         ask: &dyn Ask,
         unit: &DeferredUnit,
         reading: &Reading,
-        prices: &PriceBook,
+        tariff: &Tariff,
     ) -> Option<Option<Tally>> {
         let Some(told) = reading.ended() else { return Some(None) };
         let mut tally = Tally::default();
         match &told.results {
             Results::None => Some(None),
             Results::Here(parts) => {
-                parts.iter().for_each(|part| tally.add(unit, part, prices));
+                parts.iter().for_each(|part| tally.add(unit, part, tariff));
                 Some(Some(tally))
             }
-            Results::File(_) if tally::is_enough(unit, reading, prices) => Some(None),
+            Results::File(_) if tally::is_enough(unit, reading, tariff) => Some(None),
             Results::File(target) => {
                 let provider = provider_of(unit)?;
                 let (mut lines, mut bytes, tally_of) = (Lines::default(), 0_u64, &mut tally);
@@ -309,10 +319,10 @@ impl Deferred {
                     Some(line) if line.trim_ascii().is_empty() => {}
                     Some(line) => {
                         if let Some(part) = provider.result(line) {
-                            tally_of.add(unit, &part, prices);
+                            tally_of.add(unit, &part, tariff);
                         }
                     }
-                    None => tally_of.add(unit, &Reading::default(), prices),
+                    None => tally_of.add(unit, &Reading::default(), tariff),
                 };
                 let mut see = |piece: &[u8]| {
                     bytes = bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
@@ -335,7 +345,8 @@ impl Deferred {
     }
 
     fn event(&self, unit: &DeferredUnit, bill: Bill, price_version: Arc<str>) -> UsageEvent {
-        let Bill { tokens, source, charge, model, tier, outcome, status } = bill;
+        let Bill { used: Used { tokens, quantities }, source, charged, model, tier, outcome, status } = bill;
+        let Charged { charge, billable, is_own: _ } = charged;
         let now = self.books.clock.now();
         UsageEvent {
             id: unit.event.of_bill(),
@@ -349,10 +360,10 @@ impl Deferred {
             endpoint: unit.endpoint.clone().into(),
             chats: 0,
             tokens,
-            quantities: Quantities::default(),
+            quantities,
             source,
             cost: charge.cost,
-            billable: charge.cost,
+            billable,
             priced: charge.priced,
             price_version,
             service_tier: tier,

@@ -1,5 +1,6 @@
 //! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
 
+mod prices;
 pub(crate) mod units;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{BYTES_MIN, FileJournal, Options};
+use crate::config::price_file;
 use crate::domain::audit::{Actor, AuditEntry, Author, Change};
 use crate::domain::counting::{Amounts, Counting};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
@@ -24,10 +26,12 @@ use crate::domain::quantities::Quantities;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
+use crate::domain::zone::Zone;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{
     Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms, used_by,
 };
+use crate::ports::prices::{ActiveBook, BookListing, KeptBook};
 use crate::ports::tenants::{
     Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
     TenantStore,
@@ -39,6 +43,7 @@ use crate::ports::usage::{
 use crate::ports::{BoxFuture, StoreError};
 
 use super::admin::{Admin, Order};
+use super::price_books::Format;
 use super::recorder::Recorder;
 use super::reports::Reports;
 use super::snapshot::{Plans, Snapshots};
@@ -133,6 +138,9 @@ struct Tables {
     panics: u32,
     audit: Vec<AuditEntry>,
     memories: HashMap<Digest, (Micros, Answered)>,
+    books: BTreeMap<Arc<str>, (KeptBook, BookListing)>,
+    prices: Option<ActiveBook>,
+    plans_of: HashMap<TenantId, PlanChange>,
 }
 
 impl Tables {
@@ -202,6 +210,12 @@ impl FakeStore {
         self.tables.lock().panics = times;
     }
 
+    /// From now on a tenant was on this plan ever since.
+    pub(crate) fn set_plan_history(&self, tenant: &str, plan: &str) {
+        let change = PlanChange { plan: plan.parse().unwrap(), valid_from: Micros(0), by: None };
+        self.tables.lock().plans_of.insert(tenant.parse().unwrap(), change);
+    }
+
     /// From now on no call is ever answered.
     pub(crate) fn fall_silent(&self) {
         self.silent.store(true, Ordering::SeqCst);
@@ -227,7 +241,8 @@ impl TenantStore for FakeStore {
     fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>> {
         let answer = self.answer(|tables| {
             let keys = tables.keys.iter().filter(|key| key.revoked_at.is_none()).cloned().collect();
-            Ok(Directory { tenants: tables.tenants.values().cloned().collect(), keys, revision: tables.revision })
+            let (tenants, prices) = (tables.tenants.values().cloned().collect(), tables.prices.clone());
+            Ok(Directory { tenants, keys, prices, revision: tables.revision })
         });
         match self.slowness.lock().clone() {
             None => answer,
@@ -265,17 +280,18 @@ impl TenantStore for FakeStore {
             tables.once(act, |tables| {
                 let tenant = tables.tenants.get_mut(id).ok_or_else(|| StoreError::Missing(id.to_string()))?;
                 let before = tenant.clone();
-                let TenantChange { name, suspended, plan } = change.clone();
+                let TenantChange { name, suspended, plan, zone } = change.clone();
                 tenant.name = name.unwrap_or_else(|| tenant.name.clone());
                 tenant.suspended = suspended.unwrap_or(tenant.suspended);
+                tenant.zone = zone.unwrap_or_else(|| tenant.zone.clone());
                 tenant.plan = plan.unwrap_or_else(|| tenant.plan.clone());
                 Ok((tenant.clone(), Change::tenant_changed(&before, tenant)))
             })
         })
     }
 
-    fn plan_history<'a>(&'a self, _: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
-        self.answer(|_| Ok(Vec::new()))
+    fn plan_history<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
+        self.answer(|tables| Ok(tables.plans_of.get(tenant).cloned().into_iter().collect()))
     }
 
     fn touch_keys<'a>(&'a self, _: &'a [(KeyId, Micros)]) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -319,7 +335,8 @@ impl TenantStore for FakeStore {
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
         self.answer(|tables| {
             let AuditQuery { tenant, start, entries_max } = query;
-            let theirs = |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant == *tenant);
+            let theirs =
+                |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant.as_ref() == Some(tenant));
             let found: Vec<AuditEntry> = tables.audit.iter().filter(theirs).cloned().collect();
             let max = *entries_max as usize;
             Ok(match start {
@@ -457,6 +474,11 @@ impl UsageStore for FakeStore {
         })
     }
 
+    fn corrections<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        let is_of = |event: &UsageEvent| event.corrects.is_some_and(|corrected| ids.contains(&corrected.event));
+        self.answer(|tables| Ok(tables.events.iter().filter(|stored| is_of(&stored.event)).cloned().collect()))
+    }
+
     fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
         self.answer(|tables| {
             see(Entry::Begin { events: tables.events.len() as u64, from: None });
@@ -554,6 +576,12 @@ pub(crate) fn stratum(event: &UsageEvent) -> Stratum {
     }
 }
 
+/// Price books as they are written.
+pub(crate) const FORMAT: Format = Format {
+    parse: |file| price_file::parse(file).map_err(|error| error.to_string()),
+    read: |document, base| price_file::read(document, base).map_err(|error| error.to_string()),
+};
+
 /// The plans of the contract.
 pub(crate) fn plans() -> Plans {
     let plan = |name: &str, max: Option<u64>| {
@@ -626,13 +654,13 @@ impl World {
         let store = Arc::new(FakeStore::default());
         let counters = Arc::new(ShownCounters::default());
         let clock = Arc::new(StoppedClock(Self::now()));
-        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices).await.unwrap().that_count_all());
+        let snapshots = Arc::new(Snapshots::open(&*store, plans(), prices, FORMAT).await.unwrap().that_count_all());
         let admin = Arc::new(Admin::new(store.clone(), snapshots.clone(), counters.clone(), clock.clone()));
         let reports = Arc::new(Reports::new(store.clone(), snapshots.clone(), clock));
         let author = Author::of(Actor::Cli);
         for id in ["acme", "globex"] {
             let order = Order::by(&author);
-            admin.create_tenant(order, id.parse().unwrap(), id.to_uppercase(), "starter").await.unwrap();
+            admin.create_tenant(order, id.parse().unwrap(), id.to_uppercase(), "starter", Zone::UTC).await.unwrap();
         }
         Self { store, counters, snapshots, admin, reports }
     }

@@ -79,6 +79,10 @@ impl UsageStore for Fresh {
         self.ledger.find(ids)
     }
 
+    fn corrections<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        self.ledger.corrections(ids)
+    }
+
     fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
         self.ledger.walk(see)
     }

@@ -14,6 +14,7 @@ use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{self, Key, KeyHash};
 use crate::domain::refusal::Refusal;
 use crate::domain::tenant::Tenant;
+use crate::domain::zone::Zone;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::tenants::{Act, TenantStore};
@@ -175,6 +176,7 @@ impl Identities {
             name: id.to_string(),
             plan: self.starter.clone(),
             suspended: false,
+            zone: Zone::UTC,
             created_at: self.clock.now(),
         };
         let act = Act::by(Author::of(Actor::Tenant), tenant.created_at);

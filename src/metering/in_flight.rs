@@ -12,9 +12,10 @@ use tracing::{error, warn};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::EventId;
 use crate::domain::key::Key;
-use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Standing, Subject};
-use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::price::rates::Used;
+use crate::domain::price::tariff::{Charged, Tariff};
+use crate::domain::price::{Charge, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
@@ -23,9 +24,11 @@ use crate::domain::unit::Unit;
 use crate::ports::counters::{Claim, used_by};
 use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
-use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading};
+use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading, Shortener};
 
 use super::meter::Meter;
+use super::overrun::Overrun;
+use super::rates::Permit;
 use super::snapshot::Account;
 
 /// Who calls, on whose behalf.
@@ -48,8 +51,18 @@ pub struct LimitStanding {
     pub limit: Limit,
     /// The window.
     pub period: Period,
+    /// When it began and when it ends, by the tenant's clock.
+    pub bounds: [Micros; 2],
     /// What is used and held.
     pub standing: Standing,
+}
+
+impl LimitStanding {
+    /// The limit of an account as it stands in a window.
+    pub(super) fn of(account: &Account, limit: Limit, period: Period, standing: Standing) -> Self {
+        let zone = &account.tenant.zone;
+        Self { limit, period, bounds: [zone.start(period), zone.end(period)], standing }
+    }
 }
 
 /// A call that was admitted: it owns a hold and a place in the journal.
@@ -63,6 +76,8 @@ pub(super) struct Open {
     pub meter: Arc<Meter>,
     pub slot: Slot,
     pub claims: Vec<Claim>,
+    pub permit: Option<Permit>,
+    pub overrun: Option<Overrun>,
     pub limits: Vec<LimitStanding>,
     /// The most tokens of one answer that the hold follows from, where the request has to say so.
     pub written: Option<u64>,
@@ -71,7 +86,7 @@ pub(super) struct Open {
     pub call: Call,
     /// It goes on with an earlier answer, and was counted with that.
     pub goes_on: bool,
-    pub prices: Arc<PriceBook>,
+    pub tariff: Arc<Tariff>,
     pub started_us: u64,
     /// As it stands if nothing else is heard of the call; settling makes the final one of it.
     pub event: UsageEvent,
@@ -88,6 +103,8 @@ pub(super) struct Progress {
     first_byte_us: Option<u64>,
     upstream_us: u64,
     sent_us: Option<u64>,
+    /// The gateway ended the answer, as nothing was left.
+    cut: bool,
     /// Set when settlement began, so that a drop in the middle of it books the true ending.
     ending: Option<Ending>,
     /// What the reader said at the end, once it was asked: it is asked once.
@@ -218,6 +235,36 @@ impl InFlight {
         }
     }
 
+    /// Whether the answer is longer by now than what is known to be there for it.
+    pub fn is_over_hold(&self) -> bool {
+        let Some(Open { overrun: Some(overrun), progress, .. }) = self.open.as_deref() else { return false };
+        progress.reader.as_ref().is_some_and(|reader| overrun.is_passed_by(reader.delivered_tokens()))
+    }
+
+    /// Whether such an answer may go on. Where nobody can be asked it may.
+    pub async fn may_go_on(&mut self) -> bool {
+        let Some(Open { meter, claims, overrun: Some(overrun), progress, .. }) = self.open.as_deref_mut() else {
+            return true;
+        };
+        let output = progress.reader.as_ref().map_or(0, |reader| reader.delivered_tokens());
+        let standings = meter.read(claims).await.unwrap_or_default();
+        standings.len() != claims.len() || overrun.may_go_on(output, claims, &standings)
+    }
+
+    /// The gateway ends the answer here.
+    pub fn cut(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.progress.cut = true;
+        }
+    }
+
+    /// How a stream of this answer ends where its output maximum is met; `None` where it has no such form.
+    pub fn shortener(&self) -> Option<Shortener> {
+        let open = self.open.as_ref()?;
+        open.overrun.as_ref()?;
+        Shortener::of(open.endpoint.reads, open.call.answers)
+    }
+
     /// Whether the answer said that it is complete.
     pub fn is_complete(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.is_complete())
@@ -229,7 +276,7 @@ impl InFlight {
         open.progress.ending = Some(ending);
         let verdict = open.judge(ending);
         let estimate = match open.estimate_input(verdict) {
-            Some(input) => Some(open.meter.estimator.run(input).await),
+            Some(input) => Some(open.meter.estimate(input).await),
             None => None,
         };
         if let Some(open) = &mut self.open {
@@ -320,13 +367,23 @@ impl Open {
         let reading = self.progress.reading.as_ref();
         let is_unknown = |said: &Reading| said.tokens.is_none() && said.deferred().is_none();
         let needed = verdict.basis == Basis::ReportedOrEstimate && reading.is_none_or(is_unknown);
+        // What the request itself says is known, and all.
+        let needed = needed && self.call.quantities.is_nothing();
         needed.then(|| EstimateInput {
             provider: self.provider.id(),
             model: self.call.model.clone(),
             prompt: self.call.prompt.clone(),
             output: reading.map(|said| said.output.clone()).unwrap_or_default(),
             output_bytes: reading.map_or(0, |said| said.output_bytes),
+            output_max: self.output_max(),
         })
+    }
+
+    /// The most tokens of output that were asked for, or that the model can give.
+    fn output_max(&self) -> Option<u64> {
+        let Call { model, output_max, answers, .. } = &self.call;
+        let of_model = || Some(self.meter.output_max(&self.provider.id(), model)?.saturating_mul(*answers));
+        output_max.or_else(of_model)
     }
 
     /// Before the client has all of its answer: it may go on at once, and elsewhere.
@@ -354,11 +411,15 @@ impl Open {
 
     /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
     fn write_up(&mut self, verdict: Verdict, estimate: Option<Tokens>) {
-        let Self { meter, claims, prices, started_us, event, progress, .. } = self;
+        let Self { meter, claims, tariff, started_us, event, progress, .. } = self;
         let reading = progress.reading.get_or_insert_default();
         // What the provider finishes later it charges later.
         let deferred = reading.deferred().filter(|_| verdict.basis == Basis::ReportedOrEstimate).cloned();
-        event.outcome = if deferred.is_some() { Outcome::Deferred } else { verdict.outcome };
+        event.outcome = match (&deferred, progress.cut) {
+            (Some(_), _) => Outcome::Deferred,
+            (None, true) => Outcome::BudgetCut,
+            (None, false) => verdict.outcome,
+        };
         let basis = if deferred.is_some() { Basis::Nothing } else { verdict.basis };
         if let Some(name) = deferred {
             // The prompt was estimated at admission. Writing up may happen twice.
@@ -375,6 +436,15 @@ impl Open {
             // It was estimated at admission.
             (Basis::PromptEstimate, _, _) => (event.tokens, UsageSource::Estimate),
         };
+        event.quantities = match basis {
+            Basis::Nothing => Quantities::default(),
+            // What the request itself says was known at admission.
+            Basis::ReportedOrEstimate if reading.tokens.is_none() && reading.quantities.is_nothing() => {
+                event.quantities
+            }
+            Basis::ReportedOrEstimate => reading.quantities,
+            Basis::PromptEstimate => event.quantities,
+        };
         if let Some(model) = reading.model.take().filter(|model| !model.is_empty()) {
             event.model = bounded(model);
         }
@@ -383,22 +453,25 @@ impl Open {
         event.overhead_us = progress.first_byte_us.map_or(0, |first| first.saturating_sub(progress.upstream_us));
         event.status = progress.status;
         event.request_id = progress.request_id.take().or(event.request_id.take());
-        let charge = match basis {
-            Basis::Nothing => Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
-            Basis::ReportedOrEstimate if reading.beyond_tokens => beyond_tokens(charge(prices, event), &event.tokens),
-            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(prices, event),
+        let charged = match basis {
+            Basis::Nothing => Charged::FREE,
+            Basis::ReportedOrEstimate if reading.uncounted => uncounted(charge(tariff, event), &event.used()),
+            Basis::ReportedOrEstimate | Basis::PromptEstimate => charge(tariff, event),
         };
-        (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
+        put(event, charged);
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
     /// Hands the event to the journal, gives back what is held and counts what was used. Gives the event's position.
     fn hand_over(self: Box<Self>) -> u64 {
-        let Self { meter, slot, claims, event, .. } = *self;
+        let Self { meter, slot, claims, permit, event, .. } = *self;
         // The event first: it is the truth, and counters follow from it.
         let position = meter.journal.settle(slot, &event);
         let used = used_by(&event, meter.counting);
         meter.counters.settle(event.id, &claims, &used);
+        if let Some(permit) = permit {
+            permit.over(event.tokens.total());
+        }
         position
     }
 }
@@ -409,16 +482,25 @@ fn chats_of(claims: &[Claim]) -> u64 {
     claims.iter().find(is_chats).map_or(0, |claim| claim.amount)
 }
 
-pub(super) fn charge(prices: &PriceBook, event: &UsageEvent) -> Charge {
-    prices.charge(event.provider.as_str(), &event.model, event.service_tier, &event.tokens, event.requested_at)
+pub(super) fn charge(tariff: &Tariff, event: &UsageEvent) -> Charged {
+    tariff.charge(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at)
 }
 
-/// What is charged beside tokens has no price here: with tokens the cost is known in part, without any it is not known.
-pub(super) fn beyond_tokens(charge: Charge, tokens: &Tokens) -> Charge {
+fn put(event: &mut UsageEvent, charged: Charged) {
+    let Charged { charge, billable, is_own: _ } = charged;
+    (event.cost, event.billable, event.priced) = (charge.cost, billable, charge.priced);
+}
+
+/// Something was charged that no count says: beside what was counted the cost is known in part, else it is not known.
+pub(super) fn uncounted(charged: Charged, used: &Used) -> Charged {
+    let Charged { charge, .. } = charged;
     match charge.priced {
-        Priced::Priced if tokens.total() == 0 => Charge { cost: None, priced: Priced::Unpriced },
-        Priced::Priced => Charge { priced: Priced::Incomplete, ..charge },
-        Priced::Free | Priced::Unpriced | Priced::Incomplete => charge,
+        Priced::Priced if used.is_nothing() => {
+            let charge = Charge { cost: None, priced: Priced::Unpriced };
+            Charged { charge, billable: None, ..charged }
+        }
+        Priced::Priced => Charged { charge: Charge { priced: Priced::Incomplete, ..charge }, ..charged },
+        Priced::Free | Priced::Unpriced | Priced::Incomplete => charged,
     }
 }
 
@@ -429,9 +511,10 @@ pub(super) fn pending(
     admitted_at: Micros,
     (caller, claims): (Caller, &[Claim]),
     (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
-    prices: &PriceBook,
+    tariff: &Tariff,
 ) -> UsageEvent {
     let verdict = verdict(Phase::Admitted, Ending::Killed);
+    let quantities = call.quantities.checked().unwrap_or_default();
     let mut event = UsageEvent {
         id,
         tenant: caller.account.tenant.id.clone(),
@@ -443,16 +526,17 @@ pub(super) fn pending(
         requested_model: bounded(call.model.clone()),
         endpoint: endpoint.name.into(),
         chats: if verdict.chat_kept { chats_of(claims) } else { 0 },
-        tokens: estimate::of_prompt(&call.prompt),
-        quantities: Quantities::default(),
+        // What is charged by the character has no tokens.
+        tokens: if quantities.is_nothing() { estimate::of_prompt(&call.prompt) } else { Tokens::default() },
+        quantities,
         source: UsageSource::Estimate,
         cost: None,
         billable: None,
         priced: Priced::Unpriced,
-        price_version: prices.version(),
+        price_version: tariff.version(),
         service_tier: ServiceTier::default(),
         requested_at: admitted_at,
-        utc_offset_s: 0,
+        utc_offset_s: caller.account.tenant.zone.offset_s(admitted_at),
         duration_us: 0,
         first_byte_us: None,
         overhead_us: 0,
@@ -462,8 +546,8 @@ pub(super) fn pending(
         unit: None,
         corrects: None,
     };
-    let charge = charge(prices, &event);
-    (event.cost, event.billable, event.priced) = (charge.cost, charge.cost, charge.priced);
+    let charged = charge(tariff, &event);
+    put(&mut event, charged);
     event
 }
 

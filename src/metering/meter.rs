@@ -4,24 +4,29 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::budget::WhenShort;
+use crate::domain::budget::{OnOverrun, WhenShort};
 use crate::domain::counting::Counting;
-use crate::domain::ids::{EventId, TenantId};
+use crate::domain::ids::{EventId, ProviderId, TenantId};
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing};
 use crate::domain::refusal::{ModelFacts, Refusal};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
+use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
 use crate::ports::continuations::{Continuations, TokenHash};
 use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms};
 use crate::ports::journal::Journal;
+use crate::ports::rates::RateStore;
 use crate::ports::sink::Sink;
+use crate::providers::estimate::EstimateInput;
 use crate::providers::{Call, Endpoint, Kind, Prompt, Provider};
 
 use super::budget::{self, Ask, Quote, Written, limit_standings};
-use super::estimator::Estimator;
+use super::estimator::{Estimate, Estimator};
 use super::in_flight::{Caller, InFlight, LimitStanding, Open, Progress, pending};
+use super::overrun::Overrun;
+use super::rates::Permit;
 use super::snapshot::{Account, Snapshots};
 
 /// How often a tenant may be changed while one call of it is admitted: more than twice is an accident.
@@ -37,6 +42,7 @@ pub struct Meter {
     pub(super) estimator: Estimator,
     pub(super) counting: Counting,
     continuations: Option<Arc<dyn Continuations>>,
+    rates: Option<Arc<dyn RateStore>>,
     snapshots: Arc<Snapshots>,
     clock: Arc<dyn Clock>,
     sinks: Vec<Arc<dyn Sink>>,
@@ -53,7 +59,7 @@ impl Meter {
     ) -> Self {
         let estimator = Estimator::default();
         let counting = snapshots.counting();
-        Self { counters, journal, estimator, counting, continuations: None, snapshots, clock, sinks }
+        Self { counters, journal, estimator, counting, continuations: None, rates: None, snapshots, clock, sinks }
     }
 
     /// The same with another estimator than the tokenizer.
@@ -66,11 +72,30 @@ impl Meter {
         Self { continuations: Some(continuations), ..self }
     }
 
+    /// The same with rates; without them each call of a plan that has any is refused.
+    pub fn with_rates(self, rates: Arc<dyn RateStore>) -> Self {
+        Self { rates: Some(rates), ..self }
+    }
+
     /// The gateway answered a request itself.
     pub fn refused(&self, refusal: &Refusal) {
         for sink in &self.sinks {
             sink.refused(refusal);
         }
+    }
+
+    /// The tokens of a call whose provider did not say what it charged.
+    pub(super) async fn estimate(&self, input: EstimateInput) -> Tokens {
+        let Estimate { tokens, by } = self.estimator.run(input).await;
+        for sink in &self.sinks {
+            sink.estimated(by);
+        }
+        tokens
+    }
+
+    /// The most tokens that an answer of this model may have, where that is known.
+    pub(super) fn output_max(&self, provider: &ProviderId, model: &str) -> Option<u64> {
+        self.snapshots.output_max(provider, model)
     }
 
     pub(super) fn monotonic_us(&self) -> u64 {
@@ -105,7 +130,8 @@ impl Meter {
     ) -> Result<InFlight, Refusal> {
         let (id, admitted_at) = (self.clock.event_id(), self.clock.now());
         let held = Held { counters: &*self.counters, id, claims: Vec::new() };
-        let taken = Taken { caller, held, limits: Vec::new(), written: None };
+        let (permit, overrun) = (None, None);
+        let taken = Taken { caller, held, permit, overrun, limits: Vec::new(), written: None };
         self.own((id, admitted_at, false), taken, provider, endpoint, call).await
     }
 
@@ -113,14 +139,14 @@ impl Meter {
     async fn own(
         self: &Arc<Self>,
         (id, admitted_at, goes_on): (EventId, Micros, bool),
-        Taken { caller, mut held, limits, written }: Taken<'_>,
+        Taken { caller, mut held, permit, overrun, limits, written }: Taken<'_>,
         provider: &'static dyn Provider,
         endpoint: Endpoint,
         call: Call,
     ) -> Result<InFlight, Refusal> {
         let started_us = self.clock.monotonic_us();
-        let prices = self.snapshots.load().prices.clone();
-        let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &prices);
+        let tariff = self.snapshots.load().tariff(&caller.account.tenant.plan);
+        let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &tariff);
         let slot = self.journal.admit(&event).map_err(|_| Refusal::JournalFull)?;
         let position = slot.position;
         let (meter, progress) = (self.clone(), Progress::default());
@@ -129,13 +155,15 @@ impl Meter {
             meter,
             slot,
             claims,
+            permit,
+            overrun,
             limits,
             written,
             provider,
             endpoint,
             call,
             goes_on,
-            prices,
+            tariff,
             started_us,
             event,
             progress,
@@ -174,10 +202,15 @@ impl Meter {
             let plan = plan_of(&caller.account)?;
             let ask = Ask { caller: &caller, plan, kind, at };
             let quote = ask.quote((provider, endpoint, call), &self.snapshots)?;
-            if let Some((claims, limits, written)) = self.take(id, &ask, quote).await? {
+            let tokens = quote.map_or(0, |quote| quote.tokens());
+            let permit = Permit::take(self.rates.as_ref(), id, (&caller, plan), tokens).await?;
+            if let Some((claims, limits, quote)) = self.take(id, &ask, quote).await? {
                 // What was held is given back should anything fail before the call owns it.
+                let is_cut = call.stream && plan.budget.on_overrun == OnOverrun::Cut;
+                let overrun = quote.filter(|_| is_cut).and_then(|quote| Overrun::of(quote, &claims));
                 let held = Held { counters: &*self.counters, id, claims };
-                return Ok(Taken { caller, held, limits, written });
+                let written = quote.and_then(|quote| quote.written());
+                return Ok(Taken { caller, held, permit, overrun, limits, written });
             }
             let tenant = &caller.account.tenant.id;
             let account = self.snapshots.load().accounts.get(tenant).cloned().ok_or(Refusal::BadKey)?;
@@ -195,7 +228,7 @@ impl Meter {
         id: EventId,
         ask: &Ask<'_>,
         mut quote: Option<Quote>,
-    ) -> Result<Option<(Vec<Claim>, Vec<LimitStanding>, Written)>, Refusal> {
+    ) -> Result<Option<(Vec<Claim>, Vec<LimitStanding>, Option<Quote>)>, Refusal> {
         let Ask { plan, caller, .. } = ask;
         let terms = Terms { revision: caller.account.revision, on_counters_down: plan.on_counters_down };
         let is_lowered = plan.budget.when_short == WhenShort::Clamp;
@@ -203,8 +236,8 @@ impl Meter {
             let claims = ask.claims(quote.as_ref());
             let (refused, standing) = match self.counters.hold(id, &claims, terms).await {
                 Ok(HoldOutcome::Held(standings)) => {
-                    let limits = limit_standings(plan, &claims, &standings);
-                    return Ok(Some((claims, limits, quote.and_then(|quote| quote.written()))));
+                    let limits = limit_standings(&caller.account, plan, &claims, &standings);
+                    return Ok(Some((claims, limits, quote)));
                 }
                 Ok(HoldOutcome::Refused { claim, standing }) => (claim, standing),
                 Ok(HoldOutcome::Changed) => return Ok(None),
@@ -229,7 +262,7 @@ impl Meter {
         Err(Refusal::CountersDown)
     }
 
-    async fn read(&self, claims: &[Claim]) -> Option<Vec<Standing>> {
+    pub(super) async fn read(&self, claims: &[Claim]) -> Option<Vec<Standing>> {
         let counters: Vec<CounterKey> = claims.iter().map(|claim| claim.counter.clone()).collect();
         self.counters.read(&counters).await.ok()
     }
@@ -247,7 +280,7 @@ impl Meter {
         }
         let Ok(standings) = self.counters.read(&counters).await else { return Vec::new() };
         let rows = limits.into_iter().zip(counters).zip(standings);
-        rows.map(|((limit, counter), standing)| LimitStanding { limit, period: counter.period, standing }).collect()
+        rows.map(|((limit, counter), standing)| LimitStanding::of(account, limit, counter.period, standing)).collect()
     }
 
     /// Whether other maxima of output may have to be written into the caller's requests.
@@ -303,6 +336,8 @@ impl Meter {
 struct Taken<'a> {
     caller: Caller,
     held: Held<'a>,
+    permit: Option<Permit>,
+    overrun: Option<Overrun>,
     limits: Vec<LimitStanding>,
     written: Written,
 }

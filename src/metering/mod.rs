@@ -5,6 +5,7 @@
 pub mod admin;
 mod budget;
 pub mod copy;
+pub mod cost_lines;
 pub mod deferred;
 pub mod estimator;
 #[cfg(test)]
@@ -16,9 +17,13 @@ mod look_ups;
 pub mod meter;
 pub mod node_counters;
 pub mod once;
+mod overrun;
+pub mod price_books;
+mod rates;
 pub mod rebuild;
 pub mod recorder;
 pub mod reports;
+pub mod rerate;
 pub mod snapshot;
 pub mod turns;
 pub mod verify;

@@ -8,13 +8,16 @@ use std::sync::Arc;
 
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
+use crate::domain::money::PicoUsd;
 use crate::domain::price::rates::Rates;
 use crate::domain::price::{PriceBook, ServiceTier};
 use crate::domain::time::{Micros, Period, Window};
+use crate::domain::zone::Zone;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::usage::{Dimension, EventsQuery, Group, Sums, SumsQuery, UsageStore};
 
+use super::cost_lines::{self, CostLine};
 use super::snapshot::Snapshots;
 
 /// Groups in one report: more than this nobody reads, and the answer would be tens of megabytes.
@@ -85,6 +88,8 @@ pub struct UsageReport {
     pub tenant: Option<TenantId>,
     /// When.
     pub period: Period,
+    /// By whose clock.
+    pub zone: Zone,
     /// Everything.
     pub totals: Totals,
     /// The same by provider, those with nothing too.
@@ -102,6 +107,8 @@ pub struct CostReport {
     pub tenant: Option<TenantId>,
     /// When; `None` for all time.
     pub period: Option<Period>,
+    /// By whose clock.
+    pub zone: Zone,
     /// Everything.
     pub totals: Totals,
     /// The same by provider and model.
@@ -126,6 +133,36 @@ pub struct CostRow {
     /// List prices of the standard tier for short inputs, at the end of the report's time; `None` when the model has no
     /// price. Each event was charged by the prices of its own tier, length and moment.
     pub rates: Option<Rates>,
+}
+
+/// What a model cost in a day, or in the whole time of a report, by kinds of token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindRow {
+    /// Whose; `None` in a report of all tenants together.
+    pub tenant: Option<TenantId>,
+    /// On which day of its clock; `None` in a report of the whole time.
+    pub day: Option<Period>,
+    /// The provider's short name.
+    pub provider: String,
+    /// The model, as the provider answered.
+    pub model: String,
+    /// The kind of token and its cost.
+    pub line: CostLine,
+    /// What part of the whole report it is, in [`SHARES`](super::cost_lines::SHARES); `None` where that cost nothing.
+    pub share: Option<i128>,
+}
+
+/// Costs of tenants by days and kinds of token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindReport {
+    /// The rows; their costs add up to the ledger's.
+    pub rows: Vec<KindRow>,
+    /// The display name and the zone of each tenant that it is about.
+    pub zones: BTreeMap<TenantId, (String, Zone)>,
+    /// The ledger that they come from.
+    pub ledger_id: String,
+    /// The version of the price book that is in force now, which has the unit prices.
+    pub price_version: Arc<str>,
 }
 
 /// One page of line items, in insert order.
@@ -176,9 +213,15 @@ impl Reports {
         (self.snapshots.load().prices.clone(), self.clock.now())
     }
 
-    /// The day or month that is running.
-    pub fn current(&self, window: Window) -> Period {
-        window.period(self.clock.now())
+    /// The day or month that is running: where the tenant is; of all of them together, in UTC.
+    pub fn current(&self, window: Window, tenant: Option<&TenantId>) -> Period {
+        self.zone(tenant).period(window, self.clock.now())
+    }
+
+    /// Whose clock the periods of a report are of.
+    fn zone(&self, tenant: Option<&TenantId>) -> Zone {
+        let snapshot = self.snapshots.load();
+        tenant.and_then(|id| snapshot.accounts.get(id)).map(|account| account.tenant.zone.clone()).unwrap_or_default()
     }
 
     /// What a tenant, or everyone, used in a period.
@@ -195,7 +238,8 @@ impl Reports {
             providers.insert(value(&values, 0), sums);
         }
         let groups = if group_by.is_empty() { Vec::new() } else { fold(&fine, &group_by)? };
-        Ok(UsageReport { tenant, period, totals: total(&fine.groups)?, providers, group_by, groups })
+        let zone = self.zone(tenant.as_ref());
+        Ok(UsageReport { tenant, period, zone, totals: total(&fine.groups)?, providers, group_by, groups })
     }
 
     /// What a tenant, or everyone, spent in a period, or ever.
@@ -209,7 +253,8 @@ impl Reports {
         let fine = self.sums(&tenant, period, &group_by, &by_model).await?;
         let prices = self.snapshots.load().prices.clone();
         let now = self.clock.now();
-        let at = period.map_or(now, |period| now.min(Micros(period.end().0.saturating_sub(1))));
+        let zone = self.zone(tenant.as_ref());
+        let at = period.map_or(now, |period| now.min(Micros(zone.end(period).0.saturating_sub(1))));
         let rows = fold(&fine, &by_model)?
             .into_iter()
             .map(|Group { values, sums }| {
@@ -222,12 +267,48 @@ impl Reports {
         Ok(CostReport {
             tenant,
             period,
+            zone,
             totals: total(&fine.groups)?,
             rows,
             group_by,
             groups,
             price_version: prices.version(),
         })
+    }
+
+    /// What each tenant, or one, spent on each day of its clock in a period, by provider, model and kind of token: at most
+    /// [`GROUPS_MAX`] rows.
+    pub async fn daily_kinds(&self, tenant: Option<TenantId>, period: Period) -> Result<KindReport, ReportError> {
+        let (ledger_id, price_version) = (self.store.ledger_id().await?, self.snapshots.load().prices.version());
+        let mut report = KindReport { rows: Vec::new(), zones: BTreeMap::new(), ledger_id, price_version };
+        let snapshot = self.snapshots.load().clone();
+        let mut tenants: Vec<TenantId> =
+            tenant.map_or_else(|| snapshot.accounts.keys().cloned().collect(), |id| vec![id]);
+        tenants.sort_unstable();
+        let by_day = [Dimension::Day, Dimension::Provider, Dimension::Model];
+        for id in tenants {
+            let zone = self.zone(Some(&id));
+            let whose = Some(id.clone());
+            let fine = self.sums(&whose, Some(period), &by_day, &[]).await?;
+            for Group { values, sums } in &fine.groups {
+                let day = Window::Day.parse(&value(values, 0)).map_err(|_| ReportError::InvalidGroupBy)?;
+                let at = Micros(zone.end(day).0.saturating_sub(1)).min(self.clock.now());
+                let (provider, model) = (value(values, 1), value(values, 2));
+                let rates = snapshot.prices.rates(&provider, &model, ServiceTier::Standard, 0, at);
+                let new = |line| {
+                    let (tenant, provider, model) = (whose.clone(), provider.clone(), model.clone());
+                    KindRow { tenant, day: Some(day), provider, model, line, share: None }
+                };
+                report.rows.extend(cost_lines::lines(sums, rates).into_iter().map(new));
+            }
+            if report.rows.len() > GROUPS_MAX {
+                return Err(ReportError::TooManyGroups { groups: report.rows.len() });
+            }
+            let name = snapshot.accounts.get(&id).map_or_else(|| id.to_string(), |account| account.tenant.name.clone());
+            report.zones.insert(id, (name, zone));
+        }
+        shared_out(&mut report.rows);
+        Ok(report)
     }
 
     /// One page of line items.
@@ -309,6 +390,30 @@ fn fold(fine: &Fine, by: &[Dimension]) -> Result<Vec<GroupRow>, ReportError> {
         *sums = add(*sums, group.sums)?;
     }
     Ok(folded.into_iter().map(|(values, sums)| Group { values, sums }).collect())
+}
+
+/// Says of each row what part of the whole it is.
+fn shared_out(rows: &mut [KindRow]) {
+    let costs: Vec<PicoUsd> = rows.iter().map(|row| row.line.cost).collect();
+    for (row, share) in rows.iter_mut().zip(cost_lines::shares(&costs).unwrap_or_default()) {
+        row.share = Some(share);
+    }
+}
+
+impl CostReport {
+    /// The same by provider, model and kind of token.
+    pub fn kinds(&self) -> Vec<KindRow> {
+        let mut rows = Vec::new();
+        for CostRow { provider, model, sums, rates } in &self.rows {
+            let new = |line| {
+                let (tenant, provider, model) = (self.tenant.clone(), provider.clone(), model.clone());
+                KindRow { tenant, day: None, provider, model, line, share: None }
+            };
+            rows.extend(cost_lines::lines(sums, rates.as_ref()).into_iter().map(new));
+        }
+        shared_out(&mut rows);
+        rows
+    }
 }
 
 fn total(groups: &[Group]) -> Result<Sums, ReportError> {

@@ -3,7 +3,7 @@
 //! Reading takes no lock and no I/O. Writing builds a new value and swaps it in; writers are admin calls, the
 //! refresher and reloads, a few a minute.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -18,9 +18,12 @@ use crate::domain::plan::{Metric, Plan, Scope};
 use crate::domain::price::PriceBook;
 use crate::domain::price::tariff::{Pricing, Tariff};
 use crate::domain::tenant::Tenant;
-use crate::domain::time::Window;
+use crate::domain::time::{Micros, Window};
 use crate::ports::StoreError;
+use crate::ports::prices::ActiveBook;
 use crate::ports::tenants::{Directory, TenantStore};
+
+use super::price_books::{Format, find, kept};
 
 /// All plans by name.
 pub type Plans = BTreeMap<PlanName, Arc<Plan>>;
@@ -46,17 +49,29 @@ pub struct Snapshot {
     pub keys: HashMap<KeyHash, Arc<Key>>,
     /// Every plan.
     pub plans: Arc<Plans>,
-    /// What providers charge.
+    /// What providers charge: the active book, else the configuration's.
     pub prices: Arc<PriceBook>,
-    /// What each plan makes of it.
+    /// The configuration's prices.
+    pub configured: Arc<PriceBook>,
+    /// The book that was put in force for all gateways.
+    pub active: Option<ActiveBook>,
+    /// What each plan makes of the prices.
     pub tariffs: HashMap<PlanName, Arc<Tariff>>,
     /// The store's revision that this was read at.
     pub revision: i64,
 }
 
+/// What a snapshot has of the configuration.
+struct Configured {
+    plans: Arc<Plans>,
+    prices: Arc<PriceBook>,
+}
+
 impl Snapshot {
-    fn build(directory: Directory, plans: Arc<Plans>, prices: Arc<PriceBook>) -> Self {
+    /// `prices` are those in force.
+    fn build(directory: Directory, configured: Configured, prices: Arc<PriceBook>) -> Self {
         let revision = directory.revision;
+        let Configured { plans, prices: configured } = configured;
         let account = |tenant: Tenant| {
             let plan = plans.get(&tenant.plan).cloned();
             (tenant.id.clone(), Arc::new(Account { tenant, plan, revision }))
@@ -67,6 +82,8 @@ impl Snapshot {
             tariffs: plans.values().map(|plan| (plan.name.clone(), tariff(&prices, plan.pricing.clone()))).collect(),
             plans,
             prices,
+            configured,
+            active: directory.prices,
             revision: directory.revision,
         }
     }
@@ -74,6 +91,29 @@ impl Snapshot {
     /// What tenants on a plan pay; by the list of prices where there is no such plan.
     pub fn tariff(&self, plan: &PlanName) -> Arc<Tariff> {
         self.tariffs.get(plan).cloned().unwrap_or_else(|| tariff(&self.prices, Pricing::default()))
+    }
+
+    /// Every book that calls may be priced by now.
+    fn books(&self) -> impl Iterator<Item = &Arc<PriceBook>> {
+        let own = self.plans.values().filter_map(|plan| plan.pricing.own.as_ref());
+        [&self.configured, &self.prices].into_iter().chain(own)
+    }
+}
+
+/// The book that was put in force for all gateways, if one was: one of those at hand, or as the store has it.
+async fn active(
+    store: &dyn TenantStore,
+    directory: &Directory,
+    at_hand: &[&Arc<PriceBook>],
+    format: Format,
+) -> Result<Option<Arc<PriceBook>>, StoreError> {
+    let Some(ActiveBook { version, .. }) = &directory.prices else { return Ok(None) };
+    if let Some(book) = at_hand.iter().find(|book| book.version() == *version) {
+        return Ok(Some(Arc::clone(book)));
+    }
+    match find(store, version, format).await? {
+        Some(book) => Ok(Some(Arc::new(book))),
+        None => Err(StoreError::Corrupt(format!("the price book {version} is not there"))),
     }
 }
 
@@ -108,6 +148,10 @@ pub enum PlansRefused {
 #[derive(Debug)]
 pub struct Snapshots {
     current: ArcSwap<Snapshot>,
+    /// How price books are read.
+    format: Format,
+    /// The versions of books that the ledger has for certain.
+    kept: Mutex<BTreeSet<Arc<str>>>,
     /// What is counted, as the first plans demand it, for as long as the process lives.
     counting: Counting,
     /// The most tokens that an answer of a model may have: for estimates and holds, so not a part of what bills are made from.
@@ -125,6 +169,8 @@ impl From<Snapshot> for Snapshots {
         Self {
             current: ArcSwap::from_pointee(snapshot),
             counting,
+            format: Format::default(),
+            kept: Mutex::default(),
             limits: ArcSwap::default(),
             bounds: ArcSwap::default(),
             writing: Mutex::new(()),
@@ -140,13 +186,53 @@ impl Default for Snapshots {
 
 impl Snapshots {
     /// Reads everything from the store for the first time.
-    pub async fn open(store: &dyn TenantStore, plans: Plans, prices: PriceBook) -> Result<Self, StoreError> {
-        Ok(Snapshot::build(store.load().await?, Arc::new(plans), Arc::new(prices)).into())
+    ///
+    /// # Errors
+    /// When it cannot be read, or the price book that is in force cannot.
+    pub async fn open(
+        store: &dyn TenantStore,
+        plans: Plans,
+        prices: PriceBook,
+        format: Format,
+    ) -> Result<Self, StoreError> {
+        let directory = store.load().await?;
+        let configured = Configured { plans: Arc::new(plans), prices: Arc::new(prices) };
+        let prices = active(store, &directory, &[&configured.prices], format).await?;
+        let prices = prices.unwrap_or_else(|| configured.prices.clone());
+        Ok(Self { format, ..Snapshot::build(directory, configured, prices).into() })
+    }
+
+    /// How price books are read.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Puts the books that calls may be priced by into the ledger, those that it does not have: whatever priced an event
+    /// can be had again.
+    ///
+    /// # Errors
+    /// When the store does not take them; asked again it tries again.
+    pub async fn keep_books(&self, store: &dyn TenantStore, now: Micros) -> Result<(), StoreError> {
+        let snapshot = self.load_full();
+        let is_new =
+            |book: &&Arc<PriceBook>| !book.document().is_empty() && !self.kept.lock().contains(&book.version());
+        let books: Vec<_> = snapshot.books().filter(is_new).flat_map(|book| kept(book)).collect();
+        if books.is_empty() {
+            return Ok(());
+        }
+        store.keep_price_books(&books, "gateway", now).await?;
+        self.kept.lock().extend(books.into_iter().map(|book| book.version));
+        Ok(())
     }
 
     /// The newest snapshot. The guard is cheap and must not be held across an await; clone the parts that are needed.
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
+    }
+
+    /// The same, to keep.
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.current.load_full()
     }
 
     /// The same, whatever its plans limit later.
@@ -165,18 +251,14 @@ impl Snapshots {
         self.limits.load().output_max(provider, model)
     }
 
-    /// Puts other maxima in force.
-    pub fn set_limits(&self, limits: ModelLimits) {
-        self.limits.store(Arc::new(limits));
-    }
-
     /// What is believed of calls that say too little of themselves.
     pub fn bounds(&self) -> Bounds {
         **self.bounds.load()
     }
 
-    /// Puts other bounds in force.
-    pub fn set_bounds(&self, bounds: Bounds) {
+    /// Puts other sizes of calls in force.
+    pub fn set_sizes(&self, limits: ModelLimits, bounds: Bounds) {
+        self.limits.store(Arc::new(limits));
         self.bounds.store(Arc::new(bounds));
     }
 
@@ -193,18 +275,32 @@ impl Snapshots {
             return Ok(false);
         }
         let directory = store.load().await?;
+        let known = self.load_full();
+        let active = active(store, &directory, &[&known.prices, &known.configured], self.format).await;
         // Plans and prices are taken only now: they may have been replaced while the store was read.
         let _writing = self.writing.lock();
         let current = self.current.load();
+        let prices = match active {
+            Ok(Some(active)) => active,
+            Ok(None) => current.configured.clone(),
+            Err(StoreError::Corrupt(why)) => {
+                // Calls are priced by the last book that could be read, and tenants and keys change all the same.
+                tracing::error!(%why, "The price book that was put in force cannot be read; the last one stays.");
+                current.prices.clone()
+            }
+            Err(error) => return Err(error),
+        };
         // Two refreshes may run at once (an admin call and the refresher): the newer revision stays.
         if current.revision <= directory.revision {
-            let next = Snapshot::build(directory, current.plans.clone(), current.prices.clone());
+            let configured = Configured { plans: current.plans.clone(), prices: current.configured.clone() };
+            let next = Snapshot::build(directory, configured, prices);
             self.current.store(Arc::new(next));
         }
         Ok(true)
     }
 
-    /// Puts other plans and prices in force, both at once. Calls that are admitted already keep theirs.
+    /// Puts other plans and prices of the configuration in force, both at once; where a book was put in force for all
+    /// gateways, that one stays. Calls that are admitted already keep theirs.
     ///
     /// # Errors
     /// A tenant is on a plan that is not among them, or one limits what is not counted; nothing is changed then.
@@ -214,9 +310,15 @@ impl Snapshots {
         let current = self.current.load();
         let tenants = || current.accounts.values().map(|account| &account.tenant);
         all_known(tenants(), &plans).map_err(PlansRefused::Missing)?;
-        let directory =
-            Directory { tenants: tenants().cloned().collect(), keys: Vec::new(), revision: current.revision };
-        let next = Snapshot::build(directory, Arc::new(plans), Arc::new(prices));
+        let directory = Directory {
+            tenants: tenants().cloned().collect(),
+            keys: Vec::new(),
+            prices: current.active.clone(),
+            revision: current.revision,
+        };
+        let configured = Configured { plans: Arc::new(plans), prices: Arc::new(prices) };
+        let prices = if current.active.is_some() { &current.prices } else { &configured.prices }.clone();
+        let next = Snapshot::build(directory, configured, prices);
         self.current.store(Arc::new(Snapshot { keys: current.keys.clone(), ..next }));
         Ok(())
     }

@@ -8,6 +8,8 @@ pub mod clock;
 pub mod continuations;
 pub mod counters;
 pub mod journal;
+pub mod prices;
+pub mod rates;
 pub mod shared;
 pub mod sink;
 pub mod tenants;

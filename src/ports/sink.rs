@@ -14,4 +14,29 @@ pub trait Sink: Send + Sync {
 
     /// The gateway answered a request itself, on the request path.
     fn refused(&self, _refusal: &Refusal) {}
+
+    /// The tokens of a call were estimated, as its provider did not say them.
+    fn estimated(&self, _by: EstimatedBy) {}
+}
+
+/// How tokens were estimated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EstimatedBy {
+    /// By the vocabulary of the model.
+    Tokenizer,
+    /// By the number of bytes at once: too many estimates were waiting already.
+    BytesForWant,
+    /// By the number of bytes: the tokenizer took too long, or broke off.
+    BytesForTime,
+}
+
+impl EstimatedBy {
+    /// For metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tokenizer => "tokenizer",
+            Self::BytesForWant => "bytes_queue_full",
+            Self::BytesForTime => "bytes_too_slow",
+        }
+    }
 }

@@ -5,7 +5,9 @@ use crate::domain::ids::{KeyId, PlanName, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
+use crate::domain::zone::Zone;
 
+use super::prices::{ActiveBook, PriceStore};
 use super::{BoxFuture, StoreError};
 
 /// All tenants and keys, and the revision they were read at.
@@ -15,6 +17,8 @@ pub struct Directory {
     pub tenants: Vec<Tenant>,
     /// Every key that is not revoked.
     pub keys: Vec<Key>,
+    /// The price book that was put in force for all gateways; `None`: each has its own.
+    pub prices: Option<ActiveBook>,
     /// Grows with each change; see [`TenantStore::revision`].
     pub revision: i64,
 }
@@ -28,6 +32,8 @@ pub struct TenantChange {
     pub suspended: Option<bool>,
     /// A new plan.
     pub plan: Option<PlanName>,
+    /// Another time zone.
+    pub zone: Option<Zone>,
 }
 
 /// A plan that a tenant was put on.
@@ -125,11 +131,11 @@ pub enum AuditStart {
 /// same id one is done, the others wait for it. So no crash can leave a change without its entry and its answer, and
 /// none can make it happen twice. Each call that takes an act may also drop a bounded number of memories that are too
 /// old.
-pub trait TenantStore: Send + Sync {
+pub trait TenantStore: PriceStore + Send + Sync {
     /// Everything, read at one revision.
     fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>>;
 
-    /// A number that grows with every change of tenants or keys by any process.
+    /// A number that grows with every change of tenants, keys or the prices in force by any process.
     fn revision(&self) -> BoxFuture<'_, Result<i64, StoreError>>;
 
     /// Creates a tenant on a plan. [`StoreError::Exists`] when the id is taken.

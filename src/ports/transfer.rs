@@ -32,7 +32,9 @@ pub enum Table {
     IdempotencyRecords,
     /// What providers finish later, and what of it is billed.
     DeferredUnits,
-    /// What belongs to the ledger as a whole: its id, its revision, the hash of its admin key.
+    /// What events were priced by.
+    PriceBooks,
+    /// What belongs to the ledger as a whole: its id, its revision, the hash of its admin key, which prices are in force.
     Meta,
 }
 

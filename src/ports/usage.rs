@@ -460,6 +460,9 @@ pub trait UsageStore: Send + Sync {
     /// Those of these events that are there.
     fn find<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>>;
 
+    /// The corrections of these events, in insert order.
+    fn corrections<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>>;
+
     /// Shows the whole ledger as it stands at one instant, without copying it and without keeping writers out. Nothing of
     /// what it holds is taken for true: values that cannot be are shown like others. Memory does not grow with the
     /// number of events.

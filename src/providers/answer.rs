@@ -11,6 +11,7 @@ use super::prompt::BYTES_PER_TOKEN;
 use super::sse::SseScanner;
 use super::told::Told;
 use super::{AnswerReader, Reading};
+use crate::domain::quantities::Quantities;
 
 /// An event that is longer is not held back and so not taken out: a usage event has about 500 bytes.
 pub(super) const HELD_BYTES_MAX: usize = 64 * 1024;
@@ -38,6 +39,11 @@ pub(super) trait Wire: Send {
     /// What an answer is that is neither JSON nor events by its content type.
     fn unread(&self) -> Unread {
         Unread::ByFirstByte
+    }
+
+    /// What the request itself says that is charged.
+    fn asked_for(&self) -> Quantities {
+        Quantities::default()
     }
 }
 
@@ -212,6 +218,10 @@ impl<W: Wire> AnswerReader for Answer<W> {
         self.complete || matches!(&self.form, Form::Sse(scanner) if scanner.pending() == Some(DONE))
     }
 
+    fn delivered_tokens(&self) -> u64 {
+        self.told.delivered_tokens()
+    }
+
     fn reading(&mut self) -> Reading {
         self.finish();
         let unread_bytes = std::mem::take(&mut self.told.unread_bytes);
@@ -221,6 +231,7 @@ impl<W: Wire> AnswerReader for Answer<W> {
             Unread::Media { bytes_per_token } => (unread_bytes / bytes_per_token).saturating_mul(BYTES_PER_TOKEN),
         };
         self.told.output.bytes = self.told.output.bytes.saturating_add(worth);
+        self.told.charged(self.wire.asked_for());
         self.told.reading(self.wire.nothing_is_possible(), self.wire.text_is_output())
     }
 }

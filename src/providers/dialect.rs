@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::hold::money_of;
 use crate::domain::plan::{Metric, Subject};
-use crate::domain::refusal::{QuotaFacts, Refusal};
+use crate::domain::refusal::{QuotaFacts, RateFacts, Refusal};
 
 #[derive(Serialize)]
 struct OpenAiEnvelope<'a> {
@@ -23,6 +23,8 @@ struct OpenAiError<'a> {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     quota: Option<Quota<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<Rate<'a>>,
 }
 
 #[derive(Serialize)]
@@ -43,6 +45,41 @@ struct GoogleDetail<'a> {
     reason: String,
     #[serde(flatten)]
     quota: Option<Quota<'a>>,
+    #[serde(flatten)]
+    rate: Option<Rate<'a>>,
+}
+
+#[derive(Serialize)]
+struct Rate<'a> {
+    tenant_id: String,
+    plan: String,
+    scope: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    metric: &'a str,
+    limit: u64,
+    retry_after: u32,
+}
+
+impl<'a> Rate<'a> {
+    fn of(refusal: &'a Refusal) -> Option<Self> {
+        let Refusal::RateLimited(facts) = refusal else { return None };
+        let RateFacts { tenant, subject, plan, metric, limit, retry_after_s } = &**facts;
+        Some(Self {
+            tenant_id: tenant.to_string(),
+            plan: plan.to_string(),
+            scope: subject.scope().as_str(),
+            subject: named(subject),
+            metric: metric.as_str(),
+            limit: *limit,
+            retry_after: *retry_after_s,
+        })
+    }
+}
+
+/// Which key, user or knowledge base; none for the tenant.
+fn named(subject: &Subject) -> Option<&str> {
+    (*subject != Subject::Tenant).then(|| subject.id())
 }
 
 #[derive(Serialize)]
@@ -79,20 +116,20 @@ impl Serialize for Amount {
 impl<'a> Quota<'a> {
     fn of(refusal: &'a Refusal) -> Option<Self> {
         let (Refusal::QuotaUsedUp(facts) | Refusal::BudgetHeld(facts)) = refusal else { return None };
-        let QuotaFacts { tenant, subject, plan, metric, period, limit, standing, asked } = &**facts;
+        let QuotaFacts { tenant, subject, plan, metric, period, limit, standing, asked, resets_at } = &**facts;
         let amount = |amount| Amount(*metric, amount);
         Some(Self {
             tenant_id: tenant.to_string(),
             plan: plan.to_string(),
             scope: subject.scope().as_str(),
-            subject: (*subject != Subject::Tenant).then(|| subject.id()),
+            subject: named(subject),
             metric: metric.as_str(),
             window: period.window().as_str(),
             limit: amount(*limit),
             used: amount(standing.used),
             held: amount(standing.held),
             requested: amount(*asked),
-            resets_at: facts.resets_at().to_string(),
+            resets_at: resets_at.to_string(),
         })
     }
 }
@@ -105,13 +142,18 @@ pub(super) fn openai(refusal: &Refusal) -> String {
         param: None,
         code: refusal.code(),
         quota: Quota::of(refusal),
+        rate: Rate::of(refusal),
     };
     serialized(&OpenAiEnvelope { error })
 }
 
 /// The refusal as Google's APIs would say it (google.rpc.Status in JSON).
 pub(super) fn google(refusal: &Refusal) -> String {
-    let detail = GoogleDetail { reason: refusal.code().to_ascii_uppercase(), quota: Quota::of(refusal) };
+    let detail = GoogleDetail {
+        reason: refusal.code().to_ascii_uppercase(),
+        quota: Quota::of(refusal),
+        rate: Rate::of(refusal),
+    };
     let error = GoogleError {
         code: refusal.status(),
         message: refusal.to_string(),
@@ -165,6 +207,7 @@ mod tests {
             plan: "starter".parse().unwrap(),
             metric: Metric::Chats,
             period: Window::Month.period("2026-11-24T10:00:00Z".parse().unwrap()),
+            resets_at: "2026-12-01T00:00:00Z".parse().unwrap(),
             limit: 500,
             standing: Standing { used: 500, held: 0 },
             asked: 1,

@@ -96,6 +96,40 @@ pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     if inner.contains('\\') { serde_json::from_str(raw.get()).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
+/// The thousandths of a decimal number that is not negative, a part of one counted as a whole one: milliseconds of seconds,
+/// digit by digit, as no float holds them. `None` for every other text, and for more than a count holds.
+pub(super) fn thousandths(number: &str) -> Option<u64> {
+    /// Powers of ten that are looked at: far more than any count has digits.
+    const EXPONENT_MAX: i64 = 30;
+    let (digits, exponent) = match number.split_once(['e', 'E']) {
+        Some((digits, exponent)) => (digits, exponent.strip_prefix('+').unwrap_or(exponent).parse::<i64>().ok()?),
+        None => (number, 0),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !is_number(whole) || !is_number(fraction) || exponent.abs() > EXPONENT_MAX {
+        return None;
+    }
+    // Where the point of the thousandths stands among all digits.
+    let point = i64::try_from(whole.len()).ok()?.checked_add(exponent)?.checked_add(3)?;
+    let mut count = 0_u64;
+    let mut rest = false;
+    let mut place = 0_i64;
+    for digit in whole.bytes().chain(fraction.bytes()).map(|byte| byte - b'0') {
+        if place < point {
+            count = count.checked_mul(10)?.checked_add(u64::from(digit))?;
+        } else {
+            rest |= digit > 0;
+        }
+        place += 1;
+    }
+    while place < point && count > 0 {
+        count = count.checked_mul(10)?;
+        place += 1;
+    }
+    count.checked_add(u64::from(rest))
+}
+
 /// Whether the value is an object.
 pub(super) fn is_object(raw: &RawValue) -> bool {
     raw.get().starts_with('{')
@@ -215,6 +249,40 @@ mod tests {
         assert_eq!(seen("[]", 1), (String::new(), true));
         for broken in ["", "{}", "[1", "[1,]", "[] x", "null"] {
             assert!(!seen(broken, 9).1, "{broken}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_milliseconds_to_the_digit_and_never_fewer() {
+        for (seconds, milliseconds) in [
+            ("0", Some(0)),
+            ("0.000", Some(0)),
+            ("9", Some(9_000)),
+            ("12.5", Some(12_500)),
+            ("1.001", Some(1_001)),
+            ("1.0010", Some(1_001)),
+            ("1.0010001", Some(1_002)),
+            ("8.470000267028809", Some(8_471)),
+            ("0.0000001", Some(1)),
+            ("1e3", Some(1_000_000)),
+            ("1.5E+1", Some(15_000)),
+            ("15e-1", Some(1_500)),
+            ("1e-9", Some(1)),
+            ("0e30", Some(0)),
+            ("18446744073709551.615", Some(u64::MAX)),
+            ("18446744073709551.616", None),
+            ("1e30", None),
+            ("1e31", None),
+            ("1e99999999999999999999", None),
+            ("-1", None),
+            ("", None),
+            (".5", None),
+            ("1.5.5", None),
+            ("NaN", None),
+            ("\"7\"", None),
+            ("null", None),
+        ] {
+            assert_eq!(thousandths(seconds), milliseconds, "{seconds}");
         }
     }
 

@@ -8,6 +8,7 @@ use http::Method;
 
 use crate::domain::ids::ProviderId;
 use crate::domain::price::ServiceTier;
+use crate::domain::quantities::Quantities;
 use crate::domain::refusal::Refusal;
 use crate::domain::tokens::Tokens;
 use crate::domain::unit::{UnitName, UnitState};
@@ -22,6 +23,7 @@ mod json;
 mod json_array;
 mod json_doc;
 mod lines;
+mod media;
 mod nesting;
 mod openai;
 mod path;
@@ -30,11 +32,16 @@ mod request;
 mod route;
 mod session;
 mod settings;
+mod shorten;
 mod sse;
 mod table;
 mod text;
 mod told;
+#[cfg(feature = "gateway")]
+mod tools;
 mod usage;
+#[cfg(feature = "gateway")]
+mod vocabulary;
 
 pub use cap::{OutputCap, output_cap};
 pub use form::FormReader;
@@ -42,6 +49,7 @@ pub use lines::Lines;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
 pub use route::{Row, dialect_of, is_upload, is_vertex, places_of_models, route, table};
 pub use session::{Asked, Beside, SessionReader, Tells, Turn, TurnName};
+pub use shorten::Shortener;
 pub use text::OUTPUT_TEXT_BYTES_MAX;
 
 /// Every provider, once. A new one is one file, one line here and one arm in [`route()`].
@@ -180,17 +188,17 @@ impl Reads {
             Self::Chat | Self::Completions | Self::Responses => "`usage`",
             Self::ChatWithinTotal => "`usage`, thoughts from its total",
             Self::Embeddings => "`usage`, input only",
-            Self::Images => "`usage`; without it by the image: unpriced",
-            Self::Transcript => "`usage`; by the second or without it: unpriced",
-            Self::Speech => "`usage` of events; audio: estimated",
+            Self::Images => "`usage`; without it by the piece, or estimated",
+            Self::Transcript => "`usage`, in tokens or by length; without it `duration`, else estimated",
+            Self::Speech => "`usage` of events; audio: estimated; tts-1 by the characters that are asked for",
             Self::Generate => "`usageMetadata`",
             Self::Embed => "`usageMetadata`; without it estimated",
-            Self::Predict => "`statistics.token_count`; without it by the piece: unpriced",
+            Self::Predict => "`statistics.token_count`; images by the piece; else estimated",
             Self::Cache => "`usageMetadata`; storage: incomplete",
             Self::Realtime => "`usage` of each `response.done`",
             Self::Batch | Self::Run | Self::Batches => "its usage, when it is done",
             Self::Interaction => "`usage`; in the background when it is done",
-            Self::LiveSeconds => "`usage` in seconds: unpriced; of what is delegated",
+            Self::LiveSeconds => "`usage` in seconds; of what is delegated",
             Self::Live => "`usageMetadata` of each turn",
             Self::Nothing => "",
         }
@@ -269,6 +277,9 @@ pub struct Call {
     pub refers: bool,
     /// The service tier that the client asked for, where it named one that has a price of its own.
     pub service_tier: Option<ServiceTier>,
+    /// What the request itself says that will be charged, such as characters to be spoken. Where there is any of it, nothing
+    /// else is charged.
+    pub quantities: Quantities,
 }
 
 impl Call {
@@ -288,6 +299,7 @@ impl Call {
             has_media: false,
             refers: false,
             service_tier: None,
+            quantities: Quantities::default(),
         }
     }
 }
@@ -309,9 +321,11 @@ pub struct Reading {
     /// A usage object was there and could not be believed, or its total is not the sum of its counts. What is booked then
     /// is flagged as an estimate.
     pub distrusted: bool,
-    /// Something was charged beside tokens (seconds, searches, a tool's own tokens, storage): what the tokens cost is not
-    /// all that the call costs.
-    pub beyond_tokens: bool,
+    /// What was charged beside tokens; all that was charged where there are no tokens.
+    pub quantities: Quantities,
+    /// Something was charged that no count says (a tool's own tokens, storage): what the counts cost is not all that the
+    /// call costs.
+    pub uncounted: bool,
     /// The model that answered.
     pub model: Option<String>,
     /// The service tier that answered.
@@ -380,6 +394,11 @@ pub trait AnswerReader: Send {
 
     /// Whether the answer said that it is complete: `data: [DONE]`, `response.completed`, the end of the document.
     fn is_complete(&self) -> bool;
+
+    /// About how many tokens of output were delivered so far.
+    fn delivered_tokens(&self) -> u64 {
+        0
+    }
 
     /// What the answer said. Called once, at the end, however it came.
     fn reading(&mut self) -> Reading;

@@ -20,6 +20,7 @@ use super::{
 mod later;
 mod live;
 mod realtime;
+mod tools;
 mod wire;
 
 use later::LaterWire;
@@ -197,8 +198,18 @@ pub(super) fn call(endpoint: &Endpoint, body: &Bytes) -> Result<Call, Refusal> {
         Reads::Speech => (ModelIn::Body, StreamBy::Route(true)),
         _ => (ModelIn::Body, StreamBy::Route(false)),
     };
-    request::read(body, model, stream)
+    let mut call = request::read(body, model, stream)?;
+    if endpoint.reads == Reads::Speech && call.model.starts_with(BY_CHARACTER) {
+        call.quantities.characters = request::characters(body, "input");
+    }
+    Ok(call)
 }
+
+/// Speech of these models is charged by the characters that are spoken; that of others by the token.
+const BY_CHARACTER: &str = "tts-1";
+
+/// Images of these models are charged by the piece, and no usage is said of them.
+const BY_PIECE: [&str; 2] = ["dall-e", "imagen"];
 
 /// A reader of an answer in OpenAI's dialect.
 pub(super) fn reader(endpoint: &Endpoint, call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {
@@ -208,7 +219,12 @@ pub(super) fn reader(endpoint: &Endpoint, call: &Call, content_type: Option<&str
             Box::new(Answer::new(LaterWire { reads: endpoint.reads, begins }, content_type, false))
         }
         reads => {
-            let wire = OpenAiWire { reads, in_background: call.in_background };
+            let wire = OpenAiWire {
+                reads,
+                in_background: call.in_background,
+                asked_for: call.quantities,
+                by_piece: BY_PIECE.iter().any(|family| call.model.starts_with(family)),
+            };
             Box::new(Answer::new(wire, content_type, !call.edits.is_empty()))
         }
     }

@@ -92,7 +92,8 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
     };
     let asks = stream && stream_by == StreamBy::BodyWithOptions;
     let edits = if asks { ask_for_usage(body, options)? } else { Vec::new() };
-    let text_bytes = asked.text_bytes();
+    let model = named(model_in, model)?;
+    let text_bytes = asked.text_bytes(&model);
     let is_kept = body.len() <= KEPT_PROMPT_BYTES_MAX;
     let prompt = if is_kept { Prompt::Body { body: body.clone(), text_bytes } } else { Prompt::TextBytes(text_bytes) };
     Ok(Call {
@@ -105,7 +106,7 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
         has_media: asked.has_media(),
         refers: settings.refers || asked.refers(),
         service_tier: settings.tier,
-        ..Call::new(named(model_in, model)?, prompt)
+        ..Call::new(model, prompt)
     })
 }
 
@@ -126,6 +127,14 @@ pub(super) fn member(body: &[u8], name: &'static str, bytes_max: usize) -> Optio
     let mut found = None;
     json::members(body, &[name], |_, raw| found = Some(raw)).ok()?;
     json::text(found?).filter(|text| text.len() <= bytes_max).map(Into::into)
+}
+
+/// How many characters the text of a member has; 0 where there is none.
+pub(super) fn characters(body: &[u8], name: &'static str) -> u64 {
+    let mut found = None;
+    json::members(body, &[name], |_, raw| found = Some(raw)).unwrap_or_default();
+    let text = found.and_then(json::text);
+    text.map_or(0, |text| u64::try_from(text.chars().count()).unwrap_or(u64::MAX))
 }
 
 /// The body with the edits in it, as parts that follow each other. A small one is one part, which one write sends; a large

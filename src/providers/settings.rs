@@ -174,6 +174,7 @@ mod tests {
         ] {
             assert_eq!(call(body).output_max, max, "{body}");
         }
+        assert_eq!((call("{}").answers, call(r#"{"n":3}"#).answers, call(r#"{"n":2,"best_of":5}"#).answers), (1, 3, 5));
     }
 
     #[test]

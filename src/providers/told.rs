@@ -5,9 +5,11 @@
 use serde_json::value::RawValue;
 
 use crate::domain::price::ServiceTier;
+use crate::domain::quantities::Quantities;
 use crate::domain::tokens::Tokens;
 
 use super::json;
+use super::prompt::BYTES_PER_TOKEN;
 use super::text::OutputText;
 use super::usage::{Reported, Unbelievable, tier_named};
 use super::{Reading, ToldUnit};
@@ -21,10 +23,12 @@ pub(super) struct Told {
     tokens: Option<Tokens>,
     /// A usage object without any token was there: true of a blocked prompt, else a lie.
     nothing_used: bool,
-    /// The last usage object counted no tokens but another unit, such as seconds.
-    by_unit: bool,
-    /// Something was charged beside tokens.
-    pub(super) beyond_tokens: bool,
+    /// What was charged beside tokens.
+    pub(super) quantities: Quantities,
+    /// All that is charged is in `quantities`: no token is.
+    by_quantity: bool,
+    /// Something was charged that no count says.
+    pub(super) uncounted: bool,
     /// Bytes of the answer that were counted and not read.
     pub(super) unread_bytes: u64,
     /// The last usage object could not be believed, or did not add up.
@@ -43,14 +47,16 @@ impl Told {
     /// cannot be believed takes away what was there, too, since that was said before the end; one that says that nothing
     /// was used replaces nothing, but casts doubt on it.
     pub(super) fn used(&mut self, usage: Result<Reported, Unbelievable>) {
-        let Ok(Reported { tokens, adds_up, tier, by_unit }) = usage else {
-            self.tokens = None;
+        let Ok(Reported { tokens, adds_up, tier, audio_ms }) = usage else {
+            (self.tokens, self.by_quantity) = (None, false);
+            self.quantities.audio_ms = 0;
             self.distrusted = true;
             return;
         };
         self.tier = tier.unwrap_or(self.tier);
-        self.by_unit = by_unit;
-        if by_unit {
+        self.quantities.audio_ms = audio_ms.unwrap_or(0);
+        self.by_quantity = audio_ms.is_some();
+        if self.by_quantity {
             self.tokens = Some(tokens);
             self.distrusted = false;
         } else if tokens.total() == 0 && adds_up {
@@ -62,9 +68,23 @@ impl Told {
         }
     }
 
+    /// Takes what was charged instead of tokens, by an answer that says nothing of them.
+    pub(super) fn charged(&mut self, quantities: Quantities) {
+        if self.tokens.is_none() && !self.distrusted && !quantities.is_nothing() {
+            self.quantities = quantities;
+            (self.tokens, self.by_quantity) = (Some(Tokens::default()), true);
+        }
+    }
+
     /// Whether the text of the answer can still matter: for an estimate, or to contradict that there was none.
     pub(super) fn needs_text(&self) -> bool {
-        !self.by_unit && self.tokens.is_none_or(|tokens| tokens.completion == 0)
+        !self.by_quantity && self.tokens.is_none_or(|tokens| tokens.completion == 0)
+    }
+
+    /// About how many tokens of output there were so far: as reported on the way, or by the bytes of text.
+    pub(super) fn delivered_tokens(&self) -> u64 {
+        let reported = self.tokens.map_or(0, |tokens| tokens.completion);
+        reported.max(self.output.bytes.div_ceil(BYTES_PER_TOKEN))
     }
 
     /// Takes the name of the model that answers; Google's resource names without their collection.
@@ -89,8 +109,9 @@ impl Told {
         let Self {
             tokens,
             nothing_used,
-            by_unit,
-            beyond_tokens,
+            quantities,
+            by_quantity,
+            uncounted,
             distrusted,
             model,
             continuation,
@@ -102,11 +123,14 @@ impl Told {
         let (reported, has_text) = (tokens.is_some(), output.bytes > 0);
         let nothing = nothing_used && nothing_is_possible && !distrusted && !has_text;
         let tokens = tokens
-            .filter(|tokens| tokens.completion > 0 || by_unit || !(text_is_output && has_text))
+            .filter(|tokens| tokens.completion > 0 || by_quantity || !(text_is_output && has_text))
             .or(nothing.then(Tokens::default));
+        // More than can be true was charged, or nothing: it is not known.
+        let (quantities, is_lie) = quantities.checked().map_or((Quantities::default(), true), |good| (good, false));
         Reading {
-            distrusted: distrusted || ((reported || nothing_used) && tokens.is_none()),
-            beyond_tokens: beyond_tokens || by_unit,
+            distrusted: distrusted || is_lie || ((reported || nothing_used) && tokens.is_none()),
+            quantities,
+            uncounted: uncounted || is_lie,
             tokens,
             model,
             continuation,

@@ -13,6 +13,7 @@
 use serde_json::value::RawValue;
 
 use crate::domain::price::ServiceTier;
+use crate::domain::quantities::AUDIO_MS_MAX;
 use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 
 use super::json::{self, Count};
@@ -30,8 +31,8 @@ pub(super) struct Reported {
     pub(super) adds_up: bool,
     /// The tier it names, where it has a place for one.
     pub(super) tier: Option<ServiceTier>,
-    /// It counts another unit than tokens, such as seconds of audio.
-    pub(super) by_unit: bool,
+    /// Where it counts time instead of tokens: milliseconds of audio.
+    pub(super) audio_ms: Option<u64>,
 }
 
 /// The values of every `usage` member of one message, in their order. An honest message has one.
@@ -148,9 +149,7 @@ fn openai_up_to(usage: &RawValue, output: Output, most: u64) -> Result<Reported,
     })
     .map_err(|_| Unbelievable)?;
     if kind.as_deref() == Some("duration") {
-        let is_duration = seconds.is_some_and(|raw| raw.get().starts_with(|first: char| first.is_ascii_digit()));
-        let by_unit = Reported { tokens: Tokens::default(), adds_up: true, tier: None, by_unit: true };
-        return if is_duration { Ok(by_unit) } else { Err(Unbelievable) };
+        return lasted(seconds);
     }
     let [prompt, input, completion, out, total] = counts;
     let prompt = required_up_to(if prompt == Count::Absent { input } else { prompt }, most)?;
@@ -184,6 +183,13 @@ fn openai_up_to(usage: &RawValue, output: Output, most: u64) -> Result<Reported,
         completion_image: parts.image,
     };
     reported_up_to(tokens, total, None, most)
+}
+
+/// What so many seconds of audio say, in decimal digits. A part of a millisecond counts as a whole one.
+pub(super) fn lasted(seconds: Option<&RawValue>) -> Result<Reported, Unbelievable> {
+    let audio_ms = seconds.and_then(|raw| json::thousandths(raw.get())).filter(|ms| *ms <= AUDIO_MS_MAX);
+    let reported = |audio_ms| Reported { tokens: Tokens::default(), adds_up: true, tier: None, audio_ms };
+    audio_ms.map(|ms| reported(Some(ms))).ok_or(Unbelievable)
 }
 
 /// What a Gemini `usageMetadata` says, with the tier it names. All absent is all zero: so it is for a blocked prompt.
@@ -294,15 +300,30 @@ pub(super) fn interaction(usage: &RawValue) -> Result<Reported, Unbelievable> {
     reported(tokens, total, None)
 }
 
-/// Whether the `usage` of an interaction counts searches, which are charged by the query.
-pub(super) fn has_grounded(usage: &RawValue) -> bool {
-    let mut grounded = false;
+/// What the `usage` of an interaction says of tools that are charged by the call: searches of the web, and whether there is
+/// another one.
+pub(super) fn grounded(usage: &RawValue) -> (u64, bool) {
+    let (mut searches, mut others) = (0_u64, false);
+    let mut count = |entry: &RawValue| {
+        let (mut kind, mut calls) = (None, Count::Absent);
+        let parsed = json::members(entry.get().as_bytes(), &["type", "count"], |index, raw| match index {
+            0 => kind = json::text(raw),
+            _ => calls = Count::of(raw),
+        });
+        match calls {
+            Count::Whole(0) | Count::Absent | Count::Null if parsed.is_ok() => {}
+            Count::Whole(calls) if kind.as_deref() == Some("google_search") => {
+                searches = searches.saturating_add(calls);
+            }
+            _ => others = true,
+        }
+        true
+    };
     json::members(usage.get().as_bytes(), &["grounding_tool_count"], |_, raw| {
-        // Kinds of search and their numbers: any digit but 0 in it is a search.
-        grounded |= raw.get().bytes().any(|byte| matches!(byte, b'1'..=b'9'));
+        json::elements(raw.get().as_bytes(), &mut count).unwrap_or_default();
     })
     .unwrap_or_default();
-    grounded
+    (searches, others)
 }
 
 /// What the `usageMetadata` of a cache says: all that is in it was read once. What keeping it costs, no count says.
@@ -355,7 +376,7 @@ fn reported_up_to(
         return Err(Unbelievable);
     }
     let adds_up = matches!(total, Count::Absent | Count::Null) || total == Count::Whole(tokens.total());
-    Ok(Reported { tokens, adds_up, tier, by_unit: false })
+    Ok(Reported { tokens, adds_up, tier, audio_ms: None })
 }
 
 /// The tier that a provider calls `name`; `otherwise` when the name says nothing of the price.

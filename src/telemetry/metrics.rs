@@ -23,7 +23,7 @@ use crate::domain::refusal::Refusal;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterStore, CountersHealth};
 use crate::ports::journal::Journal;
-use crate::ports::sink::Sink;
+use crate::ports::sink::{EstimatedBy, Sink};
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -53,6 +53,7 @@ pub struct Metrics {
     unpriced_requests: Labelled<1, Counter>,
     estimated_requests: Labelled<1, Counter>,
     refusals: Labelled<1, Counter>,
+    estimates: Labelled<1, Counter>,
     config_reloads: Labelled<1, Counter>,
     call_seconds: Labelled<1, Histogram>,
     first_byte_seconds: Labelled<1, Histogram>,
@@ -97,6 +98,7 @@ impl Metrics {
             unpriced_requests: Family::default(),
             estimated_requests: Family::default(),
             refusals: Family::default(),
+            estimates: Family::default(),
             config_reloads: Family::default(),
             call_seconds: Family::new_with_constructor(call_seconds),
             first_byte_seconds: Family::new_with_constructor(call_seconds),
@@ -146,6 +148,7 @@ impl Metrics {
             self.estimated_requests.clone(),
         );
         registry.register("refusals", "Requests that the gateway answered itself, by code", self.refusals.clone());
+        registry.register("estimates", "Calls whose tokens were estimated, by how", self.estimates.clone());
         registry.register(
             "config_reloads",
             "Reloads of the configuration; after an error the last good one stays in force",
@@ -311,6 +314,10 @@ impl Sink for Metrics {
     fn refused(&self, refusal: &Refusal) {
         self.refusals.get_or_create(&[("code", Cow::Borrowed(refusal.code()))]).inc();
     }
+
+    fn estimated(&self, by: EstimatedBy) {
+        self.estimates.get_or_create(&[("by", Cow::Borrowed(by.as_str()))]).inc();
+    }
 }
 
 fn label(name: &'static str, value: &str) -> Label {
@@ -436,6 +443,7 @@ mod tests {
         let metrics = Metrics::new(Arc::new(Behind), Arc::new(MemoryCounters::new()), Arc::new(At(2_000_000)));
         metrics.booked(&[event(), UsageEvent { status: 502, outcome: Outcome::NoAnswer, chats: 0, ..event() }]);
         metrics.refused(&Refusal::UnknownRoute);
+        metrics.estimated(EstimatedBy::BytesForWant);
         metrics.reloaded(false);
         let text = metrics.encode();
         for line in [
@@ -447,6 +455,7 @@ mod tests {
             r#"tollgate_cost_picodollars_total{provider="openai"} 1500000000"#,
             r#"tollgate_estimated_requests_total{provider="openai"} 2"#,
             r#"tollgate_refusals_total{code="unknown_route"} 1"#,
+            r#"tollgate_estimates_total{by="bytes_queue_full"} 1"#,
             r#"tollgate_config_reloads_total{result="ok"} 0"#,
             r#"tollgate_config_reloads_total{result="error"} 1"#,
             r#"tollgate_request_duration_seconds_bucket{le="0.5",provider="openai"} 2"#,

@@ -25,6 +25,7 @@ impl Sink for RequestLog {
     fn refused(&self, refusal: &Refusal) {
         let tenant = match refusal {
             Refusal::QuotaUsedUp(quota) | Refusal::BudgetHeld(quota) => Some(quota.tenant.as_str()),
+            Refusal::RateLimited(facts) => Some(facts.tenant.as_str()),
             Refusal::Suspended(tenant) => Some(tenant.as_str()),
             _ => None,
         };

@@ -130,6 +130,55 @@ fn a_cost_report_has_a_row_for_each_model() {
     assert!(csv.text().contains("gemini-2.5-flash"), "{}", csv.text());
 }
 
+/// The cells of the lines of a CSV file, by the names of their columns. No cell of it has a comma.
+fn cells(text: &str) -> Vec<std::collections::HashMap<String, String>> {
+    let mut lines = text.split_terminator("\r\n").map(|line| line.split(',').map(str::to_owned));
+    let names: Vec<String> = lines.next().expect("a line of names").collect();
+    lines.map(|line| names.iter().cloned().zip(line).collect()).collect()
+}
+
+#[test]
+fn a_cost_report_by_kinds_and_its_export_add_up_to_the_total() {
+    let (_provider, gateway) = used();
+    let total = gateway.usage("acme").cost();
+    let report = gateway.json("acme", "/billing/cost-report?group_by=kind");
+    let kinds = report["kinds"].as_array().unwrap();
+    assert_eq!(kinds.iter().map(|kind| pico_usd_of(&kind["estimated_cost_usd"])).sum::<u64>(), total, "{report}");
+    assert!(kinds.iter().any(|kind| kind["kind"] == "output" && kind["price_usd"].is_number()), "{report}");
+    let shares = |of: &mut dyn Iterator<Item = String>| {
+        of.map(|share| share.parse::<tollgate::domain::money::PicoUsd>().unwrap().0).sum::<i128>() / 1_000_000_000_000
+    };
+    let of_json = shares(&mut kinds.iter().map(|kind| kind["share_percent"].as_str().unwrap().to_owned()));
+    let csv = gateway.send(&Request::get("/billing/cost-report?group_by=kind&format=csv").bearer("acme")).text();
+    let lines = cells(&csv);
+    let of_csv = shares(&mut lines.iter().map(|line| line["share_percent"].clone()));
+    assert_eq!((of_json, of_csv, lines.len()), (100, 100, kinds.len()), "{csv}");
+    let sum = |lines: &[std::collections::HashMap<String, String>], column: &str| {
+        lines.iter().map(|line| line[column].parse::<tollgate::domain::money::PicoUsd>().unwrap().0).sum::<i128>()
+    };
+    assert_eq!(sum(&lines, "estimated_cost_usd"), i128::from(total));
+    let focus = gateway.send(&Request::get("/billing/cost-report?format=focus").bearer("acme"));
+    let lines = cells(&focus.text());
+    for column in ["BilledCost", "EffectiveCost", "ContractedCost", "ListCost"] {
+        assert_eq!(sum(&lines, column), i128::from(total), "{column}: {}", focus.text());
+    }
+    assert!(
+        lines.iter().all(|line| line["SubAccountId"] == "acme" && line["ServiceCategory"] == "AI and Machine Learning")
+    );
+    // The operator's has a line for each tenant.
+    let all = gateway.admin(Request::get("/billing/cost-report?format=focus"));
+    let lines = cells(&all.text());
+    assert!(
+        ["acme", "other"].iter().all(|tenant| lines.iter().any(|line| line["SubAccountId"] == *tenant)),
+        "{}",
+        all.text()
+    );
+    for bad in ["?format=focus&range=all", "?format=focus&group_by=day", "?group_by=kind,day", "?format=xml"] {
+        let target = format!("/billing/cost-report{bad}");
+        demand_problem(&gateway.send(&Request::get(target).bearer("acme")), 400, bad);
+    }
+}
+
 #[test]
 fn a_tenant_sees_itself_and_nothing_else() {
     let (_provider, gateway) = used();
@@ -345,4 +394,52 @@ fn health_metrics_and_the_description_of_the_routes_answer() {
     ] {
         assert!(paths.contains_key(path), "{path} in {:?}", paths.keys());
     }
+}
+
+#[test]
+fn days_and_months_are_those_of_the_tenants_clock_from_its_next_call_on() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    let created = |body: Value| gateway.admin(Request::post("/admin/tenants", body.to_string()));
+    // Far ahead of UTC, so that its day is another one for most of the hours of ours.
+    let answer = created(json!({"id": "kiribati", "plan": "starter", "timezone": "pacific/kiritimati"}));
+    assert_eq!((answer.status, &answer.json()["timezone"]), (201, &json!("Pacific/Kiritimati")), "{}", answer.text());
+    assert_eq!(created(json!({"id": "plain", "plan": "starter"})).json()["timezone"], "UTC");
+    let bad = created(json!({"id": "bad", "plan": "starter", "timezone": "Kiribati"}));
+    demand_problem(&bad, 422, "a zone that is none");
+    let key = gateway.issue_key("kiribati", json!({"name": "k"}))["key"].as_str().unwrap().to_owned();
+    let answer = gateway.send(&chat(&key));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    gateway.booked(&key, 1);
+    let event = gateway.event(&key);
+    assert_eq!(event["utc_offset_s"], 14 * 3_600, "{event}");
+    let local = |text: &Value, seconds: i64| {
+        let at: tollgate::domain::time::Micros = text.as_str().unwrap().parse().unwrap();
+        tollgate::domain::time::Micros(at.0 + seconds * 1_000_000).to_string()
+    };
+    let day = local(&event["request_timestamp"], 14 * 3_600)[..10].to_owned();
+    let usage = gateway.json(&key, &format!("/billing/usage?range=day&date={day}&group_by=day,hour"));
+    assert_eq!((&usage["requests"], &usage["period"]["timezone"]), (&json!(1), &json!("Pacific/Kiritimati")));
+    assert_eq!(local(&usage["period"]["start"], 14 * 3_600), format!("{day}T00:00:00Z"));
+    assert_eq!(usage["groups"][0]["group"]["day"], day.as_str(), "{usage}");
+    let limits = gateway.json(&key, "/billing/limits");
+    assert_eq!(&local(&limits["resets_at"], 14 * 3_600)[7..], "-01T00:00:00Z", "{limits}");
+    // Another zone: what was summed stays, and the next call goes by the new clock.
+    let patched =
+        gateway.admin(Request::post("/admin/tenants/kiribati", r#"{"timezone":"Etc/GMT+12"}"#).method("PATCH"));
+    assert_eq!((patched.status, &patched.json()["timezone"]), (200, &json!("Etc/GMT+12")));
+    assert_eq!(gateway.send(&chat(&key)).status, 200);
+    gateway.booked(&key, 2);
+    let of_day = |date: &str| gateway.json(&key, &format!("/billing/usage?range=day&date={date}"))["requests"].clone();
+    assert_eq!(of_day(&day), 1);
+    let events = gateway.events(&key);
+    let newest = events.iter().find(|event| event["utc_offset_s"] == -12 * 3_600).expect("an event by the new clock");
+    assert_eq!(of_day(&local(&newest["request_timestamp"], -12 * 3_600)[..10]), 1);
+    let audit = gateway.admin(Request::get("/admin/audit?tenant_id=kiribati")).json();
+    let change = audit["entries"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&change["before"]["timezone"], &change["after"]["timezone"]),
+        (&json!("Pacific/Kiritimati"), &json!("Etc/GMT+12")),
+        "{change}"
+    );
 }

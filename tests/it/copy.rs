@@ -94,7 +94,8 @@ impl Home {
 
 /// Tenants, plans, keys, audit entries and idempotency records with everything that can be in them.
 const OTHERS: &str = "
-    UPDATE meta SET revision = 41, admin_key_hash = unhex(printf('%064x', 7)), events_from = -5;
+    UPDATE meta SET revision = 41, admin_key_hash = unhex(printf('%064x', 7)), events_from = -5,
+        active_prices = '0a1b2c3d4e5f', active_prices_since = -2, active_prices_by = 'cli';
     INSERT INTO tenants (id, name, suspended, created_at) VALUES
         ('acme', 'Ácme Überweisung 𝄞 ''; DROP', 0, 1764000000000000), ('beta', '', 1, -1), ('z', 'Ω\u{fffd}', 0, 9223372036854775807);
     INSERT INTO tenant_plans (row, tenant_id, plan, valid_from, changed_by) VALUES
@@ -106,9 +107,13 @@ const OTHERS: &str = "
         (7, 'key_3', 'beta', unhex(printf('%064x', 3)), '0000', 'revoked', -1, 9223372036854775807, 5, NULL, '*');
     INSERT INTO audit_log (row, at, actor, actor_key, action, tenant_id, key_id, request_id, idempotency_key_sha256,
             name_before, name_after, plan_before, plan_after, suspended_before, suspended_after, last4_before, last4_after,
-            expires_at_before, expires_at_after, allowed_models_before, allowed_models_after) VALUES
-        (1, 1, 'cli', NULL, 'tenant.create', 'acme', NULL, NULL, NULL, NULL, 'Ácme', NULL, 'starter', NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL),
-        (4, 2, 'admin', 'wxyz', 'key.revoke', 'gone', 'key_3', 'req ✓', unhex(printf('%064x', 9)), 'a', 'b', 'c', 'd', 1, 0, 'e', 'f', -1, 9, 'g*', 'h');
+            expires_at_before, expires_at_after, allowed_models_before, allowed_models_after,
+            prices_before, prices_after) VALUES
+        (1, 1, 'cli', NULL, 'tenant.create', 'acme', NULL, NULL, NULL, NULL, 'Ácme', NULL, 'starter', NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+        (3, 2, 'cli', NULL, 'prices.set', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'configured', '0a1b2c3d4e5f'),
+        (4, 2, 'admin', 'wxyz', 'key.revoke', 'gone', 'key_3', 'req ✓', unhex(printf('%064x', 9)), 'a', 'b', 'c', 'd', 1, 0, 'e', 'f', -1, 9, 'g*', 'h', 'i', 'j');
+    INSERT INTO price_books (version, document, base, added_at, added_by) VALUES
+        ('fa1f49b7e8e3', '{ü}', NULL, -1, 'gateway'), ('0a1b2c3d4e5f', '{}', 'fa1f49b7e8e3', 2, 'cli');
     INSERT INTO idempotency_records (id, request, answer, at) VALUES
         (unhex(printf('%064x', 4)), unhex(printf('%064x', 5)), unhex('00ff00'), 1764000000000000),
         (unhex(printf('%064x', 255)), unhex(printf('%064x', 6)), unhex(''), -1);
@@ -246,7 +251,8 @@ fn a_ledger_with_everything_in_it_goes_to_postgres_and_back_unchanged() {
     for (name, rows) in [
         (Table::UsageEvents, 9),
         (Table::Keys, 3),
-        (Table::AuditLog, 2),
+        (Table::AuditLog, 3),
+        (Table::PriceBooks, 2),
         (Table::IdempotencyRecords, 2),
         (Table::Meta, 1),
     ] {

@@ -14,6 +14,7 @@
 
 mod balancer;
 mod billing;
+mod budgets;
 mod calls;
 mod client_tls;
 mod clocks;
@@ -25,6 +26,7 @@ mod credentials;
 mod deferred;
 mod disk;
 mod endings;
+mod estimates;
 mod flips;
 mod framing;
 mod http2;
@@ -42,6 +44,7 @@ mod postgres;
 mod price_oracle;
 mod prices;
 mod quota;
+mod rates;
 mod recovery;
 mod refusals;
 mod routes;

@@ -13,6 +13,7 @@ use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::EventId;
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::Micros;
+use tollgate::domain::zone::Zone;
 use tollgate::metering::verify::{Differences, ledger};
 use tollgate::ports::StoreError;
 use tollgate::ports::tenants::{Act, Answered, Digest, Done, Memory, TenantStore};
@@ -121,7 +122,7 @@ async fn sixteen_gateways_that_write_the_same_sums_lose_nothing_and_never_lock_e
 
 fn made(id: &str) -> Tenant {
     let plan = "starter".parse().unwrap();
-    Tenant { id: tenant(id), name: id.to_owned(), plan, suspended: false, created_at: Micros(1) }
+    Tenant { id: tenant(id), name: id.to_owned(), plan, suspended: false, zone: Zone::UTC, created_at: Micros(1) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -14,7 +14,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use genai_prices::{Calculator, PriceRequest, Usage, UsageKey};
 
 use tollgate::config::price_file::builtin;
+use tollgate::domain::price::rates::{Rates, Unit, Used};
 use tollgate::domain::price::{ModelPrices, ServiceTier};
+use tollgate::domain::quantities::Quantities;
 use tollgate::domain::time::Micros;
 use tollgate::domain::tokens::Tokens;
 
@@ -32,8 +34,22 @@ const UNKNOWN: [&str; 4] = ["ft:gpt-4o", "ft:gpt-4o-mini", "gpt-6-cyber", "gpt-6
 const DAYS: [&str; 4] =
     ["2026-11-24T12:00:00Z", "2026-11-30T23:59:59Z", "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"];
 
-/// Usage at and around every step, with every kind of token that both know.
-fn usages() -> Vec<Tokens> {
+/// Usage at and around every step, with every kind of token and every quantity that both know.
+fn usages() -> Vec<Used> {
+    let beside = [
+        Quantities { audio_ms: 1_234_567, ..Quantities::default() },
+        Quantities { characters: 4_096, ..Quantities::default() },
+        // The oracle counts queries where Google counts prompts: of one query they are the same.
+        Quantities { web_searches: 1, ..Quantities::default() },
+        Quantities { file_searches: 3, ..Quantities::default() },
+    ];
+    let text = Tokens { prompt: 1_000, completion: 1_777, ..Tokens::default() };
+    let beside =
+        beside.into_iter().flat_map(|quantities| [Tokens::default(), text].map(|tokens| Used { tokens, quantities }));
+    tokens().iter().map(Used::from).chain(beside).collect()
+}
+
+fn tokens() -> Vec<Tokens> {
     let mut all = Vec::new();
     for prompt in [1, 1_000, 128_000, 128_001, 200_000, 200_001, 272_000, 272_001, 999_983] {
         let text = Tokens { prompt, completion: 1_777, ..Tokens::default() };
@@ -45,8 +61,16 @@ fn usages() -> Vec<Tokens> {
     all
 }
 
-fn oracle_usage(tokens: &Tokens) -> Usage {
-    let Tokens { prompt, cached, cache_write, prompt_audio, completion, completion_audio, .. } = *tokens;
+/// Whether there is a price for all that is asked for, so that both know what it costs.
+fn is_priced(rates: &Rates, used: &Used) -> bool {
+    let lines = rates.bill(*used).lines;
+    let mut beside = lines.iter().filter(|line| line.is_used() && line.kind.unit() != Unit::Token);
+    (rates.input.is_some() || used.tokens.total() == 0) && beside.all(|line| line.pico.is_some())
+}
+
+fn oracle_usage(used: &Used) -> Usage {
+    let Tokens { prompt, cached, cache_write, prompt_audio, completion, completion_audio, .. } = used.tokens;
+    let Quantities { audio_ms, characters, web_searches, file_searches, .. } = used.quantities;
     let counts = [
         (UsageKey::INPUT_TOKENS, prompt),
         (UsageKey::CACHE_READ_TOKENS, cached),
@@ -54,10 +78,16 @@ fn oracle_usage(tokens: &Tokens) -> Usage {
         (UsageKey::INPUT_AUDIO_TOKENS, prompt_audio),
         (UsageKey::OUTPUT_TOKENS, completion),
         (UsageKey::OUTPUT_AUDIO_TOKENS, completion_audio),
+        (UsageKey::INPUT_CHARACTERS, characters),
+        (UsageKey::WEB_SEARCHES, web_searches),
+        (UsageKey::STORAGE_SEARCHES, file_searches),
     ];
     let mut usage = Usage::new();
     for (key, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
         usage.insert(key, count as f64);
+    }
+    if audio_ms > 0 {
+        usage.insert(UsageKey::AUDIO_SECONDS, audio_ms as f64 / 1_000.0);
     }
     usage
 }
@@ -99,24 +129,27 @@ fn is_corrected(model: &ModelPrices, tier: ServiceTier, tokens: &Tokens) -> bool
 #[test]
 fn costs_are_those_of_an_independent_calculation() {
     let (book, oracle) = (builtin().unwrap(), Calculator::bundled());
-    let usages: Vec<(Tokens, Usage)> = usages().into_iter().map(|tokens| (tokens, oracle_usage(&tokens))).collect();
+    let usages: Vec<(Used, Usage)> = usages().into_iter().map(|used| (used, oracle_usage(&used))).collect();
     let (mut equal, mut corrected, mut unknown) = (0, 0, BTreeSet::new());
     for model in book.models() {
         let names = (&*model.provider, &*model.name);
         for (tier, day) in TIERS.into_iter().flat_map(|tier| DAYS.map(|day| (tier, day))) {
             let at: Micros = day.parse().unwrap();
-            for (tokens, usage) in usages.iter().filter(|(tokens, _)| model.rates(tier, tokens.prompt, at).is_some()) {
+            let holds = |(used, _): &&(Used, Usage)| {
+                model.rates(tier, used.tokens.prompt, at).is_some_and(|rates| is_priced(rates, used))
+            };
+            for (used, usage) in usages.iter().filter(holds) {
                 let Some(theirs) = oracle_cost(oracle, names, tier, usage, at) else {
                     unknown.insert(names.1);
                     continue;
                 };
-                let ours = book.charge(names.0, names.1, tier, tokens, at).cost.unwrap().0;
+                let ours = book.charge(names.0, names.1, tier, *used, at).cost.unwrap().0;
                 if (ours - theirs).abs() <= PICO_DIFFERENCE_MAX {
                     equal += 1;
                 } else {
                     assert!(
-                        is_corrected(model, tier, tokens),
-                        "{names:?} {tier:?} {day} {tokens:?}: {ours}, not {theirs}"
+                        is_corrected(model, tier, &used.tokens),
+                        "{names:?} {tier:?} {day} {used:?}: {ours}, not {theirs}"
                     );
                     corrected += 1;
                 }

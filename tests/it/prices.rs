@@ -2,11 +2,14 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::support::bodies::*;
+use super::support::machine::until;
 use super::support::*;
+use super::verify::verify;
 
 fn prices(data_dir: &Path, arguments: &[&str]) -> Output {
     Command::new(binary())
@@ -43,9 +46,9 @@ fn an_event_is_explained_line_by_line_and_the_lines_are_what_was_booked() {
     // gpt-4o: 2.50, cached 1.25, output 10 dollars a million.
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
     for line in [
-        &["input", "400", "2.5", "0.001"][..],
-        &["cached", "600", "1.25", "0.00075"],
-        &["output", "50", "10", "0.0005"],
+        &["input", "400", "2.5", "million", "0.001"][..],
+        &["cached", "600", "1.25", "million", "0.00075"],
+        &["output", "50", "10", "million", "0.0005"],
         &["total", "0.00225"],
         &["booked", "(priced)", "0.00225"],
     ] {
@@ -77,9 +80,9 @@ fn an_event_is_explained_by_the_prices_that_it_was_priced_by() {
     gateway.send(&chat("acme"));
     let event = gateway.event("acme");
     let (id, data_dir) = (event["id"].as_str().unwrap(), gateway.data_dir());
-    // Neither what is built in nor another file of the same form.
-    let version = event["price_version"].as_str().unwrap();
-    assert!(complained(&prices(data_dir, &["explain", id])).contains(version));
+    // The ledger has every book that priced anything: no file has to be named.
+    assert!(said(&prices(data_dir, &["explain", id])).contains("0.000000000068"));
+    // Another file of the same form is not it.
     let other = directory.path().join("other.json");
     std::fs::write(&other, list(4)).unwrap();
     assert!(complained(&prices(data_dir, &["explain", id, "--file", other.to_str().unwrap()])).contains("--file FILE"));
@@ -91,6 +94,134 @@ fn an_event_is_explained_by_the_prices_that_it_was_priced_by() {
     assert!(text.contains("input  0.000003   0.000004"), "{text}");
     let same = said(&prices(data_dir, &["diff", file, "--set", &format!("prices.file={file}")]));
     assert!(same.contains("has the prices of version"), "{same}");
+}
+
+#[test]
+fn a_book_that_is_put_in_force_counts_at_once_and_over_restarts_and_leaves_what_is_booked() {
+    let provider = Provider::start(honest);
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("own.json");
+    let list = r#"{"format":1,"source":"contract 4711, 2026-11-01","models":[{"provider":"openai","model":"contract",
+        "match":["gpt-4o*"],"rates":[{"tier":"standard","input":3,"output":5}]}]}"#;
+    std::fs::write(&own, list).unwrap();
+    let own = own.to_str().unwrap();
+    let mut gateway = Setup::new(&provider).start();
+    let data_dir = gateway.data_dir().to_owned();
+    gateway.send(&chat("first"));
+    let first = gateway.event("first");
+    let looked = said(&prices(&data_dir, &["update", "--from", own, "--dry-run"]));
+    assert!(looked.contains("contract 4711") && looked.contains("Nothing was changed."), "{looked}");
+    assert!(complained(&prices(&data_dir, &["update", "--from", own])).contains("say --yes"));
+    assert!(said(&prices(&data_dir, &["update", "--from", own, "--yes"])).contains("is in force in all gateways"));
+    // Within the poll of the refresher, every two seconds.
+    let in_force = |gateway: &Gateway, wanted: &str| {
+        let version = || gateway.admin(Request::get("/admin/prices")).json()["version"].clone();
+        until("the book is in force", Duration::from_secs(10), || version() == wanted);
+    };
+    let books: Value = serde_json::from_str(&said(&prices(&data_dir, &["books", "--json"]))).unwrap();
+    let version = books["version"].as_str().unwrap();
+    assert_ne!(version, first["price_version"], "{books}");
+    in_force(&gateway, version);
+    gateway.send(&chat("second"));
+    let second = gateway.event("second");
+    assert_eq!(second["price_version"], version, "{second}");
+    assert_eq!(gateway::pico_usd_of(&second["estimated_cost_usd"]), 68, "{second}");
+    // What is booked stays, and is explained by what priced it.
+    assert_eq!(gateway.event("first"), first);
+    assert!(said(&prices(&data_dir, &["explain", first["id"].as_str().unwrap()])).contains("built-in"));
+    let text = said(&prices(&data_dir, &["explain", second["id"].as_str().unwrap()]));
+    assert!(text.contains("operator (contract 4711, 2026-11-01)"), "{text}");
+
+    gateway.stop();
+    let gateway = Setup::new(&provider).on_ledger_of(&gateway).start();
+    gateway.send(&chat("third"));
+    assert_eq!(gateway.event("third")["price_version"], version);
+    let text = said(&prices(&data_dir, &["update", "--configured", "--yes"]));
+    assert!(text.contains("its own configuration"), "{text}");
+    let built_in = first["price_version"].as_str().unwrap();
+    in_force(&gateway, built_in);
+    // Any book that is kept can be put in force again.
+    said(&prices(&data_dir, &["update", "--version", version, "--yes"]));
+    in_force(&gateway, version);
+}
+
+#[test]
+fn a_plan_bills_beside_what_the_provider_charges_and_events_are_priced_again_without_being_changed() {
+    let provider = Provider::start(honest);
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("own.json");
+    let list = |price: u64| {
+        let list = format!(
+            r#"{{"format":1,"models":[{{"provider":"openai","model":"m","match":["gpt-4o-mini*"],
+            "rates":[{{"tier":"standard","input":{price},"output":{price}}}]}}]}}"#
+        );
+        std::fs::write(&own, list).unwrap();
+    };
+    let config = "[plans.starter]\nprice_percent = 120.5\n";
+    let gateway = Setup::new(&provider).config(config).start();
+    let (data_dir, config) = (gateway.data_dir(), gateway.config_file());
+    let config = config.to_str().unwrap();
+    gateway.send(&chat("acme"));
+    let event = gateway.event("acme");
+    let billed = |cost: u64| (cost * 1_205).div_ceil(1_000);
+    assert_eq!(gateway::pico_usd_of(&event["estimated_cost_usd"]), CHAT_PICO_USD, "{event}");
+    assert_eq!(gateway::pico_usd_of(&event["billable_cost_usd"]), billed(CHAT_PICO_USD), "{event}");
+    assert!(event["price_version"].as_str().unwrap().ends_with("x120.5"), "{event}");
+
+    let text = said(&prices(data_dir, &["explain", event["id"].as_str().unwrap()]));
+    assert!(text.contains("billed at 120.5 % of it") && text.contains("booked as billed"), "{text}");
+
+    let rerate = || -> Value {
+        let arguments = ["rerate", "--from", "2026-01-01", "--json", "--config", config];
+        serde_json::from_str(&said(&prices(data_dir, &arguments))).unwrap()
+    };
+    let costs = |usage: &Value| {
+        (gateway::pico_usd_of(&usage["estimated_cost_usd"]), gateway::pico_usd_of(&usage["billable_cost_usd"]))
+    };
+    assert_eq!(rerate()["total"]["corrected"], 0);
+    // Up, and back to where it was.
+    for (price, cost) in [(Some(1_000_001), 18 * 1_000_001), (None, CHAT_PICO_USD)] {
+        match price {
+            Some(price) => {
+                list(price);
+                said(&prices(data_dir, &["update", "--from", own.to_str().unwrap(), "--yes"]));
+            }
+            None => drop(said(&prices(data_dir, &["update", "--configured", "--yes"]))),
+        }
+        let looked = prices(data_dir, &["rerate", "--from", "2026-01-01", "--config", config, "--dry-run"]);
+        assert!(said(&looked).contains("1 corrections would be written"));
+        let document = rerate();
+        assert_eq!(document["total"]["corrected"], 1, "{document}");
+        assert_eq!(gateway::pico_usd_of(&document["total"]["cost_usd"]["after"]), cost, "{document}");
+        assert_eq!(rerate()["total"]["corrected"], 0);
+        let usage = gateway.json("acme", "/billing/usage?range=month");
+        assert_eq!((costs(&usage), &usage["requests"]), ((cost, billed(cost)), &json!(1)), "{usage}");
+        let verified = verify(data_dir, Some(gateway.admin), &["--json"]);
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+    let events = gateway.events("acme");
+    assert_eq!((events.len(), &events[0]), (3, &event));
+}
+
+#[test]
+fn a_plan_s_own_prices_bill_what_the_list_does_not_know() {
+    let provider = Provider::always(Script::json(200, CHAT_ANSWER.replace("gpt-4o-mini", "in-house")));
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("own.json");
+    let list = r#"{"format":1,"models":[{"provider":"openai","model":"in-house","match":["in-house"],
+        "rates":[{"tier":"standard","input":2,"output":3}]}]}"#;
+    std::fs::write(&own, list).unwrap();
+    let config = format!("[plans.starter]\nprice_percent = 200\nprices = {own:?}\n");
+    let gateway = Setup::new(&provider).config(&config).start();
+    gateway.send(&chat("acme"));
+    let event = gateway.event("acme");
+    assert_eq!((&event["priced"], &event["estimated_cost_usd"]), (&json!("unpriced"), &json!(null)), "{event}");
+    assert_eq!(gateway::pico_usd_of(&event["billable_cost_usd"]), 11 * 2 + 7 * 3, "{event}");
+    let id = event["id"].as_str().unwrap();
+    let explained = said(&prices(gateway.data_dir(), &["explain", id, "--json"]));
+    let document: Value = serde_json::from_str(&explained).unwrap();
+    assert_eq!(document["billing"]["lines"].as_array().unwrap().len(), 2, "{document}");
+    assert_eq!(document["billing"]["computed_usd"], document["billing"]["booked_usd"], "{document}");
 }
 
 #[test]

@@ -63,6 +63,10 @@ impl Case {
             let estimated = !self.reported && ["prompt_tokens", "completion_tokens"].contains(&kind);
             assert!(estimated || event[kind].as_u64() == Some(wanted), "{kind} is not {wanted}: {event}");
         }
+        for kind in tollgate::domain::quantities::Quantities::KINDS {
+            let wanted = self.kinds.iter().find(|(known, _)| *known == kind).map_or(0, |(_, count)| *count);
+            assert_eq!(event[kind].as_u64(), Some(wanted), "{kind}: {event}");
+        }
         assert!(self.reported || event["prompt_tokens"].as_u64() > Some(0), "{event}");
         match self.cost {
             Cost::Pico(pico) => {

@@ -12,6 +12,7 @@ mod append;
 mod claim;
 mod dialect;
 mod partitions;
+mod prices;
 mod retention;
 mod session;
 mod tenants;

@@ -1,7 +1,9 @@
 //! Old events, dropped from Postgres by whole partitions.
 //!
 //! May use: `domain`, `ports`. A partition is dropped in a moment, but nobody may use the table in that moment, and whoever
-//! wants to use it waits behind whoever waits to drop. So the wait is short and tried again.
+//! wants to use it waits behind whoever waits to drop. So the wait is short and tried again. A partition is a month in UTC, and
+//! an event belongs to the month of its tenant's clock: the few that lie on the other side of the bound are dropped or kept one
+//! by one.
 
 use std::time::Duration;
 
@@ -14,8 +16,8 @@ use super::{PostgresLedger, SILENCE_MAX, code, silent, store_error};
 use crate::adapters::sql::Dialect;
 use crate::adapters::sql::scopes;
 use crate::adapters::sql::statement::Statement;
-use crate::adapters::sql::usage::one;
-use crate::domain::time::{Micros, Period};
+use crate::adapters::sql::usage::{LOCAL, one};
+use crate::domain::time::{MICROS_PER_DAY, Micros, Period};
 use crate::ports::StoreError;
 
 /// How long everyone may wait behind this. Somebody who reads the whole ledger (`tollgate verify`) is in the way for longer
@@ -33,6 +35,7 @@ const IN_USE: &str = "55P03";
 /// What holds the events of one time, and how it is emptied.
 struct Old {
     until: Micros,
+    /// Which: a table, perhaps with a condition.
     table: String,
     emptied: String,
 }
@@ -45,10 +48,22 @@ impl PostgresLedger {
         let months = session.answer(months)?;
         let early = "usage_events_before".to_owned();
         let mut all = vec![Old { until: OWN_FROM, emptied: format!("TRUNCATE {early}"), table: early }];
-        all.extend(months.into_iter().filter(|month| *month < before).map(|month| {
+        let bound = before.start().0;
+        for month in months.into_iter().filter(|month| *month < before) {
             let table = name_of(month);
-            Old { until: month.end(), emptied: format!("DROP TABLE {table}"), table }
-        }));
+            // Of a clock that was ahead.
+            let stay =
+                month.end() == before.start() && self.count(&format!("{table} WHERE {LOCAL} >= {bound}")).await? > 0;
+            let gone = format!("{table} WHERE {LOCAL} < {bound}");
+            let emptied = if stay { format!("DELETE FROM {gone}") } else { format!("DROP TABLE {table}") };
+            all.push(Old { until: month.end(), emptied, table: gone });
+        }
+        // Of a clock that was behind.
+        let beyond = bound.saturating_add(MICROS_PER_DAY);
+        let gone = format!("usage_events WHERE requested_at BETWEEN {bound} AND {beyond} AND {LOCAL} < {bound}");
+        if self.count(&gone).await? > 0 {
+            all.push(Old { until: before.start(), emptied: format!("DELETE FROM {gone}"), table: gone });
+        }
         let mut dropped = 0_u64;
         for old in all {
             let events = self.count(&old.table).await?;

@@ -90,6 +90,14 @@ impl UsageStore for PostgresLedger {
         })
     }
 
+    fn corrections<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        Box::pin(async move {
+            let mut reader = self.reader().await?;
+            let found = usage::corrections::<Postgres>(&mut reader, ids).await;
+            reader.answer(found)
+        })
+    }
+
     /// Postgres has no check of its files that every user may ask for, so none is told.
     fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {

@@ -884,7 +884,3 @@ function operations.take()
   end
   return { value == RUN .. ' ' .. id and 'yours' or 'unknown' }
 end
-
-local answer = operations[ARGV[1]]()
-table.insert(answer, 1, now)
-return answer

@@ -21,7 +21,7 @@ use super::settings::Settings;
 use super::words::{Answer, Arguments};
 
 /// All operations. The run id of the process is put before it.
-const SCRIPT: &str = include_str!("counters.lua");
+const SCRIPT: &str = concat!(include_str!("counters.lua"), include_str!("rates.lua"));
 
 /// The first version whose scripts stay in the process that they were loaded into: before, replicas and saved data had them
 /// too, and would take an older copy of the counters for the truth.

@@ -20,6 +20,7 @@
 mod continuations;
 mod live;
 mod operations;
+mod rates;
 mod server;
 mod server_clock;
 mod settings;

@@ -8,6 +8,7 @@ use super::cells::{Cell, Cells, Columns};
 use super::statement::{Statement, places};
 use crate::domain::audit::{Action, Actor, AuditEntry, Author, Change, Facts};
 use crate::domain::time::Micros;
+use crate::domain::zone::Zone;
 use crate::ports::StoreError;
 use crate::ports::tenants::{Act, Answered, AuditQuery, AuditStart, Digest, Memory, REMEMBERED_US};
 
@@ -16,8 +17,9 @@ pub(in crate::adapters) const DROPPED_MAX: i64 = 64;
 
 /// What an entry is written to and read from, in this order; a read has `row` before them.
 const ENTRY_COLUMNS: &str = "at, actor, actor_key, request_id, idempotency_key_sha256, action, tenant_id, key_id, \
-    name_before, plan_before, suspended_before, last4_before, expires_at_before, allowed_models_before, \
-    name_after, plan_after, suspended_after, last4_after, expires_at_after, allowed_models_after";
+    name_before, plan_before, suspended_before, timezone_before, last4_before, expires_at_before, allowed_models_before, \
+    prices_before, \
+    name_after, plan_after, suspended_after, timezone_after, last4_after, expires_at_after, allowed_models_after, prices_after";
 
 /// What was answered to an earlier request with the idempotency key of this one.
 pub(in crate::adapters) async fn recall_act<D: Dialect>(
@@ -97,16 +99,18 @@ fn entry_cells<'a>(act: &'a Act, change: &'a Change) -> Vec<Cell<'a>> {
         request_id.as_deref().into(),
         memory.as_ref().map(|memory| memory.key_sha256.0.as_slice()).into(),
         action.as_str().into(),
-        tenant.as_str().into(),
+        tenant.as_ref().map(|tenant| tenant.as_str()).into(),
         key.as_ref().map(|key| key.as_str()).into(),
     ];
-    for Facts { name, plan, suspended, last4, expires_at, models } in [before, after] {
+    for Facts { name, plan, suspended, zone, last4, expires_at, models, prices } in [before, after] {
         cells.push(name.as_deref().into());
         cells.push(plan.as_ref().map(|plan| plan.as_str()).into());
         cells.push((*suspended).into());
+        cells.push(zone.as_ref().map(Zone::name).into());
         cells.push(last4.as_deref().into());
         cells.push(expires_at.map(|at| at.0).into());
         cells.push(Cell::text_some(models.as_ref()));
+        cells.push(prices.as_deref().into());
     }
     cells
 }
@@ -144,7 +148,7 @@ fn entry(row: &impl Cells) -> Result<AuditEntry, StoreError> {
     let idempotency_key_sha256 = columns.bytes_some()?;
     let change = Change {
         action: columns.named(Action::parse)?,
-        tenant: columns.parse()?,
+        tenant: columns.parse_some()?,
         key: columns.parse_some()?,
         before: facts(&mut columns)?,
         after: facts(&mut columns)?,
@@ -157,8 +161,10 @@ fn facts(columns: &mut Columns<'_, impl Cells>) -> Result<Facts, StoreError> {
         name: columns.owned_some()?,
         plan: columns.parse_some()?,
         suspended: columns.truth_some()?,
+        zone: columns.parse_some()?,
         last4: columns.owned_some()?,
         expires_at: columns.instant_some()?,
         models: columns.parse_some()?,
+        prices: columns.owned_some()?,
     })
 }

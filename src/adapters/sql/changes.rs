@@ -9,7 +9,7 @@ use super::cells::Columns;
 use super::rows::{self, KEY_COLUMNS, TENANT_COLUMNS};
 use super::statement::{Statement, places};
 use super::usage::one;
-use super::{Dialect, audit};
+use super::{Dialect, audit, prices};
 
 use crate::domain::audit::Change;
 use crate::domain::ids::{KeyId, PlanName, TenantId};
@@ -32,6 +32,7 @@ pub(in crate::adapters) async fn load<D: Dialect>(snapshot: &mut D::Connection) 
     Ok(Directory {
         tenants: tenants.iter().map(rows::tenant).collect::<Result<_, _>>()?,
         keys: keys.iter().map(rows::key).collect::<Result<_, _>>()?,
+        prices: prices::active::<D>(snapshot).await?,
         revision,
     })
 }
@@ -49,9 +50,10 @@ pub(in crate::adapters) async fn create_tenant<D: Dialect>(
     if let Some(answered) = audit::recall_act::<D>(connection, act).await? {
         return Ok(Done::Before(answered));
     }
-    let Tenant { id, name, plan, suspended, created_at } = tenant;
-    let text = "INSERT INTO tenants (id, name, suspended, created_at) VALUES ($1, $2, $3, $4)";
+    let Tenant { id, name, plan, suspended, zone, created_at } = tenant;
+    let text = "INSERT INTO tenants (id, name, suspended, created_at, timezone) VALUES ($1, $2, $3, $4, $5)";
     let insert = Statement::new(text).bind(id.as_str()).bind(name.as_str()).bind(*suspended).bind(created_at.0);
+    let insert = insert.bind(zone.name());
     let inserted = D::run(connection, insert).await;
     inserted.map_err(|error| taken::<D>(error, || format!("the tenant {id}")))?;
     add_plan::<D>(connection, id, plan, *created_at, act).await?;
@@ -68,19 +70,20 @@ pub(in crate::adapters) async fn change_tenant<D: Dialect>(
     if let Some(answered) = audit::recall_act::<D>(connection, act).await? {
         return Ok(Done::Before(answered));
     }
-    let TenantChange { name, suspended, plan } = change;
+    let TenantChange { name, suspended, plan, zone } = change;
     let before = find_tenant::<D>(connection, id).await?.ok_or_else(|| missing_tenant(id))?;
     let after = Tenant {
         id: before.id.clone(),
         name: name.clone().unwrap_or_else(|| before.name.clone()),
         plan: plan.clone().unwrap_or_else(|| before.plan.clone()),
         suspended: suspended.unwrap_or(before.suspended),
+        zone: zone.clone().unwrap_or_else(|| before.zone.clone()),
         created_at: before.created_at,
     };
     let change = Change::tenant_changed(&before, &after);
     if change.is_some() {
-        let update = Statement::new("UPDATE tenants SET name = $1, suspended = $2 WHERE id = $3");
-        let update = update.bind(after.name.as_str()).bind(after.suspended).bind(id.as_str());
+        let update = Statement::new("UPDATE tenants SET name = $1, suspended = $2, timezone = $3 WHERE id = $4");
+        let update = update.bind(after.name.as_str()).bind(after.suspended).bind(after.zone.name()).bind(id.as_str());
         D::run(connection, update).await.map_err(D::error)?;
     }
     if after.plan != before.plan {

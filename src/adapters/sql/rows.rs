@@ -98,7 +98,7 @@ pub(in crate::adapters) const KEY_COLUMNS: &str =
 
 /// What a tenant is read from, in this order; its plan is the newest of its history.
 pub(in crate::adapters) const TENANT_COLUMNS: &str = "id, name, \
-    (SELECT plan FROM tenant_plans WHERE tenant_id = tenants.id ORDER BY row DESC LIMIT 1), suspended, created_at";
+    (SELECT plan FROM tenant_plans WHERE tenant_id = tenants.id ORDER BY row DESC LIMIT 1), suspended, created_at, timezone";
 
 /// Pico-dollars in a micro-dollar: where a sum of money is split into its two columns.
 pub(in crate::adapters) const PICO_PER_MICRO: i128 = 1_000_000;
@@ -306,6 +306,7 @@ pub(in crate::adapters) fn tenant(row: &impl Cells) -> Result<Tenant, StoreError
         plan: columns.parse()?,
         suspended: columns.truth()?,
         created_at: columns.instant()?,
+        zone: columns.parse()?,
     })
 }
 

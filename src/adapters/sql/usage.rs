@@ -18,6 +18,9 @@ use crate::ports::usage::{Dimension, EventsQuery, Group, StoredEvent, SumsQuery}
 /// Microseconds of a day.
 pub(in crate::adapters) const DAY_US: i64 = 86_400_000_000;
 
+/// What the tenant's clock showed at an event's admission: by it an event is in a month, and dropped with that month.
+pub(in crate::adapters) const LOCAL: &str = "requested_at + utc_offset_s * 1000000";
+
 /// What an event adds to what is billed: rows of before the two costs were told apart have one of them.
 pub(super) const BILLABLE: &str = "COALESCE(billable_cost_pico_usd, estimated_cost_pico_usd, 0)";
 
@@ -218,7 +221,7 @@ pub(in crate::adapters) async fn old_events<D: Dialect>(
     condition: &str,
 ) -> Result<Vec<(Period, u64)>, StoreError> {
     let text = format!(
-        "SELECT requested_at / {DAY_US}, COUNT(*) FROM usage_events WHERE requested_at < $1 AND {condition} GROUP BY 1"
+        "SELECT ({LOCAL}) / {DAY_US}, COUNT(*) FROM usage_events WHERE {LOCAL} < $1 AND {condition} GROUP BY 1"
     );
     let found = D::rows(connection, Statement::new(text).bind(before.start().0)).await.map_err(D::error)?;
     let mut months: BTreeMap<Period, u64> = BTreeMap::new();
@@ -317,6 +320,23 @@ pub(in crate::adapters) async fn find<D: Dialect>(
     for ids in ids.chunks(LISTED_MAX) {
         let mut statement = Statement::new(select_events() + " WHERE ");
         D::among_ids(&mut statement, "id", ids);
+        for row in &D::rows(connection, statement).await.map_err(D::error)? {
+            found.push(rows::event(row)?);
+        }
+    }
+    Ok(found)
+}
+
+/// What [`crate::ports::usage::UsageStore::corrections`] promises.
+pub(in crate::adapters) async fn corrections<D: Dialect>(
+    connection: &mut D::Connection,
+    ids: &[EventId],
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let mut found = Vec::new();
+    for ids in ids.chunks(LISTED_MAX) {
+        let mut statement = Statement::new(select_events() + " WHERE corrects IS NOT NULL AND ");
+        D::among_ids(&mut statement, "corrects", ids);
+        statement.push(" ORDER BY row");
         for row in &D::rows(connection, statement).await.map_err(D::error)? {
             found.push(rows::event(row)?);
         }

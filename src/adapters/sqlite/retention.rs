@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use sqlx::{Sqlite, SqliteConnection};
+use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection};
 use tokio::time::sleep;
 
 use super::{SqliteLedger, store_error};
 use crate::adapters::sql::scopes;
+use crate::adapters::sql::usage::LOCAL;
 use crate::domain::time::{Micros, Period};
 use crate::ports::StoreError;
 
@@ -67,8 +68,9 @@ impl SqliteLedger {
 
     async fn drop_between(&self, first: i64, last: i64, before: Micros) -> Result<u64, StoreError> {
         let mut transaction = self.write().await?;
-        let text = "DELETE FROM usage_events WHERE row BETWEEN $1 AND $2 AND +requested_at < $3";
-        let done = sqlx::query(text).bind(first).bind(last).bind(before.0).execute(&mut *transaction).await;
+        let text = format!("DELETE FROM usage_events WHERE row BETWEEN $1 AND $2 AND {LOCAL} < $3");
+        let done =
+            sqlx::query(AssertSqlSafe(text)).bind(first).bind(last).bind(before.0).execute(&mut *transaction).await;
         let dropped = done.map_err(store_error)?.rows_affected();
         self.commit(transaction).await?;
         Ok(dropped)
@@ -77,7 +79,7 @@ impl SqliteLedger {
 
 /// Whether there is anything to drop: looking keeps nobody waiting.
 async fn has_old(connection: &mut SqliteConnection, first: i64, last: i64, before: Micros) -> Result<bool, StoreError> {
-    let text = "SELECT EXISTS (SELECT 1 FROM usage_events WHERE row BETWEEN $1 AND $2 AND +requested_at < $3)";
-    let has = sqlx::query_scalar(text).bind(first).bind(last).bind(before.0).fetch_one(connection);
+    let text = format!("SELECT EXISTS (SELECT 1 FROM usage_events WHERE row BETWEEN $1 AND $2 AND {LOCAL} < $3)");
+    let has = sqlx::query_scalar(AssertSqlSafe(text)).bind(first).bind(last).bind(before.0).fetch_one(connection);
     has.await.map_err(store_error)
 }

@@ -12,6 +12,7 @@ use super::*;
 use crate::domain::audit::{Actor, Author};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
+use crate::domain::zone::Zone;
 use crate::ports::tenants::{Act, TenantStore};
 use crate::ports::usage::UsageStore;
 
@@ -25,6 +26,7 @@ fn acme() -> Tenant {
         name: "Acme".to_owned(),
         plan: "starter".parse().unwrap(),
         suspended: false,
+        zone: Zone::UTC,
         created_at: Micros(1),
     }
 }

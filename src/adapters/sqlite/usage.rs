@@ -82,6 +82,10 @@ impl UsageStore for SqliteLedger {
         Box::pin(async move { usage::find::<Sqlite>(&mut *self.reader().await?, ids).await })
     }
 
+    fn corrections<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<StoredEvent>, StoreError>> {
+        Box::pin(async move { usage::corrections::<Sqlite>(&mut *self.reader().await?, ids).await })
+    }
+
     fn walk<'a>(&'a self, see: &'a mut (dyn FnMut(Entry) + Send)) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(self.walk_all(see))
     }

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::rates::Rates;
-use super::{PriceBook, ServiceTier};
+use super::rates::{Rates, Used};
+use super::{Charge, PriceBook, Priced, ServiceTier};
 use crate::domain::money::{MoneyError, PicoUsd};
+use crate::domain::quantities::Quantities;
 use crate::domain::time::Micros;
 
 /// Hundredths of a percent in the whole.
@@ -49,6 +50,17 @@ pub struct Version<'a> {
     pub percent: Percent,
 }
 
+/// What a call costs, and what is billed for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charged {
+    /// What the provider charges.
+    pub charge: Charge,
+    /// What the tenant is billed; `None` where that is not known.
+    pub billable: Option<PicoUsd>,
+    /// Whether that is by prices of the plan's own.
+    pub is_own: bool,
+}
+
 /// What is known of a call before it is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Prospect<'a> {
@@ -62,6 +74,8 @@ pub struct Prospect<'a> {
     pub input_tokens: u64,
     /// Whether there may be audio or images in it.
     pub with_media: bool,
+    /// What it says itself that will be charged beside tokens, such as characters to be spoken.
+    pub quantities: Quantities,
     /// When it is admitted.
     pub at: Micros,
 }
@@ -73,7 +87,8 @@ pub struct Ceiling {
     pub input: i64,
     /// A token of output.
     pub output: i64,
-    /// The request itself.
+    /// The request itself, with what is known before of all that is charged beside tokens. Never 0 for a model that is not
+    /// charged by the token and not free: how long its audio will be, or how many its images, nobody knows.
     pub request: i64,
 }
 
@@ -166,6 +181,25 @@ impl Tariff {
         &self.pricing
     }
 
+    /// What a call costs that was admitted at `at` and served at `tier`, as [`PriceBook::charge`] says, and what is billed
+    /// for it: by the plan's own price, also where the provider's is unknown, else its percent of that cost.
+    pub fn charge(&self, provider: &str, model: &str, tier: ServiceTier, used: impl Into<Used>, at: Micros) -> Charged {
+        let used = used.into();
+        let charge = self.list.charge(provider, model, tier, used, at);
+        let own = self.pricing.own.as_ref().and_then(|own| own.explain(provider, model, tier, used, at));
+        // An entry that has no price of anything that was used is none.
+        match own.and_then(|own| own.charge().cost) {
+            Some(billable) => Charged { charge, billable: Some(billable), is_own: true },
+            None => Charged { charge, billable: self.billable(charge.cost), is_own: false },
+        }
+    }
+
+    /// What is billed of a cost for which the plan has no price of its own; unknown where that is not known, or is beyond
+    /// what a ledger row holds.
+    pub fn billable(&self, cost: Option<PicoUsd>) -> Option<PicoUsd> {
+        cost.and_then(|cost| self.pricing.percent.of(cost).ok()).filter(|billable| billable.to_row().is_ok())
+    }
+
     /// The dearest that each token of a call can be, as it is billed: of every kind that it can have (`with_media`: also
     /// audio and images), at every step up to `input_tokens`, and by the prices of the tier, or the standard ones where
     /// it has none. `None` where the model has no price: nobody can say what such a call will cost.
@@ -181,6 +215,15 @@ impl Tariff {
     }
 }
 
+impl Charged {
+    /// Nothing was charged.
+    pub const FREE: Self = Self {
+        charge: Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free },
+        billable: Some(PicoUsd::ZERO),
+        is_own: false,
+    };
+}
+
 impl<'a> Version<'a> {
     /// Reads the version of a tariff.
     pub fn parse(text: &'a str) -> Option<Self> {
@@ -194,32 +237,35 @@ impl<'a> Version<'a> {
 }
 
 fn dearest(book: &PriceBook, call: &Prospect<'_>) -> Option<Ceiling> {
-    let Prospect { provider, model, tier, input_tokens, with_media, at } = *call;
+    let Prospect { provider, model, tier, input_tokens, with_media, quantities, at } = *call;
     let model = book.model(provider, model)?;
     // The step that an input of that length is at, and each one below it: the input may turn out to be shorter.
     let of = |tier: ServiceTier| {
         let steps = model.rows.iter().filter(move |row| row.tier == tier).map(|row| row.above.saturating_add(1));
         let lengths = steps.filter(|length| *length <= input_tokens).chain([input_tokens, 0]);
         let rows = lengths.filter_map(move |length| model.rates(tier, length, at));
-        rows.map(|rates| of_rates(rates, with_media)).reduce(Ceiling::max)
+        rows.map(|rates| of_rates(rates, with_media, quantities)).reduce(Ceiling::max)
     };
     of(tier).or_else(|| of(ServiceTier::Standard))
 }
 
-fn of_rates(rates: &Rates, with_media: bool) -> Ceiling {
+fn of_rates(rates: &Rates, with_media: bool, quantities: Quantities) -> Ceiling {
     let max = |prices: &[Option<i64>]| prices.iter().flatten().copied().max().unwrap_or(0);
     let media = |price: Option<i64>| price.filter(|_| with_media);
     let input = [
-        Some(rates.input),
+        rates.input,
         rates.cached,
         rates.cache_write,
+        rates.cache_write_long,
         media(rates.input_audio),
         media(rates.cached_audio),
         media(rates.input_image),
     ];
     // What a model puts out is not the caller's choice alone.
     let output = [rates.output, rates.output_audio, rates.output_image];
-    Ceiling { input: max(&input), output: max(&output), request: 0 }
+    let known = rates.bill(Used { quantities, ..Used::default() }).total().and_then(PicoUsd::to_row);
+    let least = i64::from(rates.input.is_none() && !rates.is_free());
+    Ceiling { input: max(&input), output: max(&output), request: known.unwrap_or(i64::MAX).max(least) }
 }
 
 impl Ceiling {
@@ -239,6 +285,7 @@ mod tests {
     use super::*;
     use crate::domain::price::pattern::Pattern;
     use crate::domain::price::{ModelPrices, Origin, PriceRow};
+    use crate::domain::tokens::Tokens;
 
     fn percent(text: &str) -> Percent {
         Percent::parse(text).unwrap()
@@ -248,8 +295,8 @@ mod tests {
         PriceRow { tier, from: None, above, rates }
     }
 
-    fn book(version: &str, rows: Vec<PriceRow>) -> Arc<PriceBook> {
-        let model = ModelPrices {
+    fn model(rows: Vec<PriceRow>) -> ModelPrices {
+        ModelPrices {
             provider: "openai".into(),
             name: "m".into(),
             names: vec![Pattern::parse("m*").unwrap()],
@@ -257,13 +304,24 @@ mod tests {
             unverified: None,
             rows,
             origin: Origin::default(),
-        };
-        Arc::new(PriceBook::new(version.into(), vec![model]).unwrap())
+        }
+    }
+
+    fn book(version: &str, rows: Vec<PriceRow>) -> Arc<PriceBook> {
+        Arc::new(PriceBook::new(version.into(), vec![model(rows)]).unwrap())
     }
 
     fn ceiling(tariff: &Tariff, tier: ServiceTier, input_tokens: u64, with_media: bool) -> Option<[i64; 2]> {
         let (provider, model, at) = ("openai", "m-1", Micros(0));
-        let ceiling = tariff.ceiling(&Prospect { provider, model, tier, input_tokens, with_media, at });
+        let ceiling = tariff.ceiling(&Prospect {
+            provider,
+            model,
+            tier,
+            input_tokens,
+            with_media,
+            quantities: Quantities::default(),
+            at,
+        });
         ceiling.map(|Ceiling { input, output, .. }| [input, output])
     }
 
@@ -299,8 +357,11 @@ mod tests {
 
     #[test]
     fn the_version_names_all_that_makes_a_price() {
-        let (list, own) = (book("aaaaaaaaaaaa", vec![row(ServiceTier::Standard, 0, Rates::default())]), "bbbbbbbbbbbb");
-        let own_book = book(own, vec![row(ServiceTier::Standard, 0, Rates::default())]);
+        let (list, own) = (
+            book("aaaaaaaaaaaa", vec![row(ServiceTier::Standard, 0, Rates { input: Some(1), ..Rates::default() })]),
+            "bbbbbbbbbbbb",
+        );
+        let own_book = book(own, vec![row(ServiceTier::Standard, 0, Rates { input: Some(1), ..Rates::default() })]);
         for (percent, own, version) in [
             ("100", None, "aaaaaaaaaaaa"),
             ("97.5", None, "aaaaaaaaaaaax97.5"),
@@ -317,11 +378,16 @@ mod tests {
 
     #[test]
     fn the_ceiling_is_the_dearest_kind_and_step_that_the_call_can_meet() {
-        let short =
-            Rates { input: 10, output: Some(20), cache_write: Some(12), input_audio: Some(90), ..Rates::default() };
+        let short = Rates {
+            input: Some(10),
+            output: Some(20),
+            cache_write: Some(12),
+            input_audio: Some(90),
+            ..Rates::default()
+        };
         // A longer input may be cheaper: then the shorter one counts, as the input may turn out to be.
-        let long = Rates { input: 8, output: Some(30), ..Rates::default() };
-        let flex = Rates { input: 5, output: Some(10), output_audio: Some(70), ..Rates::default() };
+        let long = Rates { input: Some(8), output: Some(30), ..Rates::default() };
+        let flex = Rates { input: Some(5), output: Some(10), output_audio: Some(70), ..Rates::default() };
         let rows = || {
             vec![
                 row(ServiceTier::Standard, 0, short),
@@ -337,15 +403,81 @@ mod tests {
         // A tier without prices is charged at the standard ones.
         assert_eq!(ceiling(&list, ServiceTier::Batch, 0, false), Some([12, 20]));
         let (provider, model, tier) = ("openai", "other", ServiceTier::Standard);
-        let other = Prospect { provider, model, tier, input_tokens: 1, with_media: true, at: Micros(0) };
+        let other = Prospect {
+            provider,
+            model,
+            tier,
+            input_tokens: 1,
+            with_media: true,
+            quantities: Quantities::default(),
+            at: Micros(0),
+        };
         assert_eq!(list.ceiling(&other), None);
 
         let marked_up = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: None });
         assert_eq!(ceiling(&marked_up, ServiceTier::Standard, 100, false), Some([15, 25]));
-        let own =
-            book("b", vec![row(ServiceTier::Standard, 0, Rates { input: 1, output: Some(2), ..Rates::default() })]);
+        let own = book(
+            "b",
+            vec![row(ServiceTier::Standard, 0, Rates { input: Some(1), output: Some(2), ..Rates::default() })],
+        );
         let own = Tariff::new(book("a", rows()), Pricing { percent: percent("125"), own: Some(own) });
         assert_eq!(ceiling(&own, ServiceTier::Standard, 101, true), Some([1, 2]));
+    }
+
+    #[test]
+    fn what_is_charged_beside_tokens_counts_as_far_as_it_is_known_before() {
+        let spoken = Rates { character: Some(15), ..Rates::default() };
+        let heard = Rates { audio_hour: Some(360), ..Rates::default() };
+        let free = Rates { audio_hour: Some(0), ..Rates::default() };
+        let dear = Rates { input: Some(3), request: Some(5), ..Rates::default() };
+        let quantities = Quantities { characters: 4, ..Quantities::default() };
+        let (provider, model, tier, at) = ("openai", "m", ServiceTier::Standard, Micros(0));
+        let call = Prospect { provider, model, tier, input_tokens: 9, with_media: false, quantities, at };
+        for (rates, percent_of_it, input, request) in [
+            (spoken, "100", 0, 60),
+            (spoken, "150", 0, 90),
+            (heard, "100", 0, 1),
+            (heard, "1", 0, 1),
+            (free, "100", 0, 0),
+            (dear, "100", 3, 5),
+        ] {
+            let list = book("a", vec![row(ServiceTier::Standard, 0, rates)]);
+            let tariff = Tariff::new(list, Pricing { percent: percent(percent_of_it), own: None });
+            let expected = Ceiling { input, output: 0, request };
+            assert_eq!(tariff.ceiling(&call), Some(expected), "{rates:?} at {percent_of_it} %");
+        }
+    }
+
+    #[test]
+    fn a_plan_bills_its_own_price_or_its_percent_of_the_cost() {
+        let of = |input, output| {
+            vec![row(ServiceTier::Standard, 0, Rates { input: Some(input), output, ..Rates::default() })]
+        };
+        let list = || book("a", of(3, Some(7)));
+        let tokens = Tokens { prompt: 11, completion: 1, ..Tokens::default() };
+        let charged = |tariff: &Tariff, model: &str| {
+            let Charged { charge, billable, is_own } =
+                tariff.charge("openai", model, ServiceTier::Standard, &tokens, Micros(0));
+            (charge.cost.map(|cost| cost.0), charge.priced, billable.map(|billable| billable.0), is_own)
+        };
+        let plain = Tariff::new(list(), Pricing::default());
+        assert_eq!(charged(&plain, "m"), (Some(40), Priced::Priced, Some(40), false));
+        assert_eq!(charged(&plain, "other"), (None, Priced::Unpriced, None, false));
+        let dear = Tariff::new(list(), Pricing { percent: percent("101"), own: None });
+        assert_eq!(charged(&dear, "m"), (Some(40), Priced::Priced, Some(41), false));
+        // A price of its own is not marked up, and bills a model that the list does not know.
+        let own = Arc::new(
+            PriceBook::new(
+                "b".into(),
+                vec![ModelPrices { names: vec![Pattern::parse("*").unwrap()], ..model(of(1, Some(0))) }],
+            )
+            .unwrap(),
+        );
+        let own = Tariff::new(list(), Pricing { percent: percent("200"), own: Some(own) });
+        assert_eq!(charged(&own, "m"), (Some(40), Priced::Priced, Some(11), true));
+        assert_eq!(charged(&own, "other"), (None, Priced::Unpriced, Some(11), true));
+        // What no row holds is not known.
+        assert_eq!(dear.billable(Some(i64::MAX.into())), None);
     }
 
     proptest! {

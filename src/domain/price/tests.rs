@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::rates::{Bill, TokenKind};
+use super::rates::Bill;
 use super::*;
+use crate::domain::quantities::Quantities;
+use crate::domain::tokens::Tokens;
 
 fn names(texts: &[&str]) -> Vec<Pattern> {
     texts.iter().map(|text| Pattern::parse(text).unwrap()).collect()
@@ -31,19 +33,27 @@ fn model(provider: &str, name: &str, patterns: &[&str], rows: Vec<PriceRow>) -> 
 }
 
 fn text(input: i64, output: i64) -> Rates {
-    Rates { input, output: Some(output), ..Rates::default() }
+    Rates { input: Some(input), output: Some(output), ..Rates::default() }
 }
 
 const FULL: Rates = Rates {
-    input: 100,
+    input: Some(100),
     output: Some(1_000),
     cached: Some(10),
     cache_write: Some(125),
+    cache_write_long: Some(200),
     input_audio: Some(700),
     cached_audio: Some(70),
     input_image: Some(150),
     output_audio: Some(9_000),
     output_image: Some(5_000),
+    audio_hour: Some(1_020_000_000_000),
+    character: Some(15_000_000),
+    image: Some(40_000_000_000),
+    web_search: Some(14_000_000_000),
+    grounded: None,
+    file_search: Some(2_500_000_000),
+    request: Some(5),
 };
 
 fn book() -> PriceBook {
@@ -72,7 +82,7 @@ fn book() -> PriceBook {
         model("a", "speech", &["*-tts"], vec![row(Standard, None, 0, text(6, 60))]),
         model("a", "full", &["full"], vec![row(Standard, None, 0, FULL)]),
         model("a", "gift", &["gift"], vec![row(Standard, None, 0, text(0, 0))]),
-        model("a", "vectors", &["vectors"], vec![row(Standard, None, 0, Rates { input: 7, ..Rates::default() })]),
+        model("a", "vectors", &["vectors"], vec![row(Standard, None, 0, Rates { input: Some(7), ..Rates::default() })]),
         model("b", "stepped", &["stepped"], vec![row(Standard, None, 0, text(9, 90))]),
         model("b", "later", &["later"], vec![row(Standard, Some("2027-01-01T00:00:00Z"), 0, text(9, 90))]),
     ];
@@ -177,7 +187,7 @@ fn every_kind_takes_its_tokens_from_the_general_one() {
         prompt: 1_000,
         cached: 300,
         cache_write: 100,
-        cache_write_long: 0,
+        cache_write_long: 60,
         prompt_audio: 250,
         prompt_image: 0,
         cached_audio: 50,
@@ -186,23 +196,67 @@ fn every_kind_takes_its_tokens_from_the_general_one() {
         completion_audio: 20,
         completion_image: 10,
     };
-    let bill = FULL.bill(&tokens);
-    let counts: Vec<(TokenKind, u64, i64)> =
-        bill.lines.iter().map(|line| (line.kind, line.tokens, line.pico_per_token)).collect();
+    let quantities = Quantities { audio_ms: 1_001, characters: 9, images: 2, web_searches: 3, file_searches: 4 };
+    let bill = FULL.bill(Used { tokens, quantities });
+    let counts: Vec<(Kind, u64, Option<i64>)> =
+        bill.lines.iter().map(|line| (line.kind, line.quantity, line.pico)).collect();
     let expected = [
-        (TokenKind::Input, 400, 100),
-        (TokenKind::Cached, 250, 10),
-        (TokenKind::CacheWrite, 100, 125),
-        (TokenKind::InputAudio, 200, 700),
-        (TokenKind::CachedAudio, 50, 70),
-        (TokenKind::InputImage, 0, 150),
-        (TokenKind::Output, 70, 1_000),
-        (TokenKind::OutputAudio, 20, 9_000),
-        (TokenKind::OutputImage, 10, 5_000),
+        (Kind::Input, 400, Some(100)),
+        (Kind::Cached, 250, Some(10)),
+        (Kind::CacheWrite, 40, Some(125)),
+        (Kind::CacheWriteLong, 60, Some(200)),
+        (Kind::InputAudio, 200, Some(700)),
+        (Kind::CachedAudio, 50, Some(70)),
+        (Kind::InputImage, 0, Some(150)),
+        (Kind::Output, 70, Some(1_000)),
+        (Kind::OutputAudio, 20, Some(9_000)),
+        (Kind::OutputImage, 10, Some(5_000)),
+        (Kind::AudioHour, 1_001, Some(1_020_000_000_000)),
+        (Kind::Character, 9, Some(15_000_000)),
+        (Kind::Image, 2, Some(40_000_000_000)),
+        (Kind::WebSearch, 3, Some(14_000_000_000)),
+        (Kind::Grounded, 0, None),
+        (Kind::FileSearch, 4, Some(2_500_000_000)),
+        (Kind::Request, 1, Some(5)),
     ];
     assert_eq!(counts, expected);
     assert!(bill.complete);
-    assert_eq!(bill.total().unwrap().0, 40_000 + 2_500 + 12_500 + 140_000 + 3_500 + 70_000 + 180_000 + 50_000);
+    let of_tokens = 40_000 + 2_500 + 5_000 + 12_000 + 140_000 + 3_500 + 70_000 + 180_000 + 50_000;
+    // 1,001 ms of a 3,600,000 ms hour at 1.02 dollars: 283,616,666 and two thirds.
+    let beside = 283_616_667 + 9 * 15_000_000 + 80_000_000_000 + 42_000_000_000 + 10_000_000_000 + 5;
+    assert_eq!(bill.total().unwrap().0, of_tokens + beside);
+}
+
+#[test]
+fn what_is_beside_tokens_has_a_price_of_its_own_or_is_not_known() {
+    let plain = text(100, 1_000);
+    let by_hour = Rates { audio_hour: Some(360_000_000_000), ..Rates::default() };
+    let per_prompt = Rates { grounded: Some(35_000_000_000), ..plain };
+    let per_query = Rates { web_search: Some(14_000_000_000), ..plain };
+    let free = text(0, 0);
+    let (none, some) = (Tokens::default(), io(10, 10));
+    let searched = |web_searches| Quantities { web_searches, ..Quantities::default() };
+    let heard = Quantities { audio_ms: 2_500, ..Quantities::default() };
+    let nothing = Quantities::default();
+    for (what, rates, tokens, quantities, cost, priced) in [
+        ("audio by length", by_hour, none, heard, Some(250_000_000), Priced::Priced),
+        ("a model without a price of tokens", by_hour, some, nothing, None, Priced::Unpriced),
+        ("audio with tokens beside it", by_hour, some, heard, Some(250_000_000), Priced::Incomplete),
+        ("audio without its price", plain, none, heard, None, Priced::Unpriced),
+        ("tokens beside audio without its price", plain, some, heard, Some(11_000), Priced::Incomplete),
+        ("no search", per_prompt, some, nothing, Some(11_000), Priced::Priced),
+        ("three queries of one prompt", per_prompt, some, searched(3), Some(35_000_011_000), Priced::Priced),
+        ("three queries", per_query, some, searched(3), Some(42_000_011_000), Priced::Priced),
+        ("a search without a price", plain, some, searched(1), Some(11_000), Priced::Incomplete),
+        ("free tokens", free, some, nothing, Some(0), Priced::Free),
+        ("a search beside free tokens", free, some, searched(1), Some(0), Priced::Incomplete),
+        ("nothing at all", by_hour, none, nothing, Some(0), Priced::Priced),
+    ] {
+        let one = model("a", "one", &["one"], vec![row(ServiceTier::Standard, None, 0, rates)]);
+        let book = PriceBook::new("v".into(), vec![one]).unwrap();
+        let charge = book.charge("a", "one", ServiceTier::Standard, Used { tokens, quantities }, at(NOVEMBER));
+        assert_eq!((charge.cost.map(|cost| cost.0), charge.priced), (cost, priced), "{what}");
+    }
 }
 
 #[test]
@@ -210,10 +264,13 @@ fn a_kind_without_a_price_is_charged_and_says_whether_that_is_certain() {
     let plain = text(100, 1_000);
     let speaks = Rates { input_audio: Some(700), ..plain };
     let cached = Rates { cached: Some(10), ..plain };
+    let writes = Rates { cache_write: Some(125), ..plain };
     let t = Tokens { prompt: 10, completion: 10, ..Tokens::default() };
     for (what, rates, tokens, cost, complete) in [
         ("cached as input", plain, Tokens { cached: 4, ..t }, 11_000, true),
         ("cache write as input", plain, Tokens { cache_write: 4, ..t }, 11_000, true),
+        ("long cache write as input", plain, Tokens { cache_write: 4, cache_write_long: 4, ..t }, 11_000, true),
+        ("long cache write as a short one", writes, Tokens { cache_write: 4, cache_write_long: 3, ..t }, 11_100, false),
         ("image as input", plain, Tokens { prompt_image: 4, ..t }, 11_000, true),
         ("cached images as cached", cached, Tokens { prompt_image: 9, cached: 8, ..t }, 10_280, true),
         ("reasoning is output", plain, Tokens { reasoning: 9, ..t }, 11_000, true),
@@ -222,10 +279,16 @@ fn a_kind_without_a_price_is_charged_and_says_whether_that_is_certain() {
         ("cached audio as cached", cached, Tokens { prompt_audio: 2, cached: 2, cached_audio: 2, ..t }, 10_820, false),
         ("audio output as text", plain, Tokens { completion_audio: 4, ..t }, 11_000, false),
         ("image output as text", plain, Tokens { completion_image: 4, ..t }, 11_000, false),
-        ("images with cached parts", FULL, Tokens { prompt_image: 4, cached: 2, ..t }, 400 + 20 + 600 + 10_000, false),
-        ("images alone", FULL, Tokens { prompt_image: 4, ..t }, 600 + 600 + 10_000, true),
-        ("more kinds than input", FULL, Tokens { cached: 6, cache_write: 6, ..t }, 60 + 500 + 10_000, false),
-        ("more kinds than output", FULL, Tokens { completion_audio: 6, completion_image: 6, ..t }, 75_000, false),
+        (
+            "images with cached parts",
+            FULL,
+            Tokens { prompt_image: 4, cached: 2, ..t },
+            400 + 20 + 600 + 10_000 + 5,
+            false,
+        ),
+        ("images alone", FULL, Tokens { prompt_image: 4, ..t }, 600 + 600 + 10_000 + 5, true),
+        ("more kinds than input", FULL, Tokens { cached: 6, cache_write: 6, ..t }, 60 + 500 + 10_000 + 5, false),
+        ("more kinds than output", FULL, Tokens { completion_audio: 6, completion_image: 6, ..t }, 75_005, false),
     ] {
         let bill = rates.bill(&tokens);
         assert_eq!((bill.total().unwrap().0, bill.complete), (cost, complete), "{what}");
@@ -246,6 +309,10 @@ fn entries_that_contradict_each_other_are_refused() {
     let two = || model("a", "two", &["two"], vec![first()]);
     let step = row(Flex, None, 200, text(1, 1));
     let dear = row(Standard, None, 0, text(PICO_PER_TOKEN_MAX + 1, 1));
+    let none = row(Standard, None, 0, Rates::default());
+    let hour = row(Standard, None, 0, Rates { audio_hour: Some(1_000_000_000_000_001), ..Rates::default() });
+    let search = row(Standard, None, 0, Rates { web_search: Some(10_000_000_000_001), ..text(1, 1) });
+    let both = row(Standard, None, 0, Rates { web_search: Some(1), grounded: Some(1), ..text(1, 1) });
     let negative = row(Standard, None, 0, Rates { cached: Some(-1), ..text(1, 1) });
     for (models, message) in [
         (vec![one(&[], vec![first()])], "a/one has no pattern of names"),
@@ -263,11 +330,24 @@ fn entries_that_contradict_each_other_are_refused() {
         (vec![one(&["one"], vec![first(), step])], "a/one: tier flex has a date without prices for short inputs"),
         (
             vec![one(&["one"], vec![dear])],
-            "a/one: 100000000001 pico-dollars a token is no price; prices are 0 to 100000000000",
+            "a/one: 100000000001 pico-dollars is no price of input; such prices are 0 to 100000000000",
         ),
         (
             vec![one(&["one"], vec![negative])],
-            "a/one: -1 pico-dollars a token is no price; prices are 0 to 100000000000",
+            "a/one: -1 pico-dollars is no price of cached; such prices are 0 to 100000000000",
+        ),
+        (vec![one(&["one"], vec![none])], "a/one: a row of tier standard has no price"),
+        (
+            vec![one(&["one"], vec![hour])],
+            "a/one: 1000000000000001 pico-dollars is no price of audio_hour; such prices are 0 to 1000000000000000",
+        ),
+        (
+            vec![one(&["one"], vec![search])],
+            "a/one: 10000000000001 pico-dollars is no price of web_search; such prices are 0 to 10000000000000",
+        ),
+        (
+            vec![one(&["one"], vec![both])],
+            "a/one: web_search and grounded in one row; searches of the web are charged by one of them",
         ),
     ] {
         let errors = PriceBook::new("v".into(), models).unwrap_err();
@@ -278,21 +358,30 @@ fn entries_that_contradict_each_other_are_refused() {
 fn any_rates() -> impl Strategy<Value = Rates> {
     let price = || 0..PICO_PER_TOKEN_MAX;
     let maybe = move || proptest::option::of(price());
-    ((price(), maybe(), maybe(), maybe()), (maybe(), maybe(), maybe(), maybe(), maybe())).prop_map(
+    let tokens = ((price(), maybe(), maybe(), maybe(), maybe()), (maybe(), maybe(), maybe(), maybe(), maybe()));
+    (tokens, maybe(), maybe()).prop_map(
         |(
-            (input, output, cached, cache_write),
-            (input_audio, cached_audio, input_image, output_audio, output_image),
+            (
+                (input, output, cached, cache_write, cache_write_long),
+                (input_audio, cached_audio, input_image, output_audio, output_image),
+            ),
+            audio_hour,
+            web_search,
         )| {
             Rates {
-                input,
+                input: Some(input),
                 output,
                 cached,
                 cache_write,
+                cache_write_long,
                 input_audio,
                 cached_audio,
                 input_image,
                 output_audio,
                 output_image,
+                audio_hour,
+                web_search,
+                ..Rates::default()
             }
         },
     )
@@ -309,7 +398,7 @@ fn any_tokens() -> impl Strategy<Value = Tokens> {
                 prompt,
                 cached,
                 cache_write: part(cache_write, prompt),
-                cache_write_long: 0,
+                cache_write_long: part(cached_audio, part(cache_write, prompt)),
                 prompt_audio,
                 prompt_image: part(image, prompt),
                 cached_audio: part(cached_audio, cached.min(prompt_audio)),
@@ -323,20 +412,31 @@ fn any_tokens() -> impl Strategy<Value = Tokens> {
 }
 
 fn tokens_of(bill: &Bill, output: bool) -> u64 {
-    use TokenKind::{Output, OutputAudio, OutputImage};
-    let is_output = |kind| matches!(kind, Output | OutputAudio | OutputImage);
-    bill.lines.iter().filter(|line| is_output(line.kind) == output).map(|line| line.tokens).sum()
+    let is_output = |kind| matches!(kind, Kind::Output | Kind::OutputAudio | Kind::OutputImage);
+    let lines = bill.lines.iter().filter(|line| line.kind.unit() == Unit::Token && is_output(line.kind) == output);
+    lines.map(|line| line.quantity).sum()
 }
 
 proptest! {
     #[test]
-    fn every_token_is_in_exactly_one_line_and_the_lines_add_up(rates in any_rates(), tokens in any_tokens()) {
+    fn every_token_is_in_exactly_one_line_and_the_lines_add_up(
+        rates in any_rates(),
+        tokens in any_tokens(),
+        audio_ms in 0..=AUDIO_MS_MAX,
+        web_searches in 0..=COUNT_MAX,
+    ) {
         prop_assert_eq!(tokens.checked(), Ok(tokens));
-        let bill = rates.bill(&tokens);
+        let quantities = Quantities { audio_ms, web_searches, ..Quantities::default() };
+        let bill = rates.bill(Used { tokens, quantities });
         prop_assert_eq!(tokens_of(&bill, false), tokens.prompt);
         prop_assert_eq!(tokens_of(&bill, true), tokens.completion);
-        let sum: i128 = bill.lines.iter().map(|line| i128::from(line.tokens) * i128::from(line.pico_per_token)).sum();
-        prop_assert_eq!(bill.total().unwrap().0, sum);
+        let cost = |line: &rates::Line| i128::from(line.quantity) * i128::from(line.pico.unwrap_or(0));
+        let (hours, others): (Vec<_>, Vec<_>) = bill.lines.iter().partition(|line| line.kind.unit() == Unit::Hour);
+        let hour: i128 = hours.into_iter().map(cost).sum();
+        let sum: i128 = others.into_iter().map(cost).sum();
+        let total = bill.total().unwrap().0;
+        // Never less than it is, and by less than one pico-dollar more.
+        prop_assert!((total - sum) * 3_600_000 >= hour && (total - sum - 1) * 3_600_000 < hour);
         prop_assert!(bill.total().unwrap().to_row().is_ok());
     }
 
@@ -356,8 +456,9 @@ fn a_book_over_another_takes_the_names_that_it_is_for_and_no_others() {
     let own = || vec![row(ServiceTier::Standard, None, 0, text(11, 11))];
     let book = over(vec![model("a", "contract", &["family-s*", "stepped"], own()), model("a", "new", &["new"], own())]);
     let book = book.unwrap();
-    let input =
-        |provider: &str, name: &str, tier| book.rates(provider, name, tier, 500, at(NOVEMBER)).map(|rates| rates.input);
+    let input = |provider: &str, name: &str, tier| {
+        book.rates(provider, name, tier, 500, at(NOVEMBER)).and_then(|rates| rates.input)
+    };
     let standard = |provider: &str, name: &str| input(provider, name, ServiceTier::Standard);
     // A pattern of ours beats a plain name of the base.
     assert_eq!(standard("a", "family-special"), Some(11));

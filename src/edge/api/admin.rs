@@ -13,7 +13,8 @@ use crate::domain::key::Key;
 use crate::domain::models::Models;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
-use crate::metering::admin::Order;
+use crate::domain::zone::{Zone, ZoneError};
+use crate::metering::admin::{Order, TenantEdit};
 
 use super::identity::{Asker, Caller, unknown_tenant};
 use super::input::{Query, read_json};
@@ -50,7 +51,8 @@ async fn create_tenant(
     let ask = Ask::read(caller, request.headers(), "POST /admin/tenants")?;
     let body: NewTenant = read_json(request.into_body(), NewTenant::FIELDS).await?;
     let once = ask.once(&body)?;
-    let NewTenant { id, name, plan } = body;
+    let NewTenant { id, name, plan, timezone } = body;
+    let zone = timezone.as_deref().map_or(Ok(Zone::UTC), zone_in)?;
     let id: TenantId = id.parse().map_err(|error: IdError| Problem::body_field("id", format!("Bad id: {error}.")))?;
     let name = name.unwrap_or_else(|| id.to_string());
     let answer = |tenant: &Tenant| {
@@ -59,7 +61,11 @@ async fn create_tenant(
     };
     let tell = |tenant: &Tenant| answer(tenant).pack();
     let order = Order::by(&ask.author).once(once.as_ref(), &tell);
-    told(&state, state.admin.create_tenant(order, id, name, &plan), answer).await
+    told(&state, state.admin.create_tenant(order, id, name, &plan, zone), answer).await
+}
+
+fn zone_in(text: &str) -> Result<Zone, Problem> {
+    text.parse().map_err(|error: ZoneError| Problem::body_field("timezone", format!("Bad timezone: {error}.")))
 }
 
 /// All tenants.
@@ -98,7 +104,7 @@ async fn tenant(
     Ok(Json(within(&state, state.admin.tenant(&id)).await?.into()))
 }
 
-/// Renames a tenant, suspends it or lets it in again. Its plan is changed by `POST /billing/plan`.
+/// Renames a tenant, suspends it, lets it in again or gives it another time zone. Its plan is changed by `POST /billing/plan`.
 #[utoipa::path(
     patch,
     path = "/admin/tenants/{id}",
@@ -118,11 +124,16 @@ async fn change_tenant(
     admit(&asker, raw.as_deref())?;
     let id = tenant_in(path)?;
     let author = author(caller, request.headers());
-    let TenantPatch { name, suspended } = read_json(request.into_body(), TenantPatch::FIELDS).await?;
-    if name.is_none() && suspended.is_none() {
-        return Err(Problem::body_field("name", "Nothing to change: give name, suspended or both."));
+    let TenantPatch { name, suspended, timezone } = read_json(request.into_body(), TenantPatch::FIELDS).await?;
+    if name.is_none() && suspended.is_none() && timezone.is_none() {
+        return Err(Problem::body_field(
+            "name",
+            "Nothing to change: give name, suspended, timezone or several of them.",
+        ));
     }
-    Ok(Json(within(&state, state.admin.change_tenant(&author, &id, name, suspended)).await?.into()))
+    let zone = timezone.as_deref().map(zone_in).transpose()?;
+    let edit = TenantEdit { name, suspended, zone };
+    Ok(Json(within(&state, state.admin.change_tenant(&author, &id, edit)).await?.into()))
 }
 
 /// Issues a key. The answer holds the key itself, this once.

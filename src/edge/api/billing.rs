@@ -61,7 +61,7 @@ async fn usage(
         Some("day") => Window::Day,
         Some(_) => return Err(Problem::parameter("range", "range is day or month.")),
     };
-    let period = period(&state, window, &query)?;
+    let period = period(&state, tenant.as_ref(), window, &query)?;
     let report = within(&state, state.reports.usage(tenant, period, group_by(&query)?)).await?;
     Ok(Json(report.into()))
 }
@@ -137,8 +137,8 @@ async fn set_plan(
     params(
         ("range" = Option<String>, Query, description = "`month` (the default) or `all`.", example = "month"),
         ("date" = Option<String>, Query, description = "The month (`2026-11`), UTC; the running one where it is left out.", example = "2026-11"),
-        ("group_by" = Option<String>, Query, description = "A list of `provider`, `model`, `key`, `user`, `kb`, `day`, `hour`.", example = "user,model"),
-        ("format" = Option<String>, Query, description = "`json` (the default) or `csv`: a line for each group, or for each provider and model where no grouping is asked.", example = "json"),
+        ("group_by" = Option<String>, Query, description = "A list of `provider`, `model`, `key`, `user`, `kb`, `day`, `hour`; or `kind` alone: by provider, model and kind of token, with what part of the whole each is.", example = "user,model"),
+        ("format" = Option<String>, Query, description = "`json` (the default); `csv`: a line for each group, or for each provider and model where no grouping is asked; or `focus`: a line for each tenant, day, provider, model and kind of token, as FOCUS 1.2 has it.", example = "json"),
         ("tenant_id" = Option<String>, Query, description = "With the admin key: whose cost; everyone's where it is left out. With a tenant's key: its own id or nothing."),
     ),
     responses(
@@ -154,28 +154,44 @@ async fn cost_report(
     let query = Query::parse(raw.as_deref(), &["range", "date", "group_by", "format", "tenant_id"])?;
     let tenant = tenant(&state, &asker, &query).await?;
     let period = match query.get("range") {
-        None | Some("month") => Some(period(&state, Window::Month, &query)?),
+        None | Some("month") => Some(period(&state, tenant.as_ref(), Window::Month, &query)?),
         Some("all") if query.get("date").is_some() => {
             return Err(Problem::parameter("date", "range=all is all time and takes no date."));
         }
         Some("all") => None,
         Some(_) => return Err(Problem::parameter("range", "range is month or all.")),
     };
+    let by_kind = query.get("group_by") == Some("kind");
+    let when = period.map_or_else(|| "all".to_owned(), |period| period.to_string());
     let as_csv = match query.get("format") {
         None | Some("json") => false,
         Some("csv") => true,
-        Some(_) => return Err(Problem::parameter("format", "format is json or csv.")),
+        Some("focus") => {
+            let (Some(period), None) = (period, query.get("group_by")) else {
+                return Err(Problem::parameter("format", "format=focus is of one month and has groups of its own."));
+            };
+            let report = within(&state, state.reports.daily_kinds(tenant, period)).await?;
+            return Ok(csv_file(&format!("focus-{when}.csv"), super::focus::csv(&report, period)));
+        }
+        Some(_) => return Err(Problem::parameter("format", "format is json, csv or focus.")),
     };
-    let report = within(&state, state.reports.cost(tenant, period, group_by(&query)?)).await?;
-    if !as_csv {
-        return Ok(Json(CostReportBody::from(report)).into_response());
-    }
-    let when = period.map_or_else(|| "all".to_owned(), |period| period.to_string());
+    let file = format!("cost-report-{when}.csv");
+    let group_by = if by_kind { Vec::new() } else { group_by(&query)? };
+    let report = within(&state, state.reports.cost(tenant, period, group_by)).await?;
+    Ok(match (as_csv, by_kind) {
+        (true, true) => csv_file(&file, super::csv::kinds(&report)),
+        (true, false) => csv_file(&file, super::csv::cost_report(&report)),
+        (false, true) => Json(CostReportBody::with_kinds(report)).into_response(),
+        (false, false) => Json(CostReportBody::from(report)).into_response(),
+    })
+}
+
+fn csv_file(name: &str, text: String) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/csv; charset=utf-8; header=present".to_owned()),
-        (CONTENT_DISPOSITION, format!("attachment; filename=\"cost-report-{when}.csv\"")),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
     ];
-    Ok((headers, super::csv::cost_report(&report)).into_response())
+    (headers, text).into_response()
 }
 
 /// The line items behind every sum, in insert order.
@@ -245,8 +261,8 @@ async fn tenant(state: &ApiState, asker: &Asker, query: &Query) -> Result<Option
     Ok(tenant)
 }
 
-fn period(state: &ApiState, window: Window, query: &Query) -> Result<Period, Problem> {
-    let Some(date) = query.get("date") else { return Ok(state.reports.current(window)) };
+fn period(state: &ApiState, tenant: Option<&TenantId>, window: Window, query: &Query) -> Result<Period, Problem> {
+    let Some(date) = query.get("date") else { return Ok(state.reports.current(window, tenant)) };
     let parsed = match window {
         Window::Day => Period::parse_day(date),
         Window::Month => Period::parse_month(date),

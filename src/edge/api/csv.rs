@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use crate::domain::price::rates::Rates;
-use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
+use crate::metering::cost_lines::{self, CostLine};
+use crate::metering::reports::{CostReport, CostRow, GroupRow, KindRow, Totals};
 
-use super::wire::cost::{CostSumsBody, UnitPricesBody};
+use super::wire::cost::{CostSumsBody, PiecePricesBody, UnitPricesBody};
 
 /// The columns after those that name the row.
 const FIGURES: [&str; 24] = [
@@ -35,18 +36,42 @@ const FIGURES: [&str; 24] = [
     "billable_cost_usd",
 ];
 
-/// The columns after those, where the row is a model: dollars for a million tokens, and the version of these prices.
-const PRICES: [&str; 10] = [
+/// The columns after those, where the row is a model: dollars for a million tokens or for one of anything else, and the
+/// version of these prices.
+const PRICES: [&str; 18] = [
     "input_usd_per_million_tokens",
     "cached_usd_per_million_tokens",
     "cache_write_usd_per_million_tokens",
+    "cache_write_long_usd_per_million_tokens",
     "input_audio_usd_per_million_tokens",
     "cached_audio_usd_per_million_tokens",
     "input_image_usd_per_million_tokens",
     "output_usd_per_million_tokens",
     "output_audio_usd_per_million_tokens",
     "output_image_usd_per_million_tokens",
+    "usd_per_audio_hour",
+    "usd_per_character",
+    "usd_per_image",
+    "usd_per_web_search",
+    "usd_per_grounded_request",
+    "usd_per_file_search",
+    "usd_per_request",
     "price_version",
+];
+
+/// The columns where rows are kinds of token.
+const KINDS: [&str; 11] = [
+    "provider",
+    "model",
+    "kind",
+    "quantity",
+    "unit",
+    "price_usd",
+    "price_per",
+    "price_version",
+    "estimated_cost_usd",
+    "billable_cost_usd",
+    "share_percent",
 ];
 
 /// One line for each group of the asked grouping; by provider and model, with their prices, where none was asked.
@@ -75,12 +100,39 @@ pub fn cost_report(report: &CostReport) -> String {
     lines.join("\r\n")
 }
 
+/// One line for each model and kind of token, with what part of the whole it is.
+pub fn kinds(report: &CostReport) -> String {
+    let mut lines = vec![KINDS.join(",")];
+    for KindRow { tenant: _, day: _, provider, model, line, share } in &report.kinds() {
+        let CostLine { kind, quantity, unit, cost, billable, .. } = line;
+        let (price, per) =
+            line.price().map_or_else(Default::default, |(price, per)| (price.to_string(), per.to_string()));
+        let cells = [
+            text(provider).into_owned(),
+            text(model).into_owned(),
+            (*kind).to_owned(),
+            quantity.to_string(),
+            unit.map_or_else(String::new, |unit| unit.as_str().to_owned()),
+            price,
+            per,
+            text(&report.price_version).into_owned(),
+            cost.to_string(),
+            billable.to_string(),
+            share.map_or_else(String::new, cost_lines::percent),
+        ];
+        lines.push(cells.join(","));
+    }
+    lines.push(String::new());
+    lines.join("\r\n")
+}
+
 /// One cell for each kind; empty where a kind, or the whole model, has no price of its own.
 fn prices(rates: Option<Rates>) -> [String; PRICES.len() - 1] {
     let UnitPricesBody {
         input,
         cached,
         cache_write,
+        cache_write_long,
         input_audio,
         cached_audio,
         input_image,
@@ -88,8 +140,28 @@ fn prices(rates: Option<Rates>) -> [String; PRICES.len() - 1] {
         output_audio,
         output_image,
     } = rates.map(UnitPricesBody::from).unwrap_or_default();
-    [input, cached, cache_write, input_audio, cached_audio, input_image, output, output_audio, output_image]
-        .map(|price| price.map_or_else(String::new, |price| price.0.to_string()))
+    let PiecePricesBody { audio_hour, character, image, web_search, grounded, file_search, request } =
+        rates.map(PiecePricesBody::from).unwrap_or_default();
+    [
+        input,
+        cached,
+        cache_write,
+        cache_write_long,
+        input_audio,
+        cached_audio,
+        input_image,
+        output,
+        output_audio,
+        output_image,
+        audio_hour,
+        character,
+        image,
+        web_search,
+        grounded,
+        file_search,
+        request,
+    ]
+    .map(|price| price.map_or_else(String::new, |price| price.0.to_string()))
 }
 
 fn figures(sums: Totals) -> [String; FIGURES.len()] {
@@ -135,7 +207,7 @@ fn figures(sums: Totals) -> [String; FIGURES.len()] {
 
 /// A cell of text. What a spreadsheet would take for a formula gets an apostrophe in front: user ids are written by
 /// whoever calls, and the report is opened by the operator. Figures are ours and stay numbers.
-fn text(cell: &str) -> Cow<'_, str> {
+pub(super) fn text(cell: &str) -> Cow<'_, str> {
     let guarded = if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         Cow::Owned(format!("'{cell}"))
     } else {

@@ -96,21 +96,20 @@ fn hex(digit: u8) -> Option<u8> {
 /// Reads a whole body as the JSON object `T`, which denies unknown fields. Its `Content-Type` is not looked at: every
 /// route needs a credential that a browser's plain form cannot send.
 pub async fn read_json<T: DeserializeOwned>(body: Body, fields: &[&'static str]) -> Result<T, Problem> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    let bytes = match read {
-        Ok(Ok(body)) => body.to_bytes(),
+    parse_json(&read_body(body, BODY_BYTES_MAX).await?, fields)
+}
+
+/// Reads a whole body.
+pub async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let detail = format!("The body is over the limit of {BODY_BYTES_MAX} bytes.");
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
+            let detail = format!("The body is over the limit of {bytes_max} bytes.");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
         }
-        Ok(Err(_)) => {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "The body broke off."));
-        }
-        Err(_) => {
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_incomplete", "The body came too slowly."));
-        }
-    };
-    parse_json(&bytes, fields)
+        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "The body broke off.")),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_incomplete", "The body came too slowly.")),
+    }
 }
 
 fn parse_json<T: DeserializeOwned>(bytes: &Bytes, fields: &[&'static str]) -> Result<T, Problem> {

@@ -32,6 +32,7 @@ mod audit;
 mod billing;
 mod counters;
 mod csv;
+mod focus;
 pub mod health;
 mod identity;
 mod input;

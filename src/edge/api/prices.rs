@@ -1,22 +1,107 @@
-//! `POST /admin/prices/preview`: what a call would cost. The admin key only.
+//! `/admin/prices`: which prices are in force, and what a call would cost by them. The admin key only.
 
 use axum::Json;
 use axum::extract::{RawQuery, Request, State};
+use http::{HeaderMap, StatusCode};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::domain::price::ServiceTier;
+use crate::domain::price::changes::changes;
+use crate::domain::price::rates::Used;
+use crate::domain::price::{PriceBook, ServiceTier};
 use crate::domain::time::Micros;
 use crate::domain::tokens::Tokens;
 
 use super::ApiState;
-use super::identity::Asker;
-use super::input::{Query, read_json};
-use super::problem::{Problem, WriteProblems};
-use super::wire::prices::{Preview, PreviewBody};
+use super::identity::{Asker, Caller};
+use super::input::{Query, read_body, read_json};
+use super::once::author;
+use super::problem::{Problem, ReadProblems, WriteProblems};
+use super::wire::prices::{Preview, PreviewBody, PricesBody, UpdateBody};
+use super::within;
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::default().routes(routes!(preview))
+    OpenApiRouter::default().routes(routes!(preview)).routes(routes!(books, update, configured))
+}
+
+/// A price file, as in `tollgate prices update`.
+const FILE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// The prices in force and why these, and every book that was ever in force.
+#[utoipa::path(
+    get,
+    path = "/admin/prices",
+    tag = "admin",
+    responses((status = 200, description = "The books.", body = PricesBody), ReadProblems),
+)]
+async fn books(
+    State(state): State<ApiState>,
+    asker: Asker,
+    RawQuery(raw): RawQuery,
+) -> Result<Json<PricesBody>, Problem> {
+    asker.must_be_admin()?;
+    Query::parse(raw.as_deref(), &[])?;
+    Ok(Json(within(&state, state.admin.prices()).await?.into()))
+}
+
+/// Puts a price book in force for all gateways of the ledger, for calls that begin from then on. The body is a price file;
+/// what is in force already changes nothing.
+#[utoipa::path(
+    post,
+    path = "/admin/prices",
+    tag = "admin",
+    params(("dry_run" = Option<bool>, Query, description = "`true`: only says what would change.")),
+    request_body = serde_json::Value,
+    responses((status = 200, description = "What it changes.", body = UpdateBody), WriteProblems),
+)]
+async fn update(
+    State(state): State<ApiState>,
+    asker: Asker,
+    caller: Caller,
+    RawQuery(raw): RawQuery,
+    request: Request,
+) -> Result<Json<UpdateBody>, Problem> {
+    asker.must_be_admin()?;
+    let query = Query::parse(raw.as_deref(), &["dry_run"])?;
+    let dry_run = match query.get("dry_run") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Problem::parameter("dry_run", "dry_run is true or false.".to_owned())),
+    };
+    let author = author(caller, request.headers());
+    let file = read_body(request.into_body(), FILE_BYTES_MAX).await?;
+    let book = state.admin.read_prices(&file).map_err(|error| {
+        let detail = format!("This is no price file: {error}.");
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_prices", detail)
+    })?;
+    let (before, _) = state.reports.prices();
+    let mut body = UpdateBody::new(&before, &book, changes(&before, &book));
+    if !dry_run {
+        within(&state, state.admin.set_prices(&author, Some(&book))).await?;
+        body.in_force = true;
+    }
+    Ok(Json(body))
+}
+
+/// Gives each gateway the prices of its own configuration again.
+#[utoipa::path(
+    delete,
+    path = "/admin/prices",
+    tag = "admin",
+    responses((status = 200, description = "The books.", body = PricesBody), WriteProblems),
+)]
+async fn configured(
+    State(state): State<ApiState>,
+    asker: Asker,
+    caller: Caller,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Result<Json<PricesBody>, Problem> {
+    asker.must_be_admin()?;
+    Query::parse(raw.as_deref(), &[])?;
+    let none: Option<&PriceBook> = None;
+    within(&state, state.admin.set_prices(&author(caller, &headers), none)).await?;
+    Ok(Json(within(&state, state.admin.prices()).await?.into()))
 }
 
 /// What a call would cost by the prices that are in effect, line by line. Nothing is booked.
@@ -48,7 +133,12 @@ async fn preview(
         Problem::body_field("prompt_tokens", format!("These counts cannot be one call's: {error}."))
     })?;
     let (prices, now) = state.reports.prices();
-    let explained = prices.explain(&asked.provider, &asked.model, tier, &tokens, at.unwrap_or(now));
+    let quantities = asked
+        .quantities()
+        .checked()
+        .map_err(|error| Problem::body_field("audio_ms", format!("These quantities cannot be one call's: {error}.")))?;
+    let used = Used { tokens, quantities };
+    let explained = prices.explain(&asked.provider, &asked.model, tier, used, at.unwrap_or(now));
     PreviewBody::new(&prices.version(), explained.as_ref())
         .map(Json)
         .map_err(|error| Problem::body_field("prompt_tokens", format!("{error}.")))

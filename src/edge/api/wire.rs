@@ -13,8 +13,10 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::domain::hold::money_of;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Metric, Subject};
+use crate::domain::rate::RateMetric;
 use crate::domain::time::Period;
-use crate::metering::admin::{LimitRow, LimitsView};
+use crate::domain::zone::Zone;
+use crate::metering::admin::{LimitRow, LimitsView, RateRow};
 use crate::metering::reports::{GroupBy, GroupRow, Totals, UsageReport};
 
 pub mod audit;
@@ -55,14 +57,15 @@ pub struct PeriodBody {
     /// The first instant after.
     #[schema(example = "2026-12-01T00:00:00Z")]
     end: String,
-    /// The zone that the days and months are of.
+    /// The zone that the days and months are of: the tenant's. Of all tenants together, each has its own, and this is UTC.
     #[schema(example = "UTC")]
-    timezone: &'static str,
+    timezone: String,
 }
 
-impl From<Period> for PeriodBody {
-    fn from(period: Period) -> Self {
-        Self { start: period.start().to_string(), end: period.end().to_string(), timezone: "UTC" }
+impl PeriodBody {
+    fn new(period: Period, zone: &Zone) -> Self {
+        let [start, end] = [zone.start(period), zone.end(period)].map(|at| at.to_string());
+        Self { start, end, timezone: zone.to_string() }
     }
 }
 
@@ -210,11 +213,11 @@ pub struct UsageBody {
 
 impl From<UsageReport> for UsageBody {
     fn from(report: UsageReport) -> Self {
-        let UsageReport { tenant, period, totals, providers, group_by, groups: rows } = report;
+        let UsageReport { tenant, period, zone, totals, providers, group_by, groups: rows } = report;
         Self {
             tenant_id: tenant.map(|tenant| tenant.to_string()),
             range: period.window().as_str(),
-            period: period.into(),
+            period: PeriodBody::new(period, &zone),
             totals: totals.into(),
             providers: providers.into_iter().map(|(provider, sums)| (provider, sums.into())).collect(),
             groups: groups(&group_by, rows),
@@ -259,7 +262,7 @@ pub struct LimitBody {
     /// What is counted.
     #[schema(example = "chats")]
     metric: &'static str,
-    /// `day` or `month`.
+    /// `day` or `month`; of rates `minute`, of requests at once `now`.
     #[schema(example = "month")]
     window: &'static str,
     /// How much fits; -1 when unlimited.
@@ -307,7 +310,7 @@ fn or_unlimited(limit: Option<u64>) -> i64 {
 
 impl From<&LimitRow> for LimitBody {
     fn from(row: &LimitRow) -> Self {
-        let LimitRow { subject, metric, period, limit, standing } = row;
+        let LimitRow { subject, metric, period, limit, standing, resets_at } = row;
         let amount = |amount| Amount(*metric, amount);
         Self {
             scope: subject.scope().as_str(),
@@ -318,14 +321,33 @@ impl From<&LimitRow> for LimitBody {
             used: amount(Some(standing.used)),
             held: amount(Some(standing.held)),
             remaining: amount(row.remaining()),
-            resets_at: row.resets_at().to_string(),
+            resets_at: resets_at.to_string(),
+        }
+    }
+}
+
+impl From<&RateRow> for LimitBody {
+    fn from(row: &RateRow) -> Self {
+        let RateRow { subject, metric, limit, taken, resets_at } = row;
+        let amount = |amount| Amount(Metric::Tokens, Some(amount));
+        let runs = *metric == RateMetric::Concurrent;
+        Self {
+            scope: subject.scope().as_str(),
+            subject: (*subject != Subject::Tenant).then(|| subject.id().to_owned()),
+            metric: metric.as_str(),
+            window: if runs { "now" } else { "minute" },
+            limit: amount(*limit),
+            used: amount(if runs { 0 } else { *taken }),
+            held: amount(if runs { *taken } else { 0 }),
+            remaining: amount(limit.saturating_sub(*taken)),
+            resets_at: resets_at.to_string(),
         }
     }
 }
 
 impl From<LimitsView> for LimitsBody {
     fn from(view: LimitsView) -> Self {
-        let LimitsView { tenant, plan, chats, others } = view;
+        let LimitsView { tenant, plan, chats, others, rates } = view;
         Self {
             tenant_id: tenant.to_string(),
             plan: plan.to_string(),
@@ -333,8 +355,12 @@ impl From<LimitsView> for LimitsBody {
             used: chats.standing.used,
             held: chats.standing.held,
             remaining: or_unlimited(chats.remaining()),
-            resets_at: chats.resets_at().to_string(),
-            limits: std::iter::once(&chats).chain(&others).map(LimitBody::from).collect(),
+            resets_at: chats.resets_at.to_string(),
+            limits: std::iter::once(&chats)
+                .chain(&others)
+                .map(LimitBody::from)
+                .chain(rates.iter().map(LimitBody::from))
+                .collect(),
         }
     }
 }

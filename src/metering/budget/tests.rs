@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::adapters::memory_counters::MemoryCounters;
 use crate::adapters::system_clock::SystemClock;
 use crate::domain::key::{Key, KeyHash};
+use crate::domain::limits::ModelLimits;
 use crate::domain::price::pattern::Pattern;
 use crate::domain::price::rates::Rates;
 use crate::domain::price::{ModelPrices, Origin, PriceBook, PriceRow};
@@ -20,23 +21,15 @@ use crate::metering::snapshot::Plans;
 use crate::ports::counters::CounterStore;
 use crate::providers::{self, CredentialPlace};
 
+use crate::domain::budget::OnOverrun;
+
 use super::*;
 
 /// Nano-dollars in a dollar.
 const DOLLAR: u64 = 1_000_000_000;
 
 /// A token of input costs a thousandth of a token of output, of which a thousand cost three cents.
-const RATES: Rates = Rates {
-    input: 30_000,
-    output: Some(30_000_000),
-    cached: None,
-    cache_write: None,
-    input_audio: None,
-    cached_audio: None,
-    input_image: None,
-    output_audio: None,
-    output_image: None,
-};
+const RATES: Rates = Rates { input: Some(30_000), output: Some(30_000_000), ..Rates::NONE };
 
 struct Bench {
     world: World,
@@ -55,7 +48,7 @@ fn prices() -> PriceBook {
         origin: Origin::default(),
         rows: vec![PriceRow { tier: ServiceTier::Standard, from: None, above: 0, rates }],
     };
-    let free = Rates { output: Some(0), ..Rates::default() };
+    let free = Rates { input: Some(0), output: Some(0), ..Rates::default() };
     PriceBook::new("test".into(), vec![model("dear", RATES), model("free", free)]).unwrap()
 }
 
@@ -71,6 +64,7 @@ const WORST: Budget = Budget {
     hold: Sizing::WorstCase,
     when_short: WhenShort::Refuse,
     unpriced: Unpriced::Refuse,
+    on_overrun: OnOverrun::Finish,
     hold_cost_max: None,
     hold_tokens_max: None,
     grace_percent: 0,
@@ -341,7 +335,7 @@ async fn a_clamp_lowers_the_output_to_what_is_left_and_never_below_sixteen_token
 #[tokio::test]
 async fn what_tokens_do_not_bound_holds_the_least_that_is_configured() {
     let bench = Bench::open(&[cost(DOLLAR)], Budget::default()).await;
-    bench.world.snapshots.set_bounds(hold::Bounds { output_max: 1, ..hold::Bounds::default() });
+    bench.world.snapshots.set_sizes(ModelLimits::default(), hold::Bounds { output_max: 1, ..hold::Bounds::default() });
     let _speech =
         bench.ask_as(None, "/v1/audio/speech", r#"{"model":"dear","input":"hi","voice":"alloy"}"#).await.unwrap();
     assert_eq!(bench.of("tenant cost_usd month").await.held, DOLLAR / 100);

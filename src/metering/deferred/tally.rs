@@ -4,23 +4,24 @@
 
 use crate::domain::event::{Outcome, UsageSource};
 use crate::domain::money::PicoUsd;
+use crate::domain::price::rates::Used;
+use crate::domain::price::tariff::{Charged, Tariff};
 use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 use crate::domain::unit::UnitState;
-use crate::metering::in_flight::beyond_tokens;
+use crate::metering::in_flight::uncounted;
 use crate::ports::units::DeferredUnit;
 use crate::providers::Reading;
 
 /// Bytes of text for a token, where only bytes are known.
 const BYTES_PER_TOKEN: u64 = 4;
 
-const FREE: Charge = Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free };
-
 /// The part of a bill that is not the unit's own.
 pub(super) struct Bill {
-    pub tokens: Tokens,
+    pub used: Used,
     pub source: UsageSource,
-    pub charge: Charge,
+    pub charged: Charged,
     pub model: Option<String>,
     pub tier: ServiceTier,
     pub outcome: Outcome,
@@ -30,8 +31,14 @@ pub(super) struct Bill {
 /// The sum of the parts of a unit, each priced for itself: prices depend on the length of one request.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    tokens: Tokens,
+    used: Used,
     cost: PicoUsd,
+    /// What is billed by prices of the plan's own.
+    own: PicoUsd,
+    /// The cost of all others.
+    listed: PicoUsd,
+    /// What is billed for some parts is not known.
+    is_billed_in_part: bool,
     /// How many parts there are of each kind of price.
     parts: [u64; 4],
     model: Option<String>,
@@ -54,31 +61,42 @@ fn model<'a>(unit: &'a DeferredUnit, reading: &'a Reading) -> &'a str {
 
 /// Whether the sum that a batch says of itself does for its price: it does unless long requests have another price than
 /// short ones.
-pub(super) fn is_enough(unit: &DeferredUnit, reading: &Reading, prices: &PriceBook) -> bool {
+pub(super) fn is_enough(unit: &DeferredUnit, reading: &Reading, tariff: &Tariff) -> bool {
     let Some(tokens) = reading.tokens.filter(|_| !reading.distrusted) else { return false };
-    let rates = |input| {
+    let is_one = |book: &PriceBook| {
         let (provider, model) = (unit.provider.as_str(), model(unit, reading));
-        prices.rates(provider, model, tier(unit, reading), input, unit.requested_at)
+        let rates = |input| book.rates(provider, model, tier(unit, reading), input, unit.requested_at);
+        // How many requests it was, that sum does not say.
+        rates(0) == rates(tokens.prompt) && rates(0).is_none_or(|rates| rates.request.is_none())
     };
-    rates(0) == rates(tokens.prompt)
+    is_one(tariff.list()) && tariff.pricing().own.as_deref().is_none_or(is_one)
 }
 
 impl Tally {
     /// Adds one part.
-    pub(super) fn add(&mut self, unit: &DeferredUnit, part: &Reading, prices: &PriceBook) {
+    pub(super) fn add(&mut self, unit: &DeferredUnit, part: &Reading, tariff: &Tariff) {
         self.in_doubt |= part.distrusted;
         if self.model.is_none() {
             self.model.clone_from(&part.model);
         }
-        let sum = part.tokens.and_then(|tokens| Some((tokens, self.tokens.plus(&tokens)?)));
-        let Some((tokens, sum)) = sum else {
+        let used = part.tokens.map(|tokens| Used { tokens, quantities: part.quantities });
+        let sum = used.and_then(|used| Some((used, self.used.plus(&used)?)));
+        let Some((used, sum)) = sum else {
             self.in_doubt = true;
             return;
         };
-        self.tokens = sum;
+        self.used = sum;
         let (provider, model, tier) = (unit.provider.as_str(), model(unit, part), tier(unit, part));
-        let charge = prices.charge(provider, model, tier, &tokens, unit.requested_at);
-        let charge = if part.beyond_tokens { beyond_tokens(charge, &tokens) } else { charge };
+        let charged = tariff.charge(provider, model, tier, used, unit.requested_at);
+        let charged = if part.uncounted { uncounted(charged, &used) } else { charged };
+        let Charged { charge, billable, is_own } = charged;
+        // What has no price of the plan's own is billed by its percent of the sum: rounded up once.
+        let own = if is_own { billable.and_then(|billable| self.own.plus(billable).ok()) } else { Some(self.own) };
+        self.is_billed_in_part |= own.is_none() || (!is_own && charge.cost.is_none());
+        self.own = own.unwrap_or(self.own);
+        if !is_own {
+            self.listed = charge.cost.and_then(|cost| self.listed.plus(cost).ok()).unwrap_or(self.listed);
+        }
         let cost = charge.cost.and_then(|cost| self.cost.plus(cost).ok());
         let priced = if cost.is_some() { charge.priced } else { Priced::Unpriced };
         self.cost = cost.unwrap_or(self.cost);
@@ -95,6 +113,12 @@ impl Tally {
         let priced = [Priced::Incomplete, Priced::Priced].into_iter().find(|priced| has(*priced));
         Charge { cost: Some(self.cost), priced: priced.unwrap_or(Priced::Free) }
     }
+
+    fn charged(&self, tariff: &Tariff) -> Charged {
+        let billed = tariff.billable(Some(self.listed)).filter(|_| !self.is_billed_in_part);
+        let billable = billed.and_then(|billed| billed.plus(self.own).ok());
+        Charged { charge: self.charge(), billable, is_own: false }
+    }
 }
 
 fn place(priced: Priced) -> usize {
@@ -108,27 +132,27 @@ fn place(priced: Priced) -> usize {
 
 impl Bill {
     /// By what the provider said, and by the parts where they were read.
-    pub(super) fn of(unit: &DeferredUnit, reading: Reading, parts: Option<Tally>, prices: &PriceBook) -> Self {
+    pub(super) fn of(unit: &DeferredUnit, reading: Reading, parts: Option<Tally>, tariff: &Tariff) -> Self {
         let state = reading.ended().map_or(UnitState::Done, |told| told.state);
         match parts {
-            Some(tally) => Self::of_parts(unit, tally, state, prices),
-            None => Self::of_whole(unit, reading, state, prices),
+            Some(tally) => Self::of_parts(unit, tally, state, tariff),
+            None => Self::of_whole(unit, reading, state, tariff),
         }
     }
 
-    fn of_parts(unit: &DeferredUnit, tally: Tally, state: UnitState, prices: &PriceBook) -> Self {
-        if tally.in_doubt && tally.tokens.total() == 0 {
-            return Self { model: tally.model, ..Self::estimate(unit, 200, prices) };
+    fn of_parts(unit: &DeferredUnit, tally: Tally, state: UnitState, tariff: &Tariff) -> Self {
+        if tally.in_doubt && tally.used.is_nothing() {
+            return Self { model: tally.model, ..Self::estimate(unit, 200, tariff) };
         }
-        if tally.tokens.total() == 0 {
+        if tally.used.is_nothing() {
             return Self { model: tally.model, ..Self::nothing(unit) };
         }
         let source = if tally.in_doubt { UsageSource::Estimate } else { UsageSource::Provider };
-        let (tokens, charge, outcome) = (tally.tokens, tally.charge(), outcome_with_usage(state));
-        Self { tokens, source, charge, model: tally.model, tier: ServiceTier::Batch, outcome, status: 200 }
+        let (used, charged, outcome) = (tally.used, tally.charged(tariff), outcome_with_usage(state));
+        Self { used, source, charged, model: tally.model, tier: ServiceTier::Batch, outcome, status: 200 }
     }
 
-    fn of_whole(unit: &DeferredUnit, reading: Reading, state: UnitState, prices: &PriceBook) -> Self {
+    fn of_whole(unit: &DeferredUnit, reading: Reading, state: UnitState, tariff: &Tariff) -> Self {
         let tier = tier(unit, &reading);
         let used = reading.tokens.filter(|tokens| tokens.total() > 0 || (state == UnitState::Done && !is_batch(unit)));
         let (tokens, source, outcome) = match (used, state) {
@@ -146,28 +170,30 @@ impl Bill {
                 (estimated(unit, completion), UsageSource::Estimate, outcome_with_usage(state))
             }
         };
-        let own = prices.charge(unit.provider.as_str(), model(unit, &reading), tier, &tokens, unit.requested_at);
+        let used = Used { tokens, quantities: if used.is_some() { reading.quantities } else { Quantities::default() } };
+        let own = tariff.charge(unit.provider.as_str(), model(unit, &reading), tier, used, unit.requested_at);
         // A sum of many requests that has the price of one long one: what it costs is not known to the digit.
-        let is_short = !is_batch(unit) || is_enough(unit, &reading, prices);
-        let own = if is_short { own } else { Charge { priced: worst(own.priced), ..own } };
-        let charge = if reading.beyond_tokens { beyond_tokens(own, &tokens) } else { own };
-        Self { tokens, source, charge, model: reading.model, tier, outcome, status: 200 }
+        let is_short = !is_batch(unit) || is_enough(unit, &reading, tariff);
+        let doubted = Charge { priced: worst(own.charge.priced), ..own.charge };
+        let own = if is_short { own } else { Charged { charge: doubted, ..own } };
+        let charged = if reading.uncounted { uncounted(own, &used) } else { own };
+        Self { used, source, charged, model: reading.model, tier, outcome, status: 200 }
     }
 
     /// By the prompt alone: nobody says what the unit used. `status` is what was answered instead.
-    pub(super) fn estimate(unit: &DeferredUnit, status: u16, prices: &PriceBook) -> Self {
-        let tokens = estimated(unit, 0);
+    pub(super) fn estimate(unit: &DeferredUnit, status: u16, tariff: &Tariff) -> Self {
+        let used = Used::from(&estimated(unit, 0));
         let tier = if is_batch(unit) { ServiceTier::Batch } else { ServiceTier::default() };
-        let charge = prices.charge(unit.provider.as_str(), &unit.model, tier, &tokens, unit.requested_at);
+        let charged = tariff.charge(unit.provider.as_str(), &unit.model, tier, used, unit.requested_at);
         let (source, outcome) = (UsageSource::Estimate, Outcome::UpstreamFailed);
-        Self { tokens, source, charge, model: None, tier, outcome, status }
+        Self { used, source, charged, model: None, tier, outcome, status }
     }
 
     /// Nothing was charged: the unit came to nothing.
     fn nothing(unit: &DeferredUnit) -> Self {
         let tier = if is_batch(unit) { ServiceTier::Batch } else { ServiceTier::default() };
-        let (tokens, source, outcome) = (Tokens::default(), UsageSource::Provider, Outcome::UpstreamError);
-        Self { tokens, source, charge: FREE, model: None, tier, outcome, status: 200 }
+        let (used, source, outcome) = (Used::default(), UsageSource::Provider, Outcome::UpstreamError);
+        Self { used, source, charged: Charged::FREE, model: None, tier, outcome, status: 200 }
     }
 }
 

@@ -25,13 +25,14 @@ struct Bench {
     _directory: tempfile::TempDir,
 }
 
-/// `m` costs 2 for a token of input and 4 for one of output, twice that above 100 of input; half of it in batches.
+/// `m` costs 2 for a token of input and 4 for one of output, twice that above 100 of input; half of it in batches. A search
+/// of the web costs 1,000 everywhere.
 fn prices() -> PriceBook {
     let row = |tier, above, input, output| PriceRow {
         tier,
         from: None,
         above,
-        rates: Rates { input, output: Some(output), ..Rates::default() },
+        rates: Rates { input: Some(input), output: Some(output), web_search: Some(1_000), ..Rates::default() },
     };
     let model = ModelPrices {
         provider: "openai".into(),
@@ -276,6 +277,30 @@ async fn a_batch_is_billed_by_its_sum_or_by_its_lines() {
     bench.ask.says("/v1/files/file-1/content", 503, "");
     bench.turn().await;
     assert_eq!((bench.bill(&unit).await, bench.units.waiting()), (None, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn searches_are_billed_with_the_unit_or_with_each_of_its_parts() {
+    let searched = response("completed", USED)
+        .replace(r#""output":["#, r#""output":[{"type":"web_search_call"},{"type":"web_search_call"},"#);
+    let ran = searched.replace(r#"{"type":"web_search_call"},"#, r#"{"type":"code_interpreter_call"},"#);
+    let part = searched.replace(r#""background":true,"#, "");
+    let lines = format!("{}\n{}\n{}\n", line(200, &part), line(200, &chat(30, 5)), line(200, &part));
+    let batch = r#"{"id":"batch_1","object":"batch","status":"completed","model":"m","output_file_id":"file-1"}"#;
+    for (name, answer, web_searches, cost, priced) in [
+        ("responses/resp_1", searched.as_str(), 2, 2 * 10 + 4 * 5 + 2_000, Priced::Priced),
+        ("responses/resp_1", &ran, 0, 2 * 10 + 4 * 5, Priced::Incomplete),
+        ("batches/batch_1", batch, 4, 10 + 2 * 5 + 30 + 2 * 5 + 10 + 2 * 5 + 4_000, Priced::Priced),
+    ] {
+        let bench = Bench::open().await;
+        let unit = bench.begin("openai", name, HOUR_US);
+        bench.ask.says(&format!("/v1/{name}"), 200, answer);
+        bench.ask.says("/v1/files/file-1/content", 200, &lines);
+        bench.turn().await;
+        let bill = bench.bill(&unit).await.unwrap_or_else(|| panic!("no bill: {answer}"));
+        let said = (bill.quantities.web_searches, bill.cost.map(|cost| cost.0), bill.priced);
+        assert_eq!(said, (web_searches, Some(cost), priced), "{answer}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

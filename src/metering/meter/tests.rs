@@ -11,6 +11,7 @@ use crate::adapters::file_journal::{FileJournal, Stored, survey};
 use crate::adapters::memory_counters::MemoryCounters;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::plan::Standing;
+use crate::domain::quantities::Quantities;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::fakes::{self, World};
@@ -49,9 +50,13 @@ impl Bench {
     }
 
     async fn admit(&self, path: &str) -> Result<InFlight, Refusal> {
+        self.admit_model(path, "gpt-4o").await
+    }
+
+    async fn admit_model(&self, path: &str, model: &str) -> Result<InFlight, Refusal> {
         let (provider, endpoint) = providers::route(&Method::POST, path, CredentialPlace::Bearer).unwrap();
-        let body =
-            Bytes::from_static(br#"{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"input":"hi"}"#);
+        let rest = r#""messages":[{"role":"user","content":"hi"}],"input":"Gr\u00fc\u00df Gott""#;
+        let body = Bytes::from(format!(r#"{{"model":"{model}",{rest}}}"#));
         let call = provider.call(&endpoint, None, &body).unwrap();
         self.meter.admit(self.caller(), provider, endpoint, call).await
     }
@@ -128,6 +133,34 @@ async fn a_dropped_call_is_booked_as_interrupted_and_kept_only_if_it_was_sent() 
         assert_eq!((event.outcome, event.chats), (Outcome::Interrupted, u64::from(sent)));
         assert_eq!(bench.standing().await, Standing { used: u64::from(sent), held: 0 });
         assert_eq!(event.source == UsageSource::Estimate && event.tokens.prompt > 0, sent);
+    }
+}
+
+/// What is charged by the character is charged for what was asked, however it ended, once the provider may have begun.
+#[tokio::test]
+async fn speech_by_the_character_is_booked_by_the_characters_that_were_asked_for() {
+    for (status, is_dropped, characters, source) in [
+        (Some(200), false, 9, UsageSource::Provider),
+        (Some(200), true, 9, UsageSource::Provider),
+        (None, true, 9, UsageSource::Estimate),
+        (Some(500), false, 0, UsageSource::Provider),
+    ] {
+        let bench = Bench::open().await;
+        let mut call = bench.admit_model("/v1/audio/speech", "tts-1-hd").await.unwrap();
+        call.sending();
+        if let Some(status) = status {
+            call.head(status, Some("audio/mpeg"), None);
+            call.pass(Bytes::from_static(&[0xff; 4_000]), &mut Vec::new());
+        }
+        if is_dropped {
+            drop(call);
+        } else {
+            call.settle(Ending::Whole).await;
+        }
+        let event = bench.event().await;
+        let quantities = Quantities { characters, ..Quantities::default() };
+        assert_eq!((event.quantities, event.source), (quantities, source), "{status:?} {is_dropped}");
+        assert_eq!((event.tokens.total(), event.chats), (0, 0), "{status:?} {is_dropped}");
     }
 }
 

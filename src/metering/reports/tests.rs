@@ -27,7 +27,7 @@ fn acme() -> Option<TenantId> {
 #[tokio::test]
 async fn every_part_of_a_report_adds_up_to_its_total() {
     let world = booked().await;
-    let month = world.reports.current(Window::Month);
+    let month = world.reports.current(Window::Month, None);
     for group_by in [vec![], vec![Dimension::Model], vec![Dimension::Day, Dimension::Provider], vec![Dimension::Kb]] {
         let report = world.reports.usage(acme(), month, group_by.clone()).await.unwrap();
         assert_eq!((report.totals.requests, report.totals.cost.0), (2, 11_700_000));
@@ -108,7 +108,7 @@ async fn a_row_has_the_prices_of_the_end_of_its_time() {
         tier: ServiceTier::Standard,
         from: from.map(|from| from.parse().unwrap()),
         above: 0,
-        rates: Rates { input, output: Some(600_000), ..Rates::default() },
+        rates: Rates { input: Some(input), output: Some(600_000), ..Rates::default() },
     };
     let model = ModelPrices {
         provider: "openai".into(),
@@ -132,10 +132,10 @@ async fn a_row_has_the_prices_of_the_end_of_its_time() {
     world.store.append(&events).await.unwrap();
     for (month, input) in [("2026-10", 300_000), ("2026-11", 150_000)] {
         let report = world.reports.cost(acme(), Some(Period::parse_month(month).unwrap()), vec![]).await.unwrap();
-        assert_eq!(report.rows[0].rates.map(|rates| rates.input), Some(input), "{month}");
+        assert_eq!(report.rows[0].rates.and_then(|rates| rates.input), Some(input), "{month}");
         assert_eq!(&*report.price_version, "v1");
     }
     let report = world.reports.cost(acme(), None, vec![]).await.unwrap();
-    let inputs: Vec<Option<i64>> = report.rows.iter().map(|row| row.rates.map(|rates| rates.input)).collect();
+    let inputs: Vec<Option<i64>> = report.rows.iter().map(|row| row.rates.and_then(|rates| rates.input)).collect();
     assert_eq!(inputs, [Some(150_000), None]);
 }

@@ -4,10 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use super::super::admin::Order;
-use super::super::fakes::World;
+use super::super::fakes::{FORMAT, World};
 use super::*;
 use crate::domain::audit::{Actor, Author};
-use crate::domain::plan::Limit;
+use crate::domain::plan::{Limit, Metric, Scope};
+use crate::domain::price::ServiceTier;
+use crate::domain::time::Window;
+use crate::domain::zone::Zone;
+use crate::ports::prices::{KeptBook, PriceStore};
 use crate::ports::tenants::Act;
 
 /// `starter` with so many chats a month, and `growth`.
@@ -36,6 +40,7 @@ async fn tenant(world: &World, id: &str) {
         name: id.to_owned(),
         plan: PlanName::starter(),
         suspended: false,
+        zone: Zone::UTC,
         created_at: World::now(),
     };
     world.store.create_tenant(&tenant, &Act::by(author(), World::now())).await.unwrap();
@@ -90,7 +95,7 @@ async fn plans_that_leave_a_tenant_without_its_plan_change_nothing() {
 #[tokio::test]
 async fn plans_that_limit_what_is_not_counted_change_nothing() {
     let world = World::open().await;
-    let snapshots = Snapshots::open(&*world.store, plans(7), PriceBook::default()).await.unwrap();
+    let snapshots = Snapshots::open(&*world.store, plans(7), PriceBook::default(), FORMAT).await.unwrap();
     for (scope, is_counted) in [(Scope::Tenant, true), (Scope::User, false), (Scope::Kb, false), (Scope::Key, false)] {
         let mut others = plans(9);
         let mut plan = (**others.values().next().unwrap()).clone();
@@ -146,4 +151,80 @@ fn plans_and_prices_change_together_whoever_reads_meanwhile() {
     for reader in readers {
         reader.join().unwrap();
     }
+}
+
+fn book(input: u32) -> PriceBook {
+    let entry =
+        format!(r#"{{"provider":"openai","model":"m","match":["m"],"rates":[{{"tier":"standard","input":{input}}}]}}"#);
+    (FORMAT.parse)(format!(r#"{{"format":1,"models":[{entry}]}}"#).as_bytes()).unwrap()
+}
+
+fn input(snapshots: &Snapshots) -> i64 {
+    let at = World::now();
+    snapshots
+        .load()
+        .prices
+        .rates("openai", "m", ServiceTier::Standard, 1, at)
+        .and_then(|rates| rates.input)
+        .unwrap_or(0)
+}
+
+#[tokio::test]
+async fn a_book_that_is_put_in_force_anywhere_is_in_force_here_until_that_ends() {
+    let world = World::open().await;
+    let snapshots = world.snapshots.clone();
+    snapshots.replace(plans(7), book(1)).unwrap();
+    let call = snapshots.load().tariff(&"starter".parse().unwrap());
+    // Another gateway of the ledger.
+    world.store.set_prices(Some(&kept(&book(2))), &Act::by(author(), World::now())).await.unwrap();
+    assert_eq!(input(&snapshots), 1);
+    assert_eq!(snapshots.refresh(&*world.store).await, Ok(true));
+    assert_eq!((input(&snapshots), snapshots.load().active.is_some()), (2, true));
+    assert_eq!(snapshots.load().tariff(&"starter".parse().unwrap()).version(), book(2).version());
+    // A call in flight keeps its prices, and a reload those that are in force.
+    assert_eq!(call.version(), book(1).version());
+    snapshots.replace(plans(8), book(3)).unwrap();
+    assert_eq!((input(&snapshots), chats_max(&snapshots, "acme")), (2, Some(8)));
+    // So does a start.
+    let restarted = Snapshots::open(&*world.store, plans(7), book(1), FORMAT).await.unwrap();
+    assert_eq!(input(&restarted), 2);
+    world.store.set_prices(None, &Act::by(author(), World::now())).await.unwrap();
+    snapshots.refresh(&*world.store).await.unwrap();
+    assert_eq!((input(&snapshots), snapshots.load().active.clone()), (3, None));
+}
+
+#[tokio::test]
+async fn a_book_that_cannot_be_read_leaves_the_last_one_in_force() {
+    let world = World::open().await;
+    world.snapshots.replace(plans(7), book(1)).unwrap();
+    let newer = KeptBook { version: "0a1b2c3d4e5f".into(), document: "{\"format\": 2}".into(), base: None };
+    world.store.set_prices(Some(&[newer]), &Act::by(author(), World::now())).await.unwrap();
+    tenant(&world, "initech").await;
+    assert_eq!(world.snapshots.refresh(&*world.store).await, Ok(true));
+    assert_eq!((input(&world.snapshots), chats_max(&world.snapshots, "initech")), (1, Some(7)));
+    // Nobody starts with prices that are not those that were put in force.
+    let started = Snapshots::open(&*world.store, plans(7), book(1), FORMAT).await;
+    assert!(matches!(started, Err(StoreError::Corrupt(_))), "{started:?}");
+}
+
+#[tokio::test]
+async fn every_book_that_calls_may_be_priced_by_is_kept() {
+    let world = World::open().await;
+    let (list, own) = (book(1), book(5));
+    let mut plans = plans(7);
+    let growth = plans.get_mut("growth").unwrap();
+    let pricing = Pricing { own: Some(Arc::new(book(5))), ..Pricing::default() };
+    *growth = Arc::new(Plan { pricing, ..Plan::clone(growth) });
+    world.snapshots.replace(plans, book(1)).unwrap();
+    world.store.set_down(true);
+    assert!(world.snapshots.keep_books(&*world.store, World::now()).await.is_err());
+    world.store.set_down(false);
+    world.snapshots.keep_books(&*world.store, World::now()).await.unwrap();
+    for version in [list.version(), list.base().unwrap().version(), own.version()] {
+        let found = find(&*world.store, &version, FORMAT).await.unwrap().unwrap();
+        assert_eq!(found.version(), version);
+    }
+    // Once they are, the store is not asked.
+    world.store.set_down(true);
+    assert_eq!(world.snapshots.keep_books(&*world.store, World::now()).await, Ok(()));
 }

@@ -31,7 +31,7 @@ pub struct Column {
 impl Table {
     /// All of them, in an order in which each comes behind those that it refers to, and the largest first: what changes
     /// while it is copied then is in what comes later. The ledger's id comes last.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::UsageEvents,
         Self::Tenants,
         Self::TenantPlans,
@@ -42,6 +42,7 @@ impl Table {
         Self::AuditLog,
         Self::IdempotencyRecords,
         Self::DeferredUnits,
+        Self::PriceBooks,
         Self::Meta,
     ];
 
@@ -58,6 +59,7 @@ impl Table {
             Self::AuditLog => "audit_log",
             Self::IdempotencyRecords => "idempotency_records",
             Self::DeferredUnits => "deferred_units",
+            Self::PriceBooks => "price_books",
             Self::Meta => "meta",
         }
     }
@@ -81,6 +83,7 @@ impl Table {
             Self::AuditLog => AUDIT_LOG,
             Self::IdempotencyRecords => IDEMPOTENCY_RECORDS,
             Self::DeferredUnits => DEFERRED_UNITS,
+            Self::PriceBooks => PRICE_BOOKS,
             Self::Meta => META,
         }
     }
@@ -115,10 +118,21 @@ const fn truth(name: &'static str) -> Column {
     Column { name, shape: Shape::Truth }
 }
 
-const META: &[Column] =
-    &[integer("singleton"), bytes("ledger_id"), integer("revision"), bytes("admin_key_hash"), integer("events_from")];
+const META: &[Column] = &[
+    integer("singleton"),
+    bytes("ledger_id"),
+    integer("revision"),
+    bytes("admin_key_hash"),
+    integer("events_from"),
+    text("active_prices"),
+    integer("active_prices_since"),
+    text("active_prices_by"),
+];
 
-const TENANTS: &[Column] = &[text("id"), text("name"), truth("suspended"), integer("created_at")];
+const PRICE_BOOKS: &[Column] =
+    &[text("version"), text("document"), text("base"), integer("added_at"), text("added_by")];
+
+const TENANTS: &[Column] = &[text("id"), text("name"), truth("suspended"), integer("created_at"), text("timezone")];
 
 const TENANT_PLANS: &[Column] =
     &[integer("row"), text("tenant_id"), text("plan"), integer("valid_from"), text("changed_by")];
@@ -240,6 +254,10 @@ const AUDIT_LOG: &[Column] = &[
     integer("expires_at_after"),
     text("allowed_models_before"),
     text("allowed_models_after"),
+    text("prices_before"),
+    text("prices_after"),
+    text("timezone_before"),
+    text("timezone_after"),
 ];
 
 const IDEMPOTENCY_RECORDS: &[Column] = &[bytes("id"), bytes("request"), bytes("answer"), integer("at")];

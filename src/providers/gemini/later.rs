@@ -213,7 +213,9 @@ impl InteractionWire {
         // What one that runs has used so far is not what it will have used.
         let is_over = state.is_none_or(|state| state != UnitState::Running);
         for usage in usages.objects().filter(|_| is_over) {
-            told.beyond_tokens |= usage::has_grounded(usage);
+            let (searches, others) = usage::grounded(usage);
+            told.quantities.web_searches = searches;
+            told.uncounted |= others;
             told.used(usage::interaction(usage));
         }
         let last = matches!(kind.as_deref(), Some("interaction.completed" | "error"));

@@ -13,7 +13,7 @@ use crate::providers::told::Told;
 use crate::providers::usage::{self, Reported};
 use crate::providers::{AnswerReader, Reading, json};
 
-use super::wire::has_searched;
+use super::wire::queries_of;
 
 /// A second of audio is 25 tokens (Google's guide to the Live API), and 32,000 bytes going in, 48,000 coming out.
 const INPUT_BYTES_PER_TOKEN: u64 = 1_280;
@@ -215,11 +215,11 @@ impl AnswerReader for Said {
         if let Some(usage) = usage.filter(|usage| usage.get() != "null") {
             self.told.used(usage::gemini(usage));
         }
-        self.told.beyond_tokens |= has_searched(message);
         if let Some(calls) = tool_call {
             self.told.output.collect(calls.get().as_bytes(), &ARGS);
         }
         let Some(content) = content else { return };
+        self.told.quantities.web_searches = self.told.quantities.web_searches.max(queries_of(content));
         self.complete |= at(content, &["turnComplete"]).is_some_and(|complete| complete.get() == "true");
         if let Some(turn) = at(content, &["modelTurn"]) {
             self.told.output.collect(turn.get().as_bytes(), &TEXT);

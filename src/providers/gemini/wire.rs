@@ -2,11 +2,15 @@
 //!
 //! May use: the shared readers.
 
+use serde_json::value::RawValue;
+
+use crate::domain::quantities::Quantities;
 use crate::providers::Reads;
 use crate::providers::answer::{Message, Wire};
 use crate::providers::json;
 use crate::providers::prompt::BYTES_PER_TOKEN;
 use crate::providers::request;
+use crate::providers::session::{at, text_at};
 use crate::providers::text::{Anchor, anchor};
 use crate::providers::told::Told;
 use crate::providers::usage::{self, Usages};
@@ -48,8 +52,11 @@ impl GeminiWire {
                 _ => usage::gemini(usage),
             });
         }
-        if let Some(counted) = predictions.and_then(usage::predictions) {
-            told.used(counted);
+        if let Some(predictions) = predictions {
+            match usage::predictions(predictions) {
+                Some(counted) => told.used(counted),
+                None => told.charged(Quantities { images: made(predictions), ..Quantities::default() }),
+            }
         }
     }
 }
@@ -89,20 +96,20 @@ impl Wire for GeminiWire {
     fn read(&self, message: &[u8], whole: bool, told: &mut Told) -> Message {
         // Every event of a stream has usage, so there is nothing to skip.
         self.read_members(message, told);
-        told.beyond_tokens |= match self.0 {
-            // Kept by the hour, beside what was read once.
-            Reads::Cache => true,
-            Reads::Generate => has_searched(message),
-            _ => false,
-        };
+        // Kept by the hour, beside what was read once.
+        told.uncounted |= self.0 == Reads::Cache;
+        if self.0 == Reads::Generate {
+            // An event may repeat what an earlier one said, in part or whole.
+            told.quantities.web_searches = told.quantities.web_searches.max(searches(message));
+        }
         if self.0 == Reads::Generate {
             told.continuation = continuation(message).or(told.continuation.take());
         }
         if self.0 == Reads::Generate && (!whole || told.needs_text()) {
             static TEXT: Anchor = anchor!("text");
-            static ARGS: Anchor = anchor!("args");
+            static CALL: Anchor = anchor!("functionCall");
             told.output.collect(message, &TEXT);
-            told.output.collect(message, &ARGS);
+            told.output.collect(message, &CALL);
             told.output.bytes = told.output.bytes.saturating_add(images(message) * IMAGE_TOKENS * BYTES_PER_TOKEN);
         }
         Message::default()
@@ -123,13 +130,49 @@ fn images(message: &[u8]) -> u64 {
     u64::try_from(IMAGE.find_iter(message).count()).unwrap_or(u64::MAX / (IMAGE_TOKENS * BYTES_PER_TOKEN))
 }
 
-/// Whether the answer is grounded in searches, which are charged by the query. A quick look: text has its quotes escaped,
-/// so only a member can have this name.
-pub(super) fn has_searched(message: &[u8]) -> bool {
-    static QUERIES: Anchor = anchor!("webSearchQueries");
-    QUERIES.find_iter(message).any(|at| {
-        let value = message.get(at + QUERIES.needle().len()..).unwrap_or_default().trim_ascii_start();
-        let list = value.strip_prefix(b":").map(<[u8]>::trim_ascii_start).and_then(|value| value.strip_prefix(b"["));
-        list.is_some_and(|list| list.trim_ascii_start().starts_with(b"\""))
-    })
+/// How many of the predictions are images: one that was held back is none, and not charged.
+fn made(predictions: &RawValue) -> u64 {
+    let mut images = 0_u64;
+    let count = |prediction: &RawValue| {
+        let kind = text_at(prediction, &["mimeType"]);
+        images += u64::from(kind.is_some_and(|kind| kind.starts_with("image/")));
+        true
+    };
+    json::elements(predictions.get().as_bytes(), count).unwrap_or_default();
+    images
+}
+
+static QUERIES: Anchor = anchor!("webSearchQueries");
+
+/// How many queries the answer of all candidates is grounded in.
+fn searches(message: &[u8]) -> u64 {
+    // Few have any: a quick look first.
+    if QUERIES.find(message).is_none() {
+        return 0;
+    }
+    let (mut candidates, mut searches) = (None, 0_u64);
+    json::members(message, &["candidates"], |_, raw| candidates = Some(raw)).unwrap_or_default();
+    if let Some(candidates) = candidates {
+        json::elements(candidates.get().as_bytes(), |candidate| {
+            searches = searches.saturating_add(queries_of(candidate));
+            true
+        })
+        .unwrap_or_default();
+    }
+    searches
+}
+
+/// The queries of a candidate, or of a session's content.
+pub(super) fn queries_of(content: &RawValue) -> u64 {
+    let mut queries = 0_u64;
+    if QUERIES.find(content.get().as_bytes()).is_some()
+        && let Some(list) = at(content, &["groundingMetadata", "webSearchQueries"])
+    {
+        json::elements(list.get().as_bytes(), |_| {
+            queries += 1;
+            true
+        })
+        .unwrap_or_default();
+    }
+    queries
 }

@@ -5,11 +5,10 @@
 
 use serde_json::value::RawValue;
 
-use crate::domain::tokens::Tokens;
 use crate::providers::answer::Wire;
 use crate::providers::session::{Asked, Beside, SessionReader, Tells, Turn, at, text_at};
 use crate::providers::told::Told;
-use crate::providers::usage::{Reported, Unbelievable};
+use crate::providers::usage;
 use crate::providers::{AnswerReader, Reading, Reads, json};
 
 use super::wire::OpenAiWire;
@@ -144,29 +143,20 @@ impl AnswerReader for Charged {
         match kind.as_deref() {
             Some("response.event") => {
                 if let Some(event) = event {
-                    OpenAiWire { reads: Reads::Responses, in_background: false }.read(
-                        event.get().as_bytes(),
-                        false,
-                        &mut self.told,
-                    );
+                    OpenAiWire::told(Reads::Responses).read(event.get().as_bytes(), false, &mut self.told);
                 }
                 self.complete = true;
             }
             Some("decision.event") => {
                 if let Some(decision) = event.and_then(|event| at(event, &["decision"])) {
-                    OpenAiWire { reads: Reads::Responses, in_background: false }.read(
-                        decision.get().as_bytes(),
-                        true,
-                        &mut self.told,
-                    );
+                    OpenAiWire::told(Reads::Responses).read(decision.get().as_bytes(), true, &mut self.told);
                 }
                 self.complete = true;
             }
             Some(kind) => {
                 self.complete |= kind == "session.closed";
-                self.told.beyond_tokens = true;
                 if let Some(usage) = usage.filter(|usage| usage.get() != "null") {
-                    self.told.used(seconds(usage));
+                    self.told.used(usage::lasted(at(usage, &["seconds"])));
                 }
             }
             None => {}
@@ -182,17 +172,11 @@ impl AnswerReader for Charged {
     }
 }
 
-/// A sum of seconds, which has no tokens.
-fn seconds(usage: &RawValue) -> Result<Reported, Unbelievable> {
-    let seconds = at(usage, &["seconds"]).ok_or(Unbelievable)?;
-    let is_number = seconds.get().starts_with(|first: char| first.is_ascii_digit());
-    let by_unit = Reported { tokens: Tokens::default(), adds_up: true, tier: None, by_unit: true };
-    if is_number { Ok(by_unit) } else { Err(Unbelievable) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::quantities::Quantities;
+    use crate::domain::tokens::Tokens;
 
     const STARTED: &str = r#"{"type":"session.started","session":{"model":"gpt-live-1"}}"#;
 
@@ -228,12 +212,14 @@ mod tests {
         let updated = r#"{"type":"session.usage.updated","usage":{"seconds":4.5}}"#;
         let closed = r#"{"type":"session.closed","usage":{"seconds":9}}"#;
         let (complete, reading) = read(&[STARTED, updated, updated, closed]);
-        assert_eq!((complete, reading.tokens, reading.beyond_tokens), (true, Some(Tokens::default()), true));
+        assert_eq!((complete, reading.tokens, reading.uncounted), (true, Some(Tokens::default()), false));
+        assert_eq!(reading.quantities, Quantities { audio_ms: 9_000, ..Quantities::default() });
         assert!(!reading.distrusted);
         let (complete, reading) = read(&[STARTED]);
-        assert_eq!((complete, reading.tokens, reading.beyond_tokens), (false, None, true));
+        assert_eq!((complete, reading.tokens, reading.quantities), (false, None, Quantities::default()));
         let lie = r#"{"type":"session.usage.updated","usage":{"seconds":"many"}}"#;
-        assert_eq!(read(&[updated, lie]).1.tokens, None);
+        let lie = read(&[updated, lie]).1;
+        assert_eq!((lie.tokens, lie.quantities, lie.distrusted), (None, Quantities::default(), true));
     }
 
     #[test]
@@ -260,7 +246,7 @@ mod tests {
         let tokens = Tokens { prompt: 11, completion: 7, ..Tokens::default() };
         for message in [response("response.completed"), decision] {
             let (complete, reading) = read(&[&message]);
-            assert_eq!((complete, reading.tokens, reading.beyond_tokens), (true, Some(tokens), false), "{message}");
+            assert_eq!((complete, reading.tokens, reading.uncounted), (true, Some(tokens), false), "{message}");
         }
     }
 }

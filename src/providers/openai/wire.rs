@@ -6,10 +6,11 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::later;
+use super::tools::{self, charges};
+use crate::domain::quantities::Quantities;
 use crate::domain::unit::UnitName;
 use crate::providers::answer::{DONE, Message, Unread, Wire};
 use crate::providers::json;
@@ -25,11 +26,27 @@ pub(in crate::providers) struct OpenAiWire {
     pub(in crate::providers) reads: Reads,
     /// Whether the request asked for an answer in the background.
     pub(in crate::providers) in_background: bool,
+    /// What the request itself says that is charged.
+    pub(in crate::providers) asked_for: Quantities,
+    /// Whether images that are made are charged by the piece where there is no usage.
+    pub(in crate::providers) by_piece: bool,
 }
 
 /// Members of a message, in the order of `see` below.
-const MEMBERS: &[&str] =
-    &["usage", "model", "service_tier", "choices", "type", "response", "output", "tool_usage", "svg_usage"];
+const MEMBERS: &[&str] = &[
+    "usage",
+    "model",
+    "service_tier",
+    "choices",
+    "type",
+    "response",
+    "output",
+    "tool_usage",
+    "svg_usage",
+    // Of a transcript, its length; of images, all of them.
+    "duration",
+    "data",
+];
 
 /// The same of a response, which can be unfinished: the rest in the order of [`Standing::see`].
 const MEMBERS_OF_RESPONSE: &[&str] = &[
@@ -77,9 +94,6 @@ impl<'a> Standing<'a> {
     }
 }
 
-/// An account of what tools charged has a handful of counts: a longer one is none, and counts as a charge.
-const TOOL_USAGE_BYTES_MAX: usize = 16 * 1024;
-
 /// Speech in the formats that are asked for most has 16 to 20 kB a second and 21 tokens (0.015 dollars a minute at 12
 /// dollars a million, as OpenAI's price list estimates).
 const SPEECH_BYTES_PER_TOKEN: u64 = 800;
@@ -90,7 +104,7 @@ const IMAGE_TOKENS: u64 = 1056;
 impl OpenAiWire {
     /// Those of an answer whose request is not known, or asked for nothing special.
     pub(in crate::providers) fn told(reads: Reads) -> Self {
-        Self { reads, in_background: false }
+        Self { reads, in_background: false, asked_for: Quantities::default(), by_piece: false }
     }
 
     fn output(self) -> Output {
@@ -122,7 +136,7 @@ impl OpenAiWire {
         let (mut choices, mut kind, mut response) = (None, None, None);
         let mut usages = Usages::default();
         let (mut model, mut tier) = (None, None);
-        let (mut output, mut tools) = (None, None);
+        let (mut output, mut tools, mut duration, mut images) = (None, None, None, None);
         let parsed = json::members(message, members, |index, raw| match index {
             0 => usages.push(raw),
             1 => model = Some(raw),
@@ -132,7 +146,9 @@ impl OpenAiWire {
             5 => response = Some(raw),
             6 => output = Some(raw),
             7 => tools = Some(raw),
-            8 => told.beyond_tokens |= charges(raw),
+            8 => told.uncounted |= charges(raw),
+            9 if self.reads == Reads::Transcript => duration = Some(raw),
+            10 if self.reads == Reads::Images => images = Some(raw),
             _ => standing.see(index, raw),
         });
         if parsed.is_err() {
@@ -144,15 +160,25 @@ impl OpenAiWire {
         if let Some(tier) = tier {
             told.served_at(tier);
         }
-        told.beyond_tokens |= match self.reads {
-            Reads::Chat => told.model.as_deref().is_some_and(|model| model.contains("-search-")),
-            Reads::Responses => {
-                tools.is_some_and(charges) || output.is_some_and(|raw| has_called(raw, tools.is_some()))
+        match self.reads {
+            // These models search before they answer, once, and are charged for it.
+            Reads::Chat if told.model.as_deref().is_some_and(|model| model.contains("-search-")) => {
+                told.quantities.web_searches = 1;
             }
-            _ => false,
-        };
+            Reads::Responses if tools.is_some() || output.is_some() => tools::used(tools, output, told),
+            _ => {}
+        }
         for usage in usages.objects() {
             told.used(usage::openai(usage, self.output()));
+        }
+        if usages.objects().next().is_none() {
+            // A transcript in all detail, which says no usage, says how long what was heard is.
+            if let Some(Ok(lasted)) = duration.map(|raw| usage::lasted(Some(raw))) {
+                told.used(Ok(lasted));
+            }
+            if let Some(images) = images.filter(|_| self.by_piece).and_then(elements) {
+                told.charged(Quantities { images, ..Quantities::default() });
+            }
         }
         if self.reads == Reads::Responses
             && let Some(response) = response.filter(|response| json::is_object(response))
@@ -235,6 +261,10 @@ impl Wire for OpenAiWire {
         }
     }
 
+    fn asked_for(&self) -> Quantities {
+        self.asked_for
+    }
+
     fn nothing_is_possible(&self) -> bool {
         false
     }
@@ -245,34 +275,15 @@ impl Wire for OpenAiWire {
     }
 }
 
-/// Whether there are calls of tools that are charged by the call and not accounted for. A quick look: text has its quotes
-/// escaped, so only a type has such a name. Searches of the web and images are in the account of tools, where there is one.
-fn has_called(output: &RawValue, has_account: bool) -> bool {
-    static FILES: Anchor = anchor!("file_search_call");
-    static CODE: Anchor = anchor!("code_interpreter_call");
-    static WEB: Anchor = anchor!("web_search_call");
-    static IMAGE: Anchor = anchor!("image_generation_call");
-    let tools: &[&Anchor] = if has_account { &[&FILES, &CODE] } else { &[&FILES, &CODE, &WEB, &IMAGE] };
-    tools.iter().any(|tool| tool.find(output.get().as_bytes()).is_some())
-}
-
-/// Whether a tool says that it charged: any number that is not 0.
-fn charges(tools: &RawValue) -> bool {
-    let text = tools.get();
-    if text.len() > TOOL_USAGE_BYTES_MAX {
-        return true;
-    }
-    text.bytes().any(|byte| matches!(byte, b'1'..=b'9'))
-        && serde_json::from_str(text).is_ok_and(|tools: Value| has_count(&tools))
-}
-
-fn has_count(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => number.as_u64() != Some(0),
-        Value::Array(values) => values.iter().any(has_count),
-        Value::Object(members) => members.values().any(has_count),
-        Value::Null | Value::Bool(_) | Value::String(_) => false,
-    }
+/// How many elements an array has.
+fn elements(array: &RawValue) -> Option<u64> {
+    let mut elements = 0_u64;
+    json::elements(array.get().as_bytes(), |_| {
+        elements += 1;
+        true
+    })
+    .ok()?;
+    Some(elements)
 }
 
 /// Whether a message can have a `usage` that is not `null`. Text with that word, or with escapes that could spell it,

@@ -190,14 +190,17 @@ fn an_interaction_is_billed_by_its_usage_or_deferred() {
         let reading = post(request, content_type, &answer);
         let tokens = reading.tokens.unwrap_or_else(|| panic!("{answer}"));
         let kinds = (tokens.prompt, tokens.cached, tokens.prompt_audio, tokens.completion, tokens.reasoning);
-        assert_eq!((kinds, reading.distrusted, reading.beyond_tokens), ((39, 4, 10, 11, 5), false, false), "{answer}");
+        assert_eq!((kinds, reading.distrusted, reading.uncounted), ((39, 4, 10, 11, 5), false, false), "{answer}");
         assert_eq!(reading.deferred(), None, "{answer}");
     }
     let searched = usage.replace(
         "\"total_tokens\"",
         "\"grounding_tool_count\":[{\"type\":\"google_search\",\"count\":2}],\"total_tokens\"",
     );
-    assert!(post(plain, JSON, &interaction("completed", &searched)).beyond_tokens);
+    let reading = post(plain, JSON, &interaction("completed", &searched));
+    assert_eq!((reading.quantities.web_searches, reading.uncounted), (2, false));
+    let other = post(plain, JSON, &interaction("completed", &searched.replace("google_search", "google_maps")));
+    assert_eq!((other.quantities.web_searches, other.uncounted), (0, true));
     for (request, content_type, answer, deferred) in [
         (plain, JSON, interaction("in_progress", ""), true),
         (later, SSE, format!("{created}{delta}"), true),

@@ -78,7 +78,7 @@ fn a_part_larger_than_its_whole_is_not_believed() {
 #[test]
 fn details_may_be_missing_or_null() {
     let tokens = Tokens { prompt: 11, completion: 7, ..Tokens::default() };
-    let plain = Ok(Reported { tokens, adds_up: true, tier: None, by_unit: false });
+    let plain = Ok(Reported { tokens, adds_up: true, tier: None, audio_ms: None });
     for details in
         ["\"prompt_tokens_details\":null", "\"completion_tokens_details\":{\"reasoning_tokens\":null}", "\"x\":1"]
     {
@@ -221,16 +221,16 @@ fn predictions_count_together_or_not_at_all() {
 
 #[test]
 fn seconds_are_no_tokens_and_have_to_be_a_number() {
-    let by_unit = Ok(Reported { tokens: Tokens::default(), adds_up: true, tier: None, by_unit: true });
-    for seconds in ["0", "9", "9.5"] {
+    for (seconds, audio_ms) in [("0", 0), ("9", 9_000), ("9.5", 9_500), ("9.5001", 9_501), ("604800", AUDIO_MS_MAX)] {
         let usage = format!(r#"{{"type":"duration","seconds":{seconds}}}"#);
-        assert_eq!(openai(raw(&usage), Output::Counted), by_unit, "{usage}");
+        let lasted = Reported { tokens: Tokens::default(), adds_up: true, tier: None, audio_ms: Some(audio_ms) };
+        assert_eq!(openai(raw(&usage), Output::Counted), Ok(lasted), "{usage}");
     }
-    for usage in
-        [r#"{"type":"duration"}"#, r#"{"type":"duration","seconds":-1}"#, r#"{"type":"duration","seconds":"9"}"#]
-    {
-        assert_eq!(openai(raw(usage), Output::Counted), Err(Unbelievable), "{usage}");
+    for seconds in ["-1", "\"9\"", "604800.001", "1e300", "null", "[9]"] {
+        let usage = format!(r#"{{"type":"duration","seconds":{seconds}}}"#);
+        assert_eq!(openai(raw(&usage), Output::Counted), Err(Unbelievable), "{usage}");
     }
+    assert_eq!(openai(raw(r#"{"type":"duration"}"#), Output::Counted), Err(Unbelievable));
     let tokens = r#"{"type":"tokens","seconds":9,"input_tokens":14,"output_tokens":45,"total_tokens":59}"#;
     assert_eq!(counts(openai(raw(tokens), Output::Counted)), Some((14, 45, 0, true)));
 }

@@ -8,6 +8,7 @@ use tollgate::domain::ids::KeyId;
 use tollgate::domain::key::{Key, KeyHash};
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::Micros;
+use tollgate::domain::zone::Zone;
 use tollgate::ports::StoreError;
 use tollgate::ports::tenants::{
     Act, Answered, AuditQuery, AuditStart, Digest, Done, Memory, REMEMBERED_US, TenantChange, TenantStore,
@@ -33,6 +34,7 @@ fn made(id: &str) -> Tenant {
         name: format!("The {id}"),
         plan: "starter".parse().unwrap(),
         suspended: false,
+        zone: Zone::UTC,
         created_at: now(),
     }
 }
@@ -105,7 +107,18 @@ async fn every_change_has_one_entry_that_says_who_and_what() {
             models: key().models,
             ..Facts::default()
         };
-        let whole = Facts { suspended: Some(false), plan: of_plan("starter").plan, ..of_name("The acme") };
+        let zone: Zone = "Europe/Berlin".parse().unwrap();
+        let of_zone = |zone: &Zone| Facts { zone: Some(zone.clone()), ..Facts::default() };
+        let moved = TenantChange { zone: Some(zone.clone()), ..TenantChange::default() };
+        store.change_tenant(&acme, &moved, &plain()).await.unwrap();
+        let entries = [entries, log(&store).await.split_off(5)].concat();
+        assert_eq!(store.load().await.unwrap().tenants[0].zone, zone, "{name}");
+        let whole = Facts {
+            zone: Some(Zone::UTC),
+            suspended: Some(false),
+            plan: of_plan("starter").plan,
+            ..of_name("The acme")
+        };
         let none = Facts::default;
         let expected = [
             (Action::TenantCreate, None, none(), whole),
@@ -113,10 +126,11 @@ async fn every_change_has_one_entry_that_says_who_and_what() {
             (Action::PlanSet, None, of_plan("starter"), of_plan("growth")),
             (Action::KeyCreate, Some(key().id), none(), of_key.clone()),
             (Action::KeyRevoke, Some(key().id), of_key, none()),
+            (Action::TenantChange, None, of_zone(&Zone::UTC), of_zone(&zone)),
         ];
         assert_eq!(entries.len(), expected.len(), "{name}: {entries:?}");
         for (entry, (action, key, before, after)) in entries.iter().zip(expected) {
-            assert_eq!(entry.change, Change { action, tenant: acme.clone(), key, before, after }, "{name}");
+            assert_eq!(entry.change, Change { action, tenant: Some(acme.clone()), key, before, after }, "{name}");
         }
         assert_eq!((&entries[0].author, entries[0].at), (&author(), now()), "{name}");
         assert_eq!((&entries[4].author, entries[4].at), (&Author::of(Actor::Cli), Micros(5)), "{name}");

@@ -6,6 +6,8 @@ mod changes;
 mod continuations;
 mod counters;
 mod journal;
+mod prices;
+mod rates;
 mod retention;
 mod shared;
 mod tenants;

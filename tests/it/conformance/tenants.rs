@@ -7,6 +7,7 @@ use tollgate::domain::ids::{KeyId, PlanName};
 use tollgate::domain::key::{Key, KeyHash};
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::Micros;
+use tollgate::domain::zone::Zone;
 use tollgate::ports::StoreError;
 use tollgate::ports::tenants::{Act, Done, PlanChange, TenantChange, TenantStore};
 
@@ -31,6 +32,7 @@ fn acme() -> Tenant {
         name: "Acme & Söhne".to_owned(),
         plan: plan("starter"),
         suspended: false,
+        zone: Zone::UTC,
         created_at: at("2026-11-24T10:00:00Z"),
     }
 }

@@ -43,7 +43,7 @@ fn many() -> Vec<UsageEvent> {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 usize::try_from((state >> 33) % out_of).unwrap()
             };
-            let outcome = Outcome::ALL[pick(8)];
+            let outcome = Outcome::ALL[pick(9)];
             let is_correction = outcome == Outcome::Correction;
             let source = [UsageSource::Provider, UsageSource::Estimate][pick(2)];
             let priced = [Priced::Priced, Priced::Unpriced, Priced::Free, Priced::Incomplete][pick(4)];
@@ -275,6 +275,10 @@ async fn a_correction_changes_costs_and_the_unpriced_and_nothing_else() {
         let found = store.event(None, corrections[1].id).await.unwrap().unwrap().event;
         assert_eq!(found, corrections[1], "{name}");
         assert_eq!(found.corrects, Some(Corrected { event: unpriced.id, priced: Priced::Priced }), "{name}");
+        let of_both = store.corrections(&[event(2).id, unpriced.id]).await.unwrap();
+        let of_both: Vec<_> = of_both.into_iter().map(|stored| stored.event).collect();
+        assert_eq!(of_both, corrections, "{name}: in the order in which they were written");
+        assert_eq!(store.corrections(&[event(2).id]).await, Ok(Vec::new()), "{name}");
     }
 }
 

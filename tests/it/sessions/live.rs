@@ -215,10 +215,10 @@ fn a_live_session_of_openai_is_one_chat_whose_seconds_are_not_summed() {
     peer.hear_until("session.closed");
     assert!(peer.close().is_some());
     let usage = gateway.booked("acme", 2);
-    assert_eq!((usage.chats, usage.tokens(), usage.unpriced_requests), (1, (11, 7, 18), 1));
+    assert_eq!((usage.chats, usage.tokens(), usage.unpriced_requests), (1, (11, 7, 18), 0));
     let events = gateway.events("acme");
     let of = |endpoint: &str| events.iter().find(|event| event["endpoint"] == endpoint).unwrap();
-    assert_eq!((&of("live")["model"], &of("live")["priced"]), (&"gpt-live-1".into(), &"unpriced".into()));
+    assert_eq!((&of("live")["model"], &of("live")["priced"]), (&"gpt-live-1".into(), &"priced".into()));
     assert_eq!(of("live.responses")["model"], "gpt-4o-2024-08-06");
     assert_eq!(websocket::open(gateway.proxy, &live).err().unwrap().status, 402);
 

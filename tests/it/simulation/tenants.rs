@@ -11,7 +11,9 @@ use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
 use tollgate::domain::price::PriceBook;
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::{Micros, Window};
+use tollgate::domain::zone::Zone;
 use tollgate::metering::snapshot::{Account, Plans, Snapshot};
+use tollgate::ports::prices::{BookListing, KeptBook, PriceStore};
 use tollgate::ports::tenants::{
     Act, Answered, AuditQuery, Digest, Directory, Done, PlanChange, TenantChange, TenantStore,
 };
@@ -92,9 +94,15 @@ impl Tenants {
             name: (*name).to_owned(),
             plan: name_of(at, plans[at]),
             suspended: false,
+            zone: Zone::UTC,
             created_at: Micros(0),
         };
-        Directory { tenants: TENANTS.iter().enumerate().map(tenant).collect(), keys: Vec::new(), revision }
+        Directory {
+            tenants: TENANTS.iter().enumerate().map(tenant).collect(),
+            keys: Vec::new(),
+            prices: None,
+            revision,
+        }
     }
 }
 
@@ -120,6 +128,24 @@ impl SimTenants {
 /// No key is used and nothing is written here.
 fn none<'a, T: Send + 'a>() -> Answer<'a, T> {
     Box::pin(async { Err(StoreError::Missing("a table of keys".to_owned())) })
+}
+
+impl PriceStore for SimTenants {
+    fn price_book<'a>(&'a self, _: &'a str) -> Answer<'a, Option<KeptBook>> {
+        none()
+    }
+
+    fn price_books(&self) -> Answer<'_, Vec<BookListing>> {
+        none()
+    }
+
+    fn keep_price_books<'a>(&'a self, _: &'a [KeptBook], _: &'a str, _: Micros) -> Answer<'a, ()> {
+        none()
+    }
+
+    fn set_prices<'a>(&'a self, _: Option<&'a [KeptBook]>, _: &'a Act) -> Answer<'a, Done<()>> {
+        none()
+    }
 }
 
 impl TenantStore for SimTenants {

@@ -8,6 +8,7 @@ use crate::adapters::sql::audit::DROPPED_MAX;
 use crate::domain::audit::{Actor, Author};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
+use crate::domain::zone::Zone;
 use crate::ports::tenants::{Act, Answered, Digest, Memory, REMEMBERED_US, TenantStore};
 
 async fn open(directory: &TempDir) -> SqliteLedger {
@@ -18,7 +19,14 @@ async fn open(directory: &TempDir) -> SqliteLedger {
 
 fn made(id: &str) -> Tenant {
     let plan = "starter".parse().unwrap();
-    Tenant { id: id.parse().unwrap(), name: id.to_owned(), plan, suspended: false, created_at: Micros(1) }
+    Tenant {
+        id: id.parse().unwrap(),
+        name: id.to_owned(),
+        plan,
+        suspended: false,
+        zone: Zone::UTC,
+        created_at: Micros(1),
+    }
 }
 
 fn once(number: u64, at: i64) -> Act {

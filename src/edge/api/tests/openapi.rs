@@ -27,9 +27,12 @@ const BOTH: [&str; 9] = [
     "get /openapi.json",
 ];
 
-const ADMIN_ONLY: [&str; 12] = [
+const ADMIN_ONLY: [&str; 15] = [
     "get /admin/audit",
     "get /admin/counters",
+    "get /admin/prices",
+    "post /admin/prices",
+    "delete /admin/prices",
     "post /admin/prices/preview",
     "post /admin/tenants",
     "get /admin/tenants",

@@ -124,7 +124,7 @@ async fn queries_that_cannot_be_are_refused_by_name() {
         ("/billing/usage?group_by=day,day", "group_by"),
         ("/billing/cost-report?range=day", "range"),
         ("/billing/cost-report?range=all&date=2026-11", "date"),
-        ("/billing/cost-report?format=focus", "format"),
+        ("/billing/cost-report?format=xml", "format"),
         ("/billing/events?from=yesterday", "from"),
         ("/billing/events?from=2026-11-02T00:00:00Z&to=2026-11-01T00:00:00Z", "from"),
         ("/billing/events?limit=0", "limit"),
@@ -195,7 +195,7 @@ async fn the_life_of_a_tenant_and_its_key() {
     let made =
         site.admin("POST", "/admin/tenants", ADMIN_KEY, r#"{"id":"initech","name":"Initech","plan":"growth"}"#).await;
     assert_eq!((made.status, &made.headers["location"]), (201, &HeaderValue::from_static("/admin/tenants/initech")));
-    let tenant = json!({"id": "initech", "name": "Initech", "plan": "growth", "suspended": false, "created_at": "2026-11-24T10:00:00Z"});
+    let tenant = json!({"id": "initech", "name": "Initech", "plan": "growth", "suspended": false, "timezone": "UTC", "created_at": "2026-11-24T10:00:00Z"});
     assert_eq!(made.json(), tenant);
     assert_eq!(site.admin("GET", "/admin/tenants/initech", ADMIN_KEY, "").await.json(), tenant);
     assert_eq!(site.admin("GET", "/admin/tenants", ADMIN_KEY, "").await.json()["tenants"].as_array().unwrap().len(), 3);
@@ -359,4 +359,43 @@ async fn a_preview_of_a_cost_is_the_admin_s_and_refuses_what_no_call_can_be() {
     }
     assert_eq!(site.admin("POST", "/admin/prices/preview", &site.acme_key, &call.to_string()).await.status, 403);
     assert_eq!(site.proxy("POST", "/admin/prices/preview", ADMIN_KEY, &call.to_string()).await.status, 404);
+}
+
+#[tokio::test]
+async fn prices_are_looked_at_compared_put_in_force_and_taken_back() {
+    let site = Site::open(Mode::Prod).await;
+    let file = r#"{"format":1,"models":[{"provider":"openai","model":"mine","match":["mine"],
+        "rates":[{"tier":"standard","input":7}]}]}"#;
+    let books = async || site.admin("GET", "/admin/prices", ADMIN_KEY, "").await.json();
+    let before = books().await;
+    assert_eq!((&before["active"], &before["version"]), (&json!(null), &before["configured"]));
+    let looked = site.admin("POST", "/admin/prices?dry_run=true", ADMIN_KEY, file).await;
+    let body = looked.json();
+    assert_eq!((looked.status, &body["in_force"]), (200, &json!(false)), "{}", looked.text);
+    let mine = body["changes"].as_array().unwrap().iter().find(|change| change["model"] == "mine").unwrap();
+    assert_eq!((&mine["before"], &mine["after"], &mine["after_source"]), (&json!(null), &json!(7), &json!("operator")));
+    assert_eq!(books().await["version"], before["version"]);
+
+    let put = site.admin("POST", "/admin/prices", ADMIN_KEY, file).await;
+    assert_eq!((put.status, &put.json()["in_force"]), (200, &json!(true)), "{}", put.text);
+    let after = books().await;
+    assert_eq!((&after["version"], &after["active"]["by"]), (&body["after"], &json!("admin")));
+    assert!(after["books"].as_array().unwrap().iter().any(|book| book["version"] == body["after"]), "{after}");
+    let call = r#"{"provider":"openai","model":"mine","prompt_tokens":3}"#;
+    let preview = site.admin("POST", "/admin/prices/preview", ADMIN_KEY, call).await.json();
+    assert_eq!((&preview["price_version"], &preview["entry"]["list"]), (&body["after"], &json!("operator")));
+
+    let taken_back = site.admin("DELETE", "/admin/prices", ADMIN_KEY, "").await;
+    assert_eq!((taken_back.status, &taken_back.json()["active"]), (200, &json!(null)), "{}", taken_back.text);
+    let log = site.admin("GET", "/admin/audit", ADMIN_KEY, "").await.json();
+    let told: Vec<_> = log["entries"].as_array().unwrap().iter().filter(|one| one["action"] == "prices.set").collect();
+    assert_eq!(told.len(), 2, "{log}");
+    assert_eq!((&told[1]["after"]["prices"], &told[1]["tenant_id"]), (&json!("configured"), &json!(null)));
+
+    let wrong = site.admin("POST", "/admin/prices", ADMIN_KEY, r#"{"format":1,"models":[{}]}"#).await;
+    assert_eq!((wrong.status, &wrong.json()["code"]), (422, &json!("invalid_prices")), "{}", wrong.text);
+    assert_eq!(site.admin("POST", "/admin/prices?dry_run=yes", ADMIN_KEY, file).await.status, 400);
+    for method in ["GET", "POST", "DELETE"] {
+        assert_eq!(site.admin(method, "/admin/prices", &site.acme_key, file).await.status, 403, "{method}");
+    }
 }

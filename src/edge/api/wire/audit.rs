@@ -18,6 +18,9 @@ pub struct FactsBody {
     /// Whether the tenant is suspended.
     #[serde(skip_serializing_if = "Option::is_none")]
     suspended: Option<bool>,
+    /// The tenant's time zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timezone: Option<String>,
     /// The last four characters of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     last4: Option<String>,
@@ -27,14 +30,18 @@ pub struct FactsBody {
     /// Patterns of the models that the key may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed_models: Option<Vec<String>>,
+    /// The version of the price book in force, or `configured`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prices: Option<String>,
 }
 
 impl From<Facts> for FactsBody {
     fn from(facts: Facts) -> Self {
-        let Facts { name, plan, suspended, last4, expires_at, models } = facts;
+        let Facts { name, plan, suspended, zone, last4, expires_at, models, prices } = facts;
         let (plan, expires_at) = (plan.map(|plan| plan.to_string()), expires_at.map(|at| at.to_string()));
         let allowed_models = models.map(|models| models.patterns().map(str::to_owned).collect());
-        Self { name, plan, suspended, last4, expires_at, allowed_models }
+        let timezone = zone.map(|zone| zone.to_string());
+        Self { name, plan, suspended, timezone, last4, expires_at, allowed_models, prices }
     }
 }
 
@@ -53,12 +60,12 @@ pub struct AuditEntryBody {
     /// With which key: a tenant's by its id, the admin's by its last four characters; null where there was none.
     #[schema(example = "x7Qa")]
     actor_key: Option<String>,
-    /// What: `tenant.create`, `tenant.change`, `plan.set`, `key.create` or `key.revoke`.
+    /// What: `tenant.create`, `tenant.change`, `plan.set`, `key.create`, `key.revoke` or `prices.set`.
     #[schema(example = "plan.set")]
     action: &'static str,
-    /// To which tenant.
+    /// To which tenant; null for what is everybody's.
     #[schema(example = "acme")]
-    tenant_id: String,
+    tenant_id: Option<String>,
     /// To which of its keys.
     key_id: Option<String>,
     /// The `x-request-id` of the request.
@@ -85,7 +92,7 @@ impl From<AuditEntry> for AuditEntryBody {
             actor: actor.as_str(),
             actor_key,
             action: action.as_str(),
-            tenant_id: tenant.to_string(),
+            tenant_id: tenant.map(|tenant| tenant.to_string()),
             key_id: key.map(|key| key.to_string()),
             request_id,
             idempotency_key_sha256: idempotency_key_sha256.map(hex),

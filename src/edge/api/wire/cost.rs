@@ -6,10 +6,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::money::PicoUsd;
-use crate::domain::price::rates::Rates;
+use crate::domain::price::rates::{Rates, Unit};
 use crate::domain::quantities::Quantities;
 use crate::domain::tokens::Tokens;
-use crate::metering::reports::{CostReport, CostRow, GroupRow, Totals};
+use crate::metering::cost_lines::{self, CostLine};
+use crate::metering::reports::{CostReport, CostRow, GroupRow, KindRow, Totals};
 
 use super::{EstimatedBody, PeriodBody, SumsBody, Usd};
 
@@ -167,6 +168,8 @@ pub struct CostRowBody {
     /// List prices in dollars for a million tokens: of the standard tier, for short inputs, at the end of the report's
     /// time. Null when the model has no price. Each event was charged by the prices of its own tier, length and moment.
     pub usd_per_million_tokens: Option<UnitPricesBody>,
+    /// The same for what is charged beside tokens, each.
+    pub usd_per_unit: Option<PiecePricesBody>,
     /// The version of these prices.
     pub price_version: String,
 }
@@ -180,6 +183,8 @@ pub struct UnitPricesBody {
     pub cached: Option<Usd>,
     /// Input written to the provider's cache.
     pub cache_write: Option<Usd>,
+    /// Input written to it for an hour or longer.
+    pub cache_write_long: Option<Usd>,
     /// Audio input.
     pub input_audio: Option<Usd>,
     /// Audio input read from the cache.
@@ -196,28 +201,52 @@ pub struct UnitPricesBody {
 
 impl From<Rates> for UnitPricesBody {
     fn from(rates: Rates) -> Self {
-        let Rates {
-            input,
-            output,
-            cached,
-            cache_write,
-            input_audio,
-            cached_audio,
-            input_image,
-            output_audio,
-            output_image,
-        } = rates;
-        let million = |pico: i64| PicoUsd::of(TOKENS_PER_UNIT, pico).ok().map(Usd);
+        let million = |pico: Option<i64>| PicoUsd::of(TOKENS_PER_UNIT, pico?).ok().map(Usd);
         Self {
-            input: million(input),
-            cached: cached.and_then(million),
-            cache_write: cache_write.and_then(million),
-            input_audio: input_audio.and_then(million),
-            cached_audio: cached_audio.and_then(million),
-            input_image: input_image.and_then(million),
-            output: output.and_then(million),
-            output_audio: output_audio.and_then(million),
-            output_image: output_image.and_then(million),
+            input: million(rates.input),
+            cached: million(rates.cached),
+            cache_write: million(rates.cache_write),
+            cache_write_long: million(rates.cache_write_long),
+            input_audio: million(rates.input_audio),
+            cached_audio: million(rates.cached_audio),
+            input_image: million(rates.input_image),
+            output: million(rates.output),
+            output_audio: million(rates.output_audio),
+            output_image: million(rates.output_image),
+        }
+    }
+}
+
+/// Dollars for each of what is charged beside tokens; what is not there has no price.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct PiecePricesBody {
+    /// An hour of audio, of which milliseconds are charged.
+    pub audio_hour: Option<Usd>,
+    /// A character that is spoken.
+    pub character: Option<Usd>,
+    /// An image that is made.
+    pub image: Option<Usd>,
+    /// A search of the web.
+    pub web_search: Option<Usd>,
+    /// A request in which the web was searched, however often.
+    pub grounded: Option<Usd>,
+    /// A search of files.
+    pub file_search: Option<Usd>,
+    /// The request itself.
+    pub request: Option<Usd>,
+}
+
+impl From<Rates> for PiecePricesBody {
+    fn from(rates: Rates) -> Self {
+        let each = |pico: Option<i64>| pico.map(|pico| Usd(pico.into()));
+        Self {
+            audio_hour: each(rates.audio_hour),
+            character: each(rates.character),
+            image: each(rates.image),
+            web_search: each(rates.web_search),
+            grounded: each(rates.grounded),
+            file_search: each(rates.file_search),
+            request: each(rates.request),
         }
     }
 }
@@ -250,11 +279,73 @@ pub struct CostReportBody {
     rows: Vec<CostRowBody>,
     /// The same by what `group_by` asked for; every grouping adds up to the totals.
     groups: Vec<CostGroupBody>,
+    /// The same by kinds of token, where `group_by=kind` asked for that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kinds: Vec<CostKindBody>,
+}
+
+/// What a model cost by one kind of token.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CostKindBody {
+    /// The provider.
+    #[schema(example = "openai")]
+    provider: String,
+    /// The model.
+    #[schema(example = "gpt-4o-mini")]
+    model: String,
+    /// The kind of token, or of what is charged beside tokens; `other` is what list prices of the standard tier do not explain:
+    /// steps of long inputs, other tiers, prices that changed, prices of requests, corrections.
+    #[schema(example = "input")]
+    kind: &'static str,
+    /// How many.
+    quantity: u64,
+    /// Of what: `token`, `millisecond`, `character`, `image` or `search`.
+    #[schema(example = "token")]
+    unit: Option<&'static str>,
+    /// The list price of so many of them as `price_per` says.
+    price_usd: Option<Usd>,
+    /// For how many the price is: a million tokens, an hour of milliseconds, one of all others.
+    #[schema(example = 1_000_000)]
+    price_per: Option<u64>,
+    /// The version of the price book that has it.
+    price_version: String,
+    /// What the provider charges for them.
+    estimated_cost_usd: Usd,
+    /// What is billed for them.
+    billable_cost_usd: Usd,
+    /// What part of the whole it is, in percent: an exact decimal. All parts add up to 100. Null where the whole is nothing.
+    #[schema(example = "12.5")]
+    share_percent: Option<String>,
+}
+
+impl CostReportBody {
+    /// The same with its kinds.
+    pub fn with_kinds(report: CostReport) -> Self {
+        let (rows, version) = (report.kinds(), report.price_version.clone());
+        let kind = |KindRow { tenant: _, day: _, provider, model, line, share }: KindRow| {
+            let CostLine { kind, quantity, unit, cost, billable, .. } = line;
+            let (price, price_per) = line.price().unzip();
+            CostKindBody {
+                provider,
+                model,
+                kind,
+                quantity,
+                unit: unit.map(Unit::as_str),
+                price_usd: price.map(Usd),
+                price_per,
+                price_version: version.to_string(),
+                estimated_cost_usd: Usd(cost),
+                billable_cost_usd: Usd(billable),
+                share_percent: share.map(cost_lines::percent),
+            }
+        };
+        Self { kinds: rows.into_iter().map(kind).collect(), ..report.into() }
+    }
 }
 
 impl From<CostReport> for CostReportBody {
     fn from(report: CostReport) -> Self {
-        let CostReport { tenant, period, totals, rows, group_by, groups, price_version } = report;
+        let CostReport { tenant, period, zone, totals, rows, group_by, groups, price_version } = report;
         let names = group_by.iter().map(|dimension| dimension.as_str());
         let group =
             |GroupRow { values, sums }| CostGroupBody { group: names.clone().zip(values).collect(), sums: sums.into() };
@@ -263,15 +354,17 @@ impl From<CostReport> for CostReportBody {
             model,
             sums: sums.into(),
             usd_per_million_tokens: rates.map(UnitPricesBody::from),
+            usd_per_unit: rates.map(PiecePricesBody::from),
             price_version: price_version.to_string(),
         };
         Self {
             tenant_id: tenant.map(|tenant| tenant.to_string()),
             range: period.map_or("all", |period| period.window().as_str()),
-            period: period.map(PeriodBody::from),
+            period: period.map(|period| PeriodBody::new(period, &zone)),
             totals: totals.into(),
             rows: rows.into_iter().map(row).collect(),
             groups: groups.into_iter().map(group).collect(),
+            kinds: Vec::new(),
         }
     }
 }
@@ -282,7 +375,7 @@ mod tests {
 
     #[test]
     fn unit_prices_are_exact_dollars_for_a_million_tokens() {
-        let rates = Rates { input: 150_000, output: Some(600_000), cached: Some(75_001), ..Rates::default() };
+        let rates = Rates { input: Some(150_000), output: Some(600_000), cached: Some(75_001), ..Rates::default() };
         let text = serde_json::to_string(&UnitPricesBody::from(rates)).unwrap();
         let start = r#"{"input":0.15,"cached":0.075001,"cache_write":null,"#;
         assert!(text.starts_with(start) && text.contains(r#""output":0.6,"#), "{text}");

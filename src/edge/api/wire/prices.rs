@@ -4,8 +4,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::money::MoneyError;
-use crate::domain::price::{Charge, Explanation, Priced};
+use crate::domain::price::changes::PriceChange;
+use crate::domain::price::rates::Line;
+use crate::domain::price::{Charge, Explanation, Origin, PriceBook, Priced};
+use crate::domain::quantities::Quantities;
 use crate::domain::tokens::Tokens;
+use crate::metering::admin::prices::{BookListing, PricesView};
 
 use super::Usd;
 
@@ -35,6 +39,9 @@ pub struct Preview {
     /// Input written to the provider's cache.
     #[serde(default)]
     pub cache_write_tokens: u64,
+    /// The part of it that the cache keeps for an hour or longer.
+    #[serde(default)]
+    pub cache_write_long_tokens: u64,
     /// Audio input.
     #[serde(default)]
     pub prompt_audio_tokens: u64,
@@ -54,6 +61,21 @@ pub struct Preview {
     /// Image output.
     #[serde(default)]
     pub completion_image_tokens: u64,
+    /// Milliseconds of audio that are charged by their length.
+    #[serde(default)]
+    pub audio_ms: u64,
+    /// Characters that are spoken.
+    #[serde(default)]
+    pub characters: u64,
+    /// Images that are made.
+    #[serde(default)]
+    pub images: u64,
+    /// Searches of the web.
+    #[serde(default)]
+    pub web_searches: u64,
+    /// Searches of files.
+    #[serde(default)]
+    pub file_searches: u64,
 }
 
 impl Preview {
@@ -66,13 +88,30 @@ impl Preview {
         "prompt_tokens",
         "cached_tokens",
         "cache_write_tokens",
+        "cache_write_long_tokens",
         "prompt_audio_tokens",
         "prompt_image_tokens",
         "cached_audio_tokens",
         "completion_tokens",
         "completion_audio_tokens",
         "completion_image_tokens",
+        "audio_ms",
+        "characters",
+        "images",
+        "web_searches",
+        "file_searches",
     ];
+
+    /// The quantities.
+    pub fn quantities(&self) -> Quantities {
+        Quantities {
+            audio_ms: self.audio_ms,
+            characters: self.characters,
+            images: self.images,
+            web_searches: self.web_searches,
+            file_searches: self.file_searches,
+        }
+    }
 
     /// The counts.
     pub fn tokens(&self) -> Tokens {
@@ -80,7 +119,7 @@ impl Preview {
             prompt: self.prompt_tokens,
             cached: self.cached_tokens,
             cache_write: self.cache_write_tokens,
-            cache_write_long: 0,
+            cache_write_long: self.cache_write_long_tokens,
             prompt_audio: self.prompt_audio_tokens,
             prompt_image: self.prompt_image_tokens,
             cached_audio: self.cached_audio_tokens,
@@ -100,7 +139,7 @@ pub struct PreviewBody {
     pub price_version: String,
     /// The entry that the model's name found and the row that held; null where the model has no price.
     pub entry: Option<EntryBody>,
-    /// Every token in exactly one line; kinds without tokens have none.
+    /// Everything in exactly one line; kinds of which there is nothing have none.
     pub lines: Vec<LineBody>,
     /// The sum of the lines; null where the model has no price.
     pub estimated_cost_usd: Option<Usd>,
@@ -122,20 +161,32 @@ pub struct EntryBody {
     pub from: Option<String>,
     /// It holds for inputs longer than this.
     pub above: u64,
+    /// In whose list it stands: `built-in`, `correction` (of the built-in list) or `operator`.
+    #[schema(example = "built-in")]
+    pub list: &'static str,
+    /// Where its prices are from, and of when they are.
+    #[schema(example = "genai-prices 0.2.3, 2026-11")]
+    pub source: Option<String>,
 }
 
-/// One kind of token.
+/// One kind of token, or of what is charged beside tokens.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LineBody {
     /// The kind, as price files name it.
     #[schema(example = "input")]
     pub kind: &'static str,
+    /// What is counted: `token`, `millisecond`, `character`, `image`, `search` or `request`.
+    #[schema(example = "token")]
+    pub unit: &'static str,
     /// How many.
-    pub tokens: u64,
-    /// Pico-dollars (1e-12 USD) each.
-    pub picodollars_per_token: i64,
-    /// What they cost.
-    pub cost_usd: Usd,
+    pub quantity: u64,
+    /// The price in pico-dollars (1e-12 USD), for `per` of them; null where there is none.
+    pub picodollars: Option<i64>,
+    /// For how many the price is: 1, and for milliseconds an hour of them.
+    #[schema(example = 1)]
+    pub per: u64,
+    /// What they cost, rounded up to a whole pico-dollar; null where there is no price.
+    pub cost_usd: Option<Usd>,
 }
 
 impl PreviewBody {
@@ -163,25 +214,170 @@ impl From<&Explanation<'_>> for EntryBody {
             tier: row.tier.as_str(),
             from: row.from.map(|from| from.to_string()),
             above: row.above,
+            list: model.origin.of(row.tier).0.as_str(),
+            source: model.origin.of(row.tier).1.map(ToString::to_string),
         }
     }
 }
 
 impl LineBody {
-    /// The lines that have tokens.
+    /// The lines that have something in them.
     ///
     /// # Errors
     /// When one costs more than money counts.
     pub fn all(explained: &Explanation<'_>) -> Result<Vec<Self>, MoneyError> {
-        let lines = explained.bill.lines.iter().filter(|line| line.tokens > 0);
-        let body = |line: &crate::domain::price::rates::Line| {
+        let lines = explained.bill.lines.iter().filter(|line| line.is_used());
+        let body = |line: &Line| {
+            let (unit, cost) = (line.kind.unit(), line.cost()?);
             Ok(Self {
                 kind: line.kind.as_str(),
-                tokens: line.tokens,
-                picodollars_per_token: line.pico_per_token,
-                cost_usd: Usd(line.cost()?),
+                unit: unit.as_str(),
+                quantity: line.quantity,
+                picodollars: line.pico,
+                per: unit.per(),
+                cost_usd: line.pico.map(|_| Usd(cost)),
             })
         };
         lines.map(body).collect()
+    }
+}
+
+/// One price that is not the same in two price books.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChangeBody {
+    /// Who sells it.
+    #[schema(example = "openai")]
+    pub provider: String,
+    /// A name that the model is called by.
+    #[schema(example = "gpt-4o-mini")]
+    pub model: String,
+    /// The service tier.
+    #[schema(example = "standard")]
+    pub tier: &'static str,
+    /// From when on it holds; null for always.
+    pub from: Option<String>,
+    /// It holds for inputs longer than this.
+    pub above: u64,
+    /// What is sold.
+    #[schema(example = "input")]
+    pub kind: &'static str,
+    /// What is counted of it: `token`, `millisecond`, `character`, `image`, `search` or `request`.
+    #[schema(example = "token")]
+    pub unit: &'static str,
+    /// For how many the prices are: 1, and for milliseconds an hour of them.
+    #[schema(example = 1)]
+    pub per: u64,
+    /// Pico-dollars for so many in the book in force; null where there is no such price.
+    pub before: Option<i64>,
+    /// Pico-dollars for so many in the other book; null where there is no such price.
+    pub after: Option<i64>,
+    /// In whose list the price in force stands, and where it is from.
+    pub before_source: Option<String>,
+    /// In whose list the other price stands, and where it is from.
+    pub after_source: Option<String>,
+}
+
+/// What another price book changes.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UpdateBody {
+    /// The version that was in force.
+    #[schema(example = "fa1f49b7e8e3")]
+    pub before: String,
+    /// The version of the other book.
+    #[schema(example = "0a1b2c3d4e5f")]
+    pub after: String,
+    /// Whether the other book is in force now.
+    pub in_force: bool,
+    /// Every price that differs.
+    pub changes: Vec<ChangeBody>,
+}
+
+/// A price book that the ledger has.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BookBody {
+    /// Its version.
+    #[schema(example = "0a1b2c3d4e5f")]
+    pub version: String,
+    /// The version of the book that it lies over.
+    #[schema(example = "fa1f49b7e8e3")]
+    pub base: Option<String>,
+    /// Since when it is kept.
+    pub added_at: String,
+    /// Who put it there: `gateway`, `admin` or `cli`.
+    #[schema(example = "gateway")]
+    pub added_by: String,
+}
+
+/// Since when a book is in force for all gateways, and by whom.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ActiveBody {
+    /// Since when.
+    pub since: String,
+    /// By whom: `admin` or `cli`.
+    #[schema(example = "admin")]
+    pub by: String,
+}
+
+/// The prices in force, and the books there are.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PricesBody {
+    /// The version in force.
+    #[schema(example = "0a1b2c3d4e5f")]
+    pub version: String,
+    /// Who put it in force for all gateways; null where it is that of the configuration.
+    pub active: Option<ActiveBody>,
+    /// The version of this gateway's configuration.
+    #[schema(example = "fa1f49b7e8e3")]
+    pub configured: String,
+    /// Every book that was ever in force, newest first.
+    pub books: Vec<BookBody>,
+}
+
+impl From<PriceChange> for ChangeBody {
+    fn from(change: PriceChange) -> Self {
+        let PriceChange { provider, name, tier, from, above, kind, before, after } = change;
+        let source = |priced: &Option<(i64, Origin)>| priced.as_ref().map(|(_, origin)| origin.told(tier));
+        let (before_source, after_source) = (source(&before), source(&after));
+        let price = |priced: Option<(i64, Origin)>| priced.map(|(price, _)| price);
+        Self {
+            provider,
+            model: name,
+            tier: tier.as_str(),
+            from: from.map(|from| from.to_string()),
+            above,
+            kind: kind.as_str(),
+            unit: kind.unit().as_str(),
+            per: kind.unit().per(),
+            before: price(before),
+            after: price(after),
+            before_source,
+            after_source,
+        }
+    }
+}
+
+impl UpdateBody {
+    /// What differs between two books; nothing is done yet.
+    pub fn new(before: &PriceBook, after: &PriceBook, changes: Vec<PriceChange>) -> Self {
+        Self {
+            before: before.version().to_string(),
+            after: after.version().to_string(),
+            in_force: false,
+            changes: changes.into_iter().map(ChangeBody::from).collect(),
+        }
+    }
+}
+
+impl From<PricesView> for PricesBody {
+    fn from(view: PricesView) -> Self {
+        let PricesView { version, active, configured, kept } = view;
+        let active = active.map(|active| ActiveBody { since: active.since.to_string(), by: active.by });
+        let book = |book: BookListing| BookBody {
+            version: book.version.to_string(),
+            base: book.base.map(|base| base.to_string()),
+            added_at: book.added_at.to_string(),
+            added_by: book.added_by,
+        };
+        Self { version, active, configured, books: kept.into_iter().map(book).collect() }
     }
 }

@@ -21,6 +21,9 @@ pub struct TenantBody {
     plan: String,
     /// Whether its keys are refused.
     suspended: bool,
+    /// Whose clock its days and months are of: an IANA name.
+    #[schema(example = "Europe/Berlin")]
+    timezone: String,
     /// When it was created.
     #[schema(example = "2026-11-24T10:00:00Z")]
     created_at: String,
@@ -28,8 +31,9 @@ pub struct TenantBody {
 
 impl From<Tenant> for TenantBody {
     fn from(tenant: Tenant) -> Self {
-        let Tenant { id, name, plan, suspended, created_at } = tenant;
-        Self { id: id.to_string(), name, plan: plan.to_string(), suspended, created_at: created_at.to_string() }
+        let Tenant { id, name, plan, suspended, zone, created_at } = tenant;
+        let (id, plan, timezone) = (id.to_string(), plan.to_string(), zone.to_string());
+        Self { id, name, plan, suspended, timezone, created_at: created_at.to_string() }
     }
 }
 
@@ -54,11 +58,15 @@ pub struct NewTenant {
     /// Its plan.
     #[schema(example = "starter")]
     pub plan: String,
+    /// Its time zone, by its IANA name; UTC where there is none.
+    #[schema(example = "Europe/Berlin")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
 }
 
 impl NewTenant {
     /// The fields there are.
-    pub const FIELDS: &[&str] = &["id", "name", "plan"];
+    pub const FIELDS: &[&str] = &["id", "name", "plan", "timezone"];
 }
 
 /// The body of `PATCH /admin/tenants/{id}`; what is not there stays as it is.
@@ -69,11 +77,13 @@ pub struct TenantPatch {
     pub name: Option<String>,
     /// Whether its keys are refused.
     pub suspended: Option<bool>,
+    /// Another time zone, by its IANA name. It holds from the next call on: what was summed stays.
+    pub timezone: Option<String>,
 }
 
 impl TenantPatch {
     /// The fields there are.
-    pub const FIELDS: &[&str] = &["name", "suspended"];
+    pub const FIELDS: &[&str] = &["name", "suspended", "timezone"];
 }
 
 /// What is known of a key.

@@ -106,10 +106,7 @@ fn a_turn_is_read_by_its_last_usage_or_by_what_was_said() {
     let tokens = Tokens { prompt: 11, completion: 7, reasoning: 2, ..Tokens::default() };
     let first = r#"{"toolCall":{"functionCalls":[]},"usageMetadata":{"promptTokenCount":5,"responseTokenCount":1,"totalTokenCount":6}}"#;
     let (complete, reading) = read(&[first, SAYS, &done()]);
-    assert_eq!(
-        (complete, reading.tokens, reading.distrusted, reading.beyond_tokens),
-        (true, Some(tokens), false, false)
-    );
+    assert_eq!((complete, reading.tokens, reading.distrusted, reading.uncounted), (true, Some(tokens), false, false));
     // The total may leave the thoughts out.
     let (_, reading) = read(&[&done().replace("18", "16")]);
     assert_eq!((reading.tokens, reading.distrusted), (Some(tokens), false));
@@ -120,8 +117,11 @@ fn a_turn_is_read_by_its_last_usage_or_by_what_was_said() {
         "responseTokensDetails":[{"modality":"AUDIO","tokenCount":50}]}}"#;
     let audio = Tokens { prompt: 100, prompt_audio: 60, completion: 50, completion_audio: 50, ..Tokens::default() };
     assert_eq!(read(&[details]).1.tokens, Some(audio));
-    let searched = r#"{"serverContent":{"groundingMetadata":{"webSearchQueries":["toll"]}}}"#;
-    assert!(read(&[searched, &done()]).1.beyond_tokens);
+    let searched = r#"{"serverContent":{"groundingMetadata":{"webSearchQueries":["toll","gate"]}}}"#;
+    // What is said again is the same.
+    assert_eq!(read(&[searched, searched, &done()]).1.quantities.web_searches, 2);
+    let asks = r#"{"toolCall":{"functionCalls":[{"args":{"webSearchQueries":["toll"]}}]}}"#;
+    assert_eq!(read(&[asks, &done()]).1.quantities.web_searches, 0);
     let sound = format!(
         r#"{{"serverContent":{{"modelTurn":{{"parts":[{{"inlineData":{{"mimeType":"audio/pcm","data":"{}"}}}}]}},"inputTranscription":{{"text":"Hi"}}}}}}"#,
         "A".repeat(5_120)

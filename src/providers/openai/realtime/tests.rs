@@ -142,7 +142,8 @@ fn a_transcript_is_charged_beside_the_turns_by_the_model_that_wrote_it() {
     let beside = Beside { endpoint: "realtime.transcription", model: "whisper-1".into() };
     assert_eq!(session.server(completed.as_bytes()), Tells { beside: Some(beside), ..Tells::default() });
     let (complete, reading) = read(&[completed]);
-    assert!(complete && reading.beyond_tokens && reading.tokens == Some(Tokens::default()) && !reading.distrusted);
+    assert!(complete && !reading.uncounted && reading.tokens == Some(Tokens::default()) && !reading.distrusted);
+    assert_eq!(reading.quantities.audio_ms, 1_500);
 }
 
 #[test]

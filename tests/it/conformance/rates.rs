@@ -1,0 +1,136 @@
+//! What every [`RateStore`] promises.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tollgate::adapters::memory_rates::MemoryRates;
+use tollgate::adapters::redis_counters::RedisCounters;
+use tollgate::adapters::system_clock::SystemClock;
+use tollgate::domain::plan::{Scope, Subject};
+use tollgate::domain::rate::{MINUTE_US, RateMetric};
+use tollgate::ports::rates::{RateClaim, RateOutcome, RateStore};
+use tollgate::ports::shared::SharedCounters;
+
+use super::super::support::redis::{RedisCluster, RedisServer};
+use super::{Keep, event_id, tenant};
+
+const LEDGER: &str = "aaaaaaaabbbbbbbb";
+const WITHIN: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(20);
+/// How long a place lasts here; a gateway's last thirty seconds.
+const LASTS: Duration = Duration::from_millis(900);
+
+/// Two gateways' views of one store, which are the same one in a process.
+struct Rates {
+    name: &'static str,
+    here: Arc<dyn RateStore>,
+    there: Arc<dyn RateStore>,
+    _keep: Vec<Keep>,
+}
+
+async fn redis(name: &'static str, url: String, server: Keep) -> Rates {
+    let mut views: Vec<Arc<dyn RateStore>> = Vec::new();
+    let mut keep = vec![server];
+    for _ in 0..2 {
+        let (clock, runtime) = (Arc::new(SystemClock::new()), tokio::runtime::Handle::current());
+        let counters = RedisCounters::start(url.parse().unwrap(), clock, &runtime);
+        counters.claim(LEDGER).await.unwrap();
+        views.push(Arc::new(counters.rates_lasting(LASTS, WITHIN, &runtime)));
+        keep.push(Box::new(counters));
+    }
+    let [here, there] = views.try_into().unwrap_or_else(|_| panic!("two views"));
+    Rates { name, here, there, _keep: keep }
+}
+
+async fn shared() -> Vec<Rates> {
+    let (server, cluster) =
+        tokio::task::spawn_blocking(|| (RedisServer::start(), RedisCluster::start())).await.unwrap();
+    vec![redis("redis", server.url(), Box::new(server)).await, redis("cluster", cluster.url(), Box::new(cluster)).await]
+}
+
+async fn adapters() -> Vec<Rates> {
+    let own: Arc<dyn RateStore> = Arc::new(MemoryRates::new(Arc::new(SystemClock::new())));
+    let memory = Rates { name: "memory", here: own.clone(), there: own, _keep: Vec::new() };
+    std::iter::once(memory).chain(shared().await).collect()
+}
+
+fn claim(metric: RateMetric, amount: u64, max: u64) -> RateClaim {
+    RateClaim { subject: Subject::Tenant, metric, amount, max }
+}
+
+async fn takes(store: &Arc<dyn RateStore>, call: u64, claims: &[RateClaim]) -> bool {
+    store.take(event_id(call), &tenant("acme"), claims).await.unwrap() == RateOutcome::Taken
+}
+
+/// Ends may be told later.
+async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < BOUND, "not within {BOUND:?}: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn all_claims_are_taken_or_none() {
+    for Rates { name, here, there, _keep } in adapters().await {
+        let claims = [claim(RateMetric::Requests, 1, 1_000), claim(RateMetric::Concurrent, 1, 2)];
+        assert!(takes(&here, 1, &claims).await && takes(&there, 2, &claims).await, "{name}");
+        let before = here.read(&tenant("acme"), &claims).await.unwrap();
+        for call in 3..20 {
+            let outcome = there.take(event_id(call), &tenant("acme"), &claims).await.unwrap();
+            assert_eq!(outcome, RateOutcome::Refused { claim: 1, wait_us: 0 }, "{name}");
+        }
+        let after = here.read(&tenant("acme"), &claims).await.unwrap();
+        assert_eq!((before[0].taken, before[1].taken), (2, 2), "{name}");
+        assert!(after[0].taken <= before[0].taken && after[1].taken == 2, "{name}: {after:?}");
+        // Another user and another tenant have rates of their own.
+        let subject = Subject::of(Scope::User, "alice").unwrap();
+        assert!(takes(&here, 20, &[RateClaim { subject, ..claims[1].clone() }]).await, "{name}");
+        here.end(event_id(1), &tenant("acme"), &claims, &[1, 0]);
+        eventually(name, async || takes(&there, 21, &claims).await).await;
+    }
+}
+
+#[tokio::test]
+async fn of_many_at_once_no_more_go_through_than_fit() {
+    for Rates { name, here, there, _keep } in adapters().await {
+        let claims = [claim(RateMetric::Concurrent, 1, 5), claim(RateMetric::Tokens, 10, 1_000_000)];
+        let all = (0..200).map(|call| takes(if call % 2 == 0 { &here } else { &there }, call, &claims));
+        let through = futures_util::future::join_all(all).await.into_iter().filter(|taken| *taken).count();
+        assert_eq!(through, 5, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_says_how_long_and_takes_back_what_was_too_much() {
+    for Rates { name, here, there, _keep } in adapters().await {
+        let claims = [claim(RateMetric::Tokens, 600, 1_000)];
+        assert!(takes(&here, 1, &claims).await, "{name}");
+        let outcome = there.take(event_id(2), &tenant("acme"), &claims).await.unwrap();
+        let RateOutcome::Refused { claim: 0, wait_us } = outcome else { panic!("{name}: {outcome:?}") };
+        // A fifth of a minute, but for what filled meanwhile.
+        assert!((1..=MINUTE_US / 5).contains(&wait_us), "{name}: {wait_us}");
+        here.end(event_id(1), &tenant("acme"), &claims, &[100]);
+        eventually(name, async || takes(&there, 3, &claims).await).await;
+        there.end(event_id(3), &tenant("acme"), &claims, &[1_000]);
+        let lacks = async || here.read(&tenant("acme"), &claims).await.unwrap()[0];
+        eventually(name, async || lacks().await.taken > 900).await;
+        assert!(lacks().await.full_in_us > MINUTE_US * 9 / 10, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_keeps_its_places_while_it_lives_and_not_when_it_is_gone() {
+    for Rates { name, here, there, _keep } in shared().await {
+        let claims = [claim(RateMetric::Concurrent, 1, 1)];
+        assert!(takes(&here, 1, &claims).await, "{name}");
+        let began = Instant::now();
+        while began.elapsed() < LASTS * 2 {
+            assert!(!takes(&there, 2, &claims).await, "{name}: its place was lost after {:?}", began.elapsed());
+            tokio::time::sleep(LASTS / 30).await;
+        }
+        drop(here);
+        eventually(name, async || takes(&there, 3, &claims).await).await;
+    }
+}
