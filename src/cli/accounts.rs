@@ -28,7 +28,7 @@ use crate::metering::snapshot::Snapshots;
 use crate::ports::clock::Clock;
 
 use super::Failure;
-use super::output::{Output, table};
+use super::output::{Output, complain, table};
 
 /// What `tollgate tenant` can do.
 #[derive(Subcommand)]
@@ -148,9 +148,13 @@ pub(super) fn with_ledger<T>(
         let ledger = Ledger::open(config, true, PATIENCE_OF_COMMANDS).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (tenants, usage) = (ledger.tenants(), ledger.usage());
-        let snapshots =
-            Snapshots::open(tenants.as_ref(), boot::plans(config)?, boot::prices(config)?, boot::PRICE_FORMAT).await;
-        let snapshots = Arc::new(snapshots.map_err(|error| Failure::from(error.to_string()))?);
+        let (plans, prices) = (boot::plans(config)?, boot::prices(config)?);
+        let opened = Snapshots::open_anyway(tenants.as_ref(), plans, prices, boot::PRICE_FORMAT).await;
+        let (snapshots, unreadable) = opened.map_err(|error| Failure::from(error.to_string()))?;
+        let snapshots = Arc::new(snapshots);
+        if let Some(why) = unreadable {
+            complain(&[format!("prices here are those of the configuration: {why}: see tollgate prices update")]);
+        }
         // What calls in flight hold is known to the gateway's own process only; these counters stay empty.
         let counters = Arc::new(MemoryCounters::new());
         let desk = Desk {

@@ -125,6 +125,11 @@ impl Rerating {
         tell: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Rerated, RerateError> {
         let snapshot = self.snapshots.load_full();
+        if let Some(active) = snapshot.active.as_ref().filter(|active| active.version != snapshot.prices.version()) {
+            // Other prices than those in force would be a bill of their own.
+            let why = format!("the price book in force, {}, cannot be read", active.version);
+            return Err(StoreError::Corrupt(why).into());
+        }
         let mut rerated = Rerated { version: snapshot.prices.version().to_string(), ..Rerated::default() };
         let (histories, books, tariffs) = (HashMap::new(), HashMap::new(), HashMap::new());
         let mut known = Known { rerating: self, snapshot, histories, books, tariffs };

@@ -202,6 +202,28 @@ impl Snapshots {
         Ok(Self { format, ..Snapshot::build(directory, configured, prices).into() })
     }
 
+    /// The same for whoever admits no calls: where the price book in force cannot be read, the configuration's prices are
+    /// there, and why. So another one can be put in force.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn open_anyway(
+        store: &dyn TenantStore,
+        plans: Plans,
+        prices: PriceBook,
+        format: Format,
+    ) -> Result<(Self, Option<String>), StoreError> {
+        let directory = store.load().await?;
+        let configured = Configured { plans: Arc::new(plans), prices: Arc::new(prices) };
+        let (prices, why) = match active(store, &directory, &[&configured.prices], format).await {
+            Ok(active) => (active, None),
+            Err(StoreError::Corrupt(why)) => (None, Some(why)),
+            Err(error) => return Err(error),
+        };
+        let prices = prices.unwrap_or_else(|| configured.prices.clone());
+        Ok((Self { format, ..Snapshot::build(directory, configured, prices).into() }, why))
+    }
+
     /// How price books are read.
     pub fn format(&self) -> Format {
         self.format

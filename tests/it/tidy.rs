@@ -182,6 +182,7 @@ fn nothing_of_the_top_level_is_missing_or_too_much() {
         "benches",
         "config",
         "deploy",
+        "docs",
         "migrations",
         "src",
         "tests",

@@ -2,9 +2,12 @@
 
 use super::super::fakes::{self, FORMAT, World, plans};
 use super::*;
+use crate::domain::audit::{Actor, Author};
 use crate::domain::event::UsageSource;
 use crate::domain::price::tariff::Percent;
 use crate::domain::tokens::Tokens;
+use crate::ports::prices::{KeptBook, PriceStore};
+use crate::ports::tenants::Act;
 use crate::ports::usage::{Sums, SumsQuery};
 
 /// `m` costs so much for a token of input, and three times that above 100; `b` the same, and no other model anything.
@@ -112,6 +115,18 @@ async fn original_and_corrections_are_the_new_price_however_often_it_is_done() {
         assert_eq!(corrected(&bench.rerate().await), 6);
         assert_eq!(bench.totals().await, (factor * before.0, factor * before.0, rows));
     }
+}
+
+#[tokio::test]
+async fn prices_in_force_that_cannot_be_read_price_nothing_again() {
+    let bench = Bench::open().await;
+    let newer = KeptBook { version: "0a1b2c3d4e5f".into(), document: "{}".into(), base: None };
+    bench.world.store.set_prices(Some(&[newer]), &Act::by(Author::of(Actor::Cli), World::now())).await.unwrap();
+    bench.world.snapshots.refresh(&*bench.world.store).await.unwrap();
+    let store = bench.world.store.clone();
+    let rerating = Rerating::new(store.clone(), store, bench.world.snapshots.clone());
+    let refused = rerating.run(&all(), false, &mut |_| {}).await;
+    assert!(matches!(refused, Err(RerateError::Store(StoreError::Corrupt(_)))), "{refused:?}");
 }
 
 #[tokio::test]

@@ -205,6 +205,12 @@ async fn a_book_that_cannot_be_read_leaves_the_last_one_in_force() {
     // Nobody starts with prices that are not those that were put in force.
     let started = Snapshots::open(&*world.store, plans(7), book(1), FORMAT).await;
     assert!(matches!(started, Err(StoreError::Corrupt(_))), "{started:?}");
+    // A command still can, and puts that right.
+    let (desk, why) = Snapshots::open_anyway(&*world.store, plans(7), book(1), FORMAT).await.unwrap();
+    assert!(why.is_some_and(|why| why.contains("0a1b2c3d4e5f")));
+    assert_eq!((input(&desk), desk.load().active.is_some()), (1, true));
+    world.store.set_prices(None, &Act::by(author(), World::now())).await.unwrap();
+    assert!(Snapshots::open(&*world.store, plans(7), book(1), FORMAT).await.is_ok());
 }
 
 #[tokio::test]
