@@ -128,12 +128,11 @@ impl Recorder {
         }
     }
 
-    /// Several gateways may write one bill: those who count must know that it may be counted twice.
+    /// Those who count must know what may be counted twice.
     fn doubt(&self, part: &[UsageEvent]) {
-        let bills: Vec<UsageEvent> = part.iter().filter(|event| event.is_bill()).cloned().collect();
-        for sink in self.sinks.iter().filter(|_| !bills.is_empty()) {
-            if catch_unwind(AssertUnwindSafe(|| sink.doubted(&bills))).is_err() {
-                error!("One that hears of doubtful bills panicked.");
+        for sink in &self.sinks {
+            if catch_unwind(AssertUnwindSafe(|| sink.doubted(part))).is_err() {
+                error!(events = part.len(), "One that hears of events that the ledger had panicked.");
             }
         }
     }

@@ -8,9 +8,9 @@ pub trait Sink: Send + Sync {
     /// The ledger has these events: each once, in batches, off the request path.
     fn booked(&self, events: &[UsageEvent]);
 
-    /// The ledger had some events of a batch with these bills before it was written: from another gateway, or from a try
-    /// that had no answer. Told before they are booked.
-    fn doubted(&self, _bills: &[UsageEvent]) {}
+    /// The ledger had some of these events before they were written: from a try that had no answer, or, of bills, from
+    /// another gateway. Told before they are booked.
+    fn doubted(&self, _events: &[UsageEvent]) {}
 
     /// The gateway answered a request itself, on the request path.
     fn refused(&self, _refusal: &Refusal) {}

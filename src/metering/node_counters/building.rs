@@ -332,7 +332,12 @@ impl NodeCounters {
             self.wishes.lock().is_done(tenant, Wanted::Join);
         }
         self.buildings.is_over(tenant);
-        self.with(tenant, |local| local.opened.clone()).notify_waiters();
+        let now_us = self.now_us();
+        let opened = self.with(tenant, |local| {
+            local.is_open(now_us);
+            local.opened.clone()
+        });
+        opened.notify_waiters();
     }
 
     /// Whether every node that is there has joined. What was heard before this node joined says nothing: nodes may have come

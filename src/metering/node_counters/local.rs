@@ -20,6 +20,9 @@ use crate::ports::shared::{CallState, Count, Epoch, Joined, LeaseAsk, Listing, N
 /// Notes in one message: some 20 kB, and half a millisecond of the store's time.
 pub(super) const NOTES_MAX: usize = 250;
 
+/// The recorder tells within this that an event is booked, unless the ledger did not answer, which it tells too.
+const LATE_US: u64 = 1_000_000;
+
 /// After no lease was to be had, because little is left or the store does not answer, each call asks for itself.
 const DECLINED_FOR_US: u64 = 100_000;
 
@@ -42,8 +45,13 @@ pub(super) struct Local {
     /// Calls from leases, in flight, settled or booked, that are not known to be listed.
     unlisted: u64,
     dirty: VecDeque<EventId>,
-    /// Something was counted that another node may have counted, too: nothing is told before all is built anew.
+    /// Something may be counted twice: nothing is told before all is built anew.
     is_doubtful: bool,
+    /// It joins, and is not known to be open again. What is counted meanwhile without a hold is not listed, and may be in the
+    /// sums that are read of the ledger.
+    is_building: bool,
+    /// When it was known to be open.
+    open_us: u64,
     lease: Lease,
     denial: Option<Denial>,
     /// Notes are under way: one message at a time, so that they arrive in order.
@@ -69,6 +77,8 @@ struct Call {
     lease: u64,
     /// Nothing is said of it before: a hold that was given up may be done until then.
     not_before_us: u64,
+    /// It came without a hold while the tenant was being built.
+    is_late: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +185,7 @@ impl Local {
             is_dirty: false,
             lease: 0,
             not_before_us: 0,
+            is_late: false,
         };
         // It may be one that asked before, and was given up.
         let call = self.calls.entry(id).or_insert(call);
@@ -210,6 +221,7 @@ impl Local {
             is_dirty: false,
             lease: self.lease.number,
             not_before_us: late_us,
+            is_late: false,
         };
         self.calls.insert(id, call);
         self.unlisted = self.unlisted.saturating_add(1);
@@ -339,16 +351,31 @@ impl Local {
 
     /// Takes a call in that the store may not have: it counts, also beyond a limit.
     pub(super) fn adopt(&mut self, id: EventId, amounts: Vec<(CounterKey, u64)>) {
-        let state = State::Is(CallState::Settled);
-        let call =
-            Call { amounts, state, is_listed: false, is_told: false, is_dirty: false, lease: 0, not_before_us: 0 };
+        let (state, is_late) = (State::Is(CallState::Settled), self.is_building);
+        let call = Call {
+            amounts,
+            state,
+            is_listed: false,
+            is_told: false,
+            is_dirty: false,
+            lease: 0,
+            not_before_us: 0,
+            is_late,
+        };
         self.calls.insert(id, call);
         self.mark(id);
     }
 
-    /// What was counted may have been counted by another node.
-    pub(super) fn doubt(&mut self) {
-        self.is_doubtful = true;
+    /// The ledger had the call before it was written: what was counted may have been counted by another node, if it is a bill.
+    pub(super) fn doubt(&mut self, id: EventId, is_bill: bool) {
+        self.is_doubtful |= is_bill || self.calls.get(&id).is_some_and(|call| call.is_late);
+    }
+
+    /// The tenant is known to be open.
+    pub(super) fn is_open(&mut self, now_us: u64) {
+        if std::mem::replace(&mut self.is_building, false) {
+            self.open_us = now_us;
+        }
     }
 
     /// Whether all is to be built anew, whatever the store has.
@@ -357,7 +384,10 @@ impl Local {
     }
 
     /// The ledger has the call.
-    pub(super) fn booked(&mut self, id: EventId) {
+    pub(super) fn booked(&mut self, id: EventId, now_us: u64) {
+        let is_late = self.calls.get(&id).is_some_and(|call| call.is_late);
+        // It may have had it when it was read. Where it has it only now, it did not.
+        self.is_doubtful |= is_late && (self.is_building || now_us < self.open_us.saturating_add(LATE_US));
         if let Some(call) = self.calls.get_mut(&id).filter(|call| !call.is_gone()) {
             call.state = State::Is(CallState::Booked);
             self.mark(id);
@@ -485,6 +515,7 @@ impl Local {
             return None;
         }
         self.joins = self.joins.saturating_add(1);
+        self.is_building = true;
         self.unjoin();
         self.is_joining = true;
         let was_unsure = std::mem::replace(&mut self.is_unsure, true);
@@ -533,7 +564,7 @@ impl Local {
                 (self.epoch, self.last) = (Some(epoch), Some(epoch));
                 let listed: HashSet<EventId> = listed.iter().map(|note| note.id).collect();
                 for (_, call) in self.calls.iter_mut().filter(|(id, call)| !call.is_listed && listed.contains(id)) {
-                    call.is_listed = true;
+                    (call.is_listed, call.is_late) = (true, false);
                     self.unlisted = self.unlisted.saturating_sub(u64::from(call.lease > 0));
                 }
                 self.is_doubtful = false;

@@ -565,15 +565,16 @@ impl CounterStore for NodeCounters {
 impl Sink for NodeCounters {
     fn booked(&self, events: &[UsageEvent]) {
         for event in events.iter().filter(|event| !Amounts::of(event).are_zero()) {
-            self.with(&event.tenant, |local| local.booked(event.id));
+            let now_us = self.now_us();
+            self.with(&event.tenant, |local| local.booked(event.id, now_us));
             self.has_news(&event.tenant);
         }
     }
 
-    /// A bill that another node may have booked, and counted.
-    fn doubted(&self, bills: &[UsageEvent]) {
-        for event in bills {
-            self.with(&event.tenant, Local::doubt);
+    /// Bills that another node may have booked, and counted; and what may have been read when a tenant was built.
+    fn doubted(&self, events: &[UsageEvent]) {
+        for event in events {
+            self.with(&event.tenant, |local| local.doubt(event.id, event.is_bill()));
             self.has_news(&event.tenant);
         }
     }

@@ -135,7 +135,7 @@ async fn every_change_has_one_entry_that_says_who_and_what() {
         assert_eq!((&entries[0].author, entries[0].at), (&author(), now()), "{name}");
         assert_eq!((&entries[4].author, entries[4].at), (&Author::of(Actor::Cli), Micros(5)), "{name}");
         let keys: Vec<_> = entries.iter().map(|entry| entry.idempotency_key_sha256).collect();
-        assert_eq!(keys, [Some([1; 32]), None, None, None, None], "{name}");
+        assert_eq!(keys, [Some([1; 32]), None, None, None, None, None], "{name}");
     }
 }
 
