@@ -6,7 +6,7 @@
 //! knows what was used before. A billed call takes tokens and cost of each limit that its plan has for the tenant, the key,
 //! the user and the knowledge base that it is made for; whoever is not named has no limit.
 
-use crate::domain::budget::{Budget, Sizing, Unpriced, WhenShort};
+use crate::domain::budget::{Budget, Sizing, Unpriced};
 use crate::domain::hold::{self, Known, OUTPUT_MIN, Size};
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::ServiceTier;
@@ -48,12 +48,6 @@ pub(super) struct Ask<'a> {
     pub plan: &'a Plan,
     pub kind: Kind,
     pub at: Micros,
-}
-
-/// Whether the plan may have another maximum written into a request of this endpoint.
-pub(super) fn may_write(plan: &Plan) -> bool {
-    let Budget { hold, when_short, .. } = plan.budget;
-    bounds_money(plan) && (hold == Sizing::WorstCase || when_short == WhenShort::Clamp)
 }
 
 /// Whether the plan limits tokens or cost of anybody.

@@ -283,11 +283,6 @@ impl Meter {
         rows.map(|((limit, counter), standing)| LimitStanding::of(account, limit, counter.period, standing)).collect()
     }
 
-    /// Whether other maxima of output may have to be written into the caller's requests.
-    pub fn may_write(&self, caller: &Caller) -> bool {
-        plan_of(&caller.account).is_ok_and(budget::may_write)
-    }
-
     /// Whether a chat with `model` (`None`: not known yet) could be admitted now, by what the counters say. Nothing is
     /// held: a session that begins takes nothing until its first turn.
     pub async fn could_admit(

@@ -43,7 +43,7 @@ mod usage;
 #[cfg(feature = "gateway")]
 mod vocabulary;
 
-pub use cap::{OutputCap, output_cap};
+pub use cap::OutputCap;
 pub use form::FormReader;
 pub use lines::Lines;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
@@ -266,7 +266,7 @@ pub struct Call {
     pub output_max: Option<u64>,
     /// How many answers it asks for, at least 1.
     pub answers: u64,
-    /// Where another maximum can be written into the body; `None` where nobody asked for that, or it takes none.
+    /// Where another maximum can be written into the body; `None` where it takes none.
     pub cap: Option<OutputCap>,
     /// The length of the body; of a session's turn that of the messages that ask for it.
     pub body_bytes: u64,

@@ -11,6 +11,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::unit::UnitName;
 
 use super::answer::Answer;
+use super::cap::Maximum;
 use super::request::{self, ModelIn, StreamBy};
 use super::table::{self, Route, billed, chat, form, free, session, tells};
 use super::{
@@ -198,7 +199,7 @@ pub(super) fn call(endpoint: &Endpoint, body: &Bytes) -> Result<Call, Refusal> {
         Reads::Speech => (ModelIn::Body, StreamBy::Route(true)),
         _ => (ModelIn::Body, StreamBy::Route(false)),
     };
-    let mut call = request::read(body, model, stream)?;
+    let mut call = request::read(body, model, stream, Maximum::of(endpoint))?;
     if endpoint.reads == Reads::Speech && call.model.starts_with(BY_CHARACTER) {
         call.quantities.characters = request::characters(body, "input");
     }

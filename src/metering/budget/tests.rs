@@ -21,7 +21,7 @@ use crate::metering::snapshot::Plans;
 use crate::ports::counters::CounterStore;
 use crate::providers::{self, CredentialPlace};
 
-use crate::domain::budget::OnOverrun;
+use crate::domain::budget::{OnOverrun, WhenShort};
 
 use super::*;
 
@@ -111,10 +111,7 @@ impl Bench {
         let (provider, endpoint) = providers::route(&Method::POST, path, CredentialPlace::Bearer).unwrap();
         let body = Bytes::copy_from_slice(body.as_bytes());
         let caller = self.caller(user);
-        let mut call = provider.call(&endpoint, None, &body).unwrap();
-        if self.meter.may_write(&caller) {
-            call.cap = providers::output_cap(&endpoint, &body);
-        }
+        let call = provider.call(&endpoint, None, &body).unwrap();
         self.meter.admit(caller, provider, endpoint, call).await
     }
 
