@@ -10,7 +10,7 @@ use crate::domain::budget::{Budget, Sizing, Unpriced};
 use crate::domain::hold::{self, Known, OUTPUT_MIN, Size};
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::ServiceTier;
-use crate::domain::price::tariff::{Ceiling, Prospect};
+use crate::domain::price::tariff::{Ceiling, Prospect, Tariff};
 use crate::domain::rate::RateMetric;
 use crate::domain::refusal::{QuotaFacts, Refusal};
 use crate::domain::time::{Micros, Window};
@@ -46,6 +46,7 @@ pub(super) type Written = Option<u64>;
 pub(super) struct Ask<'a> {
     pub caller: &'a Caller,
     pub plan: &'a Plan,
+    pub tariff: &'a Tariff,
     pub kind: Kind,
     pub at: Micros,
 }
@@ -128,7 +129,7 @@ impl Ask<'_> {
         let size = known.size(plan.budget.hold, &bounds);
         let is_bound = !known.has_output || known.declared.is_some() || plan.budget.hold == Sizing::Estimate;
         let write = (!is_bound && call.cap.is_some()).then(|| size.output / known.answers.max(1));
-        let dearest = if counts_cost { self.dearest((provider, call), size, snapshots)? } else { None };
+        let dearest = if counts_cost { self.dearest((provider, call), size)? } else { None };
         let cost_min = if known.costs_tokens_only { 1 } else { bounds.cost_min.max(1) };
         let can_write = call.cap.is_some() && known.has_output;
         Ok(Some(Quote { size, answers: known.answers.max(1), dearest, cost_min, write, can_write }))
@@ -139,12 +140,10 @@ impl Ask<'_> {
         &self,
         (provider, call): (&'static dyn Provider, &Call),
         size: Size,
-        snapshots: &Snapshots,
     ) -> Result<Option<Ceiling>, Refusal> {
-        let Self { plan, at, .. } = self;
+        let Self { plan, tariff, at, .. } = self;
         let tier = call.service_tier.unwrap_or(ServiceTier::Standard);
         let with_media = call.has_media || call.refers;
-        let tariff = snapshots.load().tariff(&plan.name);
         let (provider, model) = (provider.id(), call.model.as_str());
         let prospect = Prospect {
             provider: provider.as_str(),
@@ -164,7 +163,7 @@ impl Ask<'_> {
 
     /// What the call takes of each counter: chats first.
     pub fn claims(&self, quote: Option<&Quote>) -> Vec<Claim> {
-        let Self { caller, plan, kind, at } = self;
+        let Self { caller, plan, kind, at, .. } = self;
         let mut claims = Vec::with_capacity(WINDOWS.len() + plan.limits.len());
         if *kind == Kind::Chat {
             let tenant = &caller.account.tenant;

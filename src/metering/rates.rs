@@ -69,6 +69,13 @@ impl Permit {
         }
     }
 
+    /// Whether the rates of a plan are those that it was taken of. How many tokens were taken is set right when the call is over.
+    pub fn is_for(&self, caller: &Caller, plan: &Plan) -> bool {
+        let wanted = claims(caller, plan, 0);
+        let same = |(a, b): (&RateClaim, &RateClaim)| (&a.subject, a.metric, a.max) == (&b.subject, b.metric, b.max);
+        wanted.len() == self.claims.len() && wanted.iter().zip(&self.claims).all(same)
+    }
+
     /// The call is over, and used so many tokens.
     pub fn over(mut self, tokens: u64) {
         let used = |claim: &RateClaim| match claim.metric {

@@ -25,6 +25,8 @@ use crate::domain::budget::{OnOverrun, WhenShort};
 
 use super::*;
 
+mod changes;
+
 /// Nano-dollars in a dollar.
 const DOLLAR: u64 = 1_000_000_000;
 
@@ -39,6 +41,11 @@ struct Bench {
 }
 
 fn prices() -> PriceBook {
+    prices_of("test", RATES)
+}
+
+/// A dear model at these rates, and a free one.
+fn prices_of(version: &str, rates: Rates) -> PriceBook {
     let model = |name: &str, rates| ModelPrices {
         provider: "openai".into(),
         name: name.into(),
@@ -49,7 +56,7 @@ fn prices() -> PriceBook {
         rows: vec![PriceRow { tier: ServiceTier::Standard, from: None, above: 0, rates }],
     };
     let free = Rates { input: Some(0), output: Some(0), ..Rates::default() };
-    PriceBook::new("test".into(), vec![model("dear", RATES), model("free", free)]).unwrap()
+    PriceBook::new(version.into(), vec![model("dear", rates), model("free", free)]).unwrap()
 }
 
 fn limit(scope: Scope, metric: Metric, window: Window, max: u64) -> Limit {
