@@ -15,7 +15,7 @@ use super::json;
 use super::nesting::{Bracket, Nesting};
 use super::prompt::{Asked, READ_BY_MODEL};
 use super::settings::{SETTINGS, Settings};
-use super::{Call, Edit, Prompt};
+use super::{Call, Edit, Prompt, Searches};
 
 /// Deeper bodies are refused: serde_json and most parsers of providers stop at this depth, and no tool's schema is near it.
 const DEPTH_MAX: u32 = 128;
@@ -75,7 +75,9 @@ pub(super) fn read(
         "background" => in_background = raw.get() == "true",
         "agent" => {
             // It looks for what it answers with.
-            settings.refers |= raw.get() != "null";
+            if raw.get() != "null" {
+                settings.searches(Searches::Often);
+            }
             agent = Some(raw);
         }
         name if index < OWN.len() + SETTINGS.len() => {
@@ -86,8 +88,8 @@ pub(super) fn read(
             asked.look(name, raw, |_| {});
             match name {
                 "tools" => settings.look_at_tools(raw),
-                // A stored one, by its id.
-                "prompt" => settings.refers |= json::is_object(raw),
+                // A stored one, by its id: with its tools.
+                "prompt" if json::is_object(raw) => settings.searches(Searches::Often),
                 _ => {}
             }
         }
@@ -118,6 +120,7 @@ pub(super) fn read(
         body_bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
         has_media: asked.has_media(),
         refers: settings.refers || asked.refers(),
+        searches: settings.searches,
         service_tier: settings.tier,
         ..Call::new(model, prompt)
     })

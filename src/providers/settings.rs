@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::price::ServiceTier;
 
+use super::Searches;
 use super::json::{self, Count};
 use super::usage::tier_named;
 
@@ -53,6 +54,7 @@ pub(super) struct Settings {
     answers: u64,
     pub(super) tier: Option<ServiceTier>,
     pub(super) refers: bool,
+    pub(super) searches: Searches,
 }
 
 impl Settings {
@@ -63,22 +65,30 @@ impl Settings {
             "n" | "best_of" => self.wants(raw),
             "generationConfig" | "generation_config" => self.generation(raw),
             "service_tier" | "serviceTier" => self.tier = json::text(raw).and_then(|name| requested_tier(&name)),
+            "web_search_options" if raw.get() != "null" => self.searches(Searches::Once),
+            // It has tools of its own.
+            "assistant_id" if raw.get() != "null" => self.searches(Searches::Often),
             _ => self.refers |= raw.get() != "null",
         }
     }
 
     /// Takes in the tools: those that the provider runs itself bring text that the body does not have.
     pub(super) fn look_at_tools(&mut self, raw: &RawValue) {
-        if self.refers {
-            return;
-        }
         let mut all_of_client = true;
         // What is no array of objects the provider refuses.
         let _is_array = json::elements(raw.get().as_bytes(), |tool| {
             all_of_client &= is_run_by_client(tool);
             all_of_client
         });
-        self.refers |= !all_of_client;
+        if !all_of_client {
+            self.searches(Searches::Often);
+        }
+    }
+
+    /// It may be answered with what the provider finds.
+    pub(super) fn searches(&mut self, searches: Searches) {
+        self.refers = true;
+        self.searches = self.searches.max(searches);
     }
 
     /// How many answers are made.
@@ -226,6 +236,28 @@ mod tests {
         ] {
             assert_eq!(call(body).refers, refers, "{body}");
         }
+    }
+
+    #[test]
+    fn tools_of_the_provider_are_told_also_behind_what_refers() {
+        for (body, searches) in [
+            (r#"{"input":"hi"}"#, Searches::Never),
+            (r#"{"previous_response_id":"resp_1"}"#, Searches::Never),
+            (r#"{"previous_response_id":"resp_1","tools":[{"type":"web_search"}]}"#, Searches::Often),
+            (r#"{"tools":[{"type":"function"}]}"#, Searches::Never),
+            (r#"{"tools":[{"googleSearch":{}}]}"#, Searches::Often),
+            (r#"{"web_search_options":null}"#, Searches::Never),
+            (r#"{"web_search_options":{}}"#, Searches::Once),
+            (r#"{"prompt":{"id":"pmpt_1"}}"#, Searches::Often),
+            (r#"{"assistant_id":"asst_1"}"#, Searches::Often),
+            (r#"{"agent":"deep-research"}"#, Searches::Often),
+        ] {
+            assert_eq!(call(body).searches, searches, "{body}");
+        }
+        let (provider, endpoint) = route(&Method::POST, CHAT, CredentialPlace::Bearer).unwrap();
+        let body = Bytes::from_static(br#"{"model":"gpt-4o-search-preview","messages":[]}"#);
+        let call = provider.call(&endpoint, None, &body).unwrap();
+        assert_eq!((call.searches, call.refers), (Searches::Once, true));
     }
 
     #[test]
