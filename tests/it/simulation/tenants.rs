@@ -84,7 +84,8 @@ impl Tenants {
             (tenant.id.clone(), Arc::new(Account { tenant, plan, revision }))
         };
         let accounts = tenants.into_iter().map(account).collect();
-        Snapshot { accounts, plans: Arc::new(plans), prices: prices.clone(), revision, ..Snapshot::default() }
+        let (prices, configured) = (prices.clone(), prices.clone());
+        Snapshot { accounts, plans: Arc::new(plans), prices, configured, revision, ..Snapshot::default() }
     }
 
     fn directory(&self) -> Directory {
