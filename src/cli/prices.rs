@@ -301,7 +301,7 @@ fn explain(
     config: &Config,
     output: Output,
 ) -> Result<(), Failure> {
-    let (event, kept, billing) = with_ledger(config, async |desk| {
+    let (event, kept, plan) = with_ledger(config, async |desk| {
         let event = desk.reports.event(None, id).await?;
         let event = event
             .ok_or_else(|| Failure::from(format!("there is no event {id} in this ledger: see GET /billing/events")))?;
@@ -311,13 +311,11 @@ fn explain(
             Some(own) => desk.admin.price_book(own).await?,
             None => None,
         };
-        let billing = Billing::of(&event, &OfPlan::of(version, own)?)?;
-        Ok((event, kept, billing))
+        let plan = OfPlan::of(version, own)?;
+        Ok((event, kept, plan))
     })?;
     let book = book_of(&event, file, kept, configured)?;
-    let explained =
-        book.explain(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at);
-    let document = explained_document(&event, explained.as_ref(), billing)?;
+    let document = explained_document(&event, &book, &plan)?;
     let differs =
         document.computed_cost_usd.as_ref().map(|usd| usd.0) != document.booked_cost_usd.as_ref().map(|usd| usd.0);
     let differs = differs || document.billing.differs();
@@ -347,21 +345,19 @@ fn book_of(
     })
 }
 
-fn explained_document(
-    event: &UsageEvent,
-    explained: Option<&Explanation<'_>>,
-    billing: Billing,
-) -> Result<ExplainedDocument, Failure> {
+fn explained_document(event: &UsageEvent, list: &PriceBook, plan: &OfPlan) -> Result<ExplainedDocument, Failure> {
     let too_large = |error: crate::domain::money::MoneyError| Failure::from(error.to_string());
+    let model = plan.priced_as(event, list);
+    let explained = billing::explained(list, event, model);
     // What was not charged, such as a failed call, has no lines whatever the model costs.
-    let charged = explained.filter(|_| event.priced != Priced::Free && event.priced != Priced::Unpriced);
+    let charged = explained.as_ref().filter(|_| event.priced != Priced::Free && event.priced != Priced::Unpriced);
     let lines = charged.map(LineBody::all).transpose().map_err(too_large)?.unwrap_or_default();
     let computed = match (charged, event.priced) {
         (Some(explained), _) => Some(explained.bill.total().map_err(too_large)?),
         (None, Priced::Free) => Some(PicoUsd::ZERO),
         (None, _) => None,
     };
-    let entry = explained.map(EntryBody::from);
+    let entry = explained.as_ref().map(EntryBody::from);
     Ok(ExplainedDocument {
         event_id: event.id.to_string(),
         provider: event.provider.to_string(),
@@ -372,14 +368,14 @@ fn explained_document(
         lines,
         computed_cost_usd: computed.map(Usd),
         booked_cost_usd: event.cost.map(Usd),
-        billing,
+        billing: Billing::of(event, plan, list)?,
         priced: event.priced.as_str(),
-        remarks: remarks(event, explained),
+        remarks: remarks(event, explained.as_ref(), model),
     })
 }
 
 /// What has to be known of the cost beside its lines.
-fn remarks(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Vec<&'static str> {
+fn remarks(event: &UsageEvent, explained: Option<&Explanation<'_>>, priced_as: &str) -> Vec<&'static str> {
     let mut remarks = Vec::new();
     let mut remark = |is_so: bool, text| remarks.extend(is_so.then_some(text));
     remark(
@@ -392,10 +388,15 @@ fn remarks(event: &UsageEvent, explained: Option<&Explanation<'_>>) -> Vec<&'sta
     };
     remark(event.priced == Priced::Unpriced, "Nothing of what was charged has a price here.");
     remark(event.priced == Priced::Free, "Nothing was charged.");
+    let is_answered = priced_as == &*event.model;
+    remark(
+        !is_answered,
+        "The model that answered has no price at that date: it is priced as the one that was asked for.",
+    );
     remark(!is_own_tier, "The tier has no prices: the standard ones were taken.");
     remark(model.unverified.is_some(), "The price of this model could not be verified.");
     remark(!bill.complete, "Something of it has no price of its own, or the counts contradict each other.");
-    let is_exact = *is_own_tier && model.unverified.is_none() && bill.complete;
+    let is_exact = is_answered && *is_own_tier && model.unverified.is_none() && bill.complete;
     let beyond = event.priced == Priced::Incomplete && is_exact;
     remark(beyond, "Something was charged that no count says, such as storage or the use of a tool.");
     remarks

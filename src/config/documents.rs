@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
 
 use super::budgets::{About, PLAN_KEYS, help};
 use super::plans::{ALLOWED_MODELS, BUILT_IN, ON_COUNTERS_DOWN, PRICE_PERCENT, PRICES};
@@ -88,8 +89,13 @@ fn plan_table() -> String {
     table
 }
 
+/// Several tests write parts of one document, and run at once: one at a time reads it and writes it whole.
+static DOCUMENTS: Mutex<()> = Mutex::new(());
+
 /// Compares a document, or the part between two marks of it, with what the code says.
 pub(crate) fn check(path: &str, marks: Option<(&str, &str)>, expected: &str) {
+    // A test that found a document stale leaves the lock poisoned, and nothing half done.
+    let _one_at_a_time = DOCUMENTS.lock().unwrap_or_else(PoisonError::into_inner);
     let path = in_package(path);
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let (before, found, after) = match marks {

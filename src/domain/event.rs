@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::ids::{EventId, KeyId, ProviderId, TenantId};
 use super::money::PicoUsd;
 use super::price::rates::Used;
+use super::price::tariff::Named;
 use super::price::{Priced, ServiceTier};
 use super::quantities::Quantities;
 use super::time::{MICROS_PER_SECOND, Micros, Period, Window};
@@ -162,7 +163,7 @@ pub struct UsageEvent {
     pub quantities: Quantities,
     /// Where `tokens` and `quantities` come from.
     pub source: UsageSource,
-    /// What the provider charges; `None` when the model has no price. Below 0 in a correction alone.
+    /// What the provider charges; `None` when neither model has a price. Below 0 in a correction alone.
     pub cost: Option<PicoUsd>,
     /// What the tenant is billed: the cost, unless its plan says otherwise. `None` only where `cost` is.
     pub billable: Option<PicoUsd>,
@@ -195,6 +196,11 @@ pub struct UsageEvent {
 }
 
 impl UsageEvent {
+    /// The names that its price goes by.
+    pub fn named(&self) -> Named<'_> {
+        Named { provider: self.provider.as_str(), answered: &self.model, requested: &self.requested_model }
+    }
+
     /// What the tenant's clock showed at admission, as an instant whose date in UTC is the date of that clock. All that sums
     /// events up by days, months or hours goes by it.
     pub fn local(&self) -> Micros {

@@ -130,6 +130,14 @@ pub struct Charge {
     pub priced: Priced,
 }
 
+impl Charge {
+    /// The same where there is a doubt whether it is what is charged. What is not known stays so.
+    pub fn doubted(self) -> Self {
+        let priced = if self.priced == Priced::Unpriced { Priced::Unpriced } else { Priced::Incomplete };
+        Self { priced, ..self }
+    }
+}
+
 /// Why a call costs what it costs.
 #[derive(Debug, Clone, Copy)]
 pub struct Explanation<'a> {
@@ -453,6 +461,11 @@ impl PriceBook {
     ) -> Option<&Rates> {
         let model = self.model(provider, model)?;
         model.rates(tier, input_tokens, at).or_else(|| model.rates(ServiceTier::Standard, input_tokens, at))
+    }
+
+    /// Whether the model has any price at that time.
+    fn knows(&self, provider: &str, model: &str, at: Micros) -> bool {
+        self.rates(provider, model, ServiceTier::Standard, 0, at).is_some()
     }
 
     /// What a call costs that was admitted at `at` and served at `tier`.

@@ -28,7 +28,7 @@ use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Rea
 
 use super::meter::Meter;
 use super::overrun::Overrun;
-use super::rates::Permit;
+use super::rates::{Permit, RateRoom};
 use super::snapshot::Account;
 
 /// Who calls, on whose behalf.
@@ -124,6 +124,12 @@ impl InFlight {
     /// The limits of the caller's plan that this call counts against, itself included.
     pub fn limits(&self) -> &[LimitStanding] {
         self.open.as_ref().map_or(&[], |open| &open.limits)
+    }
+
+    /// The rates a minute of the tenant that this call takes from, itself included.
+    pub fn rates(&self) -> Vec<RateRoom> {
+        let permit = self.open.as_ref().and_then(|open| open.permit.as_ref());
+        permit.map_or_else(Vec::new, Permit::rooms)
     }
 
     /// Whether the answer will carry one usage event that the client did not ask for.
@@ -483,7 +489,7 @@ fn chats_of(claims: &[Claim]) -> u64 {
 }
 
 pub(super) fn charge(tariff: &Tariff, event: &UsageEvent) -> Charged {
-    tariff.charge(event.provider.as_str(), &event.model, event.service_tier, event.used(), event.requested_at)
+    tariff.charge(event.named(), event.service_tier, event.used(), event.requested_at)
 }
 
 fn put(event: &mut UsageEvent, charged: Charged) {
@@ -495,7 +501,7 @@ fn put(event: &mut UsageEvent, charged: Charged) {
 pub(super) fn uncounted(charged: Charged, used: &Used) -> Charged {
     let Charged { charge, .. } = charged;
     match charge.priced {
-        Priced::Priced if used.is_nothing() => {
+        Priced::Priced | Priced::Incomplete if used.is_nothing() => {
             let charge = Charge { cost: None, priced: Priced::Unpriced };
             Charged { charge, billable: None, ..charged }
         }

@@ -293,8 +293,7 @@ impl Known<'_> {
 }
 
 fn charged(tariff: &Tariff, event: &UsageEvent) -> Charged {
-    let (provider, model) = (event.provider.as_str(), &event.model);
-    tariff.charge(provider, model, event.service_tier, event.used(), event.requested_at)
+    tariff.charge(event.named(), event.service_tier, event.used(), event.requested_at)
 }
 
 /// Whether a row tells what its event costs. Where its own prices are at hand they say so; where not, a row of a batch whose
@@ -302,7 +301,8 @@ fn charged(tariff: &Tariff, event: &UsageEvent) -> Charged {
 fn is_explained(event: &UsageEvent, own: Option<&Charged>, prices: &PriceBook) -> bool {
     let Some(own) = own else {
         let rates = |input| {
-            let (provider, model) = (event.provider.as_str(), &event.model);
+            let (provider, model) =
+                (event.provider.as_str(), event.named().priced_as(prices, None, event.requested_at));
             prices.rates(provider, model, event.service_tier, input, event.requested_at)
         };
         return event.service_tier != ServiceTier::Batch || rates(0) == rates(event.tokens.prompt);

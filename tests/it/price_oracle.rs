@@ -11,7 +11,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use genai_prices::{Calculator, PriceRequest, Usage, UsageKey};
+use genai_prices::{Calculator, ExtractRequest, PriceRequest, Usage, UsageKey};
+use serde_json::{Value, json};
 
 use tollgate::config::price_file::builtin;
 use tollgate::domain::price::rates::{Rates, Unit, Used};
@@ -112,6 +113,36 @@ fn oracle_cost(
     Some((price.total_price * 1e12).round() as i128)
 }
 
+/// What a recorded call and its booked event cost, in pico-dollars: as the oracle reads and prices the provider's own usage
+/// (with the searches that were booked, as answers tell of them elsewhere), and as it was booked. `None` where the oracle cannot read it, or has no price.
+pub(super) fn costs_of_recorded(provider: &str, path: &str, usage: &Value, event: &Value) -> Option<(i128, i128)> {
+    let (model, tier) = (event["model"].as_str()?, ServiceTier::parse(event["service_tier"].as_str()?)?);
+    let (answer, flavour) = if provider == "google" && !path.contains("/openai/") {
+        (json!({"modelVersion": model, "usageMetadata": usage}), "default")
+    } else {
+        let flavour = ["responses", "embeddings"].into_iter().find(|flavour| path.contains(flavour));
+        (json!({"model": model, "usage": usage}), flavour.unwrap_or("chat"))
+    };
+    let oracle = Calculator::bundled();
+    let asked = ExtractRequest::from_value(&answer).with_provider_id(provider).with_api_flavor(flavour);
+    let mut read = oracle.extract_provider_usage(&asked).ok()?;
+    // Searches are in no usage.
+    for (key, count) in [(UsageKey::WEB_SEARCHES, "web_searches"), (UsageKey::STORAGE_SEARCHES, "file_searches")] {
+        if let Some(count) = event[count].as_f64().filter(|count| *count > 0.0) {
+            read.usage.insert(key, count);
+        }
+    }
+    let at: Micros = event["request_timestamp"].as_str()?.parse().unwrap();
+    let theirs = oracle_cost(oracle, (provider, model), tier, &read.usage, at)?;
+    let ours = (event["estimated_cost_usd"].as_f64()? * 1e12).round() as i128;
+    Some((theirs, ours))
+}
+
+/// Whether two costs are one, but for the oracle's floats.
+pub(super) fn are_equal(theirs: i128, ours: i128) -> bool {
+    (ours - theirs).abs() <= PICO_DIFFERENCE_MAX
+}
+
 /// Where ours is meant to be another: the corrections that `config/prices.json` names, of prices that the oracle's list does
 /// not have. It takes audio of these models for text, and flex and priority of Gemini for the standard tier.
 fn is_corrected(model: &ModelPrices, tier: ServiceTier, tokens: &Tokens) -> bool {
@@ -144,7 +175,7 @@ fn costs_are_those_of_an_independent_calculation() {
                     continue;
                 };
                 let ours = book.charge(names.0, names.1, tier, *used, at).cost.unwrap().0;
-                if (ours - theirs).abs() <= PICO_DIFFERENCE_MAX {
+                if are_equal(theirs, ours) {
                     equal += 1;
                 } else {
                     assert!(

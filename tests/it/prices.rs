@@ -240,6 +240,23 @@ fn what_has_no_price_or_cost_nothing_is_explained_too() {
 }
 
 #[test]
+fn an_alias_that_answers_with_a_model_without_a_price_counts_on_a_limit_of_cost() {
+    let provider = Provider::always(Script::json(200, CHAT_ANSWER.replace("gpt-4o-mini", "model-of-tomorrow")));
+    let gateway = Setup::new(&provider).config("[plans.starter]\ncost_usd_per_month = 1\n").start();
+    assert_eq!(gateway.send(&chat("acme")).status, 200);
+    let event = gateway.event("acme");
+    assert_eq!((&event["model"], &event["priced"]), (&json!("model-of-tomorrow"), &json!("incomplete")), "{event}");
+    // As gpt-4o-mini: 11 x 0.15 and 7 x 0.60 dollars a million.
+    assert_eq!(gateway::pico_usd_of(&event["billable_cost_usd"]), 5_850_000, "{event}");
+    let limits = gateway.json("acme", "/billing/limits")["limits"].clone();
+    let cost = limits.as_array().unwrap().iter().find(|limit| limit["metric"] == "cost_usd").unwrap();
+    assert_eq!(gateway::pico_usd_of(&cost["used"]), 5_850_000, "{cost}");
+    let text = said(&prices(gateway.data_dir(), &["explain", event["id"].as_str().unwrap()]));
+    assert!(text.contains("it is priced as the one that was asked for") && text.contains("gpt-4o-mini"), "{text}");
+    assert!(!text.contains("no count says"), "{text}");
+}
+
+#[test]
 fn prices_are_those_of_the_day_that_is_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let input = |at: &str| -> i64 {

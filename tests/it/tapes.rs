@@ -7,6 +7,7 @@
 
 use serde_json::Value;
 
+use super::price_oracle::{are_equal, costs_of_recorded};
 use super::support::bodies::gzip;
 use super::support::machine::{Chance, figures};
 use super::support::*;
@@ -134,6 +135,36 @@ impl Tape {
     }
 }
 
+/// How the costs of recorded calls compare with an independent calculation.
+#[derive(Debug, Default)]
+struct Costs {
+    equal: usize,
+    /// The oracle has no price, or does not read such an answer.
+    unknown: usize,
+    different: Vec<String>,
+}
+
+impl Costs {
+    fn compare(&mut self, tape: &Tape, event: &Value) {
+        let (provider, path) = (tape.text("provider"), tape.text("path"));
+        match costs_of_recorded(provider, path, &tape.0["usage_raw"], event) {
+            None => self.unknown += 1,
+            Some((theirs, ours)) if are_equal(theirs, ours) => self.equal += 1,
+            Some((theirs, ours)) => {
+                let reason = if path.contains("/openai/") {
+                    "the compatible endpoint has thoughts in the total alone"
+                } else if provider == "google" && event["service_tier"] != "standard" {
+                    "the oracle has no prices of Gemini's other tiers"
+                } else {
+                    panic!("{}: {ours} pico-dollars, not {theirs}: {event}", tape.text("id"));
+                };
+                let (id, model) = (tape.text("id"), event["model"].as_str().unwrap_or_default());
+                self.different.push(format!("{id} {model}: {ours} pico-dollars, not {theirs}: {reason}"));
+            }
+        }
+    }
+}
+
 /// Cuts at up to nine places.
 fn cut_at_random(body: &[u8], chance: &mut Chance) -> Vec<Vec<u8>> {
     let end = u64::try_from(body.len()).unwrap();
@@ -158,6 +189,7 @@ fn recorded_exchanges_pass_unchanged_and_are_booked_to_the_token_however_they_ar
     let gateway = Setup::new(&provider).set("TOLLGATE_POLL_INTERVAL", "1h").start();
     let mut chance = Chance::new();
     let mut counts = [0; 5];
+    let mut costs = Costs::default();
     let mut replays = 0;
     for (number, tape) in tapes.iter().enumerate() {
         let body = tape.wire_body();
@@ -177,6 +209,9 @@ fn recorded_exchanges_pass_unchanged_and_are_booked_to_the_token_however_they_ar
             assert_eq!(provider.last().target, tape.text("path"), "{what}");
             let booked = tape.demand_booked(&gateway, &tenant, &what);
             assert!(seen.is_none_or(|seen| seen == booked), "{what}: {booked:?}, before {seen:?}");
+            if booked == Booked::Exact && way == 0 {
+                costs.compare(tape, &gateway.event(&tenant));
+            }
             seen = Some(booked);
             replays += 1;
         }
@@ -186,5 +221,11 @@ fn recorded_exchanges_pass_unchanged_and_are_booked_to_the_token_however_they_ar
     figures(&format!(
         "{} recorded exchanges in {replays} replays: {exact} booked to the token, {estimate} estimated, {failed} failed, {free} not billed, {deferred} to be billed later",
         tapes.len()
+    ));
+    let Costs { equal, unknown, different } = &costs;
+    figures(&format!(
+        "costs of recorded exchanges beside genai-prices: {equal} equal, {unknown} that it cannot price, {} different{}",
+        different.len(),
+        different.iter().map(|one| format!("\n  {one}")).collect::<String>()
     ));
 }

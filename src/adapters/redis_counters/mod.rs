@@ -272,8 +272,8 @@ impl Ledger {
         let short: String = id.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         Self {
             id: id.to_owned(),
-            prefix: format!("tollgate:1:{short}:"),
-            nodes: format!("tollgate:1:{{{short}}}:nodes"),
+            prefix: format!("tollgate:2:{short}:"),
+            nodes: format!("tollgate:2:{{{short}}}:nodes"),
         }
     }
 }

@@ -12,10 +12,11 @@ local function places_of(name)
   return key .. ':' .. name
 end
 
--- id, how long a place lasts, how many; then of each: b(ucket) or p(laces), name, span of the bucket or most places
+-- id, how long a place lasts, how many; then of each: b(ucket) or p(laces), name, span of the bucket or most places.
+-- Answers how each stands then, as rate_read does.
 function operations.rate()
   local id, lasts, count = text(), number(), number()
-  local full, places = {}, {}
+  local full, places, found = {}, {}, { 'taken' }
   for claim = 0, count - 1 do
     local kind, name, amount = text(), text(), number()
     if kind == 'b' then
@@ -25,6 +26,7 @@ function operations.rate()
       end
       full[#full + 1] = name
       full[#full + 1] = whole(then_)
+      found[#found + 1] = whole(then_ - now)
     else
       local set = places_of(name)
       call('ZREMRANGEBYSCORE', set, '-inf', whole(now))
@@ -32,6 +34,7 @@ function operations.rate()
         return { 'full', claim, 0 }
       end
       places[#places + 1] = set
+      found[#found + 1] = call('ZCARD', set) + (call('ZSCORE', set, id) and 0 or 1)
     end
   end
   if #full > 0 then
@@ -42,7 +45,7 @@ function operations.rate()
     call('ZADD', set, whole(now + lasts), id)
     call('PEXPIRE', set, RATES_MS)
   end
-  return { 'taken' }
+  return found
 end
 
 -- id, how many; then of each: b(ucket) or p(laces), name, span that was taken, span that was used

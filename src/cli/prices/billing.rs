@@ -44,15 +44,22 @@ impl OfPlan {
             _ => Ok(Self { percent: version.map_or(Percent::WHOLE, |version| version.percent), own }),
         }
     }
+
+    /// The model whose prices the event has in this list, and in the plan's.
+    pub(super) fn priced_as<'a>(&self, event: &'a UsageEvent, list: &PriceBook) -> &'a str {
+        event.named().priced_as(list, self.own.as_ref(), event.requested_at)
+    }
 }
 
 impl Billing {
     /// What was billed for an event, and why.
-    pub(super) fn of(event: &UsageEvent, plan: &OfPlan) -> Result<Self, Failure> {
+    pub(super) fn of(event: &UsageEvent, plan: &OfPlan, list: &PriceBook) -> Result<Self, Failure> {
         let too_large = |error: crate::domain::money::MoneyError| Failure::from(error.to_string());
         let OfPlan { percent, own } = plan;
         // What was not charged, such as a failed call, is not billed whatever the plan has a price for.
-        let own_entry = own.as_ref().filter(|_| event.used_anything()).and_then(|own| explained(own, event));
+        let model = plan.priced_as(event, list);
+        let own_entry = own.as_ref().filter(|_| event.used_anything());
+        let own_entry = own_entry.and_then(|own| explained(own, event, model));
         let own_entry = own_entry.filter(|entry| entry.charge().cost.is_some());
         let computed = match (&own_entry, event.cost) {
             (Some(entry), _) => entry.charge().cost,
@@ -93,9 +100,9 @@ impl Billing {
     }
 }
 
-fn explained<'a>(book: &'a PriceBook, event: &UsageEvent) -> Option<Explanation<'a>> {
-    let (provider, model) = (event.provider.as_str(), &event.model);
-    book.explain(provider, model, event.service_tier, event.used(), event.requested_at)
+/// The prices of a model, for what an event used.
+pub(super) fn explained<'a>(book: &'a PriceBook, event: &UsageEvent, model: &str) -> Option<Explanation<'a>> {
+    book.explain(event.provider.as_str(), model, event.service_tier, event.used(), event.requested_at)
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ struct Vector {
     title: &'static str,
     provider: &'static str,
     model: &'static str,
+    /// What was asked for, where that is another model.
+    requested: Option<&'static str>,
     tier: ServiceTier,
     at: &'static str,
     tokens: Tokens,
@@ -42,6 +44,7 @@ fn vector(title: &'static str, provider: &'static str, model: &'static str, cost
         title,
         provider,
         model,
+        requested: None,
         tier: Standard,
         at: DAY,
         tokens: Tokens::default(),
@@ -165,6 +168,13 @@ fn of_dates_and_plans() -> Vec<Vector> {
             priced: Priced::Incomplete,
             ..vector("A kind without a price", "openai", "gpt-4o", "0.00135")
         },
+        // 1,000 x 0.15 + 10 x 0.60, the prices of what was asked for
+        Vector {
+            requested: Some("gpt-4o-mini"),
+            tokens: text(1_000, 10),
+            priced: Priced::Incomplete,
+            ..vector("A model without a price, and it answered for one that has", "openai", "unheard-of", "0.000156")
+        },
         Vector {
             tokens: text(1_000, 10),
             cost: None,
@@ -193,7 +203,7 @@ fn of_dates_and_plans() -> Vec<Vector> {
 
 /// What is said of a call by these prices, once it was found to be what was worked out by hand.
 fn explained(number: u128, vector: &Vector, list: &Arc<PriceBook>) -> String {
-    let Vector { title, provider, model, tier, at, tokens, quantities, plan: (percent, own), .. } = vector;
+    let Vector { title, provider, model, requested, tier, at, tokens, quantities, plan: (percent, own), .. } = vector;
     let own = own.map(|own| Arc::new(price_file::parse_of_plan(own.as_bytes()).unwrap()));
     let pricing = Pricing { percent: Percent::parse(percent).unwrap(), own: own.clone() };
     let tariff = Tariff::new(list.clone(), pricing);
@@ -203,9 +213,10 @@ fn explained(number: u128, vector: &Vector, list: &Arc<PriceBook>) -> String {
         quantities: *quantities,
         service_tier: *tier,
         price_version: tariff.version(),
+        requested_model: requested.unwrap_or(model).into(),
         ..fakes::event("acme", number, provider, model, at)
     };
-    let Charged { charge, billable, .. } = tariff.charge(provider, model, *tier, used, event.requested_at);
+    let Charged { charge, billable, .. } = tariff.charge(event.named(), *tier, used, event.requested_at);
     let usd = |text: Option<&str>| text.map(|text| text.parse::<PicoUsd>().unwrap());
     assert_eq!(
         (charge.cost, billable, charge.priced),
@@ -214,9 +225,8 @@ fn explained(number: u128, vector: &Vector, list: &Arc<PriceBook>) -> String {
     );
     let event = UsageEvent { cost: charge.cost, billable, priced: charge.priced, ..event };
     let own = own.map(|own| price_file::read(own.document(), None).unwrap());
-    let billing = Billing::of(&event, &OfPlan::of(Version::parse(&event.price_version), own).unwrap()).unwrap();
-    let explained = list.explain(provider, model, *tier, used, event.requested_at);
-    let document = explained_document(&event, explained.as_ref(), billing).unwrap();
+    let plan = OfPlan::of(Version::parse(&event.price_version), own).unwrap();
+    let document = explained_document(&event, list, &plan).unwrap();
     let pico = |usd: &Option<Usd>| usd.as_ref().map(|usd| usd.0);
     assert_eq!(pico(&document.computed_cost_usd), pico(&document.booked_cost_usd), "{title}");
     assert!(!document.billing.differs(), "{title}");

@@ -1,7 +1,8 @@
 //! What a tenant pays: the list of prices, and what its plan makes of it.
 //!
 //! May use: this layer. The provider's cost of a call is by the list alone. What is billed is the plan's own price where
-//! it has one for the model, else that cost at the plan's percent, rounded up to a whole pico-dollar once a call.
+//! it has one for the model, else that cost at the plan's percent, rounded up to a whole pico-dollar once a call. A model
+//! that answers and is on no list has the prices of the one that was asked for: [`Named`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,6 +49,17 @@ pub struct Version<'a> {
     pub own: Option<&'a str>,
     /// The plan's percentage.
     pub percent: Percent,
+}
+
+/// Whose prices a call has, by the names of its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named<'a> {
+    /// Who was called.
+    pub provider: &'a str,
+    /// The model as the provider answered.
+    pub answered: &'a str,
+    /// The model as the client asked.
+    pub requested: &'a str,
 }
 
 /// What a call costs, and what is billed for it.
@@ -182,16 +194,23 @@ impl Tariff {
     }
 
     /// What a call costs that was admitted at `at` and served at `tier`, as [`PriceBook::charge`] says, and what is billed
-    /// for it: by the plan's own price, also where the provider's is unknown, else its percent of that cost.
-    pub fn charge(&self, provider: &str, model: &str, tier: ServiceTier, used: impl Into<Used>, at: Micros) -> Charged {
-        let used = used.into();
+    /// for it: by the plan's own price, also where the provider's is unknown, else its percent of that cost. At the prices
+    /// of the model that was asked for, [`Named::priced_as`], it is never more than [`Priced::Incomplete`].
+    pub fn charge(&self, named: Named<'_>, tier: ServiceTier, used: impl Into<Used>, at: Micros) -> Charged {
+        let (used, provider, model) = (used.into(), named.provider, self.priced_as(named, at));
         let charge = self.list.charge(provider, model, tier, used, at);
+        let charge = if model == named.answered { charge } else { charge.doubted() };
         let own = self.pricing.own.as_ref().and_then(|own| own.explain(provider, model, tier, used, at));
         // An entry that has no price of anything that was used is none.
         match own.and_then(|own| own.charge().cost) {
             Some(billable) => Charged { charge, billable: Some(billable), is_own: true },
             None => Charged { charge, billable: self.billable(charge.cost), is_own: false },
         }
+    }
+
+    /// [`Named::priced_as`] by these prices.
+    pub fn priced_as<'a>(&self, named: Named<'a>, at: Micros) -> &'a str {
+        named.priced_as(&self.list, self.pricing.own.as_deref(), at)
     }
 
     /// What is billed of a cost for which the plan has no price of its own; unknown where that is not known, or is beyond
@@ -212,6 +231,17 @@ impl Tariff {
         let Ceiling { input, output, request } = dearest(&self.list)?;
         let billed = |pico| percent.of_price(pico);
         Some(Ceiling { input: billed(input), output: billed(output), request: billed(request) })
+    }
+}
+
+impl<'a> Named<'a> {
+    /// The name whose prices the call has. It is the one that was answered, unless that has no price in either list and the
+    /// one that was asked for has: what an alias stands for may be newer than the list, and such a call must not slip
+    /// through a limit of cost that the alias was held against.
+    pub fn priced_as(self, list: &PriceBook, own: Option<&PriceBook>, at: Micros) -> &'a str {
+        let Self { provider, answered, requested } = self;
+        let is_known = |model| [Some(list), own].into_iter().flatten().any(|book| book.knows(provider, model, at));
+        if is_known(answered) || !is_known(requested) { answered } else { requested }
     }
 }
 
@@ -309,6 +339,10 @@ mod tests {
 
     fn book(version: &str, rows: Vec<PriceRow>) -> Arc<PriceBook> {
         Arc::new(PriceBook::new(version.into(), vec![model(rows)]).unwrap())
+    }
+
+    fn named<'a>(answered: &'a str, requested: &'a str) -> Named<'a> {
+        Named { provider: "openai", answered, requested }
     }
 
     fn ceiling(tariff: &Tariff, tier: ServiceTier, input_tokens: u64, with_media: bool) -> Option<[i64; 2]> {
@@ -457,7 +491,7 @@ mod tests {
         let tokens = Tokens { prompt: 11, completion: 1, ..Tokens::default() };
         let charged = |tariff: &Tariff, model: &str| {
             let Charged { charge, billable, is_own } =
-                tariff.charge("openai", model, ServiceTier::Standard, &tokens, Micros(0));
+                tariff.charge(named(model, model), ServiceTier::Standard, &tokens, Micros(0));
             (charge.cost.map(|cost| cost.0), charge.priced, billable.map(|billable| billable.0), is_own)
         };
         let plain = Tariff::new(list(), Pricing::default());
@@ -478,6 +512,44 @@ mod tests {
         assert_eq!(charged(&own, "other"), (None, Priced::Unpriced, Some(11), true));
         // What no row holds is not known.
         assert_eq!(dear.billable(Some(i64::MAX.into())), None);
+    }
+
+    #[test]
+    fn an_answer_of_an_unknown_model_has_the_prices_of_the_one_that_was_asked_for() {
+        use Priced::{Free, Incomplete, Priced as Exact, Unpriced};
+        let book = |version: &str, models: &[(&str, i64)], from: Option<Micros>| {
+            let entry = |(name, input): &(&str, i64)| {
+                let rates = Rates { input: Some(*input), output: Some(*input), ..Rates::default() };
+                let rows = vec![PriceRow { from, ..row(ServiceTier::Standard, 0, rates) }];
+                ModelPrices { name: (*name).into(), names: vec![Pattern::parse(name).unwrap()], ..model(rows) }
+            };
+            Arc::new(PriceBook::new(version.into(), models.iter().map(entry).collect()).unwrap())
+        };
+        let list = book("a", &[("alias", 3), ("listed", 7), ("free", 0)], None);
+        let tariff = |own: Option<Arc<PriceBook>>| Tariff::new(list.clone(), Pricing { own, ..Pricing::default() });
+        let (plain, own) = (tariff(None), tariff(Some(book("b", &[("alias", 2), ("mine", 5), ("only", 4)], None))));
+        let later = Tariff::new(book("c", &[("alias", 3)], Some(Micros(1))), Pricing::default());
+        let tokens = Tokens { prompt: 10, ..Tokens::default() };
+        for (tariff, answered, requested, cost, billed, priced) in [
+            (&plain, "listed", "alias", Some(70), Some(70), Exact),
+            (&plain, "alias-2", "alias", Some(30), Some(30), Incomplete),
+            (&plain, "alias-2", "unheard-of", None, None, Unpriced),
+            (&plain, "alias-2", "", None, None, Unpriced),
+            (&plain, "free", "alias", Some(0), Some(0), Free),
+            // Nobody wrote down that this one is free.
+            (&plain, "free-2", "free", Some(0), Some(0), Incomplete),
+            (&own, "alias-2", "alias", Some(30), Some(20), Incomplete),
+            (&own, "listed", "alias", Some(70), Some(70), Exact),
+            (&own, "mine", "alias", None, Some(50), Unpriced),
+            (&own, "alias-2", "only", None, Some(40), Unpriced),
+            (&later, "alias-2", "alias", None, None, Unpriced),
+        ] {
+            let charged = tariff.charge(named(answered, requested), ServiceTier::Standard, &tokens, Micros(0));
+            let Charged { charge, billable, .. } = charged;
+            let pico = |amount: Option<PicoUsd>| amount.map(|amount| amount.0);
+            let found = (pico(charge.cost), pico(billable), charge.priced);
+            assert_eq!(found, (cost, billed, priced), "{answered} for {requested}");
+        }
     }
 
     proptest! {

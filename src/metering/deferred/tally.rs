@@ -5,7 +5,7 @@
 use crate::domain::event::{Outcome, UsageSource};
 use crate::domain::money::PicoUsd;
 use crate::domain::price::rates::Used;
-use crate::domain::price::tariff::{Charged, Tariff};
+use crate::domain::price::tariff::{Charged, Named, Tariff};
 use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
 use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
@@ -55,17 +55,18 @@ fn tier(unit: &DeferredUnit, reading: &Reading) -> ServiceTier {
     if is_batch(unit) { ServiceTier::Batch } else { reading.tier }
 }
 
-fn model<'a>(unit: &'a DeferredUnit, reading: &'a Reading) -> &'a str {
-    reading.model.as_deref().unwrap_or(&unit.model)
+fn named<'a>(unit: &'a DeferredUnit, model: Option<&'a str>) -> Named<'a> {
+    let answered = model.unwrap_or(&unit.model);
+    Named { provider: unit.provider.as_str(), answered, requested: &unit.requested_model }
 }
 
 /// Whether the sum that a batch says of itself does for its price: it does unless long requests have another price than
 /// short ones.
 pub(super) fn is_enough(unit: &DeferredUnit, reading: &Reading, tariff: &Tariff) -> bool {
     let Some(tokens) = reading.tokens.filter(|_| !reading.distrusted) else { return false };
+    let model = tariff.priced_as(named(unit, reading.model.as_deref()), unit.requested_at);
     let is_one = |book: &PriceBook| {
-        let (provider, model) = (unit.provider.as_str(), model(unit, reading));
-        let rates = |input| book.rates(provider, model, tier(unit, reading), input, unit.requested_at);
+        let rates = |input| book.rates(unit.provider.as_str(), model, tier(unit, reading), input, unit.requested_at);
         // How many requests it was, that sum does not say.
         rates(0) == rates(tokens.prompt) && rates(0).is_none_or(|rates| rates.request.is_none())
     };
@@ -86,8 +87,8 @@ impl Tally {
             return;
         };
         self.used = sum;
-        let (provider, model, tier) = (unit.provider.as_str(), model(unit, part), tier(unit, part));
-        let charged = tariff.charge(provider, model, tier, used, unit.requested_at);
+        let named = named(unit, part.model.as_deref());
+        let charged = tariff.charge(named, tier(unit, part), used, unit.requested_at);
         let charged = if part.uncounted { uncounted(charged, &used) } else { charged };
         let Charged { charge, billable, is_own } = charged;
         // What has no price of the plan's own is billed by its percent of the sum: rounded up once.
@@ -171,7 +172,7 @@ impl Bill {
             }
         };
         let used = Used { tokens, quantities: if used.is_some() { reading.quantities } else { Quantities::default() } };
-        let own = tariff.charge(unit.provider.as_str(), model(unit, &reading), tier, used, unit.requested_at);
+        let own = tariff.charge(named(unit, reading.model.as_deref()), tier, used, unit.requested_at);
         // A sum of many requests that has the price of one long one: what it costs is not known to the digit.
         let is_short = !is_batch(unit) || is_enough(unit, &reading, tariff);
         let doubted = Charge { priced: worst(own.charge.priced), ..own.charge };
@@ -184,7 +185,7 @@ impl Bill {
     pub(super) fn estimate(unit: &DeferredUnit, status: u16, tariff: &Tariff) -> Self {
         let used = Used::from(&estimated(unit, 0));
         let tier = if is_batch(unit) { ServiceTier::Batch } else { ServiceTier::default() };
-        let charged = tariff.charge(unit.provider.as_str(), &unit.model, tier, used, unit.requested_at);
+        let charged = tariff.charge(named(unit, None), tier, used, unit.requested_at);
         let (source, outcome) = (UsageSource::Estimate, Outcome::UpstreamFailed);
         Self { used, source, charged, model: None, tier, outcome, status }
     }

@@ -140,6 +140,22 @@ async fn every_ending_of_a_response_has_its_bill() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unknown_model_has_the_prices_of_the_one_that_was_asked_for() {
+    for (requested, cost, priced) in [("m", Some(40), Priced::Incomplete), ("asked", None, Priced::Unpriced)] {
+        let bench = Bench::open().await;
+        let unit = unit("openai", "responses/resp_1", Micros(World::now().0 - HOUR_US));
+        let unit = DeferredUnit { requested_model: requested.into(), ..unit };
+        bench.units.add(unit.clone());
+        let answer = response("completed", USED).replace(r#""model":"m""#, r#""model":"m-of-tomorrow""#);
+        bench.ask.says("/v1/responses/resp_1", 200, &answer);
+        bench.turn().await;
+        let bill = bench.bill(&unit).await.unwrap();
+        assert_eq!((&*bill.model, bill.cost.map(|cost| cost.0), bill.priced), ("m-of-tomorrow", cost, priced));
+        assert_eq!(bill.billable, bill.cost);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_provider_that_cannot_say_is_waited_for_three_days() {
     let long = 73 * HOUR_US;
     let none = "this is no answer".to_owned();

@@ -164,6 +164,38 @@ async fn estimates_and_what_had_no_price_are_priced_and_what_has_none_is_left() 
 }
 
 #[tokio::test]
+async fn an_answer_of_an_unknown_model_is_priced_as_asked_for_until_it_is_known() {
+    let mut bench = Bench::open().await;
+    let event = |number, model: &str, requested: &str| UsageEvent {
+        requested_model: requested.into(),
+        ..bench.event(number, model, 5)
+    };
+    let (alias, unknown) = (event(1, "m-of-tomorrow", "m"), event(2, "m-of-tomorrow", "unheard-of"));
+    assert_eq!((alias.priced, unknown.priced), (Priced::Unpriced, Priced::Unpriced), "as neither names an alias");
+    bench.book(alias).await;
+    bench.book(unknown).await;
+    // What was booked before there was this rule is priced by it, and once.
+    for corrections in [1, 0] {
+        assert_eq!(corrected(&bench.rerate().await), corrections);
+        assert_eq!((bench.totals().await.0, bench.sums().await.unpriced_requests), (5 * 10, 1));
+    }
+    bench.in_force(book(20)).await;
+    assert_eq!(corrected(&bench.rerate().await), 1);
+    assert_eq!(bench.totals().await.0, 5 * 20);
+    // The list comes to know it.
+    let known = r#"{"format":1,"base":"none","models":[{"provider":"openai","model":"new","match":["m-of-tomorrow"],
+        "rates":[{"tier":"standard","input":7}]}]}"#;
+    bench.in_force((FORMAT.parse)(known.as_bytes()).unwrap()).await;
+    assert_eq!(corrected(&bench.rerate().await), 2);
+    assert_eq!((bench.totals().await.0, bench.sums().await.unpriced_requests), (2 * 5 * 7, 0));
+    let query = EventsQuery { tenant: None, from: None, to: None, after: Some(3), events_max: 9 };
+    let events = bench.world.store.events(&query).await.unwrap();
+    let priced: Vec<Priced> = events.iter().map(|stored| stored.event.priced).collect();
+    assert_eq!(priced, [Priced::Incomplete, Priced::Priced, Priced::Priced]);
+    assert_eq!(corrected(&bench.rerate().await), 0);
+}
+
+#[tokio::test]
 async fn what_a_row_does_not_explain_is_left() {
     let mut bench = Bench::open().await;
     // The sum of two requests of 60, each at the price of short ones.

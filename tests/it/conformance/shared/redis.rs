@@ -95,7 +95,7 @@ async fn a_restart_with_an_older_copy_is_a_loss_of_all() {
     })
     .await;
     // The copy is there, and says that two more calls fit.
-    let key = format!("tollgate:1:5e1f0c9a:{{{}}}", bench.tenant);
+    let key = format!("tollgate:2:5e1f0c9a:{{{}}}", bench.tenant);
     assert_eq!(server.text(&["HGET", &key, "st"]), "o");
     // The first answer already, whichever way it is found.
     let mut answer = None;
@@ -120,7 +120,7 @@ async fn a_replica_that_was_promoted_in_a_cluster_knows_nothing() {
     let bench = Bench::new(&store, "failover");
     bench.open(5).await;
     taken(bench.hold(1, 7).await);
-    let key = format!("tollgate:1:5e1f0c9a:{{{}}}", bench.tenant);
+    let key = format!("tollgate:2:5e1f0c9a:{{{}}}", bench.tenant);
     let owner = cluster.owner(&key).port;
     let at = cluster.masters.iter().position(|server| server.port == owner).unwrap();
     let replica = &cluster.replicas[at];
@@ -146,7 +146,7 @@ async fn a_master_of_a_cluster_that_dies_is_replaced_by_its_replica() {
     let store: Store = connected(&cluster.url()).await;
     let bench = Bench { within: Duration::from_millis(50), ..Bench::new(&store, "dies") };
     bench.open(5).await;
-    let key = format!("tollgate:1:5e1f0c9a:{{{}}}", bench.tenant);
+    let key = format!("tollgate:2:5e1f0c9a:{{{}}}", bench.tenant);
     let owner = cluster.owner(&key).port;
     let cluster = blocking(move || {
         cluster.masters.iter_mut().find(|server| server.port == owner).unwrap().kill();
@@ -169,7 +169,7 @@ async fn a_slot_that_moves_takes_no_count_along_that_is_believed() {
     let store: Store = connected(&cluster.url()).await;
     let bench = Bench::new(&store, "moves");
     bench.open(5).await;
-    let key = format!("tollgate:1:5e1f0c9a:{{{}}}", bench.tenant);
+    let key = format!("tollgate:2:5e1f0c9a:{{{}}}", bench.tenant);
     let Reply::Number(slot) = cluster.masters[0].ask(&["CLUSTER", "KEYSLOT", &key]) else { panic!("a slot") };
     let slot = slot.to_string();
     let from = cluster.owner(&key);
