@@ -238,17 +238,20 @@ impl Counters {
         few.0.entry((key.metric, key.period)).or_default()
     }
 
-    /// Takes every claim or none. Two claims on one counter are both counted.
+    /// Takes every claim or none. Two claims on one counter are both counted. One that is refused leaves nothing behind:
+    /// clients choose the ids of users, and those of refused calls are not to fill the memory.
     fn take(&mut self, claims: &[Claim]) -> Result<(), HoldOutcome> {
         for (at, claim) in claims.iter().enumerate() {
-            let standing = self.standing(&claim.counter);
-            if claim.max.is_some_and(|max| standing.remaining(max) < claim.amount) {
-                for taken in claims.iter().take(at) {
-                    let standing = self.standing(&taken.counter);
-                    standing.held = standing.held.saturating_sub(taken.amount);
-                }
-                return Err(HoldOutcome::Refused { claim: at, standing: *self.standing(&claim.counter) });
+            let Some(max) = claim.max else { continue };
+            let standing = self.get(&claim.counter).unwrap_or_default();
+            let before = claims.iter().take(at).filter(|other| other.counter == claim.counter);
+            let taken = before.fold(standing.held, |held, other| held.saturating_add(other.amount));
+            if (Standing { held: taken, ..standing }).remaining(max) < claim.amount {
+                return Err(HoldOutcome::Refused { claim: at, standing });
             }
+        }
+        for claim in claims {
+            let standing = self.standing(&claim.counter);
             standing.held = standing.held.saturating_add(claim.amount);
         }
         Ok(())
@@ -387,6 +390,23 @@ mod tests {
         assert_eq!(standing, [Standing { used: 700, held: 0 }, Standing { used: 3, held: 0 }]);
         counters.settle(EventId::new(30, 0), &[], &[(of(1, 21), 3)]);
         assert_eq!(subjects(), 4_001, "the first day is gone");
+    }
+
+    #[test]
+    fn refused_calls_leave_no_counters_behind() {
+        let counters = MemoryCounters::new();
+        let of = |subject| CounterKey { subject, ..key("2026-11") };
+        for user in 0..1_000 {
+            let claim = |subject, max| Claim { counter: of(subject), amount: 1, max: Some(max) };
+            let claims = [claim(Subject::User(format!("user-{user}").into()), 9), claim(Subject::Tenant, 0)];
+            let outcome = counters.hold(EventId::new(1, user), &claims, Terms::default()).now_or_never().unwrap();
+            assert_eq!(outcome, Ok(HoldOutcome::Refused { claim: 1, standing: Standing::default() }));
+        }
+        assert_eq!(counters.list().now_or_never().unwrap().unwrap(), []);
+        // Two claims on one counter are one sum.
+        let twice = vec![Claim { counter: of(Subject::Tenant), amount: 1, max: Some(1) }; 2];
+        let outcome = counters.hold(EventId::new(2, 0), &twice, Terms::default()).now_or_never().unwrap();
+        assert_eq!(outcome, Ok(HoldOutcome::Refused { claim: 1, standing: Standing::default() }));
     }
 
     #[test]

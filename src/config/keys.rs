@@ -158,6 +158,12 @@ pub static KEYS: &[Key] = &[
         "0.01",
         "The least that a call holds of a cost limit whose price does not follow from tokens alone: images, speech, a batch.",
     ),
+    key(
+        "budgets.searches_max",
+        &["TOLLGATE_BUDGETS_SEARCHES_MAX"],
+        "16",
+        "How many searches, of the web or of files, a provider makes at most for a call that has such a tool. A call under `hold = \"worst_case\"` holds the fees of so many, any other that of one.",
+    ),
     secret("providers.openai.api_key", &["OPENAI_API_KEY"], "Your OpenAI key. The provider is on when it is there."),
     key(
         "providers.openai.url",

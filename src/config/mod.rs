@@ -26,6 +26,7 @@ use crate::domain::hold::Bounds;
 use crate::domain::ids::PlanName;
 use crate::domain::limits::ModelLimits;
 use crate::domain::plan::{Metric, Plan};
+use crate::domain::quantities::COUNT_MAX;
 use crate::domain::redis_url::RedisUrl;
 
 pub use keys::{KEYS, Key};
@@ -430,7 +431,13 @@ impl Reader {
         let context_max = self.value("budgets.context_max", tokens);
         let output_max = self.value("budgets.output_max", tokens);
         let cost_min = self.value("budgets.hold_min_usd", budgets::dollars);
-        Some(Bounds { context_max: context_max?, output_max: output_max?, cost_min: cost_min? })
+        let searches_max = self.value("budgets.searches_max", |text| values::count(text, 1..=COUNT_MAX));
+        Some(Bounds {
+            context_max: context_max?,
+            output_max: output_max?,
+            cost_min: cost_min?,
+            searches_max: searches_max?,
+        })
     }
 
     fn journal(&mut self) -> Option<Journal> {

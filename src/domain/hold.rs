@@ -24,11 +24,13 @@ pub struct Bounds {
     pub output_max: u64,
     /// The least cost, in nano-dollars, that a call holds whose cost no number of tokens bounds: images, speech.
     pub cost_min: u64,
+    /// Searches that a provider makes at most for one call.
+    pub searches_max: u64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { context_max: 1_048_576, output_max: 16_384, cost_min: 10_000_000 }
+        Self { context_max: 1_048_576, output_max: 16_384, cost_min: 10_000_000, searches_max: 16 }
     }
 }
 
@@ -130,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { context_max: 1_000, output_max: 300, cost_min: 7 };
+    const BOUNDS: Bounds = Bounds { context_max: 1_000, output_max: 300, cost_min: 7, searches_max: 16 };
 
     #[test]
     fn a_call_is_as_large_as_what_bounds_it() {

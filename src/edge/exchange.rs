@@ -247,10 +247,7 @@ impl Gate {
         }
         self.expect_body(session, asked, live.settings.body_limit).await?;
         let whole = body::read_whole(session, asked.length, live.settings.body_limit, &live.budget).await?;
-        let mut call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
-        if self.meter.may_write(&caller) {
-            call.cap = providers::output_cap(&endpoint, &whole.bytes);
-        }
+        let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
         let coding = if call.edits.is_empty() { Coding::GzipIfAccepted } else { Coding::Identity };
         let out = headers::to_provider(headers_of(session), &presented.secret, coding);
         let mut request = self.request(asked, out, (origin, provider, &endpoint), Outgoing::Whole(None))?;

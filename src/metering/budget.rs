@@ -6,16 +6,16 @@
 //! knows what was used before. A billed call takes tokens and cost of each limit that its plan has for the tenant, the key,
 //! the user and the knowledge base that it is made for; whoever is not named has no limit.
 
-use crate::domain::budget::{Budget, Sizing, Unpriced, WhenShort};
-use crate::domain::hold::{self, Known, OUTPUT_MIN, Size};
+use crate::domain::budget::{Budget, Sizing, Unpriced};
+use crate::domain::hold::{self, Bounds, Known, OUTPUT_MIN, Size};
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::ServiceTier;
-use crate::domain::price::tariff::{Ceiling, Prospect};
+use crate::domain::price::tariff::{Ceiling, Prospect, Tariff};
 use crate::domain::rate::RateMetric;
 use crate::domain::refusal::{QuotaFacts, Refusal};
 use crate::domain::time::{Micros, Window};
 use crate::ports::counters::{Claim, CounterKey};
-use crate::providers::{Call, Endpoint, Kind, Provider, estimate};
+use crate::providers::{Call, Endpoint, Kind, Provider, Searches, estimate};
 
 use super::in_flight::{Caller, LimitStanding, bounded};
 use super::snapshot::Account;
@@ -46,14 +46,9 @@ pub(super) type Written = Option<u64>;
 pub(super) struct Ask<'a> {
     pub caller: &'a Caller,
     pub plan: &'a Plan,
+    pub tariff: &'a Tariff,
     pub kind: Kind,
     pub at: Micros,
-}
-
-/// Whether the plan may have another maximum written into a request of this endpoint.
-pub(super) fn may_write(plan: &Plan) -> bool {
-    let Budget { hold, when_short, .. } = plan.budget;
-    bounds_money(plan) && (hold == Sizing::WorstCase || when_short == WhenShort::Clamp)
 }
 
 /// Whether the plan limits tokens or cost of anybody.
@@ -134,7 +129,7 @@ impl Ask<'_> {
         let size = known.size(plan.budget.hold, &bounds);
         let is_bound = !known.has_output || known.declared.is_some() || plan.budget.hold == Sizing::Estimate;
         let write = (!is_bound && call.cap.is_some()).then(|| size.output / known.answers.max(1));
-        let dearest = if counts_cost { self.dearest((provider, call), size, snapshots)? } else { None };
+        let dearest = if counts_cost { self.dearest((provider, call), size, &bounds)? } else { None };
         let cost_min = if known.costs_tokens_only { 1 } else { bounds.cost_min.max(1) };
         let can_write = call.cap.is_some() && known.has_output;
         Ok(Some(Quote { size, answers: known.answers.max(1), dearest, cost_min, write, can_write }))
@@ -145,12 +140,16 @@ impl Ask<'_> {
         &self,
         (provider, call): (&'static dyn Provider, &Call),
         size: Size,
-        snapshots: &Snapshots,
+        bounds: &Bounds,
     ) -> Result<Option<Ceiling>, Refusal> {
-        let Self { plan, at, .. } = self;
+        let Self { plan, tariff, at, .. } = self;
         let tier = call.service_tier.unwrap_or(ServiceTier::Standard);
         let with_media = call.has_media || call.refers;
-        let tariff = snapshots.load().tariff(&plan.name);
+        let searches = match (call.searches, plan.budget.hold) {
+            (Searches::Never, _) => 0,
+            (Searches::Often, Sizing::WorstCase) => bounds.searches_max,
+            (Searches::Once | Searches::Often, _) => 1,
+        };
         let (provider, model) = (provider.id(), call.model.as_str());
         let prospect = Prospect {
             provider: provider.as_str(),
@@ -159,10 +158,12 @@ impl Ask<'_> {
             input_tokens: size.input,
             with_media,
             quantities: call.quantities,
+            searches,
             at: *at,
         };
         match tariff.ceiling(&prospect) {
-            Some(dearest) => Ok(Some(dearest).filter(|dearest| !hold::is_free(dearest))),
+            // What searches may charge what nobody published.
+            Some(dearest) => Ok(Some(dearest).filter(|dearest| searches > 0 || !hold::is_free(dearest))),
             None if plan.budget.unpriced == Unpriced::Allow => Ok(None),
             None => Err(Refusal::NoPrice { model: bounded(call.model.clone()), plan: plan.name.clone() }),
         }
@@ -170,7 +171,7 @@ impl Ask<'_> {
 
     /// What the call takes of each counter: chats first.
     pub fn claims(&self, quote: Option<&Quote>) -> Vec<Claim> {
-        let Self { caller, plan, kind, at } = self;
+        let Self { caller, plan, kind, at, .. } = self;
         let mut claims = Vec::with_capacity(WINDOWS.len() + plan.limits.len());
         if *kind == Kind::Chat {
             let tenant = &caller.account.tenant;

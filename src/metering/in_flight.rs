@@ -26,6 +26,7 @@ use crate::ports::journal::Slot;
 use crate::providers::estimate::{self, EstimateInput};
 use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading, Shortener};
 
+use super::continued::Continued;
 use super::meter::Meter;
 use super::overrun::Overrun;
 use super::rates::{Permit, RateRoom};
@@ -85,7 +86,7 @@ pub(super) struct Open {
     pub endpoint: Endpoint,
     pub call: Call,
     /// It goes on with an earlier answer, and was counted with that.
-    pub goes_on: bool,
+    pub goes_on: Option<Continued>,
     pub tariff: Arc<Tariff>,
     pub started_us: u64,
     /// As it stands if nothing else is heard of the call; settling makes the final one of it.
@@ -394,13 +395,22 @@ impl Open {
 
     /// Before the client has all of its answer: it may go on at once, and elsewhere.
     async fn lets_go_on(&mut self, verdict: Verdict) {
-        let token = if verdict.chat_kept {
-            self.progress.reading.as_mut().and_then(|said| said.continuation.take())
-        } else {
-            self.call.continues.take().filter(|_| self.goes_on)
-        };
-        if let Some(token) = token {
+        if !verdict.chat_kept {
+            if let Some(goes_on) = self.goes_on.take() {
+                goes_on.give_back().await;
+            }
+            return;
+        }
+        self.keeps_on(verdict);
+        if let Some(token) = self.progress.reading.as_mut().and_then(|said| said.continuation.take()) {
             self.meter.lets_go_on(&self.event.tenant, &token).await;
+        }
+    }
+
+    /// What is billed has used its token.
+    fn keeps_on(&mut self, verdict: Verdict) {
+        if let Some(goes_on) = self.goes_on.take_if(|_| verdict.chat_kept) {
+            goes_on.used();
         }
     }
 
@@ -410,6 +420,7 @@ impl Open {
         let verdict = guarded(|| self.judge(ending)).unwrap_or_else(|| verdict(self.progress.phase, ending));
         // A drop may happen on any thread at any time: only the cheap estimate is allowed here.
         let estimate = guarded(|| self.estimate_input(verdict).map(|input| estimate::by_bytes(&input)));
+        self.keeps_on(verdict);
         // What is written up is in the event, also where the rest of it failed.
         guarded(|| self.write_up(verdict, estimate.flatten())).unwrap_or_default();
         self.hand_over();

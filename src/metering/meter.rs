@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::domain::budget::{OnOverrun, WhenShort};
 use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, ProviderId, TenantId};
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing};
+use crate::domain::price::tariff::Tariff;
 use crate::domain::refusal::{ModelFacts, Refusal};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::domain::tokens::Tokens;
 use crate::ports::clock::Clock;
-use crate::ports::continuations::{Continuations, TokenHash};
+use crate::ports::continuations::Continuations;
 use crate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms};
 use crate::ports::journal::Journal;
 use crate::ports::rates::RateStore;
@@ -23,6 +22,7 @@ use crate::providers::estimate::EstimateInput;
 use crate::providers::{Call, Endpoint, Kind, Prompt, Provider};
 
 use super::budget::{self, Ask, Quote, Written, limit_standings};
+use super::continued::{Continued, token_hash};
 use super::estimator::{Estimate, Estimator};
 use super::in_flight::{Caller, InFlight, LimitStanding, Open, Progress, pending};
 use super::overrun::Overrun;
@@ -114,9 +114,16 @@ impl Meter {
         let id = self.clock.event_id();
         // What goes on with an answer was counted with its begin.
         let goes_on = self.goes_on(&caller.account.tenant.id, call.continues.as_deref(), id).await;
-        let kind = if goes_on { Kind::Billed } else { endpoint.kind };
-        let taken = self.hold(caller, id, (kind, provider, &endpoint, &call), admitted_at).await?;
-        self.own((id, admitted_at, goes_on), taken, provider, endpoint, call).await
+        let kind = if goes_on.is_some() { Kind::Billed } else { endpoint.kind };
+        match self.hold(caller, id, (kind, provider, &endpoint, &call), admitted_at).await {
+            Ok(taken) => self.own((id, admitted_at, goes_on), taken, provider, endpoint, call).await,
+            Err(refusal) => {
+                if let Some(goes_on) = goes_on {
+                    goes_on.give_back().await;
+                }
+                Err(refusal)
+            }
+        }
     }
 
     /// Admits what the provider of a session charged, or began to, of its own accord: it is booked, whatever is left of
@@ -130,22 +137,22 @@ impl Meter {
     ) -> Result<InFlight, Refusal> {
         let (id, admitted_at) = (self.clock.event_id(), self.clock.now());
         let held = Held { counters: &*self.counters, id, claims: Vec::new() };
+        let tariff = self.snapshots.load().tariff(&caller.account.tenant.plan);
         let (permit, overrun) = (None, None);
-        let taken = Taken { caller, held, permit, overrun, limits: Vec::new(), written: None };
-        self.own((id, admitted_at, false), taken, provider, endpoint, call).await
+        let taken = Taken { caller, tariff, held, permit, overrun, limits: Vec::new(), written: None };
+        self.own((id, admitted_at, None), taken, provider, endpoint, call).await
     }
 
     /// The call that owns what is held for it.
     async fn own(
         self: &Arc<Self>,
-        (id, admitted_at, goes_on): (EventId, Micros, bool),
-        Taken { caller, mut held, permit, overrun, limits, written }: Taken<'_>,
+        (id, admitted_at, goes_on): (EventId, Micros, Option<Continued>),
+        Taken { caller, tariff, mut held, permit, overrun, limits, written }: Taken<'_>,
         provider: &'static dyn Provider,
         endpoint: Endpoint,
         call: Call,
     ) -> Result<InFlight, Refusal> {
         let started_us = self.clock.monotonic_us();
-        let tariff = self.snapshots.load().tariff(&caller.account.tenant.plan);
         let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &tariff);
         let slot = self.journal.admit(&event).map_err(|_| Refusal::JournalFull)?;
         let position = slot.position;
@@ -175,11 +182,8 @@ impl Meter {
         Ok(in_flight)
     }
 
-    async fn goes_on(&self, tenant: &TenantId, token: Option<&str>, id: EventId) -> bool {
-        match (&self.continuations, token) {
-            (Some(known), Some(token)) => known.take(tenant, token_hash(token), id).await,
-            _ => false,
-        }
+    async fn goes_on(&self, tenant: &TenantId, token: Option<&str>, id: EventId) -> Option<Continued> {
+        Continued::take(self.continuations.as_ref()?, tenant, token?, id).await
     }
 
     /// Lets the tenant go on with an answer, without another chat.
@@ -197,20 +201,30 @@ impl Meter {
         (kind, provider, endpoint, call): (Kind, &'static dyn Provider, &Endpoint, &Call),
         at: Micros,
     ) -> Result<Taken<'_>, Refusal> {
-        for _ in 0..CHANGES_MAX {
+        let mut permit: Option<Permit> = None;
+        for changes in 0..CHANGES_MAX {
             may_use(&caller, &call.model)?;
             let plan = plan_of(&caller.account)?;
-            let ask = Ask { caller: &caller, plan, kind, at };
+            // The hold is sized and the call is billed by these prices, whatever comes into force while it waits.
+            let tariff = self.snapshots.load().tariff(&plan.name);
+            let ask = Ask { caller: &caller, plan, tariff: &tariff, kind, at };
             let quote = ask.quote((provider, endpoint, call), &self.snapshots)?;
             let tokens = quote.map_or(0, |quote| quote.tokens());
-            let permit = Permit::take(self.rates.as_ref(), id, (&caller, plan), tokens).await?;
+            permit = match permit.take().filter(|permit| permit.is_for(&caller, plan)) {
+                Some(permit) => Some(permit),
+                None => {
+                    // One of other rates is given back when its turn comes: this is another call to the store.
+                    let id = if changes == 0 { id } else { self.clock.event_id() };
+                    Permit::take(self.rates.as_ref(), id, (&caller, plan), tokens).await?
+                }
+            };
             if let Some((claims, limits, quote)) = self.take(id, &ask, quote).await? {
                 // What was held is given back should anything fail before the call owns it.
                 let is_cut = call.stream && plan.budget.on_overrun == OnOverrun::Cut;
                 let overrun = quote.filter(|_| is_cut).and_then(|quote| Overrun::of(quote, &claims));
                 let held = Held { counters: &*self.counters, id, claims };
                 let written = quote.and_then(|quote| quote.written());
-                return Ok(Taken { caller, held, permit, overrun, limits, written });
+                return Ok(Taken { caller, tariff, held, permit, overrun, limits, written });
             }
             let tenant = &caller.account.tenant.id;
             let account = self.snapshots.load().accounts.get(tenant).cloned().ok_or(Refusal::BadKey)?;
@@ -249,8 +263,8 @@ impl Meter {
             if is_chats || (is_only_one && !is_lowered) {
                 return Err(ask.refusal(claim, standing));
             }
-            // One claim does not fit; what becomes of the call hangs on all of them.
-            let standings = self.read(&claims).await.ok_or(Refusal::CountersDown)?;
+            // One claim does not fit; what becomes of the call hangs on all of them, where they can be read.
+            let Some(standings) = self.read(&claims).await else { return Err(ask.refusal(claim, standing)) };
             let lower = quote.filter(|_| is_lowered).and_then(|quote| quote.lowered(&claims, &standings));
             if tries_left > 0 && lower.is_some() {
                 quote = lower;
@@ -283,11 +297,6 @@ impl Meter {
         rows.map(|((limit, counter), standing)| LimitStanding::of(account, limit, counter.period, standing)).collect()
     }
 
-    /// Whether other maxima of output may have to be written into the caller's requests.
-    pub fn may_write(&self, caller: &Caller) -> bool {
-        plan_of(&caller.account).is_ok_and(budget::may_write)
-    }
-
     /// Whether a chat with `model` (`None`: not known yet) could be admitted now, by what the counters say. Nothing is
     /// held: a session that begins takes nothing until its first turn.
     pub async fn could_admit(
@@ -301,7 +310,8 @@ impl Meter {
         if plan.limits.is_empty() {
             return Ok(());
         }
-        let ask = Ask { caller, plan, kind: Kind::Chat, at: self.clock.now() };
+        let tariff = self.snapshots.load().tariff(&plan.name);
+        let ask = Ask { caller, plan, tariff: &tariff, kind: Kind::Chat, at: self.clock.now() };
         let quote = match model {
             // How large its turns will be nobody knows: a limit only has to have something left.
             Some(model) => {
@@ -335,6 +345,8 @@ impl Meter {
 /// What was taken for a call.
 struct Taken<'a> {
     caller: Caller,
+    /// The prices that it was sized by.
+    tariff: Arc<Tariff>,
     held: Held<'a>,
     permit: Option<Permit>,
     overrun: Option<Overrun>,
@@ -355,10 +367,6 @@ impl Drop for Held<'_> {
             self.counters.settle(self.id, &self.claims, &[]);
         }
     }
-}
-
-fn token_hash(token: &str) -> TokenHash {
-    TokenHash(Sha256::digest(token.as_bytes()).into())
 }
 
 fn plan_of(account: &Account) -> Result<&Plan, Refusal> {

@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod budget;
+mod continued;
 pub mod copy;
 pub mod cost_lines;
 pub mod deferred;

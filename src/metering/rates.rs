@@ -108,6 +108,13 @@ impl Permit {
         self.claims.iter().zip(&self.stood).filter(is_told).map(room).collect()
     }
 
+    /// Whether the rates of a plan are those that it was taken of. How many tokens were taken is set right when the call is over.
+    pub fn is_for(&self, caller: &Caller, plan: &Plan) -> bool {
+        let wanted = claims(caller, plan, 0);
+        let same = |(a, b): (&RateClaim, &RateClaim)| (&a.subject, a.metric, a.max) == (&b.subject, b.metric, b.max);
+        wanted.len() == self.claims.len() && wanted.iter().zip(&self.claims).all(same)
+    }
+
     /// The call is over, and used so many tokens.
     pub fn over(mut self, tokens: u64) {
         let used = |claim: &RateClaim| match claim.metric {

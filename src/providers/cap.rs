@@ -1,14 +1,14 @@
-//! Where the most tokens of output stand in a request body, and how others are written in their place.
+//! Where the most tokens of output stand in a request body, what the body says there, and how others are written in their place.
 //!
 //! May use: the siblings `json` and `request`. A maximum goes where the client wrote one, in the member that it used; where it
-//! wrote none, into the member that the provider documents. The rest of the body stays as it is.
+//! wrote none, into the member that the provider documents. The rest of the body stays as it is. What no provider is sure to
+//! read as the number that we read is no maximum: a declared one is held, and nothing else is written in its place.
 
 use std::ops::Range;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::json;
+use super::json::{self, Count};
 use super::request::{inside, place};
 use super::{Edit, Endpoint, Reads};
 
@@ -34,102 +34,261 @@ impl OutputCap {
     }
 }
 
-/// How one dialect writes the maximum.
-struct Member {
-    /// The names that it reads, the one to write first.
+/// How the requests of an endpoint say the most tokens of one answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Maximum {
+    /// The members that hold the settings which it is one of; none where it stands at the top of the body.
+    within: &'static [&'static str],
+    /// The names that the endpoint reads, the one to write first; none where it takes no maximum.
     names: &'static [&'static str],
-    /// The member with `names.0` in it, to insert: what stands before the number, behind it, and behind it with more to follow.
-    before: &'static str,
-    after: &'static str,
-    after_and_more: &'static str,
+    /// What stands before the number where it is inserted.
+    member: &'static str,
+    /// The same with the settings around it.
+    whole: &'static str,
+    /// Whether another one is ever written: not where the call is charged when it is done.
+    is_written: bool,
 }
 
-const CHAT: Member = Member {
+const CHAT: Maximum = Maximum {
     names: &["max_completion_tokens", "max_tokens"],
-    before: r#""max_completion_tokens":"#,
-    after: "",
-    after_and_more: ",",
+    member: r#""max_completion_tokens":"#,
+    is_written: true,
+    ..Maximum::NOWHERE
 };
-const TOKENS: Member = Member { names: &["max_tokens", "max_completion_tokens"], before: r#""max_tokens":"#, ..CHAT };
-const RESPONSES: Member = Member { names: &["max_output_tokens"], before: r#""max_output_tokens":"#, ..CHAT };
-const GENERATE: Member =
-    Member { names: &["maxOutputTokens", "max_output_tokens"], before: r#""maxOutputTokens":"#, ..CHAT };
-const INTERACTION: Member = Member { names: &["max_output_tokens", "maxOutputTokens"], ..RESPONSES };
+const CHAT_BY_TOKENS: Maximum =
+    Maximum { names: &["max_tokens", "max_completion_tokens"], member: r#""max_tokens":"#, ..CHAT };
+const COMPLETIONS: Maximum = Maximum { names: &["max_tokens"], ..CHAT_BY_TOKENS };
+const RESPONSES: Maximum = Maximum { names: &["max_output_tokens"], member: r#""max_output_tokens":"#, ..CHAT };
+const RUN: Maximum = Maximum { names: &["max_completion_tokens"], ..Maximum::NOWHERE };
+const GENERATE: Maximum = Maximum {
+    within: &["generationConfig", "generation_config"],
+    names: &["maxOutputTokens", "max_output_tokens"],
+    member: r#""maxOutputTokens":"#,
+    whole: r#""generationConfig":{"maxOutputTokens":"#,
+    is_written: true,
+};
+const INTERACTION: Maximum =
+    Maximum { within: &["generation_config"], whole: r#""generation_config":{"max_output_tokens":"#, ..RESPONSES };
 
-/// Where the settings of a generation stand, in Gemini's dialect.
-const SETTINGS: [&str; 2] = ["generationConfig", "generation_config"];
+impl Maximum {
+    /// The endpoint takes none.
+    pub(super) const NOWHERE: Self = Self { within: &[], names: &[], member: "", whole: "", is_written: false };
 
-/// Where a maximum goes in a body of this endpoint; `None` where it takes none, or the body has none of the right form.
-pub fn output_cap(endpoint: &Endpoint, body: &Bytes) -> Option<OutputCap> {
-    let spots = match (endpoint.reads, endpoint.name) {
-        (Reads::Chat, _) => at_top(body, &CHAT),
-        (Reads::ChatWithinTotal | Reads::Completions, _) => at_top(body, &TOKENS),
-        (Reads::Responses, "responses") => at_top(body, &RESPONSES),
-        (Reads::Generate, _) => in_settings(body, &GENERATE, r#""generationConfig":{"maxOutputTokens":"#),
-        (Reads::Interaction, _) => in_settings(body, &INTERACTION, r#""generation_config":{"max_output_tokens":"#),
-        _ => None,
-    };
-    spots.filter(|spots| !spots.is_empty()).map(|mut spots| {
-        spots.sort_by_key(|spot| spot.range.start);
-        OutputCap(spots)
-    })
-}
-
-fn at_top(body: &[u8], member: &Member) -> Option<Vec<Spot>> {
-    in_object(body, 0..body.len(), member)
-}
-
-/// In every object of settings there is: of two the last one holds, and which of two names does is the provider's affair.
-fn in_settings(body: &[u8], member: &Member, whole: &'static str) -> Option<Vec<Spot>> {
-    let mut objects: Vec<&RawValue> = Vec::new();
-    json::members(body, &SETTINGS, |_, raw| objects.push(raw)).ok()?;
-    let mut spots = Vec::new();
-    for raw in objects {
-        let range = place(body, raw)?;
-        if json::is_object(raw) {
-            spots.extend(in_object(body, range, member)?);
-        } else {
-            spots.push(Spot { range, before: whole.split_once(':')?.1, after: "}" });
+    /// That of an endpoint.
+    pub(super) fn of(endpoint: &Endpoint) -> Self {
+        match (endpoint.reads, endpoint.name) {
+            (Reads::Chat, _) => CHAT,
+            (Reads::ChatWithinTotal, _) => CHAT_BY_TOKENS,
+            (Reads::Completions, _) => COMPLETIONS,
+            (Reads::Responses, "responses") => RESPONSES,
+            (Reads::Run, _) => RUN,
+            (Reads::Generate, _) => GENERATE,
+            (Reads::Interaction, _) => INTERACTION,
+            _ => Self::NOWHERE,
         }
     }
-    if spots.is_empty() {
-        let (at, is_empty) = inside(body, 0..body.len())?;
-        spots.push(Spot { range: at..at, before: whole, after: if is_empty { "}" } else { "}," } });
-    }
-    Some(spots)
 }
 
-fn in_object(body: &[u8], within: Range<usize>, member: &Member) -> Option<Vec<Spot>> {
-    let (mut given, mut nothing) = (Vec::new(), Vec::new());
-    json::members(body.get(within.clone())?, member.names, |index, raw| {
-        let spot = place(body, raw).map(|range| Spot { range, before: "", after: "" });
-        if raw.get() == "null" { nothing.push((index, spot)) } else { given.push(spot) }
-    })
-    .ok()?;
-    if !given.is_empty() {
-        return given.into_iter().collect();
+/// What a body says of the most tokens of one answer, while its members are read.
+pub(super) struct Maxima<'b> {
+    body: &'b [u8],
+    of: Maximum,
+    /// What stands at the top of the body.
+    top: Given,
+    spots: Vec<Spot>,
+    largest: Option<u64>,
+    is_doubted: bool,
+}
+
+/// What one object says, by the index of each name.
+#[derive(Default)]
+struct Given {
+    values: Vec<(usize, Range<usize>)>,
+    nulls: Vec<(usize, Range<usize>)>,
+    largest: Option<u64>,
+    is_bad: bool,
+}
+
+impl<'b> Maxima<'b> {
+    pub(super) fn new(of: Maximum, body: &'b [u8]) -> Self {
+        Self { body, of, top: Given::default(), spots: Vec::new(), largest: None, is_doubted: false }
     }
-    // A member without a value is given one; of two names only one may have any.
-    if let Some((index, _)) = nothing.first().cloned() {
-        return nothing.into_iter().filter(|(other, _)| *other == index).map(|(_, spot)| spot).collect();
+
+    /// Takes in a member of the body.
+    pub(super) fn look(&mut self, name: &str, raw: &RawValue) {
+        let Maximum { within, names, .. } = self.of;
+        if within.contains(&name) {
+            self.look_within(raw);
+        } else if within.is_empty()
+            && let Some(index) = names.iter().position(|known| *known == name)
+        {
+            self.top.take(index, place(self.body, raw), Count::of(raw));
+        }
     }
-    let (at, is_empty) = inside(body, within)?;
-    let after = if is_empty { member.after } else { member.after_and_more };
-    Some(vec![Spot { range: at..at, before: member.before, after }])
+
+    /// Of two objects the last one may hold, or both: each has to say a maximum, and has one written into it.
+    fn look_within(&mut self, raw: &RawValue) {
+        let Some(range) = place(self.body, raw) else { return };
+        let mut given = Given::default();
+        let see = |index, raw: &RawValue| given.take(index, place(self.body, raw), Count::of_text(raw));
+        if json::members(raw.get().as_bytes(), self.of.names, see).is_ok() {
+            self.add(given, range);
+        } else {
+            self.is_doubted = true;
+            let before = self.of.whole.split_once(':').map_or("", |(_, object)| object);
+            self.spots.push(Spot { range, before, after: "}" });
+        }
+    }
+
+    fn add(&mut self, given: Given, within: Range<usize>) {
+        let declared = given.declared();
+        self.is_doubted |= declared.is_none();
+        // Of several the largest: which of them a provider obeys is not ours to say.
+        self.largest = self.largest.max(declared);
+        self.spots.extend(given.spots(self.body, within, self.of.member));
+    }
+
+    /// The most tokens that the body declares for one answer, and where another maximum goes.
+    pub(super) fn finish(mut self) -> (Option<u64>, Option<OutputCap>) {
+        if self.of.names.is_empty() {
+            return (None, None);
+        }
+        if self.of.within.is_empty() {
+            let top = std::mem::take(&mut self.top);
+            self.add(top, 0..self.body.len());
+        } else if self.spots.is_empty()
+            && let Some((at, is_empty)) = inside(self.body, 0..self.body.len())
+        {
+            let after = if is_empty { "}" } else { "}," };
+            self.spots.push(Spot { range: at..at, before: self.of.whole, after });
+        }
+        let Self { of, mut spots, largest, is_doubted, .. } = self;
+        spots.sort_by_key(|spot| spot.range.start);
+        let cap = (of.is_written && !spots.is_empty()).then_some(OutputCap(spots));
+        (largest.filter(|_| !is_doubted), cap)
+    }
+}
+
+impl Given {
+    fn take(&mut self, index: usize, place: Option<Range<usize>>, count: Count) {
+        let stands = place.map(|place| (index, place));
+        match count {
+            Count::Absent | Count::Null => self.nulls.extend(stands),
+            Count::Whole(count @ 1..) => {
+                self.values.extend(stands);
+                self.largest = self.largest.max(Some(count));
+            }
+            // Some providers take 0 for none at all.
+            Count::Whole(0) | Count::Bad => {
+                self.values.extend(stands);
+                self.is_bad = true;
+            }
+        }
+    }
+
+    fn has_value(&self, index: usize) -> bool {
+        self.values.iter().any(|(other, _)| *other == index)
+    }
+
+    /// Nothing where any of them is no number that every provider reads alike, or is taken back.
+    fn declared(&self) -> Option<u64> {
+        let is_taken_back = self.nulls.iter().any(|(index, _)| self.has_value(*index));
+        self.largest.filter(|_| !self.is_bad && !is_taken_back)
+    }
+
+    fn spots(self, body: &[u8], within: Range<usize>, member: &'static str) -> Vec<Spot> {
+        // A member without a value is given one where no other has any; of two names only one may have a value.
+        let first = self.nulls.first().map(|(index, _)| *index).filter(|_| self.values.is_empty());
+        let nulls = self.nulls.iter().filter(|(index, _)| Some(*index) == first || self.has_value(*index));
+        let stand = self.values.iter().chain(nulls).map(|(_, range)| range.clone());
+        let mut spots: Vec<Spot> = stand.map(|range| Spot { range, before: "", after: "" }).collect();
+        if spots.is_empty()
+            && let Some((at, is_empty)) = inside(body, within)
+        {
+            spots.push(Spot { range: at..at, before: member, after: if is_empty { "" } else { "," } });
+        }
+        spots
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use http::Method;
 
-    use super::super::{CredentialPlace, apply, route};
+    use super::super::request::{ModelIn, StreamBy, read};
+    use super::super::{Call, CredentialPlace, apply, route};
     use super::*;
 
-    fn capped(path: &str, body: &str, max: u64) -> Option<String> {
+    const CHAT: &str = "/v1/chat/completions";
+    const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
+
+    fn call(path: &str, body: &str) -> Call {
         let (_, endpoint) = route(&Method::POST, path, CredentialPlace::Bearer).unwrap();
         let body = Bytes::copy_from_slice(body.as_bytes());
-        let edits: Vec<Edit> = output_cap(&endpoint, &body)?.edits(max).collect();
-        Some(String::from_utf8(apply(&edits, &body).concat()).unwrap())
+        read(&body, ModelIn::Path("m"), StreamBy::Body, Maximum::of(&endpoint)).unwrap()
+    }
+
+    fn capped(path: &str, body: &str, max: u64) -> Option<String> {
+        let edits: Vec<Edit> = call(path, body).cap?.edits(max).collect();
+        Some(String::from_utf8(apply(&edits, &Bytes::copy_from_slice(body.as_bytes())).concat()).unwrap())
+    }
+
+    #[test]
+    fn a_maximum_that_a_provider_may_read_otherwise_is_none_and_every_one_is_written_over() {
+        for (path, body, written) in [
+            (CHAT, r#"{"max_tokens":1e5}"#, r#"{"max_tokens":50}"#),
+            (CHAT, r#"{"max_tokens":0}"#, r#"{"max_tokens":50}"#),
+            (
+                CHAT,
+                r#"{"max_completion_tokens":16,"max_tokens":1e5}"#,
+                r#"{"max_completion_tokens":50,"max_tokens":50}"#,
+            ),
+            (CHAT, r#"{"max_tokens":16,"max_tokens":null}"#, r#"{"max_tokens":50,"max_tokens":50}"#),
+            (
+                GENERATE,
+                r#"{"generationConfig":{"maxOutputTokens":16,"max_output_tokens":1e5}}"#,
+                r#"{"generationConfig":{"maxOutputTokens":50,"max_output_tokens":50}}"#,
+            ),
+            (
+                GENERATE,
+                r#"{"generationConfig":{"maxOutputTokens":16},"generation_config":{}}"#,
+                r#"{"generationConfig":{"maxOutputTokens":50},"generation_config":{"maxOutputTokens":50}}"#,
+            ),
+            (
+                GENERATE,
+                r#"{"generationConfig":{"maxOutputTokens":16},"generationConfig":null}"#,
+                r#"{"generationConfig":{"maxOutputTokens":50},"generationConfig":{"maxOutputTokens":50}}"#,
+            ),
+        ] {
+            assert_eq!(call(path, body).output_max, None, "{body}");
+            assert_eq!(capped(path, body, 50).as_deref(), Some(written), "{body}");
+        }
+    }
+
+    #[test]
+    fn only_the_names_that_an_endpoint_has_declare_a_maximum() {
+        for (path, body, written) in [
+            (CHAT, r#"{"max_output_tokens":16}"#, r#"{"max_completion_tokens":50,"max_output_tokens":16}"#),
+            (CHAT, r#"{"max_tokens_to_sample":16}"#, r#"{"max_completion_tokens":50,"max_tokens_to_sample":16}"#),
+            (
+                CHAT,
+                r#"{"generationConfig":{"maxOutputTokens":16}}"#,
+                r#"{"max_completion_tokens":50,"generationConfig":{"maxOutputTokens":16}}"#,
+            ),
+            ("/v1/responses", r#"{"max_tokens":16}"#, r#"{"max_output_tokens":50,"max_tokens":16}"#),
+            ("/v1/completions", r#"{"max_completion_tokens":16}"#, r#"{"max_tokens":50,"max_completion_tokens":16}"#),
+            (
+                GENERATE,
+                r#"{"maxOutputTokens":16,"max_tokens":16}"#,
+                r#"{"generationConfig":{"maxOutputTokens":50},"maxOutputTokens":16,"max_tokens":16}"#,
+            ),
+        ] {
+            assert_eq!(call(path, body).output_max, None, "{body}");
+            assert_eq!(capped(path, body, 50).as_deref(), Some(written), "{body}");
+        }
+        assert_eq!(call("/v1/threads/runs", r#"{"max_completion_tokens":16}"#).output_max, Some(16));
+        assert_eq!(call("/v1/responses/compact", r#"{"max_output_tokens":16}"#).output_max, None);
     }
 
     #[test]

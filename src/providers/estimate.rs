@@ -170,12 +170,12 @@ fn piece_end(text: &str) -> usize {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::cap::Maximum;
+    use super::super::request::{ModelIn, StreamBy, read};
     use super::*;
 
     fn kept(body: Bytes) -> Prompt {
-        super::super::request::read(&body, super::super::request::ModelIn::Body, super::super::request::StreamBy::Body)
-            .unwrap()
-            .prompt
+        read(&body, ModelIn::Body, StreamBy::Body, Maximum::NOWHERE).unwrap().prompt
     }
 
     fn input(prompt: &str, output: &str) -> EstimateInput {

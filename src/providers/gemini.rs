@@ -10,6 +10,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::unit::UnitName;
 
 use super::answer::Answer;
+use super::cap::Maximum;
 use super::openai;
 use super::request::{self, ModelIn, StreamBy};
 use super::table::{self, Route, billed, chat, free, session, tells};
@@ -168,7 +169,7 @@ impl Provider for Gemini {
             _ => (ModelIn::Body, StreamBy::Route(endpoint.name == "streamGenerateContent")),
         };
         let model = endpoint.model.as_deref().map_or(model_in, ModelIn::Path);
-        let call = request::read(body, model, stream_by)?;
+        let call = request::read(body, model, stream_by, Maximum::of(endpoint))?;
         let continues = match endpoint.reads {
             Reads::Generate => wire::continued(body),
             Reads::Interaction => later::continued(body),

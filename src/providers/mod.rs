@@ -43,7 +43,7 @@ mod usage;
 #[cfg(feature = "gateway")]
 mod vocabulary;
 
-pub use cap::{OutputCap, output_cap};
+pub use cap::OutputCap;
 pub use form::FormReader;
 pub use lines::Lines;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
@@ -245,6 +245,18 @@ pub enum Prompt {
     TextBytes(u64),
 }
 
+/// How often a provider may run a tool of its own for a call, such as a search, that it charges for beside tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Searches {
+    /// It has no such tool.
+    #[default]
+    Never,
+    /// Before it answers.
+    Once,
+    /// As often as its model likes.
+    Often,
+}
+
 /// What admission and metering need to know of a request body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -266,7 +278,7 @@ pub struct Call {
     pub output_max: Option<u64>,
     /// How many answers it asks for, at least 1.
     pub answers: u64,
-    /// Where another maximum can be written into the body; `None` where nobody asked for that, or it takes none.
+    /// Where another maximum can be written into the body; `None` where it takes none.
     pub cap: Option<OutputCap>,
     /// The length of the body; of a session's turn that of the messages that ask for it.
     pub body_bytes: u64,
@@ -275,6 +287,8 @@ pub struct Call {
     /// Whether the model reads, or may fetch, what is not in the body: an earlier answer, a stored prompt, a file or an
     /// image by its address, a cache, a search. Its tokens are not bounded by the bytes of the body.
     pub refers: bool,
+    /// Whether the provider may search for it, and be paid for that.
+    pub searches: Searches,
     /// The service tier that the client asked for, where it named one that has a price of its own.
     pub service_tier: Option<ServiceTier>,
     /// What the request itself says that will be charged, such as characters to be spoken. Where there is any of it, nothing
@@ -298,6 +312,7 @@ impl Call {
             body_bytes: 0,
             has_media: false,
             refers: false,
+            searches: Searches::Never,
             service_tier: None,
             quantities: Quantities::default(),
         }

@@ -11,10 +11,12 @@ use crate::domain::refusal::Refusal;
 use crate::domain::unit::UnitName;
 
 use super::answer::Answer;
+use super::cap::Maximum;
 use super::request::{self, ModelIn, StreamBy};
 use super::table::{self, Route, billed, chat, form, free, session, tells};
 use super::{
-    AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Reading, Reads, SessionReader, dialect, path,
+    AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Reading, Reads, Searches, SessionReader, dialect,
+    path,
 };
 
 mod later;
@@ -198,12 +200,18 @@ pub(super) fn call(endpoint: &Endpoint, body: &Bytes) -> Result<Call, Refusal> {
         Reads::Speech => (ModelIn::Body, StreamBy::Route(true)),
         _ => (ModelIn::Body, StreamBy::Route(false)),
     };
-    let mut call = request::read(body, model, stream)?;
+    let mut call = request::read(body, model, stream, Maximum::of(endpoint))?;
+    if endpoint.reads == Reads::Chat && call.model.contains(SEARCHES) {
+        (call.refers, call.searches) = (true, call.searches.max(Searches::Once));
+    }
     if endpoint.reads == Reads::Speech && call.model.starts_with(BY_CHARACTER) {
         call.quantities.characters = request::characters(body, "input");
     }
     Ok(call)
 }
+
+/// In the names of chat models that search the web before they answer, once, and are charged for it.
+pub(super) const SEARCHES: &str = "-search-";
 
 /// Speech of these models is charged by the characters that are spoken; that of others by the token.
 const BY_CHARACTER: &str = "tts-1";

@@ -10,11 +10,12 @@ use serde_json::value::RawValue;
 
 use crate::domain::refusal::Refusal;
 
+use super::cap::{Maxima, Maximum};
 use super::json;
 use super::nesting::{Bracket, Nesting};
 use super::prompt::{Asked, READ_BY_MODEL};
 use super::settings::{SETTINGS, Settings};
-use super::{Call, Edit, Prompt};
+use super::{Call, Edit, Prompt, Searches};
 
 /// Deeper bodies are refused: serde_json and most parsers of providers stop at this depth, and no tool's schema is near it.
 const DEPTH_MAX: u32 = 128;
@@ -56,11 +57,17 @@ const OWN: [&str; 5] = ["model", "stream", "stream_options", "background", "agen
 static MEMBERS: LazyLock<Box<[&'static str]>> =
     LazyLock::new(|| OWN.iter().chain(&SETTINGS).chain(READ_BY_MODEL).copied().collect());
 
-/// Reads `body`.
-pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> Result<Call, Refusal> {
+/// Reads `body`, which says how long its answers may be as its endpoint does.
+pub(super) fn read(
+    body: &Bytes,
+    model_in: ModelIn<'_>,
+    stream_by: StreamBy,
+    maximum: Maximum,
+) -> Result<Call, Refusal> {
     refuse_deep(body)?;
     let (mut model, mut stream, mut options, mut agent) = (None, None, None, None);
     let (mut in_background, mut settings, mut asked) = (false, Settings::default(), Asked::default());
+    let mut maxima = Maxima::new(maximum, body);
     json::members(body, &MEMBERS, |index, raw| match MEMBERS.get(index).copied().unwrap_or_default() {
         "model" => model = Some(raw),
         "stream" => stream = Some(raw),
@@ -68,16 +75,21 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
         "background" => in_background = raw.get() == "true",
         "agent" => {
             // It looks for what it answers with.
-            settings.refers |= raw.get() != "null";
+            if raw.get() != "null" {
+                settings.searches(Searches::Often);
+            }
             agent = Some(raw);
         }
-        name if index < OWN.len() + SETTINGS.len() => settings.look(name, raw),
+        name if index < OWN.len() + SETTINGS.len() => {
+            settings.look(name, raw);
+            maxima.look(name, raw);
+        }
         name => {
             asked.look(name, raw, |_| {});
             match name {
                 "tools" => settings.look_at_tools(raw),
-                // A stored one, by its id.
-                "prompt" => settings.refers |= json::is_object(raw),
+                // A stored one, by its id: with its tools.
+                "prompt" if json::is_object(raw) => settings.searches(Searches::Often),
                 _ => {}
             }
         }
@@ -94,17 +106,21 @@ pub(super) fn read(body: &Bytes, model_in: ModelIn<'_>, stream_by: StreamBy) -> 
     let edits = if asks { ask_for_usage(body, options)? } else { Vec::new() };
     let model = named(model_in, model)?;
     let text_bytes = asked.text_bytes(&model);
+    let (declared, cap) = maxima.finish();
+    let answers = settings.answers();
     let is_kept = body.len() <= KEPT_PROMPT_BYTES_MAX;
     let prompt = if is_kept { Prompt::Body { body: body.clone(), text_bytes } } else { Prompt::TextBytes(text_bytes) };
     Ok(Call {
         stream,
         in_background,
         edits,
-        output_max: settings.output_max(),
-        answers: settings.answers(),
+        output_max: declared.map(|max| max.saturating_mul(answers)),
+        answers,
+        cap,
         body_bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
         has_media: asked.has_media(),
         refers: settings.refers || asked.refers(),
+        searches: settings.searches,
         service_tier: settings.tier,
         ..Call::new(model, prompt)
     })

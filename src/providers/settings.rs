@@ -1,21 +1,22 @@
-//! What a request body says of itself beside its text: how much it wants at most, what it refers to, which tier it asks for.
+//! What a request body says of itself beside its text: how many answers it wants, what it refers to, which tier it asks for.
 //!
 //! May use: `domain`, the siblings `json`, `prompt` and `usage`. Both dialects have names of their own for the same things, so
-//! all of them are read wherever they stand: a member that a provider does not know it refuses or ignores.
+//! all of them are read wherever they stand: a member that a provider does not know it refuses or ignores. How long an answer
+//! may be is the other way round, as a name that is ignored bounds nothing: `cap` reads that.
 
 use serde_json::value::RawValue;
 
 use crate::domain::price::ServiceTier;
 
+use super::Searches;
 use super::json::{self, Count};
 use super::usage::tier_named;
 
-/// The members that are read here, in the order of [`Settings::look`].
-pub(super) const SETTINGS: [&str; 20] = [
+/// The members that are read here and by `cap`.
+pub(super) const SETTINGS: [&str; 19] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
-    "max_tokens_to_sample",
     "n",
     "best_of",
     "generationConfig",
@@ -34,8 +35,11 @@ pub(super) const SETTINGS: [&str; 20] = [
     "batch",
 ];
 
-/// Members of Gemini's settings of a generation.
-const OF_GENERATION: [&str; 4] = ["maxOutputTokens", "max_output_tokens", "candidateCount", "candidate_count"];
+/// How many answers are wanted, in Gemini's settings of a generation.
+const OF_GENERATION: [&str; 2] = ["candidateCount", "candidate_count"];
+
+/// What a number of answers that cannot be read may be: the most that any provider takes, which is what OpenAI says of `n`.
+const ANSWERS_MAX: u64 = 128;
 
 /// Members of a tool that only say how it is called; Gemini has one object for many tools and for those it runs itself.
 const DECLARATIONS: [&str; 2] = ["functionDeclarations", "function_declarations"];
@@ -46,70 +50,65 @@ const RUN_BY_CLIENT: [&str; 3] = ["function", "custom", "namespace"];
 /// What was read so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Settings {
-    output_max: Option<u64>,
-    answers: Option<u64>,
-    best_of: Option<u64>,
+    /// 0 where it says nothing of them.
+    answers: u64,
     pub(super) tier: Option<ServiceTier>,
     pub(super) refers: bool,
+    pub(super) searches: Searches,
 }
 
 impl Settings {
     /// Takes in the value of a member of [`SETTINGS`].
     pub(super) fn look(&mut self, name: &str, raw: &RawValue) {
         match name {
-            "max_tokens" | "max_completion_tokens" | "max_output_tokens" | "max_tokens_to_sample" => {
-                self.declares(Count::of(raw));
-            }
-            "n" => self.answers = whole(Count::of(raw)),
-            "best_of" => self.best_of = whole(Count::of(raw)),
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => {}
+            "n" | "best_of" => self.wants(raw),
             "generationConfig" | "generation_config" => self.generation(raw),
             "service_tier" | "serviceTier" => self.tier = json::text(raw).and_then(|name| requested_tier(&name)),
+            "web_search_options" if raw.get() != "null" => self.searches(Searches::Once),
+            // It has tools of its own.
+            "assistant_id" if raw.get() != "null" => self.searches(Searches::Often),
             _ => self.refers |= raw.get() != "null",
         }
     }
 
     /// Takes in the tools: those that the provider runs itself bring text that the body does not have.
     pub(super) fn look_at_tools(&mut self, raw: &RawValue) {
-        if self.refers {
-            return;
-        }
         let mut all_of_client = true;
         // What is no array of objects the provider refuses.
         let _is_array = json::elements(raw.get().as_bytes(), |tool| {
             all_of_client &= is_run_by_client(tool);
             all_of_client
         });
-        self.refers |= !all_of_client;
+        if !all_of_client {
+            self.searches(Searches::Often);
+        }
+    }
+
+    /// It may be answered with what the provider finds.
+    pub(super) fn searches(&mut self, searches: Searches) {
+        self.refers = true;
+        self.searches = self.searches.max(searches);
     }
 
     /// How many answers are made.
     pub(super) fn answers(&self) -> u64 {
-        self.answers.unwrap_or(1).max(self.best_of.unwrap_or(1)).max(1)
+        self.answers.max(1)
     }
 
-    /// The most tokens of output, of all answers together.
-    pub(super) fn output_max(&self) -> Option<u64> {
-        self.output_max.map(|max| max.saturating_mul(self.answers()))
-    }
-
-    /// Of several maxima the largest holds: which of them a provider obeys is not ours to say.
-    fn declares(&mut self, count: Count) {
-        self.output_max = self.output_max.max(whole(count));
+    /// Of several numbers the largest: which of them a provider obeys is not ours to say.
+    fn wants(&mut self, raw: &RawValue) {
+        let answers = match Count::of_text(raw) {
+            Count::Absent | Count::Null => 0,
+            Count::Whole(answers) => answers,
+            Count::Bad => ANSWERS_MAX,
+        };
+        self.answers = self.answers.max(answers);
     }
 
     fn generation(&mut self, raw: &RawValue) {
         // What is no object the provider refuses.
-        let _is_object = json::members(raw.get().as_bytes(), &OF_GENERATION, |index, raw| match index {
-            0 | 1 => self.declares(Count::of_text(raw)),
-            _ => self.answers = whole(Count::of_text(raw)),
-        });
-    }
-}
-
-fn whole(count: Count) -> Option<u64> {
-    match count {
-        Count::Whole(count) => Some(count),
-        Count::Absent | Count::Null | Count::Bad => None,
+        let _is_object = json::members(raw.get().as_bytes(), &OF_GENERATION, |_, raw| self.wants(raw));
     }
 }
 
@@ -141,38 +140,73 @@ fn is_run_by_client(tool: &RawValue) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use http::Method;
 
+    use super::super::cap::Maximum;
     use super::super::request::{ModelIn, StreamBy, read};
-    use super::super::{Call, KEPT_PROMPT_BYTES_MAX};
+    use super::super::{Call, CredentialPlace, KEPT_PROMPT_BYTES_MAX, route};
     use super::*;
 
-    fn call(body: &str) -> Call {
+    const CHAT: &str = "/v1/chat/completions";
+    const RESPONSES: &str = "/v1/responses";
+    const GENERATE: &str = "/v1beta/models/m:generateContent";
+
+    fn call_of(path: &str, body: &str) -> Call {
+        let (_, endpoint) = route(&Method::POST, path, CredentialPlace::Bearer).unwrap();
         let body = Bytes::copy_from_slice(body.as_bytes());
-        read(&body, ModelIn::Path("m"), StreamBy::Body).unwrap_or_else(|refusal| panic!("{body:?}: {refusal}"))
+        read(&body, ModelIn::Path("m"), StreamBy::Body, Maximum::of(&endpoint))
+            .unwrap_or_else(|refusal| panic!("{body:?}: {refusal}"))
+    }
+
+    fn call(body: &str) -> Call {
+        call_of(CHAT, body)
+    }
+
+    #[test]
+    fn a_number_of_answers_that_cannot_be_read_is_the_most_there_can_be() {
+        for (body, answers) in [
+            (r#"{"n":8.0}"#, 128),
+            (r#"{"n":1e1}"#, 128),
+            (r#"{"n":-1}"#, 128),
+            (r#"{"n":[8]}"#, 128),
+            (r#"{"n":"8"}"#, 8),
+            (r#"{"n":8,"n":1}"#, 8),
+            (r#"{"n":8,"n":null}"#, 8),
+            (r#"{"n":null}"#, 1),
+            (r#"{"n":0}"#, 1),
+            (r#"{"generationConfig":{"candidateCount":8.0}}"#, 128),
+            (r#"{"generationConfig":{"candidateCount":1e1}}"#, 128),
+            (r#"{"generationConfig":{"candidateCount":8,"candidate_count":1}}"#, 8),
+            (r#"{"generationConfig":{"candidateCount":8},"generation_config":{"candidateCount":1}}"#, 8),
+        ] {
+            assert_eq!(call(body).answers, answers, "{body}");
+        }
+        assert_eq!(call(r#"{"n":8.0,"max_tokens":7}"#).output_max, Some(128 * 7));
     }
 
     #[test]
     fn the_declared_maximum_is_that_of_all_answers_together() {
-        for (body, max) in [
-            ("{}", None),
-            (r#"{"max_tokens":7}"#, Some(7)),
-            (r#"{"max_tokens":7,"max_completion_tokens":9}"#, Some(9)),
-            (r#"{"max_output_tokens":16,"n":3}"#, Some(48)),
-            (r#"{"n":3}"#, None),
-            (r#"{"max_tokens":7,"n":2,"best_of":5}"#, Some(35)),
-            (r#"{"max_tokens":7,"n":0}"#, Some(7)),
-            (r#"{"max_tokens":null}"#, None),
-            (r#"{"max_tokens":0}"#, Some(0)),
-            (r#"{"max_tokens":-1}"#, None),
-            (r#"{"max_tokens":"7"}"#, None),
-            (r#"{"m\u0061x_tokens":7}"#, Some(7)),
-            (r#"{"max_tokens":18446744073709551615,"n":2}"#, Some(u64::MAX)),
-            (r#"{"generationConfig":{"maxOutputTokens":5,"candidateCount":2}}"#, Some(10)),
-            (r#"{"generation_config":{"max_output_tokens":"5"}}"#, Some(5)),
-            (r#"{"generationConfig":{"stopSequences":["maxOutputTokens"]}}"#, None),
-            (r#"{"messages":[{"max_tokens":7}]}"#, None),
+        for (path, body, max) in [
+            (CHAT, "{}", None),
+            (CHAT, r#"{"max_tokens":7}"#, Some(7)),
+            (CHAT, r#"{"max_tokens":7,"max_completion_tokens":9}"#, Some(9)),
+            (RESPONSES, r#"{"max_output_tokens":16,"n":3}"#, Some(48)),
+            (CHAT, r#"{"n":3}"#, None),
+            ("/v1/completions", r#"{"max_tokens":7,"n":2,"best_of":5}"#, Some(35)),
+            (CHAT, r#"{"max_tokens":7,"n":0}"#, Some(7)),
+            (CHAT, r#"{"max_tokens":null}"#, None),
+            (CHAT, r#"{"max_tokens":null,"max_completion_tokens":7}"#, Some(7)),
+            (CHAT, r#"{"max_tokens":-1}"#, None),
+            (CHAT, r#"{"max_tokens":"7"}"#, None),
+            (CHAT, r#"{"m\u0061x_tokens":7}"#, Some(7)),
+            (CHAT, r#"{"max_tokens":18446744073709551615,"n":2}"#, Some(u64::MAX)),
+            (GENERATE, r#"{"generationConfig":{"maxOutputTokens":5,"candidateCount":2}}"#, Some(10)),
+            (GENERATE, r#"{"generation_config":{"max_output_tokens":"5"}}"#, Some(5)),
+            (GENERATE, r#"{"generationConfig":{"stopSequences":["maxOutputTokens"]}}"#, None),
+            ("/v1beta/interactions", r#"{"generation_config":{"max_output_tokens":5}}"#, Some(5)),
+            (CHAT, r#"{"messages":[{"max_tokens":7}]}"#, None),
         ] {
-            assert_eq!(call(body).output_max, max, "{body}");
+            assert_eq!(call_of(path, body).output_max, max, "{body}");
         }
         assert_eq!((call("{}").answers, call(r#"{"n":3}"#).answers, call(r#"{"n":2,"best_of":5}"#).answers), (1, 3, 5));
     }
@@ -202,6 +236,28 @@ mod tests {
         ] {
             assert_eq!(call(body).refers, refers, "{body}");
         }
+    }
+
+    #[test]
+    fn tools_of_the_provider_are_told_also_behind_what_refers() {
+        for (body, searches) in [
+            (r#"{"input":"hi"}"#, Searches::Never),
+            (r#"{"previous_response_id":"resp_1"}"#, Searches::Never),
+            (r#"{"previous_response_id":"resp_1","tools":[{"type":"web_search"}]}"#, Searches::Often),
+            (r#"{"tools":[{"type":"function"}]}"#, Searches::Never),
+            (r#"{"tools":[{"googleSearch":{}}]}"#, Searches::Often),
+            (r#"{"web_search_options":null}"#, Searches::Never),
+            (r#"{"web_search_options":{}}"#, Searches::Once),
+            (r#"{"prompt":{"id":"pmpt_1"}}"#, Searches::Often),
+            (r#"{"assistant_id":"asst_1"}"#, Searches::Often),
+            (r#"{"agent":"deep-research"}"#, Searches::Often),
+        ] {
+            assert_eq!(call(body).searches, searches, "{body}");
+        }
+        let (provider, endpoint) = route(&Method::POST, CHAT, CredentialPlace::Bearer).unwrap();
+        let body = Bytes::from_static(br#"{"model":"gpt-4o-search-preview","messages":[]}"#);
+        let call = provider.call(&endpoint, None, &body).unwrap();
+        assert_eq!((call.searches, call.refers), (Searches::Once, true));
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub struct Prospect<'a> {
     pub with_media: bool,
     /// What it says itself that will be charged beside tokens, such as characters to be spoken.
     pub quantities: Quantities,
+    /// How many searches the provider may make for it, of the web or of files.
+    pub searches: u64,
     /// When it is admitted.
     pub at: Micros,
 }
@@ -221,16 +223,26 @@ impl Tariff {
 
     /// The dearest that each token of a call can be, as it is billed: of every kind that it can have (`with_media`: also
     /// audio and images), at every step up to `input_tokens`, and by the prices of the tier, or the standard ones where
-    /// it has none. `None` where the model has no price: nobody can say what such a call will cost.
+    /// it has none; with the fees of its searches. `None` where the model has no price: nobody can say what such a call
+    /// will cost. By the plan's own prices, and also by the list's where a call may be billed by those, as the plan's own
+    /// have nothing of what it used.
     pub fn ceiling(&self, call: &Prospect<'_>) -> Option<Ceiling> {
-        let dearest = |book: &PriceBook| dearest(book, call);
         let Pricing { percent, own } = &self.pricing;
-        if let Some(own) = own.as_deref().and_then(dearest) {
-            return Some(own);
-        }
-        let Ceiling { input, output, request } = dearest(&self.list)?;
         let billed = |pico| percent.of_price(pico);
-        Some(Ceiling { input: billed(input), output: billed(output), request: billed(request) })
+        let of_list = |Dearest { ceiling: Ceiling { input, output, request }, .. }| Ceiling {
+            input: billed(input),
+            output: billed(output),
+            request: billed(request),
+        };
+        let listed = || dearest(&self.list, call).map(of_list);
+        let Some(own) = own.as_deref().and_then(|own| dearest(own, call)) else { return listed() };
+        if own.has_input && own.has_output && own.has_quantities {
+            return Some(own.ceiling);
+        }
+        let Some(listed) = listed() else { return Some(own.ceiling) };
+        // What costs nothing by the list either (the output of embeddings) is not missing.
+        let has_all = (own.has_input || listed.input == 0) && (own.has_output || listed.output == 0);
+        Some(if has_all && own.has_quantities { own.ceiling } else { own.ceiling.max(listed) })
     }
 }
 
@@ -266,20 +278,30 @@ impl<'a> Version<'a> {
     }
 }
 
-fn dearest(book: &PriceBook, call: &Prospect<'_>) -> Option<Ceiling> {
-    let Prospect { provider, model, tier, input_tokens, with_media, quantities, at } = *call;
+/// The dearest of one book, and what of it has a price at all.
+#[derive(Debug, Clone, Copy)]
+struct Dearest {
+    ceiling: Ceiling,
+    has_input: bool,
+    has_output: bool,
+    has_quantities: bool,
+}
+
+fn dearest(book: &PriceBook, call: &Prospect<'_>) -> Option<Dearest> {
+    let Prospect { provider, model, tier, input_tokens, at, .. } = *call;
     let model = book.model(provider, model)?;
     // The step that an input of that length is at, and each one below it: the input may turn out to be shorter.
     let of = |tier: ServiceTier| {
         let steps = model.rows.iter().filter(move |row| row.tier == tier).map(|row| row.above.saturating_add(1));
         let lengths = steps.filter(|length| *length <= input_tokens).chain([input_tokens, 0]);
         let rows = lengths.filter_map(move |length| model.rates(tier, length, at));
-        rows.map(|rates| of_rates(rates, with_media, quantities)).reduce(Ceiling::max)
+        rows.map(|rates| of_rates(rates, call)).reduce(Dearest::max)
     };
     of(tier).or_else(|| of(ServiceTier::Standard))
 }
 
-fn of_rates(rates: &Rates, with_media: bool, quantities: Quantities) -> Ceiling {
+fn of_rates(rates: &Rates, call: &Prospect<'_>) -> Dearest {
+    let Prospect { with_media, quantities, searches, .. } = *call;
     let max = |prices: &[Option<i64>]| prices.iter().flatten().copied().max().unwrap_or(0);
     let media = |price: Option<i64>| price.filter(|_| with_media);
     let input = [
@@ -293,9 +315,39 @@ fn of_rates(rates: &Rates, with_media: bool, quantities: Quantities) -> Ceiling 
     ];
     // What a model puts out is not the caller's choice alone.
     let output = [rates.output, rates.output_audio, rates.output_image];
-    let known = rates.bill(Used { quantities, ..Used::default() }).total().and_then(PicoUsd::to_row);
+    let bill = rates.bill(Used { quantities, ..Used::default() });
+    let known = bill.total().and_then(PicoUsd::to_row);
     let least = i64::from(rates.input.is_none() && !rates.is_free());
-    Ceiling { input: max(&input), output: max(&output), request: known.unwrap_or(i64::MAX).max(least) }
+    let request = known.unwrap_or(i64::MAX).saturating_add(fees(rates, searches)).max(least);
+    Dearest {
+        ceiling: Ceiling { input: max(&input), output: max(&output), request },
+        has_input: rates.input.is_some(),
+        has_output: rates.output.is_some(),
+        has_quantities: !bill.lacks_prices_of_quantities(),
+    }
+}
+
+/// The most that so many searches cost: each may be of the dearer kind.
+fn fees(rates: &Rates, searches: u64) -> i64 {
+    if searches == 0 {
+        return 0;
+    }
+    // Where the web is charged by the request it is not by the search.
+    let of_web = rates.web_search.filter(|_| rates.grounded.is_none());
+    let each = of_web.into_iter().chain(rates.file_search).max().unwrap_or(0);
+    let all = PicoUsd::of(searches, each).and_then(PicoUsd::to_row).unwrap_or(i64::MAX);
+    all.saturating_add(rates.grounded.unwrap_or(0))
+}
+
+impl Dearest {
+    fn max(self, other: Self) -> Self {
+        Self {
+            ceiling: self.ceiling.max(other.ceiling),
+            has_input: self.has_input && other.has_input,
+            has_output: self.has_output && other.has_output,
+            has_quantities: self.has_quantities && other.has_quantities,
+        }
+    }
 }
 
 impl Ceiling {
@@ -354,6 +406,7 @@ mod tests {
             input_tokens,
             with_media,
             quantities: Quantities::default(),
+            searches: 0,
             at,
         });
         ceiling.map(|Ceiling { input, output, .. }| [input, output])
@@ -444,6 +497,7 @@ mod tests {
             input_tokens: 1,
             with_media: true,
             quantities: Quantities::default(),
+            searches: 0,
             at: Micros(0),
         };
         assert_eq!(list.ceiling(&other), None);
@@ -466,7 +520,7 @@ mod tests {
         let dear = Rates { input: Some(3), request: Some(5), ..Rates::default() };
         let quantities = Quantities { characters: 4, ..Quantities::default() };
         let (provider, model, tier, at) = ("openai", "m", ServiceTier::Standard, Micros(0));
-        let call = Prospect { provider, model, tier, input_tokens: 9, with_media: false, quantities, at };
+        let call = Prospect { provider, model, tier, input_tokens: 9, with_media: false, quantities, searches: 0, at };
         for (rates, percent_of_it, input, request) in [
             (spoken, "100", 0, 60),
             (spoken, "150", 0, 90),
@@ -479,6 +533,60 @@ mod tests {
             let tariff = Tariff::new(list, Pricing { percent: percent(percent_of_it), own: None });
             let expected = Ceiling { input, output: 0, request };
             assert_eq!(tariff.ceiling(&call), Some(expected), "{rates:?} at {percent_of_it} %");
+        }
+    }
+
+    #[test]
+    fn an_own_price_that_lacks_a_kind_does_not_lower_the_ceiling_below_what_is_billed_instead() {
+        let standard = |rates| vec![row(ServiceTier::Standard, 0, rates)];
+        let (some, none) = (Some::<i64>, None);
+        let rates = |input, output| Rates { input, output, ..Rates::NONE };
+        let spoken = |character| Rates { character: some(character), ..rates(some(1), some(1)) };
+        for (list, own, characters, expected) in [
+            // What the own entry has no price of is billed at twice the list's.
+            (rates(some(10), some(40)), Rates { character: some(5), ..Rates::NONE }, 0, (20, 80, 1)),
+            (rates(some(10), some(40)), rates(some(2), none), 0, (20, 80, 0)),
+            (rates(some(10), some(40)), rates(some(2), some(3)), 0, (2, 3, 0)),
+            // Embeddings put nothing out.
+            (rates(some(10), none), rates(some(2), none), 0, (2, 0, 0)),
+            // Speech by the character has no tokens, so that an own price of those bills nothing of it.
+            (spoken(7), rates(some(1), some(1)), 3, (2, 2, 42)),
+            (spoken(7), spoken(5), 3, (1, 1, 15)),
+        ] {
+            let pricing = Pricing { percent: percent("200"), own: Some(book("b", standard(own))) };
+            let tariff = Tariff::new(book("a", standard(list)), pricing);
+            let (provider, model, tier, at) = ("openai", "m", ServiceTier::Standard, Micros(0));
+            let quantities = Quantities { characters, ..Quantities::default() };
+            let (input_tokens, with_media, searches) = (9, false, 0);
+            let call = Prospect { provider, model, tier, input_tokens, with_media, quantities, searches, at };
+            let Ceiling { input, output, request } = tariff.ceiling(&call).unwrap();
+            assert_eq!((input, output, request), expected, "{list:?} {own:?}");
+            let tokens = Tokens { prompt: if characters > 0 { 0 } else { 9 }, ..Tokens::default() };
+            let billed = tariff.charge(named("m", "m"), tier, Used { tokens, quantities }, at).billable.unwrap();
+            assert!(billed.0 <= i128::from(input * 9 + request), "{billed:?} {list:?} {own:?}");
+        }
+    }
+
+    #[test]
+    fn fees_of_searches_are_in_the_ceiling() {
+        let rates = Rates { input: Some(0), output: Some(0), ..Rates::NONE };
+        let by_search = Rates { web_search: Some(10), file_search: Some(3), ..rates };
+        let by_request = Rates { grounded: Some(35), file_search: Some(3), ..rates };
+        for (rates, searches, percent_of_it, request) in [
+            (by_search, 0, "100", 0),
+            (by_search, 1, "100", 10),
+            (by_search, 16, "150", 240),
+            (by_request, 0, "100", 0),
+            (by_request, 16, "100", 35 + 48),
+            (rates, 16, "100", 0),
+            (by_search, u64::MAX, "100", i64::MAX),
+        ] {
+            let list = book("a", vec![row(ServiceTier::Standard, 0, rates)]);
+            let tariff = Tariff::new(list, Pricing { percent: percent(percent_of_it), own: None });
+            let (provider, model, tier, at) = ("openai", "m", ServiceTier::Standard, Micros(0));
+            let (input_tokens, with_media, quantities) = (9, false, Quantities::default());
+            let call = Prospect { provider, model, tier, input_tokens, with_media, quantities, searches, at };
+            assert_eq!(tariff.ceiling(&call).unwrap().request, request, "{rates:?} {searches}");
         }
     }
 

@@ -177,9 +177,8 @@ impl Local {
         let has_calls = self.calls.values().any(|call| call.state != State::Asked && !call.is_gone());
         // One that was a part of an epoch before joins, which tells whether this is another one.
         let is_alone = !has_calls && (self.epoch.is_some() || self.last.is_none());
-        let amounts = amounts(claims, |_, claim| claim.amount);
         let call = Call {
-            amounts,
+            amounts: Vec::new(),
             state: State::Asked,
             is_listed: true,
             is_told: true,
@@ -188,9 +187,10 @@ impl Local {
             not_before_us: 0,
             is_late: false,
         };
-        // It may be one that asked before, and was given up.
+        // It may be one that asked before, and was given up: for other claims, if its plan was changed meanwhile.
         let call = self.calls.entry(id).or_insert(call);
         (call.state, call.not_before_us) = (State::Asked, 0);
+        call.amounts = amounts(claims, |_, claim| claim.amount);
         Begin::Ask(Asking { is_alone, lease: None, joins: self.joins, at_us: now_us })
     }
 

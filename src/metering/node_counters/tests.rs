@@ -606,6 +606,26 @@ fn a_call_that_asks_again_is_not_lost_by_word_that_it_is_gone() {
     assert_eq!((*state, *listing), (CallState::Held, Listing::FromLease));
 }
 
+#[test]
+fn a_call_that_asks_again_with_other_claims_is_told_with_those() {
+    let (mut local, id) = (Local::default(), id(1));
+    let counters = [Count::default(); 2];
+    let mut asking = None;
+    // The store says that the tenant was changed; the call is given up and asks for what the newer plan says.
+    for amount in [5, 7] {
+        let claims = claims(9).map(|claim| Claim { amount, ..claim });
+        let Begin::Ask(asked) = local.begin(id, &claims, 1, true) else { panic!("it asks") };
+        asking = Some((asked, claims));
+        if amount == 5 {
+            local.abandoned(id, 0);
+        }
+    }
+    let (asking, claims) = asking.unwrap();
+    assert!(local.held(id, &claims, &asking, (crate::ports::shared::Epoch(1), &counters, 0)).is_some());
+    let told = local.batch(2).unwrap();
+    assert_eq!(told.notes[0].amounts.iter().map(|(_, amount)| *amount).collect::<Vec<_>>(), [7, 7]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lease_outlives_calls_with_other_claims() {
     let net = Net::new(true);

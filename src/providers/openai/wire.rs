@@ -162,7 +162,7 @@ impl OpenAiWire {
         }
         match self.reads {
             // These models search before they answer, once, and are charged for it.
-            Reads::Chat if told.model.as_deref().is_some_and(|model| model.contains("-search-")) => {
+            Reads::Chat if told.model.as_deref().is_some_and(|model| model.contains(super::SEARCHES)) => {
                 told.quantities.web_searches = 1;
             }
             Reads::Responses if tools.is_some() || output.is_some() => tools::used(tools, output, told),

@@ -3,7 +3,7 @@
 use super::*;
 
 fn call(body: &str) -> Result<Call, Refusal> {
-    read(&Bytes::copy_from_slice(body.as_bytes()), ModelIn::Body, StreamBy::BodyWithOptions)
+    read(&Bytes::copy_from_slice(body.as_bytes()), ModelIn::Body, StreamBy::BodyWithOptions, Maximum::NOWHERE)
 }
 
 fn edited(body: &str) -> String {
@@ -56,7 +56,7 @@ fn a_large_body_is_edited_without_a_copy() {
     let expected = text.replace("null", r#"{"include_usage":true}"#);
     assert!(edited(&text) == expected);
     let body = Bytes::from(text);
-    let parts = apply(&read(&body, ModelIn::Body, StreamBy::BodyWithOptions).unwrap().edits, &body);
+    let parts = apply(&read(&body, ModelIn::Body, StreamBy::BodyWithOptions, Maximum::NOWHERE).unwrap().edits, &body);
     let of_the_body = |part: &Bytes| body.as_ptr_range().contains(&part.as_ptr());
     assert_eq!(parts.iter().map(of_the_body).collect::<Vec<_>>(), [true, false, true]);
 }
@@ -86,7 +86,9 @@ fn the_last_model_counts_and_must_be_a_string() {
     for bad in [r#"{"model":1}"#, r#"{"model":null}"#, "{}", r#"{"model":"\ud800"}"#, r#"{"model":"a","model":[]}"#] {
         assert!(matches!(model(bad), Err(Refusal::BadJson { .. })), "{bad}");
     }
-    let any = |body: &'static str| read(&Bytes::from_static(body.as_bytes()), ModelIn::BodyIfAny, StreamBy::Body);
+    let any = |body: &'static str| {
+        read(&Bytes::from_static(body.as_bytes()), ModelIn::BodyIfAny, StreamBy::Body, Maximum::NOWHERE)
+    };
     assert_eq!(any("{}").map(|call| call.model), Ok(String::new()));
     assert!(any(r#"{"model":7}"#).is_err());
 }
@@ -110,11 +112,11 @@ fn what_is_no_object_or_too_deep_is_refused() {
 #[test]
 fn a_large_prompt_is_counted_and_not_kept() {
     let small = Bytes::from_static(br#"{"model":"m"}"#);
-    let kept = read(&small, ModelIn::Body, StreamBy::Body).map(|call| call.prompt);
+    let kept = read(&small, ModelIn::Body, StreamBy::Body, Maximum::NOWHERE).map(|call| call.prompt);
     assert_eq!(kept, Ok(Prompt::Body { body: small, text_bytes: 0 }));
     let text = "x".repeat(KEPT_PROMPT_BYTES_MAX);
     let large = Bytes::from(format!(r#"{{"model":"m","prompt":"{text}"}}"#));
-    let counted = read(&large, ModelIn::Body, StreamBy::Body).map(|call| call.prompt);
+    let counted = read(&large, ModelIn::Body, StreamBy::Body, Maximum::NOWHERE).map(|call| call.prompt);
     assert_eq!(counted, Ok(Prompt::TextBytes(KEPT_PROMPT_BYTES_MAX as u64)));
 }
 
