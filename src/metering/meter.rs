@@ -203,7 +203,7 @@ impl Meter {
             let ask = Ask { caller: &caller, plan, kind, at };
             let quote = ask.quote((provider, endpoint, call), &self.snapshots)?;
             let tokens = quote.map_or(0, |quote| quote.tokens());
-            let permit = Permit::take(self.rates.as_ref(), id, (&caller, plan), tokens).await?;
+            let permit = Permit::take(self.rates.as_ref(), &*self.clock, (&caller, plan), tokens).await?;
             if let Some((claims, limits, quote)) = self.take(id, &ask, quote).await? {
                 // What was held is given back should anything fail before the call owns it.
                 let is_cut = call.stream && plan.budget.on_overrun == OnOverrun::Cut;
