@@ -264,7 +264,6 @@ async fn snapshots(
     let snapshots = Snapshots::open(tenants, plans, prices, PRICE_FORMAT).await?;
     snapshots.set_sizes(config.limits.clone(), config.budgets);
     snapshots.keep_books(tenants, SystemClock::new().now()).await?;
-    say_which_prices(&snapshots);
     Ok(Arc::new(snapshots))
 }
 
@@ -369,6 +368,7 @@ impl Parts {
         let Checked { plans, prices, live } = reload::check(config, None)?;
         let snapshots = snapshots(tenants.as_ref(), plans, prices, config).await.map_err(failed)?;
         snapshots.every_plan_is_known()?;
+        say_which_prices(&snapshots);
         let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();
         let facts = Facts {

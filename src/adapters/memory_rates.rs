@@ -51,7 +51,7 @@ impl RateStore for MemoryRates {
     ) -> BoxFuture<'a, Result<RateOutcome, CountersUnavailable>> {
         let (now_us, mut rates) = (self.clock.monotonic_us(), self.rates.lock());
         let outcome = rates.take(now_us, tenant, claims);
-        if outcome == RateOutcome::Taken {
+        if matches!(outcome, RateOutcome::Taken(_)) {
             rates.running.insert(id, now_us);
         }
         Box::pin(ready(Ok(outcome)))
@@ -71,22 +71,22 @@ impl RateStore for MemoryRates {
         claims: &'a [RateClaim],
     ) -> BoxFuture<'a, Result<Vec<RateStanding>, CountersUnavailable>> {
         let (now_us, rates) = (self.clock.monotonic_us(), self.rates.lock());
-        let standing = |claim: &RateClaim| {
-            let value = rates.all.get(&key(tenant, claim)).copied().unwrap_or_default();
-            match claim.metric {
-                RateMetric::Concurrent => RateStanding { taken: value, full_in_us: 0 },
-                RateMetric::Requests | RateMetric::Tokens => RateStanding {
-                    taken: rate::lacks(value, now_us, claim.max),
-                    full_in_us: value.saturating_sub(now_us),
-                },
-            }
-        };
-        Box::pin(ready(Ok(claims.iter().map(standing).collect())))
+        let value = |claim| rates.all.get(&key(tenant, claim)).copied().unwrap_or_default();
+        Box::pin(ready(Ok(claims.iter().map(|claim| standing(claim, value(claim), now_us)).collect())))
     }
 }
 
 fn key(tenant: &TenantId, claim: &RateClaim) -> (TenantId, Subject, RateMetric) {
     (tenant.clone(), claim.subject.clone(), claim.metric)
+}
+
+fn standing(claim: &RateClaim, value: u64, now_us: u64) -> RateStanding {
+    match claim.metric {
+        RateMetric::Concurrent => RateStanding { taken: value, full_in_us: 0 },
+        RateMetric::Requests | RateMetric::Tokens => {
+            RateStanding { taken: rate::lacks(value, now_us, claim.max), full_in_us: value.saturating_sub(now_us) }
+        }
+    }
 }
 
 impl Rates {
@@ -107,6 +107,7 @@ impl Rates {
                 Err(wait_us) => return RateOutcome::Refused { claim: at, wait_us },
             }
         }
+        let stand = claims.iter().zip(&taken).map(|(claim, (_, value))| standing(claim, *value, now_us)).collect();
         self.all.extend(taken);
         if self.all.len() >= SWEPT_MIN.max(self.left.saturating_mul(2)) {
             self.all.retain(
@@ -116,7 +117,7 @@ impl Rates {
             );
             self.left = self.all.len();
         }
-        RateOutcome::Taken
+        RateOutcome::Taken(stand)
     }
 
     fn end(&mut self, now_us: u64, tenant: &TenantId, claim: &RateClaim, used: u64, ago_us: u64) {
@@ -174,7 +175,7 @@ mod tests {
     fn all_is_taken_or_nothing() {
         let (_, rates, acme) = bench();
         let claims = [claim(RateMetric::Requests, 1, 10), claim(RateMetric::Concurrent, 1, 1)];
-        assert_eq!(take(&rates, &acme, &claims), RateOutcome::Taken);
+        assert!(matches!(take(&rates, &acme, &claims), RateOutcome::Taken(_)));
         for _ in 0..20 {
             assert_eq!(take(&rates, &acme, &claims), RateOutcome::Refused { claim: 1, wait_us: 0 });
         }
@@ -187,23 +188,23 @@ mod tests {
     fn what_was_taken_too_much_is_given_back_and_too_little_is_taken() {
         let (clock, rates, acme) = bench();
         let tokens = [claim(RateMetric::Tokens, 600, 1_000)];
-        assert_eq!(take(&rates, &acme, &tokens), RateOutcome::Taken);
+        assert!(matches!(take(&rates, &acme, &tokens), RateOutcome::Taken(_)));
         let wait_us = 12_000_000;
         assert_eq!(take(&rates, &acme, &tokens), RateOutcome::Refused { claim: 0, wait_us });
         rates.end(EventId::new(1, 1), &acme, &tokens, &[100]);
-        assert_eq!(take(&rates, &acme, &tokens), RateOutcome::Taken);
+        assert!(matches!(take(&rates, &acme, &tokens), RateOutcome::Taken(_)));
         rates.end(EventId::new(1, 1), &acme, &tokens, &[1_000]);
         // A hundred beyond a whole bucket, and 600 more: 42 seconds.
         assert_eq!(take(&rates, &acme, &tokens), RateOutcome::Refused { claim: 0, wait_us: 42_000_000 });
         clock.0.fetch_add(42_000_000, Ordering::Relaxed);
-        assert_eq!(take(&rates, &acme, &tokens), RateOutcome::Taken);
+        assert!(matches!(take(&rates, &acme, &tokens), RateOutcome::Taken(_)));
     }
 
     #[test]
     fn what_was_not_taken_is_not_given_back() {
         let (_, rates, acme) = bench();
         let claims = [claim(RateMetric::Tokens, 600, 1_000), claim(RateMetric::Concurrent, 1, 1)];
-        assert_eq!(take(&rates, &acme, &claims), RateOutcome::Taken);
+        assert!(matches!(take(&rates, &acme, &claims), RateOutcome::Taken(_)));
         rates.end(EventId::new(2, 2), &acme, &claims, &[0, 0]);
         let standings = rates.read(&acme, &claims).now_or_never().unwrap().unwrap();
         assert_eq!(standings.iter().map(|standing| standing.taken).collect::<Vec<_>>(), [600, 1]);
@@ -216,7 +217,7 @@ mod tests {
             let subject = Subject::of(crate::domain::plan::Scope::User, &format!("u{user}")).unwrap();
             clock.0.fetch_add(1_000_000, Ordering::Relaxed);
             let claims = [RateClaim { subject, ..claim(RateMetric::Requests, 1, 60) }];
-            assert_eq!(take(&rates, &acme, &claims), RateOutcome::Taken);
+            assert!(matches!(take(&rates, &acme, &claims), RateOutcome::Taken(_)));
         }
         assert!(rates.rates.lock().all.len() <= SWEPT_MIN);
     }

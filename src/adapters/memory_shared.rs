@@ -64,7 +64,8 @@ struct Tenant {
     seen: HashSet<CounterKey>,
     periods: BTreeSet<Period>,
     /// What all nodes that are a part of it count, and what any does.
-    by_all: Counting,
+    /// `None` while nobody has counted anything.
+    by_all: Option<Counting>,
     by_any: Counting,
     /// Who writes sums, and which.
     writing: Option<(u64, HashMap<CounterKey, u64>)>,
@@ -241,7 +242,7 @@ impl Tenant {
             booked: HashMap::new(),
             seen: HashSet::new(),
             periods: BTreeSet::new(),
-            by_all: Counting::ALL,
+            by_all: None,
             by_any: Counting::default(),
             writing: None,
             finisher: None,
@@ -285,7 +286,7 @@ impl Tenant {
         }
         let Member { node, life } = ask.member;
         if self.members.get(&node) != Some(&life) {
-            if !ask.is_alone || self.is_listed(node) || !self.by_all.contains(ask.counting) {
+            if !ask.is_alone || self.is_listed(node) || !self.is_counted(ask.counting) {
                 return Held::Unjoined;
             }
             self.counts(ask.member, ask.counting);
@@ -296,7 +297,9 @@ impl Tenant {
         }
         let counts = |tenant: &Self| ask.claims.iter().map(|claim| tenant.count(&claim.counter)).collect();
         if self.calls.contains_key(&ask.id) {
-            return Held::Taken { epoch: self.epoch, counts: counts(self), leased: 0 };
+            let is_below = |claim: &Claim| self.is_below_floors(&claim.counter);
+            let count = |claim| if is_below(claim) { Count::default() } else { self.count(&claim.counter) };
+            return Held::Taken { epoch: self.epoch, counts: ask.claims.iter().map(count).collect(), leased: 0 };
         }
         if ask.claims.iter().any(|claim| self.is_below_floors(&claim.counter)) {
             return Held::Unjoined;
@@ -345,10 +348,15 @@ impl Tenant {
         self.seen.insert(counter.clone())
     }
 
+    /// Whether all of this was counted by everybody since it was opened, and by somebody: what nobody counts is not summed.
+    fn is_counted(&self, counting: Counting) -> bool {
+        self.by_all.is_some_and(|by_all| by_all.contains(counting))
+    }
+
     /// A member is a part of it, and counts so much.
     fn counts(&mut self, member: Member, counting: Counting) {
         self.members.insert(member.node, member.life);
-        self.by_all = self.by_all & counting;
+        self.by_all = Some(self.by_all.unwrap_or(counting) & counting);
         self.by_any = self.by_any | counting;
     }
 
@@ -443,7 +451,7 @@ impl Tenant {
                     if joining.calls.is_empty()
                         && joining.is_last
                         && !self.is_listed(node)
-                        && self.by_all.contains(joining.counting) =>
+                        && self.is_counted(joining.counting) =>
                 {
                     self.counts(joining.member, joining.counting);
                     self.leases.remove(&node);

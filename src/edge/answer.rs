@@ -9,6 +9,7 @@ use tokio::time::{Duration, timeout};
 use tower::ServiceExt;
 
 use crate::domain::refusal::Refusal;
+use crate::metering::rates::RateRoom;
 
 use super::body;
 use super::exchange::{Asked, Fate, Gate, headers_of};
@@ -76,7 +77,8 @@ fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize
         _ => {}
     }
     let id = asked.id.clone().unwrap_or_else(|| gate.meter.request_id());
-    headers::add_ours(&mut head, &id, &asked.limits, gate.meter.now())?;
+    let full = RateRoom::of_refusal(refusal);
+    headers::add_ours(&mut head, &id, (&asked.limits, full.as_slice()), gate.meter.now())?;
     Some(head)
 }
 
@@ -97,7 +99,7 @@ pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<'
     };
     let head = headers::to_client(&parts, false).and_then(|mut head| {
         head.insert_header(header::CONTENT_LENGTH, body.len().to_string()).ok()?;
-        headers::add_ours(&mut head, &gate.meter.request_id(), &[], gate.meter.now())?;
+        headers::add_ours(&mut head, &gate.meter.request_id(), (&[], &[]), gate.meter.now())?;
         Some(head)
     });
     let bodyless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;

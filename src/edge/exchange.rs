@@ -17,6 +17,7 @@ use crate::metering::deferred::Deferred;
 use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
 use crate::metering::meter::{self, Meter};
+use crate::metering::rates::RateRoom;
 use crate::metering::snapshot::Account;
 use crate::providers::{self, CredentialPlace, Endpoint, Kind, Provider};
 
@@ -136,6 +137,8 @@ pub struct Asked<'a> {
     pub id: Option<String>,
     /// The caller's limits, once they were asked.
     pub limits: Vec<LimitStanding>,
+    /// Rates a minute of the tenant, where the call took from them.
+    pub rates: Vec<RateRoom>,
 }
 
 impl<'a> Asked<'a> {
@@ -166,6 +169,7 @@ impl<'a> Asked<'a> {
             account: None,
             id: None,
             limits: Vec::new(),
+            rates: Vec::new(),
         }
     }
 }
@@ -258,7 +262,7 @@ impl Gate {
             Outgoing::Parts(providers::apply(&edits, &whole.bytes).into())
         };
         asked.id = in_flight.id().map(|id| id.to_string());
-        asked.limits = in_flight.limits().to_vec();
+        (asked.limits, asked.rates) = (in_flight.limits().to_vec(), in_flight.rates());
         self.know_limits(asked).await;
         match origin.upstream.send(request, || in_flight.sending()).await {
             Ok(answer) => Ok(self.relay(session, asked, Meters::Call(in_flight), answer, whole.reserved).await),

@@ -8,7 +8,9 @@ use pingora_http::ResponseHeader;
 
 use crate::domain::key;
 use crate::domain::plan::{Metric, Scope};
+use crate::domain::rate::RateMetric;
 use crate::metering::in_flight::LimitStanding;
+use crate::metering::rates::RateRoom;
 use crate::providers::CredentialHeader;
 
 /// `x-tollgate-user-id`.
@@ -162,19 +164,19 @@ pub fn trailers_to_client(provider: HeaderMap) -> HeaderMap {
     out
 }
 
-/// Puts the gateway's ids and the standing of the caller's limits on an answer.
+/// Puts the gateway's ids and the standing of the caller's limits and rates on an answer.
 pub fn add_ours(
     answer: &mut ResponseHeader,
     id: &str,
-    limits: &[LimitStanding],
+    (limits, rates): (&[LimitStanding], &[RateRoom]),
     now: crate::domain::time::Micros,
 ) -> Option<()> {
     answer.insert_header(OUR_REQUEST_ID, id).ok()?;
     if !answer.headers.contains_key(&REQUEST_ID) {
         answer.insert_header(REQUEST_ID, id).ok()?;
     }
-    if limits.iter().any(|limit| limit.limit.scope == Scope::Tenant) {
-        let (policy, standing) = rate_limit(limits, now);
+    let (policy, standing) = rate_limit(limits, rates, now);
+    if !policy.is_empty() {
         answer.insert_header(RATE_LIMIT_POLICY, policy).ok()?;
         answer.insert_header(RATE_LIMIT, standing).ok()?;
     }
@@ -185,9 +187,9 @@ pub fn add_ours(
 const NANO_PER_MICRO: u64 = 1_000;
 
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
-fn rate_limit(limits: &[LimitStanding], now: crate::domain::time::Micros) -> (String, String) {
+fn rate_limit(limits: &[LimitStanding], rates: &[RateRoom], now: crate::domain::time::Micros) -> (String, String) {
     use std::fmt::Write;
-    let (mut policy, mut standing) = (String::with_capacity(48), String::with_capacity(48));
+    let (mut policy, mut standing) = (String::new(), String::new());
     for LimitStanding { limit, period, bounds: [start, end], standing: at } in
         limits.iter().filter(|limit| limit.limit.scope == Scope::Tenant)
     {
@@ -204,6 +206,17 @@ fn rate_limit(limits: &[LimitStanding], now: crate::domain::time::Micros) -> (St
         // Writing to a String cannot fail.
         write!(policy, "{comma}\"{metric}{suffix}\";q={max};w={}", start.seconds_until(*end)).unwrap_or_default();
         write!(standing, "{comma}\"{metric}{suffix}\";r={remaining};t={resets}").unwrap_or_default();
+    }
+    for RateRoom { metric, max, left, resets_s } in rates {
+        let name = match metric {
+            RateMetric::Requests => "requests",
+            // Tokens have limits of other windows, which are told by the plain name.
+            RateMetric::Tokens => "tokens-minute",
+            RateMetric::Concurrent => continue,
+        };
+        let comma = if policy.is_empty() { "" } else { ", " };
+        write!(policy, "{comma}\"{name}\";q={max};w=60").unwrap_or_default();
+        write!(standing, "{comma}\"{name}\";r={left};t={resets_s}").unwrap_or_default();
     }
     (policy, standing)
 }
@@ -279,9 +292,17 @@ mod tests {
             of(Scope::User, Metric::Tokens, Window::Month, 9, 0),
             of(Scope::Tenant, Metric::Cost, Window::Day, 2_000_000_000, 1),
         ];
-        let (policy, standing) = rate_limit(&limits, now);
+        let (policy, standing) = rate_limit(&limits, &[], now);
         assert_eq!(policy, r#""chats";q=500;w=2592000, "cost-microusd-day";q=2000000;w=86400"#);
         assert_eq!(standing, r#""chats";r=499;t=568800, "cost-microusd-day";r=1999999;t=50400"#);
+        let rates = [
+            RateRoom { metric: RateMetric::Requests, max: 60, left: 59, resets_s: 1 },
+            RateRoom { metric: RateMetric::Tokens, max: 900, left: 0, resets_s: 60 },
+        ];
+        let (policy, standing) = rate_limit(&limits[..2], &rates, now);
+        assert_eq!(policy, r#""chats";q=500;w=2592000, "requests";q=60;w=60, "tokens-minute";q=900;w=60"#);
+        assert_eq!(standing, r#""chats";r=499;t=568800, "requests";r=59;t=1, "tokens-minute";r=0;t=60"#);
+        assert_eq!(rate_limit(&limits[1..2], &[], now), (String::new(), String::new()), "a user's is not told");
     }
 
     #[test]

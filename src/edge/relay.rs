@@ -366,7 +366,7 @@ fn client_head(gate: &Gate, asked: &Asked<'_>, head: &response::Parts, keep_leng
     // RFC 9110, 8.6: a 204 has none.
     let mut out = headers::to_client(head, keep_length && head.status != StatusCode::NO_CONTENT)?;
     let id = asked.id.as_deref().unwrap_or_default();
-    headers::add_ours(&mut out, id, &asked.limits, gate.meter.now())?;
+    headers::add_ours(&mut out, id, (&asked.limits, &asked.rates), gate.meter.now())?;
     if !is_bodyless(asked, head) && !out.headers.contains_key(header::CONTENT_LENGTH) && asked.chunks {
         out.insert_header(header::TRANSFER_ENCODING, "chunked").ok()?;
     }

@@ -156,7 +156,8 @@ impl Gate {
                 let mut head = handshake::agreed(&head).ok_or(Refusal::Unreachable)?;
                 let request_id = head.headers.get(&headers::REQUEST_ID).and_then(|id| id.to_str().ok()).map(Box::from);
                 let id = asked.id.as_deref().unwrap_or_default();
-                headers::add_ours(&mut head, id, &asked.limits, self.meter.now()).ok_or(Refusal::Unreachable)?;
+                headers::add_ours(&mut head, id, (&asked.limits, &asked.rates), self.meter.now())
+                    .ok_or(Refusal::Unreachable)?;
                 if session.write_response_header(Box::new(head)).await.is_err() {
                     return Ok(Fate::Close);
                 }

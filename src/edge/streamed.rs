@@ -129,7 +129,7 @@ impl Gate {
         let request = self.request(asked, out, (origin, provider, &endpoint), outgoing)?;
         let mut in_flight = self.meter.admit(caller, provider, endpoint, call).await?;
         asked.id = in_flight.id().map(|id| id.to_string());
-        asked.limits = in_flight.limits().to_vec();
+        (asked.limits, asked.rates) = (in_flight.limits().to_vec(), in_flight.rates());
         self.know_limits(asked).await;
         let send = origin.upstream.send(request, || in_flight.sending());
         let mut sent = begun;

@@ -28,7 +28,7 @@ use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Rea
 
 use super::meter::Meter;
 use super::overrun::Overrun;
-use super::rates::Permit;
+use super::rates::{Permit, RateRoom};
 use super::snapshot::Account;
 
 /// Who calls, on whose behalf.
@@ -124,6 +124,12 @@ impl InFlight {
     /// The limits of the caller's plan that this call counts against, itself included.
     pub fn limits(&self) -> &[LimitStanding] {
         self.open.as_ref().map_or(&[], |open| &open.limits)
+    }
+
+    /// The rates a minute of the tenant that this call takes from, itself included.
+    pub fn rates(&self) -> Vec<RateRoom> {
+        let permit = self.open.as_ref().and_then(|open| open.permit.as_ref());
+        permit.map_or_else(Vec::new, Permit::rooms)
     }
 
     /// Whether the answer will carry one usage event that the client did not ask for.

@@ -19,7 +19,7 @@ pub mod node_counters;
 pub mod once;
 mod overrun;
 pub mod price_books;
-mod rates;
+pub mod rates;
 pub mod rebuild;
 pub mod recorder;
 pub mod reports;

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use crate::domain::ids::{EventId, TenantId};
-use crate::domain::plan::{OnCountersDown, Plan};
+use crate::domain::plan::{OnCountersDown, Plan, Subject};
 use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::refusal::{RateFacts, Refusal};
 use crate::ports::clock::Clock;
-use crate::ports::rates::{RateClaim, RateOutcome, RateStore};
+use crate::ports::rates::{RateClaim, RateOutcome, RateStanding, RateStore};
 
 use super::budget::subject;
 use super::in_flight::Caller;
@@ -20,6 +20,31 @@ pub(super) struct Permit {
     id: EventId,
     tenant: TenantId,
     claims: Vec<RateClaim>,
+    /// How each rate stood when it was taken from.
+    stood: Vec<RateStanding>,
+}
+
+/// A rate a minute of the whole tenant, as it stands with the call in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateRoom {
+    /// What it counts.
+    pub metric: RateMetric,
+    /// How much a minute.
+    pub max: u64,
+    /// How much is left of it.
+    pub left: u64,
+    /// After how many seconds there is more: all of it, or where a call was refused as much as that wants.
+    pub resets_s: u64,
+}
+
+impl RateRoom {
+    /// The rate that has no room for a call, where it is one of the tenant's by the minute.
+    pub fn of_refusal(refusal: &Refusal) -> Option<Self> {
+        let Refusal::RateLimited(facts) = refusal else { return None };
+        let RateFacts { subject, metric, limit, retry_after_s, .. } = &**facts;
+        let is_told = *subject == Subject::Tenant && *metric != RateMetric::Concurrent;
+        is_told.then(|| Self { metric: *metric, max: *limit, left: 0, resets_s: u64::from(*retry_after_s) })
+    }
 }
 
 /// What a call wants of the rates that hold for it.
@@ -50,9 +75,13 @@ impl Permit {
         // Of its own: a call that tries again takes before the end of its last try is told.
         let id = clock.event_id();
         // Before it is asked: an answer that comes late, or to nobody any more, may have taken all of it.
-        let mut permit = Self { store: store.clone(), id, tenant: caller.account.tenant.id.clone(), claims };
+        let tenant = caller.account.tenant.id.clone();
+        let mut permit = Self { store: store.clone(), id, tenant, claims, stood: Vec::new() };
         match store.take(id, &permit.tenant, &permit.claims).await {
-            Ok(RateOutcome::Taken) => Ok(Some(permit)),
+            Ok(RateOutcome::Taken(stood)) => {
+                permit.stood = stood;
+                Ok(Some(permit))
+            }
             Ok(RateOutcome::Refused { claim, wait_us }) => {
                 let (tenant, claims) = (permit.tenant.clone(), std::mem::take(&mut permit.claims));
                 let Some(RateClaim { subject, metric, max, .. }) = claims.get(claim).cloned() else {
@@ -72,6 +101,20 @@ impl Permit {
             Err(_) if plan.on_counters_down == OnCountersDown::Lease => Ok(None),
             Err(_) => Err(Refusal::CountersDown),
         }
+    }
+
+    /// The rates a minute of the tenant.
+    pub fn rooms(&self) -> Vec<RateRoom> {
+        let is_told = |(claim, _): &(&RateClaim, &RateStanding)| {
+            claim.subject == Subject::Tenant && claim.metric != RateMetric::Concurrent
+        };
+        let room = |(claim, stood): (&RateClaim, &RateStanding)| RateRoom {
+            metric: claim.metric,
+            max: claim.max,
+            left: claim.max.saturating_sub(stood.taken),
+            resets_s: stood.full_in_us.div_ceil(1_000_000),
+        };
+        self.claims.iter().zip(&self.stood).filter(is_told).map(room).collect()
     }
 
     /// The call is over, and used so many tokens.

@@ -21,10 +21,10 @@ pub struct RateClaim {
 }
 
 /// The answer to a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RateOutcome {
-    /// Everything was taken.
-    Taken,
+    /// Everything was taken. So each rate stands then, in the order of the claims.
+    Taken(Vec<RateStanding>),
     /// Nothing was taken, as one rate has no room.
     Refused {
         /// Which claim, by its place.

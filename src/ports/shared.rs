@@ -409,8 +409,8 @@ pub trait SharedCounters: Send + Sync {
     ///
     /// In this order: an unknown tenant is [`Held::Unjoined`]; one in building is [`Held::Building`]; a member that is not a
     /// part of the epoch is [`Held::Unjoined`], unless it is alone, no call of its node is listed and all that it counts was
-    /// counted since the tenant was opened: then it becomes a part of it (and a lease of an earlier life ends). A revision below the tenant's is [`Held::Behind`]. A call that is listed already
-    /// is [`Held::Taken`] again, without a lease. A claim on a period below the floors is [`Held::Unjoined`]. Then every claim
+    /// counted by all, and by one at least, since the tenant was opened: then it becomes a part of it (and a lease of an earlier life ends). A revision below the tenant's is [`Held::Behind`]. A call that is listed already
+    /// is [`Held::Taken`] again, without a lease; what it claims below the floors counts 0 then, gone or not. A claim on a period below the floors is [`Held::Unjoined`]. Then every claim
     /// must fit: `booked + settled + held + leased + amount <= max`. If one does not, leases that are over end first; what then
     /// does not fit is [`Held::Full`], or [`Held::Leased`] if it would without leases. The call is listed as held.
     ///
@@ -435,7 +435,8 @@ pub trait SharedCounters: Send + Sync {
     ///
     /// With its first calls: a tenant of whose epoch the member is a part stays as it is, unless this is forced. An unknown one
     /// begins in building, with nothing listed. An open one stays open and the member becomes a part of it if it has no calls,
-    /// none of its node is listed, all that it counts was counted by all since it was opened, and it is not forced. Else it is in building from now: nobody has joined, all leases and sums
+    /// none of its node is listed, all that it counts was counted by all, and by one at least, since it was opened, and it is not
+    /// forced. Else it is in building from now: nobody has joined, all leases and sums
     /// are gone, the calls that are listed stay, and so does the revision. In building these calls replace those of its node.
     ///
     /// With others: they are added, or it is [`Joined::Moved`]. With the last ones it has joined, and not before.

@@ -21,12 +21,20 @@ fn requests_a_minute_are_429_with_the_time_until_the_next() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).config(&plan("requests_per_minute = 3")).start();
     let free = Request::get("/v1/models").bearer("acme");
-    for _ in 0..3 {
-        assert_eq!(gateway.send(&chat("acme")).status, 200);
+    for left in [2, 1, 0] {
+        let answer = gateway.send(&chat("acme"));
+        assert_eq!(
+            (answer.status, answer.header("ratelimit-policy").as_deref()),
+            (200, Some(r#""requests";q=3;w=60"#))
+        );
+        let stands = answer.header("ratelimit").unwrap();
+        assert!(stands.starts_with(&format!(r#""requests";r={left};t="#)), "{stands}");
         assert_eq!(gateway.send(&free).status, 200, "what nobody bills takes nothing");
     }
     let refused = gateway.send(&chat("acme"));
     let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    let stands = format!(r#""requests";r=0;t={after}"#);
+    assert_eq!(refused.header("ratelimit"), Some(stands));
     let error = error(&refused);
     assert_eq!((refused.status, &error["code"]), (429, &json!("rate_limited")), "{error}");
     assert!((1..=20).contains(&after), "a third of a minute at most: {after}");

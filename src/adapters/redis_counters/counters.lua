@@ -545,6 +545,11 @@ function operations.hold()
       leased = lease_take(node, claims, wish)
     end
     claims_again(claims)
+  else
+    -- What is let go bit by bit is gone for whoever asks.
+    for _, claim in ipairs(claims) do
+      claim.count = is_below(claim.counter, month, day) and {} or claim.count
+    end
   end
   local answer = { 'taken', epoch, leased }
   for _, claim in ipairs(claims) do

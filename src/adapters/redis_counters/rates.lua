@@ -30,10 +30,11 @@ local function keep(bucket, full)
   end
 end
 
--- id, how long a place lasts, how many; then of each: b(ucket) or p(laces), name, span of the bucket or most places
+-- id, how long a place lasts, how many; then of each: b(ucket) or p(laces), name, span of the bucket or most places.
+-- Answers how each stands then, as rate_read does.
 function operations.rate()
   local id, lasts, count = text(), number(), number()
-  local full, places, longest = {}, {}, 0
+  local full, places, longest, found = {}, {}, 0, { 'taken' }
   for claim = 0, count - 1 do
     local kind, name, amount = text(), named(text()), number()
     if kind == 'b' then
@@ -43,12 +44,14 @@ function operations.rate()
       end
       full[name] = then_
       longest = math.max(longest, amount)
+      found[#found + 1] = whole(then_ - now)
     else
       call('ZREMRANGEBYSCORE', name, '-inf', whole(now))
       if call('ZCARD', name) >= amount and not call('ZSCORE', name, id) then
         return { 'full', claim, 0 }
       end
       places[#places + 1] = name
+      found[#found + 1] = call('ZCARD', name) + (call('ZSCORE', name, id) and 0 or 1)
     end
   end
   for bucket, then_ in pairs(full) do
@@ -61,7 +64,7 @@ function operations.rate()
     call('ZADD', set, whole(now + lasts), id)
     call('PEXPIRE', set, PLACES_MS)
   end
-  return { 'taken' }
+  return found
 end
 
 -- id, how many; then of each: b(ucket) or p(laces), name, span that was taken, span that was used

@@ -102,7 +102,7 @@ impl Shared {
                 if !places.is_empty() {
                     self.running.lock().insert(id, (tenant.clone(), places));
                 }
-                Ok(RateOutcome::Taken)
+                Ok(RateOutcome::Taken(standings(claims, &mut answer)?))
             }
             "full" => {
                 let mut refused = || Ok(RateOutcome::Refused { claim: answer.place()?, wait_us: answer.unsigned()? });
@@ -119,16 +119,7 @@ impl Shared {
             named(&mut arguments, claim);
         }
         let (_, mut answer) = self.run("rate_read", tenant, &arguments, self.within).await?;
-        let standing = |claim: &RateClaim| {
-            let value = answer.unsigned()?;
-            Ok(match claim.metric {
-                RateMetric::Concurrent => RateStanding { taken: value, full_in_us: 0 },
-                RateMetric::Requests | RateMetric::Tokens => {
-                    RateStanding { taken: rate::lacks(value, 0, claim.max), full_in_us: value }
-                }
-            })
-        };
-        claims.iter().map(standing).collect::<Result<_, Strange>>().map_err(|Strange| strange())
+        standings(claims, &mut answer)
     }
 }
 
@@ -164,6 +155,20 @@ impl RateStore for RedisRates {
     ) -> BoxFuture<'a, Result<Vec<RateStanding>, CountersUnavailable>> {
         Box::pin(self.shared.read(tenant, claims))
     }
+}
+
+/// How rates stand, as the script says of each.
+fn standings(claims: &[RateClaim], answer: &mut Answer) -> Result<Vec<RateStanding>, CountersUnavailable> {
+    let mut standing = |claim: &RateClaim| {
+        let value = answer.unsigned()?;
+        Ok(match claim.metric {
+            RateMetric::Concurrent => RateStanding { taken: value, full_in_us: 0 },
+            RateMetric::Requests | RateMetric::Tokens => {
+                RateStanding { taken: rate::lacks(value, 0, claim.max), full_in_us: value }
+            }
+        })
+    };
+    claims.iter().map(&mut standing).collect::<Result<_, Strange>>().map_err(|Strange| strange())
 }
 
 fn strange() -> CountersUnavailable {

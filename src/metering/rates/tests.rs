@@ -67,7 +67,7 @@ async fn what_a_late_answer_or_none_may_have_taken_is_given_back() {
     let late = Err(CountersUnavailable("late".to_owned()));
     assert_eq!(ended(Some(late)).await, nothing_used);
     assert_eq!(ended(None).await, nothing_used, "its caller is gone");
-    assert_eq!(ended(Some(Ok(RateOutcome::Taken))).await, nothing_used);
+    assert_eq!(ended(Some(Ok(RateOutcome::Taken(Vec::new())))).await, nothing_used);
     let refused = RateOutcome::Refused { claim: 0, wait_us: 1 };
     assert!(ended(Some(Ok(refused))).await.is_empty(), "a refusal took nothing");
 }

@@ -8,7 +8,7 @@ use tollgate::adapters::redis_counters::RedisCounters;
 use tollgate::adapters::system_clock::SystemClock;
 use tollgate::domain::plan::{Scope, Subject};
 use tollgate::domain::rate::{MINUTE_US, RateMetric};
-use tollgate::ports::rates::{RateClaim, RateOutcome, RateStore};
+use tollgate::ports::rates::{RateClaim, RateOutcome, RateStanding, RateStore};
 use tollgate::ports::shared::SharedCounters;
 
 use super::super::support::redis::{RedisCluster, RedisServer, Reply};
@@ -59,7 +59,7 @@ fn claim(metric: RateMetric, amount: u64, max: u64) -> RateClaim {
 }
 
 async fn takes(store: &Arc<dyn RateStore>, call: u64, claims: &[RateClaim]) -> bool {
-    store.take(event_id(call), &tenant("acme"), claims).await.unwrap() == RateOutcome::Taken
+    matches!(store.take(event_id(call), &tenant("acme"), claims).await.unwrap(), RateOutcome::Taken(_))
 }
 
 /// Ends may be told later.
@@ -74,8 +74,13 @@ async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 #[tokio::test]
 async fn all_claims_are_taken_or_none() {
     for Rates { name, here, there, _keep } in adapters().await {
-        let claims = [claim(RateMetric::Requests, 1, 1_000), claim(RateMetric::Concurrent, 1, 2)];
-        assert!(takes(&here, 1, &claims).await && takes(&there, 2, &claims).await, "{name}");
+        let claims = [claim(RateMetric::Requests, 1, 10), claim(RateMetric::Concurrent, 1, 2)];
+        assert!(takes(&here, 1, &claims).await, "{name}");
+        let taken = there.take(event_id(2), &tenant("acme"), &claims).await.unwrap();
+        let RateOutcome::Taken(stand) = taken else { panic!("{name}: {taken:?}") };
+        assert_eq!((stand[0].taken, stand[1]), (2, RateStanding { taken: 2, full_in_us: 0 }), "{name}");
+        // A tenth of a minute for each, but for what filled meanwhile.
+        assert!((MINUTE_US / 10 + 1..=2 * MINUTE_US / 10).contains(&stand[0].full_in_us), "{name}: {stand:?}");
         let before = here.read(&tenant("acme"), &claims).await.unwrap();
         for call in 3..20 {
             let outcome = there.take(event_id(call), &tenant("acme"), &claims).await.unwrap();

@@ -36,6 +36,12 @@ pub enum Bug {
     JoinsNotWaitedFor,
     /// A message is done though whoever sent it has given it up.
     LateMessageIsDone,
+    /// What a call claimed beyond what it used stays taken.
+    DifferenceIsKept,
+    /// Of the claims of a call those on tokens and cost are not taken.
+    MoneyNotHeld,
+    /// What users used is not counted.
+    UsersNotCounted,
     /// A lease is never over, neither by itself nor as it is given back.
     LeasesNeverEnd,
 }

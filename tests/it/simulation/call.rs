@@ -11,12 +11,13 @@ use bytes::Bytes;
 use http::Method;
 use tokio::time::Instant;
 use tollgate::domain::event::{Outcome, UsageSource};
-use tollgate::domain::plan::OnCountersDown;
+use tollgate::domain::plan::{Metric, OnCountersDown};
 use tollgate::domain::refusal::Refusal;
 use tollgate::domain::settlement::Ending;
 use tollgate::metering::in_flight::{Caller, InFlight};
 use tollgate::providers::{self, CredentialPlace, Endpoint, Provider, estimate};
 
+use super::budgets::OUTPUT_MAX;
 use super::chance::Chance;
 use super::executor::Planted;
 use super::ledger::POISON;
@@ -75,6 +76,10 @@ pub struct Script {
     words: u64,
     prompt: u64,
     completion: u64,
+    /// The most output that it declares.
+    output_max: Option<u64>,
+    /// Which user it is made for.
+    user: Option<u64>,
 }
 
 impl Script {
@@ -100,7 +105,10 @@ impl Script {
             words: chance.below(4),
             prompt: chance.between(1, 5_000),
             completion: if kind == Kind::Embeddings { 0 } else { chance.between(1, 5_000) },
+            output_max: None,
+            user: Some(chance.below(4)).filter(|user| *user < 3),
         }
+        .within_limits(node)
     }
 
     /// One that nothing goes wrong with and that no limit refuses.
@@ -114,12 +122,29 @@ impl Script {
             words: 1,
             prompt: chance.between(1, 5_000),
             completion: chance.between(1, 5_000),
+            output_max: None,
+            user: None,
         }
     }
 
     /// The same, of another tenant.
-    pub fn of(self, tenant: usize) -> Self {
-        Self { tenant, ..self }
+    pub fn of(self, tenant: usize, node: &Node) -> Self {
+        Self { tenant, ..self }.within_limits(node)
+    }
+
+    /// Where money is limited it says how much it puts out at most, and uses no more than that, nor more than its body.
+    fn within_limits(mut self, node: &Node) -> Self {
+        if node.setup.budgets.is_none() || self.tenant == UNLIMITED {
+            return Self { output_max: None, ..self };
+        }
+        if self.kind != Kind::Embeddings {
+            let most = node.chance.early_or_late(OUTPUT_MAX).max(16);
+            (self.output_max, self.completion) = (Some(most), 1 + self.completion % most);
+        }
+        // One in quarantine is in no sum that counters begin with.
+        self.poison = false;
+        self.prompt = 1 + self.prompt % self.body().len() as u64;
+        self
     }
 
     fn path(&self) -> &'static str {
@@ -127,22 +152,26 @@ impl Script {
     }
 
     fn body(&self) -> Bytes {
-        Bytes::from_static(match self.kind {
-            Kind::Chat => br#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Count to three."}]}"#,
-            Kind::Stream => {
-                br#"{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"Count to four."}]}"#
+        let max = self.output_max.map(|max| format!(r#""max_tokens":{max},"#)).unwrap_or_default();
+        Bytes::from(match self.kind {
+            Kind::Chat => {
+                format!(r#"{{"model":"gpt-4o-mini",{max}"messages":[{{"role":"user","content":"Count to three."}}]}}"#)
             }
-            Kind::Embeddings => br#"{"model":"text-embedding-3-small","input":"Count to five."}"#,
+            Kind::Stream => format!(
+                r#"{{"model":"gpt-4o-mini","stream":true,{max}"messages":[{{"role":"user","content":"Count to four."}}]}}"#
+            ),
+            Kind::Embeddings => r#"{"model":"text-embedding-3-small","input":"Count to five."}"#.to_owned(),
         })
     }
 
     fn caller(&self, process: &Process) -> Caller {
-        let label = |fat: bool| if fat { "\u{10ffff}".repeat(128) } else { "u1".to_owned() };
+        let fat = || "\u{10ffff}".repeat(127);
+        let user = |user: u64| if self.fat { format!("{}{user}", fat()) } else { format!("u{user}") };
         Caller {
             account: process.snapshots.load().accounts[TENANTS[self.tenant]].clone(),
             key: None,
-            user_id: Some(label(self.fat).into()),
-            kb_id: if self.poison { Some(POISON.into()) } else { self.fat.then(|| label(true).into()) },
+            user_id: self.user.map(|of| user(of).into()),
+            kb_id: if self.poison { Some(POISON.into()) } else { self.fat.then(|| fat().into()) },
         }
     }
 
@@ -330,7 +359,7 @@ impl Exchange {
             let op = Some(node.disk_ops());
             return node.model.lock().is_dropped(self.number, op, &self.dropped(), &self.unsent(), now_us);
         }
-        let by_counters = matches!(refusal, Refusal::QuotaUsedUp(_) | Refusal::CountersDown);
+        let by_counters = matches!(refusal, Refusal::QuotaUsedUp(_) | Refusal::BudgetHeld(_) | Refusal::CountersDown);
         // One whose plan was changed meanwhile begins again.
         let longest = if node.setup.plans_change { 2 * ADMISSION_MAX } else { ADMISSION_MAX };
         if by_counters && waited > if was_down { DOWN_MAX } else { longest } {
@@ -339,7 +368,10 @@ impl Exchange {
         let mut model = node.model.lock();
         node.note(|| format!("call {} is refused after {waited:?}: {refusal:?}", self.number));
         let is_right = match refusal {
-            Refusal::QuotaUsedUp(_) if node.is_shared() && !node.is_calm_for(CALM) => Ok(()),
+            Refusal::QuotaUsedUp(_) | Refusal::BudgetHeld(_) if node.is_shared() && !node.is_calm_for(CALM) => Ok(()),
+            Refusal::QuotaUsedUp(facts) | Refusal::BudgetHeld(facts) if facts.metric != Metric::Chats => {
+                model.has_no_room(self.number, facts, now_us.saturating_sub(GIVEN_BACK_US))
+            }
             Refusal::QuotaUsedUp(_) => model.is_used_up(self.number, now_us.saturating_sub(GIVEN_BACK_US)),
             Refusal::CountersDown if node.is_shared() && !node.is_calm_for(CALM) => Ok(()),
             // Somebody set the clock while it waited.
@@ -455,8 +487,12 @@ impl CallTask {
             source: UsageSource::Estimate,
             status: 0,
         };
-        let number =
-            node.model.lock().asks((node.number, node.life()), script.tenant, is_chat, pending, node.elapsed_us());
+        let number = node.model.lock().asks(
+            (node.number, node.life()),
+            (script.tenant, is_chat, script.user.is_some()),
+            pending,
+            node.elapsed_us(),
+        );
         node.note(|| format!("call {number}: {script:?}"));
         node.figures.lock().calls += 1;
         process.under_way.update(|under_way| under_way + 1);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tollgate::adapters::file_journal::{FileJournal, Options, Stored, survey};
 use tollgate::adapters::memory_counters::MemoryCounters;
 use tollgate::config::price_file;
-use tollgate::domain::counting::Amounts;
+use tollgate::domain::counting::{Amounts, subjects_of};
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::{EventId, TenantId};
 use tollgate::domain::plan::{Metric, Subject};
@@ -374,7 +374,7 @@ impl Process {
             if node.is_shared() && chance.per_mille(40) {
                 let tenant = usize::try_from(chance.below(3)).unwrap();
                 for _ in 0..chance.between(5, 25) {
-                    self.begin_call(Script::draw(&node).of(tenant), true);
+                    self.begin_call(Script::draw(&node).of(tenant, &node), true);
                 }
             }
             if chance.per_mille(100) {
@@ -411,11 +411,11 @@ impl Process {
     async fn change_plan(&self) {
         let node = &self.node;
         let tenant = usize::try_from(node.chance.below(2)).unwrap();
-        let plan = usize::try_from(node.chance.below(PLANS)).unwrap();
+        let plan = usize::try_from(node.chance.below(PLANS as u64)).unwrap();
         let max = max_of(&node.setup, tenant, plan).unwrap();
         let revision = self.outside.tenants.put(tenant, plan);
         node.note(|| format!("{} has a limit of {max} from now on, in revision {revision}", TENANTS[tenant]));
-        let change = node.model.lock().changes(tenant, max);
+        let change = node.model.lock().changes(tenant, plan, max);
         if self.snapshots.refresh(&*self.store).await.is_err() {
             return;
         }
@@ -522,14 +522,21 @@ impl Process {
             let tenant: TenantId = tenant.parse().unwrap();
             for period in periods(at) {
                 let is_in = |event: &&&UsageEvent| event.tenant == tenant && event.period(period.window()) == period;
-                for metric in Metric::ALL {
-                    let used: u64 = events.iter().filter(is_in).map(|event| Amounts::of(event).of_metric(metric)).sum();
-                    let counter = CounterKey { tenant: tenant.clone(), subject: Subject::Tenant, metric, period };
+                let in_period: Vec<&&UsageEvent> = events.iter().filter(is_in).collect();
+                let counting = self.snapshots.counting();
+                let subjects: BTreeSet<Subject> = in_period.iter().flat_map(|event| subjects_of(event)).collect();
+                let all = subjects.iter().flat_map(|subject| Metric::ALL.map(|metric| (subject, metric)));
+                let counted = all.filter(|(subject, metric)| counting.has(subject.scope(), *metric, period.window()));
+                for (subject, metric) in counted {
+                    let of = in_period.iter().filter(|event| subjects_of(event).any(|of| of == *subject));
+                    let used: u64 = of.map(|event| Amounts::of(event).of_metric(metric)).sum();
+                    let counter = CounterKey { tenant: tenant.clone(), subject: subject.clone(), metric, period };
                     let standing = counters.inner.read(&[counter]).await.unwrap()[0];
                     if (standing.used, standing.held) != (used, 0) {
                         let what = metric.as_str();
-                        self.node
-                            .fail(format!("{when}, {tenant} in {period}: {standing:?}, the events say {used} {what}"));
+                        self.node.fail(format!(
+                            "{when}, {subject} of {tenant} in {period}: {standing:?}, the events say {used} {what}"
+                        ));
                     }
                 }
             }

@@ -9,6 +9,8 @@
 //!   that the last sync did not cover; in `strict` none;
 //! - a call that was settled is booked with the provider's own tokens, to the unit, and its cost to the pico-dollar;
 //! - the provider never sees more chats than a limit, and a chat is refused only if the limit is used up;
+//! - no limit of tokens or cost is passed, of a tenant or a user, where calls hold the most that they can use, and a call is
+//!   refused only if it does not fit;
 //! - when all is over, nothing is held, counters and sums are those of the calls, and the journal is empty;
 //! - a ledger that is away refuses nobody; a disk that is full or failed serves again without a restart.
 //!
@@ -19,6 +21,7 @@
 //! `TOLLGATE_SEEDS=n` sets how many seeds run (1,000; 10,000 with `TOLLGATE_TEST_FULL=1`), from `TOLLGATE_FIRST_SEED` on;
 //! `TOLLGATE_SEED=n` runs one and tells its story.
 
+mod budgets;
 mod bugs;
 mod call;
 mod chance;
@@ -206,6 +209,23 @@ fn a_hold_that_is_forgotten_is_seen() {
 #[test]
 fn a_sync_that_does_nothing_is_seen() {
     check_planted(Kind::One, Bug::SyncThatDoesNot);
+}
+
+#[test]
+fn a_difference_that_is_kept_is_seen() {
+    check_planted(Kind::One, Bug::DifferenceIsKept);
+    check_planted(Kind::Many, Bug::DifferenceIsKept);
+}
+
+#[test]
+fn money_that_is_not_held_is_seen() {
+    check_planted(Kind::One, Bug::MoneyNotHeld);
+    check_planted(Kind::Many, Bug::MoneyNotHeld);
+}
+
+#[test]
+fn users_that_are_not_counted_are_seen() {
+    check_planted(Kind::One, Bug::UsersNotCounted);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
 use tollgate::domain::ids::EventId;
 use tollgate::domain::time::{Micros, Period, Window};
+use tollgate::ports::counters::{Claim, CounterKey};
 
+use super::budgets::Budgets;
 use super::tally::Shared;
 use super::world::{Kind, Setup};
 
@@ -63,6 +65,10 @@ pub struct Call {
     pub life: u32,
     pub tenant: usize,
     pub is_chat: bool,
+    /// It is made for a user.
+    pub has_user: bool,
+    /// What it claimed when it was taken.
+    pub claims: Vec<Claim>,
     pub id: Option<EventId>,
     pub periods: [Option<Period>; 2],
     asked_us: u64,
@@ -100,14 +106,18 @@ pub struct Model {
     pub on: Vec<Footing>,
     /// So many chats above the limit are excused.
     pub excused: BTreeMap<(usize, Option<Period>), u64>,
+    /// The same of tokens and cost.
+    pub excused_amounts: BTreeMap<CounterKey, u64>,
     /// The most that a limit was passed by.
     pub over: u64,
-    is_shared: bool,
+    pub is_shared: bool,
+    pub budgets: Option<Budgets>,
 }
 
 /// A limit, and until when calls may have gone by it.
 #[derive(Debug, Clone, Copy)]
 struct InForce {
+    plan: usize,
     max: u64,
     until_us: u64,
 }
@@ -134,19 +144,21 @@ pub struct Footing {
 impl Model {
     pub fn new(setup: &Setup) -> Self {
         Self {
-            limits: [setup.month_max, setup.day_max].map(|max| vec![InForce { max, until_us: u64::MAX }]),
+            limits: [setup.month_max, setup.day_max].map(|max| vec![InForce { plan: 0, max, until_us: u64::MAX }]),
             calls: Vec::new(),
             by_id: BTreeMap::new(),
             on: setup.skews_us.iter().map(|_| Footing::default()).collect(),
             excused: BTreeMap::new(),
+            excused_amounts: BTreeMap::new(),
             over: 0,
             is_shared: setup.kind == Kind::Many,
+            budgets: setup.budgets,
         }
     }
 
     /// A tenant is put on another plan. Until that is all over, calls go by either.
-    pub fn changes(&mut self, tenant: usize, max: u64) -> usize {
-        self.limits[tenant].push(InForce { max, until_us: u64::MAX });
+    pub fn changes(&mut self, tenant: usize, plan: usize, max: u64) -> usize {
+        self.limits[tenant].push(InForce { plan, max, until_us: u64::MAX });
         self.limits[tenant].len() - 1
     }
 
@@ -158,8 +170,22 @@ impl Model {
 
     /// The limits that a call may go by. `None`: there is none.
     fn maxima(&self, call: &Call) -> impl Iterator<Item = u64> {
+        self.in_force(call).map(|limit| limit.max)
+    }
+
+    /// The plans that it may go by.
+    pub fn plans(&self, call: &Call) -> impl Iterator<Item = usize> {
+        self.in_force(call).map(|limit| limit.plan)
+    }
+
+    fn in_force(&self, call: &Call) -> impl Iterator<Item = &InForce> {
         let of = self.limits.get(call.tenant).map_or(&[][..], Vec::as_slice);
-        of.iter().filter(|limit| limit.until_us > call.asked_us).map(|limit| limit.max)
+        of.iter().filter(|limit| limit.until_us > call.asked_us)
+    }
+
+    /// The newest plan of a tenant.
+    pub fn plan(&self, tenant: usize) -> usize {
+        self.limits.get(tenant).and_then(|limits| limits.last()).map_or(0, |limit| limit.plan)
     }
 
     /// The newest limit of a tenant.
@@ -179,13 +205,21 @@ impl Model {
         });
     }
 
-    pub fn asks(&mut self, of: (usize, u32), tenant: usize, is_chat: bool, pending: Form, now_us: u64) -> usize {
+    pub fn asks(
+        &mut self,
+        of: (usize, u32),
+        (tenant, is_chat, has_user): (usize, bool, bool),
+        pending: Form,
+        now_us: u64,
+    ) -> usize {
         let (node, life) = of;
         self.calls.push(Call {
             node,
             life,
             tenant,
             is_chat,
+            has_user,
+            claims: Vec::new(),
             id: None,
             periods: [None; 2],
             asked_us: now_us,
@@ -227,6 +261,10 @@ impl Model {
         self.by_id.get(&id).map(|at| &mut self.calls[*at])
     }
 
+    pub fn place_of(&self, id: EventId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
     pub fn is_refused(&mut self, call: usize, now_us: u64) {
         let call = &mut self.calls[call];
         let may_be_phantom = self.on[call.node].disk_is_suspect;
@@ -252,6 +290,7 @@ impl Model {
     /// The provider sees it. No limit may be passed by that.
     pub fn reaches(&mut self, call: usize) -> Result<(), String> {
         self.calls[call].reached = true;
+        self.keeps_budgets(call)?;
         if !self.calls[call].is_chat {
             return Ok(());
         }
@@ -278,7 +317,7 @@ impl Model {
 
     /// Whether the counters of this life know all of a period. One that begins with a clock far beside the truth does not
     /// know the periods of the truth; it is none of the promises.
-    fn knows(&self, node: usize, period: Option<Period>) -> bool {
+    pub fn knows(&self, node: usize, period: Option<Period>) -> bool {
         self.is_shared || period.is_some_and(|period| self.on[node].known.iter().any(|known| known.contains(&period)))
     }
 
@@ -513,6 +552,7 @@ impl Call {
         if !is_right {
             return Err(format!("call {number} is booked as {form:?}, but: {self:?}"));
         }
+        form.as_ref().map_or(Ok(()), |form| self.keeps_within(number, form))?;
         let is_lost = form.is_none() && self.reached;
         self.booked = Some(form);
         Ok(u64::from(is_lost))

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tollgate::adapters::memory_counters::MemoryCounters;
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::{EventId, TenantId};
-use tollgate::domain::plan::Standing;
+use tollgate::domain::plan::{Metric, Standing, Subject};
 use tollgate::domain::time::Micros;
 use tollgate::ports::BoxFuture;
 use tollgate::ports::clock::Clock;
@@ -66,7 +66,22 @@ impl CounterStore for SimCounters {
                 self.node.injected("the counters are away");
                 return Err(CountersUnavailable("away".to_owned()));
             }
-            self.inner.hold(id, claims, terms).await
+            let held = match self.node.bug {
+                Some(Bug::MoneyNotHeld) => self.inner.hold(id, &without_money(claims), terms).await?,
+                _ => self.inner.hold(id, claims, terms).await?,
+            };
+            if let HoldOutcome::Held(standings) = &held {
+                let full = claims.iter().zip(standings).find(|(claim, standing)| {
+                    claim.counter.metric != Metric::Chats
+                        && claim.max.is_some_and(|max| standing.used + standing.held > max)
+                });
+                if let Some(full) = full {
+                    self.node.fail(format!("call {id} is taken beyond a limit: {full:?}"));
+                }
+                let taken = self.node.model.lock().has_taken(id, claims);
+                taken.unwrap_or_else(|wrong| self.node.fail(wrong));
+            }
+            Ok(held)
         })
     }
 
@@ -75,7 +90,20 @@ impl CounterStore for SimCounters {
         if self.node.bug == Some(Bug::HoldForgotten) && is_given_back {
             return;
         }
-        self.inner.settle(id, claims, used);
+        let claimed = |counter: &CounterKey| claims.iter().find(|claim| claim.counter == *counter);
+        let used: Vec<_> = match self.node.bug {
+            Some(Bug::DifferenceIsKept) => {
+                let kept = used
+                    .iter()
+                    .map(|(counter, used)| (counter.clone(), claimed(counter).map_or(*used, |claim| claim.amount)));
+                kept.collect()
+            }
+            Some(Bug::UsersNotCounted) => {
+                used.iter().filter(|(counter, _)| counter.subject == Subject::Tenant).cloned().collect()
+            }
+            _ => used.to_vec(),
+        };
+        self.inner.settle(id, claims, &used);
     }
 
     fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>> {
@@ -100,6 +128,15 @@ impl CounterStore for SimCounters {
     fn health(&self) -> CountersHealth {
         self.inner.health()
     }
+}
+
+/// The same claims, of nothing but chats.
+pub fn without_money(claims: &[Claim]) -> Vec<Claim> {
+    let of = |claim: &Claim| match claim.counter.metric {
+        Metric::Chats => claim.clone(),
+        Metric::Tokens | Metric::Cost => Claim { amount: 0, ..claim.clone() },
+    };
+    claims.iter().map(of).collect()
 }
 
 /// Hears of each event once in a life, unless the journal has it twice: after a sync that failed, or after a start that

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use tollgate::domain::ids::EventId;
 use tollgate::domain::time::Period;
+use tollgate::ports::counters::CounterKey;
 
 use super::model::{Call, Model, State, TENANTS};
 
@@ -18,9 +19,11 @@ pub const SILENT_US: u64 = 1_500_000;
 /// How the shared counters have a call.
 #[derive(Debug, Default)]
 pub struct Shared {
-    is_counted: bool,
+    pub is_counted: bool,
     was_counted: bool,
-    is_excused: bool,
+    pub is_excused: bool,
+    /// What they know that it takes.
+    pub listed: Vec<(CounterKey, u64)>,
     admitted_us: u64,
 }
 
@@ -34,10 +37,11 @@ pub struct Way {
 }
 
 impl Model {
-    /// They list the call.
-    pub fn is_listed(&mut self, id: EventId) {
+    /// They list the call, which takes so much.
+    pub fn is_listed(&mut self, id: EventId, amounts: &[(CounterKey, u64)]) {
         if let Some(call) = self.call_of(id) {
-            call.shared = Shared { is_counted: true, was_counted: true, is_excused: false, ..call.shared };
+            let (listed, admitted_us) = (amounts.to_vec(), call.shared.admitted_us);
+            call.shared = Shared { is_counted: true, was_counted: true, is_excused: false, listed, admitted_us };
         }
     }
 
@@ -45,13 +49,17 @@ impl Model {
     pub fn is_given_back(&mut self, id: EventId) {
         if let Some(call) = self.call_of(id) {
             call.shared.is_counted = false;
+            call.shared.listed.clear();
         }
     }
 
     /// They lost a tenant, or all.
     pub fn is_forgotten(&mut self, tenant: Option<usize>) {
         let lost = |call: &&mut Call| tenant.is_none_or(|tenant| call.tenant == tenant);
-        self.calls.iter_mut().filter(lost).for_each(|call| call.shared.is_counted = false);
+        for call in self.calls.iter_mut().filter(lost) {
+            call.shared.is_counted = false;
+            call.shared.listed.clear();
+        }
     }
 
     /// A node died: what it has not told, and what is forgotten until it is back, nobody knows.
@@ -86,11 +94,16 @@ impl Model {
         now_us: u64,
     ) -> Result<(), String> {
         for call in self.calls.iter_mut().filter(|call| call.tenant == tenant) {
-            call.shared.is_counted |= call.id.is_some_and(|id| in_sums.contains(&id));
+            if call.id.is_some_and(|id| in_sums.contains(&id)) {
+                call.shared.is_counted = true;
+                let takes = |counter: &CounterKey| (counter.clone(), call.takes(counter));
+                call.shared.listed = call.claims.iter().map(|claim| takes(&claim.counter)).collect();
+            }
         }
         self.excuse_silent(ways, now_us);
-        let missing =
-            |(_, call): &(usize, &Call)| call.tenant == tenant && call.is_missing() && !call.shared.is_excused;
+        let missing = |(_, call): &(usize, &Call)| {
+            call.tenant == tenant && (call.is_missing() || call.lacks()) && !call.shared.is_excused
+        };
         match self.calls.iter().enumerate().find(missing) {
             Some((number, call)) => {
                 Err(format!("{} is opened without call {number} of node {}: {call:?}", TENANTS[tenant], call.node))
@@ -152,8 +165,14 @@ impl Model {
         self.calls.iter().filter(is_left).count() as u64
     }
 
-    fn excuse_silent(&mut self, ways: &[Way], now_us: u64) {
-        let is_missing = |call: &&mut Call| call.is_missing() || (!call.is_chat && !call.shared.is_counted);
+    /// Whether an earlier life of a node made calls of a tenant.
+    pub fn has_left(&self, tenant: usize) -> bool {
+        self.calls.iter().any(|call| call.tenant == tenant && call.life < self.on[call.node].life)
+    }
+
+    pub fn excuse_silent(&mut self, ways: &[Way], now_us: u64) {
+        let is_missing =
+            |call: &&mut Call| call.is_missing() || (!call.is_chat && !call.shared.is_counted) || call.lacks();
         for call in self.calls.iter_mut().filter(is_missing) {
             let Way { is_silent, trouble_us } = ways[call.node];
             let Shared { was_counted, admitted_us, .. } = call.shared;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 use tollgate::domain::audit::AuditEntry;
+use tollgate::domain::budget::{Budget, Sizing};
 use tollgate::domain::ids::{KeyId, PlanName, TenantId};
 use tollgate::domain::key::{Key, KeyHash};
 use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
@@ -35,7 +36,7 @@ struct State {
 }
 
 /// Each tenant has so many plans to be put on.
-pub const PLANS: u64 = 3;
+pub const PLANS: usize = 3;
 
 /// What the limit of a plan is: that of the setup, more, or less.
 pub fn max_of(setup: &Setup, tenant: usize, plan: usize) -> Option<u64> {
@@ -50,7 +51,7 @@ fn name_of(tenant: usize, plan: usize) -> PlanName {
 fn plans(setup: &Setup) -> Plans {
     let mut plans = Plans::new();
     for tenant in 0..TENANTS.len() {
-        for plan in 0..usize::try_from(PLANS).unwrap() {
+        for plan in 0..PLANS {
             let window = if tenant == 0 { Window::Month } else { Window::Day };
             let limit = max_of(setup, tenant, plan).map(|max| Limit {
                 scope: Scope::Tenant,
@@ -60,8 +61,10 @@ fn plans(setup: &Setup) -> Plans {
             });
             let name = name_of(tenant, plan);
             let on_counters_down = setup.on_counters_down;
-            let limits = limit.into_iter().collect();
-            plans.insert(name.clone(), Arc::new(Plan { limits, on_counters_down, ..Plan::unlimited(name) }));
+            let of_budgets = setup.budgets.map_or_else(Vec::new, |budgets| budgets.limits(tenant, plan));
+            let limits = limit.into_iter().chain(of_budgets).collect();
+            let budget = Budget { hold: Sizing::WorstCase, ..Budget::default() };
+            plans.insert(name.clone(), Arc::new(Plan { limits, on_counters_down, budget, ..Plan::unlimited(name) }));
         }
     }
     plans

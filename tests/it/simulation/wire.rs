@@ -25,6 +25,7 @@ use super::bugs::Bug;
 use super::executor::{Role, spawn};
 use super::model::TENANTS;
 use super::node::Node;
+use super::ports::without_money;
 use super::tally::{SILENT_US, Way};
 use super::world::World;
 
@@ -147,11 +148,17 @@ impl Store {
             Some(Bug::LeasesNeverEnd) => LeaseAsk { lasts: Duration::from_secs(86_400), ..lease },
             _ => lease,
         });
-        let held = now(self.memory.hold(&Ask { lease, ..*ask }));
+        let little = without_money(ask.claims);
+        let claims = if self.world.bug == Some(Bug::MoneyNotHeld) { &little } else { ask.claims };
+        let held = now(self.memory.hold(&Ask { lease, claims, ..*ask }));
         self.world.note(|| format!("{ask:?}: {held:?}"));
         let Held::Taken { epoch, counts, .. } = &held else { return held };
         let mut model = self.world.model.lock();
-        model.is_listed(ask.id);
+        let was_listed = model.call_of(ask.id).is_some_and(|call| call.shared.is_counted);
+        let amounts: Vec<_> = ask.claims.iter().map(|claim| (claim.counter.clone(), claim.amount)).collect();
+        model.is_listed(ask.id, &amounts);
+        let taken = model.has_taken(ask.id, ask.claims);
+        self.checked(taken);
         let tenant = place(ask.tenant);
         for (claim, count) in ask.claims.iter().zip(counts) {
             let window = usize::from(claim.counter.period.window() == Window::Day);
@@ -163,6 +170,10 @@ impl Store {
                 self.world.elapsed_us(),
             );
             self.checked(admitted);
+            self.checked(model.has_room(claim, counted, &self.ways(), self.world.elapsed_us()));
+            if !was_listed && claim.max.is_some_and(|max| counted > max) {
+                self.world.fail(format!("call {} is taken with {count:?} for {claim:?}", ask.id));
+            }
         }
         if self.world.bug == Some(Bug::StoreLosesAHold) && self.world.chance.per_mille(100) {
             let amounts = Vec::new();
@@ -183,18 +194,31 @@ impl Store {
         // A node that is dead gives nothing back; few stories have one that stays dead.
         let is_kept = self.world.bug == Some(Bug::LeasesNeverEnd);
         let lease_left = noting.lease_left.filter(|_| !is_kept);
-        let noted = now(self.memory.note(&Noting { lease_left, ..*noting }));
+        let kept: Vec<Note> = noting.notes.iter().map(|note| self.kept(note)).collect();
+        let notes = if self.world.bug == Some(Bug::DifferenceIsKept) { &kept } else { noting.notes };
+        let noted = now(self.memory.note(&Noting { lease_left, notes, ..*noting }));
         self.world.note(|| format!("{noting:?}: {noted:?}"));
         if noted == Noted::Done {
             let mut model = self.world.model.lock();
             for note in noting.notes {
                 match note.amounts.iter().any(|(_, amount)| *amount > 0) && note.state != CallState::Gone {
-                    true => model.is_listed(note.id),
+                    true => model.is_listed(note.id, &note.amounts),
                     false => model.is_given_back(note.id),
                 }
             }
         }
         noted
+    }
+
+    /// A call that is over, as if it had used all that it claimed.
+    fn kept(&self, note: &Note) -> Note {
+        let mut model = self.world.model.lock();
+        let claims = model.call_of(note.id).map_or(&[][..], |call| &call.claims);
+        let claimed = |(counter, amount): &(CounterKey, u64)| {
+            let claim = claims.iter().find(|claim| claim.counter == *counter);
+            (counter.clone(), claim.map_or(*amount, |claim| claim.amount))
+        };
+        Note { amounts: note.amounts.iter().map(claimed).collect(), ..note.clone() }
     }
 
     fn join(&self, joining: &Joining<'_>) -> Joined {
@@ -203,7 +227,7 @@ impl Store {
         self.world.note(|| format!("{member:?} joins {tenant} ({is_forced}), with {} calls: {joined:?}", calls.len()));
         if matches!(joined, Joined::Building(_)) {
             let mut model = self.world.model.lock();
-            joining.calls.iter().for_each(|note| model.is_listed(note.id));
+            joining.calls.iter().for_each(|note| model.is_listed(note.id, &note.amounts));
         }
         joined
     }

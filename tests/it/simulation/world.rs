@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use tollgate::domain::plan::OnCountersDown;
 use tollgate::domain::time::Micros;
 
+use super::budgets::Budgets;
 use super::bugs::Bug;
 use super::chance::{Chance, mixed};
 use super::model::Model;
@@ -55,6 +56,8 @@ pub struct Setup {
     pub loss: u64,
     /// Tenants are put on other plans.
     pub plans_change: bool,
+    /// Limits of tokens and cost, beside those of chats.
+    pub budgets: Option<Budgets>,
 }
 
 /// What a run was made of.
@@ -272,6 +275,7 @@ impl Setup {
             on_counters_down: OnCountersDown::Refuse,
             loss: 0,
             plans_change: false,
+            budgets: None,
         };
         if is_many {
             let nodes = chance.pick(&[1, 2, 2, 3, 3, 4]);
@@ -290,6 +294,11 @@ impl Setup {
             }
             setup.loss = chance.pick(&[0, 0, 0, 20, 150]);
             setup.plans_change = chance.per_mille(400);
+        }
+        setup.budgets = chance.per_mille(400).then(|| Budgets::draw(chance));
+        if setup.budgets.is_some() && chance.per_mille(700) {
+            // Money is short before chats are.
+            (setup.month_max, setup.day_max) = (chance.between(30, 90), chance.between(30, 90));
         }
         setup
     }
