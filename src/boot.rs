@@ -449,7 +449,8 @@ fn told(metrics: &Arc<Metrics>) -> Arc<dyn Fn() -> String + Send + Sync> {
 /// What bills what is finished later.
 fn deferred(ledger: &Ledger, facts: &Facts, counters: Arc<dyn CounterStore>, recorder: Arc<Recorder>) -> Arc<Deferred> {
     let Facts { usage, snapshots, journal, clock, .. } = facts.clone();
-    Arc::new(Deferred::new(Books { units: ledger.units(), usage, journal, counters, recorder, snapshots, clock }))
+    let (units, tenants) = (ledger.units(), ledger.tenants());
+    Arc::new(Deferred::new(Books { units, usage, tenants, journal, counters, recorder, snapshots, clock }))
 }
 
 /// Whose a credential is.

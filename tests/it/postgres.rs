@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
 use tollgate::adapters::postgres::PostgresLedger;
 use tollgate::domain::audit::{Actor, Author};
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::EventId;
 use tollgate::domain::tenant::Tenant;
-use tollgate::domain::time::Micros;
+use tollgate::domain::time::{Micros, Period};
 use tollgate::domain::zone::Zone;
 use tollgate::metering::verify::{Differences, ledger};
 use tollgate::ports::StoreError;
@@ -318,6 +320,72 @@ async fn a_schema_that_is_older_or_newer_says_what_to_do() {
     for refused in [store.migrate().await, store.ready().await] {
         assert!(matches!(&refused, Err(StoreError::Corrupt(why)) if why.contains("9000")), "{refused:?}");
     }
+}
+
+/// What a gateway of the third version of the schema gives a row.
+const COLUMNS_OF_BEFORE: &str = "tenant_id, key_id, user_id, kb_id, provider, model, requested_model, endpoint, chats, \
+    prompt_tokens, cached_tokens, cache_write_tokens, prompt_audio_tokens, prompt_image_tokens, cached_audio_tokens, \
+    completion_tokens, reasoning_tokens, completion_audio_tokens, completion_image_tokens, usage_source, \
+    estimated_cost_pico_usd, priced, price_version, service_tier, requested_at, duration_us, first_byte_us, status, outcome, \
+    request_id";
+
+#[tokio::test]
+async fn a_gateway_of_before_the_newest_schema_keeps_what_it_would_book_wrong() {
+    let (store, database) = postgres().await;
+    store.append(&[event(1)]).await.unwrap();
+    let columns = COLUMNS_OF_BEFORE;
+    let insert = |more: &str, value: &str| {
+        format!(
+            "INSERT INTO usage_events (id, {columns}{more}) SELECT gen_random_uuid(), {columns}{value} FROM usage_events"
+        )
+    };
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    let refused = sqlx::raw_sql(AssertSqlSafe(insert("", ""))).execute(&mut connection).await.unwrap_err();
+    let refused = refused.as_database_error().unwrap();
+    assert!(refused.message().contains("start a newer tollgate"), "{refused}");
+    // What it takes for a refusal of that one row it would set aside, and go on.
+    let code = refused.code().unwrap();
+    assert!(!["22", "23", "54"].contains(&&code[..2]), "{code}");
+    database.say(&insert(", utc_offset_s", ", 0"));
+    assert_eq!(database.say("SELECT COUNT(*) FROM usage_events"), "2");
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_month_that_some_of_stays_is_dropped_without_keeping_anybody_out() {
+    let (store, database) = postgres().await;
+    let day_us = 86_400_000_000;
+    let mut events: Vec<UsageEvent> = (0..12_000)
+        .map(|number| {
+            let requested_at = Micros(at("2026-10-01T12:00:00Z").0 + i64::try_from(number % 30).unwrap() * day_us);
+            UsageEvent { requested_at, ..event(number) }
+        })
+        .collect();
+    // In Tokyo November has begun.
+    let of_tokyo = UsageEvent { requested_at: at("2026-10-31T16:00:00Z"), utc_offset_s: 9 * 3_600, ..event(20_000) };
+    events.insert(6_000, of_tokyo.clone());
+    for batch in events.chunks(1_500) {
+        store.append(batch).await.unwrap();
+    }
+    // As `tollgate verify` reads, and pg_dump.
+    let mut reader = PgConnection::connect(&database.url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE usage_events IN ACCESS SHARE MODE").execute(&mut reader).await.unwrap();
+    let mut told = Vec::new();
+    let before = Period::parse_month("2026-11").unwrap();
+    // It tries for two minutes to have the table alone.
+    let mut tell = |done| told.push(done);
+    let dropping = tokio::time::timeout(Duration::from_secs(60), store.drop_events(before, &mut tell));
+    dropping.await.unwrap().unwrap();
+    assert_eq!(told.last(), Some(&12_000), "{told:?}");
+    assert!(told.is_sorted() && told.len() > 3, "{told:?}");
+    let left = store.events(&page(0, 9)).await.unwrap();
+    assert_eq!(left.into_iter().map(|stored| stored.event).collect::<Vec<_>>(), [of_tokyo]);
+    demand_no_difference(&*store).await;
+    reader.close().await.unwrap();
+    // A month later all of it goes at once.
+    store.drop_events(Period::parse_month("2026-12").unwrap(), &mut |_| {}).await.unwrap();
+    assert_eq!(database.say("SELECT to_regclass('usage_events_2026_10') IS NULL"), "t");
+    demand_no_difference(&*store).await;
 }
 
 #[tokio::test]
