@@ -13,11 +13,13 @@ use tollgate::adapters::postgres::PostgresLedger;
 use tollgate::domain::audit::{Actor, Author};
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::EventId;
+use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
 use tollgate::domain::tenant::Tenant;
-use tollgate::domain::time::{Micros, Period};
+use tollgate::domain::time::{Micros, Period, Window};
 use tollgate::domain::zone::Zone;
 use tollgate::metering::verify::{Differences, ledger};
 use tollgate::ports::StoreError;
+use tollgate::ports::crossings::{CrossingsQuery, Watched};
 use tollgate::ports::tenants::{Act, Answered, Digest, Done, Memory, TenantStore};
 use tollgate::ports::usage::{EventsQuery, SumsQuery, UsageStore};
 
@@ -94,6 +96,41 @@ async fn whoever_pages_by_row_misses_no_event_of_any_gateway() {
         .collect();
     assert_eq!(seen.len(), expected.len());
     assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn gateways_that_cross_a_threshold_at_once_note_it_once() {
+    let (reader, database) = postgres().await;
+    let limit = Limit { scope: Scope::Tenant, metric: Metric::Chats, window: Window::Month, max: 100 };
+    let plan = Arc::new(Plan { limits: vec![limit], ..Plan::unlimited("small".parse().unwrap()) });
+    let mut writers = Vec::new();
+    for flusher in 1..=6_u64 {
+        let (node, plan) = (node(&database).await, plan.clone());
+        writers.push(tokio::spawn(async move {
+            let watched: Watched = [(tenant("acme"), plan)].into_iter().collect();
+            let mut crossed = Vec::new();
+            for number in 0..30 {
+                let one = [event(flusher * 1_000_000 + number)];
+                crossed.extend(node.append_watched(&one, &watched).await.unwrap().crossed);
+            }
+            crossed
+        }));
+    }
+    let mut told = Vec::new();
+    for writer in writers {
+        told.extend(
+            writer.await.unwrap().into_iter().map(|crossing| (crossing.percent, crossing.used, crossing.event)),
+        );
+    }
+    told.sort_unstable();
+    let listed = CrossingsQuery { tenant: None, after: 0, crossings_max: 100 };
+    let listed = reader.crossings(&listed).await.unwrap().into_iter().map(|stored| stored.crossing);
+    let listed: Vec<_> = listed.map(|crossing| (crossing.percent, crossing.used, crossing.event)).collect();
+    assert_eq!(told, listed);
+    assert_eq!(told.iter().map(|(percent, used, _)| (*percent, *used)).collect::<Vec<_>>(), [(80, 80), (100, 100)]);
+    // The events that crossed are those that were booked as the 80th and the 100th.
+    let events = reader.events(&page(0, 1_000)).await.unwrap();
+    assert_eq!([events[79].event.id, events[99].event.id], [told[0].2, told[1].2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -15,9 +15,9 @@ use super::partitions::{OWN_FROM, name_of, partitions};
 use super::session::Session;
 use super::{PostgresLedger, SILENCE_MAX, code, silent, store_error};
 use crate::adapters::sql::Dialect;
-use crate::adapters::sql::scopes;
 use crate::adapters::sql::statement::Statement;
 use crate::adapters::sql::usage::{LOCAL, one};
+use crate::adapters::sql::{crossings, scopes};
 use crate::domain::time::{MICROS_PER_DAY, Micros, Period};
 use crate::ports::StoreError;
 
@@ -111,7 +111,9 @@ impl PostgresLedger {
     async fn drop_scopes(&self, before: Period) -> Result<(), StoreError> {
         loop {
             let mut session = Session::of(&self.writer).await?;
-            let dropped = scopes::drop_some::<Postgres>(&mut session, before).await;
+            let sums = scopes::drop_some::<Postgres>(&mut session, before).await;
+            let crossed = crossings::drop_some::<Postgres>(&mut session, before).await;
+            let dropped = sums.and_then(|sums| Ok(sums.max(crossed?)));
             if session.answer(dropped)? < scopes::DROPPED_MAX.unsigned_abs() {
                 return Ok(());
             }
