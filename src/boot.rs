@@ -383,7 +383,8 @@ impl Parts {
         let metrics = Arc::new(Metrics::new(journal.clone(), counters.clone(), clock.clone()));
         let sinks = || -> Vec<Arc<dyn crate::ports::sink::Sink>> { vec![metrics.clone(), Arc::new(RequestLog)] };
         let recorder_sinks = own_counters.sinks().chain(sinks()).collect();
-        let recorder = Arc::new(Recorder::new(journal.clone(), usage.clone(), tenants.clone(), recorder_sinks));
+        let recorder = Recorder::new(journal.clone(), usage.clone(), tenants.clone(), recorder_sinks);
+        let recorder = Arc::new(recorder.watching(snapshots.clone()));
         let recording = tokio::spawn({
             let recorder = recorder.clone();
             async move { recorder.run().await }
@@ -396,7 +397,7 @@ impl Parts {
         let counting = CountersSource::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
         let (draining, reload_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let counting_health = counters.clone();
-        let admin = Admin::new(tenants, snapshots.clone(), counters, clock.clone());
+        let admin = Admin::new(tenants, snapshots.clone(), counters, clock.clone()).with_ledger(fresh.clone());
         let state = ApiState {
             admin: Arc::new(admin.with_rates(own_counters.rates.clone())),
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
@@ -449,7 +450,8 @@ fn told(metrics: &Arc<Metrics>) -> Arc<dyn Fn() -> String + Send + Sync> {
 /// What bills what is finished later.
 fn deferred(ledger: &Ledger, facts: &Facts, counters: Arc<dyn CounterStore>, recorder: Arc<Recorder>) -> Arc<Deferred> {
     let Facts { usage, snapshots, journal, clock, .. } = facts.clone();
-    Arc::new(Deferred::new(Books { units: ledger.units(), usage, journal, counters, recorder, snapshots, clock }))
+    let (units, tenants) = (ledger.units(), ledger.tenants());
+    Arc::new(Deferred::new(Books { units, usage, tenants, journal, counters, recorder, snapshots, clock }))
 }
 
 /// Whose a credential is.

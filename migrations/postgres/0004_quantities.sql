@@ -17,6 +17,17 @@ ALTER TABLE usage_events ADD COLUMN billable_cost_pico_usd BIGINT;
 -- How far the tenant's clock was ahead of UTC: day, month and hour of an event are those of requested_at + utc_offset_s.
 ALTER TABLE usage_events ADD COLUMN utc_offset_s BIGINT NOT NULL DEFAULT 0;
 
+-- A gateway of before that still runs would write rows without all of the above, and no sums of what was not there yet. Such
+-- rows are refused, and it keeps its calls in its journal until a newer one books them. The class of the error is one that
+-- it tries again after.
+CREATE FUNCTION tollgate_is_too_old() RETURNS BIGINT LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'this ledger has a newer schema than this gateway: start a newer tollgate' USING ERRCODE = 'object_not_in_prerequisite_state';
+END
+$$;
+
+ALTER TABLE usage_events ALTER COLUMN utc_offset_s SET DEFAULT tollgate_is_too_old();
+
 -- A row with the outcome `correction` is no call. Its costs are to be added to those of the event that it corrects, and
 -- may be below 0; `priced_before` is what `priced` was there until then. It counts in the same day and month.
 ALTER TABLE usage_events ADD COLUMN corrects      UUID;

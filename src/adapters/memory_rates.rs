@@ -30,6 +30,8 @@ pub struct MemoryRates {
 struct Rates {
     /// When a bucket is full; how many requests run.
     all: HashMap<(TenantId, Subject, RateMetric), u64>,
+    /// The calls in flight that took something, and when they did.
+    running: HashMap<EventId, u64>,
     left: usize,
 }
 
@@ -43,17 +45,23 @@ impl MemoryRates {
 impl RateStore for MemoryRates {
     fn take<'a>(
         &'a self,
-        _: EventId,
+        id: EventId,
         tenant: &'a TenantId,
         claims: &'a [RateClaim],
     ) -> BoxFuture<'a, Result<RateOutcome, CountersUnavailable>> {
-        Box::pin(ready(Ok(self.rates.lock().take(self.clock.monotonic_us(), tenant, claims))))
+        let (now_us, mut rates) = (self.clock.monotonic_us(), self.rates.lock());
+        let outcome = rates.take(now_us, tenant, claims);
+        if matches!(outcome, RateOutcome::Taken(_)) {
+            rates.running.insert(id, now_us);
+        }
+        Box::pin(ready(Ok(outcome)))
     }
 
-    fn end(&self, _: EventId, tenant: &TenantId, claims: &[RateClaim], used: &[u64]) {
+    fn end(&self, id: EventId, tenant: &TenantId, claims: &[RateClaim], used: &[u64]) {
         let (now_us, mut rates) = (self.clock.monotonic_us(), self.rates.lock());
+        let Some(taken_at) = rates.running.remove(&id) else { return };
         for (claim, used) in claims.iter().zip(used) {
-            rates.end(now_us, tenant, claim, *used);
+            rates.end(now_us, tenant, claim, *used, now_us.saturating_sub(taken_at));
         }
     }
 
@@ -112,13 +120,13 @@ impl Rates {
         RateOutcome::Taken(stand)
     }
 
-    fn end(&mut self, now_us: u64, tenant: &TenantId, claim: &RateClaim, used: u64) {
+    fn end(&mut self, now_us: u64, tenant: &TenantId, claim: &RateClaim, used: u64, ago_us: u64) {
         let value = self.all.entry(key(tenant, claim)).or_default();
         *value = match claim.metric {
             RateMetric::Concurrent => value.saturating_sub(1),
             RateMetric::Requests | RateMetric::Tokens => {
                 let [taken, used] = [claim.amount, used].map(|amount| rate::span_us(amount, claim.max));
-                rate::corrected(*value, now_us, taken, used)
+                rate::corrected(*value, now_us, taken, used, ago_us)
             }
         };
     }
@@ -190,6 +198,16 @@ mod tests {
         assert_eq!(take(&rates, &acme, &tokens), RateOutcome::Refused { claim: 0, wait_us: 42_000_000 });
         clock.0.fetch_add(42_000_000, Ordering::Relaxed);
         assert!(matches!(take(&rates, &acme, &tokens), RateOutcome::Taken(_)));
+    }
+
+    #[test]
+    fn what_was_not_taken_is_not_given_back() {
+        let (_, rates, acme) = bench();
+        let claims = [claim(RateMetric::Tokens, 600, 1_000), claim(RateMetric::Concurrent, 1, 1)];
+        assert!(matches!(take(&rates, &acme, &claims), RateOutcome::Taken(_)));
+        rates.end(EventId::new(2, 2), &acme, &claims, &[0, 0]);
+        let standings = rates.read(&acme, &claims).now_or_never().unwrap().unwrap();
+        assert_eq!(standings.iter().map(|standing| standing.taken).collect::<Vec<_>>(), [600, 1]);
     }
 
     #[test]

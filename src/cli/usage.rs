@@ -54,18 +54,19 @@ pub(super) struct UsageArgs {
 
 /// Runs `tollgate plan`.
 pub(super) fn plan(command: PlanCommand, config: &Config, output: Output) -> Result<(), Failure> {
-    let row = |plan: &Plan| [plan.name.to_string(), limits_of(plan)];
+    let row = |plan: &Plan| [plan.name.to_string(), limits_of(plan), thresholds_of(plan)];
+    let titles = ["PLAN", "LIMITS", "THRESHOLDS"];
     match command {
         PlanCommand::List => {
             let document: Vec<Value> = config.plans.iter().map(plan_document).collect();
-            output.print(&document, || table(["PLAN", "LIMITS"], &config.plans.iter().map(row).collect::<Vec<_>>()))
+            output.print(&document, || table(titles, &config.plans.iter().map(row).collect::<Vec<_>>()))
         }
         PlanCommand::Show { plan } => {
             let found = config.plans.iter().find(|known| known.name.as_str() == plan).ok_or_else(|| {
                 let known: Vec<&str> = config.plans.iter().map(|plan| plan.name.as_str()).collect();
                 format!("there is no plan {plan}; the plans are {}", known.join(", "))
             })?;
-            output.print(&plan_document(found), || table(["PLAN", "LIMITS"], &[row(found)]))
+            output.print(&plan_document(found), || table(titles, &[row(found)]))
         }
     }
 }
@@ -79,7 +80,11 @@ fn plan_document(plan: &Plan) -> Value {
         };
         json!({"scope": limit.scope.as_str(), "metric": limit.metric.as_str(), "window": limit.window.as_str(), "limit": amount})
     };
-    json!({"plan": plan.name.as_str(), "limits": plan.limits.iter().map(limit).collect::<Vec<Value>>()})
+    json!({
+        "plan": plan.name.as_str(),
+        "limits": plan.limits.iter().map(limit).collect::<Vec<Value>>(),
+        "thresholds": plan.thresholds.percents().collect::<Vec<u16>>(),
+    })
 }
 
 fn limits_of(plan: &Plan) -> String {
@@ -94,6 +99,11 @@ fn limits_of(plan: &Plan) -> String {
     };
     let limits: Vec<String> = plan.limits.iter().map(limit).collect();
     if limits.is_empty() { "unlimited".to_owned() } else { limits.join(", ") }
+}
+
+fn thresholds_of(plan: &Plan) -> String {
+    let percents: Vec<String> = plan.thresholds.percents().map(|percent| format!("{percent} %")).collect();
+    if percents.is_empty() { "none".to_owned() } else { percents.join(", ") }
 }
 
 /// Runs `tollgate usage`.

@@ -10,9 +10,13 @@ use crate::domain::hold::nano_up;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Plan, Scope};
 use crate::domain::rate::{Rate, RateMetric};
+use crate::domain::threshold::Thresholds;
 use crate::domain::time::Window;
 
 use super::settings::Source;
+
+/// Which percents of limits are told of: a list of numbers, or one text with commas between them.
+pub(super) const THRESHOLDS: &str = "thresholds";
 
 /// What a key of a plan's table is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +30,7 @@ pub(super) enum About {
     OnOverrun,
     HoldMax(Metric),
     Grace,
+    Thresholds,
 }
 
 /// One key of a plan's table.
@@ -52,6 +57,7 @@ pub(super) static PLAN_KEYS: LazyLock<Vec<PlanKey>> = LazyLock::new(|| {
         About::WhenShort,
         About::Unpriced,
         About::OnOverrun,
+        About::Thresholds,
     ];
     let rates = Scope::ALL.into_iter().flat_map(|scope| RateMetric::ALL.map(|metric| About::Rate(scope, metric)));
     limits.chain(rates).chain(others).map(|about| PlanKey { name: name(about), about }).collect()
@@ -71,6 +77,7 @@ fn name(about: About) -> String {
         About::Unpriced => "unpriced".to_owned(),
         About::OnOverrun => "on_overrun".to_owned(),
         About::Grace => "grace_percent".to_owned(),
+        About::Thresholds => THRESHOLDS.to_owned(),
     }
 }
 
@@ -120,6 +127,10 @@ pub(super) fn help(about: About) -> (&'static str, &'static str) {
         About::Unpriced => (
             "refuse",
             "A call under a cost limit whose model has no price: `refuse` it with 403, or `allow` it, uncounted by cost limits.",
+        ),
+        About::Thresholds => (
+            "[80, 100]",
+            "Percents of each limit whose crossing is noted once in a window: ascending whole numbers from 1 to 1000, at most 10; `[]` for none.",
         ),
     }
 }
@@ -185,6 +196,11 @@ fn put(plan: &mut Plan, extras: &mut Extras, (about, text, source): (About, &str
         About::WhenShort => budget.when_short = choice(WhenShort::parse(text), WhenShort::ALL, WhenShort::as_str)?,
         About::OnOverrun => budget.on_overrun = choice(OnOverrun::parse(text), OnOverrun::ALL, OnOverrun::as_str)?,
         About::Unpriced => budget.unpriced = choice(Unpriced::parse(text), Unpriced::ALL, Unpriced::as_str)?,
+        About::Thresholds => {
+            plan.thresholds = Thresholds::parse(text).ok_or(
+                "is no list of at most 10 ascending whole percents from 1 to 1000: write one such as [80, 100]",
+            )?;
+        }
     }
     Ok(())
 }
@@ -301,9 +317,19 @@ mod tests {
             ("on_overrun", "stop"),
             ("requests_per_minute", "0"),
             ("user_concurrent_requests", "1000000001"),
+            ("thresholds", "100,80"),
+            ("thresholds", "80%"),
         ] {
             assert!(read(&[(key, text)]).is_err(), "{key} = {text}");
         }
+    }
+
+    #[test]
+    fn thresholds_are_those_that_are_written_and_two_by_default() {
+        let percents = |keys: &[(&str, &str)]| read(keys).unwrap().thresholds.percents().collect::<Vec<u16>>();
+        assert_eq!(percents(&[]), [80, 100]);
+        assert_eq!(percents(&[("thresholds", "50,90,100,120")]), [50, 90, 100, 120]);
+        assert_eq!(percents(&[("thresholds", "")]), [0_u16; 0]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::budgets;
+use super::budgets::{self, THRESHOLDS};
 use super::keys::{self, Key};
 use super::plans::{ALLOWED_MODELS, PRICE_PERCENT};
 use super::stamps::Stamped;
@@ -176,6 +176,14 @@ impl Settings {
                         None => self.errors.push(format!("{source}: {key} is no list of texts: write each in quotes")),
                     }
                 }
+                DeValue::Array(values) if key.starts_with("plans.") && key.ends_with(THRESHOLDS) => {
+                    match numbers(values) {
+                        Some(text) => self.put_from_file(&key, text, source),
+                        None => {
+                            self.errors.push(format!("{source}: {key} is no list of whole numbers: write [80, 100]"));
+                        }
+                    }
+                }
                 _ if keys::find(&key).is_some() => {
                     self.errors.push(format!("{source}: {key} is not a text or a whole number: write it in quotes"));
                 }
@@ -282,6 +290,15 @@ fn texts(values: &DeArray<'_>) -> Option<String> {
         _ => None,
     };
     values.iter().map(text).collect::<Option<Vec<_>>>().map(|texts| texts.join(","))
+}
+
+/// The same of whole numbers.
+fn numbers(values: &DeArray<'_>) -> Option<String> {
+    let number = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+        DeValue::Integer(value) if value.radix() == 10 => Some(value.as_str().replace('_', "")),
+        _ => None,
+    };
+    values.iter().map(number).collect::<Option<Vec<_>>>().map(|numbers| numbers.join(","))
 }
 
 fn hint<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {

@@ -221,6 +221,9 @@ fn a_plan_has_the_models_that_its_list_or_text_allows() {
         ("[plans.a]\nallowed_models = []\n", "t.toml:2: plans.a.allowed_models names no model"),
         ("[plans.a]\nallowed_models = [\"GPT-4o\"]\n", "t.toml:2: plans.a.allowed_models has a pattern that is none"),
         ("[plans.a]\nallowed_models = [1]\n", "t.toml:2: plans.a.allowed_models is no list of texts"),
+        ("[plans.a]\nthresholds = [100, 80]\n", "t.toml:2: plans.a.thresholds is no list of at most 10 ascending"),
+        ("[plans.a]\nthresholds = [\"80\"]\n", "t.toml:2: plans.a.thresholds is no list of whole numbers"),
+        ("[plans.a]\nthreshold = [80]\n", "t.toml:2: plans.a.threshold"),
         ("[plans.a]\nallowed_model = \"*\"\n", "did you mean allowed_models?"),
         ("[plans.a]\nchats_per_day = [\"1\", \"2\"]\n", "plans.a.chats_per_day is no configuration key"),
     ]);

@@ -224,7 +224,7 @@ impl UsageEvent {
     pub fn corrected(&self, correction: Correction) -> Self {
         let Correction { after, priced_before, priced, cost, billable, price_version } = correction;
         Self {
-            id: after.of_correction(&price_version),
+            id: after.of_correction(),
             chats: 0,
             tokens: Tokens::default(),
             quantities: Quantities::default(),

@@ -164,13 +164,13 @@ impl EventId {
         Self(self.0 ^ BILL_BITS)
     }
 
-    /// The id of the row that corrects this one by another version of the prices. It follows from both alone, so that whoever
-    /// writes it, how often and on how many nodes, writes the same row. Where an event was corrected before, its newest
-    /// correction is what is corrected: so prices may also go back to what they were. Time, version and variant stay.
+    /// The id of the row that corrects this one. It follows from this one alone, so that there is one such row, whoever writes
+    /// it, how often and by whatever prices. Where an event was corrected before, its newest correction is what is corrected:
+    /// so prices may also go back to what they were. Time, version and variant stay.
     #[must_use]
-    pub fn of_correction(self, price_version: &str) -> Self {
+    pub fn of_correction(self) -> Self {
         // FNV-1a, and the finish of SplitMix64 so that every bit hangs on every byte. Ids need be apart, not secret.
-        let bytes = self.to_bytes().into_iter().chain(price_version.bytes());
+        let bytes = self.to_bytes().into_iter();
         let hash = bytes
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -252,22 +252,16 @@ mod tests {
     }
 
     #[test]
-    fn the_id_of_a_correction_follows_from_what_it_corrects_and_the_prices() {
+    fn the_id_of_a_correction_follows_from_what_it_corrects() {
         let ids = [EventId::new(1_764_000_000_123, 1), EventId::new(1_764_000_000_123, 2)];
         let mut all: Vec<EventId> = ids.to_vec();
         for id in ids {
-            for version in ["fa1f49b7e8e3", "fa1f49b7e8e4", ""] {
-                let correction = id.of_correction(version);
-                assert_eq!(correction, id.of_correction(version));
-                assert_eq!(correction.to_bytes()[..8], id.to_bytes()[..8], "time and version stay");
-                assert_eq!(correction.to_bytes()[8] >> 6, 0b10, "the variant stays");
-                // From one list of prices to another, back, and there again: each is another row.
-                all.extend([
-                    correction,
-                    correction.of_correction("v"),
-                    correction.of_correction("v").of_correction(""),
-                ]);
-            }
+            let correction = id.of_correction();
+            assert_eq!(correction, id.of_correction());
+            assert_eq!(correction.to_bytes()[..8], id.to_bytes()[..8], "time and version stay");
+            assert_eq!(correction.to_bytes()[8] >> 6, 0b10, "the variant stays");
+            // From one list of prices to another, back, and there again: each is another row.
+            all.extend([correction, correction.of_correction(), correction.of_correction().of_correction()]);
         }
         let many = all.len();
         all.sort_unstable();

@@ -21,6 +21,7 @@ pub mod redis_url;
 pub mod refusal;
 pub mod settlement;
 pub mod tenant;
+pub mod threshold;
 pub mod time;
 pub mod tokens;
 pub mod unit;

@@ -8,6 +8,7 @@ use super::ids::{KeyId, PlanName};
 use super::models::Models;
 use super::price::tariff::Pricing;
 use super::rate::Rate;
+use super::threshold::Thresholds;
 use super::time::Window;
 
 /// What a limit counts.
@@ -181,6 +182,8 @@ pub struct Plan {
     pub budget: Budget,
     /// How many requests and tokens may flow, at most one of each scope and metric.
     pub rates: Vec<Rate>,
+    /// Of which percents of its limits somebody wants to hear.
+    pub thresholds: Thresholds,
 }
 
 impl Plan {
@@ -195,6 +198,7 @@ impl Plan {
             pricing,
             budget: Budget::default(),
             rates: Vec::new(),
+            thresholds: Thresholds::default(),
         }
     }
 

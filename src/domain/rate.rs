@@ -64,11 +64,12 @@ pub fn take(full_us: u64, now_us: u64, span_us: u64) -> Result<u64, u64> {
     }
 }
 
-/// When a bucket will be full that one span was taken from, where it should have been another: what is given back may have
-/// filled again by itself, what is taken late is taken now.
-pub fn corrected(full_us: u64, now_us: u64, taken_us: u64, used_us: u64) -> u64 {
+/// When a bucket will be full that one span was taken from so long ago, where it should have been another. What was taken too
+/// little is taken now. Of what was too much as much has filled again by itself as time went by, and whoever came since may have
+/// it: that is not given back a second time.
+pub fn corrected(full_us: u64, now_us: u64, taken_us: u64, used_us: u64, ago_us: u64) -> u64 {
     match used_us.checked_sub(taken_us) {
-        None | Some(0) => full_us.saturating_sub(taken_us - used_us),
+        None | Some(0) => full_us.saturating_sub((taken_us - used_us).saturating_sub(ago_us)),
         Some(more) => full_us.max(now_us).saturating_add(more),
     }
 }
@@ -124,6 +125,30 @@ mod tests {
                 }
             }
             prop_assert!(through <= max + (now * max).div_ceil(MINUTE_US));
+        }
+
+        #[test]
+        fn what_is_given_back_late_is_not_there_a_second_time(
+            max in 1_u64..100,
+            calls in prop::collection::vec((0_u64..20_000_000, 1_u64..100, 0_u64..=100, 0_usize..4), 1..100),
+        ) {
+            let (mut now, mut full, mut used_up) = (0, 0, 0_u64);
+            let mut running: Vec<(u64, u64, u64)> = Vec::new();
+            for (gap, amount, percent, over) in calls {
+                now += gap;
+                if over < running.len() {
+                    let (at, taken, used) = running.swap_remove(over);
+                    full = corrected(full, now, taken, used, now - at);
+                }
+                let taken = span_us(amount, max);
+                if let Ok(then) = take(full, now, taken) {
+                    full = then;
+                    let used = taken * percent / 100;
+                    used_up += used;
+                    running.push((now, taken, used));
+                }
+            }
+            prop_assert!(used_up <= now + MINUTE_US);
         }
     }
 }

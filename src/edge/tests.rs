@@ -157,6 +157,7 @@ fn deferred(world: &World, journal: &Arc<FileJournal>, clock: &Arc<ClumsyClock>)
     Arc::new(Deferred::new(Books {
         units: Arc::new(FakeUnits::default()),
         usage: world.store.clone(),
+        tenants: world.store.clone(),
         journal: journal.clone(),
         counters: Arc::new(MemoryCounters::new()),
         recorder: Arc::new(recorder),

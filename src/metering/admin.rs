@@ -11,6 +11,9 @@
 pub mod prices;
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::domain::audit::{AuditEntry, Author};
 use crate::domain::ids::{KeyId, PlanName, TenantId};
@@ -19,6 +22,7 @@ use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::tenant::Tenant;
+use crate::domain::threshold::Crossing;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::zone::Zone;
 use crate::ports::StoreError;
@@ -26,6 +30,7 @@ use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterKey, CounterStore, CountersUnavailable};
 use crate::ports::rates::{RateClaim, RateStanding, RateStore};
 use crate::ports::tenants::{Act, Answered, AuditQuery, AuditStart, Done, TenantChange, TenantStore};
+use crate::ports::usage::UsageStore;
 
 use super::identity::hash;
 use super::once::{Kept, Once};
@@ -36,6 +41,9 @@ pub const NAME_CHARS_MAX: usize = 128;
 
 /// Entries of the audit log on a page, at most.
 pub const ENTRIES_PER_PAGE_MAX: u32 = 1_000;
+
+/// How long the ledger may take to say which thresholds were crossed: how limits stand does not wait for it longer.
+const CROSSED_WITHIN: Duration = Duration::from_millis(500);
 
 /// Why an administrative act was not done. Each sentence may be shown to whoever asked, except those of `Store`,
 /// `Counters` and `Randomness`, which may hold another program's words.
@@ -154,6 +162,17 @@ pub struct LimitRow {
     pub standing: Standing,
     /// When the window ends.
     pub resets_at: Micros,
+    /// The plan's thresholds of it; `None` while the ledger cannot be asked which were crossed.
+    pub thresholds: Option<Vec<ThresholdRow>>,
+}
+
+/// One threshold of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThresholdRow {
+    /// The percent of the limit.
+    pub percent: u16,
+    /// When it was crossed in this window, if it was; also where the limit is another one by now.
+    pub crossed_at: Option<Micros>,
 }
 
 impl LimitRow {
@@ -235,6 +254,7 @@ pub struct Admin {
     snapshots: Arc<Snapshots>,
     counters: Arc<dyn CounterStore>,
     rates: Option<Arc<dyn RateStore>>,
+    ledger: Option<Arc<dyn UsageStore>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -246,7 +266,12 @@ impl Admin {
         counters: Arc<dyn CounterStore>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { store, snapshots, counters, rates: None, clock }
+        Self { store, snapshots, counters, rates: None, ledger: None, clock }
+    }
+
+    /// The same with the ledger that knows which thresholds were crossed; without it none is shown.
+    pub fn with_ledger(self, ledger: Arc<dyn UsageStore>) -> Self {
+        Self { ledger: Some(ledger), ..self }
     }
 
     /// The same with the rates that calls flow by; without them none are shown.
@@ -414,8 +439,8 @@ impl Admin {
         Ok(AuditPage { entries: self.store.audit(&query).await?, next: None })
     }
 
-    /// How a tenant stands at this instant. Asks the counters only: it is answered while the ledger is away, unless the
-    /// tenant is one that this process has not heard of yet.
+    /// How a tenant stands at this instant. Asks the counters, and the ledger for no more than crossed thresholds: it is
+    /// answered while the ledger is away, unless the tenant is one that this process has not heard of yet.
     pub async fn limits(&self, id: &TenantId, who: &Who) -> Result<LimitsView, AdminError> {
         if self.known(id).is_none() {
             self.snapshots.refresh(&*self.store).await?;
@@ -454,11 +479,36 @@ impl Admin {
         let standings = self.counters.read(&counters).await?;
         let mut rows = counters.into_iter().zip(maxima).zip(standings).map(|((counter, limit), standing)| {
             let CounterKey { subject, metric, period, .. } = counter;
-            LimitRow { subject, metric, period, limit, standing, resets_at: zone.end(period) }
+            LimitRow { subject, metric, period, limit, standing, resets_at: zone.end(period), thresholds: None }
         });
         let chats = rows.next().ok_or_else(|| CountersUnavailable("no answer for the chats counter".to_owned()))?;
-        let (others, rates) = (rows.collect(), self.rates(id, plan, who).await?);
+        let (mut chats, mut others): (LimitRow, Vec<LimitRow>) = (chats, rows.collect());
+        let crossed = self.crossed(id, plan, std::iter::once(&chats).chain(&others)).await;
+        std::iter::once(&mut chats).chain(&mut others).for_each(|row| row.thresholds = thresholds(row, plan, &crossed));
+        let rates = self.rates(id, plan, who).await?;
         Ok(LimitsView { tenant: id.clone(), plan: plan.name.clone(), chats, others, rates })
+    }
+
+    /// What was crossed of these limits; `None` where the ledger does not say.
+    async fn crossed(
+        &self,
+        id: &TenantId,
+        plan: &Plan,
+        rows: impl Iterator<Item = &LimitRow>,
+    ) -> Option<Vec<Crossing>> {
+        let ledger = self.ledger.as_ref()?;
+        let limited = rows.filter(|row| row.limit.is_some() && !plan.thresholds.are_none());
+        let counter = |row: &LimitRow| CounterKey {
+            tenant: id.clone(),
+            subject: row.subject.clone(),
+            metric: row.metric,
+            period: row.period,
+        };
+        let counters: Vec<CounterKey> = limited.map(counter).collect();
+        if counters.is_empty() {
+            return Some(Vec::new());
+        }
+        timeout(CROSSED_WITHIN, ledger.crossed(&counters)).await.ok()?.ok()
     }
 
     async fn rates(&self, id: &TenantId, plan: &Plan, who: &Who) -> Result<Vec<RateRow>, AdminError> {
@@ -522,6 +572,20 @@ impl Admin {
             tracing::warn!(%error, "A change is stored, but this process could not read it back yet.");
         }
     }
+}
+
+/// The thresholds of a limit, if it is one.
+fn thresholds(row: &LimitRow, plan: &Plan, crossed: &Option<Vec<Crossing>>) -> Option<Vec<ThresholdRow>> {
+    let crossed = crossed.as_ref()?;
+    let at = |percent| {
+        let is_it = |crossing: &&Crossing| {
+            (&crossing.subject, crossing.metric, crossing.period, crossing.percent)
+                == (&row.subject, row.metric, row.period, percent)
+        };
+        crossed.iter().find(is_it).map(|crossing| crossing.at)
+    };
+    row.limit?;
+    Some(plan.thresholds.percents().map(|percent| ThresholdRow { percent, crossed_at: at(percent) }).collect())
 }
 
 /// A new key out of 32 bytes of the system's randomness, to be shown once. Fit for a tenant and for the admin.

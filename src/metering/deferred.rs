@@ -27,10 +27,12 @@ use crate::domain::price::rates::Used;
 use crate::domain::price::tariff::{Charged, Pricing, Tariff};
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::unit::{Unit, UnitName};
+use crate::ports::StoreError;
 use crate::ports::asking::Ask;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterStore, used_by};
 use crate::ports::journal::Journal;
+use crate::ports::tenants::{TenantStore, plan_at};
 use crate::ports::units::{DeferredUnit, Pauses, UnitStore};
 use crate::ports::usage::UsageStore;
 use crate::providers::{self, Lines, Provider, Reading, Results};
@@ -88,6 +90,8 @@ pub struct Books {
     pub units: Arc<dyn UnitStore>,
     /// The ledger, asked whether it has a bill.
     pub usage: Arc<dyn UsageStore>,
+    /// Which plan a tenant was on.
+    pub tenants: Arc<dyn TenantStore>,
     /// Takes bills.
     pub journal: Arc<dyn Journal>,
     /// Counts them.
@@ -264,8 +268,17 @@ impl Deferred {
 
     /// Books the bill of a unit, if it can be made.
     async fn settle(&self, ask: &dyn Ask, unit: &DeferredUnit, standing: Standing) {
-        let tariff = self.tariff(unit);
         let age_us = self.books.clock.now().0.saturating_sub(unit.requested_at.0);
+        if matches!(standing, Standing::NotYet) && age_us <= PATIENCE_US {
+            return;
+        }
+        let tariff = match self.tariff(unit).await {
+            Ok(tariff) => tariff,
+            Err(error) => {
+                debug!(%error, unit = %unit.name, "The ledger cannot say by which plan a unit is billed; it is billed later.");
+                return;
+            }
+        };
         let bill = match standing {
             Standing::Over(reading) => {
                 let results = self.results(ask, unit, &reading, &tariff).await;
@@ -285,14 +298,18 @@ impl Deferred {
         self.book(unit, self.event(unit, bill, tariff.version())).await;
     }
 
-    /// By the plan that the tenant is on when the unit is over; the dates of prices are those of its begin.
-    fn tariff(&self, unit: &DeferredUnit) -> Arc<Tariff> {
+    /// By the plan that the tenant was on when the unit began, as every call is, and as it is priced again; by the one that
+    /// it is on now where there is no such plan any more.
+    async fn tariff(&self, unit: &DeferredUnit) -> Result<Arc<Tariff>, StoreError> {
+        let history = self.books.tenants.plan_history(&unit.tenant).await?;
         let snapshot = self.books.snapshots.load();
-        let plan = snapshot.accounts.get(&unit.tenant).map(|account| &account.tenant.plan);
-        plan.map_or_else(
+        let then = plan_at(&history, unit.requested_at).map(|change| &change.plan);
+        let now = || snapshot.accounts.get(&unit.tenant).map(|account| &account.tenant.plan);
+        let plan = then.filter(|plan| snapshot.plans.contains_key(*plan)).or_else(now);
+        Ok(plan.map_or_else(
             || Arc::new(Tariff::new(snapshot.prices.clone(), Pricing::default())),
             |plan| snapshot.tariff(plan),
-        )
+        ))
     }
 
     /// The results of a unit with many parts, where its own word does not do; `None` where they cannot be had now.
@@ -381,7 +398,7 @@ impl Deferred {
     }
 
     async fn book(&self, unit: &DeferredUnit, event: UsageEvent) {
-        let Books { units, usage, journal, counters, snapshots, recorder, clock } = &self.books;
+        let Books { units, usage, tenants: _, journal, counters, snapshots, recorder, clock } = &self.books;
         let mut on_their_way = self.billing.lock().await;
         // One of an earlier life may be in the journal, where it is counted.
         if !recorder.caught_up().await {

@@ -140,7 +140,7 @@ struct Tables {
     memories: HashMap<Digest, (Micros, Answered)>,
     books: BTreeMap<Arc<str>, (KeptBook, BookListing)>,
     prices: Option<ActiveBook>,
-    plans_of: HashMap<TenantId, PlanChange>,
+    plans_of: HashMap<TenantId, Vec<PlanChange>>,
 }
 
 impl Tables {
@@ -210,10 +210,11 @@ impl FakeStore {
         self.tables.lock().panics = times;
     }
 
-    /// From now on a tenant was on this plan ever since.
-    pub(crate) fn set_plan_history(&self, tenant: &str, plan: &str) {
-        let change = PlanChange { plan: plan.parse().unwrap(), valid_from: Micros(0), by: None };
-        self.tables.lock().plans_of.insert(tenant.parse().unwrap(), change);
+    /// From now on a tenant was on these plans, each since then.
+    pub(crate) fn set_plan_history(&self, tenant: &str, plans: &[(&str, i64)]) {
+        let change =
+            |(plan, at): &(&str, i64)| PlanChange { plan: plan.parse().unwrap(), valid_from: Micros(*at), by: None };
+        self.tables.lock().plans_of.insert(tenant.parse().unwrap(), plans.iter().map(change).collect());
     }
 
     /// From now on no call is ever answered.
@@ -291,7 +292,7 @@ impl TenantStore for FakeStore {
     }
 
     fn plan_history<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
-        self.answer(|tables| Ok(tables.plans_of.get(tenant).cloned().into_iter().collect()))
+        self.answer(|tables| Ok(tables.plans_of.get(tenant).cloned().unwrap_or_default()))
     }
 
     fn touch_keys<'a>(&'a self, _: &'a [(KeyId, Micros)]) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -380,11 +381,14 @@ impl UsageStore for FakeStore {
             if events.iter().any(|event| tables.refused.contains(&event.id)) {
                 return Err(StoreError::Refused("an event that does not fit".to_owned()));
             }
+            let before = tables.events.len();
             for event in events {
-                let row = tables.events.last().map_or(1, |last| last.row + 1);
-                tables.events.push(StoredEvent { row, event: event.clone() });
+                if tables.events.iter().all(|stored| stored.event.id != event.id) {
+                    let row = tables.events.last().map_or(1, |last| last.row + 1);
+                    tables.events.push(StoredEvent { row, event: event.clone() });
+                }
             }
-            Ok(events.len() as u64)
+            Ok((tables.events.len() - before) as u64)
         })
     }
 

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use crate::domain::counting::Counting;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
+use crate::domain::threshold::Crossing;
 use crate::domain::time::{Micros, Period};
 use crate::ports::counters::CounterKey;
+use crate::ports::crossings::{Appended, CrossingsQuery, StoredCrossing, Watched};
 use crate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
@@ -30,6 +32,28 @@ impl Fresh {
 impl UsageStore for Fresh {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
         self.ledger.append(events)
+    }
+
+    fn append_watched<'a>(
+        &'a self,
+        events: &'a [UsageEvent],
+        watched: &'a Watched,
+    ) -> BoxFuture<'a, Result<Appended, StoreError>> {
+        self.ledger.append_watched(events, watched)
+    }
+
+    fn crossings<'a>(&'a self, query: &'a CrossingsQuery) -> BoxFuture<'a, Result<Vec<StoredCrossing>, StoreError>> {
+        Box::pin(async move {
+            self.recorder.caught_up().await;
+            self.ledger.crossings(query).await
+        })
+    }
+
+    fn crossed<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Crossing>, StoreError>> {
+        Box::pin(async move {
+            self.recorder.caught_up().await;
+            self.ledger.crossed(counters).await
+        })
     }
 
     fn sums<'a>(&'a self, query: &'a SumsQuery) -> BoxFuture<'a, Result<Vec<Group>, StoreError>> {

@@ -202,7 +202,7 @@ impl Meter {
         at: Micros,
     ) -> Result<Taken<'_>, Refusal> {
         let mut permit: Option<Permit> = None;
-        for changes in 0..CHANGES_MAX {
+        for _ in 0..CHANGES_MAX {
             may_use(&caller, &call.model)?;
             let plan = plan_of(&caller.account)?;
             // The hold is sized and the call is billed by these prices, whatever comes into force while it waits.
@@ -212,11 +212,7 @@ impl Meter {
             let tokens = quote.map_or(0, |quote| quote.tokens());
             permit = match permit.take().filter(|permit| permit.is_for(&caller, plan)) {
                 Some(permit) => Some(permit),
-                None => {
-                    // One of other rates is given back when its turn comes: this is another call to the store.
-                    let id = if changes == 0 { id } else { self.clock.event_id() };
-                    Permit::take(self.rates.as_ref(), id, (&caller, plan), tokens).await?
-                }
+                None => Permit::take(self.rates.as_ref(), &*self.clock, (&caller, plan), tokens).await?,
             };
             if let Some((claims, limits, quote)) = self.take(id, &ask, quote).await? {
                 // What was held is given back should anything fail before the call owns it.

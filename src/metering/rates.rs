@@ -8,12 +8,13 @@ use crate::domain::ids::{EventId, TenantId};
 use crate::domain::plan::{OnCountersDown, Plan, Subject};
 use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::refusal::{RateFacts, Refusal};
+use crate::ports::clock::Clock;
 use crate::ports::rates::{RateClaim, RateOutcome, RateStanding, RateStore};
 
 use super::budget::subject;
 use super::in_flight::Caller;
 
-/// What a call in flight has of rates. Dropping it gives all of it back.
+/// What a call in flight has of rates, or may have. Dropping it gives all of it back.
 pub(super) struct Permit {
     store: Arc<dyn RateStore>,
     id: EventId,
@@ -62,7 +63,7 @@ impl Permit {
     /// [`Refusal::RateLimited`], [`Refusal::CountersDown`].
     pub async fn take(
         store: Option<&Arc<dyn RateStore>>,
-        id: EventId,
+        clock: &dyn Clock,
         (caller, plan): (&Caller, &Plan),
         tokens: u64,
     ) -> Result<Option<Self>, Refusal> {
@@ -71,10 +72,18 @@ impl Permit {
             return Ok(None);
         }
         let store = store.ok_or(Refusal::CountersDown)?;
+        // Of its own: a call that tries again takes before the end of its last try is told.
+        let id = clock.event_id();
+        // Before it is asked: an answer that comes late, or to nobody any more, may have taken all of it.
         let tenant = caller.account.tenant.id.clone();
-        match store.take(id, &tenant, &claims).await {
-            Ok(RateOutcome::Taken(stood)) => Ok(Some(Self { store: store.clone(), id, tenant, claims, stood })),
+        let mut permit = Self { store: store.clone(), id, tenant, claims, stood: Vec::new() };
+        match store.take(id, &permit.tenant, &permit.claims).await {
+            Ok(RateOutcome::Taken(stood)) => {
+                permit.stood = stood;
+                Ok(Some(permit))
+            }
             Ok(RateOutcome::Refused { claim, wait_us }) => {
+                let (tenant, claims) = (permit.tenant.clone(), std::mem::take(&mut permit.claims));
                 let Some(RateClaim { subject, metric, max, .. }) = claims.get(claim).cloned() else {
                     return Err(Refusal::CountersDown);
                 };
@@ -94,13 +103,6 @@ impl Permit {
         }
     }
 
-    /// Whether the rates of a plan are those that it was taken of. How many tokens were taken is set right when the call is over.
-    pub fn is_for(&self, caller: &Caller, plan: &Plan) -> bool {
-        let wanted = claims(caller, plan, 0);
-        let same = |(a, b): (&RateClaim, &RateClaim)| (&a.subject, a.metric, a.max) == (&b.subject, b.metric, b.max);
-        wanted.len() == self.claims.len() && wanted.iter().zip(&self.claims).all(same)
-    }
-
     /// The rates a minute of the tenant.
     pub fn rooms(&self) -> Vec<RateRoom> {
         let is_told = |(claim, _): &(&RateClaim, &RateStanding)| {
@@ -113,6 +115,13 @@ impl Permit {
             resets_s: stood.full_in_us.div_ceil(1_000_000),
         };
         self.claims.iter().zip(&self.stood).filter(is_told).map(room).collect()
+    }
+
+    /// Whether the rates of a plan are those that it was taken of. How many tokens were taken is set right when the call is over.
+    pub fn is_for(&self, caller: &Caller, plan: &Plan) -> bool {
+        let wanted = claims(caller, plan, 0);
+        let same = |(a, b): (&RateClaim, &RateClaim)| (&a.subject, a.metric, a.max) == (&b.subject, b.metric, b.max);
+        wanted.len() == self.claims.len() && wanted.iter().zip(&self.claims).all(same)
     }
 
     /// The call is over, and used so many tokens.
@@ -135,3 +144,6 @@ impl Drop for Permit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

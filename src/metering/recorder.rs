@@ -14,13 +14,17 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, warn};
 
 use crate::domain::event::UsageEvent;
-use crate::domain::ids::KeyId;
+use crate::domain::ids::{KeyId, TenantId};
+use crate::domain::threshold::Crossing;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::ports::StoreError;
+use crate::ports::crossings::{Appended, Watched};
 use crate::ports::journal::{Batch, Journal};
 use crate::ports::sink::Sink;
 use crate::ports::tenants::TenantStore;
 use crate::ports::usage::UsageStore;
+
+use super::snapshot::Snapshots;
 
 /// Events in one transaction: beyond this a larger batch gains nothing and holds the write lock longer.
 const BATCH_EVENTS_MAX: usize = 2_000;
@@ -41,6 +45,8 @@ pub struct Recorder {
     usage: Arc<dyn UsageStore>,
     tenants: Arc<dyn TenantStore>,
     sinks: Vec<Arc<dyn Sink>>,
+    /// The plans that thresholds are watched of.
+    snapshots: Option<Arc<Snapshots>>,
     hurry: Notify,
     through: watch::Sender<u64>,
 }
@@ -53,7 +59,12 @@ impl Recorder {
         tenants: Arc<dyn TenantStore>,
         sinks: Vec<Arc<dyn Sink>>,
     ) -> Self {
-        Self { journal, usage, tenants, sinks, hurry: Notify::new(), through: watch::Sender::new(0) }
+        Self { journal, usage, tenants, sinks, snapshots: None, hurry: Notify::new(), through: watch::Sender::new(0) }
+    }
+
+    /// The same, watching the thresholds of the plans that tenants are on when their events are written.
+    pub fn watching(self, snapshots: Arc<Snapshots>) -> Self {
+        Self { snapshots: Some(snapshots), ..self }
     }
 
     /// Runs until the journal is closed and empty. A panic on the way, in a store or a journal, loses nothing: what was not
@@ -137,17 +148,39 @@ impl Recorder {
         }
     }
 
+    fn tell_crossed(&self, crossed: &[Crossing]) {
+        for sink in self.sinks.iter().filter(|_| !crossed.is_empty()) {
+            if catch_unwind(AssertUnwindSafe(|| sink.crossed(crossed))).is_err() {
+                error!(
+                    crossings = crossed.len(),
+                    "One that hears of crossed thresholds panicked; they are in the ledger."
+                );
+            }
+        }
+    }
+
+    /// The plans of those whose events these are.
+    fn watched(&self, events: &[UsageEvent]) -> Watched {
+        let Some(snapshots) = &self.snapshots else { return Watched::default() };
+        let snapshot = snapshots.load();
+        let tenants: HashSet<&TenantId> = events.iter().map(|event| &event.tenant).collect();
+        let plan = |id: &TenantId| Some((id.clone(), snapshot.accounts.get(id)?.plan.clone()?));
+        tenants.into_iter().filter_map(plan).collect()
+    }
+
     /// Returns when the ledger, or the quarantine, has every event of the batch.
     async fn write(&self, batch: &Batch) {
         // Parts still to be written, the next one last. At most one more than the times a batch can be halved.
         let mut parts: Vec<&[UsageEvent]> = vec![&batch.events];
         let mut pause = BACKOFF.0;
         while let Some(part) = parts.pop() {
-            let failure = match (self.usage.append(part).await, part) {
-                (Ok(new), _) => {
+            let watched = self.watched(part);
+            let failure = match (self.usage.append_watched(part, &watched).await, part) {
+                (Ok(Appended { new, crossed }), _) => {
                     if usize::try_from(new) != Ok(part.len()) {
                         self.doubt(part);
                     }
+                    self.tell_crossed(&crossed);
                     pause = BACKOFF.0;
                     continue;
                 }

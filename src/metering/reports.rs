@@ -11,10 +11,12 @@ use crate::domain::ids::{EventId, TenantId};
 use crate::domain::money::PicoUsd;
 use crate::domain::price::rates::Rates;
 use crate::domain::price::{PriceBook, ServiceTier};
+use crate::domain::threshold::Crossing;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::zone::Zone;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
+use crate::ports::crossings::CrossingsQuery;
 use crate::ports::usage::{Dimension, EventsQuery, Group, Sums, SumsQuery, UsageStore};
 
 use super::cost_lines::{self, CostLine};
@@ -190,6 +192,15 @@ pub struct PageQuery {
     pub events_max: u32,
 }
 
+/// One page of crossed thresholds, in the order in which they were noted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrossingsPage {
+    /// The crossings, each with its row.
+    pub crossings: Vec<(i64, Crossing)>,
+    /// The row behind which the next page begins; `None` when this is the last one for now.
+    pub next: Option<i64>,
+}
+
 /// All reports. Cheap to share; holds no state of its own.
 pub struct Reports {
     store: Arc<dyn UsageStore>,
@@ -331,6 +342,26 @@ impl Reports {
         events.truncate(page);
         let next = events.last().filter(|_| has_more).map(|event| event.id);
         Ok(EventsPage { events, next })
+    }
+
+    /// One page of crossed thresholds, of one tenant or of all: what comes behind the row `after`. More than
+    /// [`EVENTS_PER_PAGE_MAX`] count as that.
+    pub async fn crossings(
+        &self,
+        tenant: Option<TenantId>,
+        after: i64,
+        crossings_max: u32,
+    ) -> Result<CrossingsPage, ReportError> {
+        let crossings_max = crossings_max.clamp(1, EVENTS_PER_PAGE_MAX);
+        // One more than the page holds tells whether there is a next page.
+        let query = CrossingsQuery { tenant, after, crossings_max: crossings_max.saturating_add(1) };
+        let found = self.store.crossings(&query).await?;
+        let mut crossings: Vec<_> = found.into_iter().map(|stored| (stored.row, stored.crossing)).collect();
+        let page = usize::try_from(crossings_max).unwrap_or(usize::MAX);
+        let has_more = crossings.len() > page;
+        crossings.truncate(page);
+        let next = crossings.last().filter(|_| has_more).map(|(row, _)| *row);
+        Ok(CrossingsPage { crossings, next })
     }
 
     /// One line item, of one tenant or of any.

@@ -4,12 +4,13 @@
 //! prices have their dates. What is billed goes by the plan that its tenant was on then, as that plan is now; by what priced
 //! the event where there is no such plan any more.
 //!
-//! A correction stands in the day and month of its event. Its id follows from the newest row that it goes on from and from
-//! the prices, so that doing it twice, or in two places at once, writes it once: original and corrections together are
-//! always what the newest prices say.
+//! A correction stands in the day and month of its event. Its id follows from the newest row that it goes on from, so that
+//! each row is corrected once: of two who do this at once one writes, and the other is told. Original and corrections together
+//! are always what the prices of the newest correction say.
 //!
 //! Left as it is, and counted, is what a row alone cannot tell the price of: events that their own prices do not explain
-//! (the sum of a batch whose requests were priced one by one), and events for which there is no price now.
+//! (the sum of a batch whose requests were priced one by one), sums of batches by prices that depend on the length or number of
+//! requests, and events for which there is no price now.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::domain::price::tariff::{Charged, Pricing, Tariff, Version};
 use crate::domain::price::{PriceBook, Priced, ServiceTier};
 use crate::domain::time::Micros;
 use crate::ports::StoreError;
-use crate::ports::tenants::{PlanChange, TenantStore};
+use crate::ports::tenants::{PlanChange, TenantStore, plan_at};
 use crate::ports::usage::{EventsQuery, UsageStore};
 
 use super::price_books::find;
@@ -79,6 +80,9 @@ pub enum RerateError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Somebody else corrected the same rows, by the same prices or others: those corrections stand.
+    #[error("another `tollgate prices rerate` runs on this ledger: do this again when it is over")]
+    Another,
     /// A sum that no integer of ours holds.
     #[error(transparent)]
     Money(#[from] MoneyError),
@@ -131,8 +135,7 @@ impl Rerating {
             return Err(StoreError::Corrupt(why).into());
         }
         let mut rerated = Rerated { version: snapshot.prices.version().to_string(), ..Rerated::default() };
-        let (histories, books, tariffs) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut known = Known { rerating: self, snapshot, histories, books, tariffs };
+        let mut known = Known::of(self, snapshot);
         let (mut after, mut seen) = (None, 0_u64);
         loop {
             let query = EventsQuery {
@@ -153,10 +156,16 @@ impl Rerating {
             let events: Vec<UsageEvent> = page.into_iter().map(|stored| stored.event).filter(is_meant).collect();
             let corrections = self.step(&mut known, &events, &mut rerated).await?;
             if !dry_run && !corrections.is_empty() {
-                self.usage.append(&corrections).await?;
+                self.write(&corrections).await?;
             }
             tell(seen);
         }
+    }
+
+    /// Writes corrections that go on from what each event was just found to be.
+    async fn write(&self, corrections: &[UsageEvent]) -> Result<(), RerateError> {
+        let new = self.usage.append(corrections).await?;
+        if usize::try_from(new) == Ok(corrections.len()) { Ok(()) } else { Err(RerateError::Another) }
     }
 
     /// The corrections of some events.
@@ -206,7 +215,12 @@ impl Standing {
     }
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
+    fn of(rerating: &'a Rerating, snapshot: Arc<Snapshot>) -> Self {
+        let (histories, books, tariffs) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { rerating, snapshot, histories, books, tariffs }
+    }
+
     /// What is to be corrected of an event, if anything is.
     async fn correction(
         &mut self,
@@ -216,11 +230,11 @@ impl Known<'_> {
     ) -> Result<Option<Correction>, RerateError> {
         let own = self.tariff_of(&event.price_version).await?;
         let explained = own.as_deref().map(|own| charged(own, event));
-        if !is_explained(event, explained.as_ref(), &self.snapshot.prices) {
+        let tariff = self.tariff_now(event, own.as_deref()).await?;
+        if !is_explained(event, explained.as_ref(), &tariff) {
             line.unexplained = line.unexplained.saturating_add(1);
             return Ok(None);
         }
-        let tariff = self.tariff_now(event, own.as_deref()).await?;
         let now = charged(&tariff, event);
         let (Some(billable), cost) = (now.billable, now.charge.cost.unwrap_or(standing.cost)) else {
             line.unpriced = line.unpriced.saturating_add(1);
@@ -245,7 +259,7 @@ impl Known<'_> {
             self.histories.insert(event.tenant.clone(), history);
         }
         let history = self.histories.get(&event.tenant).map_or(&[][..], Vec::as_slice);
-        let then = history.iter().rev().find(|change| change.valid_from <= event.requested_at).or(history.first());
+        let then = plan_at(history, event.requested_at);
         if let Some(change) = then.filter(|change| self.snapshot.plans.contains_key(&change.plan)) {
             return Ok(self.snapshot.tariff(&change.plan));
         }
@@ -296,19 +310,17 @@ fn charged(tariff: &Tariff, event: &UsageEvent) -> Charged {
     tariff.charge(event.named(), event.service_tier, event.used(), event.requested_at)
 }
 
-/// Whether a row tells what its event costs. Where its own prices are at hand they say so; where not, a row of a batch whose
-/// model has another price for long requests is taken for the sum of several.
-fn is_explained(event: &UsageEvent, own: Option<&Charged>, prices: &PriceBook) -> bool {
-    let Some(own) = own else {
-        let rates = |input| {
-            let (provider, model) =
-                (event.provider.as_str(), event.named().priced_as(prices, None, event.requested_at));
-            prices.rates(provider, model, event.service_tier, input, event.requested_at)
-        };
-        return event.service_tier != ServiceTier::Batch || rates(0) == rates(event.tokens.prompt);
+/// Whether a row tells what its event costs. Where its own prices are at hand they say so; and a batch may be the sum of many
+/// requests, which the prices of `now` have to be indifferent to.
+fn is_explained(event: &UsageEvent, own: Option<&Charged>, now: &Tariff) -> bool {
+    let is_one_price = || {
+        let (tier, prompt_tokens) = (event.service_tier, event.tokens.prompt);
+        now.prices_sums(event.named(), tier, prompt_tokens, event.requested_at)
     };
     // What was not known at that time is known by nothing but new prices.
-    event.priced == Priced::Unpriced || (own.charge.cost == event.cost && own.billable == event.billable)
+    let is_known = |own: &Charged| own.charge.cost == event.cost && own.billable == event.billable;
+    (event.priced == Priced::Unpriced || own.is_none_or(is_known))
+        && (event.service_tier != ServiceTier::Batch || is_one_price())
 }
 
 /// A price that was doubtful for a reason that no row shows, such as a search beside the tokens, stays so.

@@ -7,6 +7,7 @@ pub mod asking;
 pub mod clock;
 pub mod continuations;
 pub mod counters;
+pub mod crossings;
 pub mod journal;
 pub mod prices;
 pub mod rates;

@@ -51,8 +51,9 @@ pub const PLACE_LASTS_US: u64 = 30_000_000;
 ///
 /// - All claims are of one tenant. `take` takes all of them or none, under any concurrency.
 /// - A request keeps its place until `end`; of a process that dies until [`PLACE_LASTS_US`] is over at the latest.
-/// - `end` gives places back, and into each bucket of tokens what was taken too much (or takes what was too little). It never
-///   fails and never blocks. Called once for each `take` that took.
+/// - `end` gives places back, and into each bucket what was taken too much and has not filled again since (or takes what was
+///   too little). It never fails and never blocks. Called once for each `take`, but for those that were refused: where nobody
+///   knows whether anything was taken, with nothing used; then nothing is given back that was not taken.
 pub trait RateStore: Send + Sync {
     /// Takes what the call `id` wants.
     fn take<'a>(

@@ -2,6 +2,7 @@
 
 use crate::domain::event::UsageEvent;
 use crate::domain::refusal::Refusal;
+use crate::domain::threshold::Crossing;
 
 /// Hears what the gateway did. It must not block.
 pub trait Sink: Send + Sync {
@@ -11,6 +12,9 @@ pub trait Sink: Send + Sync {
     /// The ledger had some of these events before they were written: from a try that had no answer, or, of bills, from
     /// another gateway. Told before they are booked.
     fn doubted(&self, _events: &[UsageEvent]) {}
+
+    /// Events that this process wrote crossed these thresholds: each is told once, and none again after a restart.
+    fn crossed(&self, _crossings: &[Crossing]) {}
 
     /// The gateway answered a request itself, on the request path.
     fn refused(&self, _refusal: &Refusal) {}

@@ -47,6 +47,11 @@ pub struct PlanChange {
     pub by: Option<String>,
 }
 
+/// The plan of a tenant's history that held at an instant: the first one before there was any.
+pub fn plan_at(history: &[PlanChange], at: Micros) -> Option<&PlanChange> {
+    history.iter().rev().find(|change| change.valid_from <= at).or(history.first())
+}
+
 /// How long the answer to a request with an idempotency key is remembered, in microseconds: 24 hours.
 pub const REMEMBERED_US: i64 = 24 * 3_600 * MICROS_PER_SECOND;
 

@@ -26,6 +26,8 @@ pub enum Table {
     UsageMonthly,
     /// Sums of what counters count.
     UsageScopes,
+    /// Thresholds that were crossed.
+    ThresholdCrossings,
     /// Who changed what.
     AuditLog,
     /// What requests with an idempotency key were answered.

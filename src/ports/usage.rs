@@ -7,10 +7,12 @@ use crate::domain::money::PicoUsd;
 use crate::domain::plan::Scope;
 use crate::domain::price::Priced;
 use crate::domain::quantities::Quantities;
+use crate::domain::threshold::Crossing;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::tokens::Tokens;
 
 use super::counters::CounterKey;
+use super::crossings::{Appended, CrossingsQuery, StoredCrossing, Watched};
 use super::{BoxFuture, StoreError};
 
 /// What sums can be grouped by.
@@ -427,6 +429,27 @@ pub enum Entry {
 pub trait UsageStore: Send + Sync {
     /// Writes events; says how many were new.
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>>;
+
+    /// The same; and in the same transaction notes each threshold that a sum of a tenant, key, user or knowledge base moved
+    /// over, once for each window. Events that were there cross nothing, nor do corrections, which add nothing. A store that
+    /// notes none only appends.
+    fn append_watched<'a>(
+        &'a self,
+        events: &'a [UsageEvent],
+        _watched: &'a Watched,
+    ) -> BoxFuture<'a, Result<Appended, StoreError>> {
+        Box::pin(async move { Ok(Appended { new: self.append(events).await?, crossed: Vec::new() }) })
+    }
+
+    /// Crossings in the order in which they were noted, each visible before any with a higher row is.
+    fn crossings<'a>(&'a self, _query: &'a CrossingsQuery) -> BoxFuture<'a, Result<Vec<StoredCrossing>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// The crossings of these counters, in that order.
+    fn crossed<'a>(&'a self, _counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Crossing>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 
     /// Sums, grouped; groups in ascending order of their values. Without `group_by` exactly one group.
     fn sums<'a>(&'a self, query: &'a SumsQuery) -> BoxFuture<'a, Result<Vec<Group>, StoreError>>;

@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::price::Priced;
 use crate::domain::refusal::Refusal;
+use crate::domain::threshold::Crossing;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterStore, CountersHealth};
 use crate::ports::journal::Journal;
@@ -54,6 +55,7 @@ pub struct Metrics {
     estimated_requests: Labelled<1, Counter>,
     refusals: Labelled<1, Counter>,
     estimates: Labelled<1, Counter>,
+    threshold_crossings: Labelled<2, Counter>,
     config_reloads: Labelled<1, Counter>,
     call_seconds: Labelled<1, Histogram>,
     first_byte_seconds: Labelled<1, Histogram>,
@@ -99,6 +101,7 @@ impl Metrics {
             estimated_requests: Family::default(),
             refusals: Family::default(),
             estimates: Family::default(),
+            threshold_crossings: Family::default(),
             config_reloads: Family::default(),
             call_seconds: Family::new_with_constructor(call_seconds),
             first_byte_seconds: Family::new_with_constructor(call_seconds),
@@ -149,6 +152,11 @@ impl Metrics {
         );
         registry.register("refusals", "Requests that the gateway answered itself, by code", self.refusals.clone());
         registry.register("estimates", "Calls whose tokens were estimated, by how", self.estimates.clone());
+        registry.register(
+            "threshold_crossings",
+            "Thresholds of limits that were crossed, by what is counted and percent",
+            self.threshold_crossings.clone(),
+        );
         registry.register(
             "config_reloads",
             "Reloads of the configuration; after an error the last good one stays in force",
@@ -308,6 +316,13 @@ impl Sink for Metrics {
         if let Some(oldest) = events.iter().map(settled).min() {
             let lag_us = self.clock.now().0.saturating_sub(oldest);
             self.recorder_lag_us.set(u64::try_from(lag_us).unwrap_or(0));
+        }
+    }
+
+    fn crossed(&self, crossings: &[Crossing]) {
+        for Crossing { metric, percent, .. } in crossings {
+            let labels = [("metric", Cow::Borrowed(metric.as_str())), ("percent", Cow::Owned(percent.to_string()))];
+            self.threshold_crossings.get_or_create(&labels).inc();
         }
     }
 

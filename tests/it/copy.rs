@@ -114,6 +114,10 @@ const OTHERS: &str = "
         (4, 2, 'admin', 'wxyz', 'key.revoke', 'gone', 'key_3', 'req ✓', unhex(printf('%064x', 9)), 'a', 'b', 'c', 'd', 1, 0, 'e', 'f', -1, 9, 'g*', 'h', 'i', 'j');
     INSERT INTO price_books (version, document, base, added_at, added_by) VALUES
         ('fa1f49b7e8e3', '{ü}', NULL, -1, 'gateway'), ('0a1b2c3d4e5f', '{}', 'fa1f49b7e8e3', 2, 'cli');
+    INSERT INTO threshold_crossings (row, tenant_id, scope, subject, metric, period, percent, limit_units, used_units, plan,
+            event_id, at) VALUES
+        (2, 'acme', 'user', 'Ünï', 'cost_usd', '2026-11-24', 1000, 1, 9223372036854775807, 'starter', unhex(printf('%032x', 1)), -1),
+        (5, 'acme', 'tenant', '', 'chats', '2026-11', 80, 10, 8, 'pro', unhex(printf('%032x', 2)), 9223372036854775807);
     INSERT INTO idempotency_records (id, request, answer, at) VALUES
         (unhex(printf('%064x', 4)), unhex(printf('%064x', 5)), unhex('00ff00'), 1764000000000000),
         (unhex(printf('%064x', 255)), unhex(printf('%064x', 6)), unhex(''), -1);
@@ -252,6 +256,7 @@ fn a_ledger_with_everything_in_it_goes_to_postgres_and_back_unchanged() {
         (Table::UsageEvents, 9),
         (Table::Keys, 3),
         (Table::AuditLog, 3),
+        (Table::ThresholdCrossings, 2),
         (Table::PriceBooks, 2),
         (Table::IdempotencyRecords, 2),
         (Table::Meta, 1),

@@ -15,9 +15,14 @@ use tollgate::boot::ledger::Ledger;
 use tollgate::config::Config;
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::ProviderId;
-use tollgate::domain::time::Micros;
+use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
+use tollgate::domain::tenant::Tenant;
+use tollgate::domain::time::{Micros, Window};
+use tollgate::domain::zone::Zone;
 use tollgate::metering::recorder::Recorder;
+use tollgate::metering::snapshot::{Account, Snapshot, Snapshots};
 use tollgate::metering::verify::{Differences, ledger};
+use tollgate::ports::crossings::CrossingsQuery;
 use tollgate::ports::journal::Journal;
 use tollgate::ports::tenants::TenantStore;
 use tollgate::ports::usage::UsageStore;
@@ -57,7 +62,12 @@ fn busy(number: u64) -> UsageEvent {
 }
 
 /// Settles `events` calls in a journal, and then has the recorder book them all; gives how long that took.
-async fn book(usage: Arc<dyn UsageStore>, tenants: Arc<dyn TenantStore>, events: u64) -> Duration {
+async fn book(
+    usage: Arc<dyn UsageStore>,
+    tenants: Arc<dyn TenantStore>,
+    events: u64,
+    watched: Option<Arc<Snapshots>>,
+) -> Duration {
     let directory = TempDir::new().unwrap();
     let disk = Arc::new(Folder::open(directory.path()).unwrap());
     let (journal, _) = FileJournal::open(disk, Options { bytes_max: 1 << 30, strict: false }).unwrap();
@@ -69,6 +79,7 @@ async fn book(usage: Arc<dyn UsageStore>, tenants: Arc<dyn TenantStore>, events:
     }
     journal.close();
     let recorder = Recorder::new(journal.clone(), usage.clone(), tenants, Vec::new());
+    let recorder = if let Some(plans) = watched { recorder.watching(plans) } else { recorder };
     let began = Instant::now();
     recorder.run().await;
     let took = began.elapsed();
@@ -76,6 +87,54 @@ async fn book(usage: Arc<dyn UsageStore>, tenants: Arc<dyn TenantStore>, events:
     let facts = ledger::compare(&*usage, &mut differences, &mut |_, _| {}).await.unwrap();
     assert_eq!((facts.events, differences.kept()), (events, &[][..]));
     took
+}
+
+/// All 200 tenants on a plan with two limits that each of them crosses, and one of each user that none does.
+fn limited() -> Arc<Snapshots> {
+    let limit = |scope, metric, window, max| Limit { scope, metric, window, max };
+    let limits = vec![
+        limit(Scope::Tenant, Metric::Chats, Window::Month, 100),
+        limit(Scope::Tenant, Metric::Cost, Window::Month, 10_000_000),
+        limit(Scope::User, Metric::Tokens, Window::Day, 2_000_000),
+    ];
+    let plan = Arc::new(Plan { limits, ..Plan::unlimited("limited".parse().unwrap()) });
+    let account = |number: u64| {
+        let id = tenant(&format!("tenant-{number}"));
+        let created_at = at("2026-11-01T00:00:00Z");
+        let tenant = Tenant {
+            id: id.clone(),
+            name: id.to_string(),
+            plan: plan.name.clone(),
+            suspended: false,
+            zone: Zone::UTC,
+            created_at,
+        };
+        (id, Arc::new(Account { tenant, plan: Some(plan.clone()), revision: 1 }))
+    };
+    let accounts = (0..200).map(account).collect();
+    Arc::new(Snapshots::from(Snapshot { accounts, ..Snapshot::default() }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watching_thresholds_costs_the_recorder_little() {
+    let events = if full() { 200_000 } else { 40_000 };
+    let build = if is_optimised() { "release" } else { "debug" };
+    for watched in [None, Some(limited())] {
+        let (sqlite, _directory) = sqlite().await;
+        let (postgres, _database) = postgres().await;
+        for (name, usage, tenants) in [
+            ("sqlite", sqlite.clone() as Arc<dyn UsageStore>, sqlite as Arc<dyn TenantStore>),
+            ("postgres", postgres.clone(), postgres),
+        ] {
+            let took = book(usage.clone(), tenants, events, watched.clone()).await;
+            let query = CrossingsQuery { tenant: None, after: 0, crossings_max: 1_000_000 };
+            let noted = usage.crossings(&query).await.unwrap().len();
+            assert_eq!(noted, if watched.is_some() { 200 * 2 * 2 } else { 0 }, "{name}");
+            let rate = u128::from(events) * 1_000_000 / took.as_micros();
+            figures(&format!("recorder into {name}: {rate} events/s, {noted} thresholds noted ({build} build)"));
+            assert!(!is_optimised() || rate >= EVENTS_A_SECOND, "{name}: {rate} events a second");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,7 +147,7 @@ async fn the_recorder_books_twenty_thousand_events_a_second_with_their_sums() {
         ("sqlite", sqlite.clone() as Arc<dyn UsageStore>, sqlite as Arc<dyn TenantStore>),
         ("postgres", postgres.clone(), postgres),
     ] {
-        let took = book(usage, tenants, events).await;
+        let took = book(usage, tenants, events, None).await;
         let rate = u128::from(events) * 1_000_000 / took.as_micros();
         figures(&format!("recorder into {name}: {rate} events/s with sums ({events} events, {build} build)"));
         assert!(!is_optimised() || rate >= EVENTS_A_SECOND, "{name}: {rate} events a second");

@@ -55,6 +55,7 @@ mod simulation;
 mod soak;
 mod support;
 mod tapes;
+mod thresholds;
 mod tidy;
 mod tls;
 mod uploads;

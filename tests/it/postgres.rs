@@ -7,15 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
 use tollgate::adapters::postgres::PostgresLedger;
 use tollgate::domain::audit::{Actor, Author};
 use tollgate::domain::event::UsageEvent;
 use tollgate::domain::ids::EventId;
+use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
 use tollgate::domain::tenant::Tenant;
-use tollgate::domain::time::Micros;
+use tollgate::domain::time::{Micros, Period, Window};
 use tollgate::domain::zone::Zone;
 use tollgate::metering::verify::{Differences, ledger};
 use tollgate::ports::StoreError;
+use tollgate::ports::crossings::{CrossingsQuery, Watched};
 use tollgate::ports::tenants::{Act, Answered, Digest, Done, Memory, TenantStore};
 use tollgate::ports::usage::{EventsQuery, SumsQuery, UsageStore};
 
@@ -92,6 +96,41 @@ async fn whoever_pages_by_row_misses_no_event_of_any_gateway() {
         .collect();
     assert_eq!(seen.len(), expected.len());
     assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn gateways_that_cross_a_threshold_at_once_note_it_once() {
+    let (reader, database) = postgres().await;
+    let limit = Limit { scope: Scope::Tenant, metric: Metric::Chats, window: Window::Month, max: 100 };
+    let plan = Arc::new(Plan { limits: vec![limit], ..Plan::unlimited("small".parse().unwrap()) });
+    let mut writers = Vec::new();
+    for flusher in 1..=6_u64 {
+        let (node, plan) = (node(&database).await, plan.clone());
+        writers.push(tokio::spawn(async move {
+            let watched: Watched = [(tenant("acme"), plan)].into_iter().collect();
+            let mut crossed = Vec::new();
+            for number in 0..30 {
+                let one = [event(flusher * 1_000_000 + number)];
+                crossed.extend(node.append_watched(&one, &watched).await.unwrap().crossed);
+            }
+            crossed
+        }));
+    }
+    let mut told = Vec::new();
+    for writer in writers {
+        told.extend(
+            writer.await.unwrap().into_iter().map(|crossing| (crossing.percent, crossing.used, crossing.event)),
+        );
+    }
+    told.sort_unstable();
+    let listed = CrossingsQuery { tenant: None, after: 0, crossings_max: 100 };
+    let listed = reader.crossings(&listed).await.unwrap().into_iter().map(|stored| stored.crossing);
+    let listed: Vec<_> = listed.map(|crossing| (crossing.percent, crossing.used, crossing.event)).collect();
+    assert_eq!(told, listed);
+    assert_eq!(told.iter().map(|(percent, used, _)| (*percent, *used)).collect::<Vec<_>>(), [(80, 80), (100, 100)]);
+    // The events that crossed are those that were booked as the 80th and the 100th.
+    let events = reader.events(&page(0, 1_000)).await.unwrap();
+    assert_eq!([events[79].event.id, events[99].event.id], [told[0].2, told[1].2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -318,6 +357,72 @@ async fn a_schema_that_is_older_or_newer_says_what_to_do() {
     for refused in [store.migrate().await, store.ready().await] {
         assert!(matches!(&refused, Err(StoreError::Corrupt(why)) if why.contains("9000")), "{refused:?}");
     }
+}
+
+/// What a gateway of the third version of the schema gives a row.
+const COLUMNS_OF_BEFORE: &str = "tenant_id, key_id, user_id, kb_id, provider, model, requested_model, endpoint, chats, \
+    prompt_tokens, cached_tokens, cache_write_tokens, prompt_audio_tokens, prompt_image_tokens, cached_audio_tokens, \
+    completion_tokens, reasoning_tokens, completion_audio_tokens, completion_image_tokens, usage_source, \
+    estimated_cost_pico_usd, priced, price_version, service_tier, requested_at, duration_us, first_byte_us, status, outcome, \
+    request_id";
+
+#[tokio::test]
+async fn a_gateway_of_before_the_newest_schema_keeps_what_it_would_book_wrong() {
+    let (store, database) = postgres().await;
+    store.append(&[event(1)]).await.unwrap();
+    let columns = COLUMNS_OF_BEFORE;
+    let insert = |more: &str, value: &str| {
+        format!(
+            "INSERT INTO usage_events (id, {columns}{more}) SELECT gen_random_uuid(), {columns}{value} FROM usage_events"
+        )
+    };
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    let refused = sqlx::raw_sql(AssertSqlSafe(insert("", ""))).execute(&mut connection).await.unwrap_err();
+    let refused = refused.as_database_error().unwrap();
+    assert!(refused.message().contains("start a newer tollgate"), "{refused}");
+    // What it takes for a refusal of that one row it would set aside, and go on.
+    let code = refused.code().unwrap();
+    assert!(!["22", "23", "54"].contains(&&code[..2]), "{code}");
+    database.say(&insert(", utc_offset_s", ", 0"));
+    assert_eq!(database.say("SELECT COUNT(*) FROM usage_events"), "2");
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_month_that_some_of_stays_is_dropped_without_keeping_anybody_out() {
+    let (store, database) = postgres().await;
+    let day_us = 86_400_000_000;
+    let mut events: Vec<UsageEvent> = (0..12_000)
+        .map(|number| {
+            let requested_at = Micros(at("2026-10-01T12:00:00Z").0 + i64::try_from(number % 30).unwrap() * day_us);
+            UsageEvent { requested_at, ..event(number) }
+        })
+        .collect();
+    // In Tokyo November has begun.
+    let of_tokyo = UsageEvent { requested_at: at("2026-10-31T16:00:00Z"), utc_offset_s: 9 * 3_600, ..event(20_000) };
+    events.insert(6_000, of_tokyo.clone());
+    for batch in events.chunks(1_500) {
+        store.append(batch).await.unwrap();
+    }
+    // As `tollgate verify` reads, and pg_dump.
+    let mut reader = PgConnection::connect(&database.url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE usage_events IN ACCESS SHARE MODE").execute(&mut reader).await.unwrap();
+    let mut told = Vec::new();
+    let before = Period::parse_month("2026-11").unwrap();
+    // It tries for two minutes to have the table alone.
+    let mut tell = |done| told.push(done);
+    let dropping = tokio::time::timeout(Duration::from_secs(60), store.drop_events(before, &mut tell));
+    dropping.await.unwrap().unwrap();
+    assert_eq!(told.last(), Some(&12_000), "{told:?}");
+    assert!(told.is_sorted() && told.len() > 3, "{told:?}");
+    let left = store.events(&page(0, 9)).await.unwrap();
+    assert_eq!(left.into_iter().map(|stored| stored.event).collect::<Vec<_>>(), [of_tokyo]);
+    demand_no_difference(&*store).await;
+    reader.close().await.unwrap();
+    // A month later all of it goes at once.
+    store.drop_events(Period::parse_month("2026-12").unwrap(), &mut |_| {}).await.unwrap();
+    assert_eq!(database.say("SELECT to_regclass('usage_events_2026_10') IS NULL"), "t");
+    demand_no_difference(&*store).await;
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ const NUMBERS: &str = "\
     SELECT setval(pg_get_serial_sequence('tenant_plans', 'row'), COALESCE(MAX(row), 1), MAX(row) IS NOT NULL) FROM tenant_plans;
     SELECT setval(pg_get_serial_sequence('keys', 'row'), COALESCE(MAX(row), 1), MAX(row) IS NOT NULL) FROM keys;
     SELECT setval(pg_get_serial_sequence('audit_log', 'row'), COALESCE(MAX(row), 1), MAX(row) IS NOT NULL) FROM audit_log;
+    SELECT setval(pg_get_serial_sequence('threshold_crossings', 'row'), COALESCE(MAX(row), 1), MAX(row) IS NOT NULL) FROM threshold_crossings;
     SELECT setval('usage_events_rows', COALESCE(MAX(row), 1), MAX(row) IS NOT NULL) FROM usage_events";
 
 impl Movable for Postgres {

@@ -5,12 +5,14 @@
 use sqlx::Postgres;
 
 use super::PostgresLedger;
-use crate::adapters::sql::{scopes, usage, walk};
+use crate::adapters::sql::{crossings, scopes, usage, walk};
 use crate::domain::counting::Counting;
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
+use crate::domain::threshold::Crossing;
 use crate::domain::time::{Micros, Period};
 use crate::ports::counters::CounterKey;
+use crate::ports::crossings::{Appended, CrossingsQuery, StoredCrossing, Watched};
 use crate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
@@ -21,7 +23,31 @@ const WALK: &str = "LOCK TABLE usage_events IN ACCESS SHARE MODE; \
 
 impl UsageStore for PostgresLedger {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
-        Box::pin(self.append_all(events))
+        Box::pin(async move { Ok(self.append_all(events, &Watched::default()).await?.new) })
+    }
+
+    fn append_watched<'a>(
+        &'a self,
+        events: &'a [UsageEvent],
+        watched: &'a Watched,
+    ) -> BoxFuture<'a, Result<Appended, StoreError>> {
+        Box::pin(self.append_all(events, watched))
+    }
+
+    fn crossings<'a>(&'a self, query: &'a CrossingsQuery) -> BoxFuture<'a, Result<Vec<StoredCrossing>, StoreError>> {
+        Box::pin(async move {
+            let mut reader = self.reader().await?;
+            let found = crossings::list::<Postgres>(&mut reader, query).await;
+            reader.answer(found)
+        })
+    }
+
+    fn crossed<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Crossing>, StoreError>> {
+        Box::pin(async move {
+            let mut reader = self.reader().await?;
+            let found = crossings::of_counters::<Postgres>(&mut reader, counters).await;
+            reader.answer(found)
+        })
     }
 
     fn sums<'a>(&'a self, query: &'a SumsQuery) -> BoxFuture<'a, Result<Vec<Group>, StoreError>> {

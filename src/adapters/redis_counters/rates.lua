@@ -1,49 +1,68 @@
 
 -- Rates, put behind the counters: they share the clock, the key and the arguments of an operation.
 --
--- KEYS[1]  the hash of a tenant's buckets: of each when it will be full, in the server's microseconds
--- and, named after it so that they lie in the same place, a sorted set of each subject that has requests at once: their ids,
--- by when their places end
+-- KEYS[1]  what the keys of a tenant are named after, so that they lie in the same place. Each ends by itself when it says
+--          nothing any more:
+-- r: t:    a bucket: when it will be full, in the server's microseconds. One that is full is not there
+-- c:       a sorted set of each subject that has requests at once: their ids, by when their places end
+-- i:       a call that took from buckets: when it did, for as long as anything of that may be given back
 
 local MINUTE = 60000000
-local RATES_MS = 120000 -- a bucket is full after a minute, and one that was taken too little from after two
+local PLACES_MS = 120000 -- more than a place lasts
 
-local function places_of(name)
+local function named(name)
   return key .. ':' .. name
+end
+
+local function full_at(bucket)
+  return tonumber(call('GET', bucket) or '0')
+end
+
+local function milliseconds(span)
+  return whole(math.ceil(span / 1000))
+end
+
+local function keep(bucket, full)
+  if full > now then
+    call('SET', bucket, whole(full), 'PX', milliseconds(full - now))
+  else
+    call('DEL', bucket)
+  end
 end
 
 -- id, how long a place lasts, how many; then of each: b(ucket) or p(laces), name, span of the bucket or most places.
 -- Answers how each stands then, as rate_read does.
 function operations.rate()
   local id, lasts, count = text(), number(), number()
-  local full, places, found = {}, {}, { 'taken' }
+  local full, places, longest, found = {}, {}, 0, { 'taken' }
   for claim = 0, count - 1 do
-    local kind, name, amount = text(), text(), number()
+    local kind, name, amount = text(), named(text()), number()
     if kind == 'b' then
-      local then_ = math.max(tonumber(call('HGET', key, name) or '0'), now) + amount
+      local then_ = math.max(full_at(name), now) + amount
       if then_ > now + MINUTE then
         return { 'full', claim, whole(then_ - now - MINUTE) }
       end
-      full[#full + 1] = name
-      full[#full + 1] = whole(then_)
+      full[name] = then_
+      longest = math.max(longest, amount)
       found[#found + 1] = whole(then_ - now)
     else
-      local set = places_of(name)
-      call('ZREMRANGEBYSCORE', set, '-inf', whole(now))
-      if call('ZCARD', set) >= amount and not call('ZSCORE', set, id) then
+      call('ZREMRANGEBYSCORE', name, '-inf', whole(now))
+      if call('ZCARD', name) >= amount and not call('ZSCORE', name, id) then
         return { 'full', claim, 0 }
       end
-      places[#places + 1] = set
-      found[#found + 1] = call('ZCARD', set) + (call('ZSCORE', set, id) and 0 or 1)
+      places[#places + 1] = name
+      found[#found + 1] = call('ZCARD', name) + (call('ZSCORE', name, id) and 0 or 1)
     end
   end
-  if #full > 0 then
-    call('HSET', key, unpack(full))
-    call('PEXPIRE', key, RATES_MS)
+  for bucket, then_ in pairs(full) do
+    keep(bucket, then_)
+  end
+  if longest > 0 then
+    call('SET', named('i:' .. id), whole(now), 'PX', milliseconds(longest))
   end
   for _, set in ipairs(places) do
     call('ZADD', set, whole(now + lasts), id)
-    call('PEXPIRE', set, RATES_MS)
+    call('PEXPIRE', set, PLACES_MS)
   end
   return found
 end
@@ -51,29 +70,31 @@ end
 -- id, how many; then of each: b(ucket) or p(laces), name, span that was taken, span that was used
 function operations.rate_end()
   local id, count = text(), number()
+  local mark = named('i:' .. id)
+  -- Without a mark it took nothing, or so long ago that it has filled again.
+  local since = tonumber(call('GET', mark) or '0')
   for _ = 1, count do
-    local kind, name, taken, used = text(), text(), number(), number()
+    local kind, name, taken, used = text(), named(text()), number(), number()
+    local back = taken - used - (now - since)
     if kind == 'p' then
-      call('ZREM', places_of(name), id)
-    elseif used ~= taken then
-      local then_ = tonumber(call('HGET', key, name) or '0')
-      if used > taken then
-        then_ = math.max(then_, now)
-      end
-      call('HSET', key, name, whole(math.max(then_ + used - taken, 0)))
-      call('PEXPIRE', key, RATES_MS)
+      call('ZREM', name, id)
+    elseif used > taken then
+      keep(name, math.max(full_at(name), now) + used - taken)
+    elseif back > 0 then
+      keep(name, full_at(name) - back)
     end
   end
+  call('DEL', mark)
   return { 'done' }
 end
 
--- how long a place lasts, how many; then of each name, id
+-- how long a place lasts, how many; then of each name, id. A place that was given back meanwhile stays so
 function operations.rate_renew()
   local lasts, count = number(), number()
   for _ = 1, count do
-    local set = places_of(text())
-    call('ZADD', set, whole(now + lasts), text())
-    call('PEXPIRE', set, RATES_MS)
+    local set = named(text())
+    call('ZADD', set, 'XX', whole(now + lasts), text())
+    call('PEXPIRE', set, PLACES_MS)
   end
   return { 'done' }
 end
@@ -82,11 +103,11 @@ end
 function operations.rate_read()
   local found = { 'rates' }
   for _ = 1, number() do
-    local kind, name = text(), text()
+    local kind, name = text(), named(text())
     if kind == 'b' then
-      found[#found + 1] = whole(math.max(tonumber(call('HGET', key, name) or '0') - now, 0))
+      found[#found + 1] = whole(math.max(full_at(name) - now, 0))
     else
-      found[#found + 1] = call('ZCOUNT', places_of(name), '(' .. whole(now), '+inf')
+      found[#found + 1] = call('ZCOUNT', name, '(' .. whole(now), '+inf')
     end
   end
   return found

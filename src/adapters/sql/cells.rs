@@ -128,6 +128,11 @@ impl<'r, R: Cells> Columns<'r, R> {
         at
     }
 
+    /// Whether the next column, a text, is NULL; it is still to be read.
+    pub(in crate::adapters) fn is_null(&self) -> Result<bool, StoreError> {
+        Ok(self.row.text(self.next)?.is_none())
+    }
+
     pub(in crate::adapters) fn integer(&mut self) -> Result<i64, StoreError> {
         there(self.integer_some()?)
     }

@@ -7,6 +7,7 @@
 pub(super) mod audit;
 pub(super) mod cells;
 pub(super) mod changes;
+pub(super) mod crossings;
 pub(super) mod prices;
 pub(super) mod rows;
 pub(super) mod rules;

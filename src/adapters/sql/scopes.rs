@@ -22,6 +22,9 @@ use crate::ports::usage::StandingOf;
 /// What is summed up, behind the four columns of the key.
 pub(in crate::adapters) const AMOUNT_COLUMNS: [&str; 3] = ["chats", "tokens", "cost_nano_usd"];
 
+/// The columns of the key and these.
+pub(in crate::adapters) const SUM_COLUMNS: &str = "tenant_id, period, scope, subject, chats, tokens, cost_nano_usd";
+
 /// The subjects of an event and their scopes, for a dialect that adds up itself.
 pub(in crate::adapters) const SUBJECTS: &str = "('tenant', ''), ('key', key_id), ('user', user_id), ('kb', kb_id)";
 
@@ -35,7 +38,7 @@ pub(in crate::adapters) fn amounts<D: Dialect>() -> [String; 3] {
 }
 
 /// Whose and when, in the order of the primary key: the subjects of a tenant and period lie side by side.
-type Place = (TenantId, String, Subject);
+pub(in crate::adapters) type Place = (TenantId, String, Subject);
 
 /// What a batch adds, each sum once, in the order of their keys.
 #[derive(Debug, Default)]
@@ -67,6 +70,11 @@ impl ScopeSums {
     pub(in crate::adapters) fn rows(&self) -> Vec<(&Place, &Amounts)> {
         self.0.iter().collect()
     }
+
+    /// What is added to one sum.
+    pub(in crate::adapters) fn added(&self, place: &Place) -> Option<&Amounts> {
+        self.0.get(place)
+    }
 }
 
 /// Adds the values of a row.
@@ -79,6 +87,17 @@ pub(in crate::adapters) fn row_cells<'a>(
         cells.push(count(amounts.of_metric(metric))?);
     }
     Ok(())
+}
+
+/// Reads a row: its key, then [`AMOUNT_COLUMNS`].
+pub(in crate::adapters) fn sum(row: &impl Cells) -> Result<(Place, Amounts), StoreError> {
+    let mut columns = Columns::of(row);
+    let (tenant, period) = (columns.parse()?, columns.owned()?);
+    let scope = columns.named(Scope::parse)?;
+    let subject = columns.named(|id| Subject::of(scope, id))?;
+    // Read in the order they stand here, which is that of the columns.
+    let amounts = Amounts { chats: columns.count()?, tokens: columns.count()?, cost_nano: columns.count()? };
+    Ok(((tenant, period, subject), amounts))
 }
 
 /// Rows that one statement drops: some milliseconds of a write lock.
@@ -135,7 +154,12 @@ pub(in crate::adapters) async fn standing_of<D: Dialect>(
     Ok(StandingOf { used, known: known::<D>(snapshot, ids).await? })
 }
 
-fn name_length(window: Window) -> u8 {
+/// The window of a day or month by the length of its name.
+pub(in crate::adapters) fn window_of(period: &str) -> Window {
+    if period.len() == usize::from(name_length(Window::Month)) { Window::Month } else { Window::Day }
+}
+
+pub(in crate::adapters) fn name_length(window: Window) -> u8 {
     match window {
         Window::Day => 10,
         Window::Month => 7,
@@ -143,7 +167,7 @@ fn name_length(window: Window) -> u8 {
 }
 
 fn select() -> String {
-    format!("SELECT tenant_id, period, scope, subject, {} FROM usage_scopes", AMOUNT_COLUMNS.join(", "))
+    format!("SELECT {SUM_COLUMNS} FROM usage_scopes")
 }
 
 fn push_scopes(statement: &mut Statement<'_>, counting: Counting) {

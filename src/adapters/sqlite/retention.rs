@@ -9,8 +9,8 @@ use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection};
 use tokio::time::sleep;
 
 use super::{SqliteLedger, store_error};
-use crate::adapters::sql::scopes;
 use crate::adapters::sql::usage::LOCAL;
+use crate::adapters::sql::{crossings, scopes};
 use crate::domain::time::{Micros, Period};
 use crate::ports::StoreError;
 
@@ -48,7 +48,8 @@ impl SqliteLedger {
     async fn drop_scopes(&self, before: Period) -> Result<(), StoreError> {
         loop {
             let mut transaction = self.write().await?;
-            let dropped = scopes::drop_some::<Sqlite>(&mut transaction, before).await?;
+            let sums = scopes::drop_some::<Sqlite>(&mut transaction, before).await?;
+            let dropped = sums.max(crossings::drop_some::<Sqlite>(&mut transaction, before).await?);
             self.commit(transaction).await?;
             if dropped < scopes::DROPPED_MAX.unsigned_abs() {
                 return Ok(());

@@ -4,19 +4,23 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection, query_with};
 
 use super::dialect::arguments;
 use super::{SqliteLedger, store_error, units};
-use crate::adapters::sql::cells::Cell;
+use crate::adapters::sql::cells::{Cell, Columns};
+use crate::adapters::sql::crossings::{self, CROSSING_COLUMNS};
 use crate::adapters::sql::rows::{self, EVENT_COLUMNS, SUM_COLUMNS, table};
-use crate::adapters::sql::scopes::{self, AMOUNT_COLUMNS, ScopeSums};
+use crate::adapters::sql::scopes::{self, AMOUNT_COLUMNS, Place, ScopeSums};
 use crate::adapters::sql::usage;
-use crate::domain::counting::Counting;
+use crate::domain::counting::{Amounts, Counting};
 use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
+use crate::domain::threshold::{Crossing, watched as limits};
 use crate::domain::time::{Micros, Period, Window};
 use crate::ports::counters::CounterKey;
+use crate::ports::crossings::{Appended, CrossingsQuery, StoredCrossing, Watched};
 use crate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, Sums, SumsQuery, UsageStore};
 use crate::ports::{BoxFuture, StoreError};
 
@@ -34,9 +38,28 @@ type SumKey<'a> = (&'a str, Period, &'a str, &'a str);
 impl UsageStore for SqliteLedger {
     fn append<'a>(&'a self, events: &'a [UsageEvent]) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
-            let appended = self.append_all(events).await;
+            let appended = self.append_all(events, &Watched::default()).await;
+            appended.map(|appended| appended.new).inspect_err(|error| self.distrust_writer_after(error))
+        })
+    }
+
+    fn append_watched<'a>(
+        &'a self,
+        events: &'a [UsageEvent],
+        watched: &'a Watched,
+    ) -> BoxFuture<'a, Result<Appended, StoreError>> {
+        Box::pin(async move {
+            let appended = self.append_all(events, watched).await;
             appended.inspect_err(|error| self.distrust_writer_after(error))
         })
+    }
+
+    fn crossings<'a>(&'a self, query: &'a CrossingsQuery) -> BoxFuture<'a, Result<Vec<StoredCrossing>, StoreError>> {
+        Box::pin(async move { crossings::list::<Sqlite>(&mut *self.reader().await?, query).await })
+    }
+
+    fn crossed<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Crossing>, StoreError>> {
+        Box::pin(async move { crossings::of_counters::<Sqlite>(&mut *self.reader().await?, counters).await })
     }
 
     fn sums<'a>(&'a self, query: &'a SumsQuery) -> BoxFuture<'a, Result<Vec<Group>, StoreError>> {
@@ -116,9 +139,9 @@ impl UsageStore for SqliteLedger {
 }
 
 impl SqliteLedger {
-    async fn append_all(&self, events: &[UsageEvent]) -> Result<u64, StoreError> {
+    async fn append_all(&self, events: &[UsageEvent], watched: &Watched) -> Result<Appended, StoreError> {
         if events.is_empty() {
-            return Ok(0);
+            return Ok(Appended::default());
         }
         let mut transaction = self.write().await?;
         let last = last_row(&mut transaction).await?;
@@ -127,7 +150,7 @@ impl SqliteLedger {
             added += insert_events(&mut transaction, some).await?;
         }
         if added == 0 {
-            return Ok(0);
+            return Ok(Appended::default());
         }
         let is_all_new = u64::try_from(events.len()) == Ok(added);
         let new = if is_all_new { events.iter().collect() } else { new_ones(&mut transaction, events, last).await? };
@@ -135,10 +158,10 @@ impl SqliteLedger {
         for window in [Window::Day, Window::Month] {
             add_sums(&mut transaction, window, &new, rows).await?;
         }
-        add_scopes(&mut transaction, &new).await?;
+        let crossed = add_scopes(&mut transaction, &new, watched).await?;
         units::insert(&mut transaction, &new).await?;
         self.commit(transaction).await?;
-        Ok(added)
+        Ok(Appended { new: added, crossed })
     }
 }
 
@@ -225,17 +248,62 @@ fn sums_statement(window: Window, rows: usize) -> String {
     )
 }
 
-/// Adds `events` to the sums of everybody they count on.
-async fn add_scopes(connection: &mut SqliteConnection, events: &[&UsageEvent]) -> Result<(), StoreError> {
+/// Adds `events` to the sums of everybody they count on; gives the thresholds that these crossed. Only sums of a scope and
+/// window that a watched plan limits are told back.
+async fn add_scopes(
+    connection: &mut SqliteConnection,
+    events: &[&UsageEvent],
+    watched: &Watched,
+) -> Result<Vec<Crossing>, StoreError> {
     let sums = ScopeSums::of(events.iter().copied())?;
-    for some in pieces(&sums.rows()) {
-        let mut cells = Vec::with_capacity(some.len().saturating_mul(7));
-        for row in some {
-            scopes::row_cells(&mut cells, *row)?;
-        }
-        execute(connection, scopes_statement(some.len()), &cells).await?;
+    let is_watched = |((tenant, period, subject), _): &(&Place, &Amounts)| {
+        let of = (subject.scope(), scopes::window_of(period));
+        watched.plan(tenant).is_some_and(|plan| limits(plan).any(|limit| (limit.scope, limit.window) == of))
+    };
+    let (told, others): (Vec<_>, Vec<_>) = sums.rows().into_iter().partition(is_watched);
+    for some in pieces(&others) {
+        execute(connection, scopes_statement(some.len()), &scope_cells(some)?).await?;
     }
-    Ok(())
+    let mut after = Vec::with_capacity(told.len());
+    for some in pieces(&told) {
+        let text = format!("{} RETURNING {}", scopes_statement(some.len()), scopes::SUM_COLUMNS);
+        let rows = fetch(connection, text, &scope_cells(some)?).await?;
+        for row in &rows {
+            after.push(scopes::sum(row)?);
+        }
+    }
+    // In the order of their keys, whatever order they were told in.
+    after.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    insert_crossings(connection, &crossings::of_batch(events, &sums, &after, watched)).await
+}
+
+fn scope_cells<'a>(rows: &[(&'a Place, &'a Amounts)]) -> Result<Vec<Cell<'a>>, StoreError> {
+    let mut cells = Vec::with_capacity(rows.len().saturating_mul(7));
+    for row in rows {
+        scopes::row_cells(&mut cells, *row)?;
+    }
+    Ok(cells)
+}
+
+/// Notes crossings, those that are not noted yet for their window; gives these.
+async fn insert_crossings(
+    connection: &mut SqliteConnection,
+    crossed: &[Crossing],
+) -> Result<Vec<Crossing>, StoreError> {
+    let (columns, mut new) = (CROSSING_COLUMNS.join(", "), Vec::new());
+    for some in pieces(crossed) {
+        let mut cells = Vec::with_capacity(some.len().saturating_mul(CROSSING_COLUMNS.len()));
+        some.iter().for_each(|crossing| crossings::push_cells(&mut cells, crossing));
+        let text = format!(
+            "INSERT INTO threshold_crossings ({columns}) VALUES {} \
+             ON CONFLICT (tenant_id, scope, subject, period, metric, percent) DO NOTHING RETURNING {columns}",
+            places(some.len(), CROSSING_COLUMNS.len())
+        );
+        for row in &fetch(connection, text, &cells).await? {
+            new.push(crossings::crossing(&mut Columns::of(row))?);
+        }
+    }
+    Ok(new)
 }
 
 fn scopes_statement(rows: usize) -> String {
@@ -257,6 +325,16 @@ pub(super) async fn execute(
     let values = arguments(cells).map_err(store_error)?;
     let done = query_with(AssertSqlSafe(text), values).execute(connection).await.map_err(store_error)?;
     Ok(done.rows_affected())
+}
+
+/// The same, for a statement that tells rows.
+async fn fetch(
+    connection: &mut SqliteConnection,
+    text: String,
+    cells: &[Cell<'_>],
+) -> Result<Vec<SqliteRow>, StoreError> {
+    let values = arguments(cells).map_err(store_error)?;
+    query_with(AssertSqlSafe(text), values).fetch_all(connection).await.map_err(store_error)
 }
 
 /// `all` in pieces of [`ROWS_PER_INSERT`].

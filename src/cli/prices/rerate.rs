@@ -26,7 +26,8 @@ admitted; what is billed goes by the plan that its tenant was on then, as that p
 differs, one signed row with the difference is written, which counts in the day and month of the event. Done twice it does \
 nothing more. It runs beside a gateway that serves. Cost budgets go on from what they have counted.
 
-Left as they are: events that have no price now, and sums of batches whose requests were priced one by one.
+Left as they are: events that have no price now, and sums of batches whose requests were priced one by one, or have prices now \
+that depend on their length or number. Of two that run at once one writes, and the other ends and says so.
 
 Examples:
   tollgate prices rerate --from 2026-11-01 --dry-run

@@ -210,6 +210,17 @@ impl Tariff {
         }
     }
 
+    /// Whether the sum of many calls has the price of all of them: unless long calls have another price than short ones, or
+    /// each call one of its own, as how many there were the sum does not say.
+    pub fn prices_sums(&self, named: Named<'_>, tier: ServiceTier, prompt_tokens: u64, at: Micros) -> bool {
+        let model = self.priced_as(named, at);
+        let is_one = |book: &PriceBook| {
+            let rates = |input| book.rates(named.provider, model, tier, input, at);
+            rates(0) == rates(prompt_tokens) && rates(0).is_none_or(|rates| rates.request.is_none())
+        };
+        is_one(&self.list) && self.pricing.own.as_deref().is_none_or(is_one)
+    }
+
     /// [`Named::priced_as`] by these prices.
     pub fn priced_as<'a>(&self, named: Named<'a>, at: Micros) -> &'a str {
         named.priced_as(&self.list, self.pricing.own.as_deref(), at)

@@ -31,6 +31,7 @@ mod admin;
 mod audit;
 mod billing;
 mod counters;
+mod crossings;
 mod csv;
 mod focus;
 pub mod health;
@@ -117,6 +118,7 @@ pub fn admin_router(state: ApiState) -> Router {
         .merge(admin::router())
         .merge(audit::router())
         .merge(counters::router())
+        .merge(crossings::router())
         .merge(prices::router());
     finish(state, keyed, open, Listener::Admin)
 }

@@ -16,12 +16,13 @@ use crate::domain::plan::{Metric, Subject};
 use crate::domain::rate::RateMetric;
 use crate::domain::time::Period;
 use crate::domain::zone::Zone;
-use crate::metering::admin::{LimitRow, LimitsView, RateRow};
+use crate::metering::admin::{LimitRow, LimitsView, RateRow, ThresholdRow};
 use crate::metering::reports::{GroupBy, GroupRow, Totals, UsageReport};
 
 pub mod audit;
 pub mod cost;
 pub mod counters;
+pub mod crossings;
 pub mod events;
 pub mod prices;
 pub mod tenants;
@@ -276,6 +277,28 @@ pub struct LimitBody {
     /// When the window ends.
     #[schema(example = "2026-12-01T00:00:00Z")]
     resets_at: String,
+    /// The plan's thresholds and when each was crossed in this window. Left out for what is unlimited and for rates, and while
+    /// the ledger does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thresholds: Option<Vec<ThresholdBody>>,
+}
+
+/// One threshold of a limit.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ThresholdBody {
+    /// The percent of the limit, with its top-up and without grace.
+    #[schema(example = 80)]
+    percent: u16,
+    /// When the call was over that crossed it; null while none did.
+    #[schema(example = "2026-11-24T10:00:00Z")]
+    crossed_at: Option<String>,
+}
+
+impl From<&ThresholdRow> for ThresholdBody {
+    fn from(row: &ThresholdRow) -> Self {
+        let ThresholdRow { percent, crossed_at } = *row;
+        Self { percent, crossed_at: crossed_at.map(|at| at.to_string()) }
+    }
 }
 
 /// The answer of `GET /billing/limits` and `POST /billing/plan`.
@@ -310,7 +333,7 @@ fn or_unlimited(limit: Option<u64>) -> i64 {
 
 impl From<&LimitRow> for LimitBody {
     fn from(row: &LimitRow) -> Self {
-        let LimitRow { subject, metric, period, limit, standing, resets_at } = row;
+        let LimitRow { subject, metric, period, limit, standing, resets_at, thresholds } = row;
         let amount = |amount| Amount(*metric, amount);
         Self {
             scope: subject.scope().as_str(),
@@ -322,6 +345,7 @@ impl From<&LimitRow> for LimitBody {
             held: amount(Some(standing.held)),
             remaining: amount(row.remaining()),
             resets_at: resets_at.to_string(),
+            thresholds: thresholds.as_ref().map(|all| all.iter().map(ThresholdBody::from).collect()),
         }
     }
 }
@@ -341,6 +365,7 @@ impl From<&RateRow> for LimitBody {
             held: amount(if runs { *taken } else { 0 }),
             remaining: amount(limit.saturating_sub(*taken)),
             resets_at: resets_at.to_string(),
+            thresholds: None,
         }
     }
 }

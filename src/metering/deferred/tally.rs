@@ -6,7 +6,7 @@ use crate::domain::event::{Outcome, UsageSource};
 use crate::domain::money::PicoUsd;
 use crate::domain::price::rates::Used;
 use crate::domain::price::tariff::{Charged, Named, Tariff};
-use crate::domain::price::{Charge, PriceBook, Priced, ServiceTier};
+use crate::domain::price::{Charge, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
 use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 use crate::domain::unit::UnitState;
@@ -60,17 +60,11 @@ fn named<'a>(unit: &'a DeferredUnit, model: Option<&'a str>) -> Named<'a> {
     Named { provider: unit.provider.as_str(), answered, requested: &unit.requested_model }
 }
 
-/// Whether the sum that a batch says of itself does for its price: it does unless long requests have another price than
-/// short ones.
+/// Whether the sum that a batch says of itself does for its price.
 pub(super) fn is_enough(unit: &DeferredUnit, reading: &Reading, tariff: &Tariff) -> bool {
     let Some(tokens) = reading.tokens.filter(|_| !reading.distrusted) else { return false };
-    let model = tariff.priced_as(named(unit, reading.model.as_deref()), unit.requested_at);
-    let is_one = |book: &PriceBook| {
-        let rates = |input| book.rates(unit.provider.as_str(), model, tier(unit, reading), input, unit.requested_at);
-        // How many requests it was, that sum does not say.
-        rates(0) == rates(tokens.prompt) && rates(0).is_none_or(|rates| rates.request.is_none())
-    };
-    is_one(tariff.list()) && tariff.pricing().own.as_deref().is_none_or(is_one)
+    let named = named(unit, reading.model.as_deref());
+    tariff.prices_sums(named, tier(unit, reading), tokens.prompt, unit.requested_at)
 }
 
 impl Tally {

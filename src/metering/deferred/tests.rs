@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::event::{Outcome, UsageSource};
+use crate::domain::ids::PlanName;
+use crate::domain::plan::Plan;
 use crate::domain::price::pattern::Pattern;
 use crate::domain::price::rates::Rates;
+use crate::domain::price::tariff::Percent;
 use crate::domain::price::{ModelPrices, Origin, PriceBook, PriceRow, Priced, ServiceTier};
 use crate::domain::time::Micros;
 use crate::metering::fakes::units::{FakeAsk, FakeUnits, unit};
@@ -63,7 +66,8 @@ impl Bench {
         });
         let deferred = Deferred::new(Books {
             units: units.clone(),
-            usage: store,
+            usage: store.clone(),
+            tenants: store,
             journal,
             counters: world.counters.clone(),
             recorder,
@@ -358,5 +362,34 @@ async fn a_batch_of_gemini_is_billed_by_its_parts() {
         let said = bill.as_ref().map(|bill| (bill.tokens.prompt, bill.tokens.completion, bill.cost.unwrap().0));
         assert_eq!(said, expected, "{body}");
         assert!(bill.is_none_or(|bill| bill.source == UsageSource::Provider), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_is_billed_by_the_plan_of_its_begin() {
+    let bench = Bench::open().await;
+    let mut plans = fakes::plans();
+    let starter = plans["starter"].clone();
+    let named = |name: &str, percent: &str| {
+        let pricing = Pricing { percent: Percent::parse(percent).unwrap(), own: None };
+        let name: PlanName = name.parse().unwrap();
+        (name.clone(), Arc::new(Plan { name, pricing, ..Plan::clone(&starter) }))
+    };
+    plans.extend([named("cheap", "50"), named("dear", "300"), named("starter", "100")]);
+    bench.world.snapshots.replace(plans, prices()).unwrap();
+    let began = World::now().0 - HOUR_US;
+    let cases: [(&[(&str, i64)], _); 4] = [
+        (&[("cheap", 0), ("dear", began + 1)], 50),
+        (&[("cheap", 0), ("dear", began)], 300),
+        // Since before it was made, by clocks that differ.
+        (&[("dear", began + 1)], 300),
+        // A plan that there is no more: the one that it is on.
+        (&[("gone", 0)], 100),
+    ];
+    for (history, percent) in cases {
+        bench.world.store.set_plan_history("acme", history);
+        let unit = bench.begin("openai", "responses/resp_1", HOUR_US);
+        let tariff = bench.deferred.tariff(&unit).await.unwrap();
+        assert_eq!(tariff.pricing().percent, Percent::parse(&percent.to_string()).unwrap(), "{history:?}");
     }
 }

@@ -42,6 +42,12 @@ const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
 /// How long a change waits for the other nodes.
 const SPREAD_MAX: Duration = Duration::from_secs(1);
 
+/// How long a node that ends tries to tell what it could not tell at once: a tenant is joined, and built, in a tenth of that.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+
+/// Between two looks whether it is told.
+const SETTLE_STEP: Duration = Duration::from_millis(10);
+
 impl NodeCounters {
     pub(super) async fn beat(&self) {
         let mut sweep = 0_u32;
@@ -55,7 +61,8 @@ impl NodeCounters {
         }
     }
 
-    /// Gives all leases back and tells all that is to be told. After the last call.
+    /// Gives all leases back and tells all that is to be told, also of tenants that this node has to join for that, while
+    /// [`Self::run`] runs. After the last call.
     pub async fn settle_up(&self) {
         let mut left = Vec::new();
         for shard in &self.shards {
@@ -65,8 +72,17 @@ impl NodeCounters {
                 }
             }
         }
-        for tenant in left {
-            self.tell_all_of(&tenant).await;
+        for tenant in &left {
+            self.tell_all_of(tenant).await;
+        }
+        let until_us = self.now_us().saturating_add(micros(SETTLE_MAX));
+        for tenant in &left {
+            while self.with(tenant, |local| local.has_news() || local.is_sending()) && self.now_us() < until_us {
+                if self.is_down.load(Ordering::Relaxed) {
+                    return;
+                }
+                sleep(SETTLE_STEP).await;
+            }
         }
     }
 

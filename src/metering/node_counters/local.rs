@@ -128,8 +128,8 @@ pub(super) enum Begin {
     Refused { claim: usize, standing: Standing },
     /// The store is to be asked.
     Ask(Asking),
-    /// The others do not know yet that this node is there, or it is joining, or a lease is on its way: there is more to say
-    /// after that.
+    /// The others do not know yet that this node is there, or it is joining, or a lease is on its way, or word that the call
+    /// is gone: there is more to say after that.
     Wait,
 }
 
@@ -170,7 +170,8 @@ impl Local {
         {
             return Begin::Refused { claim: at, standing: *standing };
         }
-        if !is_live || self.is_joining || (!claims.is_empty() && self.lease.asked_for == claims) {
+        let is_asked_for = !claims.is_empty() && self.lease.asked_for == claims;
+        if !is_live || self.is_joining || is_asked_for || self.may_go(id, now_us) {
             return Begin::Wait;
         }
         let has_calls = self.calls.values().any(|call| call.state != State::Asked && !call.is_gone());
@@ -191,6 +192,14 @@ impl Local {
         (call.state, call.not_before_us) = (State::Asked, 0);
         call.amounts = amounts(claims, |_, claim| claim.amount);
         Begin::Ask(Asking { is_alone, lease: None, joins: self.joins, at_us: now_us })
+    }
+
+    /// Whether a message that says that the call is gone may be done yet: it asked before, and the tenant was changed. What is
+    /// held before that is lost with it.
+    fn may_go(&self, id: EventId, now_us: u64) -> bool {
+        let is_told =
+            |call: &Call| call.is_gone() && ((self.is_sending && !call.is_dirty) || self.quiet_until_us > now_us);
+        self.calls.get(&id).is_some_and(is_told)
     }
 
     /// Admits a call from what is left of the lease, also if that is over or the node was not heard of: for a plan that
@@ -471,7 +480,9 @@ impl Local {
         }
         for note in &batch.notes {
             let Some(call) = self.calls.get_mut(&note.id) else { continue };
-            let was_unlisted = !std::mem::replace(&mut call.is_listed, true);
+            // One that is gone is listed no more, whatever it is since: it may have asked again, and have a lease's unit.
+            let is_listed = call.is_listed || note.state != CallState::Gone;
+            let was_unlisted = !std::mem::replace(&mut call.is_listed, is_listed) && is_listed;
             self.unlisted = self.unlisted.saturating_sub(u64::from(was_unlisted && call.lease > 0));
             match call.state {
                 // One that asked again and was given up again may be taken yet: that it is gone is told once more.

@@ -258,10 +258,13 @@ impl NodeCounters {
             is_open: true,
         };
         loop {
-            let (opened, leased) = self.with(tenant, |local| (local.opened.clone(), local.leased.clone()));
+            let [opened, leased, arrived] =
+                self.with(tenant, |local| [&local.opened, &local.leased, &local.arrived].map(Arc::clone));
             let (mut opened, mut leased) = (std::pin::pin!(opened.notified()), std::pin::pin!(leased.notified()));
+            let mut arrived = std::pin::pin!(arrived.notified());
             opened.as_mut().enable();
             leased.as_mut().enable();
+            arrived.as_mut().enable();
             let now_us = self.now_us();
             if now_us >= asked.until_us {
                 return Err(CountersUnavailable("the counters are being built anew, and it takes too long".into()));
@@ -292,7 +295,7 @@ impl NodeCounters {
                     }
                 }
                 Begin::Wait => {
-                    drop(timeout(LOOK_ANYWAY, select(opened, leased)).await);
+                    drop(timeout(LOOK_ANYWAY, select(opened, select(leased, arrived))).await);
                     continue;
                 }
             };

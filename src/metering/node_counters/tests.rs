@@ -12,7 +12,8 @@ use crate::domain::time::Micros;
 use crate::metering::fakes::{FakeStore, event};
 use crate::ports::counters::used_of;
 use crate::ports::shared::{
-    Beat, CallState, ClaimError, Count, Finish, Joined, Joining, Look, NodeId, Noted, Noting, Part,
+    Beat, CallState, ClaimError, Count, Epoch, Finish, Joined, Joining, Listing, Look, NodeId, Note, Noted, Noting,
+    Part,
 };
 
 struct TokioClock {
@@ -571,25 +572,38 @@ async fn a_node_that_leaves_gives_back_what_it_leased_and_is_not_waited_for() {
 }
 
 #[test]
-fn a_call_that_is_given_up_again_while_the_first_time_is_told_is_told_again() {
-    let (mut local, id, claims) = (Local::default(), id(1), claims(9));
-    let ask = |local: &mut Local| match local.begin(id, &claims, 1, true) {
-        Begin::Ask(asking) => asking,
-        _ => panic!("it asks"),
+fn a_call_that_asks_again_is_not_lost_by_word_that_it_is_gone() {
+    let gone = |local: &mut Local, claims: &[Claim]| {
+        let Begin::Ask(asking) = local.begin(id(1), claims, 1, true) else { panic!("it asks") };
+        let answer = (Epoch(1), &[Count::default(); 2][..], 0);
+        assert!(local.held(id(1), claims, &asking, answer).is_some());
+        local.settle(id(1), &[]);
+        let batch = local.batch(2).unwrap();
+        assert_eq!(batch.notes[0].state, CallState::Gone);
+        batch
     };
-    let asking = ask(&mut local);
-    assert!(local.held(id, &claims, &asking, (crate::ports::shared::Epoch(1), &[Count::default(); 2], 0)).is_some());
-    local.settle(id, &[]);
-    let first = local.batch(2).unwrap();
-    assert_eq!(first.notes[0].state, CallState::Gone);
-    // Its question arrives after that note, and its answer finds nobody.
-    ask(&mut local);
-    local.abandoned(id, 0);
+    // Its question could be there before that word, and what it took would go with it.
+    let (mut local, claims) = (Local::default(), claims(9));
+    let first = gone(&mut local, &claims);
+    assert!(matches!(local.begin(id(1), &claims, 2, true), Begin::Wait));
+    local.not_told(&first, 1_000);
+    assert!(matches!(local.begin(id(1), &claims, 999, true), Begin::Wait), "it may be done yet");
+    let again = local.batch(1_000).unwrap();
+    local.told(&again);
+    assert!(matches!(local.begin(id(1), &claims, 1_001, true), Begin::Ask(_)));
+    // One that has a unit of a lease is listed after that word.
+    let mut local = Local::default();
+    let first = gone(&mut local, &claims);
+    let Begin::Ask(mut asking) = local.begin(id(2), &claims, 2, true) else { panic!("it asks") };
+    local.with_lease(&mut asking, &claims, (9, 1, Duration::from_secs(1)));
+    let answer = (Epoch(1), &[Count::default(); 2][..], 3);
+    assert!(local.held(id(2), &claims, &asking, answer).is_some());
+    local.asked(&asking, None, false);
+    assert!(matches!(local.begin(id(1), &claims, 3, true), Begin::Held(_)));
     local.told(&first);
-    let second = local.batch(3).unwrap();
-    assert_eq!((second.notes[0].id, second.notes[0].state), (id, CallState::Gone));
-    local.told(&second);
-    assert!(local.batch(4).is_none());
+    let second = local.batch(4).unwrap();
+    let Note { state, listing, .. } = &second.notes[0];
+    assert_eq!((*state, *listing), (CallState::Held, Listing::FromLease));
 }
 
 #[test]
@@ -630,6 +644,25 @@ async fn a_lease_outlives_calls_with_other_claims() {
     }
     assert_eq!(net.wire.holds.load(Ordering::Relaxed) - asked, 9, "only those that cannot be leased ask");
     assert_eq!(node.counters.health().leased, leased - 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_ends_tells_what_it_never_held() {
+    let net = Net::new(false);
+    let [first, last] = [net.start(1), net.start(2)];
+    assert!(held(&first.counters, 0, 1_000).await.unwrap());
+    // It has had nothing to do with the tenant, and the ledger has the event before it has joined.
+    let event = UsageEvent { chats: 0, ..booked_event(1) };
+    last.counters.settle(event.id, &[], &used_by(&event, Counting::TENANT));
+    net.ledger.append(std::slice::from_ref(&event)).await.unwrap();
+    last.counters.booked(std::slice::from_ref(&event));
+    last.counters.settle_up().await;
+    let counters = last.counters.clone();
+    drop(last);
+    counters.leave().await;
+    let tokens = CounterKey { metric: Metric::Tokens, ..claims(0)[0].counter.clone() };
+    let read = first.counters.read(&[tokens]).await.unwrap();
+    assert_eq!(read, [Standing { used: event.tokens.total(), held: 0 }]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,10 +56,13 @@ impl Bench {
         self.events.push(event);
     }
 
-    async fn rerate_of(&self, scope: Scope, dry_run: bool) -> Rerated {
+    fn rerating(&self) -> Rerating {
         let store = self.world.store.clone();
-        let rerating = Rerating::new(store.clone(), store, self.world.snapshots.clone());
-        rerating.run(&scope, dry_run, &mut |_| {}).await.unwrap()
+        Rerating::new(store.clone(), store, self.world.snapshots.clone())
+    }
+
+    async fn rerate_of(&self, scope: Scope, dry_run: bool) -> Rerated {
+        self.rerating().run(&scope, dry_run, &mut |_| {}).await.unwrap()
     }
 
     async fn rerate(&self) -> Rerated {
@@ -115,6 +118,30 @@ async fn original_and_corrections_are_the_new_price_however_often_it_is_done() {
         assert_eq!(corrected(&bench.rerate().await), 6);
         assert_eq!(bench.totals().await, (factor * before.0, factor * before.0, rows));
     }
+}
+
+#[tokio::test]
+async fn of_two_at_once_one_corrects_an_event_and_the_other_is_told() {
+    let mut bench = Bench::open().await;
+    for number in 1..=2 {
+        bench.book(bench.event(number, "m", 5)).await;
+    }
+    // Both have seen the events before either writes.
+    let mut both = Vec::new();
+    for input in [20, 30] {
+        bench.in_force(book(input)).await;
+        let rerating = bench.rerating();
+        let mut known = Known::of(&rerating, bench.world.snapshots.load_full());
+        both.push(rerating.step(&mut known, &bench.events, &mut Rerated::default()).await.unwrap());
+    }
+    let rerating = bench.rerating();
+    assert_eq!(rerating.write(&both[0][..1]).await, Ok(()));
+    let refused = rerating.write(&both[1]).await;
+    assert_eq!(refused, Err(RerateError::Another));
+    assert_eq!(refused.unwrap_err().to_string().lines().count(), 1);
+    assert_eq!(bench.totals().await, (5 * 20 + 5 * 30, 5 * 20 + 5 * 30, 4), "each by the prices of one of them");
+    bench.rerate().await;
+    assert_eq!(bench.totals().await, (2 * 5 * 30, 2 * 5 * 30, 5));
 }
 
 #[tokio::test]
@@ -226,6 +253,48 @@ async fn what_a_row_does_not_explain_is_left() {
 }
 
 #[tokio::test]
+async fn the_sum_of_a_batch_is_not_priced_as_one_long_request() {
+    let mut bench = Bench::open().await;
+    let priced = |rates: &str| {
+        let rates = format!(r#"{{"tier":"standard","input":5,"output":0}},{rates}"#);
+        let model = format!(r#"{{"provider":"openai","model":"m","match":["m"],"rates":[{rates}]}}"#);
+        (FORMAT.parse)(format!(r#"{{"format":1,"base":"none","models":[{model}]}}"#).as_bytes()).unwrap()
+    };
+    let flat = |input: u32| priced(&format!(r#"{{"tier":"batch","input":{input},"output":0}}"#));
+    bench.in_force(flat(5)).await;
+    // Two requests of 60 each, which one price explains. Of one nobody has the prices any more.
+    let sum = |bench: &Bench, number| {
+        let tokens = Tokens { prompt: 120, ..Tokens::default() };
+        let (cost, priced) = (Some(PicoUsd(600)), Priced::Priced);
+        let tier = ServiceTier::Batch;
+        UsageEvent { tokens, cost, billable: cost, priced, service_tier: tier, ..bench.event(number, "m", 0) }
+    };
+    let (known, gone) = (sum(&bench, 1), sum(&bench, 2));
+    bench.book(known).await;
+    bench.book(UsageEvent { price_version: "0a1b2c3d4e5f".into(), ..gone }).await;
+    let stepped = r#"{"tier":"batch","input":5,"output":0},{"tier":"batch","above":100,"input":10,"output":0}"#;
+    let by_request = r#"{"tier":"batch","input":5,"output":0,"request":7}"#;
+    for rates in [stepped, by_request] {
+        bench.in_force(priced(rates)).await;
+        let line = bench.rerate().await.models[&("openai".to_owned(), "m".to_owned())].clone();
+        assert_eq!((line.events, line.corrected, line.unexplained), (2, 0, 2), "{rates}");
+    }
+    // So is what a plan bills by prices of its own.
+    let own = Pricing { own: Some(Arc::new(priced(stepped))), ..Pricing::default() };
+    let mut with_own = plans();
+    let starter = with_own.get_mut("starter").unwrap();
+    *starter = Arc::new(crate::domain::plan::Plan { pricing: own, ..crate::domain::plan::Plan::clone(starter) });
+    bench.world.snapshots.replace(with_own, flat(7)).unwrap();
+    bench.world.snapshots.keep_books(&*bench.world.store, World::now()).await.unwrap();
+    bench.world.store.set_plan_history("acme", &[("starter", 0)]);
+    assert_eq!(corrected(&bench.rerate().await), 0);
+    assert_eq!(bench.totals().await, (1_200, 1_200, 2));
+    bench.in_force(flat(7)).await;
+    assert_eq!(corrected(&bench.rerate().await), 2);
+    assert_eq!(bench.totals().await, (1_680, 1_680, 4));
+}
+
+#[tokio::test]
 async fn what_is_billed_goes_by_the_plan_that_the_tenant_was_on() {
     let mut bench = Bench::open().await;
     bench.book(bench.event(1, "m", 5)).await;
@@ -234,12 +303,12 @@ async fn what_is_billed_goes_by_the_plan_that_the_tenant_was_on() {
     let starter = plans.get_mut("starter").unwrap();
     *starter = Arc::new(crate::domain::plan::Plan { pricing: dear, ..crate::domain::plan::Plan::clone(starter) });
     bench.world.snapshots.replace(plans, book(10)).unwrap();
-    bench.world.store.set_plan_history("acme", "starter");
+    bench.world.store.set_plan_history("acme", &[("starter", 0)]);
     bench.rerate().await;
     assert_eq!(bench.totals().await, (50, 75, 2));
     assert_eq!(corrected(&bench.rerate().await), 0);
     // A plan that there is no more bills as it did.
-    bench.world.store.set_plan_history("acme", "gone");
+    bench.world.store.set_plan_history("acme", &[("gone", 0)]);
     bench.rerate().await;
     assert_eq!(bench.totals().await, (50, 50, 3));
 }

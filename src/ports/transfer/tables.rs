@@ -31,7 +31,7 @@ pub struct Column {
 impl Table {
     /// All of them, in an order in which each comes behind those that it refers to, and the largest first: what changes
     /// while it is copied then is in what comes later. The ledger's id comes last.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::UsageEvents,
         Self::Tenants,
         Self::TenantPlans,
@@ -39,6 +39,7 @@ impl Table {
         Self::UsageDaily,
         Self::UsageMonthly,
         Self::UsageScopes,
+        Self::ThresholdCrossings,
         Self::AuditLog,
         Self::IdempotencyRecords,
         Self::DeferredUnits,
@@ -56,6 +57,7 @@ impl Table {
             Self::UsageDaily => "usage_daily",
             Self::UsageMonthly => "usage_monthly",
             Self::UsageScopes => "usage_scopes",
+            Self::ThresholdCrossings => "threshold_crossings",
             Self::AuditLog => "audit_log",
             Self::IdempotencyRecords => "idempotency_records",
             Self::DeferredUnits => "deferred_units",
@@ -80,6 +82,7 @@ impl Table {
             // The same but for the two columns of bounds.
             Self::UsageMonthly => USAGE_DAILY.split_last_chunk::<2>().map_or(USAGE_DAILY, |(sums, _)| sums),
             Self::UsageScopes => USAGE_SCOPES,
+            Self::ThresholdCrossings => THRESHOLD_CROSSINGS,
             Self::AuditLog => AUDIT_LOG,
             Self::IdempotencyRecords => IDEMPOTENCY_RECORDS,
             Self::DeferredUnits => DEFERRED_UNITS,
@@ -270,6 +273,21 @@ const USAGE_SCOPES: &[Column] = &[
     integer("chats"),
     integer("tokens"),
     integer("cost_nano_usd"),
+];
+
+const THRESHOLD_CROSSINGS: &[Column] = &[
+    integer("row"),
+    text("tenant_id"),
+    text("scope"),
+    text("subject"),
+    text("metric"),
+    text("period"),
+    integer("percent"),
+    integer("limit_units"),
+    integer("used_units"),
+    text("plan"),
+    Column { name: "event_id", shape: Shape::Id },
+    integer("at"),
 ];
 
 const DEFERRED_UNITS: &[Column] = &[

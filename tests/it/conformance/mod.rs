@@ -11,6 +11,7 @@ mod rates;
 mod retention;
 mod shared;
 mod tenants;
+mod thresholds;
 mod units;
 mod usage;
 

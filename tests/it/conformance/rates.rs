@@ -11,7 +11,7 @@ use tollgate::domain::rate::{MINUTE_US, RateMetric};
 use tollgate::ports::rates::{RateClaim, RateOutcome, RateStanding, RateStore};
 use tollgate::ports::shared::SharedCounters;
 
-use super::super::support::redis::{RedisCluster, RedisServer};
+use super::super::support::redis::{RedisCluster, RedisServer, Reply};
 use super::{Keep, event_id, tenant};
 
 const LEDGER: &str = "aaaaaaaabbbbbbbb";
@@ -138,4 +138,88 @@ async fn a_gateway_keeps_its_places_while_it_lives_and_not_when_it_is_gone() {
         drop(here);
         eventually(name, async || takes(&there, 3, &claims).await).await;
     }
+}
+
+#[tokio::test]
+async fn a_place_that_was_given_back_is_not_renewed() {
+    for Rates { name, here, there, _keep } in shared().await {
+        let claims = [claim(RateMetric::Concurrent, 1, 1)];
+        assert!(takes(&here, 1, &claims).await, "{name}");
+        // Its own gateway does not know that it is over, and says that it runs.
+        there.end(event_id(1), &tenant("acme"), &claims, &[0]);
+        eventually(name, async || takes(&there, 2, &claims).await).await;
+        let began = Instant::now();
+        while began.elapsed() < LASTS {
+            assert_eq!(here.read(&tenant("acme"), &claims).await.unwrap()[0].taken, 1, "{name}");
+            tokio::time::sleep(LASTS / 30).await;
+        }
+    }
+}
+
+/// One that shows that a store was told of an end: it used 500 of a rate of its own, and took 1.
+fn shown() -> RateClaim {
+    RateClaim { subject: Subject::of(Scope::User, "shown").unwrap(), ..claim(RateMetric::Tokens, 1, 1_000) }
+}
+
+async fn end_is_seen(store: &Arc<dyn RateStore>, name: &str, call: u64, taken: &RateClaim) {
+    let claims = [taken.clone(), shown()];
+    store.end(event_id(call), &tenant("acme"), &claims, &[0, 500]);
+    eventually(name, async || store.read(&tenant("acme"), &claims).await.unwrap()[1].taken > 400).await;
+}
+
+#[tokio::test]
+async fn what_has_filled_again_is_not_given_back_a_second_time() {
+    for Rates { name, here, there, _keep } in adapters().await {
+        // A second of the bucket, and then all of it.
+        let [one, all] = [1, 60].map(|amount| claim(RateMetric::Tokens, amount, 60));
+        assert!(takes(&here, 1, &[one.clone(), shown()]).await, "{name}");
+        let left = async || here.read(&tenant("acme"), std::slice::from_ref(&one)).await.unwrap()[0].full_in_us;
+        eventually(name, async || left().await == 0).await;
+        let began = Instant::now();
+        assert!(takes(&there, 2, &[all]).await, "{name}");
+        end_is_seen(&here, name, 1, &one).await;
+        let (left, elapsed) = (left().await, u64::try_from(began.elapsed().as_micros()).unwrap());
+        assert!(left + elapsed >= MINUTE_US, "{name}: {left} and {elapsed}");
+    }
+}
+
+#[tokio::test]
+async fn who_took_nothing_gives_nothing_back() {
+    for Rates { name, here, there, _keep } in shared().await {
+        let tokens = claim(RateMetric::Tokens, 900, 1_000);
+        assert!(takes(&here, 1, std::slice::from_ref(&tokens)).await, "{name}");
+        // It was never heard of, as one whose question was lost.
+        end_is_seen(&there, name, 2, &tokens).await;
+        let taken = here.read(&tenant("acme"), &[tokens]).await.unwrap()[0].taken;
+        assert!(taken > 400, "{name}: {taken}");
+    }
+}
+
+#[tokio::test]
+async fn buckets_in_redis_end_when_they_are_full_and_refused_calls_make_none() {
+    let server = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
+    let Rates { here, _keep, .. } = redis("redis", server.url(), Box::new(())).await;
+    let keys = || match server.ask(&["KEYS", "*:r{*"]) {
+        Reply::List(keys) => keys.len(),
+        other => panic!("{other:?}"),
+    };
+    let of_user = |user: u64| {
+        let subject = Subject::of(Scope::User, &format!("u{user}")).unwrap();
+        [RateClaim { subject, ..claim(RateMetric::Requests, 1, 600) }]
+    };
+    for user in 0..100 {
+        let claims = of_user(user);
+        assert!(takes(&here, user, &claims).await);
+        if user % 2 == 0 {
+            here.end(event_id(user), &tenant("acme"), &claims, &[1]);
+        }
+    }
+    // A tenth of a second each.
+    eventually("buckets that are full are gone", async || keys() == 0).await;
+    let full = [claim(RateMetric::Requests, 1, 1)];
+    assert!(takes(&here, 200, &full).await);
+    let before = keys();
+    let refused = [of_user(300)[0].clone(), claim(RateMetric::Concurrent, 1, 1), full[0].clone()];
+    assert!(!takes(&here, 201, &refused).await);
+    assert_eq!(keys(), before);
 }

@@ -141,6 +141,30 @@ async fn an_event_that_comes_after_its_month_was_dropped_is_booked_all_the_same(
 }
 
 #[tokio::test]
+async fn a_month_ends_when_the_clock_of_the_tenant_says() {
+    for (name, store, _keep) in adapters().await {
+        let of = |number: u64, requested_at: &str, hours: i32| UsageEvent {
+            requested_at: at(requested_at),
+            utc_offset_s: hours * 3_600,
+            ..event(1_000 + number)
+        };
+        let gone =
+            [of(1, "2026-10-31T09:00:00Z", 14), of(2, "2026-11-01T07:00:00Z", -8), of(3, "2026-10-15T00:00:00Z", 0)];
+        let kept =
+            [of(4, "2026-10-31T11:00:00Z", 14), of(5, "2026-11-01T09:00:00Z", -8), of(6, "2026-11-01T00:00:00Z", 0)];
+        store.append(&[gone.clone(), kept.clone()].concat()).await.unwrap();
+        let before = all_sums(&store).await;
+        assert_eq!(drop_before(&store, "2026-11").await.last(), Some(&3), "{name}");
+        let list = EventsQuery { tenant: None, from: None, to: None, after: None, events_max: 9 };
+        let left: Vec<_> = store.events(&list).await.unwrap().into_iter().map(|stored| stored.event).collect();
+        assert_eq!(left, kept, "{name}");
+        assert_eq!(all_sums(&store).await, before, "{name}");
+        assert_eq!(months(&store, "2026-11").await, [], "{name}");
+        demand_no_difference(name, &store).await;
+    }
+}
+
+#[tokio::test]
 async fn a_row_never_has_the_number_of_one_that_was_dropped() {
     for (name, store, _keep) in adapters().await {
         store.append(&events()).await.unwrap();

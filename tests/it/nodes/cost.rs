@@ -82,11 +82,11 @@ impl Events {
                 prompt_tokens, cached_tokens, cache_write_tokens, prompt_audio_tokens, prompt_image_tokens,
                 cached_audio_tokens, completion_tokens, reasoning_tokens, completion_audio_tokens, completion_image_tokens,
                 usage_source, estimated_cost_pico_usd, priced, price_version, service_tier, requested_at, duration_us,
-                first_byte_us, status, outcome, request_id)
+                first_byte_us, status, outcome, request_id, utc_offset_s)
              SELECT {}, 'acme', 'key_0123456789abcdef', 'user-' || (n % 50), CASE n % 2 WHEN 0 THEN 'openai' ELSE 'gemini' END,
                 CASE n % 3 WHEN 0 THEN 'gpt-4o-mini' WHEN 1 THEN 'gemini-2.5-flash' ELSE 'o3' END, 'gpt-4o',
                 'chat.completions', 1, 11 + n % 100, n % 11, 0, 0, 0, 0, 7 + n % 50, n % 7, 0, 0, 'provider', 5850000 + n,
-                'priced', '2026-11-24', 'standard', {{from}} + n * {{step}}, 120000, 80000, 200, 'completed', 'req_' || n {}",
+                'priced', '2026-11-24', 'standard', {{from}} + n * {{step}}, 120000, 80000, 200, 'completed', 'req_' || n, 0 {}",
             dialect.id, dialect.numbers
         ))];
         for (table, pattern) in ["usage_daily", "usage_monthly"].into_iter().zip(dialect.patterns) {

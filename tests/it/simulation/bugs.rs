@@ -40,6 +40,8 @@ pub enum Bug {
     DifferenceIsKept,
     /// Of the claims of a call those on tokens and cost are not taken.
     MoneyNotHeld,
+    /// A bill that two nodes made is counted by both.
+    BillsCountedTwice,
     /// What users used is not counted.
     UsersNotCounted,
     /// A lease is never over, neither by itself nor as it is given back.

@@ -17,6 +17,7 @@ use tollgate::domain::settlement::Ending;
 use tollgate::metering::in_flight::{Caller, InFlight};
 use tollgate::providers::{self, CredentialPlace, Endpoint, Provider, estimate};
 
+use super::bills;
 use super::budgets::OUTPUT_MAX;
 use super::chance::Chance;
 use super::executor::Planted;
@@ -63,6 +64,8 @@ enum Kind {
     Chat,
     Stream,
     Embeddings,
+    /// One that is answered at once and done later.
+    Background,
 }
 
 /// How a call goes, as its seed has it.
@@ -80,6 +83,8 @@ pub struct Script {
     output_max: Option<u64>,
     /// Which user it is made for.
     user: Option<u64>,
+    /// The name of what it begins.
+    unit: u64,
 }
 
 impl Script {
@@ -107,7 +112,9 @@ impl Script {
             completion: if kind == Kind::Embeddings { 0 } else { chance.between(1, 5_000) },
             output_max: None,
             user: Some(chance.below(4)).filter(|user| *user < 3),
+            unit: chance.next(),
         }
+        .perhaps_later(chance)
         .within_limits(node)
     }
 
@@ -124,6 +131,7 @@ impl Script {
             completion: chance.between(1, 5_000),
             output_max: None,
             user: None,
+            unit: 0,
         }
     }
 
@@ -132,8 +140,19 @@ impl Script {
         Self { tenant, ..self }.within_limits(node)
     }
 
+    /// What is billed later passes limits: only a tenant without any begins such.
+    fn perhaps_later(self, chance: &Chance) -> Self {
+        if self.tenant != UNLIMITED || self.kind == Kind::Embeddings || !chance.per_mille(250) {
+            return self;
+        }
+        Self { kind: Kind::Background, fate: Fate::Whole, ..self }
+    }
+
     /// Where money is limited it says how much it puts out at most, and uses no more than that, nor more than its body.
     fn within_limits(mut self, node: &Node) -> Self {
+        if self.tenant != UNLIMITED && self.kind == Kind::Background {
+            self.kind = Kind::Chat;
+        }
         if node.setup.budgets.is_none() || self.tenant == UNLIMITED {
             return Self { output_max: None, ..self };
         }
@@ -148,7 +167,11 @@ impl Script {
     }
 
     fn path(&self) -> &'static str {
-        if self.kind == Kind::Embeddings { "/v1/embeddings" } else { "/v1/chat/completions" }
+        match self.kind {
+            Kind::Embeddings => "/v1/embeddings",
+            Kind::Background => "/v1/responses",
+            Kind::Chat | Kind::Stream => "/v1/chat/completions",
+        }
     }
 
     fn body(&self) -> Bytes {
@@ -160,6 +183,7 @@ impl Script {
             Kind::Stream => format!(
                 r#"{{"model":"gpt-4o-mini","stream":true,{max}"messages":[{{"role":"user","content":"Count to four."}}]}}"#
             ),
+            Kind::Background => r#"{"model":"gpt-4o-mini","input":"Count to six.","background":true}"#.to_owned(),
             Kind::Embeddings => r#"{"model":"text-embedding-3-small","input":"Count to five."}"#.to_owned(),
         })
     }
@@ -228,6 +252,14 @@ impl Script {
                 }
                 pieces
             }
+            (Kind::Background, _) => vec![(
+                format!(
+                    r#"{{"id":"resp_{:016x}","object":"response","background":true,"status":"queued","model":"gpt-4o-mini","output":[],"usage":null}}"#,
+                    self.unit
+                ),
+                0,
+                true,
+            )],
             // A document is read when it is whole.
             (_, Fate::BreaksOff { .. } | Fate::ClientLeaves { capped: true }) => Vec::new(),
             (Kind::Chat, _) => {
@@ -292,6 +324,9 @@ impl Exchange {
             (true, true) => (prompt, completion, UsageSource::Provider),
             (true, false) => (self.prompt_estimate, text_bytes.div_ceil(4), UsageSource::Estimate),
         };
+        let is_deferred = is_paid && told && self.script.kind == Kind::Background;
+        let (outcome, prompt, completion) =
+            if is_deferred { (Outcome::Deferred, 0, 0) } else { (outcome, prompt, completion) };
         let pico_usd = self.script.pico_usd(prompt, completion);
         Form { outcome, chats: u64::from(is_paid && self.is_chat), prompt, completion, pico_usd, source, status }
     }
@@ -400,6 +435,10 @@ impl Exchange {
             return;
         }
         node.figures.lock().reached += 1;
+        let Script { kind, unit, prompt, completion, .. } = self.script;
+        if kind == Kind::Background {
+            self.process.outside.books.units.begins(node, bills::name_of(unit), (prompt, completion));
+        }
         let reached = node.model.lock().reaches(self.number);
         if let Err(wrong) = reached {
             node.fail(wrong);

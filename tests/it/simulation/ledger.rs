@@ -16,6 +16,7 @@ use tollgate::ports::counters::{CounterKey, used_by};
 use tollgate::ports::usage::{Entry, EventsQuery, Group, StandingOf, StoredEvent, Sums, SumsQuery, UsageStore};
 use tollgate::ports::{BoxFuture, StoreError};
 
+use super::bills::Units;
 use super::bugs::Bug;
 use super::node::{Death, Node};
 use super::world::World;
@@ -24,6 +25,7 @@ use super::world::World;
 pub struct Books {
     world: Arc<World>,
     tables: Mutex<Tables>,
+    pub units: Arc<Units>,
 }
 
 #[derive(Default)]
@@ -41,7 +43,7 @@ pub const POISON: &str = "poison";
 
 impl Books {
     pub fn new(world: &Arc<World>) -> Arc<Self> {
-        Arc::new(Self { world: world.clone(), tables: Mutex::default() })
+        Arc::new(Self { world: world.clone(), tables: Mutex::default(), units: Arc::default() })
     }
 
     /// The ledger as the process of one life has it.
@@ -107,6 +109,7 @@ impl Books {
                 *tables.used.entry(counter).or_default() += amount;
             }
             tables.events.push(event.clone());
+            self.units.commit(event);
         }
         self.world.mix(0xb00c ^ new);
         self.world.note(|| format!("the ledger commits {} events, {new} new", events.len()));
@@ -123,7 +126,7 @@ pub struct SimLedger {
 
 impl SimLedger {
     /// Waits as a ledger does; says why it cannot.
-    async fn reach(&self) -> Result<(), StoreError> {
+    pub async fn reach(&self) -> Result<(), StoreError> {
         let node = &self.node;
         node.pause().await;
         while node.broken.ledger_silent.load(Relaxed) {
@@ -212,8 +215,16 @@ impl UsageStore for SimLedger {
     fn known<'a>(&'a self, ids: &'a [EventId]) -> BoxFuture<'a, Result<Vec<EventId>, StoreError>> {
         Box::pin(async move {
             self.reach().await?;
-            let tables = self.books.tables.lock();
-            Ok(ids.iter().filter(|id| tables.by_id.contains_key(id)).copied().collect())
+            let known = {
+                let tables = self.books.tables.lock();
+                ids.iter().filter(|id| tables.by_id.contains_key(id)).copied().collect()
+            };
+            // Others may commit while the answer is under way.
+            self.node.pause().await;
+            if self.node.chance.per_mille(100) {
+                sleep(Duration::from_millis(self.node.chance.early_or_late(200))).await;
+            }
+            Ok(known)
         })
     }
 

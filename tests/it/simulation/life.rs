@@ -18,6 +18,7 @@ use tollgate::domain::ids::{EventId, TenantId};
 use tollgate::domain::plan::{Metric, Subject};
 use tollgate::domain::price::PriceBook;
 use tollgate::domain::time::{Period, Window};
+use tollgate::metering::deferred::{self, Deferred};
 use tollgate::metering::estimator::Estimator;
 use tollgate::metering::fresh::Fresh;
 use tollgate::metering::meter::Meter;
@@ -33,6 +34,7 @@ use tollgate::ports::sink::Sink;
 use tollgate::ports::usage::{SumsQuery, UsageStore};
 use tollgate::providers::estimate;
 
+use super::bills::{SimAsk, SimUnits, hearing};
 use super::bugs;
 use super::call::{CallTask, Script};
 use super::disk::{Platter, SimDisk};
@@ -116,6 +118,8 @@ pub struct Process {
     journal: Arc<dyn Journal>,
     recorder: Arc<Recorder>,
     recorded: Rc<Ended>,
+    /// What asks for units.
+    billing: OnceCell<TaskId>,
     meter: OnceCell<Arc<Meter>>,
     /// What shared counters do beside calls.
     sharing: OnceCell<TaskId>,
@@ -228,19 +232,17 @@ impl Process {
                 clock: Arc::new(SimClock(node.clone())),
             };
             let counters = Arc::new(NodeCounters::new(options, outside));
-            sinks.push(counters.clone());
+            sinks.push(hearing(node.bug, counters.clone()));
             Counters::Shared(counters)
         } else {
             Counters::Own(Arc::new(SimCounters { node: node.clone(), inner: MemoryCounters::new() }))
         };
         let recorder = Arc::new(Recorder::new(journal.clone(), ledger.clone(), tenants.clone(), sinks));
         let (recorded, meter) = (Rc::default(), OnceCell::new());
-        let outside = outside.clone();
-        let calls = RefCell::default();
         Some(Self {
             node,
             snapshots,
-            outside,
+            outside: outside.clone(),
             life,
             orders,
             disk,
@@ -251,9 +253,10 @@ impl Process {
             journal,
             recorder,
             recorded,
+            billing: OnceCell::new(),
             meter,
             sharing: OnceCell::new(),
-            calls,
+            calls: RefCell::default(),
             under_way: Cell::new(0),
         })
     }
@@ -303,10 +306,33 @@ impl Process {
             recorded.is.set(true);
             recorded.told.notify_one();
         });
+        self.bills(counters.clone());
         let (journal, snapshots) = (self.journal.clone(), self.snapshots.clone());
         let meter = Meter::new(counters, journal, snapshots, Arc::new(clock), Vec::new());
         assert!(self.meter.set(Arc::new(meter.with_estimator(estimator(node)))).is_ok());
         true
+    }
+
+    /// Asks for what the provider finishes later, and books it, until it is drained.
+    fn bills(&self, counters: Arc<dyn CounterStore>) {
+        let (node, units) = (self.node.clone(), self.outside.books.units.clone());
+        let kept = SimUnits { node: node.clone(), units: units.clone(), ledger: self.ledger.clone() };
+        let deferred = Deferred::new(deferred::Books {
+            units: Arc::new(kept),
+            usage: self.ledger.clone(),
+            tenants: self.store.clone(),
+            journal: self.journal.clone(),
+            counters,
+            recorder: self.recorder.clone(),
+            snapshots: self.snapshots.clone(),
+            clock: Arc::new(SimClock(node.clone())),
+        });
+        let ask = SimAsk { node: node.clone(), units };
+        let billing = spawn(Role::Process(node.number), async move {
+            let interval = || Duration::from_millis(ask.node.chance.pick(&[10, 20, 100]));
+            deferred.run(&ask, &interval).await;
+        });
+        assert!(self.billing.set(billing).is_ok());
     }
 
     /// Events on their way to the ledger.
@@ -460,6 +486,7 @@ impl Process {
         }
         let cut = self.calls.borrow_mut().drain(..).filter(|(_, task)| cancel(*task)).count();
         node.note(|| format!("drains, {cut} calls are cut"));
+        self.billing.get().copied().map(cancel);
         self.journal.close();
         let told = self.recorded.told.notified();
         let flushed = self.recorded.is.get() || timeout(FLUSH_MAX, told).await.is_ok();
@@ -470,6 +497,10 @@ impl Process {
         }
         if let Counters::Shared(counters) = &self.counters {
             counters.settle_up().await;
+            if counters.health().notes_waiting > 0 {
+                // It could not, as the store or the ledger is away; nobody does it for it.
+                node.model.lock().excuse(node.number);
+            }
             self.sharing.get().copied().map(cancel);
             counters.leave().await;
         }

@@ -11,6 +11,7 @@
 //! - the provider never sees more chats than a limit, and a chat is refused only if the limit is used up;
 //! - no limit of tokens or cost is passed, of a tenant or a user, where calls hold the most that they can use, and a call is
 //!   refused only if it does not fit;
+//! - what the provider finishes later is billed once, whichever nodes ask for it;
 //! - when all is over, nothing is held, counters and sums are those of the calls, and the journal is empty;
 //! - a ledger that is away refuses nobody; a disk that is full or failed serves again without a restart.
 //!
@@ -21,6 +22,7 @@
 //! `TOLLGATE_SEEDS=n` sets how many seeds run (1,000; 10,000 with `TOLLGATE_TEST_FULL=1`), from `TOLLGATE_FIRST_SEED` on;
 //! `TOLLGATE_SEED=n` runs one and tells its story.
 
+mod bills;
 mod budgets;
 mod bugs;
 mod call;
@@ -221,6 +223,11 @@ fn a_difference_that_is_kept_is_seen() {
 fn money_that_is_not_held_is_seen() {
     check_planted(Kind::One, Bug::MoneyNotHeld);
     check_planted(Kind::Many, Bug::MoneyNotHeld);
+}
+
+#[test]
+fn bills_that_are_counted_twice_are_seen() {
+    check_planted(Kind::Many, Bug::BillsCountedTwice);
 }
 
 #[test]

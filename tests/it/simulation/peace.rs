@@ -26,6 +26,9 @@ const QUIET: Duration = Duration::from_secs(3);
 /// Calls that are admitted are over by then.
 const CALLS_MAX: Duration = Duration::from_secs(20);
 
+/// What they began is billed by then: a unit takes some seconds, and one that the ledger did not take at first as many more.
+const BILLS_MAX: Duration = Duration::from_secs(40);
+
 /// Where all nodes meet.
 pub struct Meeting(Barrier);
 
@@ -91,6 +94,13 @@ impl Process {
         }
         if self.is_busy() {
             self.node.fail("calls in peace do not end");
+        }
+        let units = &self.outside.books.units;
+        while units.waiting() > 0 && began.elapsed() < BILLS_MAX {
+            sleep(Duration::from_millis(50)).await;
+        }
+        if units.waiting() > 0 {
+            self.node.fail(format!("{} units are not billed in peace", units.waiting()));
         }
     }
 

@@ -15,6 +15,7 @@ use tollgate::domain::ids::TenantId;
 use tollgate::domain::time::{Period, Window};
 use tollgate::ports::usage::Sums;
 
+use super::bills::verify;
 use super::disk::Platter;
 use super::executor::{Role, spawn};
 use super::ledger::Books;
@@ -258,7 +259,9 @@ fn compare(world: &World, books: &Books, nodes: usize) {
         figures.over = model.over;
     }
     let of_node = |node| model.verify_ledger(node, &BTreeSet::new(), |id| books.event(id));
-    let in_ledger = model.owns(&events).and_then(|()| (0..nodes).try_for_each(of_node));
+    let (bills, calls): (Vec<_>, Vec<_>) = events.iter().cloned().partition(UsageEvent::is_bill);
+    let billed = verify(world, books, &bills);
+    let in_ledger = billed.and_then(|()| model.owns(&calls)).and_then(|()| (0..nodes).try_for_each(of_node));
     let kept = if world.setup.kills { Ok(()) } else { model.kept_budgets() };
     let wrong = in_ledger.and(kept).err().or_else(|| {
         books.sums().into_iter().find_map(|((tenant, period), sums)| {
@@ -267,6 +270,10 @@ fn compare(world: &World, books: &Books, nodes: usize) {
             let at = TENANTS.iter().position(|name| *name == tenant.as_str()).unwrap();
             let window = if period.window() == Window::Month { 0 } else { 1 };
             let [chats, prompt, completion, pico_usd] = model.sums(at, window, period);
+            let billed = bills.iter().filter(of).fold(Sums::default(), |fold, bill| fold.plus(&Sums::of(bill)).unwrap());
+            let (prompt, completion) =
+                (prompt + i128::from(billed.tokens.prompt), completion + i128::from(billed.tokens.completion));
+            let pico_usd = pico_usd + billed.cost.0;
             let of_ledger = [
                 i128::from(sums.chats),
                 i128::from(sums.tokens.prompt),

@@ -27,9 +27,10 @@ const BOTH: [&str; 9] = [
     "get /openapi.json",
 ];
 
-const ADMIN_ONLY: [&str; 15] = [
+const ADMIN_ONLY: [&str; 16] = [
     "get /admin/audit",
     "get /admin/counters",
+    "get /admin/threshold-crossings",
     "get /admin/prices",
     "post /admin/prices",
     "delete /admin/prices",

@@ -399,3 +399,28 @@ async fn prices_are_looked_at_compared_put_in_force_and_taken_back() {
         assert_eq!(site.admin(method, "/admin/prices", &site.acme_key, file).await.status, 403, "{method}");
     }
 }
+
+#[tokio::test]
+async fn crossed_thresholds_are_the_admins_to_list() {
+    let site = Site::open(Mode::Prod).await;
+    let list = "/admin/threshold-crossings";
+    let none = json!({"crossings": [], "next_cursor": null});
+    assert_eq!(
+        site.admin("GET", &format!("{list}?tenant_id=acme&cursor=0&limit=1000"), ADMIN_KEY, "").await.json(),
+        none
+    );
+    for (query, status, code) in [
+        ("?tenant_id=nobody", 404, "unknown_tenant"),
+        ("?cursor=x", 400, "invalid_parameter"),
+        ("?cursor=-1", 400, "invalid_parameter"),
+        ("?limit=0", 400, "invalid_parameter"),
+        ("?limit=1001", 400, "invalid_parameter"),
+        ("?from=x", 400, "invalid_query"),
+    ] {
+        let answer = site.admin("GET", &format!("{list}{query}"), ADMIN_KEY, "").await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{query}");
+    }
+    assert_eq!(site.admin("GET", list, &site.acme_key, "").await.status, 403);
+    assert_eq!(site.admin("GET", list, "", "").await.status, 401);
+    assert_eq!(site.proxy("GET", list, ADMIN_KEY, "").await.status, 404);
+}
