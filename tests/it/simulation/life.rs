@@ -320,6 +320,7 @@ impl Process {
         let deferred = Deferred::new(deferred::Books {
             units: Arc::new(kept),
             usage: self.ledger.clone(),
+            tenants: self.store.clone(),
             journal: self.journal.clone(),
             counters,
             recorder: self.recorder.clone(),
