@@ -389,9 +389,7 @@ impl Parts {
             let recorder = recorder.clone();
             async move { recorder.run().await }
         });
-        let meter = Meter::new(counters.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks())
-            .with_continuations(own_counters.continuations.clone());
-        let meter = Arc::new(meter.with_rates(own_counters.rates.clone()));
+        let meter = meter(&facts, &own_counters, sinks());
         let identities = Arc::new(identities(config, admin_key, &facts));
         let fresh: Arc<dyn UsageStore> = Arc::new(Fresh::new(usage.clone(), recorder.clone()));
         let counting = CountersSource::new(counters.clone(), journal.clone(), usage, recorder.clone(), clock.clone());
@@ -430,6 +428,13 @@ impl Parts {
             admin_router,
         })
     }
+}
+
+fn meter(facts: &Facts, counters: &Counters, sinks: Vec<Arc<dyn crate::ports::sink::Sink>>) -> Arc<Meter> {
+    let Facts { snapshots, journal, clock, .. } = facts;
+    let meter = Meter::new(counters.store.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks);
+    let meter = meter.with_continuations(counters.continuations.clone()).with_rates(counters.rates.clone());
+    Arc::new(meter)
 }
 
 /// Makes the directory for everything that a gateway keeps, its owner's only.

@@ -169,8 +169,14 @@ impl TenantStore for SimTenants {
         none()
     }
 
-    fn plan_history<'a>(&'a self, _: &'a TenantId) -> Answer<'a, Vec<PlanChange>> {
-        none()
+    /// Its plan of now, as if it had always been: all plans here bill alike.
+    fn plan_history<'a>(&'a self, tenant: &'a TenantId) -> Answer<'a, Vec<PlanChange>> {
+        let of = |tenant: Tenant| PlanChange { plan: tenant.plan, valid_from: tenant.created_at, by: None };
+        Box::pin(
+            self.read(move |directory| {
+                directory.tenants.into_iter().filter(|known| known.id == *tenant).map(of).collect()
+            }),
+        )
     }
 
     fn add_key<'a>(&'a self, _: &'a Key, _: &'a Act) -> Answer<'a, Done<()>> {
