@@ -45,8 +45,12 @@ pub(super) struct Local {
     /// Calls from leases, in flight, settled or booked, that are not known to be listed.
     unlisted: u64,
     dirty: VecDeque<EventId>,
-    /// Something may be counted twice: nothing is told before all is built anew.
-    is_doubtful: bool,
+    /// How often something was found that may be counted twice.
+    doubts: u64,
+    /// How many of them there were when calls were listed for the last attempt to join.
+    doubts_listed: u64,
+    /// How many of them are over, as all was built anew since. While there are others nothing is told.
+    doubts_over: u64,
     /// It joins, and is not known to be open again. What is counted meanwhile without a hold is not listed, and may be in the
     /// sums that are read of the ledger.
     is_building: bool,
@@ -377,7 +381,8 @@ impl Local {
 
     /// The ledger had the call before it was written: what was counted may have been counted by another node, if it is a bill.
     pub(super) fn doubt(&mut self, id: EventId, is_bill: bool) {
-        self.is_doubtful |= is_bill || self.calls.get(&id).is_some_and(|call| call.is_late);
+        let is_doubtful = is_bill || self.calls.get(&id).is_some_and(|call| call.is_late);
+        self.doubts = self.doubts.saturating_add(u64::from(is_doubtful));
     }
 
     /// The tenant is known to be open.
@@ -389,14 +394,15 @@ impl Local {
 
     /// Whether all is to be built anew, whatever the store has.
     pub(super) fn is_doubtful(&self) -> bool {
-        self.is_doubtful
+        self.doubts > self.doubts_over
     }
 
     /// The ledger has the call.
     pub(super) fn booked(&mut self, id: EventId, now_us: u64) {
         let is_late = self.calls.get(&id).is_some_and(|call| call.is_late);
         // It may have had it when it was read. Where it has it only now, it did not.
-        self.is_doubtful |= is_late && (self.is_building || now_us < self.open_us.saturating_add(LATE_US));
+        let is_doubtful = is_late && (self.is_building || now_us < self.open_us.saturating_add(LATE_US));
+        self.doubts = self.doubts.saturating_add(u64::from(is_doubtful));
         if let Some(call) = self.calls.get_mut(&id).filter(|call| !call.is_gone()) {
             call.state = State::Is(CallState::Booked);
             self.mark(id);
@@ -412,7 +418,7 @@ impl Local {
 
     /// Whether there is something to tell.
     pub(super) fn has_news(&self) -> bool {
-        !self.dirty.is_empty() || self.lease.is_news || self.is_doubtful
+        !self.dirty.is_empty() || self.lease.is_news || self.is_doubtful()
     }
 
     /// Whether it must join before it can tell anything.
@@ -438,7 +444,7 @@ impl Local {
     /// The next message, if there is something to tell and none is under way. It ends with [`Self::told`] or
     /// [`Self::not_told`].
     pub(super) fn batch(&mut self, now_us: u64) -> Option<Batch> {
-        let may_tell = !self.is_sending && !self.is_doubtful && self.quiet_until_us <= now_us;
+        let may_tell = !self.is_sending && !self.is_doubtful() && self.quiet_until_us <= now_us;
         let epoch = self.epoch.filter(|_| may_tell)?;
         let mut notes = Vec::new();
         for _ in 0..self.dirty.len() {
@@ -527,6 +533,7 @@ impl Local {
         }
         self.joins = self.joins.saturating_add(1);
         self.is_building = true;
+        self.doubts_listed = self.doubts;
         self.unjoin();
         self.is_joining = true;
         let was_unsure = std::mem::replace(&mut self.is_unsure, true);
@@ -578,7 +585,8 @@ impl Local {
                     (call.is_listed, call.is_late) = (true, false);
                     self.unlisted = self.unlisted.saturating_sub(u64::from(call.lease > 0));
                 }
-                self.is_doubtful = false;
+                // Of what came up since the calls were listed nothing is known.
+                self.doubts_over = self.doubts_listed;
             }
         }
         false
@@ -653,4 +661,24 @@ fn standing(count: &Count) -> Standing {
 /// Whole microseconds.
 pub(super) fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubt_since_the_calls_were_listed_outlives_the_answer() {
+        let (mut local, bill) = (Local::default(), EventId::new(1, 1));
+        let (listed, _) = local.join(1).unwrap();
+        // Another node booked the bill meanwhile, and the sums that open the tenant may have it.
+        local.adopt(bill, Vec::new());
+        local.doubt(bill, true);
+        local.joined(Joined::Building(Epoch(1)), &listed, 2);
+        assert!(local.is_doubtful() && local.batch(3).is_none(), "nothing is told before all is built anew");
+        local.not_joined(None);
+        let (listed, _) = local.join(4).unwrap();
+        local.joined(Joined::Building(Epoch(2)), &listed, 5);
+        assert!(!local.is_doubtful());
+    }
 }
