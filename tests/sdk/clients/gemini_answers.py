@@ -145,7 +145,7 @@ def embed(request, model, method):
 def predict(request, model):
     if "imagen" in model:
         said = {"predictions": [{"mimeType": "image/png", "bytesBase64Encoded": PIXEL}]}
-        return document(said, Truth("gemini", "predict", model, None, priced="unpriced"))
+        return document(said, Truth("gemini", "predict", model, {}, quantities={"images": 1}, priced="priced"))
     counts = [request.number(f"token{at}", 3, 20) for at, _ in enumerate(request.json["instances"])]
     predictions = [
         {"embeddings": {"values": [0.5, -0.25], "statistics": {"token_count": count, "truncated": False}}}

@@ -374,7 +374,7 @@ def transcriptions(request, provider):
         said = {"text": text, "usage": {"type": "duration", "seconds": 3}}
         if shape == "verbose_json":
             said |= {"task": "transcribe", "language": "english", "duration": 2.5, "segments": []}
-        return document(said, unsaid)
+        return document(said, Truth(provider, name, model, {}, quantities={"audio_ms": 3000}, priced="priced"))
     audio, output = 21, request.number("output", 5, 30)
     details = {"audio_tokens": audio, "text_tokens": 4}
     usage = {

@@ -127,7 +127,8 @@ def live(peer, charge):
                     usage = {"seconds": seconds}
                     peer.say({"type": "session.usage.updated", "event_id": "event_2", "usage": usage})
             case "session.close":
-                charge(Truth("openai", "live", session["model"], {}, chat=True, priced="unpriced"))
+                heard = {"audio_ms": 3500}
+                charge(Truth("openai", "live", session["model"], {}, chat=True, quantities=heard, priced="priced"))
                 closed = {"reason": "close_requested", "session": session, "usage": {"seconds": 3.5}}
                 peer.say({"type": "session.closed", "event_id": "event_3"} | closed)
 

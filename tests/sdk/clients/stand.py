@@ -198,6 +198,9 @@ def differences(event, truth):
         yield f"the outcome is {event['outcome']}"
     if truth.priced and event["priced"] != truth.priced:
         yield f"it is {event['priced']}, not {truth.priced}"
+    for name, count in truth.quantities.items():
+        if event[name] != count:
+            yield f"{event[name]} {name} are booked, not {count}"
     # A price can be unknown, but then the line says so.
     if (event["estimated_cost_usd"] is None) != (event["priced"] == "unpriced"):
         yield f"it costs {event['estimated_cost_usd']} and is {event['priced']}"

@@ -29,6 +29,8 @@ class Truth:
     # Tokens by kind, as in a line item of the gateway; `None` where the provider does not say, and an estimate is due.
     kinds: dict | None
     chat: bool = False
+    # What it charged beside tokens, as in a line item of the gateway.
+    quantities: dict = field(default_factory=dict)
     # How the gateway has to price it; `None` where any is right.
     priced: str | None = None
     # Where it is charged later: the model that the beginning is booked with.
