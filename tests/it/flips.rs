@@ -72,8 +72,9 @@ impl Left {
 
     /// The calls whose records byte `at` of `file` may be a part of, by their places in `made`.
     fn hit(&self, file: &Path, at: usize) -> Vec<usize> {
-        // A record may end in zeros, which cannot be told from what is not written yet.
-        const ZEROS_MAX: usize = 8;
+        // A record may end in zeros, which cannot be told from what is not written yet: of an ordinary call all that stands
+        // behind its status may be none (quantities, what it corrects, its offset), a byte each.
+        const ZEROS_MAX: usize = 24;
         let end = |call: usize| self.marks[call].iter().find(|(path, _)| path == file).map_or(0, |(_, used)| *used);
         let begins = |call: usize| if call == 0 { 0 } else { end(call - 1) };
         let ends = |call: usize| if call == SETTLED { usize::MAX } else { end(call) + ZEROS_MAX };
