@@ -41,14 +41,7 @@ async fn audit(
     asker.must_be_admin()?;
     let query = Query::parse(raw.as_deref(), &["tenant_id", "cursor", "limit"])?;
     let tenant = asker.tenant_or_all(query.get("tenant_id"))?;
-    let after = query.get("cursor").map_or(Some(0), |cursor| cursor.parse::<i64>().ok());
-    let after = after
-        .filter(|row| *row >= 0)
-        .ok_or_else(|| Problem::parameter("cursor", "cursor is the next_cursor of a page."))?;
-    let limit = query.get("limit").map_or(Some(ENTRIES_PER_PAGE), |limit| limit.parse().ok());
-    let limit = limit
-        .filter(|limit| (1..=ENTRIES_PER_PAGE_MAX).contains(limit))
-        .ok_or_else(|| Problem::parameter("limit", format!("limit is a number from 1 to {ENTRIES_PER_PAGE_MAX}.")))?;
+    let (after, limit) = query.page(ENTRIES_PER_PAGE, ENTRIES_PER_PAGE_MAX)?;
     if let Some(named) = &tenant {
         within(&state, state.admin.tenant(named)).await?;
     }

@@ -50,6 +50,18 @@ impl Query {
         Ok(Self { values })
     }
 
+    /// Which page of a list in order: after which row (`cursor`), and how many rows (`limit`).
+    pub(super) fn page(&self, rows: u32, rows_max: u32) -> Result<(i64, u32), Problem> {
+        let after = self.get("cursor").map_or(Some(0), |cursor| cursor.parse::<i64>().ok());
+        let after = after.filter(|row| *row >= 0);
+        let limit = self.get("limit").map_or(Some(rows), |limit| limit.parse().ok());
+        let limit = limit.filter(|limit| (1..=rows_max).contains(limit));
+        Ok((
+            after.ok_or_else(|| Problem::parameter("cursor", "cursor is the next_cursor of a page."))?,
+            limit.ok_or_else(|| Problem::parameter("limit", format!("limit is a number from 1 to {rows_max}.")))?,
+        ))
+    }
+
     /// The value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
