@@ -30,16 +30,19 @@ const CALLS_MAX: Duration = Duration::from_secs(20);
 const BILLS_MAX: Duration = Duration::from_secs(40);
 
 /// Where all nodes meet.
-pub struct Meeting(Barrier);
+pub struct Meeting {
+    nodes: usize,
+    barrier: Barrier,
+}
 
 impl Meeting {
     pub fn new(nodes: usize) -> Rc<Self> {
-        Rc::new(Self(Barrier::new(nodes)))
+        Rc::new(Self { nodes, barrier: Barrier::new(nodes) })
     }
 
     /// True for one of them.
     async fn all_are_here(&self) -> bool {
-        self.0.wait().await.is_leader()
+        self.barrier.wait().await.is_leader()
     }
 }
 
@@ -57,6 +60,12 @@ impl Process {
         meeting.all_are_here().await;
         let periods = self.periods();
         self.uses_up().await;
+        for node in 0..meeting.nodes {
+            meeting.all_are_here().await;
+            if node == self.node.number {
+                self.uses_the_rest(periods).await;
+            }
+        }
         meeting.all_are_here().await;
         if periods == self.periods() {
             self.check_used_up(periods);
@@ -87,6 +96,27 @@ impl Process {
         self.calls_end().await;
     }
 
+    /// One call after the other, in no other's way: of those at once some are refused for what the others hold, and use less.
+    async fn uses_the_rest(self: &Rc<Self>, periods: [Period; 2]) {
+        let node = self.node.clone();
+        for (tenant, period) in periods.into_iter().enumerate() {
+            let calls_max = node.model.lock().max(tenant);
+            for _ in 0..calls_max {
+                if !self.has_more(tenant, period) {
+                    break;
+                }
+                self.begin_call(Script::plain(&node.chance).of(tenant, &node), false);
+                self.calls_end().await;
+            }
+        }
+    }
+
+    /// Whether a tenant has chats left, and enough of all else that any call uses.
+    fn has_more(&self, tenant: usize, period: Period) -> bool {
+        let model = self.node.model.lock();
+        model.count(tenant, tenant, Some(period), |_| true) < model.max(tenant) && !model.is_short(tenant)
+    }
+
     async fn calls_end(&self) {
         let began = Instant::now();
         while self.is_busy() && began.elapsed() < CALLS_MAX {
@@ -107,11 +137,11 @@ impl Process {
     /// In the periods of this node's clock each limited tenant has used all that it may.
     fn check_used_up(&self, periods: [Period; 2]) {
         for (tenant, period) in periods.into_iter().enumerate() {
-            let model = self.node.model.lock();
-            let (seen, max) = (model.count(tenant, tenant, Some(period), |_| true), model.max(tenant));
-            let is_short = model.is_short(tenant);
-            drop(model);
-            if seen < max && !is_short {
+            if self.has_more(tenant, period) {
+                let (seen, max) = {
+                    let model = self.node.model.lock();
+                    (model.count(tenant, tenant, Some(period), |_| true), model.max(tenant))
+                };
                 self.node.fail(format!(
                     "{} has {seen} chats of {max} in {period}, though it asks for more",
                     TENANTS[tenant]
