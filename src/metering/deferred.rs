@@ -418,8 +418,9 @@ impl Deferred {
                         debug!(unit = %unit.name, "The journal takes no bill now; it is written later.");
                         return;
                     };
-                    let position = journal.settle(slot, &event);
+                    // Counters first: what is booked before they hear of it would be listed for good.
                     counters.settle(event.id, &[], &used_by(&event, snapshots.counting()));
+                    let position = journal.settle(slot, &event);
                     on_their_way.insert(event.id, position);
                     position
                 };

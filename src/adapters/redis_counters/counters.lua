@@ -20,7 +20,7 @@
 --   l:<node> ls     a node's lease (units, until when, its counters); which nodes have one
 -- In building there are no sums: they follow from the calls when it opens.
 --
--- Fields of the nodes: run; sn (known since); p:<node> = life, heard, revision; w:<J or L>:<tenant> = wanted until.
+-- Fields of the nodes: run; sn (known since); p:<node> = life, heard, revision; w:<J and an epoch, or L>:<tenant> = wanted until.
 
 local key = KEYS[1]
 local call = redis.call

@@ -33,8 +33,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Beats between two looks for idle leases.
 const BEATS_PER_SWEEP: u32 = 5;
 
-/// A tenant that was joined within this is not joined again because somebody still wants it.
-const JOINED_FOR: Duration = Duration::from_millis(300);
+/// A tenant that was joined within this is not joined again because somebody wants another build of it joined: word that
+/// that one is over takes two beats.
+const JOINED_FOR: Duration = Duration::from_millis(100);
 
 /// After the ledger could not be read.
 const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
@@ -131,10 +132,12 @@ impl NodeCounters {
     fn hear(&self, sent_us: u64, pulse: Pulse) {
         for (tenant, wanted) in &pulse.wanted {
             match wanted {
-                Wanted::Join => {
-                    let has = self.with(tenant, |local| local.joined_within(sent_us, micros(JOINED_FOR)));
-                    if !has {
-                        self.buildings.help(tenant);
+                Wanted::Join(epoch) => {
+                    let has = |local: &mut Local| {
+                        local.has_joined(*epoch) || local.joined_within(sent_us, micros(JOINED_FOR))
+                    };
+                    if !self.with(tenant, has) {
+                        self.buildings.help(tenant, *epoch);
                     }
                 }
                 Wanted::Lease => {

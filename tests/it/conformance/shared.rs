@@ -358,9 +358,15 @@ async fn gateways_hear_of_each_other_and_of_what_they_are_wanted_for() {
     for (name, store) in adapters().await {
         let first = Bench::new(&store, "beat");
         let second = first.another();
-        assert_eq!(wanted(&first, &[Wanted::Lease, Wanted::Join], &[]).await, [Wanted::Join, Wanted::Lease], "{name}");
-        assert_eq!(wanted(&second, &[], &[Wanted::Lease]).await, [Wanted::Join], "{name}");
-        assert_eq!(wanted(&first, &[], &[]).await, [Wanted::Join], "{name}");
+        let [join, later] = [1, u128::MAX].map(|epoch| Wanted::Join(Epoch(epoch)));
+        assert_eq!(wanted(&first, &[Wanted::Lease, join], &[]).await, [join, Wanted::Lease], "{name}");
+        assert_eq!(wanted(&second, &[later], &[Wanted::Lease]).await, [join, later], "{name}");
+        assert_eq!(
+            wanted(&first, &[], &[join]).await,
+            [later],
+            "{name}: that one build is done says nothing of another"
+        );
+        assert_eq!(wanted(&first, &[join], &[later]).await, [join], "{name}");
         let last = Beat { member: second.member, revision: 7, wanted: &[], done: &[], is_last: false, within: WITHIN };
         let pulse = store.beat(&last).await.unwrap();
         let peer = pulse.peers.iter().find(|peer| peer.member == first.member).unwrap();
