@@ -101,7 +101,7 @@ impl Ask<'_> {
     /// What the call may use, where a limit of its plan counts that.
     ///
     /// # Errors
-    /// [`Refusal::NoPrice`].
+    /// [`Refusal::Deferred`] and [`Refusal::NoPrice`].
     pub fn quote(
         &self,
         (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
@@ -112,6 +112,10 @@ impl Ask<'_> {
         let counts_cost = bounds_money(plan) && counts(Metric::Cost);
         if *kind == Kind::Unbilled || !(counts_cost || bounds_flow(plan) || counts(Metric::Tokens)) {
             return Ok(None);
+        }
+        let is_limited = counts_cost || counts(Metric::Tokens);
+        if is_limited && plan.budget.refuses_deferred() && endpoint.reads.is_finished_later(call.in_background) {
+            return Err(Refusal::Deferred { plan: plan.name.clone() });
         }
         let bounds = snapshots.bounds();
         let of_model = || snapshots.output_max(&provider.id(), &call.model);

@@ -21,7 +21,7 @@ use crate::metering::snapshot::Plans;
 use crate::ports::counters::CounterStore;
 use crate::providers::{self, CredentialPlace};
 
-use crate::domain::budget::{OnOverrun, WhenShort};
+use crate::domain::budget::{OnOverrun, WhenDeferred, WhenShort};
 
 use super::*;
 
@@ -73,6 +73,7 @@ const WORST: Budget = Budget {
     hold: Sizing::WorstCase,
     when_short: WhenShort::Refuse,
     unpriced: Unpriced::Refuse,
+    deferred: WhenDeferred::Refuse,
     on_overrun: OnOverrun::Finish,
     hold_cost_max: None,
     hold_tokens_max: None,
