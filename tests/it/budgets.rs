@@ -22,9 +22,10 @@ const CLIENTS: usize = 200;
 const ANSWER: &str = r#"{"id":"c","object":"chat.completion","model":"gpt-4o-2024-08-06","choices":[],
     "usage":{"prompt_tokens":8,"completion_tokens":2998,"total_tokens":3006}}"#;
 
-/// A call that declares exactly the output that it gets.
+/// A call that declares exactly the output that it gets, by the price list's tier alone.
 fn three_cents(key: &str) -> Request {
-    let body = r#"{"model":"gpt-4o","max_completion_tokens":2998,"messages":[{"role":"user","content":"hi"}]}"#;
+    let body = r#"{"model":"gpt-4o","service_tier":"default","max_completion_tokens":2998,
+        "messages":[{"role":"user","content":"hi"}]}"#;
     Request::post(bodies::CHAT, body).bearer(key)
 }
 
@@ -266,7 +267,8 @@ fn clamped(counters: &dyn Fn(Setup) -> Setup) {
     let provider = Provider::start(bodies::honest);
     let config = plan("cost_usd_per_month = 0.02\nhold = \"worst_case\"\nwhen_short = \"clamp\"");
     let gateway = counters(Setup::new(&provider)).config(&config).start();
-    let body = r#"{"model":"gpt-4o","stream":true,"max_tokens":9000,"messages":[{"role":"user","content":"hi"}]}"#;
+    let body = r#"{"model":"gpt-4o","stream":true,"max_tokens":9000,"service_tier":"default",
+        "messages":[{"role":"user","content":"hi"}]}"#;
     let answer = gateway.send(&Request::post(bodies::CHAT, body).bearer("acme"));
     assert_eq!(answer.status, 200, "{}", answer.text());
     let sent = provider.last().json();
