@@ -9,6 +9,7 @@ use crate::domain::budget::{Budget, OnOverrun, Sizing, Unpriced, WhenDeferred, W
 use crate::domain::hold::nano_up;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Plan, Scope};
+use crate::domain::price::ServiceTier;
 use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::threshold::Thresholds;
 use crate::domain::time::Window;
@@ -267,6 +268,12 @@ pub(super) fn dollars(text: &str) -> Result<u64, String> {
     amount(Metric::Cost, text, "")
 }
 
+/// The name of a service tier that calls can be answered by.
+pub(super) fn tier(text: &str) -> Result<ServiceTier, String> {
+    let all: Vec<ServiceTier> = ServiceTier::ALL.into_iter().filter(|tier| *tier != ServiceTier::Batch).collect();
+    choice(ServiceTier::parse(text).filter(|tier| all.contains(tier)), &all, ServiceTier::as_str)
+}
+
 fn choice<T: Copy>(parsed: Option<T>, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
     let names: Vec<String> = all.iter().map(|choice| format!("{:?}", name(*choice))).collect();
     parsed.ok_or_else(|| format!("is none of {}: write one of them", names.join(", ")))
@@ -370,7 +377,10 @@ mod tests {
             let told = read(keys).unwrap_err();
             assert!(told.contains(error), "{told}");
         }
-        let worst = read(&[("hold", "worst_case"), ("when_short", "clamp"), ("unpriced", "allow"), ("deferred", "allow")]).unwrap().budget;
+        let worst =
+            read(&[("hold", "worst_case"), ("when_short", "clamp"), ("unpriced", "allow"), ("deferred", "allow")])
+                .unwrap()
+                .budget;
         assert_eq!(
             (worst.hold, worst.when_short, worst.unpriced, worst.deferred),
             (Sizing::WorstCase, WhenShort::Clamp, Unpriced::Allow, WhenDeferred::Allow)
