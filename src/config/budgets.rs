@@ -370,7 +370,10 @@ mod tests {
             let told = read(keys).unwrap_err();
             assert!(told.contains(error), "{told}");
         }
-        let worst = read(&[("hold", "worst_case"), ("when_short", "clamp"), ("unpriced", "allow"), ("deferred", "allow")]).unwrap().budget;
+        let worst =
+            read(&[("hold", "worst_case"), ("when_short", "clamp"), ("unpriced", "allow"), ("deferred", "allow")])
+                .unwrap()
+                .budget;
         assert_eq!(
             (worst.hold, worst.when_short, worst.unpriced, worst.deferred),
             (Sizing::WorstCase, WhenShort::Clamp, Unpriced::Allow, WhenDeferred::Allow)

@@ -145,7 +145,7 @@ fn three_gateways_never_pass_a_dollar_either() {
 fn a_loop_of_background_calls_never_passes_a_worst_case() {
     let queued = json!({"id": "resp_1", "object": "response", "background": true, "status": "queued", "model": "gpt-4o",
         "output": [], "usage": null});
-    let provider = Provider::always(Script::json(200, &queued.to_string()));
+    let provider = Provider::always(Script::json(200, queued.to_string()));
     let background = r#"{"model":"gpt-4o","input":"hi","max_output_tokens":16,"background":true}"#;
     let batch = r#"{"input_file_id":"file-1","endpoint":"/v1/responses","completion_window":"24h"}"#;
     let gemini = r#"{"batch":{"inputConfig":{"requests":{"requests":[]}}}}"#;
@@ -169,7 +169,11 @@ fn a_loop_of_background_calls_never_passes_a_worst_case() {
         assert_eq!(ask(&gateway, later[0]).json()["error"]["code"], "deferred_not_allowed");
         assert_eq!(provider.count(), before, "nothing of a refused call goes upstream");
         let foreground = background.replace("true", "false");
-        assert_eq!(ask(&gateway, ("/v1/responses", &foreground)).status, 200, "what is answered at once is not refused");
+        assert_eq!(
+            ask(&gateway, ("/v1/responses", &foreground)).status,
+            200,
+            "what is answered at once is not refused"
+        );
     }
     for keys in [
         "tokens_per_day = 5000000\nhold = \"worst_case\"\ndeferred = \"allow\"",
