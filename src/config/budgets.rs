@@ -9,6 +9,7 @@ use crate::domain::budget::{Budget, OnOverrun, Sizing, Unpriced, WhenDeferred, W
 use crate::domain::hold::nano_up;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Plan, Scope};
+use crate::domain::price::ServiceTier;
 use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::threshold::Thresholds;
 use crate::domain::time::Window;
@@ -265,6 +266,12 @@ fn amount(metric: Metric, text: &str, or: &str) -> Result<u64, String> {
 /// An amount of dollars, in nano-dollars.
 pub(super) fn dollars(text: &str) -> Result<u64, String> {
     amount(Metric::Cost, text, "")
+}
+
+/// The name of a service tier that calls can be answered by.
+pub(super) fn tier(text: &str) -> Result<ServiceTier, String> {
+    let all: Vec<ServiceTier> = ServiceTier::ALL.into_iter().filter(|tier| *tier != ServiceTier::Batch).collect();
+    choice(ServiceTier::parse(text).filter(|tier| all.contains(tier)), &all, ServiceTier::as_str)
 }
 
 fn choice<T: Copy>(parsed: Option<T>, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {

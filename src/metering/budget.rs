@@ -148,7 +148,8 @@ impl Ask<'_> {
             searches,
             at: *at,
         };
-        let ceilings = tiers_of(call, plan.budget.hold).map(|tier| tariff.ceiling(&Prospect { tier, ..prospect }));
+        let ceilings = tiers_of(call, plan.budget.hold, bounds.account_tier)
+            .map(|tier| tariff.ceiling(&Prospect { tier, ..prospect }));
         match ceilings.into_iter().flatten().reduce(dearer) {
             // What searches may charge what nobody published.
             Some(dearest) => Ok(Some(dearest).filter(|dearest| searches > 0 || !hold::is_free(dearest))),
@@ -313,14 +314,13 @@ impl Quote {
     }
 }
 
-/// The tiers that a call may be charged by. Which one answers is the provider's to say: where none is named the account's
-/// setting decides, which may be the dear one, and one that has no room falls back to the standard. An estimate is by what is
-/// named alone.
-fn tiers_of(call: &Call, hold: Sizing) -> [ServiceTier; 2] {
-    let named = call.service_tier;
+/// The tiers that a call may be charged by. Where none is named the account's setting decides; which one answers is the
+/// provider's to say, as one that has no room falls back to the standard. An estimate is by the first alone.
+fn tiers_of(call: &Call, hold: Sizing, of_account: ServiceTier) -> [ServiceTier; 2] {
+    let tier = call.service_tier.unwrap_or(of_account);
     match hold {
-        Sizing::Estimate => [named.unwrap_or(ServiceTier::Standard); 2],
-        Sizing::WorstCase => [ServiceTier::Standard, named.unwrap_or(ServiceTier::Priority)],
+        Sizing::Estimate => [tier; 2],
+        Sizing::WorstCase => [ServiceTier::Standard, tier],
     }
 }
 

@@ -211,17 +211,24 @@ async fn a_worst_case_holds_the_tier_that_the_account_may_choose() {
     let bench = Bench::open(&[cost(DOLLAR)], WORST).await;
     let book = || PriceBook::new("tiers".into(), vec![dear.clone()]).unwrap();
     let estimate = Budget { hold: Sizing::Estimate, ..WORST };
-    for (budget, tier, times) in [
-        (WORST, None, 4),
-        (WORST, Some("auto"), 4),
-        (WORST, Some("default"), 2),
-        (WORST, Some("flex"), 2),
-        (WORST, Some("priority"), 4),
-        (estimate, None, 2),
-        (estimate, Some("auto"), 2),
-        (estimate, Some("flex"), 1),
-        (estimate, Some("priority"), 4),
+    let (standard, priority) = (ServiceTier::Standard, ServiceTier::Priority);
+    for (account_tier, budget, tier, times) in [
+        (standard, WORST, None, 2),
+        (standard, WORST, Some("auto"), 2),
+        (priority, WORST, None, 4),
+        (priority, WORST, Some("auto"), 4),
+        (priority, WORST, Some("default"), 2),
+        (priority, estimate, None, 4),
+        (standard, WORST, Some("default"), 2),
+        (standard, WORST, Some("flex"), 2),
+        (standard, WORST, Some("priority"), 4),
+        (standard, estimate, None, 2),
+        (standard, estimate, Some("auto"), 2),
+        (standard, estimate, Some("flex"), 1),
+        (standard, estimate, Some("priority"), 4),
     ] {
+        let bounds = Bounds { account_tier, ..Bounds::default() };
+        bench.world.snapshots.set_sizes(ModelLimits::default(), bounds);
         bench.put_priced(&[cost(DOLLAR)], budget, book());
         let tier_member = tier.map_or_else(String::new, |tier| format!(r#","service_tier":"{tier}""#));
         let body = chat("dear", 1_000).replacen(r#","max"#, &format!(r#"{tier_member},"max"#), 1);

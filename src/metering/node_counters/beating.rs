@@ -18,8 +18,11 @@ use super::{Heard, NodeCounters, Wishes};
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// An answer has so long.
+/// An answer has so long; where a call waits longer for one, a beat does, too.
 const WITHIN: Duration = Duration::from_millis(250);
+
+/// A beat waits no longer than this: the node would be gone for the others after three.
+const WITHIN_MAX: Duration = Duration::from_millis(500);
 
 /// A node that was not heard of for so long is gone: nobody waits for it.
 pub(super) const LIVE_FOR: Duration = Duration::from_millis(1_500);
@@ -100,10 +103,10 @@ impl NodeCounters {
         };
         let (wanted, done) = (of_kind(true), of_kind(false));
         let revision = self.outside.snapshots.load().revision;
-        let beat =
-            Beat { member: self.options.member, revision, wanted: &wanted, done: &done, is_last, within: WITHIN };
+        let within = self.options.call_budget.clamp(WITHIN, WITHIN_MAX);
+        let beat = Beat { member: self.options.member, revision, wanted: &wanted, done: &done, is_last, within };
         let sent_us = self.now_us();
-        match timeout(WITHIN, self.outside.shared.beat(&beat)).await {
+        match timeout(within, self.outside.shared.beat(&beat)).await {
             Ok(Ok(pulse)) => {
                 self.has_answered(sent_us);
                 self.failures.store(0, Ordering::Relaxed);
@@ -118,7 +121,7 @@ impl NodeCounters {
                 let newer = std::mem::replace(&mut self.wishes.lock().0, wishes);
                 self.wishes.lock().0.extend(newer);
                 let quiet_us = sent_us.saturating_sub(self.heard.borrow().sent_us);
-                if quiet_us > micros(WITHIN) && !self.is_down.swap(true, Ordering::Relaxed) {
+                if quiet_us > micros(within) && !self.is_down.swap(true, Ordering::Relaxed) {
                     warn!(
                         "The shared counters do not answer: calls are refused, or admitted from leases, until they do."
                     );

@@ -117,6 +117,27 @@ async fn whoever_finishes_has_a_second_for_it() {
     }
 }
 
+/// Sums of very many users take longer than a second: others began over meanwhile, and so did the first after that.
+#[tokio::test]
+async fn whoever_writes_sums_is_left_to_it() {
+    for (name, store) in adapters().await {
+        let first = Bench::new(&store, "writes");
+        let second = first.another();
+        first.join().await;
+        second.join().await;
+        let Look::Building { epoch, joins, .. } = first.look().await else { panic!("{name}") };
+        let (began, mut is_first) = (Instant::now(), true);
+        while began.elapsed() < Duration::from_millis(1_500) {
+            let sums = [(first.november(), 10)];
+            let part = Part { tenant: &first.tenant, epoch, joins, writer: 7, is_first, sums: &sums, within: WITHIN };
+            assert!(store.sums(&part).await.unwrap(), "{name}");
+            is_first = false;
+            assert_eq!(second.look().await, Look::Busy { is_joined: true }, "{name}: {:?}", began.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_call_that_is_known_to_the_ledger_is_not_counted_twice() {
     for (name, store) in adapters().await {
