@@ -4,6 +4,7 @@
 //! small runtime of our own for everything that must outlive them: the recorder, the ledger, the admin listener.
 
 mod admin_key;
+mod admin_listener;
 mod background;
 mod counters;
 pub mod ledger;
@@ -13,7 +14,7 @@ mod recovery;
 pub mod reload;
 mod signals;
 mod sockets;
-mod tls;
+pub mod tls;
 pub mod transfer;
 
 use std::collections::BTreeMap;
@@ -69,7 +70,6 @@ use self::signals::Signals;
 
 pub use self::admin_key::known as known_admin_key;
 pub use self::recovery::{is_served, journal_dir};
-pub use self::tls::of as tls;
 
 /// Threads of the runtime beside the workers: one may wait for the disk while the other serves an admin.
 const LEDGER_THREADS: usize = 2;
@@ -277,6 +277,15 @@ fn say_which_prices(snapshots: &Snapshots) {
             info!(%version, %since, %by, %configured, "Prices were put in force for all gateways; they go before the configuration's.");
         }
     }
+}
+
+/// Whether the files of TLS are right, towards clients and towards providers.
+///
+/// # Errors
+/// When one is missing or wrong.
+pub fn check_tls(config: &Config) -> Result<(), BootError> {
+    tls::of(config)?;
+    origins::trust(&config.upstream.roots).map(drop)
 }
 
 /// All plans by name, with the prices of their own.

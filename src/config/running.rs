@@ -7,8 +7,9 @@ use super::{Config, Listen, Log};
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
 /// which addresses are safe to be bound to.
-const CHANGES_WHILE_RUNNING: [&str; 21] = [
+const CHANGES_WHILE_RUNNING: [&str; 22] = [
     "admin.key",
+    "admin.tls.",
     "listen.header_timeout",
     "listen.body_timeout",
     "listen.keepalive_timeout",

@@ -56,6 +56,8 @@ pub struct Live {
     pub public_url: Option<String>,
     /// What the gateway shows to clients over TLS; `None` where it listens in the clear.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The same of the admin listener.
+    pub admin_tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// One provider that is on: where it is and what opens it.

@@ -219,6 +219,7 @@ impl Bench {
             authority: HeaderValue::from_str(&address.to_string()).unwrap(),
             tls: None,
             http2: false,
+            trust: [0; 32],
         });
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));
@@ -235,6 +236,7 @@ impl Bench {
                 settings: settings(),
                 public_url: None,
                 tls: None,
+                admin_tls: None,
             }),
             draining: Arc::new(AtomicBool::new(false)),
         });
