@@ -51,6 +51,7 @@ use crate::metering::price_books::{self, Format};
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
+use crate::metering::vault::Vault;
 use crate::metering::verify::counters::CountersSource;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
@@ -148,6 +149,11 @@ pub enum BootError {
     /// A host name that no certificate can name.
     #[error("providers.*.url: {0} is no host name that TLS can verify")]
     HostName(String),
+    /// The ledger has keys of tenants that no given master key opens.
+    #[error(
+        "secrets.key: tenants' own keys for providers are sealed with master keys that are not given (ids {0}): add them behind the first in TOLLGATE_SECRETS_KEY, or in the file of TOLLGATE_SECRETS_KEY_FILE"
+    )]
+    Sealed(String),
     /// A thread or runtime cannot be had.
     #[error("the system refused a thread: {0}: raise the limit of processes (ulimit -u)")]
     Thread(String),
@@ -267,6 +273,24 @@ async fn snapshots(
     Ok(Arc::new(snapshots))
 }
 
+/// Opens tenants' own keys for providers.
+fn unlock(snapshots: &Snapshots, config: &Config) -> Result<(), BootError> {
+    let vault = vault(config);
+    all_opened(snapshots, &vault)?;
+    snapshots.set_vault(vault);
+    Ok(())
+}
+
+fn all_opened(snapshots: &Snapshots, vault: &Vault) -> Result<(), BootError> {
+    let missing: Vec<String> = snapshots.missing(vault).iter().map(ToString::to_string).collect();
+    if missing.is_empty() { Ok(()) } else { Err(BootError::Sealed(missing.join(", "))) }
+}
+
+/// What the master keys of the configuration open.
+pub fn vault(config: &Config) -> Vault {
+    Vault::new(config.master_keys.iter().cloned())
+}
+
 /// Which prices are in force, and why.
 fn say_which_prices(snapshots: &Snapshots) {
     let snapshot = snapshots.load();
@@ -377,6 +401,7 @@ impl Parts {
         let Checked { plans, prices, live } = reload::check(config, None)?;
         let snapshots = snapshots(tenants.as_ref(), plans, prices, config).await.map_err(failed)?;
         snapshots.every_plan_is_known()?;
+        unlock(&snapshots, config)?;
         say_which_prices(&snapshots);
         let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();

@@ -1,4 +1,4 @@
-//! The providers that are on: where they are, with which key, over which TLS.
+//! The providers: where they are, with which key, over which TLS.
 //!
 //! May use: everything. Certificates are verified always: by the roots of the system, those that the operator adds, or the
 //! operator's alone.
@@ -32,7 +32,7 @@ pub(super) struct Trust {
     digest: [u8; 32],
 }
 
-/// Every provider whose key is there. A place that is among those of `before` is taken from there, with its connections.
+/// Every provider; one without a key of the operator's serves tenants that have their own. A place that is among those of `before` is taken from there, with its connections.
 pub(super) fn of(config: &Config, before: &[Origin]) -> Result<Vec<Origin>, BootError> {
     let Providers { openai, gemini, vertex } = &config.providers;
     let wanted = [
@@ -40,12 +40,11 @@ pub(super) fn of(config: &Config, before: &[Origin]) -> Result<Vec<Origin>, Boot
         ("gemini", false, &gemini.api_key, &gemini.origin),
         ("gemini", true, &gemini.api_key, vertex),
     ];
-    let on = wanted.into_iter().filter_map(|(name, vertex, key, place)| Some((name, vertex, key.clone()?, place)));
     let (limits, http2) = (limits(config), config.upstream.http2);
     let trust = trust(&config.upstream.roots)?;
     let mut origins: Vec<Origin> = Vec::new();
     let mut tls = None;
-    for (name, vertex, key, wanted) in on {
+    for (name, vertex, key, wanted) in wanted {
         let known = before
             .iter()
             .chain(&origins)
@@ -53,9 +52,19 @@ pub(super) fn of(config: &Config, before: &[Origin]) -> Result<Vec<Origin>, Boot
             .find(|place| is_at(place, wanted, http2) && place.trust == trust.digest);
         let place = match known {
             Some(place) => place.clone(),
-            None => Arc::new(place(wanted, http2, &trust, &mut tls)?),
+            None => match place(wanted, http2, &trust, &mut tls) {
+                Ok(place) => Arc::new(place),
+                // A machine without roots may still serve the providers that it has keys of, in the clear.
+                Err(BootError::Roots) if key.is_none() => continue,
+                Err(error) => return Err(error),
+            },
         };
-        origins.push(Origin { provider: ProviderId::new(name), vertex, upstream: Upstream { place, limits }, key });
+        origins.push(Origin {
+            provider: ProviderId::new(name),
+            vertex,
+            upstream: Upstream { place, limits },
+            key: key.clone(),
+        });
     }
     Ok(origins)
 }

@@ -24,7 +24,7 @@ use crate::metering::snapshot::{PlanMissing, Plans, PlansRefused};
 use crate::ports::StoreError;
 use crate::telemetry::logging::{Filter, Log};
 
-use super::{BootError, Parts, admin_key, ledger, origins, plans, prices, tls};
+use super::{BootError, Parts, admin_key, all_opened, ledger, origins, plans, prices, tls, vault};
 
 /// How a running gateway comes by its configuration again.
 pub struct Source<'a> {
@@ -175,6 +175,7 @@ impl<'a> Reloader<'a> {
         let checked = check(&config, Some(&parts.gate.live.load())).map_err(|error| noted(error.to_string()));
         let filter = Filter::parse(&config.log.filter).map_err(&mut noted);
         let (Ok(checked), Ok(filter)) = (checked, filter) else { return Err(errors) };
+        all_opened(&parts.snapshots, &vault(&config)).map_err(|error| vec![error.to_string()])?;
         let admin_key = self.admin_key(&config, parts).await.map_err(|error| vec![error.to_string()])?;
         // A tenant that another process just put on a plan counts too, when the ledger can tell.
         match timeout(STORE_TIMEOUT, parts.snapshots.refresh(&*parts.ledger.tenants())).await {
@@ -203,6 +204,7 @@ impl<'a> Reloader<'a> {
     fn put_in_force(&mut self, next: Next, parts: &Parts) -> Result<(), Vec<String>> {
         let Next { config, waiting, checked: Checked { plans, prices, live }, filter, admin_key } = next;
         parts.snapshots.replace(plans, prices).map_err(|refused| vec![told(refused)])?;
+        parts.snapshots.set_vault(vault(&config));
         parts.snapshots.set_sizes(config.limits.clone(), config.budgets);
         parts.gate.live.store(Arc::new(live));
         if let Some(hash) = admin_key {

@@ -123,6 +123,11 @@ pub static KEYS: &[Key] = &[
         "",
         "A PEM file of roots. With it only clients that show a certificate of theirs reach `listen.admin`, and commands of this program, which show the listener's own.",
     ),
+    secret(
+        "secrets.key",
+        &["TOLLGATE_SECRETS_KEY"],
+        "The master key that tenants' own keys for providers are encrypted with: 64 hexadecimal digits, from `openssl rand -hex 32`. Several with commas or line ends between them: the first encrypts, each decrypts what it encrypted (`tollgate secrets rotate`).",
+    ),
     Key {
         name: "storage.url",
         variables: &["DATABASE_URL"],

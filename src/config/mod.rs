@@ -19,9 +19,10 @@ mod values;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{SecretBox, SecretString};
 
 use crate::domain::hold::Bounds;
 use crate::domain::ids::PlanName;
@@ -198,6 +199,8 @@ pub struct Config {
     pub listen: Listen,
     /// The given admin key; `None` where one is to be made.
     pub admin_key: Option<SecretString>,
+    /// The master keys for what is encrypted at rest; the first encrypts.
+    pub master_keys: Vec<Arc<SecretBox<[u8; 32]>>>,
     /// Where the ledger is.
     pub ledger: Ledger,
     /// The providers.
@@ -367,6 +370,7 @@ impl Reader {
         let data_dir = self.value("data_dir", |text| Ok(PathBuf::from(text)));
         let listen = self.listen();
         let admin_key = self.optional("admin.key", values::admin_key);
+        let master_keys = self.optional("secrets.key", values::master_keys);
         let ledger = self.value("storage.url", ledger::parse);
         let counters = self.counters();
         let budgets = self.budgets();
@@ -397,6 +401,7 @@ impl Reader {
             data_dir: data_dir?,
             listen: listen?,
             admin_key: admin_key?,
+            master_keys: master_keys?.unwrap_or_default(),
             ledger: ledger?,
             providers,
             upstream: upstream?,
@@ -524,7 +529,8 @@ impl Reader {
 
     fn warn_of(&mut self, providers: &Providers) {
         let Providers { openai, gemini, vertex } = providers;
-        if openai.api_key.is_none() && gemini.api_key.is_none() {
+        let is_none = |key: &Option<SecretString>| key.is_none();
+        if is_none(&openai.api_key) && is_none(&gemini.api_key) && self.settings.get("secrets.key").is_none() {
             self.settings.warnings.push(
                 "no provider has a key, so that every call is refused: set OPENAI_API_KEY or GEMINI_API_KEY".into(),
             );

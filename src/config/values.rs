@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::zeroize::Zeroize;
+use secrecy::{SecretBox, SecretString};
 
 /// A provider's place: scheme, host and port, without a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -185,6 +187,37 @@ pub fn admin_key(text: &str) -> Result<SecretString, String> {
     header_secret(text)
 }
 
+/// More than a rotation ever needs.
+const MASTER_KEYS_MAX: usize = 16;
+
+/// Master keys: 64 hexadecimal digits each.
+pub fn master_keys(text: &str) -> Result<Vec<Arc<SecretBox<[u8; 32]>>>, String> {
+    let separates = |c: char| c == ',' || c.is_ascii_whitespace();
+    let keys: Vec<&str> = text.split(separates).filter(|key| !key.is_empty()).collect();
+    if keys.len() > MASTER_KEYS_MAX {
+        return Err(format!("has more than {MASTER_KEYS_MAX} keys: take away those that nothing is encrypted with"));
+    }
+    keys.into_iter().map(master_key).collect()
+}
+
+fn master_key(text: &str) -> Result<Arc<SecretBox<[u8; 32]>>, String> {
+    let digits: Option<Vec<u32>> = text.chars().map(|c| c.to_digit(16)).collect();
+    let mut digits = digits.filter(|digits| digits.len() == 64).ok_or_else(|| {
+        format!("is not made of keys with 64 hexadecimal digits: {MAKE_ONE}, and write commas between several")
+    })?;
+    let different: BTreeSet<&u32> = digits.iter().collect();
+    if different.len() < DIFFERENT_CHARS_MIN {
+        return Err(format!("repeats a few digits: {MAKE_ONE}"));
+    }
+    let key = SecretBox::init_with_mut(|key: &mut [u8; 32]| {
+        for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair.iter().fold(0, |byte, digit| (byte << 4) | u8::try_from(*digit).unwrap_or(0));
+        }
+    });
+    digits.zeroize();
+    Ok(Arc::new(key))
+}
+
 const MAKE_ONE: &str = "make one with `openssl rand -hex 32`";
 
 /// 32 random hex digits have 14 of the 16 on average, and fewer different ones than this three times in 10^13.
@@ -231,6 +264,8 @@ pub fn masked_url(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     #[test]
@@ -311,8 +346,34 @@ mod tests {
         assert!(error.contains("14 characters") && !error.contains("hunter2"), "{error}");
         let good = "7c9e1f0ab35d48261e6f90c2d4a8b375";
         assert!(admin_key(good).is_ok());
-        assert!(admin_key(&good[1..]).is_err());
+        assert!(admin_key(good.trim_start_matches('7')).is_err());
         assert!(admin_key(&good.replace('7', " ")).is_err());
+    }
+
+    #[test]
+    fn master_keys_are_hexadecimal_and_several() {
+        let (one, two) = (
+            "7c9e1f0ab35d48261e6f90c2d4a8b3757c9e1f0ab35d48261e6f90c2d4a8b375",
+            "0F".repeat(16) + "12345678901234567890123456789012",
+        );
+        let bytes = |text: &str| {
+            master_keys(text).map(|keys| keys.iter().map(|key| key.expose_secret()[..2].to_vec()).collect::<Vec<_>>())
+        };
+        assert_eq!(bytes(one), Ok(vec![vec![0x7c, 0x9e]]));
+        for text in [format!("{two},{one}"), format!("{two}\n{one}\n"), format!(" {two} , {one}")] {
+            assert_eq!(bytes(&text), Ok(vec![vec![0x0f, 0x0f], vec![0x7c, 0x9e]]), "{text:?}");
+        }
+        for bad in [
+            one.trim_start_matches('7'),
+            "not a key",
+            &format!("{one}{one}"),
+            &"a".repeat(64),
+            &one.replace('7', "g"),
+            &vec![one; 17].join(","),
+        ] {
+            let error = bytes(bad).unwrap_err();
+            assert!(!error.contains(bad) && error.contains(|c: char| c.is_ascii_alphabetic()), "{error}");
+        }
     }
 
     #[test]

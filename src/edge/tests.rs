@@ -223,7 +223,7 @@ impl Bench {
         });
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));
-        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
+        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key: Some(key) }];
         let deferred = deferred(&world, &journal, &clock);
         let gate = Arc::new(Gate {
             meter,

@@ -44,6 +44,7 @@ mod nodes;
 mod postgres;
 mod price_oracle;
 mod prices;
+mod provider_keys;
 mod quota;
 mod rates;
 mod recovery;
