@@ -15,6 +15,7 @@ pub mod models;
 pub mod money;
 pub mod plan;
 pub mod price;
+pub mod printable;
 pub mod quantities;
 pub mod rate;
 pub mod redis_url;

@@ -233,7 +233,7 @@ mod tests {
             assert_eq!(cell(line, "BillingPeriodStart"), "2026-09-30T22:00:00Z");
             assert_eq!(cell(line, "BillingPeriodEnd"), "2026-10-31T23:00:00Z");
             // A name is whatever somebody wrote, and no formula.
-            assert_eq!((cell(line, "SubAccountId"), cell(line, "SubAccountName")), ("acme", "'=Acme"));
+            assert_eq!((cell(line, "SubAccountId"), cell(line, "SubAccountName")), ("acme", "\"'=Acme\""));
         }
         let told = ["ListUnitPrice", "PricingQuantity", "ListCost", "BilledCost", "SkuPriceId"];
         assert_eq!(told.map(|column| cell(1, column)), ["0.0000025", "1000", "0.0025", "0.0025", "v1"]);
