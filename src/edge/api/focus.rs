@@ -10,7 +10,7 @@ use crate::domain::zone::Zone;
 use crate::metering::cost_lines::{CostLine, OTHER};
 use crate::metering::reports::{KindReport, KindRow};
 
-use super::csv::text;
+use super::cell::text;
 
 const COLUMNS: [&str; 40] = [
     "BilledCost",
