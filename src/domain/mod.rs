@@ -16,6 +16,7 @@ pub mod money;
 pub mod plan;
 pub mod price;
 pub mod printable;
+pub mod provider_key;
 pub mod quantities;
 pub mod rate;
 pub mod redis_url;

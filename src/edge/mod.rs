@@ -66,7 +66,7 @@ pub mod inflate;
 pub mod listener;
 pub mod relay;
 pub mod session;
-mod socket;
+pub mod socket;
 mod streamed;
 mod uploads;
 pub mod upstream;

@@ -219,10 +219,11 @@ impl Bench {
             authority: HeaderValue::from_str(&address.to_string()).unwrap(),
             tls: None,
             http2: false,
+            trust: [0; 32],
         });
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));
-        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
+        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key: Some(key) }];
         let deferred = deferred(&world, &journal, &clock);
         let gate = Arc::new(Gate {
             meter,
@@ -235,6 +236,7 @@ impl Bench {
                 settings: settings(),
                 public_url: None,
                 tls: None,
+                admin_tls: None,
             }),
             draining: Arc::new(AtomicBool::new(false)),
         });
