@@ -36,6 +36,7 @@ mod ledger_speed;
 mod lies;
 mod lifetime;
 mod locked;
+mod log_lines;
 mod matrix;
 mod memory;
 mod message_ends;
