@@ -169,7 +169,25 @@ pub static KEYS: &[Key] = &[
     secret(
         "admin.key",
         &["TOLLGATE_ADMIN_KEY"],
-        "The admin key, at least 32 characters. Without one a key is made once and written to {data_dir}/admin.key.",
+        "The admin key, at least 32 characters that nobody guesses. Without one a key is made once and written to {data_dir}/admin.key.",
+    ),
+    key(
+        "admin.tls.cert",
+        &["TOLLGATE_ADMIN_TLS_CERT"],
+        "",
+        "A PEM file with the certificate of `listen.admin` and those between it and a root. With it and its key that listener speaks TLS and nothing else.",
+    ),
+    key("admin.tls.key", &["TOLLGATE_ADMIN_TLS_KEY"], "", "A PEM file with the private key of that certificate."),
+    key(
+        "admin.tls.client_ca",
+        &["TOLLGATE_ADMIN_TLS_CLIENT_CA"],
+        "",
+        "A PEM file of roots. With it only clients that show a certificate of theirs reach `listen.admin`, and commands of this program, which show the listener's own.",
+    ),
+    secret(
+        "secrets.key",
+        &["TOLLGATE_SECRETS_KEY"],
+        "The master key that tenants' own keys for providers are encrypted with: 64 hexadecimal digits, from `openssl rand -hex 32`. Several with commas or line ends between them: the first encrypts, each decrypts what it encrypted (`tollgate secrets rotate`).",
     ),
     Key {
         name: "storage.url",
@@ -291,6 +309,18 @@ pub static KEYS: &[Key] = &[
         &["TOLLGATE_UPSTREAM_HTTP2"],
         "false",
         "Whether HTTP/2 is spoken with providers that offer it over TLS. Calls of many tenants then share a connection, and meet its end together.",
+    ),
+    key(
+        "upstream.ca",
+        &["TOLLGATE_UPSTREAM_CA"],
+        "",
+        "A PEM file of roots that providers' certificates may come from, beside those of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others).",
+    ),
+    key(
+        "upstream.ca_only",
+        &["TOLLGATE_UPSTREAM_CA_ONLY"],
+        "false",
+        "Whether the roots in `upstream.ca` are the only ones that count.",
     ),
     key(
         "upstream.idle_connections_max",

@@ -148,6 +148,11 @@ pub enum Refusal {
         /// The environment variable that turns it on.
         variable: &'static str,
     },
+    /// The tenant has a key of its own for this provider, which cannot be opened here.
+    ProviderKeyLocked {
+        /// The provider's short name.
+        provider: String,
+    },
     /// The body is longer than `listen.body_limit`, or `listen.upload_limit` where it is streamed.
     BodyTooLarge {
         /// The limit in bytes.
@@ -223,6 +228,7 @@ impl Refusal {
             Self::UpstreamTimeout => 504,
             Self::UnknownPlan { .. }
             | Self::ProviderOff { .. }
+            | Self::ProviderKeyLocked { .. }
             | Self::BuffersFull
             | Self::JournalFull
             | Self::CountersDown
@@ -257,6 +263,7 @@ impl Refusal {
             Self::TooManyTurns => "too_many_turns",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::ProviderOff { .. } => "provider_not_configured",
+            Self::ProviderKeyLocked { .. } => "provider_key_locked",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyIncomplete => "body_incomplete",
             Self::BadJson { .. } => "invalid_json",
@@ -295,7 +302,6 @@ impl Refusal {
     pub fn bound(&self) -> Option<Bound> {
         match self {
             Self::Crowded { .. } => Some(Bound::RequestsPerTenant),
-            Self::Guessing { .. } => Some(Bound::FailedKeys),
             Self::HeadTooLarge => Some(Bound::Head),
             Self::BodyTooLarge { .. } => Some(Bound::Body),
             Self::BuffersFull => Some(Bound::Buffers),
@@ -371,6 +377,9 @@ impl fmt::Display for Refusal {
             Self::MethodNotAllowed { allow } => write!(f, "This route does not have that method. Allowed: {allow}."),
             Self::ProviderOff { provider, variable } => {
                 write!(f, "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}.")
+            }
+            Self::ProviderKeyLocked { provider } => {
+                write!(f, "This gateway cannot open your own key for provider {provider}. Ask its operator.")
             }
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
             Self::BodyIncomplete => f.write_str("The request body broke off or came too slowly."),

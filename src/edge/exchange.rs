@@ -22,6 +22,7 @@ use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
 use crate::metering::meter::{self, Meter};
 use crate::metering::rates::RateRoom;
 use crate::metering::snapshot::Account;
+use crate::metering::vault::OwnKey;
 use crate::providers::{self, CredentialPlace, Endpoint, Kind, Provider};
 
 use super::auth::{self, Attribution, Presented};
@@ -68,6 +69,8 @@ pub struct Live {
     pub balancers: Networks,
     /// What the gateway shows to clients over TLS; `None` where it listens in the clear.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The same of the admin listener.
+    pub admin_tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// One provider that is on: where it is and what opens it.
@@ -78,8 +81,8 @@ pub struct Origin {
     pub vertex: bool,
     /// How it is reached.
     pub upstream: Upstream,
-    /// The provider's own key.
-    pub key: SecretString,
+    /// The operator's key there; `None`: only tenants with a key of their own are served.
+    pub key: Option<SecretString>,
 }
 
 /// Limits towards clients.
@@ -233,8 +236,15 @@ impl Live {
         Guest { from, per_minute: self.settings.failed_keys_per_minute }
     }
 
-    pub(super) fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
-        self.origin_of(provider, &endpoint.path)
+    /// Where an endpoint is, if this account has a key for it.
+    pub(super) fn origin(
+        &self,
+        provider: &'static dyn Provider,
+        endpoint: &Endpoint,
+        account: Option<&Account>,
+    ) -> Result<&Origin, Refusal> {
+        let origin = self.origin_of(provider, &endpoint.path)?;
+        origin.key_of(provider, account).map(|_| origin)
     }
 
     pub(super) fn origin_of(&self, provider: &'static dyn Provider, path: &str) -> Result<&Origin, Refusal> {
@@ -244,8 +254,28 @@ impl Live {
         of_provider()
             .find(|origin| origin.vertex == is_vertex)
             .or_else(|| of_provider().next())
-            .ok_or_else(|| Refusal::ProviderOff { provider: id.to_string(), variable: provider.key_variable() })
+            .ok_or_else(|| provider_off(provider))
     }
+}
+
+impl Origin {
+    /// The key that an account's calls go out with: its own where it has one, else the operator's.
+    pub(super) fn key_of<'a>(
+        &'a self,
+        provider: &'static dyn Provider,
+        account: Option<&'a Account>,
+    ) -> Result<&'a SecretString, Refusal> {
+        match account.and_then(|account| account.own_keys.get(&self.provider)) {
+            Some(OwnKey::Open(key)) => Ok(key),
+            // Under the operator's key another would pay for it.
+            Some(OwnKey::Locked) => Err(Refusal::ProviderKeyLocked { provider: self.provider.to_string() }),
+            None => self.key.as_ref().ok_or_else(|| provider_off(provider)),
+        }
+    }
+}
+
+fn provider_off(provider: &'static dyn Provider) -> Refusal {
+    Refusal::ProviderOff { provider: provider.id().to_string(), variable: provider.key_variable() }
 }
 
 impl Gate {
@@ -283,7 +313,7 @@ impl Gate {
         let attribution = auth::attribution(headers_of(session));
         let caller = self.caller(session, asked, &presented, attribution).await?;
         let live = asked.live;
-        let origin = live.origin(provider, &endpoint)?;
+        let origin = live.origin(provider, &endpoint, asked.account.as_deref())?;
         if endpoint.kind == Kind::Unbilled {
             // What counts the tokens of a model is free, and the model's own answer.
             endpoint.model.as_deref().map_or(Ok(()), |model| meter::may_use(&caller, model))?;
@@ -407,9 +437,8 @@ impl Gate {
         *request.uri_mut() = uri;
         out.insert(header::HOST, origin.upstream.place.authority.clone());
         let form = provider.credential();
-        let (name, value) = headers::credential(form, origin.key.expose_secret()).ok_or_else(|| {
-            Refusal::ProviderOff { provider: provider.id().to_string(), variable: provider.key_variable() }
-        })?;
+        let key = origin.key_of(provider, asked.account.as_deref())?;
+        let (name, value) = headers::credential(form, key.expose_secret()).ok_or_else(|| provider_off(provider))?;
         out.insert(name, value);
         *request.headers_mut() = out;
         Ok(request)

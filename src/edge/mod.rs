@@ -72,7 +72,7 @@ pub mod listener;
 pub mod pace;
 pub mod relay;
 pub mod session;
-mod socket;
+pub mod socket;
 pub mod strangers;
 mod streamed;
 mod tally;

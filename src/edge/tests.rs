@@ -232,10 +232,11 @@ impl Bench {
             authority: HeaderValue::from_str(&address.to_string()).unwrap(),
             tls: None,
             http2: false,
+            trust: [0; 32],
         });
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));
-        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
+        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key: Some(key) }];
         let deferred = deferred(&world, &journal, &clock);
         let gate = Arc::new(Gate {
             meter,
@@ -249,10 +250,11 @@ impl Bench {
                 public_url: None,
                 tls: None,
                 balancers: Networks::default(),
+                admin_tls: None,
             }),
             draining: Arc::new(AtomicBool::new(false)),
             crowd: Arc::default(),
-            strangers: Arc::new(Strangers::new(clock.clone())),
+            strangers: Arc::new(Strangers::new(clock.clone(), drop)),
         });
         let listening = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let proxy = listening.local_addr().unwrap();

@@ -94,6 +94,8 @@ pub struct Place {
     pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     /// Whether HTTP/2 is asked for in the handshake.
     pub http2: bool,
+    /// Stands for the roots: a place that is verified by others is another one.
+    pub trust: [u8; 32],
 }
 
 /// Why there is no head.

@@ -204,7 +204,8 @@ impl Identities {
         active(&account).map(|account| Identity::Tenant(account, None))
     }
 
-    fn account(&self, id: &TenantId) -> Option<Arc<Account>> {
+    /// The account of a tenant, as far as this process knows it.
+    pub fn account(&self, id: &TenantId) -> Option<Arc<Account>> {
         self.snapshots.load().accounts.get(id).cloned()
     }
 

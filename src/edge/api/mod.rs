@@ -41,6 +41,7 @@ mod input;
 mod once;
 mod prices;
 mod problem;
+mod provider_keys;
 pub mod wire;
 
 use health::{TellPulse, WriteMetrics};
@@ -122,7 +123,8 @@ pub fn admin_router(state: ApiState) -> Router {
         .merge(audit::router())
         .merge(counters::router())
         .merge(crossings::router())
-        .merge(prices::router());
+        .merge(prices::router())
+        .merge(provider_keys::router());
     finish(state, keyed, open, Listener::Admin)
 }
 
