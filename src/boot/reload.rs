@@ -49,10 +49,10 @@ pub(super) fn check(config: &Config, before: Option<&Live>) -> Result<Checked, B
         None => (&[][..], Budget::new(config.listen.buffer_total)),
     };
     let public_url = config.listen.public_url.as_ref().map(ToString::to_string);
-    let balancers = config.clients.balancers.clone();
     let (origins, shown) = (origins::of(config, known)?, tls::of(config)?);
     let tls::Shown { proxy: tls, admin: admin_tls } = shown;
-    let live = Live { origins, budget, settings: settings(config), public_url, tls, admin_tls, balancers };
+    let balancers = config.clients.balancers.clone();
+    let live = Live { origins, budget, settings: settings(config), public_url, balancers, tls, admin_tls };
     Ok(Checked { plans: plans(config)?, prices: prices(config)?, live })
 }
 
