@@ -101,7 +101,7 @@ impl Ask<'_> {
     /// What the call may use, where a limit of its plan counts that.
     ///
     /// # Errors
-    /// [`Refusal::NoPrice`].
+    /// [`Refusal::Deferred`] and [`Refusal::NoPrice`].
     pub fn quote(
         &self,
         (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
@@ -112,6 +112,10 @@ impl Ask<'_> {
         let counts_cost = bounds_money(plan) && counts(Metric::Cost);
         if *kind == Kind::Unbilled || !(counts_cost || bounds_flow(plan) || counts(Metric::Tokens)) {
             return Ok(None);
+        }
+        let is_limited = counts_cost || counts(Metric::Tokens);
+        if is_limited && plan.budget.refuses_deferred() && endpoint.reads.is_finished_later(call.in_background) {
+            return Err(Refusal::Deferred { plan: plan.name.clone() });
         }
         let bounds = snapshots.bounds();
         let of_model = || snapshots.output_max(&provider.id(), &call.model);
@@ -143,7 +147,6 @@ impl Ask<'_> {
         bounds: &Bounds,
     ) -> Result<Option<Ceiling>, Refusal> {
         let Self { plan, tariff, at, .. } = self;
-        let tier = call.service_tier.unwrap_or(ServiceTier::Standard);
         let with_media = call.has_media || call.refers;
         let searches = match (call.searches, plan.budget.hold) {
             (Searches::Never, _) => 0,
@@ -154,14 +157,16 @@ impl Ask<'_> {
         let prospect = Prospect {
             provider: provider.as_str(),
             model,
-            tier,
+            tier: ServiceTier::Standard,
             input_tokens: size.input,
             with_media,
             quantities: call.quantities,
             searches,
             at: *at,
         };
-        match tariff.ceiling(&prospect) {
+        let ceilings = tiers_of(call, plan.budget.hold, bounds.account_tier)
+            .map(|tier| tariff.ceiling(&Prospect { tier, ..prospect }));
+        match ceilings.into_iter().flatten().reduce(dearer) {
             // What searches may charge what nobody published.
             Some(dearest) => Ok(Some(dearest).filter(|dearest| searches > 0 || !hold::is_free(dearest))),
             None if plan.budget.unpriced == Unpriced::Allow => Ok(None),
@@ -321,6 +326,25 @@ impl Quote {
             return *self;
         }
         Self { size: Size { output: self.size.output.min(least), ..self.size }, ..*self }
+    }
+}
+
+/// The tiers that a call may be charged by. Where none is named the account's setting decides; which one answers is the
+/// provider's to say, as one that has no room falls back to the standard. An estimate is by the first alone.
+fn tiers_of(call: &Call, hold: Sizing, of_account: ServiceTier) -> [ServiceTier; 2] {
+    let tier = call.service_tier.unwrap_or(of_account);
+    match hold {
+        Sizing::Estimate => [tier; 2],
+        Sizing::WorstCase => [ServiceTier::Standard, tier],
+    }
+}
+
+/// The dearer of both in each.
+fn dearer(one: Ceiling, other: Ceiling) -> Ceiling {
+    Ceiling {
+        input: one.input.max(other.input),
+        output: one.output.max(other.output),
+        request: one.request.max(other.request),
     }
 }
 

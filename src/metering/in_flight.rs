@@ -479,13 +479,13 @@ impl Open {
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
-    /// Hands the event to the journal, gives back what is held and counts what was used. Gives the event's position.
+    /// Gives back what is held, counts what was used and hands the event to the journal. Gives the event's position.
     fn hand_over(self: Box<Self>) -> u64 {
         let Self { meter, slot, claims, permit, event, .. } = *self;
-        // The event first: it is the truth, and counters follow from it.
+        // Counters first: once the journal has the event, the recorder may book it, and a call that is booked is over for them
+        // with what they know of it then.
+        meter.counters.settle(event.id, &claims, &used_by(&event, meter.counting));
         let position = meter.journal.settle(slot, &event);
-        let used = used_by(&event, meter.counting);
-        meter.counters.settle(event.id, &claims, &used);
         if let Some(permit) = permit {
             permit.over(event.tokens.total());
         }

@@ -592,6 +592,16 @@ impl Local {
         false
     }
 
+    /// Whether it is, or was, a part of this build.
+    pub(super) fn has_joined(&self, epoch: Epoch) -> bool {
+        self.last == Some(epoch)
+    }
+
+    /// The build that it is a part of.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
     /// Whether it joined within the last so many microseconds.
     pub(super) fn joined_within(&self, now_us: u64, span_us: u64) -> bool {
         self.epoch.is_some() && now_us.saturating_sub(self.joined_us) < span_us

@@ -55,8 +55,16 @@ impl Model {
 
     /// They lost a tenant, or all.
     pub fn is_forgotten(&mut self, tenant: Option<usize>) {
-        let lost = |call: &&mut Call| tenant.is_none_or(|tenant| call.tenant == tenant);
-        for call in self.calls.iter_mut().filter(lost) {
+        self.forget(|call| tenant.is_none_or(|tenant| call.tenant == tenant));
+    }
+
+    /// They lost what they had of one node's calls.
+    pub fn is_forgotten_of(&mut self, node: usize, tenant: usize) {
+        self.forget(|call| (call.node, call.tenant) == (node, tenant));
+    }
+
+    fn forget(&mut self, is_lost: impl Fn(&Call) -> bool) {
+        for call in self.calls.iter_mut().filter(|call| is_lost(call)) {
             call.shared.is_counted = false;
             call.shared.listed.clear();
         }
