@@ -41,8 +41,9 @@ use crate::domain::key::KeyHash;
 use crate::domain::price::PriceBook;
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
-use crate::edge::exchange::Gate;
+use crate::edge::exchange::{Gate, Live};
 use crate::edge::listener::{Connections, Phase};
+use crate::edge::strangers::Strangers;
 use crate::metering::admin::Admin;
 use crate::metering::deferred::{Books, Deferred};
 use crate::metering::fresh::Fresh;
@@ -443,18 +444,13 @@ impl Parts {
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
             counting: Arc::new(counting),
             identities: identities.clone(),
+            strangers: strangers(&facts, &meter),
             pulse: pulse(journal.clone(), counting_health, draining.clone(), reload_failed.clone()),
             metrics: told(&metrics),
             store_timeout: STORE_TIMEOUT,
         };
-        let gate = Arc::new(Gate {
-            meter,
-            deferred: deferred(&ledger, &facts, own_counters.store.clone(), recorder),
-            identities,
-            local: api::proxy_router(state.clone()),
-            live: ArcSwap::from_pointee(live),
-            draining,
-        });
+        let deferred = deferred(&ledger, &facts, own_counters.store.clone(), recorder);
+        let gate = gate((meter, deferred, identities), &state, live, draining);
         let admin_router = api::admin_router(state);
         Ok(Self {
             gate,
@@ -477,6 +473,31 @@ fn meter(facts: &Facts, counters: &Counters, sinks: Vec<Arc<dyn crate::ports::si
     let meter = Meter::new(counters.store.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks);
     let meter = meter.with_continuations(counters.continuations.clone()).with_rates(counters.rates.clone());
     Arc::new(meter)
+}
+
+/// Who presented wrong credentials.
+fn strangers(facts: &Facts, meter: &Arc<Meter>) -> Arc<Strangers> {
+    let meter = meter.clone();
+    Arc::new(Strangers::new(facts.clock.clone(), move |bound| meter.cut(bound)))
+}
+
+/// What requests share.
+fn gate(
+    (meter, deferred, identities): (Arc<Meter>, Arc<Deferred>, Arc<Identities>),
+    state: &ApiState,
+    live: Live,
+    draining: Arc<AtomicBool>,
+) -> Arc<Gate> {
+    Arc::new(Gate {
+        meter,
+        deferred,
+        identities,
+        local: api::proxy_router(state.clone()),
+        live: ArcSwap::from_pointee(live),
+        draining,
+        crowd: Arc::default(),
+        strangers: state.strangers.clone(),
+    })
 }
 
 /// Makes the directory for everything that a gateway keeps, its owner's only.

@@ -51,7 +51,8 @@ pub(super) fn check(config: &Config, before: Option<&Live>) -> Result<Checked, B
     let public_url = config.listen.public_url.as_ref().map(ToString::to_string);
     let (origins, shown) = (origins::of(config, known)?, tls::of(config)?);
     let tls::Shown { proxy: tls, admin: admin_tls } = shown;
-    let live = Live { origins, budget, settings: settings(config), public_url, tls, admin_tls };
+    let balancers = config.clients.balancers.clone();
+    let live = Live { origins, budget, settings: settings(config), public_url, balancers, tls, admin_tls };
     Ok(Checked { plans: plans(config)?, prices: prices(config)?, live })
 }
 
@@ -69,6 +70,17 @@ fn settings(config: &Config) -> Settings {
         drain_bytes: config.upstream.drain_bytes,
         first_byte_timeout: config.upstream.first_byte_timeout,
         poll_interval: config.upstream.poll_interval,
+        connections_max: config.clients.connections_max,
+        connections_per_address: config.clients.connections_per_address,
+        requests_per_tenant: config.clients.requests_per_tenant,
+        failed_keys_per_minute: config.clients.failed_keys_per_minute,
+        head_limit: usize::try_from(config.clients.head_limit).unwrap_or(usize::MAX),
+        headers_max: usize::try_from(config.clients.headers_max).unwrap_or(usize::MAX),
+        request_timeout: config.clients.request_timeout,
+        rate_min: config.clients.rate_min,
+        http2_streams: u32::try_from(config.clients.http2_streams).unwrap_or(u32::MAX),
+        http2_resets: usize::try_from(config.clients.http2_resets).unwrap_or(usize::MAX),
+        stream_timeout: config.clients.stream_timeout,
     }
 }
 

@@ -5,6 +5,7 @@
 //! line that names its key, its source and the fix.
 
 mod budgets;
+mod clients;
 mod keys;
 mod ledger;
 mod output_limits;
@@ -28,9 +29,11 @@ use crate::domain::hold::Bounds;
 use crate::domain::ids::PlanName;
 use crate::domain::limits::ModelLimits;
 use crate::domain::plan::{Metric, Plan};
+use crate::domain::printable::printable;
 use crate::domain::quantities::COUNT_MAX;
 use crate::domain::redis_url::RedisUrl;
 
+pub use clients::Clients;
 pub use keys::{KEYS, Key};
 pub use ledger::{Ledger, parse as parse_ledger};
 pub use settings::{Environment, Flag, ProcessEnvironment, Source};
@@ -197,6 +200,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The listeners.
     pub listen: Listen,
+    /// What clients may take.
+    pub clients: Clients,
     /// The given admin key; `None` where one is to be made.
     pub admin_key: Option<SecretString>,
     /// The master keys for what is encrypted at rest; the first encrypts.
@@ -260,7 +265,8 @@ impl Config {
         }
         match config {
             Some(config) if errors.is_empty() => Ok(config),
-            _ => Err(ConfigErrors(errors)),
+            // A line each: a name in a file may have line ends in it.
+            _ => Err(ConfigErrors(errors.iter().map(|error| printable(error).into_owned()).collect())),
         }
     }
 
@@ -374,6 +380,7 @@ impl Reader {
         let ledger = self.value("storage.url", ledger::parse);
         let counters = self.counters();
         let budgets = self.budgets();
+        let clients = self.clients();
         let providers = self.providers();
         let upstream = self.upstream();
         let shutdown_drain_limit = self.value("shutdown.drain_limit", values::duration);
@@ -410,6 +417,7 @@ impl Reader {
             journal: journal?,
             counters: counters?,
             budgets: budgets?,
+            clients: clients?,
             prices_file,
             limits: limits?,
             reload_watch: reload_watch?,

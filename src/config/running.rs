@@ -7,7 +7,7 @@ use super::{Config, Listen, Log};
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
 /// which addresses are safe to be bound to.
-const CHANGES_WHILE_RUNNING: [&str; 23] = [
+const CHANGES_WHILE_RUNNING: [&str; 34] = [
     "admin.key",
     "admin.tls.",
     "listen.header_timeout",
@@ -18,6 +18,17 @@ const CHANGES_WHILE_RUNNING: [&str; 23] = [
     "listen.buffer_total",
     "listen.upload_limit",
     "listen.session_message_limit",
+    "listen.connections_max",
+    "listen.connections_per_address",
+    "listen.balancers",
+    "listen.requests_per_tenant",
+    "listen.failed_keys_per_minute",
+    "listen.head_limit",
+    "listen.headers_max",
+    "listen.request_timeout",
+    "listen.rate_min",
+    "listen.http2_streams",
+    "listen.http2_resets",
     "listen.public_url",
     "listen.h2c",
     "listen.tls.",
@@ -49,7 +60,7 @@ impl Config {
             .map(|row| row.key.clone())
             .collect();
         let Self { listen, admin_key, master_keys, providers, upstream, shutdown_drain_limit, prices_file, .. } = self;
-        let Self { limits, budgets, plans, plan_prices, log, .. } = self;
+        let Self { limits, budgets, clients, plans, plan_prices, log, .. } = self;
         let taken = Self {
             listen: Listen { proxy: started.listen.proxy, admin: started.listen.admin, ..listen },
             admin_key,
@@ -60,6 +71,7 @@ impl Config {
             prices_file,
             limits,
             budgets,
+            clients,
             reload_watch: self.reload_watch,
             files: self.files,
             plans,

@@ -70,7 +70,7 @@ impl Gate {
     ) -> Result<Fate, Refusal> {
         let attribution = auth::attribution(headers_of(session));
         let caller = match &presented {
-            Some(presented) => Some(self.caller(asked, presented, attribution).await?),
+            Some(presented) => Some(self.caller(session, asked, presented, attribution).await?),
             None => None,
         };
         let live = asked.live;
@@ -82,10 +82,11 @@ impl Gate {
             let secret = origin.key_of(provider, account.as_deref())?.expose_secret();
             let ticket = Ticket::read(secret, &endpoint.path, asked.query.as_deref(), self.meter.now())?;
             let account = self.identities.holder(&ticket.tenant, ticket.key.as_ref()).await?;
-            if caller.is_some_and(|caller| caller.account.tenant.id != account.tenant.id) {
-                return Err(Refusal::BadUpload);
+            match caller {
+                Some(caller) if caller.account.tenant.id != account.tenant.id => return Err(Refusal::BadUpload),
+                Some(_) => {}
+                None => self.let_in(asked, &account)?,
             }
-            asked.account = Some(account);
             asked.query = asked.query.as_deref().and_then(unsigned);
             ticket
         } else {
@@ -115,7 +116,7 @@ impl Here {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         // Whoever sends a false one misleads itself: the answer goes back to it alone.
         let forwarded = text("x-forwarded-proto").map(|scheme| scheme.trim().eq_ignore_ascii_case("https"));
-        let is_tls = forwarded.unwrap_or(asked.is_tls);
+        let is_tls = forwarded.unwrap_or(asked.peer.is_tls);
         let origin = match (public_url, asked.authority.as_deref().or_else(|| text("host"))) {
             (Some(url), _) => url.to_owned(),
             (None, Some(host)) => format!("{}://{host}", if is_tls { "https" } else { "http" }),

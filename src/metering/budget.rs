@@ -7,22 +7,20 @@
 //! the user and the knowledge base that it is made for; whoever is not named has no limit.
 
 use crate::domain::budget::{Budget, Sizing, Unpriced};
+use crate::domain::counting::Counting;
 use crate::domain::hold::{self, Bounds, Known, OUTPUT_MIN, Size};
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::ServiceTier;
 use crate::domain::price::tariff::{Ceiling, Prospect, Tariff};
 use crate::domain::rate::RateMetric;
 use crate::domain::refusal::{QuotaFacts, Refusal};
-use crate::domain::time::{Micros, Window};
+use crate::domain::time::Micros;
 use crate::ports::counters::{Claim, CounterKey};
 use crate::providers::{Call, Endpoint, Kind, Provider, Searches, estimate};
 
 use super::in_flight::{Caller, LimitStanding, bounded};
 use super::snapshot::Account;
 use super::snapshot::Snapshots;
-
-/// Chats are counted in these windows whether or not the plan limits them.
-const WINDOWS: [Window; 2] = [Window::Month, Window::Day];
 
 /// What a call may use of tokens and money.
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +49,6 @@ pub(super) struct Ask<'a> {
     pub at: Micros,
 }
 
-/// Whether the plan limits tokens or cost of anybody.
-fn bounds_money(plan: &Plan) -> bool {
-    plan.limits.iter().any(|limit| limit.metric != Metric::Chats) || bounds_flow(plan)
-}
-
 /// Whether the plan limits how fast tokens flow.
 fn bounds_flow(plan: &Plan) -> bool {
     plan.rates.iter().any(|rate| rate.metric == RateMetric::Tokens)
@@ -68,16 +61,6 @@ pub(super) fn subject(scope: Scope, caller: &Caller) -> Option<Subject> {
         Scope::Key => caller.key.as_ref().map(|key| Subject::Key(key.id.clone())),
         Scope::User => caller.user_id.as_deref().map(|id| Subject::User(id.into())),
         Scope::Kb => caller.kb_id.as_deref().map(|id| Subject::Kb(id.into())),
-    }
-}
-
-/// Whether a call is made for one of a scope.
-fn is_for(scope: Scope, caller: &Caller) -> bool {
-    match scope {
-        Scope::Tenant => true,
-        Scope::Key => caller.key.is_some(),
-        Scope::User => caller.user_id.is_some(),
-        Scope::Kb => caller.kb_id.is_some(),
     }
 }
 
@@ -108,12 +91,13 @@ impl Ask<'_> {
         snapshots: &Snapshots,
     ) -> Result<Option<Quote>, Refusal> {
         let Self { caller, plan, kind, .. } = self;
-        let counts = |metric| plan.limits.iter().any(|limit| limit.metric == metric && is_for(limit.scope, caller));
-        let counts_cost = bounds_money(plan) && counts(Metric::Cost);
-        if *kind == Kind::Unbilled || !(counts_cost || bounds_flow(plan) || counts(Metric::Tokens)) {
+        let counts =
+            |metric| plan.limits.iter().any(|limit| limit.metric == metric && subject(limit.scope, caller).is_some());
+        let counts_cost = counts(Metric::Cost);
+        let is_limited = counts_cost || counts(Metric::Tokens);
+        if *kind == Kind::Unbilled || !(is_limited || bounds_flow(plan)) {
             return Ok(None);
         }
-        let is_limited = counts_cost || counts(Metric::Tokens);
         if is_limited && plan.budget.refuses_deferred() && endpoint.reads.is_finished_later(call.in_background) {
             return Err(Refusal::Deferred { plan: plan.name.clone() });
         }
@@ -177,10 +161,11 @@ impl Ask<'_> {
     /// What the call takes of each counter: chats first.
     pub fn claims(&self, quote: Option<&Quote>) -> Vec<Claim> {
         let Self { caller, plan, kind, at, .. } = self;
-        let mut claims = Vec::with_capacity(WINDOWS.len() + plan.limits.len());
+        let mut claims = Vec::with_capacity(Counting::WINDOWS.len() + plan.limits.len());
         if *kind == Kind::Chat {
             let tenant = &caller.account.tenant;
-            claims.extend(WINDOWS.into_iter().map(|window| Claim {
+            // Whether or not the plan limits them.
+            claims.extend(Counting::WINDOWS.into_iter().map(|window| Claim {
                 counter: CounterKey {
                     tenant: tenant.id.clone(),
                     subject: Subject::Tenant,

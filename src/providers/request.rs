@@ -72,7 +72,7 @@ pub(super) fn read(
         "model" => model = Some(raw),
         "stream" => stream = Some(raw),
         "stream_options" => options = Some(raw),
-        "background" => in_background = !matches!(raw.get(), "false" | "null"),
+        "background" => in_background = raw.get() == "true",
         "agent" => {
             // It looks for what it answers with.
             if raw.get() != "null" {

@@ -403,7 +403,8 @@ fn a_limit_that_is_lifted_and_put_back_knows_what_was_used() {
 
 /// A stream that never ends by itself, a hundred bytes of text an event.
 fn endless(seen: &Seen) -> Script {
-    let words = "x".repeat(100);
+    // Two bytes are a token, at least: what is cut by the bytes has used up its limit by the tokens.
+    let words = "a b c d e ".repeat(10);
     let (begin, event) = if seen.target.contains("streamGenerateContent") {
         let event = format!(
             "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{words}\"}}]}}}}],\"modelVersion\":\"gemini-2.5-flash\"}}\r\n\r\n"
@@ -455,8 +456,31 @@ fn a_stream_that_is_used_up_ends_as_at_its_maximum_and_the_event_says_so() {
         let event = gateway.event("acme");
         assert_eq!((&event["outcome"], &event["usage_source"]), (&json!("budget_cut"), &json!("estimate")), "{event}");
         assert!(event["completion_tokens"].as_u64().is_some_and(|tokens| tokens > 500), "{event}");
+        let told = format!("tokens\":{}", event["completion_tokens"]);
+        let told_google = format!("candidatesTokenCount\":{}", event["completion_tokens"]);
+        assert_eq!(tail.contains(&told) || tail.contains(&told_google), !body.contains("messages"), "{tail}");
         assert_eq!(gateway.send(&request).status, 402, "{target}");
     }
+}
+
+#[test]
+fn a_stream_that_is_cut_tells_its_usage_to_who_asked_for_it() {
+    let provider = Provider::start(endless);
+    let config = plan("tokens_per_month = 1000\nhold_max_tokens = 100\non_overrun = \"cut\"");
+    let gateway = Setup::new(&provider).config(&config).start();
+    let body = r#"{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},
+        "messages":[{"role":"user","content":"hi"}]}"#;
+    let text = gateway.send(&Request::post(bodies::CHAT, body).bearer("acme")).text();
+    let events: Vec<&str> = text.split_terminator("\n\n").collect();
+    let [.., end, usage, "data: [DONE]"] = *events else { panic!("{events:?}") };
+    assert!(end.contains("\"finish_reason\":\"length\""), "{end}");
+    let usage: Value = serde_json::from_str(usage.strip_prefix("data: ").unwrap()).unwrap();
+    gateway.booked("acme", 1);
+    let event = gateway.event("acme");
+    for count in ["prompt_tokens", "completion_tokens"] {
+        assert_eq!(usage["usage"][count], event[count], "{usage} {event}");
+    }
+    assert_eq!(usage["choices"], json!([]));
 }
 
 #[test]

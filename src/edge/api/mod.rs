@@ -22,6 +22,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::edge::strangers::Strangers;
 use crate::metering::admin::Admin;
 use crate::metering::identity::Identities;
 use crate::metering::reports::Reports;
@@ -30,6 +31,7 @@ use crate::metering::verify::counters::CountersSource;
 mod admin;
 mod audit;
 mod billing;
+mod cell;
 mod counters;
 mod crossings;
 mod csv;
@@ -61,6 +63,8 @@ pub struct ApiState {
     pub counting: Arc<CountersSource>,
     /// Whose a credential is. The admin key is accepted on the admin listener only.
     pub identities: Arc<Identities>,
+    /// Who presented wrong credentials.
+    pub strangers: Arc<Strangers>,
     /// How the process is.
     pub pulse: TellPulse,
     /// All metrics.

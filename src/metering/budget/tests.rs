@@ -23,6 +23,8 @@ use crate::providers::{self, CredentialPlace};
 
 use crate::domain::budget::{OnOverrun, WhenDeferred, WhenShort};
 
+use crate::domain::time::Window;
+
 use super::*;
 
 mod changes;

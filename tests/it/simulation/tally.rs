@@ -75,6 +75,12 @@ impl Model {
         self.calls.iter_mut().filter(|call| call.node == node).for_each(|call| call.shared.is_excused = true);
     }
 
+    /// A node is back. What a late message of its earlier life told was forgotten since, and nobody could tell it again.
+    pub fn excuse_forgotten(&mut self, node: usize) {
+        let forgotten = self.calls.iter_mut().filter(|call| call.node == node && !call.shared.is_counted);
+        forgotten.for_each(|call| call.shared.is_excused = true);
+    }
+
     /// A call is admitted. `is_leftover`: from a lease, while the counters were away.
     pub fn is_held(&mut self, call: usize, now_us: u64, is_leftover: bool) {
         let call = &mut self.calls[call];
