@@ -302,7 +302,6 @@ impl Refusal {
     pub fn bound(&self) -> Option<Bound> {
         match self {
             Self::Crowded { .. } => Some(Bound::RequestsPerTenant),
-            Self::Guessing { .. } => Some(Bound::FailedKeys),
             Self::HeadTooLarge => Some(Bound::Head),
             Self::BodyTooLarge { .. } => Some(Bound::Body),
             Self::BuffersFull => Some(Bound::Buffers),
