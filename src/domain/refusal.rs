@@ -324,6 +324,22 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// What stands between the gateway and a provider.
+    fn write_provider(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ProviderOff { provider, variable } => write!(
+                f,
+                "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}."
+            ),
+            Self::ProviderKeyLocked { provider } => {
+                write!(f, "This gateway cannot open your own key for provider {provider}. Ask its operator.")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The sentence for the client.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -373,12 +389,7 @@ impl fmt::Display for Refusal {
             Self::NoUpgrade => f.write_str("This route is a websocket. Ask for it by GET over HTTP/1.1 with 'Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Key' and 'Sec-WebSocket-Version: 13'."),
             Self::TooManyTurns => f.write_str("This session has too many turns at once."),
             Self::MethodNotAllowed { allow } => write!(f, "This route does not have that method. Allowed: {allow}."),
-            Self::ProviderOff { provider, variable } => {
-                write!(f, "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}.")
-            }
-            Self::ProviderKeyLocked { provider } => {
-                write!(f, "This gateway cannot open your own key for provider {provider}. Ask its operator.")
-            }
+            Self::ProviderOff { .. } | Self::ProviderKeyLocked { .. } => self.write_provider(f),
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
             Self::BodyIncomplete => f.write_str("The request body broke off or came too slowly."),
             Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),
