@@ -191,16 +191,19 @@ fn slow_idle_and_flooding_clients_together_are_cut_and_nobody_waits() {
     // Tenants are made by their first request here, one after the other.
     use_up(&gateway, "flood", 1);
     (0..READING).for_each(|number| drop(gateway.limits(&format!("reader-{number}"))));
+    (0..5).for_each(|number| drop(gateway.limits(&format!("dripper-{number}"))));
     let before = gateway.memory_kib();
     gateway.forget_memory_peak();
     let ordinary = Ordinary::start(gateway.proxy, "acme");
     let (runtime, to, stop) = (runtime(), gateway.proxy, Arc::new(AtomicBool::new(false)));
     let half = || 0..DRIPPING / 2;
-    let drips = |begin: &[u8]| -> Vec<Cut> {
-        half().map(|_| runtime.spawn(drip(to, begin.to_vec(), Duration::from_millis(200)))).collect()
+    let drips = |begin: &dyn Fn(usize) -> Vec<u8>| -> Vec<Cut> {
+        half().map(|number| runtime.spawn(drip(to, begin(number), Duration::from_millis(200)))).collect()
     };
-    let heads = drips(b"POST /v1/chat/completions HTTP/1.1\r\nX-A: ");
-    let bodies = drips(&Request { body: None, ..chat("dripper") }.header("Content-Length", "100000").head_bytes());
+    let heads = drips(&|_| b"POST /v1/chat/completions HTTP/1.1\r\nX-A: ".to_vec());
+    // Of one tenant there are no more than it may have at once, so that each is cut for its pace.
+    let dripper = |number: usize| Request { body: None, ..chat(&format!("dripper-{}", number % 5)) };
+    let bodies = drips(&|number| dripper(number).header("Content-Length", "100000").head_bytes());
     let idles: Vec<_> = (0..IDLING).map(|_| runtime.spawn(idle(to))).collect();
     // Each is a tenant, so that what they are held by is their own slowness.
     let reader = |number| chat_with(&format!("reader-{number}"), CHAT_USAGE_REQUEST).header("x-kind", "endless");
