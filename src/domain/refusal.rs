@@ -159,6 +159,12 @@ pub enum Refusal {
     },
     /// The head is over its limit.
     HeadTooLarge,
+    /// The request target is over its limit.
+    TargetTooLong,
+    /// Another version of HTTP than 1.0 and 1.1.
+    VersionNotSupported,
+    /// A transfer coding other than chunked.
+    CodingNotSupported,
     /// The provider could not be reached or broke off before its head.
     Unreachable,
     /// The provider did not answer in time.
@@ -193,7 +199,10 @@ impl Refusal {
             | Self::HidesUsage { .. }
             | Self::BadAttribution { .. }
             | Self::BadRequest { .. } => 400,
+            Self::TargetTooLong => 414,
             Self::HeadTooLarge => 431,
+            Self::CodingNotSupported => 501,
+            Self::VersionNotSupported => 505,
             Self::Unreachable => 502,
             Self::UpstreamTimeout => 504,
             Self::UnknownPlan { .. }
@@ -236,6 +245,9 @@ impl Refusal {
             Self::BadAttribution { .. } => "invalid_attribution",
             Self::BadRequest { .. } => "bad_request",
             Self::HeadTooLarge => "head_too_large",
+            Self::TargetTooLong => "target_too_long",
+            Self::VersionNotSupported => "version_not_supported",
+            Self::CodingNotSupported => "coding_not_supported",
             Self::Unreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::BuffersFull => "buffers_full",
@@ -266,6 +278,9 @@ impl Refusal {
                 | Self::BodyIncomplete
                 | Self::BadRequest { .. }
                 | Self::HeadTooLarge
+                | Self::TargetTooLong
+                | Self::VersionNotSupported
+                | Self::CodingNotSupported
                 | Self::Draining
         )
     }
@@ -316,7 +331,7 @@ impl fmt::Display for Refusal {
                 write!(f, "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}.")
             }
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
-            Self::BodyIncomplete => f.write_str("The request body broke off or came too slowly."),
+            Self::BodyIncomplete => f.write_str("The request body broke off, came too slowly or has chunks that are none."),
             Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),
             Self::HidesUsage { parameter } => {
                 write!(f, "The gateway could not read what an answer charges with this value of {parameter} in the query. Leave it out.")
@@ -325,6 +340,9 @@ impl fmt::Display for Refusal {
             Self::BadAttribution { header } => write!(f, "{header} takes 1 to 128 printable ASCII characters, once."),
             Self::BadRequest { reason } => write!(f, "Bad request: {reason}."),
             Self::HeadTooLarge => f.write_str("The request head is over the limit."),
+            Self::TargetTooLong => f.write_str("The request target is over the limit."),
+            Self::VersionNotSupported => f.write_str("This version of HTTP is not served. Use HTTP/1.1."),
+            Self::CodingNotSupported => f.write_str("This transfer coding is not served. Use chunked alone, or a Content-Length."),
             Self::Unreachable => f.write_str("The provider could not be reached or broke off before it answered."),
             Self::UpstreamTimeout => f.write_str("The provider did not answer in time."),
             Self::BuffersFull => f.write_str("Too many large requests at once. Try again shortly."),

@@ -105,6 +105,8 @@ pub enum Fate {
     Reuse,
     /// The connection is over.
     Close,
+    /// The connection is over once the client had the time to read its answer: it may still send.
+    Linger,
     /// It is that of a session from here on.
     Session(Box<session::Opening>),
 }
@@ -216,7 +218,14 @@ impl Gate {
             presented => Some(presented?),
         };
         let place = presented.as_ref().map_or(CredentialPlace::None, |presented| presented.place);
-        let (provider, endpoint) = providers::route(&asked.method, &asked.path, place)?;
+        let (provider, endpoint) =
+            providers::route(&asked.method, &asked.path, place).map_err(|refusal| match refusal {
+                // Said apart: it may be a base URL that ends in a slash.
+                Refusal::UnknownRoute if !providers::is_plain(&asked.path) => Refusal::BadRequest {
+                    reason: "a path with an empty or dotted segment, or with a percent-encoding that hides one",
+                },
+                refusal => refusal,
+            })?;
         asked.dialect = provider;
         if providers::is_upload(&endpoint.path) {
             // Boxed, as forms are.
@@ -327,7 +336,7 @@ impl Gate {
         (origin, provider, endpoint): (&Origin, &'static dyn Provider, &Endpoint),
         body: Outgoing,
     ) -> Result<Request<Outgoing>, Refusal> {
-        let query = asked.query.as_deref().and_then(headers::query_without_key);
+        let query = asked.query.as_deref().and_then(headers::query_to_provider);
         let target = match query {
             Some(query) => format!("{}?{query}", endpoint.path),
             None => endpoint.path.clone(),

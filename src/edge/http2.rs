@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::answer;
 use super::client_stream::ClientStream;
 use super::exchange::{Fate, Gate, Live};
-use super::hygiene;
+use super::hygiene::{self, Limits};
 use super::listener::Phase;
 
 /// Calls of one connection at once. RFC 9113, 6.5.2, advises no fewer.
@@ -118,8 +118,9 @@ fn options() -> H2Options {
 async fn call(gate: Arc<Gate>, mut session: ServerSession, is_tls: bool) {
     let live: Arc<Live> = gate.live.load_full();
     let head = session.req_header();
-    if let Err(refusal) = hygiene::check_http2(&head.method, head.uri.path(), &head.headers) {
-        answer::reject_head(&mut session, &refusal).await;
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    if let Err(refusal) = hygiene::check_http2(&head.method, target, &head.headers, Limits::default()) {
+        answer::reject_head(&gate, &mut session, &refusal).await;
         return;
     }
     // Dropped without its end, a stream is reset when what was written of it is sent: its client sees the break.

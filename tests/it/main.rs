@@ -29,6 +29,7 @@ mod endings;
 mod estimates;
 mod flips;
 mod framing;
+mod hostile;
 mod http2;
 mod idempotency;
 mod ledger_speed;
