@@ -4,6 +4,7 @@
 //! small runtime of our own for everything that must outlive them: the recorder, the ledger, the admin listener.
 
 mod admin_key;
+pub mod advice;
 mod background;
 mod counters;
 pub mod ledger;
@@ -245,7 +246,7 @@ pub fn active_prices(config: &Config) -> Result<Option<(ActiveBook, PriceBook)>,
             ledger.usage().ready().await?;
             let Some(active) = store.load().await?.prices else { return Ok(None) };
             let book = price_books::find(&*store, &active.version, PRICE_FORMAT).await?;
-            let missing = || StoreError::Corrupt(format!("the price book {} is not there", active.version));
+            let missing = || StoreError::Corrupt(format!("the price book in force, {}, is not there", active.version));
             Ok(Some((active.clone(), book.ok_or_else(missing)?)))
         };
         let active = active.await.map_err(failed);
@@ -261,7 +262,14 @@ async fn snapshots(
     prices: PriceBook,
     config: &Config,
 ) -> Result<Arc<Snapshots>, StoreError> {
-    let snapshots = Snapshots::open(tenants, plans, prices, PRICE_FORMAT).await?;
+    advice::of_prices(&prices, &plans).iter().for_each(|line| warn!("{line}."));
+    let snapshots = Snapshots::open(tenants, plans, prices, PRICE_FORMAT).await.map_err(|error| match error {
+        // The one thing that is read here beside the tables of tenants.
+        StoreError::Corrupt(why) if why.starts_with("the price book") => StoreError::Corrupt(format!(
+            "{why}: put another in force with tollgate prices update, or with --configured that of the configuration"
+        )),
+        error => error,
+    })?;
     snapshots.set_sizes(config.limits.clone(), config.budgets);
     snapshots.keep_books(tenants, SystemClock::new().now()).await?;
     Ok(Arc::new(snapshots))

@@ -24,7 +24,7 @@ use crate::metering::snapshot::{PlanMissing, Plans, PlansRefused};
 use crate::ports::StoreError;
 use crate::telemetry::logging::{Filter, Log};
 
-use super::{BootError, Parts, admin_key, ledger, origins, plans, prices, tls};
+use super::{BootError, Parts, admin_key, advice, ledger, origins, plans, prices, tls};
 
 /// How a running gateway comes by its configuration again.
 pub struct Source<'a> {
@@ -201,6 +201,7 @@ impl<'a> Reloader<'a> {
     /// Whether every tenant has its plan is judged with the swap: before it, a tenant may still move.
     fn put_in_force(&mut self, next: Next, parts: &Parts) -> Result<(), Vec<String>> {
         let Next { config, waiting, checked: Checked { plans, prices, live }, filter, admin_key } = next;
+        let advice = advice::of_prices(&prices, &plans);
         parts.snapshots.replace(plans, prices).map_err(|refused| vec![told(refused)])?;
         parts.snapshots.set_sizes(config.limits.clone(), config.budgets);
         parts.gate.live.store(Arc::new(live));
@@ -208,7 +209,7 @@ impl<'a> Reloader<'a> {
             parts.gate.identities.set_admin(hash);
         }
         self.source.log.set_filter(filter);
-        for warning in &config.warnings {
+        for warning in config.warnings.iter().chain(&advice) {
             warn!("{warning}");
         }
         if !waiting.is_empty() {

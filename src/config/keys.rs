@@ -164,6 +164,12 @@ pub static KEYS: &[Key] = &[
         "16",
         "How many searches, of the web or of files, a provider makes at most for a call that has such a tool. A call under `hold = \"worst_case\"` holds the fees of so many, any other that of one.",
     ),
+    key(
+        "budgets.account_tier",
+        &["TOLLGATE_BUDGETS_ACCOUNT_TIER"],
+        "standard",
+        "The service tier of calls that name none, as your provider account has it set: `standard`, or `priority`, `flex` if the project's default is that. Such calls hold its price.",
+    ),
     secret("providers.openai.api_key", &["OPENAI_API_KEY"], "Your OpenAI key. The provider is on when it is there."),
     key(
         "providers.openai.url",

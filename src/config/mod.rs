@@ -432,11 +432,13 @@ impl Reader {
         let output_max = self.value("budgets.output_max", tokens);
         let cost_min = self.value("budgets.hold_min_usd", budgets::dollars);
         let searches_max = self.value("budgets.searches_max", |text| values::count(text, 1..=COUNT_MAX));
+        let account_tier = self.value("budgets.account_tier", budgets::tier);
         Some(Bounds {
             context_max: context_max?,
             output_max: output_max?,
             cost_min: cost_min?,
             searches_max: searches_max?,
+            account_tier: account_tier?,
         })
     }
 

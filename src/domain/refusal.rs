@@ -108,6 +108,11 @@ pub enum Refusal {
         /// The plan.
         plan: PlanName,
     },
+    /// It is charged after its answer, when nothing can be held for it, and the plan holds the most that calls can use.
+    Deferred {
+        /// The plan.
+        plan: PlanName,
+    },
     /// No provider serves or bills this path.
     UnknownRoute,
     /// It would make a key or a call by which a client speaks to the provider past the gateway, unmetered.
@@ -187,7 +192,7 @@ impl Refusal {
         match self {
             Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy | Self::BadUpload => 401,
             Self::QuotaUsedUp(_) => 402,
-            Self::Suspended(_) | Self::ModelNotAllowed(_) | Self::NoPrice { .. } => 403,
+            Self::Suspended(_) | Self::ModelNotAllowed(_) | Self::NoPrice { .. } | Self::Deferred { .. } => 403,
             Self::UnknownRoute | Self::OpensElsewhere => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
@@ -231,6 +236,7 @@ impl Refusal {
             Self::RateLimited(facts) if facts.metric == RateMetric::Concurrent => "too_many_requests",
             Self::RateLimited(_) => "rate_limited",
             Self::NoPrice { .. } => "model_unpriced",
+            Self::Deferred { .. } => "deferred_not_allowed",
             Self::UnknownRoute => "unknown_route",
             Self::OpensElsewhere => "not_metered",
             Self::NoUpgrade => "upgrade_required",
@@ -322,6 +328,7 @@ impl fmt::Display for Refusal {
                 "" => write!(f, "The call names no model where the gateway could see it, and plan {plan} has a cost limit: without a price nobody can hold to it."),
                 model => write!(f, "Model {model} has no price, and plan {plan} has a cost limit: without a price nobody can hold to it."),
             },
+            Self::Deferred { plan } => write!(f, "Plan {plan} holds the most that a call can use, and this one is finished and charged after its answer, when nothing is held for it. Ask for an answer that is not in the background and no batch, or have the operator of this gateway set deferred = \"allow\" on the plan."),
             Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter: see the table of routes in its README."),
             Self::OpensElsewhere => f.write_str("The gateway does not forward this: it makes a key or a call by which a client speaks to the provider directly, where nothing is metered. Open a websocket through the gateway with your Tollgate key instead."),
             Self::NoUpgrade => f.write_str("This route is a websocket. Ask for it by GET over HTTP/1.1 with 'Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Key' and 'Sec-WebSocket-Version: 13'."),
@@ -469,5 +476,7 @@ mod tests {
         assert_eq!(facts(Refusal::BudgetHeld(held())), (429, "budget_held", Some(1)));
         let no_price = Refusal::NoPrice { model: "m".into(), plan: "p".parse().unwrap() };
         assert_eq!(facts(no_price), (403, "model_unpriced", None));
+        let deferred = Refusal::Deferred { plan: "p".parse().unwrap() };
+        assert_eq!(facts(deferred), (403, "deferred_not_allowed", None));
     }
 }

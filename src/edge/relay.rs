@@ -11,6 +11,7 @@ use pingora_http::ResponseHeader;
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::domain::settlement::Ending;
+use crate::domain::tokens::Tokens;
 use crate::metering::in_flight::InFlight;
 use crate::providers::Shortener;
 
@@ -231,8 +232,8 @@ impl Relay<'_> {
         }
     }
 
-    /// The last bytes of a stream that ends here; `None`, and all stays as it was, where no event ends in what is gathered.
-    fn shortened(&mut self) -> Option<Bytes> {
+    /// The last bytes of the provider's in a stream that ends here; `None`, and all stays as it was, where no event ends in what is gathered.
+    fn shortened(&mut self) -> Option<BytesMut> {
         let was_between = self.shortener.as_ref()?.is_between_events();
         let gathered = join(&mut self.out);
         let shortener = self.shortener.as_mut()?;
@@ -243,19 +244,20 @@ impl Relay<'_> {
             self.followed = true;
             return None;
         }
-        let mut last = BytesMut::from(gathered.get(..whole)?);
-        last.extend_from_slice(&shortener.ending());
-        Some(last.freeze())
+        gathered.get(..whole).map(BytesMut::from)
     }
 
     /// The end of a stream that is used up: booked before its last bytes go out, as every answer.
-    async fn end_short(mut self, last: Bytes) -> Fate {
+    async fn end_short(mut self, mut last: BytesMut) -> Fate {
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.cut();
         }
-        self.settle_with(Ending::DrainCapped).await;
+        let booked = self.settle_with(Ending::DrainCapped).await;
+        if let Some(shortener) = self.shortener.take() {
+            last.extend_from_slice(&shortener.ending(&booked));
+        }
         // What is gathered and held back of the provider's is behind the end.
-        (self.out, self.shortener) = (vec![last], None);
+        self.out = vec![last.freeze()];
         self.write().await;
         if self.gone.is_some() { Fate::Close } else { Fate::Reuse }
     }
@@ -276,12 +278,12 @@ impl Relay<'_> {
         }
     }
 
-    async fn settle_with(&mut self, ending: Ending) {
+    /// Gives the tokens that are booked; none where nobody pays.
+    async fn settle_with(&mut self, ending: Ending) -> Tokens {
         // What the reader holds back is the client's, and only the reader has it.
-        if let Some(mut in_flight) = self.in_flight.take() {
-            in_flight.flush(&mut self.out);
-            in_flight.settle(ending).await;
-        }
+        let Some(mut in_flight) = self.in_flight.take() else { return Tokens::default() };
+        in_flight.flush(&mut self.out);
+        in_flight.settle(ending).await
     }
 
     /// Trailers go on in HTTP/2 alone: pingora writes none in HTTP/1.1, where whoever passes a message on may drop them.

@@ -414,6 +414,7 @@ impl UsageStore for FakeStore {
                 query.tenant.as_ref().is_none_or(|tenant| event.tenant == *tenant)
                     && query.from.is_none_or(|from| event.requested_at >= from)
                     && query.to.is_none_or(|to| event.requested_at < to)
+                    && query.priced.is_none_or(|priced| event.priced == priced)
                     && query.after.is_none_or(|after| *row > after)
             });
             Ok(rows.take(query.events_max as usize).cloned().collect())

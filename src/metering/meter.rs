@@ -1,6 +1,7 @@
 //! Admission: everything that can fail happens here, so that settlement cannot.
 
 use std::sync::Arc;
+use tracing::debug;
 
 use crate::domain::budget::{OnOverrun, WhenShort};
 use crate::domain::counting::Counting;
@@ -251,7 +252,10 @@ impl Meter {
                 }
                 Ok(HoldOutcome::Refused { claim, standing }) => (claim, standing),
                 Ok(HoldOutcome::Changed) => return Ok(None),
-                Err(_) => return Err(Refusal::CountersDown),
+                Err(error) => {
+                    debug!(%error, "A call is refused: the counters cannot be asked.");
+                    return Err(Refusal::CountersDown);
+                }
             };
             let claim = claims.get(refused);
             let is_chats = claim.is_none_or(|claim| claim.counter.metric == Metric::Chats);

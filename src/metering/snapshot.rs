@@ -113,7 +113,7 @@ async fn active(
     }
     match find(store, version, format).await? {
         Some(book) => Ok(Some(Arc::new(book))),
-        None => Err(StoreError::Corrupt(format!("the price book {version} is not there"))),
+        None => Err(StoreError::Corrupt(format!("the price book in force, {version}, is not there"))),
     }
 }
 

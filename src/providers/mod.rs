@@ -157,6 +157,15 @@ impl Reads {
         }
     }
 
+    /// Whether what a call begins is finished, and charged, after its answer: always, or where its client asks for that.
+    pub fn is_finished_later(self, in_background: bool) -> bool {
+        match self {
+            Self::Batch | Self::Run | Self::Batches => true,
+            Self::Responses | Self::Interaction => in_background,
+            _ => false,
+        }
+    }
+
     /// Whether its tokens alone bound what an answer costs.
     pub fn costs_tokens_only(self) -> bool {
         match self {

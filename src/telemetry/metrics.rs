@@ -52,6 +52,7 @@ pub struct Metrics {
     tokens: Labelled<2, Counter>,
     cost_picodollars: Labelled<1, Counter>,
     unpriced_requests: Labelled<1, Counter>,
+    incomplete_requests: Labelled<1, Counter>,
     estimated_requests: Labelled<1, Counter>,
     refusals: Labelled<1, Counter>,
     estimates: Labelled<1, Counter>,
@@ -98,6 +99,7 @@ impl Metrics {
             tokens: Family::default(),
             cost_picodollars: Family::default(),
             unpriced_requests: Family::default(),
+            incomplete_requests: Family::default(),
             estimated_requests: Family::default(),
             refusals: Family::default(),
             estimates: Family::default(),
@@ -144,6 +146,11 @@ impl Metrics {
             "unpriced_requests",
             "Calls booked whose model has no price: add it to the price file",
             self.unpriced_requests.clone(),
+        );
+        registry.register(
+            "incomplete_requests",
+            "Calls booked whose cost is in doubt, as not all of it has a verified price of its own",
+            self.incomplete_requests.clone(),
         );
         registry.register(
             "estimated_requests",
@@ -281,8 +288,13 @@ impl Metrics {
         self.chats.get_or_create(&labels).inc_by(sum(|event| event.chats));
         self.cost_picodollars.get_or_create(&labels).inc_by(sum(pico));
         let unpriced = sum(|event| u64::from(event.priced == Priced::Unpriced));
+        let incomplete = sum(|event| u64::from(event.priced == Priced::Incomplete));
         let estimated = sum(|event| u64::from(event.source == UsageSource::Estimate));
-        for (counter, calls) in [(&self.unpriced_requests, unpriced), (&self.estimated_requests, estimated)] {
+        for (counter, calls) in [
+            (&self.unpriced_requests, unpriced),
+            (&self.incomplete_requests, incomplete),
+            (&self.estimated_requests, estimated),
+        ] {
             if calls > 0 {
                 counter.get_or_create(&labels).inc_by(calls);
             }
@@ -457,6 +469,9 @@ mod tests {
     fn what_is_booked_is_counted_without_naming_a_tenant() {
         let metrics = Metrics::new(Arc::new(Behind), Arc::new(MemoryCounters::new()), Arc::new(At(2_000_000)));
         metrics.booked(&[event(), UsageEvent { status: 502, outcome: Outcome::NoAnswer, chats: 0, ..event() }]);
+        let (incomplete, unpriced) = (Priced::Incomplete, Priced::Unpriced);
+        let in_doubt = |priced| UsageEvent { provider: ProviderId::new("gemini"), priced, ..event() };
+        metrics.booked(&[in_doubt(incomplete), in_doubt(incomplete), in_doubt(unpriced), in_doubt(Priced::Free)]);
         metrics.refused(&Refusal::UnknownRoute);
         metrics.estimated(EstimatedBy::BytesForWant);
         metrics.reloaded(false);
@@ -469,12 +484,14 @@ mod tests {
             r#"tollgate_tokens_total{provider="openai",kind="completion"} 14"#,
             r#"tollgate_cost_picodollars_total{provider="openai"} 1500000000"#,
             r#"tollgate_estimated_requests_total{provider="openai"} 2"#,
+            r#"tollgate_incomplete_requests_total{provider="gemini"} 2"#,
+            r#"tollgate_unpriced_requests_total{provider="gemini"} 1"#,
             r#"tollgate_refusals_total{code="unknown_route"} 1"#,
             r#"tollgate_estimates_total{by="bytes_queue_full"} 1"#,
             r#"tollgate_config_reloads_total{result="ok"} 0"#,
             r#"tollgate_config_reloads_total{result="error"} 1"#,
             r#"tollgate_request_duration_seconds_bucket{le="0.5",provider="openai"} 2"#,
-            r#"tollgate_overhead_seconds_bucket{le="0.0001"} 2"#,
+            r#"tollgate_overhead_seconds_bucket{le="0.0001"} 6"#,
             "tollgate_recorder_lag_microseconds 500000",
             "tollgate_recorder_backlog_events 3",
             "tollgate_in_flight 2",
