@@ -147,10 +147,11 @@ impl ClientStream {
                     return Some(Err(refusal));
                 }
             }
+            if self.first.capacity() == self.first.len() {
+                self.first.reserve(self.first.len().max(FIRST_READ_BYTES));
+            }
             // One byte over the limit is enough to see that it is over.
-            let room = (limits.head_bytes + 1).saturating_sub(self.first.len());
-            let room = room.min(self.first.len().max(FIRST_READ_BYTES));
-            self.first.reserve(room);
+            let room = (limits.head_bytes + 1).min(self.first.capacity()).saturating_sub(self.first.len());
             match (&mut self.wire).take(room as u64).read_buf(&mut self.first).await {
                 Ok(count) if count > 0 => {}
                 _ => return None,
