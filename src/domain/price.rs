@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::models::plain_name;
 use super::money::PicoUsd;
 use super::quantities::{AUDIO_MS_MAX, CHARACTERS_MAX, COUNT_MAX};
 use super::time::Micros;
@@ -467,8 +468,8 @@ impl PriceBook {
         model.names.iter().filter_map(found).any(|found| std::ptr::eq(found, model))
     }
 
-    /// The entry for a model by the name that the provider's answer or a request gives it. `models/` in front of it and
-    /// upper case do not matter.
+    /// The entry for a model by the name that the provider's answer or a request gives it: [`plain_name`], as where models
+    /// are allowed, so that `models/` or a path in front of it and upper case do not matter.
     pub fn model(&self, provider: &str, model: &str) -> Option<&ModelPrices> {
         self.own_model(provider, model).or_else(|| self.base.as_ref()?.own_model(provider, model))
     }
@@ -476,11 +477,7 @@ impl PriceBook {
     fn own_model(&self, provider: &str, model: &str) -> Option<&ModelPrices> {
         let shelf = self.shelves.iter().find(|shelf| *shelf.provider == *provider)?;
         let name = model.strip_prefix("publishers/google/").unwrap_or(model);
-        let name = name.strip_prefix("models/").unwrap_or(name);
-        shelf.find(name).or_else(|| {
-            let shouted = name.bytes().any(|b| b.is_ascii_uppercase());
-            shouted.then(|| shelf.find(&name.to_ascii_lowercase())).flatten()
-        })
+        shelf.find(&plain_name(name)?)
     }
 
     /// The unit prices that [`Self::charge`] uses for a call of `input_tokens` tokens of input (all of them, cached or

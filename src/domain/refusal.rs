@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::bound::Bound;
 use super::hold::money_of;
 use super::ids::{PlanName, TenantId};
 use super::models::Models;
@@ -101,6 +102,20 @@ pub enum Refusal {
     BudgetHeld(Box<QuotaFacts>),
     /// Requests or tokens come too fast, or too many run at once.
     RateLimited(Box<RateFacts>),
+    /// The tenant has as many requests at once as one may have on this gateway, whatever its plan.
+    Crowded {
+        /// The tenant.
+        tenant: TenantId,
+        /// How many.
+        limit: u64,
+    },
+    /// One wrong credential too many from this address.
+    Guessing {
+        /// After how many seconds one more is judged, at least 1.
+        retry_after_s: u32,
+    },
+    /// The request came too slowly: its head, its body, or all of it.
+    TooSlow(Bound),
     /// The plan limits cost, and nobody knows what this model costs.
     NoPrice {
         /// The model that is asked for, shortened; empty where none is named.
@@ -132,6 +147,11 @@ pub enum Refusal {
         provider: String,
         /// The environment variable that turns it on.
         variable: &'static str,
+    },
+    /// The tenant has a key of its own for this provider, which cannot be opened here.
+    ProviderKeyLocked {
+        /// The provider's short name.
+        provider: String,
     },
     /// The body is longer than `listen.body_limit`, or `listen.upload_limit` where it is streamed.
     BodyTooLarge {
@@ -197,7 +217,12 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
             Self::NoUpgrade => 426,
-            Self::TooManyTurns | Self::BudgetHeld(_) | Self::RateLimited(_) => 429,
+            Self::TooManyTurns
+            | Self::BudgetHeld(_)
+            | Self::RateLimited(_)
+            | Self::Crowded { .. }
+            | Self::Guessing { .. } => 429,
+            Self::TooSlow(_) => 408,
             Self::EncodedBody => 415,
             Self::BodyIncomplete
             | Self::BadJson { .. }
@@ -212,6 +237,7 @@ impl Refusal {
             Self::UpstreamTimeout => 504,
             Self::UnknownPlan { .. }
             | Self::ProviderOff { .. }
+            | Self::ProviderKeyLocked { .. }
             | Self::BuffersFull
             | Self::JournalFull
             | Self::CountersDown
@@ -235,6 +261,9 @@ impl Refusal {
             Self::BudgetHeld(_) => "budget_held",
             Self::RateLimited(facts) if facts.metric == RateMetric::Concurrent => "too_many_requests",
             Self::RateLimited(_) => "rate_limited",
+            Self::Crowded { .. } => "too_many_requests",
+            Self::Guessing { .. } => "too_many_failed_keys",
+            Self::TooSlow(_) => "request_timeout",
             Self::NoPrice { .. } => "model_unpriced",
             Self::Deferred { .. } => "deferred_not_allowed",
             Self::UnknownRoute => "unknown_route",
@@ -243,6 +272,7 @@ impl Refusal {
             Self::TooManyTurns => "too_many_turns",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::ProviderOff { .. } => "provider_not_configured",
+            Self::ProviderKeyLocked { .. } => "provider_key_locked",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyIncomplete => "body_incomplete",
             Self::BadJson { .. } => "invalid_json",
@@ -267,11 +297,28 @@ impl Refusal {
     /// `Retry-After` in seconds, where trying again can help.
     pub fn retry_after_s(&self) -> Option<u32> {
         match self {
-            Self::BudgetHeld(_) | Self::BuffersFull | Self::JournalFull | Self::CountersDown | Self::KeysDown => {
-                Some(1)
-            }
+            Self::BudgetHeld(_)
+            | Self::Crowded { .. }
+            | Self::BuffersFull
+            | Self::JournalFull
+            | Self::CountersDown
+            | Self::KeysDown => Some(1),
+            Self::Guessing { retry_after_s } => Some(*retry_after_s),
             Self::RateLimited(facts) => Some(facts.retry_after_s),
             Self::Draining => Some(5),
+            _ => None,
+        }
+    }
+
+    /// The bound that was met, where it is one of those towards clients.
+    pub fn bound(&self) -> Option<Bound> {
+        match self {
+            Self::Crowded { .. } => Some(Bound::RequestsPerTenant),
+            Self::Guessing { .. } => Some(Bound::FailedKeys),
+            Self::HeadTooLarge => Some(Bound::Head),
+            Self::BodyTooLarge { .. } => Some(Bound::Body),
+            Self::BuffersFull => Some(Bound::Buffers),
+            Self::TooSlow(bound) => Some(*bound),
             _ => None,
         }
     }
@@ -287,6 +334,7 @@ impl Refusal {
                 | Self::TargetTooLong
                 | Self::VersionNotSupported
                 | Self::CodingNotSupported
+                | Self::TooSlow(_)
                 | Self::Draining
         )
     }
@@ -324,6 +372,15 @@ impl fmt::Display for Refusal {
                 }
                 write!(f, "Try again in {retry_after_s} s.")
             }
+            Self::Crowded { tenant, limit } => {
+                write!(f, "Tenant {tenant} has {limit} requests running at once, which is as many as this gateway takes of one tenant. Try again shortly.")
+            }
+            Self::Guessing { retry_after_s } => {
+                write!(f, "Too many requests with a wrong API key came from this address. Check the key, and try again in {retry_after_s} s.")
+            }
+            Self::TooSlow(Bound::HeadTime) => f.write_str("The request head came too slowly."),
+            Self::TooSlow(Bound::RequestTime) => f.write_str("The request took too long to come."),
+            Self::TooSlow(_) => f.write_str("The request body came too slowly."),
             Self::NoPrice { model, plan } => match &**model {
                 "" => write!(f, "The call names no model where the gateway could see it, and plan {plan} has a cost limit: without a price nobody can hold to it."),
                 model => write!(f, "Model {model} has no price, and plan {plan} has a cost limit: without a price nobody can hold to it."),
@@ -336,6 +393,9 @@ impl fmt::Display for Refusal {
             Self::MethodNotAllowed { allow } => write!(f, "This route does not have that method. Allowed: {allow}."),
             Self::ProviderOff { provider, variable } => {
                 write!(f, "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}.")
+            }
+            Self::ProviderKeyLocked { provider } => {
+                write!(f, "This gateway cannot open your own key for provider {provider}. Ask its operator.")
             }
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
             Self::BodyIncomplete => f.write_str("The request body broke off, came too slowly or has chunks that are none."),

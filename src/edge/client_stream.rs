@@ -27,6 +27,8 @@ use pingora_core::protocols::{
 use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use crate::domain::refusal::Refusal;
@@ -34,6 +36,7 @@ use crate::domain::refusal::Refusal;
 use super::hygiene::chunks::Chunks;
 use super::hygiene::{Framing, Head, Limits};
 use super::socket::Socket;
+use super::tally::Tally;
 
 /// Writes are gathered up to this size; larger ones go out directly.
 const GATHER_BYTES_MAX: usize = 16 * 1024;
@@ -65,6 +68,14 @@ pub struct ClientStream {
     /// Bytes that wait for a flush, from `written` on.
     out: Vec<u8>,
     written: usize,
+    /// Counts frames, where they are those of HTTP/2.
+    watch: Option<Box<Watch>>,
+}
+
+/// Counts the frames of HTTP/2 on their way, and tells when there are too many.
+struct Watch {
+    tally: Tally,
+    flooded: Arc<Notify>,
 }
 
 /// How much is handed on.
@@ -83,7 +94,16 @@ pub type Wire = Socket<TlsStream<TcpStream>>;
 impl ClientStream {
     /// Takes over a connection that may carry requests.
     pub fn new(wire: Wire) -> Self {
-        Self { wire, first: Vec::new(), taken: 0, turn: Turn::All, upgrades: false, out: Vec::new(), written: 0 }
+        let (first, out) = (Vec::new(), Vec::new());
+        Self { wire, first, taken: 0, turn: Turn::All, upgrades: false, out, written: 0, watch: None }
+    }
+
+    /// Counts frames of HTTP/2 from here on. Gives what is told once there are too many that ask for nothing.
+    pub fn watch_frames(&mut self) -> Arc<Notify> {
+        let flooded = Arc::new(Notify::new());
+        let tally = Tally::new(HTTP2_PREFACE.len(), Instant::now());
+        self.watch = Some(Box::new(Watch { tally, flooded: flooded.clone() }));
+        flooded
     }
 
     /// Whether it is encrypted.
@@ -268,38 +288,41 @@ impl Turn {
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let before = buf.filled().len();
         let ahead = this.first.get(this.taken..).unwrap_or_default();
         let ahead = ahead.get(..buf.remaining()).unwrap_or(ahead);
         if !ahead.is_empty() {
             let count = this.turn.take(ahead)?;
             buf.put_slice(ahead.get(..count).unwrap_or_default());
             this.taken += count;
-            return Poll::Ready(Ok(()));
-        }
-        match &mut this.turn {
-            Turn::All => Pin::new(&mut this.wire).poll_read(cx, buf),
-            Turn::Bytes(left) => {
-                let before = buf.filled().len();
-                // Where nothing is left, this reads nothing, which to the session is the end.
-                ready!(Pin::new(&mut (&mut this.wire).take(*left)).poll_read(cx, buf))?;
-                *left = left.saturating_sub(u64::try_from(buf.filled().len() - before).unwrap_or(u64::MAX));
-                Poll::Ready(Ok(()))
-            }
-            Turn::Chunks { chunks, .. } if chunks.is_over() => Poll::Ready(Ok(())),
-            Turn::Chunks { .. } => {
-                let before = buf.filled().len();
-                ready!(Pin::new(&mut this.wire).poll_read(cx, buf))?;
-                let read = buf.filled().get(before..).unwrap_or_default();
-                let count = this.turn.take(read)?;
-                if count < read.len() {
-                    this.first.clear();
-                    this.first.extend_from_slice(read.get(count..).unwrap_or_default());
-                    this.taken = 0;
+        } else {
+            match &mut this.turn {
+                Turn::All => ready!(Pin::new(&mut this.wire).poll_read(cx, buf))?,
+                Turn::Bytes(left) => {
+                    // Where nothing is left, this reads nothing, which to the session is the end.
+                    ready!(Pin::new(&mut (&mut this.wire).take(*left)).poll_read(cx, buf))?;
+                    *left = left.saturating_sub(u64::try_from(buf.filled().len() - before).unwrap_or(u64::MAX));
                 }
-                buf.set_filled(before + count);
-                Poll::Ready(Ok(()))
+                Turn::Chunks { chunks, .. } if chunks.is_over() => {}
+                Turn::Chunks { .. } => {
+                    ready!(Pin::new(&mut this.wire).poll_read(cx, buf))?;
+                    let read = buf.filled().get(before..).unwrap_or_default();
+                    let count = this.turn.take(read)?;
+                    if count < read.len() {
+                        this.first.clear();
+                        this.first.extend_from_slice(read.get(count..).unwrap_or_default());
+                        this.taken = 0;
+                    }
+                    buf.set_filled(before + count);
+                }
             }
         }
+        if let Some(watch) = &mut this.watch
+            && watch.tally.received(buf.filled().get(before..).unwrap_or_default(), Instant::now)
+        {
+            watch.flooded.notify_one();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -308,11 +331,16 @@ impl AsyncWrite for ClientStream {
         if self.out.len() + buf.len() > GATHER_BYTES_MAX {
             ready!(self.poll_drain(cx))?;
         }
-        if buf.len() >= GATHER_BYTES_MAX {
-            return Pin::new(&mut self.wire).poll_write(cx, buf);
+        let taken = if buf.len() >= GATHER_BYTES_MAX {
+            ready!(Pin::new(&mut self.wire).poll_write(cx, buf))?
+        } else {
+            self.out.extend_from_slice(buf);
+            buf.len()
+        };
+        if let Some(watch) = &mut self.watch {
+            watch.tally.sent(buf.get(..taken).unwrap_or_default());
         }
-        self.out.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

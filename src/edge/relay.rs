@@ -1,15 +1,19 @@
 //! The answer on its way from the provider to the client: relayed as it comes, read on the way, booked before its end.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::poll;
 use http::{HeaderMap, HeaderValue, StatusCode, header, response};
+use pingora_core::ErrorType;
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
+use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::time::{Duration, Instant, timeout_at};
 
+use crate::domain::bound::Bound;
 use crate::domain::settlement::Ending;
 use crate::domain::tokens::Tokens;
 use crate::metering::in_flight::InFlight;
@@ -19,6 +23,7 @@ use super::client_stream::ClientStream;
 use super::exchange::{Asked, Fate, Gate, Settings};
 use super::headers;
 use super::inflate::Inflate;
+use super::pace::Pace;
 use super::upstream::{Answer, AnswerBody, Cut};
 use super::watch::Watch;
 
@@ -46,7 +51,10 @@ pub(super) enum Meters {
 }
 
 struct Relay<'a> {
+    gate: &'a Gate,
     session: &'a mut ServerSession,
+    /// How the client takes its answer.
+    pace: Pace,
     in_flight: Option<InFlight>,
     /// Told behind the last byte, when this is dropped.
     watch: Option<Watch>,
@@ -78,7 +86,9 @@ pub(super) async fn relay(
         Meters::Later(watch) => (None, Some(watch)),
         Meters::Nobody => (None, None),
     };
-    let Answer { head, body } = answer;
+    let Answer { head, mut body } = answer;
+    let settings = &asked.live.settings;
+    body.end_by(Instant::now() + settings.stream_timeout);
     let status = head.status.as_u16();
     let sight = sight(&head);
     let takes_out = matches!(sight, Sight::Plain)
@@ -88,13 +98,15 @@ pub(super) async fn relay(
         let text = |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
         in_flight.head(status, text(header::CONTENT_TYPE), text(headers::REQUEST_ID));
     }
-    let drain = Drain::of(&asked.live.settings, in_flight.as_ref());
+    let drain = Drain::of(settings, in_flight.as_ref());
     let (gone, left) = (None, body_length(asked, &head));
     let is_shown = matches!(sight, Sight::Plain) && is_event_stream(&head) && left.is_none();
     let shortener = in_flight.as_ref().filter(|_| is_shown).and_then(InFlight::shortener);
     let out = Vec::new();
     let mut relay = Relay {
+        gate,
         session,
+        pace: Pace::new(settings.write_timeout, settings.rate_min),
         in_flight,
         watch,
         sight,
@@ -304,6 +316,10 @@ impl Relay<'_> {
         let ending = match cut {
             Cut::BrokeOff => Ending::BrokeOff,
             Cut::TimedOut => Ending::TimedOut,
+            Cut::TookTooLong => {
+                self.gate.meter.cut(Bound::StreamTime);
+                Ending::TimedOut
+            }
         };
         self.settle_with(ending).await;
         self.write().await;
@@ -311,9 +327,9 @@ impl Relay<'_> {
     }
 
     async fn write_head(&mut self, head: ResponseHeader) {
-        if self.session.write_response_header(Box::new(head)).await.is_err() {
-            self.gone = Some(Instant::now());
-        }
+        // What an answer before it left in the way may have to be taken first.
+        let written = fast_timeout(self.pace.wait_max(0), self.session.write_response_header(Box::new(head))).await;
+        self.took(written.ok());
     }
 
     /// Writes what is gathered. A failure only means that nobody listens any more: the provider is read on.
@@ -325,9 +341,33 @@ impl Relay<'_> {
         if self.gone.is_some() || bytes.is_empty() {
             return;
         }
-        if self.session.write_response_body(bytes, false).await.is_err() {
-            self.gone = Some(Instant::now());
+        let length = bytes.len();
+        let (written, waited) = {
+            let mut write = pin!(self.session.write_response_body(bytes, false));
+            match poll!(write.as_mut()) {
+                // Mostly: no clock is read then.
+                Poll::Ready(written) => (Some(written), Duration::ZERO),
+                Poll::Pending => {
+                    let began = Instant::now();
+                    (fast_timeout(self.pace.wait_max(length), write).await.ok(), began.elapsed())
+                }
+            }
+        };
+        self.pace.waited(waited, length);
+        self.took(written);
+    }
+
+    /// A client that did not take what was written counts as gone. `None`: not in time.
+    fn took(&mut self, written: Option<pingora_core::Result<()>>) {
+        let is_late = match &written {
+            Some(Ok(())) => return,
+            Some(Err(error)) => *error.etype() == ErrorType::WriteTimedout,
+            None => true,
+        };
+        if is_late {
+            self.gate.meter.cut(Bound::AnswerPace);
         }
+        self.gone = Some(Instant::now());
     }
 }
 

@@ -67,13 +67,13 @@ impl Gate {
         let limit = settings.upload_limit;
         let begin = match asked.length {
             Some(_) => Begin::default(),
-            None => read_begin(session, limit, |_| Ok(false)).await?,
+            None => read_begin(session, asked, limit, |_| Ok(false)).await?,
         };
         let (length, begun) = (begin.length(asked.length), begin.count());
         let (sender, outgoing) = begin.outgoing(length);
         let request = self.request(asked, out, target, outgoing)?;
         let send = origin.upstream.send(request, || ());
-        let answer = send_while_reading(session, (&sender, begun, limit), |_| Ok(()), send).await;
+        let answer = send_while_reading(session, asked, (&sender, begun, limit), |_| Ok(()), send).await;
         let mut answer = answer.map_err(|stopped| match stopped {
             Stopped::ByClient(refusal) => refusal,
             Stopped::ByProvider(error) => refusal_of(error).0,
@@ -112,7 +112,7 @@ impl Gate {
         let limit = settings.upload_limit;
         self.expect_body(session, asked, limit).await?;
         let knows_length = asked.length.is_some();
-        let begin = read_begin(session, limit, |piece| {
+        let begin = read_begin(session, asked, limit, |piece| {
             form.feed(piece)?;
             Ok(knows_length && form.is_known())
         })
@@ -137,7 +137,7 @@ impl Gate {
             sent = sent.saturating_add(count(piece));
             form.feed(piece)
         };
-        let answer = send_while_reading(session, (&sender, begun, limit), see, send).await;
+        let answer = send_while_reading(session, asked, (&sender, begun, limit), see, send).await;
         in_flight.asks_for(form.model());
         if length.is_none() {
             in_flight.asked_with(form.call(sent).prompt);
@@ -190,6 +190,7 @@ impl Begin {
 /// Reads a body of at most `limit` bytes until it is over, long, or shown a piece after which `enough` was seen.
 async fn read_begin(
     session: &mut ServerSession,
+    asked: &mut Asked<'_>,
     limit: u64,
     mut enough: impl FnMut(&[u8]) -> Result<bool, Refusal>,
 ) -> Result<Begin, Refusal> {
@@ -198,7 +199,7 @@ async fn read_begin(
         if bytes.len() >= BEGIN_BYTES_MAX {
             break false;
         }
-        let Some(piece) = body::read_piece(session).await? else { break true };
+        let Some(piece) = body::read_piece(session, &mut asked.intake).await? else { break true };
         bytes.extend_from_slice(&piece);
         if count(&bytes) > limit {
             return Err(Refusal::BodyTooLarge { limit });
@@ -214,13 +215,14 @@ async fn read_begin(
 /// each piece before it goes on.
 async fn send_while_reading(
     session: &mut ServerSession,
+    asked: &mut Asked<'_>,
     (sender, begun, limit): (&mpsc::Sender<Piece>, u64, u64),
     mut see: impl FnMut(&[u8]) -> Result<(), Refusal>,
     send: impl Future<Output = Result<Answer, SendError>>,
 ) -> Result<Answer, Stopped> {
     let pump = async {
         let mut left = limit.saturating_sub(begun);
-        while let Some(piece) = body::read_piece(session).await? {
+        while let Some(piece) = body::read_piece(session, &mut asked.intake).await? {
             // One that said how long it is was measured before it came.
             left = left.checked_sub(count(&piece)).ok_or(Refusal::BodyTooLarge { limit })?;
             see(&piece)?;

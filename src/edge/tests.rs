@@ -17,6 +17,7 @@ use crate::adapters::memory_counters::MemoryCounters;
 use crate::adapters::system_clock::SystemClock;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{PlanName, ProviderId};
+use crate::domain::network::Networks;
 use crate::domain::plan::Standing;
 use crate::domain::time::Micros;
 use crate::metering::deferred::{Books, Deferred};
@@ -31,6 +32,7 @@ use crate::ports::journal::Journal;
 use super::body::Budget;
 use super::exchange::{Gate, Live, Origin, Settings};
 use super::listener::{self, Connections, Phase};
+use super::strangers::Strangers;
 use super::upstream::{Limits, Place, Upstream};
 
 /// Panics at one reading.
@@ -183,6 +185,17 @@ fn settings() -> Settings {
         drain_bytes: 1 << 20,
         first_byte_timeout: PATIENCE,
         poll_interval: PATIENCE,
+        connections_max: 1_000,
+        connections_per_address: 0,
+        requests_per_tenant: 1_000,
+        failed_keys_per_minute: 0,
+        head_limit: 1 << 16,
+        headers_max: 128,
+        request_timeout: PATIENCE,
+        rate_min: 0,
+        http2_streams: 100,
+        http2_resets: 100,
+        stream_timeout: PATIENCE,
     }
 }
 
@@ -219,10 +232,11 @@ impl Bench {
             authority: HeaderValue::from_str(&address.to_string()).unwrap(),
             tls: None,
             http2: false,
+            trust: [0; 32],
         });
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));
-        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
+        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key: Some(key) }];
         let deferred = deferred(&world, &journal, &clock);
         let gate = Arc::new(Gate {
             meter,
@@ -235,8 +249,12 @@ impl Bench {
                 settings: settings(),
                 public_url: None,
                 tls: None,
+                balancers: Networks::default(),
+                admin_tls: None,
             }),
             draining: Arc::new(AtomicBool::new(false)),
+            crowd: Arc::default(),
+            strangers: Arc::new(Strangers::new(clock.clone())),
         });
         let listening = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let proxy = listening.local_addr().unwrap();

@@ -27,4 +27,5 @@ pub mod reports;
 pub mod rerate;
 pub mod snapshot;
 pub mod turns;
+pub mod vault;
 pub mod verify;

@@ -20,6 +20,8 @@ pub enum Table {
     TenantPlans,
     /// Keys of tenants.
     Keys,
+    /// Keys of tenants' own for providers, sealed.
+    ProviderKeys,
     /// Sums of days.
     UsageDaily,
     /// Sums of months.

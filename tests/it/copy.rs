@@ -105,6 +105,9 @@ const OTHERS: &str = "
         (3, 'key_1', 'acme', unhex(printf('%064x', 1)), 'abcd', 'live', 1, NULL, NULL, 60000000, NULL),
         (5, 'key_2', 'acme', unhex(printf('%064x', 2)), 'efgh', 'über', 1, 2, NULL, NULL, 'gpt-4o*, o3'),
         (7, 'key_3', 'beta', unhex(printf('%064x', 3)), '0000', 'revoked', -1, 9223372036854775807, 5, NULL, '*');
+    INSERT INTO provider_keys (tenant_id, provider, last4, master_key_id, sealed, set_at) VALUES
+        ('acme', 'openai', 'ab~d', '00ff00ff00ff00ff', unhex('00ff00'), -1), ('acme', 'gemini', '', '0', unhex(''), 9),
+        ('z', 'openai', 'Ω', '', unhex('ff'), 9223372036854775807);
     INSERT INTO audit_log (row, at, actor, actor_key, action, tenant_id, key_id, request_id, idempotency_key_sha256,
             name_before, name_after, plan_before, plan_after, suspended_before, suspended_after, last4_before, last4_after,
             expires_at_before, expires_at_after, allowed_models_before, allowed_models_after,
@@ -255,6 +258,7 @@ fn a_ledger_with_everything_in_it_goes_to_postgres_and_back_unchanged() {
     for (name, rows) in [
         (Table::UsageEvents, 9),
         (Table::Keys, 3),
+        (Table::ProviderKeys, 3),
         (Table::AuditLog, 3),
         (Table::ThresholdCrossings, 2),
         (Table::PriceBooks, 2),

@@ -9,6 +9,7 @@ pub(super) mod cells;
 pub(super) mod changes;
 pub(super) mod crossings;
 pub(super) mod prices;
+pub(super) mod provider_keys;
 pub(super) mod rows;
 pub(super) mod rules;
 pub(super) mod scopes;

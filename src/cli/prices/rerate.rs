@@ -18,6 +18,7 @@ use crate::metering::admin::prices::PricesView;
 use crate::metering::rerate::{Line, Rerated, Scope};
 use crate::metering::snapshot::Plans;
 use crate::ports::clock::Clock;
+use crate::ports::prices::BookListing;
 
 use super::super::accounts::with_ledger;
 use super::super::output::{Output, table};
@@ -166,13 +167,14 @@ fn is_meant(view: &PricesView, told: Option<&str>) -> Result<(), Failure> {
     if view.active.is_some() {
         return Ok(());
     }
-    if !view.kept.iter().any(|book| *book.version == *version) {
+    let Some(this) = view.kept.iter().find(|book| *book.version == *version) else {
         let why = "the price book of the configuration given here, never priced a call of this ledger";
         let fix = "name the gateways' configuration with --config, or put it in force with tollgate prices update";
         return Err(format!("version {version}, {why}: {fix}").into());
-    }
-    // A book over this one is known, so that this one may be known as its base alone.
-    let over = view.kept.iter().find(|book| book.base.as_deref() == Some(version));
+    };
+    // One that came in the same moment as a book over it is known as its base alone.
+    let is_over = |book: &&BookListing| book.base.as_deref() == Some(version) && book.added_at == this.added_at;
+    let over = view.kept.iter().find(is_over);
     match over.filter(|_| told.is_none()) {
         None => Ok(()),
         Some(over) => Err(format!(
@@ -269,7 +271,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ports::prices::{ActiveBook, BookListing};
+    use crate::ports::prices::ActiveBook;
 
     #[test]
     fn a_time_is_a_day_or_an_instant() {
@@ -303,6 +305,9 @@ mod tests {
         assert!(refused(view(vec![kept("cccccccccccc", None)], false), None).unwrap().contains("never priced a call"));
         assert!(refused(view(vec![over(), this()], false), None).unwrap().contains("say --book aaaaaaaaaaaa"));
         assert_eq!(refused(view(vec![over(), this()], false), Some("aaaaaaaaaaaa")), None);
+        // It was there before the one over it.
+        let later = BookListing { added_at: Micros(1), ..over() };
+        assert_eq!(refused(view(vec![later, this()], false), None), None);
         assert!(refused(view(vec![this()], true), Some("bbbbbbbbbbbb")).unwrap().contains("put bbbbbbbbbbbb in force"));
         assert_eq!(refused(view(vec![over(), this()], true), None), None);
     }

@@ -110,6 +110,7 @@ fn a_model_is_found_by_its_most_particular_name() {
         ("a", "models/stepped", Some(("a", "stepped"))),
         ("a", "publishers/google/models/stepped", Some(("a", "stepped"))),
         ("a", "Stepped", Some(("a", "stepped"))),
+        ("a", "projects/p/locations/l/publishers/google/models/stepped", Some(("a", "stepped"))),
         ("a", "stepped-2", None),
         ("a", "family-x", Some(("a", "family"))),
         ("a", "family-special", Some(("a", "family-special"))),

@@ -31,11 +31,12 @@ pub struct Column {
 impl Table {
     /// All of them, in an order in which each comes behind those that it refers to, and the largest first: what changes
     /// while it is copied then is in what comes later. The ledger's id comes last.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::UsageEvents,
         Self::Tenants,
         Self::TenantPlans,
         Self::Keys,
+        Self::ProviderKeys,
         Self::UsageDaily,
         Self::UsageMonthly,
         Self::UsageScopes,
@@ -54,6 +55,7 @@ impl Table {
             Self::Tenants => "tenants",
             Self::TenantPlans => "tenant_plans",
             Self::Keys => "keys",
+            Self::ProviderKeys => "provider_keys",
             Self::UsageDaily => "usage_daily",
             Self::UsageMonthly => "usage_monthly",
             Self::UsageScopes => "usage_scopes",
@@ -78,6 +80,7 @@ impl Table {
             Self::Tenants => TENANTS,
             Self::TenantPlans => TENANT_PLANS,
             Self::Keys => KEYS,
+            Self::ProviderKeys => PROVIDER_KEYS,
             Self::UsageDaily => USAGE_DAILY,
             // The same but for the two columns of bounds.
             Self::UsageMonthly => USAGE_DAILY.split_last_chunk::<2>().map_or(USAGE_DAILY, |(sums, _)| sums),
@@ -98,8 +101,8 @@ impl Table {
             Self::UsageDaily | Self::UsageMonthly => 4,
             // tenant_id, period, scope, subject
             Self::UsageScopes => 4,
-            // provider, unit
-            Self::DeferredUnits => 2,
+            // provider, unit; tenant_id, provider
+            Self::DeferredUnits | Self::ProviderKeys => 2,
             _ => 1,
         }
     }
@@ -153,6 +156,9 @@ const KEYS: &[Column] = &[
     integer("last_used_at"),
     text("allowed_models"),
 ];
+
+const PROVIDER_KEYS: &[Column] =
+    &[text("tenant_id"), text("provider"), text("last4"), text("master_key_id"), bytes("sealed"), integer("set_at")];
 
 const USAGE_EVENTS: &[Column] = &[
     integer("row"),
