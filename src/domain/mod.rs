@@ -17,6 +17,7 @@ pub mod money;
 pub mod network;
 pub mod plan;
 pub mod price;
+pub mod printable;
 pub mod provider_key;
 pub mod quantities;
 pub mod rate;

@@ -37,6 +37,7 @@ mod ledger_speed;
 mod lies;
 mod lifetime;
 mod locked;
+mod log_lines;
 mod matrix;
 mod memory;
 mod message_ends;
