@@ -321,25 +321,11 @@ fn trimmed(mut value: &[u8]) -> &[u8] {
 }
 
 /// RFC 9110, 5.6.2: what names are made of.
-const TOKEN_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let (others, mut at) = (b"!#$%&'*+-.^_`|~", 0);
-    while at < others.len() {
-        table[others[at] as usize] = true;
-        at += 1;
-    }
-    let mut byte = 0;
-    while byte < 256 {
-        let is_letter =
-            (byte >= b'a' as usize && byte <= b'z' as usize) || (byte >= b'A' as usize && byte <= b'Z' as usize);
-        table[byte] = table[byte] || is_letter || (byte >= b'0' as usize && byte <= b'9' as usize);
-        byte += 1;
-    }
-    table
-};
-
 fn is_token_byte(byte: u8) -> bool {
-    TOKEN_BYTES.get(usize::from(byte)).copied().unwrap_or_default()
+    matches!(
+        byte,
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'.' | b'^'..=b'`' | b'|' | b'~'
+    )
 }
 
 fn is_token(name: &[u8]) -> bool {

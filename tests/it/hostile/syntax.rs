@@ -467,20 +467,28 @@ fn what_clients_really_send_still_works() {
         },
         CHAT,
     );
+    tell("-", "what is odd and means one thing", 9, "served, on connections that go on");
+}
+
+#[test]
+fn requests_that_come_in_bits_or_all_at_once_are_told_apart() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let of_length = [head(LINE, &[HOST, AUTH, JSON, &length()]), CHAT_REQUEST.into()].concat();
+    let of_chunks = chunked(&chunks_of_chat(""));
 
     // Each byte in a packet of its own.
     let mut wire = Wire::open(gateway.proxy);
-    for bytes in [old(LINE, &[HOST]), chunked(&chunks_of_chat(";a"))] {
-        for byte in &bytes {
+    for bytes in [&of_length, &chunked(&chunks_of_chat(";a"))] {
+        for byte in bytes {
             wire.send(&[*byte]);
         }
         assert_eq!(wire.answer().expect("an answer").text(), CHAT_ANSWER);
     }
 
-    // Eight requests at once, of lengths and of chunks in turn, and each answer in its place.
+    // Nine requests at once, of lengths and of chunks in turn, and each answer in its place.
     let mut wire = Wire::open(gateway.proxy);
     let before = provider.count();
-    let (of_length, of_chunks) = (old(LINE, &[HOST]), chunked(&chunks_of_chat("")));
     let get = Request::get("/v1/models").bearer("acme").bytes();
     let pair = [of_length, get, of_chunks].concat();
     wire.send(&[pair.as_slice(), &pair, &pair].concat());
@@ -502,5 +510,5 @@ fn what_clients_really_send_still_works() {
     assert_eq!(wire.answer().expect("an answer").text(), CHAT_ANSWER);
     assert_eq!(provider.seen_from(before + 9)[0].body, body.as_bytes());
     assert_eq!(wire.answer().expect("the next answer").text(), r#"{"object":"list","data":[]}"#);
-    tell("-", "what is odd and means one thing", 13, "served, on connections that go on");
+    tell("-", "requests in bits, at once, and over many reads", 4, "each answered, in its place");
 }

@@ -5,14 +5,11 @@ use super::*;
 const GET: &str = "GET /v1/models HTTP/1.1";
 
 pub fn rows() -> Vec<Row> {
-    let get = |target: &str| (target.to_owned(), get_with(&format!("GET {target} HTTP/1.1"), &[HOST]));
-    let post = |target: &str| {
-        let length = length();
-        let line = format!("POST {target} HTTP/1.1");
-        let bytes = [head(&line, &[HOST, AUTH, JSON, &length]), CHAT_REQUEST.into()].concat();
-        (format!("POST {target}"), bytes)
-    };
-    let hosts = Row::new("A9", "no host, two, or what is none").refused(
+    vec![hosts(), lines(), methods(), paths(), billed(), queries()]
+}
+
+fn hosts() -> Row {
+    Row::new("A9", "no host, two, or what is none").refused(
         &[400],
         [
             ("none", get_with(GET, &[])),
@@ -34,8 +31,11 @@ pub fn rows() -> Vec<Row> {
             ("percent-encoded", get_with(GET, &["Host: %78"])),
             ("other than the target's", get_with("GET http://y/v1/models HTTP/1.1", &[HOST])),
         ],
-    );
-    let lines = Row::new("A9", "targets and lines that are none")
+    )
+}
+
+fn lines() -> Row {
+    Row::new("A9", "targets and lines that are none")
         .refused(
             &[400],
             [
@@ -75,8 +75,11 @@ pub fn rows() -> Vec<Row> {
             ]
             .map(|line| (format!("{line:?}"), get_with(line, &[HOST]))),
         )
-        .form("TLS on a plain port", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), Comes::Refused(&[400]));
-    let methods = Row::new("A9", "methods and versions that are not served")
+        .form("TLS on a plain port", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), Comes::Refused(&[400]))
+}
+
+fn methods() -> Row {
+    Row::new("A9", "methods and versions that are not served")
         .refused(
             &[405],
             [
@@ -103,8 +106,11 @@ pub fn rows() -> Vec<Row> {
         )
         .form("OPTIONS", get_with("OPTIONS /v1/models HTTP/1.1", &[HOST]), Comes::Denied(&[404, 405]))
         .form("a method of nobody", get_with("BREW /v1/models HTTP/1.1", &[HOST]), Comes::Denied(&[404, 405]))
-        .form("in small letters", get_with("get /v1/models HTTP/1.1", &[HOST]), Comes::Denied(&[404, 405]));
-    let paths = Row::new("I6", "paths that somebody reads as other paths").refused(
+        .form("in small letters", get_with("get /v1/models HTTP/1.1", &[HOST]), Comes::Denied(&[404, 405]))
+}
+
+fn paths() -> Row {
+    Row::new("I6", "paths that somebody reads as other paths").refused(
         &[400],
         [
             "/v1/../v1/models",
@@ -157,8 +163,17 @@ pub fn rows() -> Vec<Row> {
             "///ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
             "http://x/v1/../models",
         ]
-        .map(get),
-    );
+        .map(|target| (target, get_with(&format!("GET {target} HTTP/1.1"), &[HOST]))),
+    )
+}
+
+fn billed() -> Row {
+    let post = |target: &str| {
+        let length = length();
+        let line = format!("POST {target} HTTP/1.1");
+        let bytes = [head(&line, &[HOST, AUTH, JSON, &length]), CHAT_REQUEST.into()].concat();
+        (format!("POST {target}"), bytes)
+    };
     let billed = Row::new("I6", "a billed path that is spelled as another").refused(
         &[400],
         [
@@ -198,11 +213,7 @@ pub fn rows() -> Vec<Row> {
         "/openai/openai/v1/chat/completions",
         "/gemini/openai/v1/chat/completions",
     ];
-    let billed = unknown
-        .into_iter()
-        .map(post)
-        .fold(billed, |row, (name, bytes)| row.form(name, bytes, Comes::Denied(&[400, 404])));
-    vec![hosts, lines, methods, paths, billed, queries()]
+    unknown.into_iter().map(post).fold(billed, |row, (name, bytes)| row.form(name, bytes, Comes::Denied(&[400, 404])))
 }
 
 /// What a query asks for beside the call itself.

@@ -69,15 +69,13 @@ fn what_is_no_answer_is_a_502_and_the_chat_is_given_back() {
     tell("D41", "answers that are no HTTP", count, "502 in JSON, asked once, the chat given back");
 }
 
-#[test]
-fn an_odd_answer_is_made_plain_before_it_goes_on() {
-    let provider = Provider::start(honest);
-    let gateway = Setup::new(&provider).start();
+/// Answers that can be read, and not by everybody in the same way.
+fn odd_answers() -> Vec<(&'static str, Vec<u8>)> {
     let length = format!("Content-Length: {}\r\n", CHAT_ANSWER.len());
     let chunk = format!("{:x}\r\n{CHAT_ANSWER}\r\n0\r\n\r\n", CHAT_ANSWER.len());
     let json = "Content-Type: application/json\r\n";
     let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(50);
-    let forms: Vec<(&str, Vec<u8>)> = vec![
+    vec![
         ("a length twice", ok(&format!("{json}{length}{length}"), CHAT_ANSWER)),
         ("a list of the same length", {
             let count = CHAT_ANSWER.len();
@@ -114,7 +112,14 @@ fn an_odd_answer_is_made_plain_before_it_goes_on() {
             ),
         ),
         ("ours", ok(&format!("{json}{length}x-tollgate-request-id: hop-of\r\nRateLimit: hop-of\r\n"), CHAT_ANSWER)),
-    ];
+    ]
+}
+
+#[test]
+fn an_odd_answer_is_made_plain_before_it_goes_on() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let forms = odd_answers();
     let count = forms.len();
     let mut wrong = Vec::new();
     for (at, (name, bytes)) in forms.into_iter().enumerate() {

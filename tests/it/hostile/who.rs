@@ -21,16 +21,14 @@ fn knock((method, target, body): (&str, &str, &str), lines: &[String], query: Op
     [head(&format!("{method} {target}{query} HTTP/1.1"), &[fixed, &lines].concat()), body.into()].concat()
 }
 
-#[test]
-fn what_is_no_credential_opens_nothing_however_it_is_written() {
-    let provider = Provider::start(honest);
-    let gateway = Setup::new(&provider).prod().start();
-    let good = gateway.issue("acme", "starter");
-    let cut = &good[..good.len() - 1];
+type Kind = (&'static str, Vec<String>, Option<String>, &'static [u16]);
+
+/// A name, header lines, a query, and with what each is refused.
+fn kinds(good: &str, cut: &str) -> Vec<Kind> {
     let auth = |value: &str| vec![format!("Authorization: {value}")];
     let line = |line: String| vec![line];
-    let kinds: Vec<(&str, Vec<String>, Option<String>, &'static [u16])> = vec![
-        ("no scheme", auth(&good), None, &[401]),
+    vec![
+        ("no scheme", auth(good), None, &[401]),
         ("Basic", auth(&format!("Basic {good}")), None, &[401]),
         ("Digest", auth(&format!("Digest username=\"{good}\"")), None, &[401]),
         ("Token", auth(&format!("Token {good}")), None, &[401]),
@@ -81,7 +79,16 @@ fn what_is_no_credential_opens_nothing_however_it_is_written() {
             &[401, 404],
         ),
         ("behind a semicolon in the query", vec![], Some(format!("a=b;key={good}")), &[401]),
-    ];
+    ]
+}
+
+#[test]
+fn what_is_no_credential_opens_nothing_however_it_is_written() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    let good = gateway.issue("acme", "starter");
+    let cut = &good[..good.len() - 1];
+    let kinds = kinds(&good, cut);
     let count = kinds.len();
     let mut wrong = Vec::new();
     for (name, lines, query, statuses) in &kinds {
