@@ -314,7 +314,6 @@ impl Refusal {
     pub fn bound(&self) -> Option<Bound> {
         match self {
             Self::Crowded { .. } => Some(Bound::RequestsPerTenant),
-            Self::Guessing { .. } => Some(Bound::FailedKeys),
             Self::HeadTooLarge => Some(Bound::Head),
             Self::BodyTooLarge { .. } => Some(Bound::Body),
             Self::BuffersFull => Some(Bound::Buffers),
@@ -353,25 +352,10 @@ impl fmt::Display for Refusal {
             Self::UnknownPlan { tenant, plan } => {
                 write!(f, "Tenant {tenant} is on plan {plan}, which this gateway does not know. Ask its operator.")
             }
-            Self::ModelNotAllowed(facts) => {
-                let ModelFacts { model, by, allowed } = &**facts;
-                match model.as_str() {
-                    "" => write!(f, "The call names no model where the gateway could see it, and {by} may use only: {allowed}."),
-                    model => write!(f, "Model {model} is not one that {by} may use: {allowed}."),
-                }
-            }
+            Self::ModelNotAllowed(facts) => write_model(f, facts),
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
             Self::BudgetHeld(quota) => write_held(f, quota),
-            Self::RateLimited(facts) => {
-                let RateFacts { tenant, subject, plan, metric, limit, retry_after_s } = &**facts;
-                let who = who(tenant, subject);
-                match metric {
-                    RateMetric::Requests => write!(f, "{who} sends more than {limit} requests a minute of plan {plan}. ")?,
-                    RateMetric::Tokens => write!(f, "{who} uses more than {limit} tokens a minute of plan {plan}. ")?,
-                    RateMetric::Concurrent => write!(f, "{who} has {limit} requests of plan {plan} running at once. ")?,
-                }
-                write!(f, "Try again in {retry_after_s} s.")
-            }
+            Self::RateLimited(facts) => write_rate(f, facts),
             Self::Crowded { tenant, limit } => {
                 write!(f, "Tenant {tenant} has {limit} requests running at once, which is as many as this gateway takes of one tenant. Try again shortly.")
             }
@@ -442,6 +426,25 @@ fn who(tenant: &TenantId, subject: &Subject) -> String {
         Subject::User(id) => format!("User {id} of tenant {tenant}"),
         Subject::Kb(id) => format!("Knowledge base {id} of tenant {tenant}"),
     }
+}
+
+fn write_model(f: &mut fmt::Formatter<'_>, facts: &ModelFacts) -> fmt::Result {
+    let ModelFacts { model, by, allowed } = facts;
+    match model.as_str() {
+        "" => write!(f, "The call names no model where the gateway could see it, and {by} may use only: {allowed}."),
+        model => write!(f, "Model {model} is not one that {by} may use: {allowed}."),
+    }
+}
+
+fn write_rate(f: &mut fmt::Formatter<'_>, facts: &RateFacts) -> fmt::Result {
+    let RateFacts { tenant, subject, plan, metric, limit, retry_after_s } = facts;
+    let who = who(tenant, subject);
+    match metric {
+        RateMetric::Requests => write!(f, "{who} sends more than {limit} requests a minute of plan {plan}. ")?,
+        RateMetric::Tokens => write!(f, "{who} uses more than {limit} tokens a minute of plan {plan}. ")?,
+        RateMetric::Concurrent => write!(f, "{who} has {limit} requests of plan {plan} running at once. ")?,
+    }
+    write!(f, "Try again in {retry_after_s} s.")
 }
 
 fn write_quota(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {

@@ -120,7 +120,7 @@ fn is_dashed_elsewhere(name: &HeaderName) -> bool {
     let is = |held: &&str| {
         held.len() == name.len() && held.bytes().eq(name.bytes().map(|b| if b == b'_' { b'-' } else { b }))
     };
-    memchr::memchr(b'_', name.as_bytes()).is_some() && HOP_BY_HOP.iter().chain(&NOT_TO_PROVIDER).any(|held| is(held))
+    memchr::memchr(b'_', name.as_bytes()).is_some() && HOP_BY_HOP.iter().chain(&NOT_TO_PROVIDER).any(is)
 }
 
 /// The query without what only the gateway says to a provider, however its name is written: a key or another credential, an

@@ -80,7 +80,13 @@ pub(super) async fn serve(
                     }
                 }
                 Ok(Some(H2Accept::Rejected)) => refused += 1,
-                Ok(None) | Err(_) => break,
+                Ok(None) => break,
+                Err(error) => {
+                    if !ending && is_for_abuse(&error) {
+                        gate.meter.cut(Bound::Http2Resets);
+                    }
+                    break;
+                }
             },
             // A panic ended one call, which was settled by its guard.
             Some(_ended) = calls.join_next() => {
@@ -94,6 +100,7 @@ pub(super) async fn serve(
             }
             () = flooded.notified(), if !is_flooded => {
                 (is_flooded, ending) = (true, true);
+                idle_until = Instant::now() + GOODBYE;
                 gate.meter.cut(Bound::Http2Frames);
                 wire.abrupt_shutdown(ENHANCE_YOUR_CALM.into());
             }
@@ -110,6 +117,7 @@ pub(super) async fn serve(
         }
         if refused >= live.settings.http2_resets && !ending {
             ending = true;
+            idle_until = Instant::now() + GOODBYE;
             gate.meter.cut(Bound::Http2Resets);
             wire.abrupt_shutdown(ENHANCE_YOUR_CALM.into());
         }
@@ -117,6 +125,12 @@ pub(super) async fn serve(
     drop(wire);
     // Whose client is gone goes on to its usage, on the drain's terms.
     while calls.join_next().await.is_some() {}
+}
+
+/// Whether the codec itself told the client to go, as too much of it was in error.
+fn is_for_abuse(error: &pingora_core::Error) -> bool {
+    let cause = error.cause.as_deref().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 fn options(settings: &Settings) -> H2Options {

@@ -79,8 +79,9 @@ pub struct Head {
     headers: usize,
     hosts: u32,
     content_types: u32,
-    length: Option<u64>,
-    chunked: bool,
+    lengths: u32,
+    length: u64,
+    codings: u32,
     upgrades: bool,
 }
 
@@ -175,15 +176,12 @@ impl Head {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrades = true,
             12 if name.eq_ignore_ascii_case(b"content-type") => self.content_types += 1,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                if self.length.replace(length(trimmed(value))?).is_some() {
-                    return Err(bad("more than one Content-Length"));
-                }
+                self.lengths += 1;
+                self.length = length(trimmed(value))?;
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                self.codings += 1;
                 coding(trimmed(value))?;
-                if std::mem::replace(&mut self.chunked, true) {
-                    return Err(bad("more than one Transfer-Encoding"));
-                }
             }
             _ => {}
         }
@@ -191,10 +189,11 @@ impl Head {
     }
 
     fn whole(&self) -> Result<Whole, Refusal> {
-        match (self.length, self.chunked, self.hosts) {
-            (Some(_), true, _) => return Err(bad("both Content-Length and Transfer-Encoding")),
+        match (self.lengths, self.codings, self.hosts) {
+            (2.., _, _) | (_, 2.., _) => return Err(bad("more than one Content-Length or Transfer-Encoding")),
+            (1, 1, _) => return Err(bad("both Content-Length and Transfer-Encoding")),
             // RFC 9112, 6.1: its framing is faulty, whatever it means.
-            (_, true, _) if self.is_http_1_0 => return Err(bad("a Transfer-Encoding in HTTP/1.0")),
+            (_, 1, _) if self.is_http_1_0 => return Err(bad("a Transfer-Encoding in HTTP/1.0")),
             (_, _, 2..) => return Err(bad("more than one Host")),
             // RFC 9112, 3.2: every HTTP/1.1 request has one.
             (_, _, 0) if !self.is_http_1_0 => return Err(bad("no Host")),
@@ -203,7 +202,7 @@ impl Head {
         if self.content_types > 1 {
             return Err(bad("more than one Content-Type"));
         }
-        let body = if self.chunked { Framing::Chunked } else { Framing::Length(self.length.unwrap_or(0)) };
+        let body = if self.codings > 0 { Framing::Chunked } else { Framing::Length(self.length) };
         Ok(Whole { begins: self.begins, ends: self.line, body, upgrades: self.upgrades })
     }
 }

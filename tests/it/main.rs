@@ -29,6 +29,7 @@ mod disk;
 mod endings;
 mod estimates;
 mod flips;
+mod floods;
 mod framing;
 mod hostile;
 mod http2;
