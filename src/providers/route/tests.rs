@@ -232,7 +232,8 @@ fn every_route_of_the_table_is_found_and_no_other_in_its_place() {
 fn spellings(path: &str) -> Vec<String> {
     let mut spellings = Vec::new();
     for (at, byte) in path.bytes().enumerate() {
-        let (before, after) = (&path[..at], &path[at + 1..]);
+        let (before, rest) = path.split_at(at);
+        let after = rest.get(1..).unwrap();
         spellings.push(format!("{before}%{byte:02x}{after}"));
         spellings.push(format!("{before}%{byte:02X}{after}"));
         spellings.push(format!("{before}%25{byte:02x}{after}"));
