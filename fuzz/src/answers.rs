@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::Method;
 
 use crate::control::Control;
+use crate::domain::tokens::Tokens;
 use crate::providers::{AnswerReader, CredentialPlace, Reading, Shortener, route};
 
 /// Where the answer comes from, with a request that asks for nothing special.
@@ -87,12 +88,12 @@ pub fn sse(data: &[u8]) {
     let (body, pieces) = control.cut();
     alike(path, request, Some("text/event-stream; charset=utf-8"), body, pieces);
     let Ok((_, endpoint)) = route(&Method::POST, path, CredentialPlace::None) else { return };
-    let Some(mut shortener) = Shortener::of(endpoint.reads, 2) else { return };
+    let Some(mut shortener) = Shortener::of(endpoint.reads, 2, body.len() % 2 == 0) else { return };
     for piece in pieces {
         assert!(shortener.follow(piece) <= piece.len());
     }
     if shortener.is_between_events() {
-        let ending = shortener.ending();
+        let ending = shortener.ending(&Tokens { prompt: 11, completion: 7, ..Tokens::default() });
         assert_eq!(shortener.follow(&ending), ending.len(), "what ends a stream is whole events");
         // The reader of the bill takes them for the end as clients do.
         let stream = [body, &ending].concat();

@@ -128,7 +128,8 @@ pub fn json_members(data: &[u8]) {
         assert_eq!(read, serde_json::from_slice::<Value>(text).unwrap());
     }
     if let Ok(raw) = serde_json::from_slice::<&RawValue>(text) {
-        let value: Value = serde_json::from_str(raw.get()).unwrap();
+        // Half of a surrogate pair is no text, and passed over unread.
+        let Ok(value) = serde_json::from_str::<Value>(raw.get()) else { return };
         let count = value.as_u64().filter(|_| value.is_u64() && raw.get() != "-0");
         assert_eq!(
             json::Count::of(raw),

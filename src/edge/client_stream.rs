@@ -25,6 +25,7 @@ use pingora_core::protocols::{
     UniqueIDType,
 };
 use pingora_timeout::fast_timeout::fast_timeout;
+use secrecy::zeroize::Zeroize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -135,6 +136,7 @@ impl ClientStream {
         }
         if self.first.capacity() > FIRST_READ_BYTES {
             // A long head is no reason to keep its room.
+            self.first.zeroize();
             self.first = Vec::new();
         }
         self.first.clear();
@@ -168,7 +170,11 @@ impl ClientStream {
                 }
             }
             if self.first.capacity() == self.first.len() {
-                self.first.reserve(self.first.len().max(FIRST_READ_BYTES));
+                let mut more = Vec::with_capacity(self.first.len() + self.first.len().max(FIRST_READ_BYTES));
+                more.extend_from_slice(&self.first);
+                // Keys stand in heads.
+                self.first.zeroize();
+                self.first = more;
             }
             // One byte over the limit is enough to see that it is over.
             let room = (limits.head_bytes + 1).min(self.first.capacity()).saturating_sub(self.first.len());
@@ -197,7 +203,8 @@ impl ClientStream {
     pub fn become_session(&mut self) -> Vec<u8> {
         self.turn = Turn::All;
         let ahead = self.first.get(self.taken..).unwrap_or_default().to_vec();
-        (self.first, self.taken) = (Vec::new(), 0);
+        self.first.zeroize();
+        self.taken = 0;
         ahead
     }
 
@@ -360,6 +367,14 @@ impl Wire {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
         }
+    }
+}
+
+/// What was read ahead has keys and prompts in it, what was gathered has answers: neither stays where it was.
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        self.first.zeroize();
+        self.out.zeroize();
     }
 }
 

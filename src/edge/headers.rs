@@ -124,8 +124,8 @@ fn is_dashed_elsewhere(name: &HeaderName) -> bool {
 }
 
 /// The query without what only the gateway says to a provider, however its name is written: a key or another credential, an
-/// account, and parameters by which Google's servers take another method and other headers than those of the request.
-/// `None` when nothing is left.
+/// account, and parameters by which Google's servers take another method and other headers than those of the request. And
+/// without what has a key of ours in it, whatever its name. `None` when nothing is left.
 pub fn query_to_provider(query: &str) -> Option<String> {
     let kept: Vec<&str> = query.split('&').filter(|pair| !stays_here(pair)).collect();
     let joined = kept.join("&");
@@ -145,6 +145,8 @@ fn is_key(pair: &str) -> bool {
 fn stays_here(pair: &str) -> bool {
     let name = name_of(pair);
     QUERY_NOT_TO_PROVIDER.contains(&name.strip_prefix('$').unwrap_or(&name))
+        || key::is_in(pair)
+        || (pair.contains('%') && key::is_in(&percent_decoded(pair)))
 }
 
 fn name_of(pair: &str) -> Cow<'_, str> {
@@ -362,6 +364,15 @@ mod tests {
         ] {
             assert_eq!(keys_in_query(query).next().as_deref(), key, "{query}");
             assert_eq!(query_to_provider(query).as_deref(), rest, "{query}");
+        }
+        let ours = key::mint([7; 32]);
+        for (query, rest) in [
+            (format!("key={ours}&a=1&api_key={ours}"), Some("a=1")),
+            (format!("a=x{ours}y"), None),
+            (format!("{ours}&%61={}", ours.replace('_', "%5f")), None),
+            ("a=tg_live_x".to_owned(), Some("a=tg_live_x")),
+        ] {
+            assert_eq!(query_to_provider(&query).as_deref(), rest, "{query}");
         }
     }
 }

@@ -53,6 +53,7 @@ mod rates;
 mod recovery;
 mod refusals;
 mod routes;
+mod scrub;
 mod sessions;
 mod shared_ledger;
 mod signals;

@@ -27,7 +27,7 @@ const BOTH: [&str; 9] = [
     "get /openapi.json",
 ];
 
-const ADMIN_ONLY: [&str; 16] = [
+const ADMIN_ONLY: [&str; 21] = [
     "get /admin/audit",
     "get /admin/counters",
     "get /admin/threshold-crossings",
@@ -43,6 +43,11 @@ const ADMIN_ONLY: [&str; 16] = [
     "get /admin/tenants/{id}/keys",
     "get /admin/tenants/{id}/keys/{key_id}",
     "delete /admin/tenants/{id}/keys/{key_id}",
+    "post /admin/tenants/{id}/keys/{key_id}/rotate",
+    "get /admin/tenants/{id}/provider-keys",
+    "get /admin/tenants/{id}/provider-keys/{provider}",
+    "put /admin/tenants/{id}/provider-keys/{provider}",
+    "delete /admin/tenants/{id}/provider-keys/{provider}",
     "get /metrics",
 ];
 
