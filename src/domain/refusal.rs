@@ -184,6 +184,12 @@ pub enum Refusal {
     },
     /// The head is over its limit.
     HeadTooLarge,
+    /// The request target is over its limit.
+    TargetTooLong,
+    /// Another version of HTTP than 1.0 and 1.1.
+    VersionNotSupported,
+    /// A transfer coding other than chunked.
+    CodingNotSupported,
     /// The provider could not be reached or broke off before its head.
     Unreachable,
     /// The provider did not answer in time.
@@ -223,7 +229,10 @@ impl Refusal {
             | Self::HidesUsage { .. }
             | Self::BadAttribution { .. }
             | Self::BadRequest { .. } => 400,
+            Self::TargetTooLong => 414,
             Self::HeadTooLarge => 431,
+            Self::CodingNotSupported => 501,
+            Self::VersionNotSupported => 505,
             Self::Unreachable => 502,
             Self::UpstreamTimeout => 504,
             Self::UnknownPlan { .. }
@@ -272,6 +281,9 @@ impl Refusal {
             Self::BadAttribution { .. } => "invalid_attribution",
             Self::BadRequest { .. } => "bad_request",
             Self::HeadTooLarge => "head_too_large",
+            Self::TargetTooLong => "target_too_long",
+            Self::VersionNotSupported => "version_not_supported",
+            Self::CodingNotSupported => "coding_not_supported",
             Self::Unreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::BuffersFull => "buffers_full",
@@ -318,6 +330,9 @@ impl Refusal {
                 | Self::BodyIncomplete
                 | Self::BadRequest { .. }
                 | Self::HeadTooLarge
+                | Self::TargetTooLong
+                | Self::VersionNotSupported
+                | Self::CodingNotSupported
                 | Self::TooSlow(_)
                 | Self::Draining
         )
@@ -337,25 +352,10 @@ impl fmt::Display for Refusal {
             Self::UnknownPlan { tenant, plan } => {
                 write!(f, "Tenant {tenant} is on plan {plan}, which this gateway does not know. Ask its operator.")
             }
-            Self::ModelNotAllowed(facts) => {
-                let ModelFacts { model, by, allowed } = &**facts;
-                match model.as_str() {
-                    "" => write!(f, "The call names no model where the gateway could see it, and {by} may use only: {allowed}."),
-                    model => write!(f, "Model {model} is not one that {by} may use: {allowed}."),
-                }
-            }
+            Self::ModelNotAllowed(facts) => write_model(f, facts),
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
             Self::BudgetHeld(quota) => write_held(f, quota),
-            Self::RateLimited(facts) => {
-                let RateFacts { tenant, subject, plan, metric, limit, retry_after_s } = &**facts;
-                let who = who(tenant, subject);
-                match metric {
-                    RateMetric::Requests => write!(f, "{who} sends more than {limit} requests a minute of plan {plan}. ")?,
-                    RateMetric::Tokens => write!(f, "{who} uses more than {limit} tokens a minute of plan {plan}. ")?,
-                    RateMetric::Concurrent => write!(f, "{who} has {limit} requests of plan {plan} running at once. ")?,
-                }
-                write!(f, "Try again in {retry_after_s} s.")
-            }
+            Self::RateLimited(facts) => write_rate(f, facts),
             Self::Crowded { tenant, limit } => {
                 write!(f, "Tenant {tenant} has {limit} requests running at once, which is as many as this gateway takes of one tenant. Try again shortly.")
             }
@@ -382,7 +382,7 @@ impl fmt::Display for Refusal {
                 write!(f, "This gateway cannot open your own key for provider {provider}. Ask its operator.")
             }
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
-            Self::BodyIncomplete => f.write_str("The request body broke off or came too slowly."),
+            Self::BodyIncomplete => f.write_str("The request body broke off, came too slowly or has chunks that are none."),
             Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),
             Self::HidesUsage { parameter } => {
                 write!(f, "The gateway could not read what an answer charges with this value of {parameter} in the query. Leave it out.")
@@ -391,6 +391,9 @@ impl fmt::Display for Refusal {
             Self::BadAttribution { header } => write!(f, "{header} takes 1 to 128 printable ASCII characters, once."),
             Self::BadRequest { reason } => write!(f, "Bad request: {reason}."),
             Self::HeadTooLarge => f.write_str("The request head is over the limit."),
+            Self::TargetTooLong => f.write_str("The request target is over the limit."),
+            Self::VersionNotSupported => f.write_str("This version of HTTP is not served. Use HTTP/1.1."),
+            Self::CodingNotSupported => f.write_str("This transfer coding is not served. Use chunked alone, or a Content-Length."),
             Self::Unreachable => f.write_str("The provider could not be reached or broke off before it answered."),
             Self::UpstreamTimeout => f.write_str("The provider did not answer in time."),
             Self::BuffersFull => f.write_str("Too many large requests at once. Try again shortly."),
@@ -423,6 +426,25 @@ fn who(tenant: &TenantId, subject: &Subject) -> String {
         Subject::User(id) => format!("User {id} of tenant {tenant}"),
         Subject::Kb(id) => format!("Knowledge base {id} of tenant {tenant}"),
     }
+}
+
+fn write_model(f: &mut fmt::Formatter<'_>, facts: &ModelFacts) -> fmt::Result {
+    let ModelFacts { model, by, allowed } = facts;
+    match model.as_str() {
+        "" => write!(f, "The call names no model where the gateway could see it, and {by} may use only: {allowed}."),
+        model => write!(f, "Model {model} is not one that {by} may use: {allowed}."),
+    }
+}
+
+fn write_rate(f: &mut fmt::Formatter<'_>, facts: &RateFacts) -> fmt::Result {
+    let RateFacts { tenant, subject, plan, metric, limit, retry_after_s } = facts;
+    let who = who(tenant, subject);
+    match metric {
+        RateMetric::Requests => write!(f, "{who} sends more than {limit} requests a minute of plan {plan}. ")?,
+        RateMetric::Tokens => write!(f, "{who} uses more than {limit} tokens a minute of plan {plan}. ")?,
+        RateMetric::Concurrent => write!(f, "{who} has {limit} requests of plan {plan} running at once. ")?,
+    }
+    write!(f, "Try again in {retry_after_s} s.")
 }
 
 fn write_quota(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {

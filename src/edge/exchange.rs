@@ -33,7 +33,7 @@ use super::pace::{Intake, Pace};
 use super::relay::Meters;
 use super::strangers::{Guest, Strangers};
 use super::upstream::{Answer, Outgoing, SendError, Upstream};
-use super::{answer, relay, session, streamed, uploads};
+use super::{answer, hygiene, relay, session, streamed, uploads};
 
 /// Everything that requests share.
 pub struct Gate {
@@ -145,12 +145,21 @@ pub struct Peer {
     pub is_tls: bool,
 }
 
+impl Settings {
+    /// How large a head may be.
+    pub(super) fn heads(&self) -> hygiene::Limits {
+        hygiene::Limits { head_bytes: self.head_limit, headers: self.headers_max }
+    }
+}
+
 /// What becomes of the client's connection.
 pub enum Fate {
     /// The answer is whole: the connection may carry another request.
     Reuse,
     /// The connection is over.
     Close,
+    /// The connection is over once the client had the time to read its answer: it may still send.
+    Linger,
     /// It is that of a session from here on.
     Session(Box<session::Opening>),
 }
@@ -303,7 +312,14 @@ impl Gate {
             presented => Some(presented?),
         };
         let place = presented.as_ref().map_or(CredentialPlace::None, |presented| presented.place);
-        let (provider, endpoint) = providers::route(&asked.method, &asked.path, place)?;
+        let (provider, endpoint) =
+            providers::route(&asked.method, &asked.path, place).map_err(|refusal| match refusal {
+                // Said apart: it may be a base URL that ends in a slash.
+                Refusal::UnknownRoute if !providers::is_plain(&asked.path) => Refusal::BadRequest {
+                    reason: "a path with an empty or dotted segment, or with a percent-encoding that hides one",
+                },
+                refusal => refusal,
+            })?;
         asked.dialect = provider;
         if providers::is_upload(&endpoint.path) {
             // Boxed, as forms are.
@@ -426,7 +442,7 @@ impl Gate {
         (origin, provider, endpoint): (&Origin, &'static dyn Provider, &Endpoint),
         body: Outgoing,
     ) -> Result<Request<Outgoing>, Refusal> {
-        let query = asked.query.as_deref().and_then(headers::query_without_key);
+        let query = asked.query.as_deref().and_then(headers::query_to_provider);
         let target = match query {
             Some(query) => format!("{}?{query}", endpoint.path),
             None => endpoint.path.clone(),

@@ -3,6 +3,8 @@
 //! Everything passes but what belongs to one connection (RFC 9110, 7.6.1), to this gateway, or to the account: a client
 //! must not choose whose account at the provider is charged.
 
+use std::borrow::Cow;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_http::ResponseHeader;
 
@@ -63,6 +65,11 @@ const NOT_TO_PROVIDER: [&str; 21] = [
     "x-tollgate-kb-id",
 ];
 
+/// Parameters of a query that are never passed on, also with `$` before them: the system parameters of Google's APIs
+/// (cloud.google.com/apis/docs/system-parameters) that do what [`NOT_TO_PROVIDER`] does as headers.
+const QUERY_NOT_TO_PROVIDER: [&str; 7] =
+    ["key", "access_token", "oauth_token", "bearer_token", "userProject", "httpMethod", "httpHeaders"];
+
 /// What the answer may be coded in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
@@ -83,6 +90,7 @@ pub fn to_provider(client: &HeaderMap, presented: &str, coding: Coding) -> Heade
     for (name, value) in client {
         let dropped = is_hop_by_hop(name, &nominated)
             || NOT_TO_PROVIDER.contains(&name.as_str())
+            || is_dashed_elsewhere(name)
             || (is_secret && memchr::memmem::find(value.as_bytes(), presented.as_bytes()).is_some());
         if !dropped {
             out.append(name.clone(), value.clone());
@@ -105,9 +113,21 @@ pub fn credential(form: CredentialHeader, key: &str) -> Option<(HeaderName, Head
     Some((HeaderName::from_static(form.name), value))
 }
 
-/// The query without any `key` parameter, however its name is written; `None` when nothing is left.
-pub fn query_without_key(query: &str) -> Option<String> {
-    let kept: Vec<&str> = query.split('&').filter(|pair| !is_key(pair)).collect();
+/// Whether a name is one of those that stay here for servers that read an underscore as a dash, as those do that put headers
+/// into variables.
+fn is_dashed_elsewhere(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let is = |held: &&str| {
+        held.len() == name.len() && held.bytes().eq(name.bytes().map(|b| if b == b'_' { b'-' } else { b }))
+    };
+    memchr::memchr(b'_', name.as_bytes()).is_some() && HOP_BY_HOP.iter().chain(&NOT_TO_PROVIDER).any(is)
+}
+
+/// The query without what only the gateway says to a provider, however its name is written: a key or another credential, an
+/// account, and parameters by which Google's servers take another method and other headers than those of the request.
+/// `None` when nothing is left.
+pub fn query_to_provider(query: &str) -> Option<String> {
+    let kept: Vec<&str> = query.split('&').filter(|pair| !stays_here(pair)).collect();
     let joined = kept.join("&");
     (!joined.is_empty()).then_some(joined)
 }
@@ -119,8 +139,17 @@ pub fn keys_in_query(query: &str) -> impl Iterator<Item = String> {
 }
 
 fn is_key(pair: &str) -> bool {
+    name_of(pair) == "key"
+}
+
+fn stays_here(pair: &str) -> bool {
+    let name = name_of(pair);
+    QUERY_NOT_TO_PROVIDER.contains(&name.strip_prefix('$').unwrap_or(&name))
+}
+
+fn name_of(pair: &str) -> Cow<'_, str> {
     let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-    name == "key" || (name.contains('%') && percent_decoded(name) == "key")
+    if name.contains('%') { percent_decoded(name).into() } else { name.into() }
 }
 
 /// Undoes percent-encoding; what is no valid encoding stays as it is.
@@ -268,6 +297,8 @@ mod tests {
             ("connection", "x-hop, close"),
             ("x-hop", "1"),
             ("x-http-method-override", "POST"),
+            ("x_goog_user_project", "p"),
+            ("transfer_encoding", "chunked"),
             ("x-stainless-lang", "python"),
             ("accept-encoding", "gzip, br"),
         ]);
@@ -326,9 +357,11 @@ mod tests {
             ("key=x", Some("x"), None),
             ("keys=1&monkey=2", None, Some("keys=1&monkey=2")),
             ("key", Some(""), None),
+            ("$key=x&a=b", None, Some("a=b")),
+            ("a=b&%24http%48eaders=x&$httpMethod=POST&access_token=x", None, Some("a=b")),
         ] {
             assert_eq!(keys_in_query(query).next().as_deref(), key, "{query}");
-            assert_eq!(query_without_key(query).as_deref(), rest, "{query}");
+            assert_eq!(query_to_provider(query).as_deref(), rest, "{query}");
         }
     }
 }

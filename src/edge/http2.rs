@@ -20,7 +20,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::domain::bound::Bound;
-use crate::domain::refusal::Refusal;
 
 use super::answer;
 use super::client_stream::ClientStream;
@@ -149,13 +148,9 @@ fn options(settings: &Settings) -> H2Options {
 async fn call(gate: Arc<Gate>, mut session: ServerSession, peer: Peer) {
     let live: Arc<Live> = gate.live.load_full();
     let head = session.req_header();
-    let checked = match head.headers.len() <= live.settings.headers_max {
-        true => hygiene::check_http2(&head.method, head.uri.path(), &head.headers),
-        false => Err(Refusal::HeadTooLarge),
-    };
-    if let Err(refusal) = checked {
-        gate.meter.refused(&refusal);
-        answer::reject_head(&mut session, &refusal).await;
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    if let Err(refusal) = hygiene::check_http2(&head.method, target, &head.headers, live.settings.heads()) {
+        answer::reject_head(&gate, &mut session, &refusal).await;
         return;
     }
     // Dropped without its end, a stream is reset when what was written of it is sent: its client sees the break.

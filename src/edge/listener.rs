@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use futures_util::FutureExt;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
@@ -32,8 +30,8 @@ use super::answer;
 use super::client_stream::{ClientStream, Wire};
 use super::crowd::{Crowd, Inside};
 use super::exchange::{Fate, Gate, Live, Peer, Settings};
+use super::http2;
 use super::session::Session;
-use super::{http2, hygiene};
 
 /// Connections that the kernel keeps while no worker accepts; more are refused by the kernel.
 const BACKLOG: i32 = 4096;
@@ -247,18 +245,17 @@ async fn connection(
     };
     let mut client = Box::new(ClientStream::new(wire));
     let peer = Peer { address, is_tls: client.is_tls() };
-    let mut ahead: Option<BytesMut> = None;
     if speaks_http2(&gate, &mut client, &mut phase).await {
         Box::pin(http2::serve(&gate, client, peer, &mut phase)).await;
         return None;
     }
     loop {
-        if ahead.is_none() && !next_request_begins(&gate, &mut client, &mut phase).await {
+        if !next_request_begins(&gate, &mut client, &mut phase).await {
             client.say_end().await;
             return None;
         }
-        match one_request(&gate, client, peer, ahead.take()).await? {
-            After::Request(back, pipelined) => (client, ahead) = (back, pipelined),
+        match one_request(&gate, client, peer).await? {
+            After::Request(back) => client = back,
             After::Session(session) => return Some(Begun { session, connected }),
         }
     }
@@ -308,67 +305,63 @@ async fn next_request_begins(gate: &Gate, client: &mut ClientStream, phase: &mut
 
 /// What a connection carries after a request.
 enum After {
-    /// Another request, of which this was read already.
-    Request(Box<ClientStream>, Option<BytesMut>),
+    /// Another request.
+    Request(Box<ClientStream>),
     /// A session.
     Session(Box<Session>),
 }
 
 /// Serves one request; `None` when the connection is over.
-async fn one_request(
-    gate: &Arc<Gate>,
-    client: Box<ClientStream>,
-    peer: Peer,
-    ahead: Option<BytesMut>,
-) -> Option<After> {
+async fn one_request(gate: &Arc<Gate>, mut client: Box<ClientStream>, peer: Peer) -> Option<After> {
     let live = gate.live.load_full();
-    let mut session = ServerSession::new_http1(client as Stream);
-    session.set_pipelining_enabled(true);
-    session.set_write_timeout(Some(live.settings.write_timeout));
-    if let Some(ahead) = ahead {
-        session.set_pipelined_prefix(ahead);
-    }
-    match fast_timeout(live.settings.header_timeout, session.read_request()).await {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return None,
-        Err(_) => {
-            reject(gate, &mut session, &Refusal::TooSlow(Bound::HeadTime)).await;
-            return None;
-        }
-        Ok(Err(error)) => {
-            if *error.etype() == pingora_core::ErrorType::InvalidHTTPHeader {
-                reject(gate, &mut session, &Refusal::BadRequest { reason: "malformed HTTP" }).await;
-            }
-            return None;
-        }
-    }
-    if let Err(refusal) = check_head(&session, &live.settings) {
-        reject(gate, &mut session, &refusal).await;
+    let head = match fast_timeout(live.settings.header_timeout, client.read_head(live.settings.heads())).await {
+        Ok(head) => head?,
+        Err(_) => Err(Refusal::TooSlow(Bound::HeadTime)),
+    };
+    if let Err(refusal) = head {
+        // Boxed, as all that few requests need.
+        Box::pin(answer::refuse_head(gate, &mut client, &refusal, live.settings.write_timeout)).await;
         return None;
+    }
+    let mut session = ServerSession::new_http1(client as Stream);
+    match session.read_request().await {
+        Ok(true) => {}
+        Ok(false) => return None,
+        // What is good so far may still name one host in its target and another in its header.
+        Err(_) => {
+            let refusal = Refusal::BadRequest { reason: "malformed HTTP" };
+            let mut client = client_of(session)?;
+            Box::pin(answer::refuse_head(gate, &mut client, &refusal, live.settings.write_timeout)).await;
+            return None;
+        }
     }
     match gate.serve(&mut session, &live, peer).await {
         Fate::Close => None,
+        Fate::Linger => {
+            Box::pin(answer::linger(client_of(session)?)).await;
+            None
+        }
         Fate::Reuse => {
             // The end of an answer may have to wait for a client, as the rest of it.
             let finished = fast_timeout(live.settings.write_timeout, session.finish()).await;
             let finished = finished.inspect_err(|_| gate.meter.cut(Bound::AnswerPace)).ok()?;
-            let (stream, pipelined) = finished.ok()??.into_parts();
-            Some(After::Request(stream.into_any().downcast::<ClientStream>().ok()?, pipelined))
+            let (stream, _) = finished.ok()??.into_parts();
+            let client = stream.into_any().downcast::<ClientStream>().ok()?;
+            (!client.sent_ahead_of_upgrade()).then_some(After::Request(client))
         }
         Fate::Session(opening) => {
-            // A client in a hurry sends before it is answered; pingora has that already.
-            let ahead = session.read_request_body().now_or_never().and_then(|read| read.ok().flatten());
-            let ServerSession::H1(session) = session else { return None };
-            let client = session.into_inner().into_any().downcast::<ClientStream>().ok()?;
-            let session = Session::new(*opening, *client, ahead.unwrap_or_default(), gate.clone());
-            Some(After::Session(Box::new(session)))
+            let mut client = client_of(session)?;
+            // A client in a hurry sends before it is answered.
+            let ahead = client.become_session();
+            Some(After::Session(Box::new(Session::new(*opening, *client, ahead.into(), gate.clone()))))
         }
     }
 }
 
-async fn reject(gate: &Gate, session: &mut ServerSession, refusal: &Refusal) {
-    gate.meter.refused(refusal);
-    answer::reject_head(session, refusal).await;
+/// The connection below a session of HTTP/1.
+fn client_of(session: ServerSession) -> Option<Box<ClientStream>> {
+    let ServerSession::H1(session) = session else { return None };
+    session.into_inner().into_any().downcast::<ClientStream>().ok()
 }
 
 /// Tells one who is too many to come back, without reading what it wants.
@@ -380,12 +373,4 @@ async fn turn_away(mut tcp: TcpStream, _place: OwnedSemaphorePermit) -> Option<B
     };
     timeout(TURNED_AWAY_FOR, all).await.map(drop).unwrap_or_default();
     None
-}
-
-fn check_head(session: &ServerSession, settings: &Settings) -> Result<(), Refusal> {
-    let raw = session.to_h1_raw();
-    if raw.len() > settings.head_limit || session.req_header().headers.len() > settings.headers_max {
-        return Err(Refusal::HeadTooLarge);
-    }
-    hygiene::check(&raw, &session.req_header().method)
 }

@@ -33,7 +33,7 @@
 //! | `http2` | the calls of one connection of HTTP/2 |
 //! | `tally` | frames of HTTP/2 that ask for nothing, counted |
 //! | `socket` | a connection, plain or over TLS, to either side |
-//! | `hygiene` | refuses heads that can be read in two ways |
+//! | `hygiene` | refuses heads and chunks that can be read in two ways, before the parser sees them |
 //! | `exchange` | the life of one request, as one visible line |
 //! | `streamed` | the same for bodies that stream: what is not billed, and forms |
 //! | `uploads` | resumable uploads, whose addresses lead back here |

@@ -23,7 +23,7 @@ use crate::providers::{self, CredentialPlace, Endpoint, Kind, Provider};
 
 use super::auth::{self, Presented};
 use super::exchange::{Asked, Fate, Gate, headers_of};
-use super::headers::{percent_decoded, query_without_key};
+use super::headers::{percent_decoded, query_to_provider};
 
 /// The parameter of an address that signs it: `seconds.tenant.key.signature`.
 const PARAMETER: &str = "tollgate_upload";
@@ -180,7 +180,7 @@ impl Ticket {
         let uri: http::Uri = address.parse().ok()?;
         let (_, endpoint) = providers::route(&Method::POST, uri.path(), CredentialPlace::Google).ok()?;
         let is_ours = endpoint.kind == Kind::Unbilled && providers::is_upload(&endpoint.path);
-        let query = uri.query().and_then(query_without_key).and_then(|query| unsigned(&query));
+        let query = uri.query().and_then(query_to_provider).and_then(|query| unsigned(&query));
         let claims = self.claims();
         let tag = hmac::sign(&signer(secret), &to_sign(&claims, &endpoint.path, query.as_deref()));
         let (Here { origin, prefix }, path, tag) = (here, &endpoint.path, hex::encoded(tag.as_ref()));
@@ -222,7 +222,7 @@ fn signer(secret: &str) -> hmac::Key {
 
 /// What is signed. None of the parts but the last holds a line feed, so no two addresses run together to the same text.
 fn to_sign(claims: &str, path: &str, query: Option<&str>) -> Vec<u8> {
-    format!("{claims}\n{path}\n{}", query.and_then(query_without_key).unwrap_or_default()).into_bytes()
+    format!("{claims}\n{path}\n{}", query.and_then(query_to_provider).unwrap_or_default()).into_bytes()
 }
 
 /// The one signature of an address: what it claims, and the tag.

@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -430,7 +430,8 @@ impl Upstream {
         slot: Option<http2::Slot>,
         response: Response<Incoming>,
     ) -> Answer {
-        let (head, incoming) = response.into_parts();
+        let (mut head, incoming) = response.into_parts();
+        tell_one_length(&mut head.headers, &incoming);
         let body = AnswerBody {
             connection,
             _slot: slot,
@@ -445,6 +446,26 @@ impl Upstream {
             ended: false,
         };
         Answer { head, body }
+    }
+}
+
+/// Of two framings or lengths hyper reads by one, and so does everybody from here on: chunks before a length (RFC 9112,
+/// 6.3), and of equal lengths one.
+fn tell_one_length(headers: &mut HeaderMap, incoming: &Incoming) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_one = match (lengths.next(), lengths.next()) {
+        (None, _) => true,
+        (Some(length), None) => length.as_bytes().iter().all(u8::is_ascii_digit),
+        (Some(_), Some(_)) => false,
+    };
+    if !is_one {
+        match incoming.size_hint().exact() {
+            Some(length) => headers.insert(header::CONTENT_LENGTH, length.into()),
+            None => headers.remove(header::CONTENT_LENGTH),
+        };
     }
 }
 

@@ -46,6 +46,7 @@ mod vocabulary;
 pub use cap::OutputCap;
 pub use form::FormReader;
 pub use lines::Lines;
+pub use path::is_plain;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
 pub use route::{Row, dialect_of, is_upload, is_vertex, places_of_models, route, table};
 pub use session::{Asked, Beside, SessionReader, Tells, Turn, TurnName};

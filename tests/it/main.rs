@@ -31,6 +31,7 @@ mod estimates;
 mod flips;
 mod floods;
 mod framing;
+mod hostile;
 mod http2;
 mod idempotency;
 mod ledger_speed;
