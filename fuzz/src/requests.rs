@@ -112,8 +112,8 @@ pub fn json(data: &[u8]) {
     let again = call(path, &capped).expect("a capped body is read");
     // A maximum that is no number stays, and stays in doubt.
     let is_held = |call: &Call| match read.output_max {
-        Some(_) => call.output_max == Some(most * call.answers),
-        None => call.output_max.is_none_or(|max| max == most * call.answers),
+        Some(_) => call.output_max == Some(most.saturating_mul(call.answers)),
+        None => call.output_max.is_none_or(|max| max == most.saturating_mul(call.answers)),
     };
     assert!(is_held(&again), "{:?} {}", again.output_max, String::from_utf8_lossy(&capped));
     // Both at once, as they are sent.
