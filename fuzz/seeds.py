@@ -190,10 +190,30 @@ url = "redis://:sk-planted-5e1f0c9ab7d24836@localhost:6379/1"
     seed("ids", "month", b"\x062026-11")
 
 
+def doors():
+    heads = [
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: a.b:8080\r\nContent-Length: 5\r\nAuthorization: Bearer k\r\n\r\nhello",
+        b"\r\nGET http://a/v1/models?x=y HTTP/1.1\r\nhost: [::1]:80\r\nX-Odd:\r\nx_y: \tz \r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n",
+        b"GET /v1/realtime HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\nContent-Length: 5\r\n folded\r\n\r\n",
+    ]
+    for at, head in enumerate(heads):
+        seed("head", str(at), cut(head))
+    for at, body in enumerate([b"5\r\nhello\r\n0\r\n\r\nGET", b"00a;x=y\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\n", b"\r\n0\r\n\r\n", b"FFFFFFFFFFFFFFFF\r\n", b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"]):
+        seed("chunks", str(at), cut(body))
+    for at, text in enumerate([b"\nauthorization: Bearer k\nx-goog-api-key: k", b"alt=sse&%6bey=a%2Fb&$key=c\napi-key: a/b", b"a=b&%24http%48eaders=x\nsec-websocket-protocol: realtime, openai-insecure-api-key.k\nx-tollgate-user-id: u 1", b"key=x&key=y\nx-tollgate-kb-id: k"]):
+        seed("credentials", str(at), text)
+    google = b"https://generativelanguage.googleapis.com/upload/v1beta/files"
+    for at, text in enumerate([google + b"?upload_id=ABC-_1&upload_protocol=resumable\ntollgate_upload=1790086400.acme.key_0123456789abcdef.00", google + b"?key=k&upload_id=1&tollgate_upload=x\nupload%5Fid=1", b"https://storage.googleapis.com/x?upload_id=1"]):
+        seed("uploads", str(at), b"\x00\x09\x31\x00" + text)
+
+
 def cells():
     seed("cells", "plain", b"gpt-4o\x00u1\x00\x00a,b\x00say \"hi\"")
     seed("cells", "formulas", "=1+1\0@SUM(A1)\0-1\0\uff1d1\0 +1\0a;=1\0\t=1\r\n=2\0\";=1;\"".encode())
 
 
-for write in (answers, requests, sessions, journal, settings, cells):
+for write in (answers, requests, sessions, journal, settings, doors, cells):
     write()

@@ -17,7 +17,10 @@ pub mod cells;
 #[path = "../../src/config/mod.rs"]
 mod config;
 mod control;
+pub mod door;
 pub mod frames;
+pub mod heads;
+mod hygiene;
 pub mod journal;
 pub mod readers;
 pub mod requests;

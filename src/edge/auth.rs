@@ -3,14 +3,21 @@
 use std::fmt;
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{self, AUTHORIZATION, HeaderName};
 use secrecy::zeroize::Zeroizing;
 
 use crate::domain::refusal::Refusal;
 use crate::providers::CredentialPlace;
 
-use super::handshake;
-use super::headers::{KB_ID, USER_ID, keys_in_query};
+use super::query::keys_in_query;
+
+/// `x-tollgate-user-id`.
+pub const USER_ID: HeaderName = HeaderName::from_static("x-tollgate-user-id");
+/// `x-tollgate-kb-id`.
+pub const KB_ID: HeaderName = HeaderName::from_static("x-tollgate-kb-id");
+
+/// What stands before a key among the protocols of a websocket: browsers cannot set headers for one.
+pub(super) const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 
 /// Attribution is at most this long: it keys groups in reports.
 const ATTRIBUTION_CHARS_MAX: usize = 128;
@@ -36,7 +43,7 @@ pub fn place(headers: &HeaderMap, query: Option<&str>) -> CredentialPlace {
         CredentialPlace::Google
     } else if headers.contains_key(AUTHORIZATION)
         || headers.contains_key("api-key")
-        || handshake::keys_in_protocols(headers).next().is_some()
+        || keys_in_protocols(headers).next().is_some()
     {
         CredentialPlace::Bearer
     } else {
@@ -62,7 +69,7 @@ pub fn presented(headers: &HeaderMap, query: Option<&str>) -> Result<Presented, 
         }
     }
     secrets.extend(query.into_iter().flat_map(keys_in_query).map(Zeroizing::new));
-    secrets.extend(handshake::keys_in_protocols(headers).map(str::to_owned).map(Zeroizing::new));
+    secrets.extend(keys_in_protocols(headers).map(str::to_owned).map(Zeroizing::new));
     let (first, rest) = secrets.split_first().ok_or(Refusal::NoKey)?;
     if rest.iter().any(|other| other != first) {
         return Err(Refusal::TwoKeys);
@@ -71,6 +78,17 @@ pub fn presented(headers: &HeaderMap, query: Option<&str>) -> Result<Presented, 
         return Err(Refusal::NoKey);
     }
     Ok(Presented { secret: first.clone(), place: place(headers, query) })
+}
+
+/// Keys among the protocols of a request.
+pub(super) fn keys_in_protocols(client: &HeaderMap) -> impl Iterator<Item = &str> {
+    protocols(client).filter_map(|protocol| protocol.strip_prefix(KEY_PROTOCOL))
+}
+
+/// The protocols that a request of a websocket names.
+pub(super) fn protocols(client: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = client.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
 }
 
 /// For whom a tenant makes a call, in its own words.

@@ -33,7 +33,7 @@ use super::pace::{Intake, Pace};
 use super::relay::Meters;
 use super::strangers::{Guest, Strangers};
 use super::upstream::{Answer, Outgoing, SendError, Upstream};
-use super::{answer, hygiene, relay, session, streamed, uploads};
+use super::{answer, hygiene, query, relay, session, streamed, ticket};
 
 /// Everything that requests share.
 pub struct Gate {
@@ -308,7 +308,7 @@ impl Gate {
             return answer::local(self, session, asked).await;
         }
         let presented = match auth::presented(headers_of(session), asked.query.as_deref()) {
-            Err(Refusal::NoKey) if uploads::is_signed(asked.query.as_deref()) => None,
+            Err(Refusal::NoKey) if ticket::is_signed(asked.query.as_deref()) => None,
             presented => Some(presented?),
         };
         let place = presented.as_ref().map_or(CredentialPlace::None, |presented| presented.place);
@@ -442,7 +442,7 @@ impl Gate {
         (origin, provider, endpoint): (&Origin, &'static dyn Provider, &Endpoint),
         body: Outgoing,
     ) -> Result<Request<Outgoing>, Refusal> {
-        let query = asked.query.as_deref().and_then(headers::query_to_provider);
+        let query = asked.query.as_deref().and_then(query::query_to_provider);
         let target = match query {
             Some(query) => format!("{}?{query}", endpoint.path),
             None => endpoint.path.clone(),

@@ -3,8 +3,6 @@
 //! Everything passes but what belongs to one connection (RFC 9110, 7.6.1), to this gateway, or to the account: a client
 //! must not choose whose account at the provider is charged.
 
-use std::borrow::Cow;
-
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_http::ResponseHeader;
 
@@ -15,10 +13,6 @@ use crate::metering::in_flight::LimitStanding;
 use crate::metering::rates::RateRoom;
 use crate::providers::CredentialHeader;
 
-/// `x-tollgate-user-id`.
-pub const USER_ID: HeaderName = HeaderName::from_static("x-tollgate-user-id");
-/// `x-tollgate-kb-id`.
-pub const KB_ID: HeaderName = HeaderName::from_static("x-tollgate-kb-id");
 /// The event's id, on every answer.
 pub const OUR_REQUEST_ID: HeaderName = HeaderName::from_static("x-tollgate-request-id");
 /// The provider's id of the request, or ours where there is none.
@@ -64,11 +58,6 @@ const NOT_TO_PROVIDER: [&str; 21] = [
     "x-tollgate-user-id",
     "x-tollgate-kb-id",
 ];
-
-/// Parameters of a query that are never passed on, also with `$` before them: the system parameters of Google's APIs
-/// (cloud.google.com/apis/docs/system-parameters) that do what [`NOT_TO_PROVIDER`] does as headers.
-const QUERY_NOT_TO_PROVIDER: [&str; 7] =
-    ["key", "access_token", "oauth_token", "bearer_token", "userProject", "httpMethod", "httpHeaders"];
 
 /// What the answer may be coded in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,53 +110,6 @@ fn is_dashed_elsewhere(name: &HeaderName) -> bool {
         held.len() == name.len() && held.bytes().eq(name.bytes().map(|b| if b == b'_' { b'-' } else { b }))
     };
     memchr::memchr(b'_', name.as_bytes()).is_some() && HOP_BY_HOP.iter().chain(&NOT_TO_PROVIDER).any(is)
-}
-
-/// The query without what only the gateway says to a provider, however its name is written: a key or another credential, an
-/// account, and parameters by which Google's servers take another method and other headers than those of the request. And
-/// without what has a key of ours in it, whatever its name. `None` when nothing is left.
-pub fn query_to_provider(query: &str) -> Option<String> {
-    let kept: Vec<&str> = query.split('&').filter(|pair| !stays_here(pair)).collect();
-    let joined = kept.join("&");
-    (!joined.is_empty()).then_some(joined)
-}
-
-/// The values of all `key` parameters, percent-decoded.
-pub fn keys_in_query(query: &str) -> impl Iterator<Item = String> {
-    let value = |pair: &str| percent_decoded(pair.split_once('=').map_or("", |(_, value)| value));
-    query.split('&').filter(|pair| is_key(pair)).map(value)
-}
-
-fn is_key(pair: &str) -> bool {
-    name_of(pair) == "key"
-}
-
-fn stays_here(pair: &str) -> bool {
-    let name = name_of(pair);
-    QUERY_NOT_TO_PROVIDER.contains(&name.strip_prefix('$').unwrap_or(&name))
-        || key::is_in(pair)
-        || (pair.contains('%') && key::is_in(&percent_decoded(pair)))
-}
-
-fn name_of(pair: &str) -> Cow<'_, str> {
-    let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-    if name.contains('%') { percent_decoded(name).into() } else { name.into() }
-}
-
-/// Undoes percent-encoding; what is no valid encoding stays as it is.
-pub fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let decoded = (*byte == b'%')
-            .then(|| text.get(at + 1..at + 3))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        out.push(decoded.unwrap_or(*byte));
-        at += if decoded.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// The provider's head as the client gets it, with the headers of the gateway. `None` when a header cannot be written.
@@ -348,31 +290,6 @@ mod tests {
             assert_eq!(to_provider(&client, "s", Coding::GzipIfAccepted)["accept-encoding"], want, "{asked}");
             assert_eq!(to_provider(&client, "s", Coding::Identity)["accept-encoding"], "identity");
             assert_eq!(to_provider(&client, "s", Coding::AsAsked)["accept-encoding"], asked);
-        }
-    }
-
-    #[test]
-    fn the_key_is_found_and_removed_however_it_is_written() {
-        for (query, key, rest) in [
-            ("key=a%2Fb&alt=sse", Some("a/b"), Some("alt=sse")),
-            ("alt=sse&%6bey=x", Some("x"), Some("alt=sse")),
-            ("key=x", Some("x"), None),
-            ("keys=1&monkey=2", None, Some("keys=1&monkey=2")),
-            ("key", Some(""), None),
-            ("$key=x&a=b", None, Some("a=b")),
-            ("a=b&%24http%48eaders=x&$httpMethod=POST&access_token=x", None, Some("a=b")),
-        ] {
-            assert_eq!(keys_in_query(query).next().as_deref(), key, "{query}");
-            assert_eq!(query_to_provider(query).as_deref(), rest, "{query}");
-        }
-        let ours = key::mint([7; 32]);
-        for (query, rest) in [
-            (format!("key={ours}&a=1&api_key={ours}"), Some("a=1")),
-            (format!("a=x{ours}y"), None),
-            (format!("{ours}&%61={}", ours.replace('_', "%5f")), None),
-            ("a=tg_live_x".to_owned(), Some("a=tg_live_x")),
-        ] {
-            assert_eq!(query_to_provider(&query).as_deref(), rest, "{query}");
         }
     }
 }

@@ -36,11 +36,11 @@
 //! | `hygiene` | refuses heads and chunks that can be read in two ways, before the parser sees them |
 //! | `exchange` | the life of one request, as one visible line |
 //! | `streamed` | the same for bodies that stream: what is not billed, and forms |
-//! | `uploads` | resumable uploads, whose addresses lead back here |
+//! | `uploads`, `ticket` | resumable uploads, whose addresses lead back here, and what these say, signed |
 //! | `crowd` | how many connections an address has, and how many requests a tenant |
 //! | `strangers` | addresses that present wrong credentials |
 //! | `pace` | whether a client keeps up with its request and its answer |
-//! | `auth` | the credential a request presents |
+//! | `auth`, `query` | the credential a request presents, and its query |
 //! | `headers` | which headers and query go to the provider, which come back |
 //! | `body` | reads request bodies, under a process-wide budget |
 //! | `upstream` | the only place that speaks HTTP to a provider; HTTP/2 in a part of its own |
@@ -70,12 +70,14 @@ pub mod hygiene;
 pub mod inflate;
 pub mod listener;
 pub mod pace;
+mod query;
 pub mod relay;
 pub mod session;
 pub mod socket;
 pub mod strangers;
 mod streamed;
 mod tally;
+mod ticket;
 mod uploads;
 pub mod upstream;
 mod watch;
