@@ -62,7 +62,7 @@ pub fn credentials(data: &[u8]) {
     match auth::presented(&headers, Some(query)) {
         Ok(presented) => {
             assert!(!presented.secret.is_empty() && !all.is_empty());
-            assert!(all.iter().all(|secret| *secret == presented.secret), "{all:?}");
+            assert!(all.iter().all(|secret| *secret == *presented.secret), "{all:?}");
             assert_eq!(presented.place, auth::place(&headers, Some(query)));
             assert_ne!(presented.place, CredentialPlace::None);
         }
