@@ -333,12 +333,14 @@ impl TenantStore for FakeStore {
         self.answer(|tables| Ok(tables.recall(id, now)))
     }
 
+    fn record<'a>(&'a self, change: &'a Change, act: &'a Act) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.answer(|tables| tables.once(act, |_| Ok(((), Some(change.clone())))).map(|_| ()))
+    }
+
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
         self.answer(|tables| {
-            let AuditQuery { tenant, start, entries_max } = query;
-            let theirs =
-                |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant.as_ref() == Some(tenant));
-            let found: Vec<AuditEntry> = tables.audit.iter().filter(theirs).cloned().collect();
+            let AuditQuery { filter, start, entries_max } = query;
+            let found: Vec<AuditEntry> = tables.audit.iter().filter(|entry| filter.fits(entry)).cloned().collect();
             let max = *entries_max as usize;
             Ok(match start {
                 AuditStart::After(row) => found.into_iter().filter(|entry| entry.row > *row).take(max).collect(),

@@ -31,6 +31,7 @@ mod flips;
 mod framing;
 mod http2;
 mod idempotency;
+mod isolation;
 mod ledger_speed;
 mod lies;
 mod lifetime;

@@ -261,6 +261,8 @@ const AUDIT_LOG: &[Column] = &[
     text("prices_after"),
     text("timezone_before"),
     text("timezone_after"),
+    text("events_before"),
+    text("events_after"),
 ];
 
 const IDEMPOTENCY_RECORDS: &[Column] = &[bytes("id"), bytes("request"), bytes("answer"), integer("at")];
