@@ -38,6 +38,7 @@ use tollgate::metering::in_flight::{Caller, InFlight};
 use tollgate::metering::meter::Meter;
 use tollgate::metering::node_counters::{self, Leases, NodeCounters, Outside};
 use tollgate::metering::snapshot::{Account, Snapshot, Snapshots};
+use tollgate::metering::vault::OwnKeys;
 use tollgate::ports::counters::CounterStore;
 use tollgate::ports::journal::{Journal, Slot};
 use tollgate::ports::shared::{Member, NodeId};
@@ -343,7 +344,7 @@ fn bench(book: Arc<PriceBook>, limits: Vec<Limit>, on: On) -> Outcome<Bench> {
         zone: Zone::UTC,
         created_at,
     };
-    let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)), revision: 0 });
+    let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)), own_keys: OwnKeys::default(), revision: 0 });
     let tariff = Arc::new(Tariff::new(book.clone(), Pricing::default()));
     let tariffs = HashMap::from([(account.tenant.plan.clone(), tariff)]);
     let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, tariffs, ..Snapshot::default() }));

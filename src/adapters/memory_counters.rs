@@ -327,7 +327,6 @@ fn tenant_of(claims: &[Claim]) -> Option<&TenantId> {
 mod tests {
     use super::*;
     use crate::domain::plan::Metric;
-    use crate::ports::counters::used_of;
     use futures_util::FutureExt;
 
     fn key(month: &str) -> CounterKey {
@@ -360,7 +359,7 @@ mod tests {
         for month in ["2026-02", "2026-03", "2026-04", "2026-05", "2026-06", "2026-07"] {
             counters.seed(&[(key(month), 7)]).now_or_never().unwrap().unwrap();
         }
-        counters.settle(id, &claims, &used_of(&claims, &[1]));
+        counters.settle(id, &claims, &[(claims[0].counter.clone(), 1)]);
         assert_eq!(used(&counters, "2026-01"), 1);
         assert_eq!(used(&counters, "2026-02"), 0);
     }
@@ -416,8 +415,8 @@ mod tests {
         let calls = u64::try_from(SETTLED_MAX).unwrap() + 10;
         for call in 0..calls {
             let id = EventId::new(call, u128::from(call));
-            counters.settle(id, &claims, &used_of(&claims, &[1]));
-            counters.settle(id, &claims, &used_of(&claims, &[1]));
+            counters.settle(id, &claims, &[(claims[0].counter.clone(), 1)]);
+            counters.settle(id, &claims, &[(claims[0].counter.clone(), 1)]);
         }
         assert_eq!(used(&counters, "2026-11"), calls);
         let remembered: usize = counters.shards.iter().map(|shard| shard.lock().calls.len()).sum();

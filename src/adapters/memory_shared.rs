@@ -159,7 +159,7 @@ impl SharedCounters for MemoryShared {
     }
 
     fn sums<'a>(&'a self, part: &'a Part<'a>) -> BoxFuture<'a, Result<bool, CountersUnavailable>> {
-        self.done(|state, _| state.tenants.get_mut(part.tenant).is_some_and(|tenant| tenant.sums(part)))
+        self.done(|state, now_us| state.tenants.get_mut(part.tenant).is_some_and(|tenant| tenant.sums(part, now_us)))
     }
 
     fn finish<'a>(&'a self, finish: &'a Finish<'a>) -> BoxFuture<'a, Result<bool, CountersUnavailable>> {
@@ -513,12 +513,14 @@ impl Tenant {
         }
     }
 
-    fn sums(&mut self, part: &Part<'_>) -> bool {
+    fn sums(&mut self, part: &Part<'_>, now_us: u64) -> bool {
         let writes_on = self.writing.as_ref().is_some_and(|(writer, _)| *writer == part.writer);
         let is_right = !self.is_open && self.epoch == part.epoch && self.joins == part.joins;
         if !is_right || !(part.is_first || writes_on) {
             return false;
         }
+        // Whoever looks leaves it to the one that finishes it for as long as sums come.
+        self.finisher = self.finisher.map(|(finisher, _)| (finisher, now_us.saturating_add(FINISH_US)));
         let sums = self.writing.take().filter(|_| writes_on).map(|(_, sums)| sums).unwrap_or_default();
         self.writing = Some((part.writer, sums.into_iter().chain(part.sums.iter().cloned()).collect()));
         self.periods.extend(part.sums.iter().map(|(counter, _)| counter.period));

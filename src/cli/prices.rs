@@ -5,6 +5,7 @@
 
 mod billing;
 mod books;
+mod corrections;
 #[cfg(test)]
 #[path = "prices/golden.rs"]
 mod documents;
@@ -13,6 +14,7 @@ mod rerate;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -24,16 +26,18 @@ use crate::domain::event::{UsageEvent, UsageSource};
 use crate::domain::ids::EventId;
 use crate::domain::money::PicoUsd;
 use crate::domain::price::rates::{Kind, Rates, Unit};
-use crate::domain::price::tariff::Version;
+use crate::domain::price::tariff::{Tariff, Version};
 use crate::domain::price::{Explanation, ModelPrices, PriceBook, PriceRow, Priced};
 use crate::domain::time::{Micros, Period};
 use crate::edge::api::wire::Usd;
 use crate::edge::api::wire::prices::{EntryBody, LineBody};
 use crate::ports::clock::Clock;
+use crate::providers;
 
-use self::billing::{Billing, OfPlan};
+use self::billing::Billing;
+use self::corrections::{History, HistoryBody};
 use super::Failure;
-use super::accounts::with_ledger;
+use super::accounts::{Desk, with_ledger};
 use super::output::{Output, complain, table};
 
 /// Prices are shown for a million tokens, as providers publish them.
@@ -108,6 +112,10 @@ pub(super) fn prices(command: PricesCommand, config: &Config, output: Output) ->
     let today = || SystemClock::new().now();
     match command {
         PricesCommand::List { provider, at } => {
+            if let Some(unknown) = provider.as_deref().filter(|provider| !known_provider(provider)) {
+                let known: Vec<_> = providers::ALL.iter().map(|provider| provider.id().to_string()).collect();
+                return Err(format!("{unknown} is no provider; there are {}", known.join(" and ")).into());
+            }
             let of = |model: &&ModelPrices| provider.as_deref().is_none_or(|wanted| *model.provider == *wanted);
             list(&book, &book.models().filter(of).collect::<Vec<_>>(), at.unwrap_or_else(today), output)
         }
@@ -134,13 +142,18 @@ fn effective(configured: PriceBook, config: &Config) -> PriceBook {
     }
 }
 
+fn known_provider(name: &str) -> bool {
+    providers::ALL.iter().any(|provider| provider.id().as_str() == name)
+}
+
 fn day(text: &str) -> Result<Micros, String> {
     Period::parse_day(text).map(Period::start).map_err(|error| error.to_string())
 }
 
 fn read(path: &Path) -> Result<PriceBook, Failure> {
     let failed = |reason: String| Failure::from(format!("{}: {reason}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let bytes =
+        std::fs::read(path).map_err(|error| failed(format!("it cannot be read: {error}: name a price file")))?;
     price_file::parse(&bytes).map_err(|error| failed(error.to_string()))
 }
 
@@ -191,8 +204,11 @@ fn list(book: &PriceBook, models: &[&ModelPrices], at: Micros, output: Output) -
         BookDocument { version: &version, models: models.iter().map(|model| model_document(model, at)).collect() };
     output.print(&document, || {
         let rows: Vec<_> = models.iter().flat_map(|model| list_rows(model, at)).collect();
-        let head = ["PROVIDER", "MODEL", "TIER", "ABOVE", "INPUT", "CACHED", "OUTPUT", "BESIDE TOKENS", "SOURCE", ""];
-        format!("Dollars for a million tokens, version {version}\n\n{}", table(head, &rows))
+        let head = ["PROVIDER", "MODEL", "TIER", "ABOVE", "INPUT", "CACHED", "OUTPUT", "OTHER KINDS", "SOURCE", ""];
+        format!(
+            "Dollars for a million tokens, or for one of what is charged beside them, version {version}\n\n{}",
+            table(head, &rows)
+        )
     })
 }
 
@@ -220,11 +236,13 @@ fn kinds(rates: &Rates, of_tokens: bool) -> impl Iterator<Item = (&'static str, 
     wanted.map(|(kind, price)| (kind.as_str(), price))
 }
 
-/// `audio_hour 0.36, request 0.01`: dollars for one of each that has a price.
-fn beside_tokens(rates: &Rates) -> String {
+/// `audio_hour 0.36, cache_write 2.5`: dollars for a million tokens, or one of anything else, of each kind that has a price
+/// and no column of its own.
+fn other_kinds(rates: &Rates) -> String {
     let told = |(kind, price): (Kind, Option<i64>)| Some(format!("{} {}", kind.as_str(), shown(kind.unit(), price?)));
-    let beside = rates.kinds().into_iter().filter(|(kind, _)| kind.unit() != Unit::Token);
-    beside.filter_map(told).collect::<Vec<_>>().join(", ")
+    let others =
+        rates.kinds().into_iter().filter(|(kind, _)| !matches!(kind, Kind::Input | Kind::Cached | Kind::Output));
+    others.filter_map(told).collect::<Vec<_>>().join(", ")
 }
 
 /// The rows that are in force at an instant, one for each tier and step.
@@ -248,7 +266,7 @@ fn list_rows(model: &ModelPrices, at: Micros) -> Vec<[String; 10]> {
             optional(rates.input),
             optional(rates.cached),
             optional(rates.output),
-            beside_tokens(rates),
+            other_kinds(rates),
             model.origin.told(*tier),
             if model.unverified.is_some() { "unverified".to_owned() } else { String::new() },
         ]
@@ -291,6 +309,9 @@ struct ExplainedDocument {
     /// What the tenant is billed for it.
     billing: Billing,
     priced: &'static str,
+    /// What it corrects, or what corrects it.
+    #[serde(flatten)]
+    history: HistoryBody,
     remarks: Vec<&'static str>,
 }
 
@@ -301,26 +322,51 @@ fn explain(
     config: &Config,
     output: Output,
 ) -> Result<(), Failure> {
-    let (event, kept, plan) = with_ledger(config, async |desk| {
-        let event = desk.reports.event(None, id).await?;
-        let event = event
-            .ok_or_else(|| Failure::from(format!("there is no event {id} in this ledger: see GET /billing/events")))?;
+    let (history, event, kept, plan) = with_ledger(config, async |desk| {
+        let history = history(desk, id).await?;
+        let event = history.standing()?;
         let kept = desk.admin.price_book(list_of(&event)).await?;
         let version = Version::parse(&event.price_version);
         let own = match version.and_then(|version| version.own) {
             Some(own) => desk.admin.price_book(own).await?,
             None => None,
         };
-        let plan = OfPlan::of(version, own)?;
-        Ok((event, kept, plan))
+        let plan = billing::pricing(version, own)?;
+        Ok((history, event, kept, plan))
     })?;
     let book = book_of(&event, file, kept, configured)?;
-    let document = explained_document(&event, &book, &plan)?;
-    let differs =
-        document.computed_cost_usd.as_ref().map(|usd| usd.0) != document.booked_cost_usd.as_ref().map(|usd| usd.0);
-    let differs = differs || document.billing.differs();
+    let document = explained_document(&event, &Tariff::new(Arc::new(book), plan), &history)?;
+    let differs = document.differs(history.is_of_correction());
     output.print(&document, || explained_text(&document))?;
     if differs { Err("the lines do not add up to what was booked".to_owned().into()) } else { Ok(()) }
+}
+
+impl ExplainedDocument {
+    /// Whether something else was booked. A correction may be of what is billed alone, by a plan's price of a model that the
+    /// list has none for any more: its cost stays what it was.
+    fn differs(&self, is_of_correction: bool) -> bool {
+        let pico = |usd: &Option<Usd>| usd.as_ref().map(|usd| usd.0);
+        let (computed, booked) = (pico(&self.computed_cost_usd), pico(&self.booked_cost_usd));
+        let stayed = is_of_correction && computed.is_none();
+        (computed != booked && !stayed) || self.billing.differs()
+    }
+}
+
+/// The event of that id, or the one that it corrects, with all corrections.
+async fn history(desk: &Desk, asked: EventId) -> Result<History, Failure> {
+    let found = desk.reports.event(None, asked).await?;
+    let found = found
+        .ok_or_else(|| Failure::from(format!("there is no event {asked} in this ledger: see GET /billing/events")))?;
+    let event = match found.corrects {
+        None => found,
+        Some(corrected) => {
+            let event = desk.reports.event(None, corrected.event).await?;
+            let gone = || format!("it corrects event {}, which is no longer in this ledger", corrected.event);
+            event.ok_or_else(|| Failure::from(gone()))?
+        }
+    };
+    let corrections = desk.reports.corrections(event.id).await?;
+    Ok(History { asked, event, corrections })
 }
 
 /// The version of the list that an event was priced by.
@@ -345,10 +391,11 @@ fn book_of(
     })
 }
 
-fn explained_document(event: &UsageEvent, list: &PriceBook, plan: &OfPlan) -> Result<ExplainedDocument, Failure> {
+/// `event` is as the history has it standing.
+fn explained_document(event: &UsageEvent, tariff: &Tariff, history: &History) -> Result<ExplainedDocument, Failure> {
     let too_large = |error: crate::domain::money::MoneyError| Failure::from(error.to_string());
-    let model = plan.priced_as(event, list);
-    let explained = billing::explained(list, event, model);
+    let (model, at) = (tariff.priced_as(event.named(), event.requested_at), event.requested_at);
+    let explained = tariff.list().explain(event.provider.as_str(), model, event.service_tier, event.used(), at);
     // What was not charged, such as a failed call, has no lines whatever the model costs.
     let charged = explained.as_ref().filter(|_| event.priced != Priced::Free && event.priced != Priced::Unpriced);
     let lines = charged.map(LineBody::all).transpose().map_err(too_large)?.unwrap_or_default();
@@ -359,7 +406,7 @@ fn explained_document(event: &UsageEvent, list: &PriceBook, plan: &OfPlan) -> Re
     };
     let entry = explained.as_ref().map(EntryBody::from);
     Ok(ExplainedDocument {
-        event_id: event.id.to_string(),
+        event_id: history.asked.to_string(),
         provider: event.provider.to_string(),
         model: event.model.to_string(),
         service_tier: event.service_tier.as_str(),
@@ -368,8 +415,9 @@ fn explained_document(event: &UsageEvent, list: &PriceBook, plan: &OfPlan) -> Re
         lines,
         computed_cost_usd: computed.map(Usd),
         booked_cost_usd: event.cost.map(Usd),
-        billing: Billing::of(event, plan, list)?,
+        billing: Billing::of(event, tariff)?,
         priced: event.priced.as_str(),
+        history: history.body()?,
         remarks: remarks(event, explained.as_ref(), model),
     })
 }
@@ -406,7 +454,9 @@ fn remarks(event: &UsageEvent, explained: Option<&Explanation<'_>>, priced_as: &
 fn line_row(line: &LineBody) -> [String; 5] {
     let (many, one) = sold_by(line.unit);
     let price = line.picodollars.map_or_else(|| "unknown".to_owned(), |pico| for_so_many(many, pico));
-    [line.kind.to_owned(), line.quantity.to_string(), price, one.to_owned(), shown_cost(&line.cost_usd)]
+    // Its kind names the unit that the price is for, and not the one that is counted.
+    let quantity = if line.unit == "millisecond" { format!("{} ms", line.quantity) } else { line.quantity.to_string() };
+    [line.kind.to_owned(), quantity, price, one.to_owned(), shown_cost(&line.cost_usd)]
 }
 
 /// A line without a count.
@@ -422,6 +472,7 @@ fn explained_text(document: &ExplainedDocument) -> String {
     let ExplainedDocument { event_id, provider, model, service_tier, price_version, entry, lines, .. } = document;
     let mut text =
         format!("Event {event_id}: {provider} {model}, tier {service_tier}, prices of version {price_version}\n");
+    text.push_str(&document.history.head());
     if let Some(EntryBody { model, tier, from, above, list, source }) = entry {
         let from = from.as_deref().map_or_else(String::new, |from| format!(", from {from}"));
         let above = if *above > 0 { format!(", for input above {above} tokens") } else { String::new() };
@@ -433,6 +484,7 @@ fn explained_text(document: &ExplainedDocument) -> String {
     rows.push(sum_row("total".to_owned(), &document.computed_cost_usd));
     rows.push(sum_row(format!("booked ({})", document.priced), &document.booked_cost_usd));
     rows.extend(document.billing.rows());
+    rows.extend(document.history.rows(event_id));
     writeln!(text, "\n{}", table(["", "QUANTITY", "PRICE", "FOR A", "USD"], &rows)).unwrap_or_default();
     text + &document.remarks.join("\n")
 }
@@ -440,6 +492,10 @@ fn explained_text(document: &ExplainedDocument) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::event::Correction;
+    use crate::domain::price::tariff::{Charged, Pricing};
+    use crate::domain::tokens::Tokens;
+    use crate::metering::fakes;
 
     fn book(models: &str) -> PriceBook {
         price_file::parse(format!(r#"{{"format":1,"base":"none","models":[{models}]}}"#).as_bytes()).unwrap()
@@ -466,5 +522,74 @@ mod tests {
         assert_eq!(inputs("2026-12-31"), [1, 3, 4]);
         // The new list of prices has no step any more.
         assert_eq!(inputs("2027-01-01"), [2, 4]);
+    }
+
+    #[test]
+    fn every_kind_that_has_a_price_is_shown() {
+        let rates = Rates {
+            input: Some(150_000),
+            output: Some(600_000),
+            cache_write: Some(2_500_000),
+            output_audio: Some(80_000_000),
+            audio_hour: Some(360_000_000_000),
+            ..Rates::default()
+        };
+        assert_eq!(other_kinds(&rates), "cache_write 2.5, output_audio 80, audio_hour 0.36");
+    }
+
+    #[test]
+    fn a_correction_and_what_it_corrects_are_explained() {
+        let rows = |input: i64| {
+            format!(
+                r#"{{"provider":"openai","model":"m","match":["m"],"rates":[
+                {{"tier":"standard","input":{input},"output":0}}]}}"#
+            )
+        };
+        let tariffs = [10, 7, 9].map(|input| Tariff::new(Arc::new(book(&rows(input))), Pricing::default()));
+        let event = fakes::event("acme", 1, "openai", "m", "2026-11-24T10:00:00Z");
+        let event = UsageEvent { tokens: Tokens { prompt: 100, ..Tokens::default() }, ..event };
+        let priced = |tariff: &Tariff| {
+            let Charged { charge, billable, .. } =
+                tariff.charge(event.named(), event.service_tier, event.used(), event.requested_at);
+            let (cost, price_version) = (charge.cost, tariff.version());
+            UsageEvent { cost, billable, priced: charge.priced, price_version, ..event.clone() }
+        };
+        let booked = priced(&tariffs[0]);
+        let correct = |after: &UsageEvent, tariff: &Tariff, difference: i128| {
+            let (cost, billable) = (PicoUsd(difference), PicoUsd(difference));
+            let (priced, price_version) = (Priced::Priced, tariff.version());
+            booked.corrected(Correction {
+                after: after.id,
+                priced_before: priced,
+                priced,
+                cost,
+                billable,
+                price_version,
+            })
+        };
+        let first = correct(&booked, &tariffs[1], -300);
+        let second = correct(&first, &tariffs[2], 200);
+        let explained = |asked: &UsageEvent, tariff: &Tariff| {
+            let corrections = vec![first.clone(), second.clone()];
+            let history = History { asked: asked.id, event: booked.clone(), corrections };
+            let standing = history.standing().unwrap();
+            assert_eq!(standing.price_version, tariff.version());
+            let document = explained_document(&standing, tariff, &history).unwrap();
+            assert!(!document.differs(history.is_of_correction()), "{}", explained_text(&document));
+            (serde_json::to_string(&document).unwrap(), explained_text(&document))
+        };
+        let (document, text) = explained(&booked, &tariffs[0]);
+        assert!(document.contains(r#""corrects":null,"before":null"#), "{document}");
+        assert!(document.contains(r#""corrected_cost_usd":0.0000000009,"#), "{document}");
+        assert!(text.contains(&first.id.to_string()) && text.contains(&second.id.to_string()), "{text}");
+        assert!(text.contains("with its corrections"), "{text}");
+
+        let (document, text) = explained(&second, &tariffs[2]);
+        assert!(document.contains(&format!(r#""corrects":"{}""#, booked.id)), "{document}");
+        assert!(document.contains(r#""computed_cost_usd":0.0000000009,"#), "{document}");
+        assert!(document.contains(r#""priced":"priced","cost_usd":0.0000000007,"#), "{document}");
+        assert!(text.contains("A correction of event") && text.contains("0.0000000002"), "{text}");
+        let (document, _) = explained(&first, &tariffs[1]);
+        assert!(document.contains(r#""priced":"priced","cost_usd":0.000000001,"#), "{document}");
     }
 }

@@ -54,14 +54,15 @@ fn announce(ready: Ready, output: Output) {
 
 /// Says what is in effect, or everything that is wrong.
 pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(), Failure> {
-    let checked = loaded.and_then(|config| match (boot::prices(&config), boot::plans(&config), boot::tls(&config)) {
-        (Ok(prices), Ok(_), Ok(_)) => Ok((prices, config)),
-        (prices, plans, tls) => {
-            let errors = [prices.err(), plans.err(), tls.err()].into_iter().flatten();
-            Err(Failure(errors.map(|error| error.to_string()).collect()))
-        }
-    });
-    let (prices, config) = match checked {
+    let checked =
+        loaded.and_then(|config| match (boot::prices(&config), boot::plans(&config), boot::check_tls(&config)) {
+            (Ok(prices), Ok(plans), Ok(())) => Ok((prices, plans, config)),
+            (prices, plans, tls) => {
+                let errors = [prices.err(), plans.err(), tls.err()].into_iter().flatten();
+                Err(Failure(errors.map(|error| error.to_string()).collect()))
+            }
+        });
+    let (prices, plans, config) = match checked {
         Ok(checked) => checked,
         Err(Failure(errors)) => {
             if output.is_json() {
@@ -88,7 +89,8 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
         ),
         Err(error) => (Value::Null, format!("in force unless another was put in force for all gateways: {error}")),
     };
-    let warnings: Vec<String> = config.warnings.iter().cloned().chain(config.advice()).collect();
+    let of_prices = boot::advice::of_prices(&prices, &plans);
+    let warnings: Vec<String> = config.warnings.iter().cloned().chain(config.advice()).chain(of_prices).collect();
     let document = json!({
         "ok": true, "settings": settings, "warnings": warnings,
         "prices": {"version": &*version, "models": models, "active": active},

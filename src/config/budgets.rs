@@ -5,10 +5,11 @@
 
 use std::sync::LazyLock;
 
-use crate::domain::budget::{Budget, OnOverrun, Sizing, Unpriced, WhenShort};
+use crate::domain::budget::{Budget, OnOverrun, Sizing, Unpriced, WhenDeferred, WhenShort};
 use crate::domain::hold::nano_up;
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Plan, Scope};
+use crate::domain::price::ServiceTier;
 use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::threshold::Thresholds;
 use crate::domain::time::Window;
@@ -27,6 +28,7 @@ pub(super) enum About {
     Hold,
     WhenShort,
     Unpriced,
+    Deferred,
     OnOverrun,
     HoldMax(Metric),
     Grace,
@@ -56,6 +58,7 @@ pub(super) static PLAN_KEYS: LazyLock<Vec<PlanKey>> = LazyLock::new(|| {
         About::HoldMax(Metric::Cost),
         About::WhenShort,
         About::Unpriced,
+        About::Deferred,
         About::OnOverrun,
         About::Thresholds,
     ];
@@ -75,6 +78,7 @@ fn name(about: About) -> String {
         About::Hold => "hold".to_owned(),
         About::WhenShort => "when_short".to_owned(),
         About::Unpriced => "unpriced".to_owned(),
+        About::Deferred => "deferred".to_owned(),
         About::OnOverrun => "on_overrun".to_owned(),
         About::Grace => "grace_percent".to_owned(),
         About::Thresholds => THRESHOLDS.to_owned(),
@@ -127,6 +131,10 @@ pub(super) fn help(about: About) -> (&'static str, &'static str) {
         About::Unpriced => (
             "refuse",
             "A call under a cost limit whose model has no price: `refuse` it with 403, or `allow` it, uncounted by cost limits.",
+        ),
+        About::Deferred => (
+            "refuse",
+            "With `hold = \"worst_case\"`, a call under a token or cost limit that is finished and charged after its answer (a batch, an answer in the background, an assistant's run): `refuse` it with 403, or `allow` it, though nothing is held for it after its answer.",
         ),
         About::Thresholds => (
             "[80, 100]",
@@ -196,6 +204,9 @@ fn put(plan: &mut Plan, extras: &mut Extras, (about, text, source): (About, &str
         About::WhenShort => budget.when_short = choice(WhenShort::parse(text), WhenShort::ALL, WhenShort::as_str)?,
         About::OnOverrun => budget.on_overrun = choice(OnOverrun::parse(text), OnOverrun::ALL, OnOverrun::as_str)?,
         About::Unpriced => budget.unpriced = choice(Unpriced::parse(text), Unpriced::ALL, Unpriced::as_str)?,
+        About::Deferred => {
+            budget.deferred = choice(WhenDeferred::parse(text), WhenDeferred::ALL, WhenDeferred::as_str)?;
+        }
         About::Thresholds => {
             plan.thresholds = Thresholds::parse(text).ok_or(
                 "is no list of at most 10 ascending whole percents from 1 to 1000: write one such as [80, 100]",
@@ -257,6 +268,12 @@ pub(super) fn dollars(text: &str) -> Result<u64, String> {
     amount(Metric::Cost, text, "")
 }
 
+/// The name of a service tier that calls can be answered by.
+pub(super) fn tier(text: &str) -> Result<ServiceTier, String> {
+    let all: Vec<ServiceTier> = ServiceTier::ALL.into_iter().filter(|tier| *tier != ServiceTier::Batch).collect();
+    choice(ServiceTier::parse(text).filter(|tier| all.contains(tier)), &all, ServiceTier::as_str)
+}
+
 fn choice<T: Copy>(parsed: Option<T>, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
     let names: Vec<String> = all.iter().map(|choice| format!("{:?}", name(*choice))).collect();
     parsed.ok_or_else(|| format!("is none of {}: write one of them", names.join(", ")))
@@ -314,6 +331,7 @@ mod tests {
             ("hold", "most"),
             ("when_short", ""),
             ("unpriced", "free"),
+            ("deferred", "later"),
             ("on_overrun", "stop"),
             ("requests_per_minute", "0"),
             ("user_concurrent_requests", "1000000001"),
@@ -359,10 +377,13 @@ mod tests {
             let told = read(keys).unwrap_err();
             assert!(told.contains(error), "{told}");
         }
-        let worst = read(&[("hold", "worst_case"), ("when_short", "clamp"), ("unpriced", "allow")]).unwrap().budget;
+        let worst =
+            read(&[("hold", "worst_case"), ("when_short", "clamp"), ("unpriced", "allow"), ("deferred", "allow")])
+                .unwrap()
+                .budget;
         assert_eq!(
-            (worst.hold, worst.when_short, worst.unpriced),
-            (Sizing::WorstCase, WhenShort::Clamp, Unpriced::Allow)
+            (worst.hold, worst.when_short, worst.unpriced, worst.deferred),
+            (Sizing::WorstCase, WhenShort::Clamp, Unpriced::Allow, WhenDeferred::Allow)
         );
     }
 }

@@ -34,11 +34,11 @@
 //! May use: `domain`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{self, IgnoredAny, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 
 use crate::domain::price::pattern::Pattern;
@@ -48,6 +48,9 @@ use crate::domain::time::Period;
 
 /// A price file of all providers there are is under 1 MB. Each that was ever in force is kept in the ledger.
 pub const PRICE_FILE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Who is called, and so whose models have prices: a price of anybody else's would never hold.
+const PROVIDERS: [&str; 2] = ["openai", "gemini"];
 
 /// The base of a file that stands alone.
 const NO_BASE: &str = "none";
@@ -102,6 +105,14 @@ pub enum EntryError {
         /// The text.
         from: String,
     },
+    /// A provider that is never called.
+    #[error("{model}: {provider:?} is no provider; there are {}", PROVIDERS.join(" and "))]
+    Provider {
+        /// The entry.
+        model: String,
+        /// Who sells it, as it is written.
+        provider: String,
+    },
     /// A text that is no tier.
     #[error("{model}: {tier:?} is no service tier; there are standard, flex, batch, priority and ultrafast")]
     Tier {
@@ -144,6 +155,34 @@ struct WireModel {
     rates: Vec<WireRow>,
 }
 
+/// A price.
+#[derive(Clone, Copy)]
+struct Pico(i64);
+
+impl<'de> Deserialize<'de> for Pico {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_i64(PicoVisitor)
+    }
+}
+
+struct PicoVisitor;
+
+impl Visitor<'_> for PicoVisitor {
+    type Value = Pico;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("whole pico-dollars: 1 USD for a million tokens is 1000000")
+    }
+
+    fn visit_i64<E: de::Error>(self, pico: i64) -> Result<Pico, E> {
+        Ok(Pico(pico))
+    }
+
+    fn visit_u64<E: de::Error>(self, pico: u64) -> Result<Pico, E> {
+        i64::try_from(pico).map(Pico).map_err(|_| E::invalid_value(Unexpected::Unsigned(pico), &self))
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireRow {
@@ -151,23 +190,23 @@ struct WireRow {
     from: Option<String>,
     #[serde(default)]
     above: u64,
-    input: Option<i64>,
-    output: Option<i64>,
-    cached: Option<i64>,
-    cache_write: Option<i64>,
-    cache_write_long: Option<i64>,
-    input_audio: Option<i64>,
-    cached_audio: Option<i64>,
-    input_image: Option<i64>,
-    output_audio: Option<i64>,
-    output_image: Option<i64>,
-    audio_hour: Option<i64>,
-    character: Option<i64>,
-    image: Option<i64>,
-    web_search: Option<i64>,
-    grounded: Option<i64>,
-    file_search: Option<i64>,
-    request: Option<i64>,
+    input: Option<Pico>,
+    output: Option<Pico>,
+    cached: Option<Pico>,
+    cache_write: Option<Pico>,
+    cache_write_long: Option<Pico>,
+    input_audio: Option<Pico>,
+    cached_audio: Option<Pico>,
+    input_image: Option<Pico>,
+    output_audio: Option<Pico>,
+    output_image: Option<Pico>,
+    audio_hour: Option<Pico>,
+    character: Option<Pico>,
+    image: Option<Pico>,
+    web_search: Option<Pico>,
+    grounded: Option<Pico>,
+    file_search: Option<Pico>,
+    request: Option<Pico>,
 }
 
 /// The price book that is built in.
@@ -183,7 +222,7 @@ pub fn builtin() -> Result<PriceBook, PriceFileError> {
 /// # Errors
 /// All that is wrong with the entries; only the first thing where the file is not even well-formed.
 pub fn parse(bytes: &[u8]) -> Result<PriceBook, PriceFileError> {
-    let file = WireFile { built_in: false, ..wire(bytes)? };
+    let file = of_operator(bytes)?;
     if file.base.as_deref() == Some(NO_BASE) {
         return book(file, &text(bytes)?, None);
     }
@@ -202,8 +241,11 @@ pub fn parse(bytes: &[u8]) -> Result<PriceBook, PriceFileError> {
 /// # Errors
 /// As [`parse`], or it names a base.
 pub fn parse_of_plan(bytes: &[u8]) -> Result<PriceBook, PriceFileError> {
-    let file = WireFile { built_in: false, ..wire(bytes)? };
+    let was_built_in = wire(bytes)?.built_in;
+    let file = of_operator(bytes)?;
     match file.base.as_deref() {
+        // A document without a base is believed when it says that it was built in.
+        None if was_built_in => book(file, &over(bytes, NO_BASE)?, None),
         None | Some(NO_BASE) => book(file, &text(bytes)?, None),
         Some(other) => Err(PriceFileError::BaseOfPlan(other.to_owned())),
     }
@@ -215,12 +257,24 @@ pub fn parse_of_plan(bytes: &[u8]) -> Result<PriceBook, PriceFileError> {
 /// It is none of a book, or of one over another base.
 pub fn read(document: &str, base: Option<Arc<PriceBook>>) -> Result<PriceBook, PriceFileError> {
     let file = wire(document.as_bytes())?;
+    // The list of a program has no base; what an operator wrote is kept with one, or with the word that it has none.
+    let file = WireFile { built_in: file.built_in && file.base.is_none(), ..file };
     let named = file.base.as_deref().filter(|base| *base != NO_BASE);
     let there = base.as_ref().map(|base| base.version());
     if named != there.as_deref() {
         return Err(PriceFileError::Base(named.unwrap_or(NO_BASE).to_owned(), there.unwrap_or_else(|| NO_BASE.into())));
     }
     book(file, document, base)
+}
+
+/// A file that an operator wrote, whatever it says of itself.
+fn of_operator(bytes: &[u8]) -> Result<WireFile, PriceFileError> {
+    let file = WireFile { built_in: false, ..wire(bytes)? };
+    let is_unknown = |model: &&WireModel| !PROVIDERS.contains(&&*model.provider);
+    let error =
+        |model: &WireModel| EntryError::Provider { model: model.model.clone(), provider: model.provider.clone() };
+    let errors: Vec<_> = file.models.iter().filter(is_unknown).map(error).collect();
+    if errors.is_empty() { Ok(file) } else { Err(PriceFileError::Entries(errors)) }
 }
 
 fn wire(bytes: &[u8]) -> Result<WireFile, PriceFileError> {
@@ -354,24 +408,25 @@ fn read_rates(wire: &WireRow) -> Rates {
         file_search,
         request,
     } = *wire;
+    let of = |pico: Option<Pico>| pico.map(|Pico(pico)| pico);
     Rates {
-        input,
-        output,
-        cached,
-        cache_write,
-        cache_write_long,
-        input_audio,
-        cached_audio,
-        input_image,
-        output_audio,
-        output_image,
-        audio_hour,
-        character,
-        image,
-        web_search,
-        grounded,
-        file_search,
-        request,
+        input: of(input),
+        output: of(output),
+        cached: of(cached),
+        cache_write: of(cache_write),
+        cache_write_long: of(cache_write_long),
+        input_audio: of(input_audio),
+        cached_audio: of(cached_audio),
+        input_image: of(input_image),
+        output_audio: of(output_audio),
+        output_image: of(output_image),
+        audio_hour: of(audio_hour),
+        character: of(character),
+        image: of(image),
+        web_search: of(web_search),
+        grounded: of(grounded),
+        file_search: of(file_search),
+        request: of(request),
     }
 }
 

@@ -189,28 +189,36 @@ fn free_unverified_and_unknown_models_say_so() {
 fn what_is_no_price_file_is_refused_with_all_reasons() {
     let file = |model: &str| format!(r#"{{"format": 1, "models": [{model}]}}"#);
     let row = r#"{"tier": "standard", "input": 1}"#;
-    let model = |rates: &str| file(&format!(r#"{{"provider":"a","model":"b","match":["b"],"rates":[{rates}]}}"#));
+    let model = |rates: &str| file(&format!(r#"{{"provider":"openai","model":"b","match":["b"],"rates":[{rates}]}}"#));
     for (text, message) in [
         ("{", "EOF while parsing"),
         (r#"{"format": 2, "models": []}"#, "price file format 2; this program reads format 1"),
         (r#"{"format": 1, "models": [], "more": 1}"#, "unknown field `more`"),
-        (&model(r#"{"tier": "standard", "input": 1.5}"#), "invalid type: floating point"),
+        (
+            &model(r#"{"tier": "standard", "input": 1.5}"#),
+            "floating point `1.5`, expected whole pico-dollars: 1 USD for a million tokens is 1000000",
+        ),
+        (&model(r#"{"tier": "standard", "input": 9999999999999999999}"#), "expected whole pico-dollars"),
+        (
+            &file(&format!(r#"{{"provider":"opnai","model":"b","match":["b"],"rates":[{row}]}}"#)),
+            r#"b: "opnai" is no provider; there are openai and gemini"#,
+        ),
         (&model(r#"{"tier": "standard", "input": "1"}"#), "invalid type: string"),
         (&model(r#"{"tier": "standard", "input": 1, "inptu": 1}"#), "unknown field `inptu`"),
         (&model(r#"{"tier": "standard", "input": 1, "input": 1}"#), "duplicate field `input`"),
-        (&model(r#"{"tier": "standard"}"#), "a/b: a row of tier standard has no price"),
+        (&model(r#"{"tier": "standard"}"#), "openai/b: a row of tier standard has no price"),
         (
             &model(r#"{"tier": "standard", "output": 1}"#),
-            "a/b: a row of tier standard has prices of tokens and none of input",
+            "openai/b: a row of tier standard has prices of tokens and none of input",
         ),
         (&model(r#"{"tier": "gold", "input": 1}"#), r#"b: "gold" is no service tier"#),
         (&model(r#"{"tier": "standard", "from": "2026-13-01", "input": 1}"#), r#"b: "2026-13-01" is no day"#),
         (&model(&format!("{row}, {row}")), "two rows of prices for the same tier"),
         (&model(r#"{"tier": "standard", "above": 5, "input": 1}"#), "a date without prices for short inputs"),
-        (&model(""), "a/b has no standard prices"),
+        (&model(""), "openai/b has no standard prices"),
         (
-            &file(&format!(r#"{{"provider":"a","model":"b","match":["B"],"rates":[{row}]}}"#)),
-            r#"b: "B" is no pattern; write lower case, '*' for anything and '#' for one digit; a/b has no pattern of names"#,
+            &file(&format!(r#"{{"provider":"openai","model":"b","match":["B"],"rates":[{row}]}}"#)),
+            r#"b: "B" is no pattern; write lower case, '*' for anything and '#' for one digit; openai/b has no pattern of names"#,
         ),
     ] {
         let error = parse(text.as_bytes()).map(|_| ()).unwrap_err().to_string();
@@ -264,6 +272,38 @@ fn a_file_lies_over_the_built_in_list_and_is_kept_with_all_that_it_means() {
     // One that says of itself that it was built in is an operator's all the same.
     let copied = parse(file(r#""built_in": true,"#).as_bytes()).unwrap();
     assert_eq!(copied.model("openai", "gpt-4o-mini").unwrap().origin.list, ListOf::Operator);
+}
+
+#[test]
+fn a_copy_of_the_built_in_list_is_the_operator_s_also_once_it_was_kept() {
+    let list = |book: &PriceBook| book.model("openai", "gpt-4o-mini").unwrap().origin.list;
+    let builtin = builtin().unwrap();
+    assert_eq!(list(&read(builtin.document(), None).unwrap()), ListOf::BuiltIn);
+    let copied = |base: &str| {
+        let text =
+            String::from_utf8_lossy(BUILTIN).replace("\"built_in\": true,", &format!("\"built_in\": true,{base}"));
+        text.into_bytes()
+    };
+    for (book, base) in [
+        (parse(&copied("")), Some(Arc::new(builtin))),
+        (parse(&copied("\"base\": \"none\",")), None),
+        (parse_of_plan(&copied("")), None),
+        (parse_of_plan(&copied("\"base\": \"none\",")), None),
+    ] {
+        let book = book.unwrap();
+        let again = read(book.document(), base).unwrap();
+        assert_eq!((list(&book), list(&again)), (ListOf::Operator, ListOf::Operator));
+        assert_eq!(again.version(), book.version());
+    }
+}
+
+#[test]
+fn prices_are_for_all_providers_that_are_called() {
+    let mut called: Vec<_> = crate::providers::ALL.iter().map(|provider| provider.id().to_string()).collect();
+    let mut known = PROVIDERS.to_vec();
+    called.sort();
+    known.sort_unstable();
+    assert_eq!(called, known);
 }
 
 proptest! {

@@ -35,6 +35,16 @@ pub enum Unpriced {
     Allow,
 }
 
+/// What becomes of a call that is charged after its answer, where worst cases are held: nothing can be held for it until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenDeferred {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is admitted, and may pass the limits by what it uses.
+    Allow,
+}
+
 /// What becomes of an answer that puts out more than its call holds, while nothing is left of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnOverrun {
@@ -71,6 +81,7 @@ named!(Sizing: Estimate = "estimate", WorstCase = "worst_case");
 named!(WhenShort: Refuse = "refuse", Clamp = "clamp");
 named!(OnOverrun: Finish = "finish", Cut = "cut");
 named!(Unpriced: Refuse = "refuse", Allow = "allow");
+named!(WhenDeferred: Refuse = "refuse", Allow = "allow");
 
 /// What a plan says of its token and cost limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,6 +92,8 @@ pub struct Budget {
     pub when_short: WhenShort,
     /// What becomes of one that nobody knows the price of.
     pub unpriced: Unpriced,
+    /// What becomes of one that is charged after its answer; only where worst cases are held.
+    pub deferred: WhenDeferred,
     /// What becomes of an answer that is longer than was held for it.
     pub on_overrun: OnOverrun,
     /// One call holds at most this much cost, in nano-dollars; only where holds are estimates.
@@ -96,6 +109,11 @@ impl Budget {
     pub fn with_grace(&self, max: u64) -> u64 {
         let grace = u128::from(max) * u128::from(self.grace_percent) / 100;
         max.saturating_add(u64::try_from(grace).unwrap_or(u64::MAX))
+    }
+
+    /// Whether a call that is charged after its answer is refused where a token or cost limit counts it.
+    pub fn refuses_deferred(&self) -> bool {
+        (self.hold, self.deferred) == (Sizing::WorstCase, WhenDeferred::Refuse)
     }
 
     /// The most that one call holds of `metric`, where the plan says so.

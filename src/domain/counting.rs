@@ -154,11 +154,6 @@ impl Amounts {
     }
 }
 
-/// The period of a window that an event counts in.
-pub fn period_of(event: &UsageEvent, window: Window) -> Period {
-    event.period(window)
-}
-
 /// Everybody in its tenant that an event has to do with.
 pub fn subjects_of(event: &UsageEvent) -> impl Iterator<Item = Subject> {
     let key = event.key.clone().map(Subject::Key);
@@ -174,7 +169,7 @@ pub fn counts_of(event: &UsageEvent, counting: Counting) -> Vec<(Subject, Metric
     if amounts.are_zero() {
         return counts;
     }
-    let periods = Counting::WINDOWS.map(|window| period_of(event, window));
+    let periods = Counting::WINDOWS.map(|window| event.period(window));
     for subject in subjects_of(event) {
         let scope = subject.scope();
         for metric in Metric::ALL {

@@ -7,6 +7,7 @@
 
 use super::budget::Sizing;
 use super::money::PicoUsd;
+use super::price::ServiceTier;
 use super::price::tariff::Ceiling;
 
 /// Pico-dollars in a nano-dollar, which is what counters of cost count.
@@ -26,11 +27,19 @@ pub struct Bounds {
     pub cost_min: u64,
     /// Searches that a provider makes at most for one call.
     pub searches_max: u64,
+    /// The tier of a call that names none: the provider account's own setting.
+    pub account_tier: ServiceTier,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { context_max: 1_048_576, output_max: 16_384, cost_min: 10_000_000, searches_max: 16 }
+        Self {
+            context_max: 1_048_576,
+            output_max: 16_384,
+            cost_min: 10_000_000,
+            searches_max: 16,
+            account_tier: ServiceTier::Standard,
+        }
     }
 }
 
@@ -132,7 +141,13 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { context_max: 1_000, output_max: 300, cost_min: 7, searches_max: 16 };
+    const BOUNDS: Bounds = Bounds {
+        context_max: 1_000,
+        output_max: 300,
+        cost_min: 7,
+        searches_max: 16,
+        account_tier: ServiceTier::Standard,
+    };
 
     #[test]
     fn a_call_is_as_large_as_what_bounds_it() {

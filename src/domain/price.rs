@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::models::plain_name;
 use super::money::PicoUsd;
 use super::quantities::{AUDIO_MS_MAX, CHARACTERS_MAX, COUNT_MAX};
 use super::time::Micros;
@@ -25,6 +26,9 @@ use rates::{Bill, Kind, Rates, Unit, Used};
 
 /// The dearest token, or character, that is believed: 0.1 USD. The dearest published token costs 0.0006 USD.
 pub const PICO_PER_TOKEN_MAX: i64 = 100_000_000_000;
+
+/// The cheapest token that is not free, as it is believed: the cheapest published one costs ten times as much.
+const PICO_PER_TOKEN_LEAST: i64 = 1_000;
 
 /// The dearest hour of audio that is believed: 1,000 USD. Those that are published cost 0.27 to 3 USD.
 const PICO_PER_HOUR_MAX: i64 = 1_000_000_000_000_000;
@@ -258,7 +262,7 @@ pub enum PriceBookError {
         model: Box<str>,
     },
     /// A pattern stands twice, or an earlier entry takes all that it is for.
-    #[error("{provider}/{model}: the pattern {pattern} is taken by {taken_by}")]
+    #[error("{provider}/{model}: the pattern {pattern} is taken by {taken_by}: take it out of one of them")]
     Overlap {
         /// The provider.
         provider: Box<str>,
@@ -398,8 +402,30 @@ impl PriceBook {
     /// # Errors
     /// A name would lose its price for a time at which the base has one.
     pub fn over(self, base: Arc<Self>) -> Result<Self, Vec<PriceBookError>> {
-        let gaps: Vec<_> = self.own_models().filter_map(|model| model.gap(&base)).collect();
+        let gaps = self.gaps(&base);
         if gaps.is_empty() { Ok(Self { base: Some(base), ..self }) } else { Err(gaps) }
+    }
+
+    /// Entries that take a name from the base, or from one of its entries, and have no price for a time at which the base
+    /// has one.
+    fn gaps(&self, base: &Self) -> Vec<PriceBookError> {
+        let names = |model: &ModelPrices| model.names.iter().map(Pattern::shortest).collect::<Vec<_>>();
+        let below = |model: &ModelPrices| names(model).into_iter().chain([model.name.to_string()]);
+        let own =
+            self.own_models().flat_map(|model| names(model).into_iter().map(move |name| (&*model.provider, name)));
+        let all = own.chain(base.own_models().flat_map(|model| below(model).map(move |name| (&*model.provider, name))));
+        let mut gaps: Vec<PriceBookError> = Vec::new();
+        for (provider, name) in all {
+            let (Some(over), Some(under)) = (self.own_model(provider, &name), base.model(provider, &name)) else {
+                continue;
+            };
+            let Some(from) = over.begins() else { continue };
+            let gap = PriceBookError::Gap { provider: provider.into(), model: over.name.clone(), from };
+            if under.begins().is_none_or(|begins| begins < from) && !gaps.contains(&gap) {
+                gaps.push(gap);
+            }
+        }
+        gaps
     }
 
     /// The book below it.
@@ -428,13 +454,22 @@ impl PriceBook {
         self.shelves.iter().flat_map(|shelf| shelf.models.iter())
     }
 
+    /// Prices of its own that are hardly meant: under a thousandth of a dollar for a million tokens, and not 0. Whoever
+    /// wrote dollars for a million, or cents, wrote such.
+    pub fn implausible(&self) -> impl Iterator<Item = (&ModelPrices, Kind, i64)> {
+        let rows = self.own_models().flat_map(|model| model.rows.iter().map(move |row| (model, row)));
+        let prices = rows.flat_map(|(model, row)| row.rates.kinds().map(|(kind, pico)| (model, kind, pico)));
+        let is_slip = |kind: Kind, pico| kind.unit() == Unit::Token && (1..PICO_PER_TOKEN_LEAST).contains(&pico);
+        prices.filter_map(move |(model, kind, pico)| Some((model, kind, pico.filter(|pico| is_slip(kind, *pico))?)))
+    }
+
     fn is_found(&self, model: &ModelPrices) -> bool {
         let found = |name: &Pattern| self.model(&model.provider, &name.shortest());
         model.names.iter().filter_map(found).any(|found| std::ptr::eq(found, model))
     }
 
-    /// The entry for a model by the name that the provider's answer or a request gives it. `models/` in front of it and
-    /// upper case do not matter.
+    /// The entry for a model by the name that the provider's answer or a request gives it: [`plain_name`], as where models
+    /// are allowed, so that `models/` or a path in front of it and upper case do not matter.
     pub fn model(&self, provider: &str, model: &str) -> Option<&ModelPrices> {
         self.own_model(provider, model).or_else(|| self.base.as_ref()?.own_model(provider, model))
     }
@@ -442,11 +477,7 @@ impl PriceBook {
     fn own_model(&self, provider: &str, model: &str) -> Option<&ModelPrices> {
         let shelf = self.shelves.iter().find(|shelf| *shelf.provider == *provider)?;
         let name = model.strip_prefix("publishers/google/").unwrap_or(model);
-        let name = name.strip_prefix("models/").unwrap_or(name);
-        shelf.find(name).or_else(|| {
-            let shouted = name.bytes().any(|b| b.is_ascii_uppercase());
-            shouted.then(|| shelf.find(&name.to_ascii_lowercase())).flatten()
-        })
+        shelf.find(&plain_name(name)?)
     }
 
     /// The unit prices that [`Self::charge`] uses for a call of `input_tokens` tokens of input (all of them, cached or
@@ -499,14 +530,14 @@ impl Explanation<'_> {
     ///
     /// A tier without prices is charged at the standard tier and [`Priced::Incomplete`]; what kinds without a price cost,
     /// [`Rates::bill`] says. Where nothing that was used has any price the call is [`Priced::Unpriced`]. A model whose
-    /// prices are all 0 is [`Priced::Free`], as far as it has prices of what was used beside tokens. Nothing used costs 0
-    /// and is [`Priced::Priced`] here: whether nothing was charged at all, the caller knows.
+    /// prices are all 0 is [`Priced::Free`] if everything that was used has one: what has no price is not free. Nothing
+    /// used costs 0 and is [`Priced::Priced`] here: whether nothing was charged at all, the caller knows.
     pub fn charge(&self) -> Charge {
         let unpriced = Charge { cost: None, priced: Priced::Unpriced };
         if self.bill.is_unknown() {
             return unpriced;
         }
-        if self.row.rates.is_free() && !self.bill.lacks_prices_of_quantities() {
+        if self.row.rates.is_free() && self.bill.has_all_prices() && !self.bill.has_costs() {
             return Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free };
         }
         let Ok(cost) = self.bill.total() else { return unpriced };
@@ -534,14 +565,6 @@ impl ModelPrices {
     fn begins(&self) -> Option<Micros> {
         let standard = self.rows.iter().filter(|row| row.tier == ServiceTier::Standard);
         standard.map(|row| row.from).min().flatten()
-    }
-
-    fn gap(&self, base: &PriceBook) -> Option<PriceBookError> {
-        let from = self.begins()?;
-        let below = |name: &Pattern| base.model(&self.provider, &name.shortest());
-        let is_earlier = |model: &ModelPrices| model.begins().is_none_or(|begins| begins < from);
-        let is_gap = self.names.iter().filter_map(below).any(is_earlier);
-        is_gap.then(|| PriceBookError::Gap { provider: self.provider.clone(), model: self.name.clone(), from })
     }
 
     fn check(&self, errors: &mut Vec<PriceBookError>) {

@@ -49,7 +49,7 @@ pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<
         None => false,
     };
     if !usable && written && !asked.expects_continue {
-        linger(session).await;
+        linger(session, asked).await;
     }
     if usable && written { Fate::Reuse } else { Fate::Close }
 }
@@ -84,12 +84,14 @@ fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize
 
 /// Answers one of the gateway's own routes through the same router that the admin listener serves.
 pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<'_>) -> Result<Fate, Refusal> {
-    let whole = body::read_whole(session, asked.length, LOCAL_BODY_BYTES_MAX, &asked.live.budget).await?;
+    let whole = body::read_whole(session, asked, LOCAL_BODY_BYTES_MAX).await?;
     let uri = session.req_header().uri.clone();
     let mut request = Request::new(axum::body::Body::from(whole.bytes));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = headers_of(session).clone();
+    let guest = asked.live.guest(asked.peer, request.headers());
+    request.extensions_mut().insert(guest);
     let Ok(response) = gate.local.clone().oneshot(request).await;
     let (parts, body) = response.into_parts();
     let status = parts.status;
@@ -128,23 +130,23 @@ async fn write(session: &mut ServerSession, head: ResponseHeader, body: Bytes) -
     session.write_response_header(Box::new(head)).await.is_ok() && session.write_response_body(body, true).await.is_ok()
 }
 
-async fn rest_is_read(session: &mut ServerSession, asked: &Asked<'_>) -> bool {
+async fn rest_is_read(session: &mut ServerSession, asked: &mut Asked<'_>) -> bool {
     if session.is_body_done() {
         return true;
     }
     let small = asked.length.is_some_and(|length| length <= READ_BEFORE_REFUSAL_BYTES);
-    small && discard(session, READ_BEFORE_REFUSAL_BYTES).await
+    small && discard(session, asked, READ_BEFORE_REFUSAL_BYTES).await
 }
 
-async fn linger(session: &mut ServerSession) {
-    discard(session, LINGER_BYTES).await;
+async fn linger(session: &mut ServerSession, asked: &mut Asked<'_>) {
+    discard(session, asked, LINGER_BYTES).await;
 }
 
 /// Reads and throws away the rest of a request body; whether it came to its end.
-async fn discard(session: &mut ServerSession, bytes_max: u64) -> bool {
+async fn discard(session: &mut ServerSession, asked: &mut Asked<'_>, bytes_max: u64) -> bool {
     let read = async {
         let mut left = bytes_max;
-        while let Some(piece) = body::read_piece(session).await? {
+        while let Some(piece) = body::read_piece(session, &mut asked.intake).await? {
             left = left.checked_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX)).ok_or(Refusal::BodyIncomplete)?;
         }
         Ok::<(), Refusal>(())

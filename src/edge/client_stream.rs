@@ -19,9 +19,12 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::socket::Socket;
+use super::tally::Tally;
 
 /// Writes are gathered up to this size; larger ones go out directly.
 const GATHER_BYTES_MAX: usize = 16 * 1024;
@@ -41,6 +44,14 @@ pub struct ClientStream {
     /// Bytes that wait for a flush, from `written` on.
     out: Vec<u8>,
     written: usize,
+    /// Counts frames, where they are those of HTTP/2.
+    watch: Option<Box<Watch>>,
+}
+
+/// Counts the frames of HTTP/2 on their way, and tells when there are too many.
+struct Watch {
+    tally: Tally,
+    flooded: Arc<Notify>,
 }
 
 /// What carries the bytes.
@@ -49,7 +60,15 @@ pub type Wire = Socket<TlsStream<TcpStream>>;
 impl ClientStream {
     /// Takes over a connection that may carry requests.
     pub fn new(wire: Wire) -> Self {
-        Self { wire, first: Vec::new(), taken: 0, out: Vec::new(), written: 0 }
+        Self { wire, first: Vec::new(), taken: 0, out: Vec::new(), written: 0, watch: None }
+    }
+
+    /// Counts frames of HTTP/2 from here on. Gives what is told once there are too many that ask for nothing.
+    pub fn watch_frames(&mut self) -> Arc<Notify> {
+        let flooded = Arc::new(Notify::new());
+        let tally = Tally::new(HTTP2_PREFACE.len(), Instant::now());
+        self.watch = Some(Box::new(Watch { tally, flooded: flooded.clone() }));
+        flooded
     }
 
     /// Whether it is encrypted.
@@ -132,15 +151,21 @@ impl ClientStream {
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let before = buf.filled().len();
         match this.first.get(this.taken..).filter(|rest| !rest.is_empty()) {
             Some(rest) => {
                 let part = rest.get(..buf.remaining()).unwrap_or(rest);
                 buf.put_slice(part);
                 this.taken += part.len();
-                Poll::Ready(Ok(()))
             }
-            None => Pin::new(&mut this.wire).poll_read(cx, buf),
+            None => ready!(Pin::new(&mut this.wire).poll_read(cx, buf))?,
         }
+        if let Some(watch) = &mut this.watch
+            && watch.tally.received(buf.filled().get(before..).unwrap_or_default(), Instant::now)
+        {
+            watch.flooded.notify_one();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -149,11 +174,16 @@ impl AsyncWrite for ClientStream {
         if self.out.len() + buf.len() > GATHER_BYTES_MAX {
             ready!(self.poll_drain(cx))?;
         }
-        if buf.len() >= GATHER_BYTES_MAX {
-            return Pin::new(&mut self.wire).poll_write(cx, buf);
+        let taken = if buf.len() >= GATHER_BYTES_MAX {
+            ready!(Pin::new(&mut self.wire).poll_write(cx, buf))?
+        } else {
+            self.out.extend_from_slice(buf);
+            buf.len()
+        };
+        if let Some(watch) = &mut self.watch {
+            watch.tally.sent(buf.get(..taken).unwrap_or_default());
         }
-        self.out.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -31,11 +31,15 @@
 //! | `listener` | accepts, reads heads, keeps connections, drains |
 //! | `client_stream` | the bytes of one client connection, under pingora's session |
 //! | `http2` | the calls of one connection of HTTP/2 |
+//! | `tally` | frames of HTTP/2 that ask for nothing, counted |
 //! | `socket` | a connection, plain or over TLS, to either side |
 //! | `hygiene` | refuses heads that can be read in two ways |
 //! | `exchange` | the life of one request, as one visible line |
 //! | `streamed` | the same for bodies that stream: what is not billed, and forms |
 //! | `uploads` | resumable uploads, whose addresses lead back here |
+//! | `crowd` | how many connections an address has, and how many requests a tenant |
+//! | `strangers` | addresses that present wrong credentials |
+//! | `pace` | whether a client keeps up with its request and its answer |
 //! | `auth` | the credential a request presents |
 //! | `headers` | which headers and query go to the provider, which come back |
 //! | `body` | reads request bodies, under a process-wide budget |
@@ -56,6 +60,7 @@ pub mod asking;
 pub mod auth;
 pub mod body;
 pub mod client_stream;
+pub mod crowd;
 pub mod exchange;
 pub mod frames;
 mod handshake;
@@ -64,10 +69,14 @@ mod http2;
 pub mod hygiene;
 pub mod inflate;
 pub mod listener;
+mod ownership;
+pub mod pace;
 pub mod relay;
 pub mod session;
-mod socket;
+pub mod socket;
+pub mod strangers;
 mod streamed;
+mod tally;
 mod uploads;
 pub mod upstream;
 mod watch;

@@ -5,7 +5,7 @@
 //! gateway's origin, and a parameter that names who began the upload and until when it may be used, signed together with
 //! the rest of the address. A piece without a key is let in by that signature and nothing else.
 //!
-//! The signing key is derived from the provider's key by HMAC-SHA256. So every node that can carry an upload on can check
+//! The signing key is derived from the provider's key, the tenant's own where it has one, by HMAC-SHA256. So every node that can carry an upload on can check
 //! its address, also after a restart, and nobody learns it from the ledger, which has neither. A new key of the provider
 //! ends the addresses that were given out under the old one. What a client sees of all this is 256 bits of an HMAC.
 
@@ -70,30 +70,37 @@ impl Gate {
     ) -> Result<Fate, Refusal> {
         let attribution = auth::attribution(headers_of(session));
         let caller = match &presented {
-            Some(presented) => Some(self.caller(asked, presented, attribution).await?),
+            Some(presented) => Some(self.caller(session, asked, presented, attribution).await?),
             None => None,
         };
         let live = asked.live;
-        let origin = live.origin(provider, &endpoint)?;
-        let secret = origin.key.expose_secret();
+        let origin = live.origin_of(provider, &endpoint.path)?;
         let ticket = if is_piece(headers_of(session), asked.query.as_deref()) {
+            // Whose it says to be decides by which key it was signed; whether it was, the signature tells.
+            let claimed = Ticket::claimed(asked.query.as_deref())?;
+            let account = self.identities.account(&claimed.tenant);
+            let secret = origin.key_of(provider, account.as_deref())?.expose_secret();
             let ticket = Ticket::read(secret, &endpoint.path, asked.query.as_deref(), self.meter.now())?;
             let account = self.identities.holder(&ticket.tenant, ticket.key.as_ref()).await?;
-            if caller.is_some_and(|caller| caller.account.tenant.id != account.tenant.id) {
-                return Err(Refusal::BadUpload);
+            match caller {
+                Some(caller) if caller.account.tenant.id != account.tenant.id => return Err(Refusal::BadUpload),
+                Some(_) => {}
+                None => self.let_in(asked, &account)?,
             }
-            asked.account = Some(account);
             asked.query = asked.query.as_deref().and_then(unsigned);
             ticket
         } else {
             let caller = caller.ok_or(Refusal::BadUpload)?;
             Ticket::new(caller.account.tenant.id.clone(), caller.key.map(|key| key.id.clone()), self.meter.now())
         };
+        let touches = self.may_touch(asked, provider, &endpoint).await?;
         refuse_large(headers_of(session), asked.length, live.settings.upload_limit)?;
         let here = Here::of(asked, headers_of(session), &endpoint, live.public_url.as_deref());
         let presented = presented.map(|presented| presented.secret).unwrap_or_default();
+        let account = asked.account.clone();
+        let secret = origin.key_of(provider, account.as_deref())?.expose_secret();
         let lead_back = |answer: &mut HeaderMap| ticket.lead_back(answer, secret, &here);
-        self.pass_through(session, asked, &presented, (origin, &endpoint), lead_back).await
+        self.pass_through(session, asked, &presented, (origin, &endpoint, &touches), lead_back).await
     }
 }
 
@@ -110,7 +117,7 @@ impl Here {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         // Whoever sends a false one misleads itself: the answer goes back to it alone.
         let forwarded = text("x-forwarded-proto").map(|scheme| scheme.trim().eq_ignore_ascii_case("https"));
-        let is_tls = forwarded.unwrap_or(asked.is_tls);
+        let is_tls = forwarded.unwrap_or(asked.peer.is_tls);
         let origin = match (public_url, asked.authority.as_deref().or_else(|| text("host"))) {
             (Some(url), _) => url.to_owned(),
             (None, Some(host)) => format!("{}://{host}", if is_tls { "https" } else { "http" }),
@@ -125,11 +132,15 @@ impl Ticket {
         Self { tenant, key, until_s: seconds(now).saturating_add(USABLE_FOR_S) }
     }
 
+    /// What the signature on an address says, whoever wrote it.
+    fn claimed(query: Option<&str>) -> Result<Self, Refusal> {
+        let (claims, _) = signature(query)?;
+        Self::parse(claims).ok_or(Refusal::BadUpload)
+    }
+
     /// What the signature on an address says, if it is ours and still good.
     fn read(secret: &str, path: &str, query: Option<&str>, now: Micros) -> Result<Self, Refusal> {
-        let mut signatures = signatures(query);
-        let (Some(signature), None) = (signatures.next(), signatures.next()) else { return Err(Refusal::BadUpload) };
-        let (claims, tag) = signature.rsplit_once('.').ok_or(Refusal::BadUpload)?;
+        let (claims, tag) = signature(query)?;
         let tag = hex::decoded(tag).ok_or(Refusal::BadUpload)?;
         let signed = to_sign(claims, path, query.and_then(unsigned).as_deref());
         hmac::verify(&signer(secret), &signed, &tag).map_err(|_| Refusal::BadUpload)?;
@@ -213,6 +224,13 @@ fn signer(secret: &str) -> hmac::Key {
 /// What is signed. None of the parts but the last holds a line feed, so no two addresses run together to the same text.
 fn to_sign(claims: &str, path: &str, query: Option<&str>) -> Vec<u8> {
     format!("{claims}\n{path}\n{}", query.and_then(query_without_key).unwrap_or_default()).into_bytes()
+}
+
+/// The one signature of an address: what it claims, and the tag.
+fn signature(query: Option<&str>) -> Result<(&str, &str), Refusal> {
+    let mut signatures = signatures(query);
+    let (Some(signature), None) = (signatures.next(), signatures.next()) else { return Err(Refusal::BadUpload) };
+    signature.rsplit_once('.').ok_or(Refusal::BadUpload)
 }
 
 fn signatures(query: Option<&str>) -> impl Iterator<Item = &str> {

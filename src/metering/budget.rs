@@ -7,22 +7,20 @@
 //! the user and the knowledge base that it is made for; whoever is not named has no limit.
 
 use crate::domain::budget::{Budget, Sizing, Unpriced};
+use crate::domain::counting::Counting;
 use crate::domain::hold::{self, Bounds, Known, OUTPUT_MIN, Size};
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::ServiceTier;
 use crate::domain::price::tariff::{Ceiling, Prospect, Tariff};
 use crate::domain::rate::RateMetric;
 use crate::domain::refusal::{QuotaFacts, Refusal};
-use crate::domain::time::{Micros, Window};
+use crate::domain::time::Micros;
 use crate::ports::counters::{Claim, CounterKey};
 use crate::providers::{Call, Endpoint, Kind, Provider, Searches, estimate};
 
 use super::in_flight::{Caller, LimitStanding, bounded};
 use super::snapshot::Account;
 use super::snapshot::Snapshots;
-
-/// Chats are counted in these windows whether or not the plan limits them.
-const WINDOWS: [Window; 2] = [Window::Month, Window::Day];
 
 /// What a call may use of tokens and money.
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +49,6 @@ pub(super) struct Ask<'a> {
     pub at: Micros,
 }
 
-/// Whether the plan limits tokens or cost of anybody.
-fn bounds_money(plan: &Plan) -> bool {
-    plan.limits.iter().any(|limit| limit.metric != Metric::Chats) || bounds_flow(plan)
-}
-
 /// Whether the plan limits how fast tokens flow.
 fn bounds_flow(plan: &Plan) -> bool {
     plan.rates.iter().any(|rate| rate.metric == RateMetric::Tokens)
@@ -68,16 +61,6 @@ pub(super) fn subject(scope: Scope, caller: &Caller) -> Option<Subject> {
         Scope::Key => caller.key.as_ref().map(|key| Subject::Key(key.id.clone())),
         Scope::User => caller.user_id.as_deref().map(|id| Subject::User(id.into())),
         Scope::Kb => caller.kb_id.as_deref().map(|id| Subject::Kb(id.into())),
-    }
-}
-
-/// Whether a call is made for one of a scope.
-fn is_for(scope: Scope, caller: &Caller) -> bool {
-    match scope {
-        Scope::Tenant => true,
-        Scope::Key => caller.key.is_some(),
-        Scope::User => caller.user_id.is_some(),
-        Scope::Kb => caller.kb_id.is_some(),
     }
 }
 
@@ -101,17 +84,22 @@ impl Ask<'_> {
     /// What the call may use, where a limit of its plan counts that.
     ///
     /// # Errors
-    /// [`Refusal::NoPrice`].
+    /// [`Refusal::Deferred`] and [`Refusal::NoPrice`].
     pub fn quote(
         &self,
         (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
         snapshots: &Snapshots,
     ) -> Result<Option<Quote>, Refusal> {
         let Self { caller, plan, kind, .. } = self;
-        let counts = |metric| plan.limits.iter().any(|limit| limit.metric == metric && is_for(limit.scope, caller));
-        let counts_cost = bounds_money(plan) && counts(Metric::Cost);
-        if *kind == Kind::Unbilled || !(counts_cost || bounds_flow(plan) || counts(Metric::Tokens)) {
+        let counts =
+            |metric| plan.limits.iter().any(|limit| limit.metric == metric && subject(limit.scope, caller).is_some());
+        let counts_cost = counts(Metric::Cost);
+        let is_limited = counts_cost || counts(Metric::Tokens);
+        if *kind == Kind::Unbilled || !(is_limited || bounds_flow(plan)) {
             return Ok(None);
+        }
+        if is_limited && plan.budget.refuses_deferred() && endpoint.reads.is_finished_later(call.in_background) {
+            return Err(Refusal::Deferred { plan: plan.name.clone() });
         }
         let bounds = snapshots.bounds();
         let of_model = || snapshots.output_max(&provider.id(), &call.model);
@@ -143,7 +131,6 @@ impl Ask<'_> {
         bounds: &Bounds,
     ) -> Result<Option<Ceiling>, Refusal> {
         let Self { plan, tariff, at, .. } = self;
-        let tier = call.service_tier.unwrap_or(ServiceTier::Standard);
         let with_media = call.has_media || call.refers;
         let searches = match (call.searches, plan.budget.hold) {
             (Searches::Never, _) => 0,
@@ -154,14 +141,16 @@ impl Ask<'_> {
         let prospect = Prospect {
             provider: provider.as_str(),
             model,
-            tier,
+            tier: ServiceTier::Standard,
             input_tokens: size.input,
             with_media,
             quantities: call.quantities,
             searches,
             at: *at,
         };
-        match tariff.ceiling(&prospect) {
+        let ceilings = tiers_of(call, plan.budget.hold, bounds.account_tier)
+            .map(|tier| tariff.ceiling(&Prospect { tier, ..prospect }));
+        match ceilings.into_iter().flatten().reduce(dearer) {
             // What searches may charge what nobody published.
             Some(dearest) => Ok(Some(dearest).filter(|dearest| searches > 0 || !hold::is_free(dearest))),
             None if plan.budget.unpriced == Unpriced::Allow => Ok(None),
@@ -172,10 +161,11 @@ impl Ask<'_> {
     /// What the call takes of each counter: chats first.
     pub fn claims(&self, quote: Option<&Quote>) -> Vec<Claim> {
         let Self { caller, plan, kind, at, .. } = self;
-        let mut claims = Vec::with_capacity(WINDOWS.len() + plan.limits.len());
+        let mut claims = Vec::with_capacity(Counting::WINDOWS.len() + plan.limits.len());
         if *kind == Kind::Chat {
             let tenant = &caller.account.tenant;
-            claims.extend(WINDOWS.into_iter().map(|window| Claim {
+            // Whether or not the plan limits them.
+            claims.extend(Counting::WINDOWS.into_iter().map(|window| Claim {
                 counter: CounterKey {
                     tenant: tenant.id.clone(),
                     subject: Subject::Tenant,
@@ -321,6 +311,25 @@ impl Quote {
             return *self;
         }
         Self { size: Size { output: self.size.output.min(least), ..self.size }, ..*self }
+    }
+}
+
+/// The tiers that a call may be charged by. Where none is named the account's setting decides; which one answers is the
+/// provider's to say, as one that has no room falls back to the standard. An estimate is by the first alone.
+fn tiers_of(call: &Call, hold: Sizing, of_account: ServiceTier) -> [ServiceTier; 2] {
+    let tier = call.service_tier.unwrap_or(of_account);
+    match hold {
+        Sizing::Estimate => [tier; 2],
+        Sizing::WorstCase => [ServiceTier::Standard, tier],
+    }
+}
+
+/// The dearer of both in each.
+fn dearer(one: Ceiling, other: Ceiling) -> Ceiling {
+    Ceiling {
+        input: one.input.max(other.input),
+        output: one.output.max(other.output),
+        request: one.request.max(other.request),
     }
 }
 

@@ -39,6 +39,7 @@ use crate::providers::{self, Lines, Provider, Reading, Results};
 
 use self::tally::{Bill, Tally};
 use super::in_flight::bounded;
+use super::price_books;
 use super::recorder::Recorder;
 use super::snapshot::Snapshots;
 
@@ -254,7 +255,7 @@ impl Deferred {
             reader.look(piece);
             true
         };
-        let status = timeout(QUESTION_MAX, ask.get(&unit.provider, &target, &mut see)).await;
+        let status = timeout(QUESTION_MAX, ask.get(&unit.tenant, &unit.provider, &target, &mut see)).await;
         match status {
             Ok(Ok(200)) => {
                 let reading = reader.reading();
@@ -298,9 +299,19 @@ impl Deferred {
         self.book(unit, self.event(unit, bill, tariff.version())).await;
     }
 
-    /// By the plan that the tenant was on when the unit began, as every call is, and as it is priced again; by the one that
-    /// it is on now where there is no such plan any more.
+    /// By the prices that were in force when the unit began, and what its plan made of them, as every call is: the event of
+    /// its begin names them. Where the ledger has no such event or book any more, by the prices in force and the plan that the
+    /// tenant was on then; by the one that it is on now where there is no such plan any more.
     async fn tariff(&self, unit: &DeferredUnit) -> Result<Arc<Tariff>, StoreError> {
+        if let Some(begun) = self.books.usage.event(Some(&unit.tenant), unit.event).await? {
+            let format = self.books.snapshots.format();
+            match price_books::tariff(&*self.books.tenants, &begun.event.price_version, format).await {
+                Ok(Some(tariff)) => return Ok(Arc::new(tariff)),
+                // One that cannot be read now will not be read later either.
+                Ok(None) | Err(StoreError::Corrupt(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let history = self.books.tenants.plan_history(&unit.tenant).await?;
         let snapshot = self.books.snapshots.load();
         let then = plan_at(&history, unit.requested_at).map(|change| &change.plan);
@@ -346,7 +357,7 @@ impl Deferred {
                     lines.feed(piece, &mut line_of);
                     bytes <= FILE_BYTES_MAX
                 };
-                let status = timeout(FILE_MAX, ask.get(&unit.provider, target, &mut see)).await;
+                let status = timeout(FILE_MAX, ask.get(&unit.tenant, &unit.provider, target, &mut see)).await;
                 let is_whole = bytes <= FILE_BYTES_MAX;
                 match status {
                     Ok(Ok(200)) if is_whole => lines.finish(line_of),
@@ -418,8 +429,9 @@ impl Deferred {
                         debug!(unit = %unit.name, "The journal takes no bill now; it is written later.");
                         return;
                     };
-                    let position = journal.settle(slot, &event);
+                    // Counters first: what is booked before they hear of it would be listed for good.
                     counters.settle(event.id, &[], &used_by(&event, snapshots.counting()));
+                    let position = journal.settle(slot, &event);
                     on_their_way.insert(event.id, position);
                     position
                 };

@@ -269,7 +269,8 @@ impl InFlight {
     pub fn shortener(&self) -> Option<Shortener> {
         let open = self.open.as_ref()?;
         open.overrun.as_ref()?;
-        Shortener::of(open.endpoint.reads, open.call.answers)
+        // Who did not ask for usage is not asked for it: what was asked for in its place is taken out again.
+        Shortener::of(open.endpoint.reads, open.call.answers, open.call.edits.is_empty())
     }
 
     /// Whether the answer said that it is complete.
@@ -277,9 +278,9 @@ impl InFlight {
         self.open.as_ref().is_some_and(|open| open.is_complete())
     }
 
-    /// Books the call. Waits only where tokens must be estimated, which happens off this thread.
-    pub async fn settle(mut self, ending: Ending) {
-        let Some(open) = &mut self.open else { return };
+    /// Books the call, and says with which tokens. Waits only where tokens must be estimated, which happens off this thread.
+    pub async fn settle(mut self, ending: Ending) -> Tokens {
+        let Some(open) = &mut self.open else { return Tokens::default() };
         open.progress.ending = Some(ending);
         let verdict = open.judge(ending);
         let estimate = match open.estimate_input(verdict) {
@@ -290,13 +291,16 @@ impl InFlight {
             open.write_up(verdict, estimate);
             open.lets_go_on(verdict).await;
         }
+        let mut booked = Tokens::default();
         if let Some(open) = self.open.take() {
+            booked = open.event.tokens;
             let journal = open.meter.journal.clone();
             let position = open.hand_over();
             if !journal.durable(position).await {
                 warn!("An answer ends before the disk has its event.");
             }
         }
+        booked
     }
 
     /// Books a call that had no answer; `status` is what the client gets instead.
@@ -479,13 +483,13 @@ impl Open {
         event.duration_us = meter.monotonic_us().saturating_sub(*started_us);
     }
 
-    /// Hands the event to the journal, gives back what is held and counts what was used. Gives the event's position.
+    /// Gives back what is held, counts what was used and hands the event to the journal. Gives the event's position.
     fn hand_over(self: Box<Self>) -> u64 {
         let Self { meter, slot, claims, permit, event, .. } = *self;
-        // The event first: it is the truth, and counters follow from it.
+        // Counters first: once the journal has the event, the recorder may book it, and a call that is booked is over for them
+        // with what they know of it then.
+        meter.counters.settle(event.id, &claims, &used_by(&event, meter.counting));
         let position = meter.journal.settle(slot, &event);
-        let used = used_by(&event, meter.counting);
-        meter.counters.settle(event.id, &claims, &used);
         if let Some(permit) = permit {
             permit.over(event.tokens.total());
         }

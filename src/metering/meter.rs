@@ -1,7 +1,9 @@
 //! Admission: everything that can fail happens here, so that settlement cannot.
 
 use std::sync::Arc;
+use tracing::debug;
 
+use crate::domain::bound::Bound;
 use crate::domain::budget::{OnOverrun, WhenShort};
 use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, ProviderId, TenantId};
@@ -81,6 +83,13 @@ impl Meter {
     pub fn refused(&self, refusal: &Refusal) {
         for sink in &self.sinks {
             sink.refused(refusal);
+        }
+    }
+
+    /// Tells everyone who wants to hear that a client met a bound and was cut without a word.
+    pub fn cut(&self, bound: Bound) {
+        for sink in &self.sinks {
+            sink.cut(bound);
         }
     }
 
@@ -251,7 +260,10 @@ impl Meter {
                 }
                 Ok(HoldOutcome::Refused { claim, standing }) => (claim, standing),
                 Ok(HoldOutcome::Changed) => return Ok(None),
-                Err(_) => return Err(Refusal::CountersDown),
+                Err(error) => {
+                    debug!(%error, "A call is refused: the counters cannot be asked.");
+                    return Err(Refusal::CountersDown);
+                }
             };
             let claim = claims.get(refused);
             let is_chats = claim.is_none_or(|claim| claim.counter.metric == Metric::Chats);

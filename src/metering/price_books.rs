@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::domain::price::PriceBook;
+use crate::domain::price::tariff::{Pricing, Tariff, Version};
 use crate::ports::StoreError;
 use crate::ports::prices::{KeptBook, PriceStore};
 
@@ -57,4 +58,25 @@ pub async fn find(
     };
     let read = (format.read)(&book.document, base).map_err(unreadable)?;
     if *read.version() == *version { Ok(Some(read)) } else { Err(unreadable("it was changed".to_owned())) }
+}
+
+/// What an event of that version was priced by; `None` where a book of it is not kept.
+///
+/// # Errors
+/// As [`find`].
+pub async fn tariff(
+    store: &(impl PriceStore + ?Sized),
+    version: &str,
+    format: Format,
+) -> Result<Option<Tariff>, StoreError> {
+    let Some(Version { list, own, percent }) = Version::parse(version) else { return Ok(None) };
+    let Some(list) = find(store, list, format).await?.map(Arc::new) else { return Ok(None) };
+    let own = match own {
+        None => None,
+        Some(own) => match find(store, own, format).await? {
+            Some(own) => Some(Arc::new(own)),
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(Tariff::new(list, Pricing { percent, own })))
 }

@@ -3,6 +3,7 @@
 //! May use: `domain`, `ports`. Rates are asked before the budgets, and a call that those refuse gives back what it took.
 
 use std::sync::Arc;
+use tracing::debug;
 
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::plan::{OnCountersDown, Plan, Subject};
@@ -99,7 +100,10 @@ impl Permit {
                 })))
             }
             Err(_) if plan.on_counters_down == OnCountersDown::Lease => Ok(None),
-            Err(_) => Err(Refusal::CountersDown),
+            Err(error) => {
+                debug!(%error, "A call is refused: the rates cannot be asked.");
+                Err(Refusal::CountersDown)
+            }
         }
     }
 

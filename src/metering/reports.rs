@@ -10,7 +10,7 @@ use crate::domain::event::UsageEvent;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::money::PicoUsd;
 use crate::domain::price::rates::Rates;
-use crate::domain::price::{PriceBook, ServiceTier};
+use crate::domain::price::{PriceBook, Priced, ServiceTier};
 use crate::domain::threshold::Crossing;
 use crate::domain::time::{Micros, Period, Window};
 use crate::domain::zone::Zone;
@@ -186,6 +186,8 @@ pub struct PageQuery {
     pub from: Option<Micros>,
     /// Requested before.
     pub to: Option<Micros>,
+    /// Whose cost can be trusted so far.
+    pub priced: Option<Priced>,
     /// After this event.
     pub after: Option<EventId>,
     /// At most this many; more than [`EVENTS_PER_PAGE_MAX`] counts as that.
@@ -324,7 +326,7 @@ impl Reports {
 
     /// One page of line items.
     pub async fn events(&self, query: PageQuery) -> Result<EventsPage, ReportError> {
-        let PageQuery { tenant, from, to, after, events_max } = query;
+        let PageQuery { tenant, from, to, priced, after, events_max } = query;
         let events_max = events_max.clamp(1, EVENTS_PER_PAGE_MAX);
         let after = match after {
             None => None,
@@ -334,7 +336,7 @@ impl Reports {
             }
         };
         // One more than the page holds tells whether there is a next page.
-        let query = EventsQuery { tenant, from, to, after, events_max: events_max.saturating_add(1) };
+        let query = EventsQuery { tenant, from, to, priced, after, events_max: events_max.saturating_add(1) };
         let mut events: Vec<UsageEvent> =
             self.store.events(&query).await?.into_iter().map(|stored| stored.event).collect();
         let page = usize::try_from(events_max).unwrap_or(usize::MAX);
@@ -367,6 +369,11 @@ impl Reports {
     /// One line item, of one tenant or of any.
     pub async fn event(&self, tenant: Option<&TenantId>, id: EventId) -> Result<Option<UsageEvent>, ReportError> {
         Ok(self.store.event(tenant, id).await?.map(|stored| stored.event))
+    }
+
+    /// The corrections of a line item, in insert order.
+    pub async fn corrections(&self, event: EventId) -> Result<Vec<UsageEvent>, ReportError> {
+        Ok(self.store.corrections(&[event]).await?.into_iter().map(|stored| stored.event).collect())
     }
 
     /// Sums by what was asked and by `also`, from which both can be folded.

@@ -153,6 +153,7 @@ impl Rerating {
                 tenant: scope.tenant.clone(),
                 from: Some(scope.from),
                 to: Some(scope.to),
+                priced: None,
                 after,
                 events_max: STEP_EVENTS,
             };

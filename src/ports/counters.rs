@@ -32,11 +32,6 @@ pub struct Claim {
     pub max: Option<u64>,
 }
 
-/// What was used of each claimed counter, where it is one amount for each claim, in order.
-pub fn used_of(claims: &[Claim], amounts: &[u64]) -> Vec<(CounterKey, u64)> {
-    claims.iter().zip(amounts).map(|(claim, amount)| (claim.counter.clone(), *amount)).collect()
-}
-
 /// What an event used, of each counter that counts it.
 pub fn used_by(event: &UsageEvent, counting: Counting) -> Vec<(CounterKey, u64)> {
     let tenant = &event.tenant;

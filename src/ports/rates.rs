@@ -50,6 +50,8 @@ pub const PLACE_LASTS_US: u64 = 30_000_000;
 /// Rates of tenants. The contract:
 ///
 /// - All claims are of one tenant. `take` takes all of them or none, under any concurrency.
+/// - A call that asks or ends again by the same id, because an answer was lost on the way, takes and gives back once, where the
+///   store is elsewhere.
 /// - A request keeps its place until `end`; of a process that dies until [`PLACE_LASTS_US`] is over at the latest.
 /// - `end` gives places back, and into each bucket what was taken too much and has not filled again since (or takes what was
 ///   too little). It never fails and never blocks. Called once for each `take`, but for those that were refused: where nobody

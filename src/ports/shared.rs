@@ -57,7 +57,7 @@ pub struct Member {
 }
 
 /// One time that a tenant's counters were built. A new random number each time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u128);
 
 /// From which month and day on counters hold all that the ledger has: an earlier period is not known, a later one without
@@ -337,8 +337,9 @@ pub struct Part<'a> {
 /// What a node is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Wanted {
-    /// To join a tenant.
-    Join,
+    /// To join a tenant that is built under this epoch. One that is a part of it has done so: and what is said of an earlier
+    /// build, or that it is done, does not touch this one.
+    Join(Epoch),
     /// To give back what is left of its lease.
     Lease,
 }

@@ -1,8 +1,9 @@
 //! Tenants, their plans and keys, at rest; the log of their changes; and what made each change happen once.
 
 use crate::domain::audit::{Action, Actor, AuditEntry, Author, Change};
-use crate::domain::ids::{KeyId, PlanName, TenantId};
+use crate::domain::ids::{KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
+use crate::domain::provider_key::SealedKey;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::zone::Zone;
@@ -17,6 +18,8 @@ pub struct Directory {
     pub tenants: Vec<Tenant>,
     /// Every key that is not revoked.
     pub keys: Vec<Key>,
+    /// Every tenant's own keys for providers, sealed.
+    pub provider_keys: Vec<SealedKey>,
     /// The price book that was put in force for all gateways; `None`: each has its own.
     pub prices: Option<ActiveBook>,
     /// Grows with each change; see [`TenantStore::revision`].
@@ -198,6 +201,36 @@ pub trait TenantStore: PriceStore + Send + Sync {
         key: &'a KeyId,
         act: &'a Act,
     ) -> BoxFuture<'a, Result<Done<Key>, StoreError>>;
+
+    /// Adds a key in the place of another, which ends at `ends_at` if it would not end before. [`StoreError::Missing`] when
+    /// the tenant has no such key, or it is revoked. It is two changes, and so two entries of the audit log.
+    fn rotate_key<'a>(
+        &'a self,
+        old: &'a KeyId,
+        ends_at: Micros,
+        new: &'a Key,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>>;
+
+    /// Puts a tenant's own key for a provider in the place of the one it has. [`StoreError::Missing`] when there is no such
+    /// tenant.
+    fn set_provider_key<'a>(&'a self, key: &'a SealedKey, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>>;
+
+    /// Removes a tenant's own key for a provider; where there is none nothing changes.
+    fn remove_provider_key<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        provider: &'a ProviderId,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>>;
+
+    /// Puts `after` in the place of `before`, the same key sealed anew; says whether `before` was still there.
+    fn reseal_provider_key<'a>(
+        &'a self,
+        before: &'a SealedKey,
+        after: &'a SealedKey,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<bool>, StoreError>>;
 
     /// What a request of this id was answered within [`REMEMBERED_US`] before `now`.
     fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>>;

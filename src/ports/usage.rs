@@ -212,6 +212,8 @@ pub struct EventsQuery {
     pub from: Option<Micros>,
     /// Requested before.
     pub to: Option<Micros>,
+    /// Whose cost can be trusted so far.
+    pub priced: Option<Priced>,
     /// Inserted after the row with this number: where the last page ended.
     pub after: Option<i64>,
     /// At most this many.

@@ -6,7 +6,6 @@ use memchr::memchr;
 use serde_json::value::RawValue;
 
 use super::estimate::{family, is_of_google};
-#[cfg(any(test, feature = "gateway"))]
 use super::json;
 use super::media::{Detail, Kind, Medium};
 use super::text::{Found, unescaped, walk};
@@ -45,8 +44,19 @@ const MEDIUM_NAMES_MAX: u32 = 3;
 /// Media beyond this are counted as the last one that was looked at: no provider takes so many images of different sizes.
 const MEDIA_MAX: usize = 256;
 
+/// Types of a medium's own object in Gemini's interactions, which has its data or its address beside them.
+const TYPES_OF_MEDIUM: &[&[u8]] = &[b"image", b"audio", b"video", b"document"];
+
+/// Types of items of OpenAI's responses that stand whole in the body, also where they have an id. Others with one may be short
+/// for what the provider keeps: a reference, a thought, an image that it made, what it found.
+const WHOLE_ITEMS: [&str; 5] =
+    ["message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"];
+
 /// What an earlier answer keeps to itself and gets back sealed: a thought.
-const SEALED: &[&[u8]] = &[b"encrypted_content", b"thoughtSignature", b"thought_signature"];
+const SEALED: &[&[u8]] = &[SEALED_CONTENT.as_bytes(), b"thoughtSignature", b"thought_signature"];
+
+/// The same in OpenAI's items.
+const SEALED_CONTENT: &str = "encrypted_content";
 
 /// Letters of a sealed thought for one token of it, as measured on recorded calls of both providers: from 3 to 15.
 const SEALED_PER_TOKEN: u64 = 8;
@@ -94,12 +104,17 @@ impl Asked {
         let json = raw.get().as_bytes();
         self.bare += u64::from(matches!(name, "input" | "instructions") && json.len() > 2 && json.starts_with(b"\""));
         let is_schema = SCHEMAS.contains(&name);
+        let (is_input, mut has_ids) = (name == "input", false);
         let mut around = Around::default();
         walk(json, |found| match found {
             Found::Name(name) if is_schema => self.text(name, &mut see),
             Found::Name(name) => self.name(name, &mut around),
-            // An item of a conversation that the provider keeps.
-            Found::Label { of: b"type", text: b"item_reference" } => self.refers = true,
+            // An answer in audio that the provider keeps, by its id.
+            Found::Object { of: b"audio" } if !is_schema => self.refers = true,
+            Found::Label { of: b"type", text } if !is_schema && (TYPES_OF_MEDIUM.contains(&text) || hides(text)) => {
+                self.refers = true;
+            }
+            Found::Label { of: b"id", .. } if is_input => has_ids = true,
             Found::Label { of, text } if SEALED.contains(&of) => {
                 self.sealed_bytes = self.sealed_bytes.saturating_add(length(text));
             }
@@ -111,11 +126,13 @@ impl Asked {
             Found::Text { of: b"format", text } if !is_schema => self.format(text, &mut around),
             Found::Text { text, .. } => self.text(text, &mut see),
             Found::Element if !is_schema => self.elements += 1,
-            Found::Label { .. } | Found::Element => {}
+            Found::Label { .. } | Found::Element | Found::Object { .. } => {}
         });
+        self.refers |= has_ids && refers_to_items(raw);
     }
 
     fn name(&mut self, name: &[u8], around: &mut Around<'_>) {
+        self.refers |= hides(name);
         around.since_object = match around.since_object {
             _ if MEDIUM_OBJECTS.contains(&name) => Some(0),
             Some(names) if names < MEDIUM_NAMES_MAX => Some(names + 1),
@@ -208,6 +225,43 @@ fn length(text: &[u8]) -> u64 {
 
 fn is_medium(of: &[u8], text: &[u8], around: &Around<'_>) -> bool {
     MEDIA.contains(&of) || text.starts_with(b"data:") || (OF_MEDIUM.contains(&of) && around.since_object.is_some())
+}
+
+/// Whether a word is spelled so that a quick look does not know it and a parser does: no writer of JSON escapes what words
+/// are made of.
+fn hides(word: &[u8]) -> bool {
+    let is_of_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    memchr(b'\\', word).is_some() && unescaped(word).bytes().all(is_of_word)
+}
+
+/// Whether one of the items of an `input` is named by its id without standing whole in the body.
+fn refers_to_items(input: &RawValue) -> bool {
+    if json::is_object(input) {
+        return refers_to_item(input);
+    }
+    let mut refers = false;
+    // What is no array the provider refuses.
+    let _is_array = json::elements(input.get().as_bytes(), |item| {
+        refers |= refers_to_item(item);
+        !refers
+    });
+    refers
+}
+
+fn refers_to_item(item: &RawValue) -> bool {
+    let mut found = [None; 4];
+    // What is no object the provider refuses.
+    let _is_object = json::members(item.get().as_bytes(), &["id", "type", "content", SEALED_CONTENT], |index, raw| {
+        if let Some(found) = found.get_mut(index) {
+            *found = Some(raw).filter(|raw| !matches!(raw.get(), "null" | "\"\""));
+        }
+    });
+    let [id, kind, content, sealed] = found;
+    let is_whole = match kind.and_then(json::text).as_deref() {
+        None | Some("message") => content.is_some(),
+        Some(kind) => sealed.is_some() || WHOLE_ITEMS.contains(&kind),
+    };
+    id.is_some() && !is_whole
 }
 
 /// Looks at all of `body` that the model reads. Calls `see` with each text of it, but with the tools `see_tools`.

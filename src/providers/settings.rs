@@ -13,7 +13,7 @@ use super::json::{self, Count};
 use super::usage::tier_named;
 
 /// The members that are read here and by `cap`.
-pub(super) const SETTINGS: [&str; 19] = [
+pub(super) const SETTINGS: [&str; 21] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
@@ -33,7 +33,13 @@ pub(super) const SETTINGS: [&str; 19] = [
     "assistant_id",
     "thread",
     "batch",
+    "extra_body",
+    "google",
 ];
+
+/// What Gemini's endpoints in OpenAI's dialect take beside it, and of that what only says how long is thought.
+const BESIDE_DIALECT: &str = "google";
+const OF_THINKING: [&str; 2] = ["thinking_config", "thinkingConfig"];
 
 /// How many answers are wanted, in Gemini's settings of a generation.
 const OF_GENERATION: [&str; 2] = ["candidateCount", "candidate_count"];
@@ -68,6 +74,8 @@ impl Settings {
             "web_search_options" if raw.get() != "null" => self.searches(Searches::Once),
             // It has tools of its own.
             "assistant_id" if raw.get() != "null" => self.searches(Searches::Often),
+            "extra_body" => self.refers |= !has_only(raw, &[BESIDE_DIALECT], says_of_thinking),
+            BESIDE_DIALECT => self.refers |= !says_of_thinking(raw),
             _ => self.refers |= raw.get() != "null",
         }
     }
@@ -117,6 +125,19 @@ fn requested_tier(name: &str) -> Option<ServiceTier> {
     let named = tier_named(name, ServiceTier::Standard);
     // A name that says nothing of the price gives back whatever stands for it.
     (tier_named(name, ServiceTier::Batch) == named).then_some(named)
+}
+
+/// Whether a value is none, or an object whose members all have one of these names and are as `is_fine` says.
+fn has_only(raw: &RawValue, names: &[&'static str], is_fine: impl Fn(&RawValue) -> bool) -> bool {
+    let object = raw.get().as_bytes();
+    let (mut members, mut fine) = (0u32, 0u32);
+    let is_object = json::values(object, |_| members = members.saturating_add(1)).is_ok()
+        && json::members(object, names, |_, raw| fine = fine.saturating_add(u32::from(is_fine(raw)))).is_ok();
+    raw.get() == "null" || (is_object && members == fine)
+}
+
+fn says_of_thinking(google: &RawValue) -> bool {
+    has_only(google, &OF_THINKING, |_| true)
 }
 
 fn is_run_by_client(tool: &RawValue) -> bool {
@@ -233,6 +254,36 @@ mod tests {
             (r#"{"tools":[{"functionDeclarations":[]},{"google_search":{}}]}"#, true),
             (r#"{"tools":[{"functionDeclarations":[],"urlContext":{}}]}"#, true),
             (r#"{"tools":null,"web_search_options":{}}"#, true),
+        ] {
+            assert_eq!(call(body).refers, refers, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_elsewhere_is_told_however_it_is_named() {
+        for (body, refers) in [
+            (r#"{"messages":[],"extra_body":{"google":{"cached_content":"cachedContents/x"}}}"#, true),
+            (r#"{"messages":[],"google":{"cached_content":"cachedContents/x"}}"#, true),
+            (r#"{"messages":[],"extra_body":{"other":{}}}"#, true),
+            (r#"{"messages":[],"extra_body":7}"#, true),
+            (r#"{"messages":[],"extra_body":{"google":{"thinking_config":{},"cached_content":"x"}}}"#, true),
+            (r#"{"messages":[],"extra_body":{"google":{"thinking_config":{"thinking_budget":0}}}}"#, false),
+            (r#"{"messages":[],"extra_body":null,"google":null}"#, false),
+            (r#"{"messages":[{"role":"assistant","audio":{"id":"audio_1"}}]}"#, true),
+            (r#"{"messages":[{"role":"assistant","audio" : {"id":"audio_1"}}]}"#, true),
+            (r#"{"messages":[{"role":"assistant","content":"audio","audio":null,"id":"x"}]}"#, false),
+            (r#"{"messages":[{"role":"assistant","\u0061udio":{"id":"audio_1"}}]}"#, true),
+            (r#"{"messages":[{"role":"user","content":[{"name":"stra\u00dfe","a\/b":"\u0061"}]}]}"#, false),
+            (r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[]}]}"#, true),
+            (r#"{"input":[{"type":"reasoning","id":"rs_1","encrypted_content":null}]}"#, true),
+            (r#"{"input":[{"type":"reasoning","id":"rs_1","encrypted_content":""},{"encrypted_content":"x"}]}"#, true),
+            (r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"gAAA"}]}"#, false),
+            (r#"{"input":[{"id":"msg_1"}]}"#, true),
+            (r#"{"input":[{"type":"item\u005freference","id":"msg_1"}]}"#, true),
+            (r#"{"input":[{"type":"image_generation_call","id":"ig_1"}]}"#, true),
+            (r#"{"input":[{"type":"message","id":"msg_1","role":"assistant","content":[]}]}"#, false),
+            (r#"{"input":[{"type":"function_call","id":"fc_1","call_id":"c","name":"f","arguments":"{}"}]}"#, false),
+            (r#"{"input":[{"type":"image","uri":"files/1"}]}"#, true),
         ] {
             assert_eq!(call(body).refers, refers, "{body}");
         }

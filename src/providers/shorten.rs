@@ -1,9 +1,11 @@
 //! The end of a stream that the gateway ends itself: in the words in which the dialect says that the output maximum was met, so
 //! that clients treat it as they treat that.
 //!
-//! May use: the siblings `json` and `sse`. It goes behind a whole event, never into one.
+//! May use: `domain`, the siblings `json` and `sse`. It goes behind a whole event, never into one.
 
 use serde_json::{Value, json};
+
+use crate::domain::tokens::Tokens;
 
 use super::sse::SseScanner;
 use super::{Reads, json as members};
@@ -12,6 +14,8 @@ use super::{Reads, json as members};
 pub struct Shortener {
     form: Form,
     answers: u64,
+    /// Whether the client asked for usage, where it comes only then.
+    tells_usage: bool,
     scanner: SseScanner,
     /// Whether the client has the begin of an event and not its end.
     is_inside: bool,
@@ -37,8 +41,8 @@ const ANSWERS_MAX: u64 = 128;
 const REPEATED_BYTES_MAX: usize = 512;
 
 impl Shortener {
-    /// For a stream of so many answers that is read so.
-    pub fn of(reads: Reads, answers: u64) -> Option<Self> {
+    /// For a stream of so many answers that is read so, to a client that wants usage or not where a dialect lets it choose.
+    pub fn of(reads: Reads, answers: u64, tells_usage: bool) -> Option<Self> {
         let form = match reads {
             Reads::Chat | Reads::ChatWithinTotal => Form::Chat,
             Reads::Completions => Form::Completions,
@@ -50,6 +54,7 @@ impl Shortener {
         Some(Self {
             form,
             answers: answers.clamp(1, ANSWERS_MAX),
+            tells_usage,
             scanner,
             is_inside: false,
             id: None,
@@ -102,17 +107,17 @@ impl Shortener {
         !self.is_inside
     }
 
-    /// What ends the stream.
-    pub fn ending(&self) -> Vec<u8> {
+    /// What ends the stream, which is billed with these tokens.
+    pub fn ending(&self, billed: &Tokens) -> Vec<u8> {
         let Self { id, model, created, .. } = self;
         match self.form {
             Form::Chat => {
                 let choice = |at| json!({"index": at, "delta": {}, "logprobs": null, "finish_reason": "length"});
-                self.chunk("chat.completion.chunk", choice)
+                self.chunks("chat.completion.chunk", choice, billed)
             }
             Form::Completions => {
                 let choice = |at| json!({"index": at, "text": "", "logprobs": null, "finish_reason": "length"});
-                self.chunk("text_completion", choice)
+                self.chunks("text_completion", choice, billed)
             }
             Form::Responses => {
                 let data = json!({
@@ -120,24 +125,49 @@ impl Shortener {
                     "sequence_number": self.sequence.saturating_add(1),
                     "response": {"id": id, "object": "response", "created_at": created, "status": "incomplete",
                         "error": null, "incomplete_details": {"reason": "max_output_tokens"}, "model": model,
-                        "output": [], "usage": null},
+                        "output": [], "usage": {
+                            "input_tokens": billed.prompt,
+                            "input_tokens_details": {"cached_tokens": billed.cached},
+                            "output_tokens": billed.completion,
+                            "output_tokens_details": {"reasoning_tokens": billed.reasoning},
+                            "total_tokens": billed.total(),
+                        }},
                 });
                 format!("event: response.incomplete\ndata: {data}\n\n").into_bytes()
             }
             Form::Generate => {
                 let candidate =
                     json!({"content": {"parts": [], "role": "model"}, "finishReason": "MAX_TOKENS", "index": 0});
-                let data = json!({"candidates": [candidate], "modelVersion": model, "responseId": id});
+                let usage = json!({"promptTokenCount": billed.prompt, "candidatesTokenCount": billed.completion,
+                    "totalTokenCount": billed.total()});
+                let data = json!({"candidates": [candidate], "usageMetadata": usage, "modelVersion": model,
+                    "responseId": id});
                 format!("data: {data}\r\n\r\n").into_bytes()
             }
         }
     }
 
-    fn chunk(&self, object: &str, choice: impl Fn(u64) -> Value) -> Vec<u8> {
+    /// The end of each answer, then usage where it is told, and what says that no more comes.
+    fn chunks(&self, object: &str, choice: impl Fn(u64) -> Value, billed: &Tokens) -> Vec<u8> {
         let Self { id, model, created, .. } = self;
-        let choices: Vec<Value> = (0..self.answers).map(choice).collect();
-        let data = json!({"id": id, "object": object, "created": created, "model": model, "choices": choices});
-        format!("data: {data}\n\ndata: [DONE]\n\n").into_bytes()
+        let chunk = |choices: Vec<Value>, usage: Value| {
+            let data = match self.tells_usage {
+                true => {
+                    json!({"id": id, "object": object, "created": created, "model": model, "choices": choices,
+                        "usage": usage})
+                }
+                false => json!({"id": id, "object": object, "created": created, "model": model, "choices": choices}),
+            };
+            format!("data: {data}\n\n")
+        };
+        let mut end = chunk((0..self.answers).map(choice).collect(), Value::Null);
+        if self.tells_usage {
+            let usage = json!({"prompt_tokens": billed.prompt, "completion_tokens": billed.completion,
+                "total_tokens": billed.total()});
+            end.push_str(&chunk(Vec::new(), usage));
+        }
+        end.push_str("data: [DONE]\n\n");
+        end.into_bytes()
     }
 }
 
@@ -145,11 +175,12 @@ impl Shortener {
 mod tests {
     use super::*;
 
-    fn ended(reads: Reads, stream: &str) -> String {
-        let mut shortener = Shortener::of(reads, 2).unwrap();
+    fn ended(reads: Reads, stream: &str, tells_usage: bool) -> String {
+        let mut shortener = Shortener::of(reads, 2, tells_usage).unwrap();
         assert_eq!(shortener.follow(stream.as_bytes()), stream.len());
         assert!(shortener.is_between_events());
-        String::from_utf8(shortener.ending()).unwrap()
+        let billed = Tokens { prompt: 9, completion: 70, ..Tokens::default() };
+        String::from_utf8(shortener.ending(&billed)).unwrap()
     }
 
     fn data(ending: &str) -> Value {
@@ -159,26 +190,51 @@ mod tests {
 
     #[test]
     fn each_dialect_says_that_the_maximum_was_met() {
-        let chat = ended(Reads::Chat, "data: {\"id\":\"c1\",\"created\":7,\"model\":\"m\",\"choices\":[]}\n\n");
+        let chat = ended(Reads::Chat, "data: {\"id\":\"c1\",\"created\":7,\"model\":\"m\",\"choices\":[]}\n\n", false);
         assert_eq!((&data(&chat)["choices"][0]["finish_reason"], &data(&chat)["id"]), (&json!("length"), &json!("c1")));
         assert_eq!(data(&chat)["choices"][1]["index"], 1, "each of two answers ends");
         assert!(chat.ends_with("data: [DONE]\n\n"), "{chat}");
         let responses = ended(
             Reads::Responses,
             "event: a\ndata: {\"type\":\"a\",\"sequence_number\":4,\"response\":{\"id\":\"r1\",\"model\":\"m\"}}\n\n",
+            true,
         );
         let body = data(&responses);
         assert_eq!((&body["sequence_number"], &body["response"]["id"]), (&json!(5), &json!("r1")));
         assert_eq!(body["response"]["incomplete_details"]["reason"], "max_output_tokens");
-        let gemini = ended(Reads::Generate, "data: {\"candidates\":[],\"modelVersion\":\"g\"}\r\n\r\n");
+        let gemini = ended(Reads::Generate, "data: {\"candidates\":[],\"modelVersion\":\"g\"}\r\n\r\n", true);
         assert_eq!(data(&gemini)["candidates"][0]["finishReason"], "MAX_TOKENS");
         assert_eq!(data(&gemini)["modelVersion"], "g");
-        assert!(Shortener::of(Reads::Speech, 1).is_none());
+        assert!(Shortener::of(Reads::Speech, 1, true).is_none());
+    }
+
+    #[test]
+    fn a_stream_that_is_cut_tells_the_usage_that_was_asked_for() {
+        for (reads, object) in [(Reads::Chat, "chat.completion.chunk"), (Reads::Completions, "text_completion")] {
+            let ending = ended(reads, "data: {\"id\":\"c1\",\"choices\":[]}\n\n", true);
+            let events: Vec<&str> = ending.split_terminator("\n\n").collect();
+            let [last, usage, "data: [DONE]"] = *events else { panic!("{ending}") };
+            assert_eq!(
+                (&data(last)["choices"][0]["finish_reason"], &data(last)["usage"]),
+                (&json!("length"), &Value::Null)
+            );
+            let usage = data(usage);
+            assert_eq!((&usage["object"], &usage["id"], &usage["choices"]), (&json!(object), &json!("c1"), &json!([])));
+            let counts = json!({"prompt_tokens": 9, "completion_tokens": 70, "total_tokens": 79});
+            assert_eq!(usage["usage"], counts);
+            let unasked = ended(reads, "data: {\"id\":\"c1\",\"choices\":[]}\n\n", false);
+            assert!(!unasked.contains("usage") && unasked.ends_with("data: [DONE]\n\n"), "{unasked}");
+        }
+        // These always tell it.
+        let responses = data(&ended(Reads::Responses, "data: {\"response\":{\"id\":\"r1\"}}\n\n", true));
+        assert_eq!(responses["response"]["usage"]["output_tokens"], 70, "{responses}");
+        let gemini = data(&ended(Reads::Generate, "data: {\"candidates\":[]}\r\n\r\n", true));
+        assert_eq!(gemini["usageMetadata"]["totalTokenCount"], 79, "{gemini}");
     }
 
     #[test]
     fn it_knows_where_the_last_whole_event_ends() {
-        let mut shortener = Shortener::of(Reads::Chat, 1).unwrap();
+        let mut shortener = Shortener::of(Reads::Chat, 1, true).unwrap();
         assert_eq!(shortener.follow(b"data: {}\n\ndata: {"), 10);
         assert!(!shortener.is_between_events());
         assert_eq!(shortener.follow(b"\"a\""), 0);

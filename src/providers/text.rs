@@ -32,6 +32,11 @@ pub(super) enum Found<'a> {
     },
     /// A number that is an element of an array: prompts may be arrays of tokens.
     Element,
+    /// The value of the member of this name is an object, which begins.
+    Object {
+        /// The member's name.
+        of: &'a [u8],
+    },
 }
 
 /// The name of a member that has text below it, with its quotes.
@@ -97,7 +102,12 @@ pub(super) fn walk<'a>(json: &'a [u8], mut see: impl FnMut(Found<'a>)) -> &'a [u
                     see(Found::Text { of: name, text: string });
                 }
             }
-            b'{' | b'[' => depth += 1,
+            b'{' | b'[' => {
+                if (*byte, before) == (b'{', b':') {
+                    see(Found::Object { of: name });
+                }
+                depth += 1;
+            }
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'0'..=b'9' if matches!(before, b'[' | b',') => see(Found::Element),
             _ => {}
@@ -134,7 +144,7 @@ fn is_label(name: &[u8]) -> bool {
 }
 
 /// What stands before the closing quote and what stands after it.
-fn split_string(json: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split_string(json: &[u8]) -> (&[u8], &[u8]) {
     let mut at = 0;
     while let Some(found) = json.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         at += found;

@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::domain::bound::Bound;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::price::Priced;
 use crate::domain::refusal::Refusal;
@@ -52,8 +53,12 @@ pub struct Metrics {
     tokens: Labelled<2, Counter>,
     cost_picodollars: Labelled<1, Counter>,
     unpriced_requests: Labelled<1, Counter>,
+    incomplete_requests: Labelled<1, Counter>,
     estimated_requests: Labelled<1, Counter>,
     refusals: Labelled<1, Counter>,
+    limits: Labelled<1, Counter>,
+    /// Those of `limits`, in the order of all: floods meet these, and counting one takes no look-up.
+    limits_reached: [Counter; Bound::ALL.len()],
     estimates: Labelled<1, Counter>,
     threshold_crossings: Labelled<2, Counter>,
     config_reloads: Labelled<1, Counter>,
@@ -89,6 +94,7 @@ impl Metrics {
     /// Fresh metrics. `journal` and `counters` are asked at each scrape, `clock` at each batch.
     pub fn new(journal: Arc<dyn Journal>, counters: Arc<dyn CounterStore>, clock: Arc<dyn Clock>) -> Self {
         let call_seconds: fn() -> Histogram = || Histogram::new(CALL_SECONDS);
+        let (limits, bounds) = (Labelled::<1, Counter>::default(), Bound::ALL);
         let mut metrics = Self {
             registry: Registry::with_prefix("tollgate"),
             journal,
@@ -98,8 +104,11 @@ impl Metrics {
             tokens: Family::default(),
             cost_picodollars: Family::default(),
             unpriced_requests: Family::default(),
+            incomplete_requests: Family::default(),
             estimated_requests: Family::default(),
             refusals: Family::default(),
+            limits_reached: bounds.map(|bound| limits.get_or_create_owned(&[("limit", Cow::Borrowed(bound.as_str()))])),
+            limits,
             estimates: Family::default(),
             threshold_crossings: Family::default(),
             config_reloads: Family::default(),
@@ -146,11 +155,21 @@ impl Metrics {
             self.unpriced_requests.clone(),
         );
         registry.register(
+            "incomplete_requests",
+            "Calls booked whose cost is in doubt, as not all of it has a verified price of its own",
+            self.incomplete_requests.clone(),
+        );
+        registry.register(
             "estimated_requests",
             "Calls booked whose tokens the gateway had to estimate",
             self.estimated_requests.clone(),
         );
         registry.register("refusals", "Requests that the gateway answered itself, by code", self.refusals.clone());
+        registry.register(
+            "limits_reached",
+            "Clients that met a limit and were refused or cut, by limit",
+            self.limits.clone(),
+        );
         registry.register("estimates", "Calls whose tokens were estimated, by how", self.estimates.clone());
         registry.register(
             "threshold_crossings",
@@ -281,8 +300,13 @@ impl Metrics {
         self.chats.get_or_create(&labels).inc_by(sum(|event| event.chats));
         self.cost_picodollars.get_or_create(&labels).inc_by(sum(pico));
         let unpriced = sum(|event| u64::from(event.priced == Priced::Unpriced));
+        let incomplete = sum(|event| u64::from(event.priced == Priced::Incomplete));
         let estimated = sum(|event| u64::from(event.source == UsageSource::Estimate));
-        for (counter, calls) in [(&self.unpriced_requests, unpriced), (&self.estimated_requests, estimated)] {
+        for (counter, calls) in [
+            (&self.unpriced_requests, unpriced),
+            (&self.incomplete_requests, incomplete),
+            (&self.estimated_requests, estimated),
+        ] {
             if calls > 0 {
                 counter.get_or_create(&labels).inc_by(calls);
             }
@@ -328,6 +352,16 @@ impl Sink for Metrics {
 
     fn refused(&self, refusal: &Refusal) {
         self.refusals.get_or_create(&[("code", Cow::Borrowed(refusal.code()))]).inc();
+        if let Some(bound) = refusal.bound() {
+            self.cut(bound);
+        }
+    }
+
+    fn cut(&self, bound: Bound) {
+        let counters = Bound::ALL.iter().zip(&self.limits_reached);
+        if let Some((_, counter)) = counters.into_iter().find(|(of, _)| **of == bound) {
+            counter.inc();
+        }
     }
 
     fn estimated(&self, by: EstimatedBy) {
@@ -457,6 +491,9 @@ mod tests {
     fn what_is_booked_is_counted_without_naming_a_tenant() {
         let metrics = Metrics::new(Arc::new(Behind), Arc::new(MemoryCounters::new()), Arc::new(At(2_000_000)));
         metrics.booked(&[event(), UsageEvent { status: 502, outcome: Outcome::NoAnswer, chats: 0, ..event() }]);
+        let (incomplete, unpriced) = (Priced::Incomplete, Priced::Unpriced);
+        let in_doubt = |priced| UsageEvent { provider: ProviderId::new("gemini"), priced, ..event() };
+        metrics.booked(&[in_doubt(incomplete), in_doubt(incomplete), in_doubt(unpriced), in_doubt(Priced::Free)]);
         metrics.refused(&Refusal::UnknownRoute);
         metrics.estimated(EstimatedBy::BytesForWant);
         metrics.reloaded(false);
@@ -469,12 +506,14 @@ mod tests {
             r#"tollgate_tokens_total{provider="openai",kind="completion"} 14"#,
             r#"tollgate_cost_picodollars_total{provider="openai"} 1500000000"#,
             r#"tollgate_estimated_requests_total{provider="openai"} 2"#,
+            r#"tollgate_incomplete_requests_total{provider="gemini"} 2"#,
+            r#"tollgate_unpriced_requests_total{provider="gemini"} 1"#,
             r#"tollgate_refusals_total{code="unknown_route"} 1"#,
             r#"tollgate_estimates_total{by="bytes_queue_full"} 1"#,
             r#"tollgate_config_reloads_total{result="ok"} 0"#,
             r#"tollgate_config_reloads_total{result="error"} 1"#,
             r#"tollgate_request_duration_seconds_bucket{le="0.5",provider="openai"} 2"#,
-            r#"tollgate_overhead_seconds_bucket{le="0.0001"} 2"#,
+            r#"tollgate_overhead_seconds_bucket{le="0.0001"} 6"#,
             "tollgate_recorder_lag_microseconds 500000",
             "tollgate_recorder_backlog_events 3",
             "tollgate_in_flight 2",

@@ -22,9 +22,10 @@ const CLIENTS: usize = 200;
 const ANSWER: &str = r#"{"id":"c","object":"chat.completion","model":"gpt-4o-2024-08-06","choices":[],
     "usage":{"prompt_tokens":8,"completion_tokens":2998,"total_tokens":3006}}"#;
 
-/// A call that declares exactly the output that it gets.
+/// A call that declares exactly the output that it gets, by the price list's tier alone.
 fn three_cents(key: &str) -> Request {
-    let body = r#"{"model":"gpt-4o","max_completion_tokens":2998,"messages":[{"role":"user","content":"hi"}]}"#;
+    let body = r#"{"model":"gpt-4o","service_tier":"default","max_completion_tokens":2998,
+        "messages":[{"role":"user","content":"hi"}]}"#;
     Request::post(bodies::CHAT, body).bearer(key)
 }
 
@@ -141,6 +142,51 @@ fn three_gateways_never_pass_a_dollar_either() {
 }
 
 #[test]
+fn a_loop_of_background_calls_never_passes_a_worst_case() {
+    let queued = json!({"id": "resp_1", "object": "response", "background": true, "status": "queued", "model": "gpt-4o",
+        "output": [], "usage": null});
+    let provider = Provider::always(Script::json(200, queued.to_string()));
+    let background = r#"{"model":"gpt-4o","input":"hi","max_output_tokens":16,"background":true}"#;
+    let batch = r#"{"input_file_id":"file-1","endpoint":"/v1/responses","completion_window":"24h"}"#;
+    let gemini = r#"{"batch":{"inputConfig":{"requests":{"requests":[]}}}}"#;
+    let ask = |gateway: &Gateway, (path, body): (&str, &str)| gateway.send(&Request::post(path, body).bearer("acme"));
+    let later = [
+        ("/v1/responses", background),
+        ("/v1/batches", batch),
+        ("/v1/threads/runs", r#"{"assistant_id":"asst_1"}"#),
+        ("/v1beta/models/gemini-2.5-flash:batchGenerateContent", gemini),
+        ("/v1beta/interactions", r#"{"model":"gemini-2.5-flash","input":"hi","background":true}"#),
+    ];
+    for limit in ["cost_usd_per_month = 1", "tokens_per_day = 5000000"] {
+        let gateway = Setup::new(&provider).config(&plan(&format!("{limit}\nhold = \"worst_case\""))).start();
+        let before = provider.count();
+        for call in later {
+            let answer = ask(&gateway, call);
+            let (status, text) = (answer.status, answer.text());
+            assert_eq!(status, 403, "{call:?}: {text}");
+            assert!(text.contains("deferred = \\\"allow\\\""), "{text}");
+        }
+        assert_eq!(ask(&gateway, later[0]).json()["error"]["code"], "deferred_not_allowed");
+        assert_eq!(provider.count(), before, "nothing of a refused call goes upstream");
+        let foreground = background.replace("true", "false");
+        assert_eq!(
+            ask(&gateway, ("/v1/responses", &foreground)).status,
+            200,
+            "what is answered at once is not refused"
+        );
+    }
+    for keys in [
+        "tokens_per_day = 5000000\nhold = \"worst_case\"\ndeferred = \"allow\"",
+        "tokens_per_day = 5000000",
+        "user_tokens_per_day = 5000000\nhold = \"worst_case\"",
+        "tokens_per_minute = 5000000\nhold = \"worst_case\"",
+    ] {
+        let gateway = Setup::new(&provider).config(&plan(keys)).start();
+        assert_eq!(ask(&gateway, later[0]).status, 200, "{keys}");
+    }
+}
+
+#[test]
 fn an_estimate_passes_the_limit_by_no_more_than_what_its_calls_used_beyond_their_holds() {
     let provider = Provider::start(slow);
     let held = DOLLAR / 100;
@@ -225,7 +271,8 @@ fn clamped(counters: &dyn Fn(Setup) -> Setup) {
     let provider = Provider::start(bodies::honest);
     let config = plan("cost_usd_per_month = 0.02\nhold = \"worst_case\"\nwhen_short = \"clamp\"");
     let gateway = counters(Setup::new(&provider)).config(&config).start();
-    let body = r#"{"model":"gpt-4o","stream":true,"max_tokens":9000,"messages":[{"role":"user","content":"hi"}]}"#;
+    let body = r#"{"model":"gpt-4o","stream":true,"max_tokens":9000,"service_tier":"default",
+        "messages":[{"role":"user","content":"hi"}]}"#;
     let answer = gateway.send(&Request::post(bodies::CHAT, body).bearer("acme"));
     assert_eq!(answer.status, 200, "{}", answer.text());
     let sent = provider.last().json();
@@ -408,8 +455,31 @@ fn a_stream_that_is_used_up_ends_as_at_its_maximum_and_the_event_says_so() {
         let event = gateway.event("acme");
         assert_eq!((&event["outcome"], &event["usage_source"]), (&json!("budget_cut"), &json!("estimate")), "{event}");
         assert!(event["completion_tokens"].as_u64().is_some_and(|tokens| tokens > 500), "{event}");
+        let told = format!("tokens\":{}", event["completion_tokens"]);
+        let told_google = format!("candidatesTokenCount\":{}", event["completion_tokens"]);
+        assert_eq!(tail.contains(&told) || tail.contains(&told_google), !body.contains("messages"), "{tail}");
         assert_eq!(gateway.send(&request).status, 402, "{target}");
     }
+}
+
+#[test]
+fn a_stream_that_is_cut_tells_its_usage_to_who_asked_for_it() {
+    let provider = Provider::start(endless);
+    let config = plan("tokens_per_month = 1000\nhold_max_tokens = 100\non_overrun = \"cut\"");
+    let gateway = Setup::new(&provider).config(&config).start();
+    let body = r#"{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},
+        "messages":[{"role":"user","content":"hi"}]}"#;
+    let text = gateway.send(&Request::post(bodies::CHAT, body).bearer("acme")).text();
+    let events: Vec<&str> = text.split_terminator("\n\n").collect();
+    let [.., end, usage, "data: [DONE]"] = *events else { panic!("{events:?}") };
+    assert!(end.contains("\"finish_reason\":\"length\""), "{end}");
+    let usage: Value = serde_json::from_str(usage.strip_prefix("data: ").unwrap()).unwrap();
+    gateway.booked("acme", 1);
+    let event = gateway.event("acme");
+    for count in ["prompt_tokens", "completion_tokens"] {
+        assert_eq!(usage["usage"][count], event[count], "{usage} {event}");
+    }
+    assert_eq!(usage["choices"], json!([]));
 }
 
 #[test]

@@ -12,6 +12,7 @@
     reason = "a test that meets something unexpected has failed, and a table of cases is easiest read as tuples"
 )]
 
+mod admin_tls;
 mod balancer;
 mod billing;
 mod budgets;
@@ -41,9 +42,11 @@ mod memory;
 mod message_ends;
 mod models;
 mod nodes;
+mod objects;
 mod postgres;
 mod price_oracle;
 mod prices;
+mod provider_keys;
 mod quota;
 mod rates;
 mod recovery;

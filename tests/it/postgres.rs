@@ -33,7 +33,7 @@ async fn node(database: &Database) -> Arc<PostgresLedger> {
 }
 
 fn page(after: i64, events_max: u32) -> EventsQuery {
-    EventsQuery { tenant: None, from: None, to: None, after: Some(after), events_max }
+    EventsQuery { tenant: None, from: None, to: None, priced: None, after: Some(after), events_max }
 }
 
 /// Demands that every sum is the sum of its events.

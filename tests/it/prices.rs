@@ -172,7 +172,7 @@ fn a_plan_bills_beside_what_the_provider_charges_and_events_are_priced_again_wit
     assert!(text.contains("billed at 120.5 % of it") && text.contains("booked as billed"), "{text}");
 
     let rerate = || -> Value {
-        let arguments = ["rerate", "--from", "2026-01-01", "--json", "--config", config];
+        let arguments = ["rerate", "--from", "2026-01-01", "--json", "--yes", "--config", config];
         serde_json::from_str(&said(&prices(data_dir, &arguments))).unwrap()
     };
     let costs = |usage: &Value| {
@@ -190,6 +190,10 @@ fn a_plan_bills_beside_what_the_provider_charges_and_events_are_priced_again_wit
         }
         let looked = prices(data_dir, &["rerate", "--from", "2026-01-01", "--config", config, "--dry-run"]);
         assert!(said(&looked).contains("1 corrections would be written"));
+        assert!(said(&looked).contains("bills 120.5 % of them"));
+        // Nothing is written without being asked for, and nobody can be asked here.
+        let silent = prices(data_dir, &["rerate", "--from", "2026-01-01", "--config", config]);
+        assert!(complained(&silent).contains("say --yes"));
         let document = rerate();
         assert_eq!(document["total"]["corrected"], 1, "{document}");
         assert_eq!(gateway::pico_usd_of(&document["total"]["cost_usd"]["after"]), cost, "{document}");

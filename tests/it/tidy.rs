@@ -198,12 +198,14 @@ fn nothing_of_the_top_level_is_missing_or_too_much() {
 }
 
 /// What of a ledger's ports names whose data it is about.
-const NAMES_A_TENANT: [&str; 13] = [
+const NAMES_A_TENANT: [&str; 15] = [
     "TenantId",
     "&'a Tenant",
     "&'a Key",
     "&'a [CounterKey]",
     "UsageEvent",
+    "SealedKey",
+    "OwnedObject",
     "&'a Change",
     "SumsQuery",
     "EventsQuery",
@@ -217,7 +219,7 @@ const NAMES_A_TENANT: [&str; 13] = [
 ];
 
 /// What names none, as it is no answer to a client's question.
-const OF_THE_WHOLE_LEDGER: [&str; 20] = [
+const OF_THE_WHOLE_LEDGER: [&str; 21] = [
     // All tenants and keys, for the snapshot.
     "load",
     "revision",
@@ -243,6 +245,7 @@ const OF_THE_WHOLE_LEDGER: [&str; 20] = [
     "claim",
     "settled",
     "forget",
+    "forget_objects",
 ];
 
 /// The signatures of the methods of a file's traits, by their names.
@@ -261,7 +264,7 @@ fn methods(text: &str) -> Vec<(String, String)> {
 
 #[test]
 fn every_question_to_the_ledger_names_a_tenant() {
-    let files = ["continuations", "prices", "tenants", "units", "usage"];
+    let files = ["continuations", "objects", "prices", "tenants", "units", "usage"];
     let mut asked = Vec::new();
     for file in files {
         let path = root().join(format!("src/ports/{file}.rs"));

@@ -20,7 +20,7 @@
 --   l:<node> ls     a node's lease (units, until when, its counters); which nodes have one
 -- In building there are no sums: they follow from the calls when it opens.
 --
--- Fields of the nodes: run; sn (known since); p:<node> = life, heard, revision; w:<J or L>:<tenant> = wanted until.
+-- Fields of the nodes: run; sn (known since); p:<node> = life, heard, revision; w:<J and an epoch, or L>:<tenant> = wanted until.
 
 local key = KEYS[1]
 local call = redis.call
@@ -711,7 +711,8 @@ function operations.sums()
   if head[5] and head[5] ~= writer then
     unwrite()
   end
-  local written = { 'ft', writer }
+  -- Whoever looks leaves it to the one that finishes it for as long as sums come.
+  local written = { 'ft', writer, 'cu', whole(now + 1000000) }
   periods_read(call('HGET', key, 'ps'))
   for i = 1, number() do
     local counter = text()

@@ -10,8 +10,8 @@ use crate::domain::time::Window;
 use crate::ports::BoxFuture;
 use crate::ports::counters::{CounterKey, CountersUnavailable};
 use crate::ports::shared::{
-    Ask, Beat, ClaimError, Count, Finish, Floors, Held, Joined, Joining, Look, Member, NodeId, Noted, Noting, Part,
-    Peer, Pulse, SharedCounters, WANTED_FOR, WANTED_MAX, Wanted,
+    Ask, Beat, ClaimError, Count, Epoch, Finish, Floors, Held, Joined, Joining, Look, Member, NodeId, Noted, Noting,
+    Part, Peer, Pulse, SharedCounters, WANTED_FOR, WANTED_MAX, Wanted,
 };
 
 use super::words::{Answer, Arguments, Strange, counter_named};
@@ -197,7 +197,10 @@ impl SharedCounters for RedisCounters {
             for wishes in [wanted, done] {
                 arguments.count(wishes);
                 for (tenant, wish) in wishes {
-                    arguments.text(format_args!("{}:{tenant}", letter(*wish)));
+                    match wish {
+                        Wanted::Join(Epoch(epoch)) => arguments.text(format_args!("J{epoch:032x}:{tenant}")),
+                        Wanted::Lease => arguments.text(format_args!("L:{tenant}")),
+                    };
                 }
             }
             arguments.text(WANTED_MAX);
@@ -294,17 +297,14 @@ fn pulse(word: &str, answer: &mut Answer) -> Result<Pulse, Strange> {
     while !wishes.is_over() {
         let wish = wishes.text()?;
         let (kind, tenant) = wish.split_once(':').ok_or(Strange)?;
-        let kind = [Wanted::Join, Wanted::Lease].into_iter().find(|known| letter(*known) == kind).ok_or(Strange)?;
-        pulse.wanted.push((tenant.parse().map_err(|_| Strange)?, kind));
+        let wish = match kind.split_at_checked(1) {
+            Some(("J", epoch)) => Wanted::Join(Epoch(u128::from_str_radix(epoch, 16).map_err(|_| Strange)?)),
+            Some(("L", "")) => Wanted::Lease,
+            _ => return Err(Strange),
+        };
+        pulse.wanted.push((tenant.parse().map_err(|_| Strange)?, wish));
     }
     Ok(pulse)
-}
-
-fn letter(wish: Wanted) -> &'static str {
-    match wish {
-        Wanted::Join => "J",
-        Wanted::Lease => "L",
-    }
 }
 
 /// The counters of the tenant with this key; none where it is not open, or gone by now.

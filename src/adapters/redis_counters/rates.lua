@@ -5,7 +5,8 @@
 --          nothing any more:
 -- r: t:    a bucket: when it will be full, in the server's microseconds. One that is full is not there
 -- c:       a sorted set of each subject that has requests at once: their ids, by when their places end
--- i:       a call that took from buckets: when it did, for as long as anything of that may be given back
+-- i:       a call that took from buckets: when it did, for as long as anything of that may be given back; or 'over'. At least for
+--          as long as what was sent may come once more: an answer that is lost is asked for again, and is done once
 
 local MINUTE = 60000000
 local PLACES_MS = 120000 -- more than a place lasts
@@ -30,27 +31,39 @@ local function keep(bucket, full)
   end
 end
 
+-- For how long an operation that was sent at once with this one may yet be done.
+local function sent_for()
+  return tonumber(ARGV[2]) - now + 1
+end
+
 -- id, how long a place lasts, how many; then of each: b(ucket) or p(laces), name, span of the bucket or most places.
 -- Answers how each stands then, as rate_read does.
 function operations.rate()
   local id, lasts, count = text(), number(), number()
+  local mark = named('i:' .. id)
+  local was_done = call('GET', mark)
   local full, places, longest, found = {}, {}, 0, { 'taken' }
   for claim = 0, count - 1 do
     local kind, name, amount = text(), named(text()), number()
     if kind == 'b' then
-      local then_ = math.max(full_at(name), now) + amount
-      if then_ > now + MINUTE then
-        return { 'full', claim, whole(then_ - now - MINUTE) }
+      local then_ = math.max(full_at(name), now)
+      if not was_done then
+        then_ = then_ + amount
+        if then_ > now + MINUTE then
+          return { 'full', claim, whole(then_ - now - MINUTE) }
+        end
+        full[name] = then_
+        longest = math.max(longest, amount)
       end
-      full[name] = then_
-      longest = math.max(longest, amount)
       found[#found + 1] = whole(then_ - now)
     else
       call('ZREMRANGEBYSCORE', name, '-inf', whole(now))
-      if call('ZCARD', name) >= amount and not call('ZSCORE', name, id) then
-        return { 'full', claim, 0 }
+      if not was_done then
+        if call('ZCARD', name) >= amount and not call('ZSCORE', name, id) then
+          return { 'full', claim, 0 }
+        end
+        places[#places + 1] = name
       end
-      places[#places + 1] = name
       found[#found + 1] = call('ZCARD', name) + (call('ZSCORE', name, id) and 0 or 1)
     end
   end
@@ -58,7 +71,7 @@ function operations.rate()
     keep(bucket, then_)
   end
   if longest > 0 then
-    call('SET', named('i:' .. id), whole(now), 'PX', milliseconds(longest))
+    call('SET', mark, whole(now), 'PX', milliseconds(math.max(longest, sent_for())))
   end
   for _, set in ipairs(places) do
     call('ZADD', set, whole(now + lasts), id)
@@ -71,11 +84,16 @@ end
 function operations.rate_end()
   local id, count = text(), number()
   local mark = named('i:' .. id)
-  -- Without a mark it took nothing, or so long ago that it has filled again.
-  local since = tonumber(call('GET', mark) or '0')
+  local marked = call('GET', mark)
+  if marked == 'over' then
+    return { 'done' }
+  end
+  -- Without a mark it took nothing, or so long ago that it has filled again. What it used beyond that is taken all the same.
+  local since, has_bucket = tonumber(marked or '0'), false
   for _ = 1, count do
     local kind, name, taken, used = text(), named(text()), number(), number()
     local back = taken - used - (now - since)
+    has_bucket = has_bucket or kind == 'b'
     if kind == 'p' then
       call('ZREM', name, id)
     elseif used > taken then
@@ -84,7 +102,9 @@ function operations.rate_end()
       keep(name, full_at(name) - back)
     end
   end
-  call('DEL', mark)
+  if has_bucket then
+    call('SET', mark, 'over', 'PX', milliseconds(sent_for()))
+  end
   return { 'done' }
 end
 

@@ -62,10 +62,19 @@ pub(in crate::adapters) async fn finish<D: Dialect>(
         remember::<D>(connection, memory, act.at).await?;
     }
     let Some(change) = change else { return Ok(()) };
+    note::<D>(connection, act, change).await?;
+    raise::<D>(connection).await
+}
+
+/// Writes an entry of the log, beside the one that ends a change.
+pub(super) async fn note<D: Dialect>(
+    connection: &mut D::Connection,
+    act: &Act,
+    change: &Change,
+) -> Result<(), StoreError> {
     let cells = entry_cells(act, change);
     let text = format!("INSERT INTO audit_log ({ENTRY_COLUMNS}) VALUES ({})", places(cells.len()));
-    D::run(connection, Statement::new(text).bind_all(cells)).await.map_err(D::error)?;
-    raise::<D>(connection).await
+    D::run(connection, Statement::new(text).bind_all(cells)).await.map(|_| ()).map_err(D::error)
 }
 
 /// Raises the revision.

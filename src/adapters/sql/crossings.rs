@@ -6,7 +6,7 @@ use super::Dialect;
 use super::cells::{Cell, Cells, Columns};
 use super::scopes::{DROPPED_MAX, Place, ScopeSums};
 use super::statement::Statement;
-use crate::domain::counting::{Amounts, period_of};
+use crate::domain::counting::Amounts;
 use crate::domain::event::UsageEvent;
 use crate::domain::plan::{Metric, Scope, Subject};
 use crate::domain::threshold::{Crossing, crossed, is_reached};
@@ -55,7 +55,7 @@ pub(in crate::adapters) fn of_batch(
             let metric = limit.metric;
             let mut so_far = before.of_metric(metric);
             let crossing = events.iter().enumerate().find(|(_, event)| {
-                if event.tenant == *tenant && is_of(event, subject) && period_of(event, period.window()) == period {
+                if event.tenant == *tenant && is_of(event, subject) && event.period(period.window()) == period {
                     so_far = so_far.saturating_add(Amounts::of(event).of_metric(metric));
                     return is_reached(so_far, limit.max, percent);
                 }

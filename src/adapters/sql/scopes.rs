@@ -10,7 +10,7 @@ use super::rows::count;
 use super::statement::Statement;
 use super::usage::{BILLABLE, known};
 use super::{Dialect, LISTED_MAX};
-use crate::domain::counting::{Amounts, Counting, period_of, subjects_of};
+use crate::domain::counting::{Amounts, Counting, subjects_of};
 use crate::domain::event::{Outcome, UsageEvent};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::plan::{Metric, Scope, Subject};
@@ -54,7 +54,7 @@ impl ScopeSums {
                 continue;
             }
             for window in Counting::WINDOWS {
-                let period = period_of(event, window).to_string();
+                let period = event.period(window).to_string();
                 for subject in subjects_of(event) {
                     let sums = all.entry((event.tenant.clone(), period.clone(), subject)).or_default();
                     let sum = sums.plus(&amounts);

@@ -255,7 +255,7 @@ fn select_events() -> String {
 /// which the sums of the days know: without that, the first page of last month would read everything before it, and the
 /// last page everything after it.
 fn events_statement<D: Dialect>(query: &EventsQuery) -> Statement<'_> {
-    let EventsQuery { tenant, from, to, after, events_max } = query;
+    let EventsQuery { tenant, from, to, priced, after, events_max } = query;
     let after = after.unwrap_or(0);
     let mut statement = Statement::new(select_events());
     if from.is_none() && to.is_none() {
@@ -276,6 +276,9 @@ fn events_statement<D: Dialect>(query: &EventsQuery) -> Statement<'_> {
     }
     if let Some(to) = to {
         statement.push(&format!(" AND {} < ", D::TIME_OF_PAGE)).push_bind(to.0);
+    }
+    if let Some(priced) = priced {
+        statement.push(" AND priced = ").push_bind(priced.as_str());
     }
     statement.push(" ORDER BY row LIMIT ").push_bind(i64::from(*events_max));
     statement

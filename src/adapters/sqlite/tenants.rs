@@ -6,10 +6,11 @@
 use sqlx::Sqlite;
 
 use super::{SqliteLedger, store_error};
-use crate::adapters::sql::{audit, changes};
+use crate::adapters::sql::{audit, changes, provider_keys};
 use crate::domain::audit::{AuditEntry, Change};
-use crate::domain::ids::{KeyId, TenantId};
+use crate::domain::ids::{KeyId, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
+use crate::domain::provider_key::SealedKey;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::ports::tenants::{
@@ -80,6 +81,58 @@ impl TenantStore for SqliteLedger {
         Box::pin(async move {
             let mut transaction = self.write().await?;
             let done = changes::revoke_key::<Sqlite>(&mut transaction, tenant, key, act).await?;
+            self.commit(transaction).await?;
+            Ok(done)
+        })
+    }
+
+    fn rotate_key<'a>(
+        &'a self,
+        old: &'a KeyId,
+        ends_at: Micros,
+        new: &'a Key,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let done = changes::rotate_key::<Sqlite>(&mut transaction, old, ends_at, new, act).await?;
+            self.commit(transaction).await?;
+            Ok(done)
+        })
+    }
+
+    fn set_provider_key<'a>(&'a self, key: &'a SealedKey, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let done = provider_keys::set::<Sqlite>(&mut transaction, key, act).await?;
+            self.commit(transaction).await?;
+            Ok(done)
+        })
+    }
+
+    fn remove_provider_key<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        provider: &'a ProviderId,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let done = provider_keys::remove::<Sqlite>(&mut transaction, tenant, provider, act).await?;
+            self.commit(transaction).await?;
+            Ok(done)
+        })
+    }
+
+    fn reseal_provider_key<'a>(
+        &'a self,
+        before: &'a SealedKey,
+        after: &'a SealedKey,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<bool>, StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let done = provider_keys::reseal::<Sqlite>(&mut transaction, before, after, act).await?;
             self.commit(transaction).await?;
             Ok(done)
         })

@@ -2,21 +2,17 @@
 //!
 //! May use: as [`super`].
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::domain::event::UsageEvent;
-use crate::domain::price::tariff::{Percent, Version};
-use crate::domain::price::{Explanation, PriceBook};
+use crate::domain::price::PriceBook;
+use crate::domain::price::tariff::{Percent, Pricing, Tariff, Version};
 use crate::edge::api::wire::Usd;
 use crate::edge::api::wire::prices::{EntryBody, LineBody};
 
 use super::{Failure, line_row, sum_row};
-
-/// What of an event's price version is the plan's.
-pub(super) struct OfPlan {
-    percent: Percent,
-    own: Option<PriceBook>,
-}
 
 /// What was billed.
 #[derive(Serialize)]
@@ -24,7 +20,7 @@ pub(super) struct Billing {
     /// What is billed of the cost where the plan has no price of its own.
     percent: String,
     /// The plan's own price list, and the entry and lines in it that were billed; null and empty where it has none for
-    /// the model.
+    /// the model. Kinds that it leaves out have the list's price at the percent.
     own_version: Option<String>,
     entry: Option<EntryBody>,
     lines: Vec<LineBody>,
@@ -32,34 +28,31 @@ pub(super) struct Billing {
     booked_usd: Option<Usd>,
 }
 
-impl OfPlan {
-    /// What the version names, where `own` is its list.
-    pub(super) fn of(version: Option<Version<'_>>, own: Option<PriceBook>) -> Result<Self, Failure> {
-        let named = version.and_then(|version| version.own);
-        let is_there = own.as_ref().is_some_and(|own| Some(&*own.version()) == named);
-        match named {
-            Some(named) if !is_there => {
-                Err(format!("the ledger does not have the plan's own prices, version {named}").into())
-            }
-            _ => Ok(Self { percent: version.map_or(Percent::WHOLE, |version| version.percent), own }),
+/// What of an event's price version is the plan's, where `own` is its list.
+pub(super) fn pricing(version: Option<Version<'_>>, own: Option<PriceBook>) -> Result<Pricing, Failure> {
+    let named = version.and_then(|version| version.own);
+    let is_there = own.as_ref().is_some_and(|own| Some(&*own.version()) == named);
+    match named {
+        Some(named) if !is_there => {
+            Err(format!("the ledger does not have the plan's own prices, version {named}").into())
         }
-    }
-
-    /// The model whose prices the event has in this list, and in the plan's.
-    pub(super) fn priced_as<'a>(&self, event: &'a UsageEvent, list: &PriceBook) -> &'a str {
-        event.named().priced_as(list, self.own.as_ref(), event.requested_at)
+        _ => {
+            let percent = version.map_or(Percent::WHOLE, |version| version.percent);
+            Ok(Pricing { percent, own: own.map(Arc::new) })
+        }
     }
 }
 
 impl Billing {
     /// What was billed for an event, and why.
-    pub(super) fn of(event: &UsageEvent, plan: &OfPlan, list: &PriceBook) -> Result<Self, Failure> {
+    pub(super) fn of(event: &UsageEvent, tariff: &Tariff) -> Result<Self, Failure> {
         let too_large = |error: crate::domain::money::MoneyError| Failure::from(error.to_string());
-        let OfPlan { percent, own } = plan;
+        let Pricing { percent, own } = tariff.pricing();
+        let model = tariff.priced_as(event.named(), event.requested_at);
+        let (provider, tier) = (event.provider.as_str(), event.service_tier);
         // What was not charged, such as a failed call, is not billed whatever the plan has a price for.
-        let model = plan.priced_as(event, list);
         let own_entry = own.as_ref().filter(|_| event.used_anything());
-        let own_entry = own_entry.and_then(|own| explained(own, event, model));
+        let own_entry = own_entry.and_then(|_| tariff.own(provider, model, tier, event.used(), event.requested_at));
         let own_entry = own_entry.filter(|entry| entry.charge().cost.is_some());
         let computed = match (&own_entry, event.cost) {
             (Some(entry), _) => entry.charge().cost,
@@ -100,11 +93,6 @@ impl Billing {
     }
 }
 
-/// The prices of a model, for what an event used.
-pub(super) fn explained<'a>(book: &'a PriceBook, event: &UsageEvent, model: &str) -> Option<Explanation<'a>> {
-    book.explain(event.provider.as_str(), model, event.service_tier, event.used(), event.requested_at)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,9 +101,9 @@ mod tests {
     #[test]
     fn a_plan_s_prices_that_are_gone_are_named() {
         let version = Version::parse("aaaaaaaaaaaa+bbbbbbbbbbbbx120");
-        let error = OfPlan::of(version, None).err().unwrap();
+        let error = pricing(version, None).err().unwrap();
         assert!(error.0[0].contains("bbbbbbbbbbbb"), "{error:?}");
-        let plan = OfPlan::of(Version::parse("aaaaaaaaaaaax120"), None).ok().unwrap();
+        let plan = pricing(Version::parse("aaaaaaaaaaaax120"), None).ok().unwrap();
         assert_eq!(plan.percent.of(PicoUsd(10)), Ok(PicoUsd(12)));
     }
 }

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 
+use crate::boot::advice;
 use crate::config::Config;
 use crate::domain::price::PriceBook;
 use crate::domain::price::changes::changes;
 use crate::edge::api::wire::prices::{ChangeBody, PricesBody, UpdateBody};
 
 use super::super::accounts::{author, with_ledger};
-use super::super::output::{Output, table};
+use super::super::output::{Output, complain, table};
 use super::{Failure, for_so_many, read, sold_by};
 
 /// What `tollgate prices update --help` ends with.
@@ -62,6 +63,9 @@ struct Book {
 /// Puts a book in force for all gateways of the ledger.
 pub(super) fn update(args: &UpdateArgs, configured: PriceBook, config: &Config, output: Output) -> Result<(), Failure> {
     let given = args.book.from.as_deref().map(read).transpose()?;
+    if let (Some(file), Some(book)) = (&args.book.from, &given) {
+        say_advice(file, book);
+    }
     let document = with_ledger(config, async |desk| {
         let view = desk.admin.prices().await?;
         let book = match (given, &args.book.version) {
@@ -102,14 +106,18 @@ fn kept(found: Option<PriceBook>, version: &str) -> Result<PriceBook, Failure> {
     found.ok_or_else(|| format!("the ledger has no price book {version}: see tollgate prices books").into())
 }
 
-/// Asks at a terminal.
 fn is_wanted(document: &UpdateBody) -> Result<bool, Failure> {
+    ask(&format!("{}\nPut version {} in force?", changes_text(document), document.after))
+}
+
+/// Asks at a terminal.
+pub(super) fn ask(question: &str) -> Result<bool, Failure> {
     let silent = |error: io::Error| Failure::from(format!("the terminal cannot be asked: {error}: say --yes"));
     if !io::stdin().is_terminal() {
         return Err("nobody can be asked here: look at the changes with --dry-run, then say --yes".to_owned().into());
     }
     let mut stderr = io::stderr().lock();
-    write!(stderr, "{}\nPut version {} in force? [y/N] ", changes_text(document), document.after).map_err(silent)?;
+    write!(stderr, "{question} [y/N] ").map_err(silent)?;
     stderr.flush().map_err(silent)?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(silent)?;
@@ -119,8 +127,17 @@ fn is_wanted(document: &UpdateBody) -> Result<bool, Failure> {
 /// Compares a price file with the prices in effect.
 pub(super) fn diff(before: &PriceBook, file: &Path, output: Output) -> Result<(), Failure> {
     let after = read(file)?;
+    say_advice(file, &after);
     let document = UpdateBody::new(before, &after, changes(before, &after));
     output.print(&document, || changes_text(&document))
+}
+
+/// What is hardly meant in a file, on stderr.
+fn say_advice(file: &Path, book: &PriceBook) {
+    let lines: Vec<String> = advice::of_book(&file.display().to_string(), book);
+    if !lines.is_empty() {
+        complain(&lines.into_iter().map(|line| format!("Warning: {line}")).collect::<Vec<_>>());
+    }
 }
 
 fn changes_text(document: &UpdateBody) -> String {
@@ -130,7 +147,10 @@ fn changes_text(document: &UpdateBody) -> String {
     }
     let row = |change: &ChangeBody| {
         let (many, _) = sold_by(change.unit);
-        let price = |price: Option<i64>| price.map_or_else(|| "-".to_owned(), |pico| for_so_many(many, pico));
+        let price = |price: Option<i64>, is_unverified| {
+            let doubt = if is_unverified { " (unverified)" } else { "" };
+            price.map_or_else(|| "-".to_owned(), |pico| for_so_many(many, pico) + doubt)
+        };
         let since = change.from.as_deref().and_then(|from| from.split('T').next()).unwrap_or("always");
         let source = change.after_source.as_ref().or(change.before_source.as_ref());
         [
@@ -140,8 +160,8 @@ fn changes_text(document: &UpdateBody) -> String {
             since.to_owned(),
             change.above.to_string(),
             change.kind.to_owned(),
-            price(change.before),
-            price(change.after),
+            price(change.before, change.before_unverified),
+            price(change.after, change.after_unverified),
             source.cloned().unwrap_or_default(),
         ]
     };

@@ -2,13 +2,12 @@
 //! `docs/prices.md`.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use super::*;
 use crate::config::documents::check;
 use crate::domain::price::ServiceTier::{self, Batch, Flex, Priority, Standard};
 use crate::domain::price::rates::Used;
-use crate::domain::price::tariff::{Charged, Percent, Pricing, Tariff};
+use crate::domain::price::tariff::{Charged, Percent, Pricing};
 use crate::domain::quantities::Quantities;
 use crate::domain::tokens::Tokens;
 use crate::metering::fakes;
@@ -38,6 +37,11 @@ const DAY: &str = "2026-11-24T10:00:00Z";
 const CONTRACT: &str = r#"{"format": 1, "source": "contract 4711, 2026-11-01", "models": [
     {"provider": "openai", "model": "in-house", "match": ["in-house-*"], "rates": [
     {"tier": "standard", "input": 500000, "output": 2000000}]}]}"#;
+
+/// One that says nothing of what is put out.
+const IN_PART: &str = r#"{"format": 1, "source": "contract 4712, 2026-11-01", "models": [
+    {"provider": "openai", "model": "gpt-4o-mini", "match": ["gpt-4o-mini"], "rates": [
+    {"tier": "standard", "input": 500000}]}]}"#;
 
 fn vector(title: &'static str, provider: &'static str, model: &'static str, cost: &'static str) -> Vector {
     Vector {
@@ -198,6 +202,13 @@ fn of_dates_and_plans() -> Vec<Vector> {
             priced: Priced::Unpriced,
             ..vector("A plan with prices of its own", "openai", "in-house-7", "0")
         },
+        // Cost: 1,000 x 0.15 + 100 x 0.60. Billed: 1,000 x 0.50 + 100 x 120 % of 0.60
+        Vector {
+            tokens: text(1_000, 100),
+            plan: ("120", Some(IN_PART)),
+            billable: Some("0.000572"),
+            ..vector("A plan with a price of its own for input alone", "openai", "gpt-4o-mini", "0.00021")
+        },
     ]
 }
 
@@ -225,8 +236,9 @@ fn explained(number: u128, vector: &Vector, list: &Arc<PriceBook>) -> String {
     );
     let event = UsageEvent { cost: charge.cost, billable, priced: charge.priced, ..event };
     let own = own.map(|own| price_file::read(own.document(), None).unwrap());
-    let plan = OfPlan::of(Version::parse(&event.price_version), own).unwrap();
-    let document = explained_document(&event, list, &plan).unwrap();
+    let plan = billing::pricing(Version::parse(&event.price_version), own).unwrap();
+    let history = History { asked: event.id, event: event.clone(), corrections: Vec::new() };
+    let document = explained_document(&event, &Tariff::new(list.clone(), plan), &history).unwrap();
     let pico = |usd: &Option<Usd>| usd.as_ref().map(|usd| usd.0);
     assert_eq!(pico(&document.computed_cost_usd), pico(&document.booked_cost_usd), "{title}");
     assert!(!document.billing.differs(), "{title}");

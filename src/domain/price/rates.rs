@@ -161,7 +161,7 @@ impl Used {
 
 /// Prices in pico-dollars (1e-12 USD) for each [`Unit`]. `None`: the provider publishes no price for that kind alone, and
 /// [`Rates::bill`] says what then holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
     /// Input; `None` for models that are not charged by the token.
     pub input: Option<i64>,
@@ -256,9 +256,14 @@ impl Bill {
         bought.peek().is_some() && bought.all(|line| line.pico.is_none())
     }
 
-    /// Whether something that is not counted in tokens has no price.
-    pub fn lacks_prices_of_quantities(&self) -> bool {
-        self.lines.iter().any(|line| line.is_used() && line.pico.is_none() && line.kind.unit() != Unit::Token)
+    /// Whether everything that was bought has a price.
+    pub fn has_all_prices(&self) -> bool {
+        self.lines.iter().all(|line| !line.is_used() || line.pico.is_some())
+    }
+
+    /// Whether something that was bought costs something.
+    pub fn has_costs(&self) -> bool {
+        self.lines.iter().any(|line| line.is_used() && line.pico.is_some_and(|pico| pico > 0))
     }
 }
 
@@ -275,8 +280,14 @@ impl Remainder {
     }
 }
 
+impl Default for Rates {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Rates {
-    /// No price of anything, to make prices from.
+    /// No price of anything, to make prices from: the default, for constants.
     pub const NONE: Self = Self {
         input: None,
         output: None,
@@ -296,6 +307,62 @@ impl Rates {
         file_search: None,
         request: None,
     };
+
+    /// The same with another price for each that there is.
+    #[must_use]
+    pub fn each(&self, price: impl Fn(i64) -> i64) -> Self {
+        let of = |pico: Option<i64>| pico.map(&price);
+        Self {
+            input: of(self.input),
+            output: of(self.output),
+            cached: of(self.cached),
+            cache_write: of(self.cache_write),
+            cache_write_long: of(self.cache_write_long),
+            input_audio: of(self.input_audio),
+            cached_audio: of(self.cached_audio),
+            input_image: of(self.input_image),
+            output_audio: of(self.output_audio),
+            output_image: of(self.output_image),
+            audio_hour: of(self.audio_hour),
+            character: of(self.character),
+            image: of(self.image),
+            web_search: of(self.web_search),
+            grounded: of(self.grounded),
+            file_search: of(self.file_search),
+            request: of(self.request),
+        }
+    }
+
+    /// The same with the prices of `below` for what has none here. What [`Self::bill`] takes another price of the same row
+    /// for, and finds the bill complete with, is not missing: cached input and images cost what input costs here.
+    #[must_use]
+    pub fn over(&self, below: &Self) -> Self {
+        let tokens = if self.input.is_some() { self } else { below };
+        // Searches of the web are charged one by one or by the request, never both.
+        let searches = if self.web_search.or(self.grounded).is_some() { self } else { below };
+        let cached_audio = below.cached_audio.filter(|_| tokens.input_audio.is_none());
+        Self {
+            input: tokens.input,
+            output: tokens.output.or(below.output),
+            cached: tokens.cached,
+            cache_write: tokens.cache_write,
+            cache_write_long: tokens
+                .cache_write_long
+                .or(below.cache_write_long.filter(|_| tokens.cache_write.is_some())),
+            input_audio: tokens.input_audio.or(below.input_audio),
+            cached_audio: tokens.cached_audio.or(cached_audio),
+            input_image: tokens.input_image,
+            output_audio: tokens.output_audio.or(below.output_audio),
+            output_image: tokens.output_image.or(below.output_image),
+            audio_hour: self.audio_hour.or(below.audio_hour),
+            character: self.character.or(below.character),
+            image: self.image.or(below.image),
+            web_search: searches.web_search,
+            grounded: searches.grounded,
+            file_search: self.file_search.or(below.file_search),
+            request: self.request.or(below.request),
+        }
+    }
 
     /// Whether there are prices, and nothing costs anything.
     pub fn is_free(&self) -> bool {

@@ -110,6 +110,7 @@ fn a_model_is_found_by_its_most_particular_name() {
         ("a", "models/stepped", Some(("a", "stepped"))),
         ("a", "publishers/google/models/stepped", Some(("a", "stepped"))),
         ("a", "Stepped", Some(("a", "stepped"))),
+        ("a", "projects/p/locations/l/publishers/google/models/stepped", Some(("a", "stepped"))),
         ("a", "stepped-2", None),
         ("a", "family-x", Some(("a", "family"))),
         ("a", "family-special", Some(("a", "family-special"))),
@@ -317,11 +318,14 @@ fn entries_that_contradict_each_other_are_refused() {
     for (models, message) in [
         (vec![one(&[], vec![first()])], "a/one has no pattern of names"),
         (vec![one(&["one"], vec![])], "a/one has no standard prices"),
-        (vec![two(), one(&["two"], vec![first()])], "a/one: the pattern two is taken by two"),
-        (vec![one(&["x*", "x*"], vec![first()])], "a/one: the pattern x* is taken by one"),
+        (
+            vec![two(), one(&["two"], vec![first()])],
+            "a/one: the pattern two is taken by two: take it out of one of them",
+        ),
+        (vec![one(&["x*", "x*"], vec![first()])], "a/one: the pattern x* is taken by one: take it out of one of them"),
         (
             vec![model("a", "all", &["x*"], vec![first()]), one(&["x-*"], vec![first()])],
-            "a/one: the pattern x-* is taken by all",
+            "a/one: the pattern x-* is taken by all: take it out of one of them",
         ),
         (
             vec![one(&["one"], vec![first(), first()])],
@@ -486,8 +490,26 @@ fn a_book_over_another_may_not_take_a_price_away() {
     );
     assert!(gap("mine", &["family-ne*"], "2026-12-01T00:00:00Z").is_some());
     assert_eq!(gap("mine", &["nobody-has-it"], "2026-12-01T00:00:00Z"), None);
+    // Names of the base that only a pattern takes, by their own place or by its shortest name.
+    assert!(gap("mine", &["step*"], "2026-12-01T00:00:00Z").is_some());
+    assert!(gap("mine", &["relation-*"], "2026-12-01T00:00:00Z").is_some());
+    let always = || model("a", "stepped", &["stepped"], vec![row(ServiceTier::Standard, None, 0, text(1, 1))]);
+    let with_own = over(vec![always(), model("a", "mine", &["step*"], from("2026-12-01T00:00:00Z"))]);
+    assert!(with_own.is_ok(), "{with_own:?}");
     let later = over(vec![model("b", "mine", &["later"], from("2027-02-01T00:00:00Z"))]);
     assert!(later.is_err());
     let as_early = over(vec![model("b", "mine", &["later"], from("2027-01-01T00:00:00Z"))]);
     assert!(as_early.is_ok());
+}
+
+#[test]
+fn what_has_no_price_beside_an_explicit_zero_is_not_free() {
+    let zero = Rates { input: Some(0), ..Rates::default() };
+    let book =
+        PriceBook::new("v".into(), vec![model("a", "m", &["m"], vec![row(ServiceTier::Standard, None, 0, zero)])]);
+    let charge = |tokens| book.as_ref().unwrap().charge("a", "m", ServiceTier::Standard, &tokens, at(NOVEMBER));
+    let free = Charge { cost: Some(PicoUsd::ZERO), priced: Priced::Free };
+    assert_eq!(charge(io(10, 0)), free);
+    assert_eq!(charge(io(10, 1_000)), free.doubted());
+    assert_eq!(charge(io(0, 1_000)), Charge { cost: None, priced: Priced::Unpriced });
 }

@@ -9,6 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::domain::ids::{EventId, KeyId, TenantId};
+use crate::domain::price::Priced;
 use crate::domain::time::{Period, Window};
 use crate::metering::admin::{LimitsView, Order, Who};
 use crate::metering::identity::Mode;
@@ -43,7 +44,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
     tag = "billing",
     params(
         ("range" = Option<String>, Query, description = "`day` or `month` (the default).", example = "month"),
-        ("date" = Option<String>, Query, description = "The day (`2026-11-24`) or month (`2026-11`), UTC; the running one where it is left out.", example = "2026-11"),
+        ("date" = Option<String>, Query, description = "The day (`2026-11-24`) or month (`2026-11`) by the clock of the tenant, UTC unless it has another; without one tenant, UTC. The running one where it is left out.", example = "2026-11"),
         ("group_by" = Option<String>, Query, description = "A list of `provider`, `model`, `key`, `user`, `kb`, `day`, `hour`.", example = "provider,model"),
         ("tenant_id" = Option<String>, Query, description = "With the admin key: whose usage; everyone's where it is left out. With a tenant's key: its own id or nothing."),
     ),
@@ -136,7 +137,7 @@ async fn set_plan(
     tag = "billing",
     params(
         ("range" = Option<String>, Query, description = "`month` (the default) or `all`.", example = "month"),
-        ("date" = Option<String>, Query, description = "The month (`2026-11`), UTC; the running one where it is left out.", example = "2026-11"),
+        ("date" = Option<String>, Query, description = "The month (`2026-11`) by the clock of the tenant, UTC unless it has another; without one tenant, UTC. The running one where it is left out.", example = "2026-11"),
         ("group_by" = Option<String>, Query, description = "A list of `provider`, `model`, `key`, `user`, `kb`, `day`, `hour`; or `kind` alone: by provider, model and kind of token, with what part of the whole each is.", example = "user,model"),
         ("format" = Option<String>, Query, description = "`json` (the default); `csv`: a line for each group, or for each provider and model where no grouping is asked; or `focus`: a line for each tenant, day, provider, model and kind of token, as FOCUS 1.2 has it.", example = "json"),
         ("tenant_id" = Option<String>, Query, description = "With the admin key: whose cost; everyone's where it is left out. With a tenant's key: its own id or nothing."),
@@ -202,6 +203,7 @@ fn csv_file(name: &str, text: String) -> Response {
     params(
         ("from" = Option<String>, Query, description = "Requested at or after (RFC 3339).", example = "2026-11-01T00:00:00Z"),
         ("to" = Option<String>, Query, description = "Requested before (RFC 3339).", example = "2026-12-01T00:00:00Z"),
+        ("priced" = Option<String>, Query, description = "Only those that are `priced`, `free`, `unpriced` or `incomplete`; goes with `from`.", example = "incomplete"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, or the id of any event: what was booked after it."),
         ("limit" = Option<u32>, Query, description = "Line items on the page: 1 to 1000, 100 where it is left out.", example = 100),
         ("tenant_id" = Option<String>, Query, description = "With the admin key: whose events; everyone's where it is left out. With a tenant's key: its own id or nothing."),
@@ -213,11 +215,19 @@ async fn events(
     asker: Asker,
     RawQuery(raw): RawQuery,
 ) -> Result<Json<EventsBody>, Problem> {
-    let query = Query::parse(raw.as_deref(), &["from", "to", "cursor", "limit", "tenant_id"])?;
+    let query = Query::parse(raw.as_deref(), &["from", "to", "priced", "cursor", "limit", "tenant_id"])?;
     let tenant = tenant(&state, &asker, &query).await?;
     let (from, to) = (query.instant("from")?, query.instant("to")?);
     if from.zip(to).is_some_and(|(from, to)| from >= to) {
         return Err(Problem::parameter("from", "from is not before to."));
+    }
+    let priced = query.get("priced").map(|text| Priced::parse(text).ok_or(())).transpose();
+    let priced = priced.map_err(|()| {
+        Problem::parameter("priced", format!("priced is one of {}.", Priced::ALL.map(Priced::as_str).join(", ")))
+    })?;
+    if priced.is_some() && from.is_none() {
+        // Those that are not priced may be few, and a search of everything for them may not end in time.
+        return Err(Problem::parameter("priced", "priced goes with from: say since when.".to_owned()));
     }
     let after = query.get("cursor").map(str::parse::<EventId>).transpose();
     let after = after.map_err(|_| Problem::parameter("cursor", "cursor is the next_cursor of a page."))?;
@@ -226,7 +236,7 @@ async fn events(
     let events_max = limit
         .filter(|limit| page_sizes.contains(limit))
         .ok_or_else(|| Problem::parameter("limit", format!("limit is a number from 1 to {EVENTS_PER_PAGE_MAX}.")))?;
-    let page = PageQuery { tenant, from, to, after, events_max };
+    let page = PageQuery { tenant, from, to, priced, after, events_max };
     Ok(Json(within(&state, state.reports.events(page)).await?.into()))
 }
 

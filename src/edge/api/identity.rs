@@ -13,6 +13,7 @@ use crate::domain::ids::TenantId;
 use crate::domain::key;
 use crate::domain::refusal::Refusal;
 use crate::edge::auth;
+use crate::edge::strangers::Guest;
 use crate::metering::identity::Identity;
 
 use super::problem::Problem;
@@ -60,8 +61,9 @@ pub async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let guest = request.extensions().get::<Guest>().copied().unwrap_or_default();
     let found = match secret(request.headers(), request.uri().query(), listener) {
-        Ok(secret) => within(&state, asker(&state, &secret, listener)).await,
+        Ok(secret) => within(&state, asker(&state, (&secret, guest), listener)).await,
         Err(refusal) => Err(refusal.into()),
     };
     match found {
@@ -74,8 +76,13 @@ pub async fn identify(
     }
 }
 
-async fn asker(state: &ApiState, secret: &str, listener: Listener) -> Result<(Asker, Caller), Refusal> {
-    let (asker, actor, key) = match (state.identities.find(secret).await?, listener) {
+async fn asker(
+    state: &ApiState,
+    (secret, guest): (&str, Guest),
+    listener: Listener,
+) -> Result<(Asker, Caller), Refusal> {
+    let found = state.strangers.identity(&state.identities, secret, || guest).await?;
+    let (asker, actor, key) = match (found, listener) {
         (Identity::Tenant(account, key), _) => {
             (Asker::Tenant(account.tenant.id.clone()), Actor::Tenant, key.map(|key| key.id.to_string()))
         }

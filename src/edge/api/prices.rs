@@ -11,6 +11,7 @@ use crate::domain::price::rates::Used;
 use crate::domain::price::{PriceBook, ServiceTier};
 use crate::domain::time::Micros;
 use crate::domain::tokens::Tokens;
+use crate::providers;
 
 use super::ApiState;
 use super::identity::{Asker, Caller};
@@ -121,6 +122,10 @@ async fn preview(
     asker.must_be_admin()?;
     Query::parse(raw.as_deref(), &[])?;
     let asked: Preview = read_json(request.into_body(), Preview::FIELDS).await?;
+    if !providers::ALL.iter().any(|provider| provider.id().as_str() == asked.provider) {
+        let known: Vec<_> = providers::ALL.iter().map(|provider| provider.id().to_string()).collect();
+        return Err(Problem::body_field("provider", format!("provider is one of {}.", known.join(", "))));
+    }
     let tier = asked.service_tier.as_deref().map_or(Some(ServiceTier::Standard), ServiceTier::parse);
     let tier = tier.ok_or_else(|| {
         let known = ServiceTier::ALL.map(ServiceTier::as_str).join(", ");

@@ -21,7 +21,9 @@ use crate::metering::snapshot::Plans;
 use crate::ports::counters::CounterStore;
 use crate::providers::{self, CredentialPlace};
 
-use crate::domain::budget::{OnOverrun, WhenShort};
+use crate::domain::budget::{OnOverrun, WhenDeferred, WhenShort};
+
+use crate::domain::time::Window;
 
 use super::*;
 
@@ -73,6 +75,7 @@ const WORST: Budget = Budget {
     hold: Sizing::WorstCase,
     when_short: WhenShort::Refuse,
     unpriced: Unpriced::Refuse,
+    deferred: WhenDeferred::Refuse,
     on_overrun: OnOverrun::Finish,
     hold_cost_max: None,
     hold_tokens_max: None,
@@ -92,11 +95,15 @@ impl Bench {
 
     /// Puts other limits in force.
     fn put(&self, limits: &[Limit], budget: Budget) {
+        self.put_priced(limits, budget, prices());
+    }
+
+    fn put_priced(&self, limits: &[Limit], budget: Budget, prices: PriceBook) {
         let mut plans: Plans = fakes::plans();
         let name: crate::domain::ids::PlanName = "starter".parse().unwrap();
         let plan = Plan { limits: limits.to_vec(), budget, ..Plan::unlimited(name.clone()) };
         plans.insert(name, Arc::new(plan));
-        self.world.snapshots.replace(plans, prices()).unwrap();
+        self.world.snapshots.replace(plans, prices).unwrap();
     }
 
     fn caller(&self, user: Option<&str>) -> Caller {
@@ -181,6 +188,56 @@ async fn a_call_holds_what_it_can_cost_and_settles_what_it_did() {
     assert_eq!(bench.of("tenant cost_usd month").await, Standing { used: 15_000_330, held: 0 });
     assert_eq!(bench.of("tenant tokens day").await, Standing { used: 511, held: 0 });
     assert_eq!(bench.of("tenant chats month").await, Standing { used: 1, held: 0 });
+}
+
+#[tokio::test]
+async fn a_worst_case_holds_the_tier_that_the_account_may_choose() {
+    let row = |tier, times: i64| PriceRow {
+        tier,
+        from: None,
+        above: 0,
+        rates: Rates { input: Some(times), output: Some(1_000 * times), ..Rates::NONE },
+    };
+    let tiers = [(ServiceTier::Standard, 2_000), (ServiceTier::Priority, 4_000), (ServiceTier::Flex, 1_000)];
+    let dear = ModelPrices {
+        provider: "openai".into(),
+        name: "dear".into(),
+        names: vec![Pattern::parse("dear").unwrap()],
+        except: Vec::new(),
+        unverified: None,
+        origin: Origin::default(),
+        rows: tiers.map(|(tier, times)| row(tier, times)).to_vec(),
+    };
+    let bench = Bench::open(&[cost(DOLLAR)], WORST).await;
+    let book = || PriceBook::new("tiers".into(), vec![dear.clone()]).unwrap();
+    let estimate = Budget { hold: Sizing::Estimate, ..WORST };
+    let (standard, priority) = (ServiceTier::Standard, ServiceTier::Priority);
+    for (account_tier, budget, tier, times) in [
+        (standard, WORST, None, 2),
+        (standard, WORST, Some("auto"), 2),
+        (priority, WORST, None, 4),
+        (priority, WORST, Some("auto"), 4),
+        (priority, WORST, Some("default"), 2),
+        (priority, estimate, None, 4),
+        (standard, WORST, Some("default"), 2),
+        (standard, WORST, Some("flex"), 2),
+        (standard, WORST, Some("priority"), 4),
+        (standard, estimate, None, 2),
+        (standard, estimate, Some("auto"), 2),
+        (standard, estimate, Some("flex"), 1),
+        (standard, estimate, Some("priority"), 4),
+    ] {
+        let bounds = Bounds { account_tier, ..Bounds::default() };
+        bench.world.snapshots.set_sizes(ModelLimits::default(), bounds);
+        bench.put_priced(&[cost(DOLLAR)], budget, book());
+        let tier_member = tier.map_or_else(String::new, |tier| format!(r#","service_tier":"{tier}""#));
+        let body = chat("dear", 1_000).replacen(r#","max"#, &format!(r#"{tier_member},"max"#), 1);
+        let call = bench.ask(&body).await.unwrap();
+        let held = bench.of("tenant cost_usd month").await.held;
+        // The output, and of the input less than the price of one token of output.
+        assert_eq!(held / 1_000_000, times, "{:?} {tier:?}", budget.hold);
+        drop(call);
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::domain::event::{Outcome, UsageSource};
 use crate::domain::ids::PlanName;
+use crate::domain::money::PicoUsd;
 use crate::domain::plan::Plan;
 use crate::domain::price::pattern::Pattern;
 use crate::domain::price::rates::Rates;
@@ -391,5 +392,40 @@ async fn a_unit_is_billed_by_the_plan_of_its_begin() {
         let unit = bench.begin("openai", "responses/resp_1", HOUR_US);
         let tariff = bench.deferred.tariff(&unit).await.unwrap();
         assert_eq!(tariff.pricing().percent, Percent::parse(&percent.to_string()).unwrap(), "{history:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_is_billed_by_the_book_that_was_in_force_when_it_began() {
+    let book = |input: i64| {
+        let file = format!(
+            r#"{{"format":1,"base":"none","models":[{{"provider":"openai","model":"m","match":["m"],"rates":[
+            {{"tier":"standard","input":{input},"output":0}}]}}]}}"#
+        );
+        (fakes::FORMAT.parse)(file.as_bytes()).unwrap()
+    };
+    let in_force = async |bench: &Bench, input: i64| {
+        bench.world.snapshots.replace(fakes::plans(), book(input)).unwrap();
+        bench.world.snapshots.keep_books(&*bench.world.store, World::now()).await.unwrap();
+        book(input).version()
+    };
+    // The event of the begin, whether the ledger has its book, and what ten tokens then cost.
+    for (has_event, is_kept, percent, billed) in
+        [(true, true, "", 20), (true, true, "x150", 30), (true, false, "", 70), (false, true, "", 70)]
+    {
+        let bench = Bench::open().await;
+        let version = if is_kept { in_force(&bench, 2).await } else { book(2).version() };
+        let unit = bench.begin("openai", "responses/resp_1", HOUR_US);
+        if has_event {
+            let begun = fakes::event("acme", 1, "openai", "m", "2026-11-20T10:00:00Z");
+            let price_version = format!("{version}{percent}").into();
+            let begun = UsageEvent { id: unit.event, price_version, ..begun };
+            bench.world.store.append(&[begun]).await.unwrap();
+        }
+        in_force(&bench, 7).await;
+        bench.ask.says("/v1/responses/resp_1", 200, &response("completed", USED));
+        bench.turn().await;
+        let bill = bench.bill(&unit).await.unwrap();
+        assert_eq!(bill.billable, Some(PicoUsd(billed)), "{has_event} {is_kept} {percent}");
     }
 }

@@ -10,11 +10,16 @@ use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{FileJournal, Stored, survey};
 use crate::adapters::memory_counters::MemoryCounters;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
+use crate::domain::ids::EventId;
 use crate::domain::plan::Standing;
 use crate::domain::quantities::Quantities;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::fakes::{self, World};
+use crate::ports::BoxFuture;
+use crate::ports::counters::{
+    Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms,
+};
 use crate::providers::{self, CredentialPlace};
 
 use super::*;
@@ -245,4 +250,67 @@ async fn strict_sends_no_call_that_a_power_cut_would_take() {
     assert_eq!(bench.standing().await, Standing::default());
     let event = bench.event().await;
     assert_eq!((event.outcome, event.chats, event.tokens.total()), (Outcome::Interrupted, 0, 0));
+}
+
+/// Counters that see how far the journal was when they heard of a call's end.
+struct Witness {
+    inner: MemoryCounters,
+    journal: Arc<FileJournal>,
+    seen: parking_lot::Mutex<Vec<u64>>,
+}
+
+impl CounterStore for Witness {
+    fn hold<'a>(
+        &'a self,
+        id: EventId,
+        claims: &'a [Claim],
+        terms: Terms,
+    ) -> BoxFuture<'a, Result<HoldOutcome, CountersUnavailable>> {
+        self.inner.hold(id, claims, terms)
+    }
+
+    fn settle(&self, id: EventId, claims: &[Claim], used: &[(CounterKey, u64)]) {
+        self.seen.lock().push(self.journal.settled_through());
+        self.inner.settle(id, claims, used);
+    }
+
+    fn read<'a>(&'a self, counters: &'a [CounterKey]) -> BoxFuture<'a, Result<Vec<Standing>, CountersUnavailable>> {
+        self.inner.read(counters)
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Counted>, CountersUnavailable>> {
+        self.inner.list()
+    }
+
+    fn seed<'a>(&'a self, counters: &'a [(CounterKey, u64)]) -> BoxFuture<'a, Result<(), CountersUnavailable>> {
+        self.inner.seed(counters)
+    }
+
+    fn changed<'a>(&'a self, tenant: &'a TenantId, revision: i64) -> BoxFuture<'a, ()> {
+        self.inner.changed(tenant, revision)
+    }
+
+    fn health(&self) -> CountersHealth {
+        self.inner.health()
+    }
+}
+
+/// The recorder books what the journal has at once: a call that was booked before it was counted kept the amounts of its hold,
+/// and the tokens of one from a lease were never counted.
+#[tokio::test]
+async fn a_call_is_counted_before_anybody_can_book_it() {
+    let mut bench = Bench::open().await;
+    let (journal, seen) = (bench.journal.clone(), parking_lot::Mutex::default());
+    let witness = Arc::new(Witness { inner: MemoryCounters::new(), journal: journal.clone(), seen });
+    let clock = Arc::new(crate::adapters::system_clock::SystemClock::new());
+    let meter = Meter::new(witness.clone(), journal.clone(), bench.world.snapshots.clone(), clock, Vec::new());
+    bench.meter = Arc::new(meter);
+    let before = journal.settled_through();
+    let mut chat = bench.chat().await;
+    chat.sending();
+    chat.head(200, Some("application/json"), None);
+    chat.pass(Bytes::from_static(ANSWER), &mut Vec::new());
+    chat.settle(Ending::Whole).await;
+    assert_eq!(*witness.seen.lock(), [before]);
+    assert_ne!(journal.settled_through(), before);
 }

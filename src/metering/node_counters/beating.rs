@@ -18,8 +18,11 @@ use super::{Heard, NodeCounters, Wishes};
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// An answer has so long.
+/// An answer has so long; where a call waits longer for one, a beat does, too.
 const WITHIN: Duration = Duration::from_millis(250);
+
+/// A beat waits no longer than this: the node would be gone for the others after three.
+const WITHIN_MAX: Duration = Duration::from_millis(500);
 
 /// A node that was not heard of for so long is gone: nobody waits for it.
 pub(super) const LIVE_FOR: Duration = Duration::from_millis(1_500);
@@ -33,8 +36,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Beats between two looks for idle leases.
 const BEATS_PER_SWEEP: u32 = 5;
 
-/// A tenant that was joined within this is not joined again because somebody still wants it.
-const JOINED_FOR: Duration = Duration::from_millis(300);
+/// A tenant that was joined within this is not joined again because somebody wants another build of it joined: word that
+/// that one is over takes two beats.
+const JOINED_FOR: Duration = Duration::from_millis(100);
 
 /// After the ledger could not be read.
 const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
@@ -99,10 +103,10 @@ impl NodeCounters {
         };
         let (wanted, done) = (of_kind(true), of_kind(false));
         let revision = self.outside.snapshots.load().revision;
-        let beat =
-            Beat { member: self.options.member, revision, wanted: &wanted, done: &done, is_last, within: WITHIN };
+        let within = self.options.call_budget.clamp(WITHIN, WITHIN_MAX);
+        let beat = Beat { member: self.options.member, revision, wanted: &wanted, done: &done, is_last, within };
         let sent_us = self.now_us();
-        match timeout(WITHIN, self.outside.shared.beat(&beat)).await {
+        match timeout(within, self.outside.shared.beat(&beat)).await {
             Ok(Ok(pulse)) => {
                 self.has_answered(sent_us);
                 self.failures.store(0, Ordering::Relaxed);
@@ -117,7 +121,7 @@ impl NodeCounters {
                 let newer = std::mem::replace(&mut self.wishes.lock().0, wishes);
                 self.wishes.lock().0.extend(newer);
                 let quiet_us = sent_us.saturating_sub(self.heard.borrow().sent_us);
-                if quiet_us > micros(WITHIN) && !self.is_down.swap(true, Ordering::Relaxed) {
+                if quiet_us > micros(within) && !self.is_down.swap(true, Ordering::Relaxed) {
                     warn!(
                         "The shared counters do not answer: calls are refused, or admitted from leases, until they do."
                     );
@@ -131,10 +135,12 @@ impl NodeCounters {
     fn hear(&self, sent_us: u64, pulse: Pulse) {
         for (tenant, wanted) in &pulse.wanted {
             match wanted {
-                Wanted::Join => {
-                    let has = self.with(tenant, |local| local.joined_within(sent_us, micros(JOINED_FOR)));
-                    if !has {
-                        self.buildings.help(tenant);
+                Wanted::Join(epoch) => {
+                    let has = |local: &mut Local| {
+                        local.has_joined(*epoch) || local.joined_within(sent_us, micros(JOINED_FOR))
+                    };
+                    if !self.with(tenant, has) {
+                        self.buildings.help(tenant, *epoch);
                     }
                 }
                 Wanted::Lease => {

@@ -80,6 +80,8 @@ struct Building {
     is_wanted: bool,
     /// It is open and has to be built all the same.
     is_forced: bool,
+    /// The build that another node wants this one to join.
+    wished: Option<Epoch>,
     began_us: u64,
     asked_us: u64,
     /// Since when this node is a part of it.
@@ -117,9 +119,12 @@ impl Buildings {
         self.news.notify_waiters();
     }
 
-    /// Another node builds a tenant: this one joins.
-    pub(super) fn help(&self, tenant: &TenantId) {
-        self.all.lock().entry(tenant.clone()).or_default();
+    /// Another node builds a tenant: this one joins, also if it has joined an earlier build and not heard the end of that.
+    pub(super) fn help(&self, tenant: &TenantId, epoch: Epoch) {
+        let mut all = self.all.lock();
+        let building = all.entry(tenant.clone()).or_default();
+        (building.wished, building.joined_us) = (Some(epoch), 0);
+        drop(all);
         self.news.notify_waiters();
     }
 
@@ -232,14 +237,18 @@ impl NodeCounters {
 
     async fn join_step(&self, tenant: &TenantId, building: Building) {
         match self.join(tenant, building.is_forced).await {
-            Some(Joined::Open(_)) => self.is_open(tenant, building),
-            Some(Joined::Building(_)) => {
+            Some(Joined::Open(epoch)) => {
+                self.forget_wish(tenant, building.wished, epoch);
+                self.is_open(tenant, building, epoch);
+            }
+            Some(Joined::Building(epoch)) => {
+                self.forget_wish(tenant, building.wished, epoch);
                 let now_us = self.now_us();
                 self.buildings.change(tenant, |building| {
                     (building.joined_us, building.asked_us, building.is_forced) = (now_us, now_us, false);
                 });
                 self.buildings.news.notify_waiters();
-                self.wishes.lock().is_wanted(tenant, Wanted::Join);
+                self.wishes.lock().is_wanted(tenant, Wanted::Join(epoch));
                 self.hurry.notify_one();
             }
             // Again with the next step.
@@ -247,10 +256,17 @@ impl NodeCounters {
         }
     }
 
+    /// What another node wanted is over if the tenant is built, or open, under another epoch.
+    fn forget_wish(&self, tenant: &TenantId, wished: Option<Epoch>, epoch: Epoch) {
+        if let Some(wished) = wished.filter(|wished| *wished != epoch) {
+            self.wishes.lock().is_done(tenant, Wanted::Join(wished));
+        }
+    }
+
     /// Looks how far a tenant is. Gives it when this node is to finish it.
     async fn finish_step(&self, tenant: &TenantId, building: Building) -> Option<Ready> {
         match timeout(WITHIN, self.outside.shared.look(self.options.member.node, tenant)).await {
-            Ok(Ok(Look::Open(_))) => self.is_open(tenant, building),
+            Ok(Ok(Look::Open(epoch))) => self.is_open(tenant, building, epoch),
             Ok(Ok(Look::Unknown)) => {
                 self.with(tenant, |local| local.unjoin());
                 self.buildings.joins_again(tenant);
@@ -267,8 +283,9 @@ impl NodeCounters {
             Ok(Ok(Look::Busy { is_joined: true }) | Err(_)) | Err(_) => {}
         }
         let now_us = self.now_us();
-        if now_us.saturating_sub(building.asked_us) > ASK_AGAIN_US {
-            self.wishes.lock().is_wanted(tenant, Wanted::Join);
+        let epoch = self.with(tenant, |local| local.epoch());
+        if let Some(epoch) = epoch.filter(|_| now_us.saturating_sub(building.asked_us) > ASK_AGAIN_US) {
+            self.wishes.lock().is_wanted(tenant, Wanted::Join(epoch));
             self.buildings.change(tenant, |building| building.asked_us = now_us);
         }
         None
@@ -327,9 +344,9 @@ impl NodeCounters {
         }
     }
 
-    fn is_open(&self, tenant: &TenantId, building: Building) {
+    fn is_open(&self, tenant: &TenantId, building: Building, epoch: Epoch) {
         if building.joined_us > 0 {
-            self.wishes.lock().is_done(tenant, Wanted::Join);
+            self.wishes.lock().is_done(tenant, Wanted::Join(epoch));
         }
         self.buildings.is_over(tenant);
         let now_us = self.now_us();
@@ -395,7 +412,7 @@ impl NodeCounters {
             let known: Vec<EventId> = calls.iter().filter(|id| known.contains(id)).copied().collect();
             let sums = sums.get(tenant).map_or(&[][..], Vec::as_slice);
             if self.finish_one((tenant, *epoch, *joins), sums, &known).await {
-                self.is_open(tenant, Building { joined_us: 1, ..Building::default() });
+                self.is_open(tenant, Building { joined_us: 1, ..Building::default() }, *epoch);
             }
         }
     }

@@ -592,6 +592,16 @@ impl Local {
         false
     }
 
+    /// Whether it is, or was, a part of this build.
+    pub(super) fn has_joined(&self, epoch: Epoch) -> bool {
+        self.last == Some(epoch)
+    }
+
+    /// The build that it is a part of.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
     /// Whether it joined within the last so many microseconds.
     pub(super) fn joined_within(&self, now_us: u64, span_us: u64) -> bool {
         self.epoch.is_some() && now_us.saturating_sub(self.joined_us) < span_us
@@ -638,7 +648,9 @@ impl Call {
     fn note(&self, id: EventId) -> Option<Note> {
         let State::Is(state) = self.state else { return None };
         let state = match state {
-            CallState::Booked | CallState::Gone if !self.is_listed => CallState::Settled,
+            CallState::Booked if !self.is_listed => CallState::Settled,
+            // It never counts as used: who is refused while it does believes that for as long as the window lasts.
+            CallState::Gone if !self.is_listed => CallState::Held,
             state => state,
         };
         let listing = match (self.is_listed, self.lease) {
@@ -664,21 +676,4 @@ pub(super) fn micros(span: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_doubt_since_the_calls_were_listed_outlives_the_answer() {
-        let (mut local, bill) = (Local::default(), EventId::new(1, 1));
-        let (listed, _) = local.join(1).unwrap();
-        // Another node booked the bill meanwhile, and the sums that open the tenant may have it.
-        local.adopt(bill, Vec::new());
-        local.doubt(bill, true);
-        local.joined(Joined::Building(Epoch(1)), &listed, 2);
-        assert!(local.is_doubtful() && local.batch(3).is_none(), "nothing is told before all is built anew");
-        local.not_joined(None);
-        let (listed, _) = local.join(4).unwrap();
-        local.joined(Joined::Building(Epoch(2)), &listed, 5);
-        assert!(!local.is_doubtful());
-    }
-}
+mod tests;

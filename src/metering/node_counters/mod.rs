@@ -267,7 +267,9 @@ impl NodeCounters {
             arrived.as_mut().enable();
             let now_us = self.now_us();
             if now_us >= asked.until_us {
-                return Err(CountersUnavailable("the counters are being built anew, and it takes too long".into()));
+                return Err(CountersUnavailable(
+                    "the counters are being built anew, or their store is slow, for too long".into(),
+                ));
             }
             if self.is_down.load(Ordering::Relaxed) {
                 return asked.without("the shared counters do not answer".into());

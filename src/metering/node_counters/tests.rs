@@ -10,7 +10,6 @@ use crate::adapters::memory_shared::MemoryShared;
 use crate::domain::plan::{Metric, Subject};
 use crate::domain::time::Micros;
 use crate::metering::fakes::{FakeStore, event};
-use crate::ports::counters::used_of;
 use crate::ports::shared::{
     Beat, CallState, ClaimError, Count, Epoch, Finish, Joined, Joining, Listing, Look, NodeId, Note, Noted, Noting,
     Part,
@@ -239,7 +238,8 @@ fn booked_event(call: u64) -> UsageEvent {
 }
 
 fn settle(node: &Node, call: u64, used: u64) {
-    node.counters.settle(id(call), &claims(0), &used_of(&claims(0), &[used, used]));
+    let used: Vec<_> = claims(0).into_iter().map(|claim| (claim.counter, used)).collect();
+    node.counters.settle(id(call), &claims(0), &used);
 }
 
 /// The ledger books a call of a node.

@@ -89,7 +89,7 @@ impl Bench {
 
     /// What all costs, what is billed for it, and how many events there are.
     async fn totals(&self) -> (i128, i128, usize) {
-        let query = EventsQuery { tenant: None, from: None, to: None, after: None, events_max: 1_000 };
+        let query = EventsQuery { tenant: None, from: None, to: None, priced: None, after: None, events_max: 1_000 };
         let (sums, events) = (self.sums().await, self.world.store.events(&query).await.unwrap());
         (sums.cost.0, sums.billable.0, events.len())
     }
@@ -234,7 +234,7 @@ async fn an_answer_of_an_unknown_model_is_priced_as_asked_for_until_it_is_known(
     bench.in_force((FORMAT.parse)(known.as_bytes()).unwrap()).await;
     assert_eq!(corrected(&bench.rerate().await), 2);
     assert_eq!((bench.totals().await.0, bench.sums().await.unpriced_requests), (2 * 5 * 7, 0));
-    let query = EventsQuery { tenant: None, from: None, to: None, after: Some(3), events_max: 9 };
+    let query = EventsQuery { tenant: None, from: None, to: None, priced: None, after: Some(3), events_max: 9 };
     let events = bench.world.store.events(&query).await.unwrap();
     let priced: Vec<Priced> = events.iter().map(|stored| stored.event.priced).collect();
     assert_eq!(priced, [Priced::Incomplete, Priced::Priced, Priced::Priced]);
@@ -254,7 +254,7 @@ async fn what_a_row_does_not_explain_is_left() {
     let line = &rerated.models[&("openai".to_owned(), "m".to_owned())];
     assert_eq!((line.corrected, line.unexplained), (1, 1));
     assert_eq!(bench.totals().await.0, 1_200 + 100);
-    let query = EventsQuery { tenant: None, from: None, to: None, after: Some(2), events_max: 9 };
+    let query = EventsQuery { tenant: None, from: None, to: None, priced: None, after: Some(2), events_max: 9 };
     let correction = &bench.world.store.events(&query).await.unwrap()[0].event;
     assert_eq!(correction.priced, Priced::Incomplete);
     // Prices that nobody has any more explain nothing; then the parts of a batch alone are left.

@@ -10,11 +10,11 @@
 //! answer 1: used a      ledger: l      answer 2: used b        a <= l <= b when the counter is right
 //! ```
 //!
-//! Every call counted in `a` is in `l`, and every call in `l` is counted in `b`: a call is journalled, then counted, and
+//! Every call counted in `a` is in `l`, and every call in `l` is counted in `b`: a call is counted, then journalled, and
 //! booked from the journal. A counter that is off by `d` shows `a - l <= d <= b - l`: exact when the counter rests, an
-//! interval when it moves, and each further answer narrows it. Only a call that is booked between being journalled and
-//! being counted, which are some microseconds, makes `b` one too few; so a counter is called wrong only when several
-//! answers in a row say so.
+//! interval when it moves, and each further answer narrows it. Only a call that is between being counted and being
+//! journalled, which are some microseconds, makes `a` one too many; so a counter is called wrong only when several answers
+//! in a row say so.
 //!
 //! Counters that other gateways share have calls of theirs that are not booked yet. They know which part of what is used is
 //! booked for certain: that part is `a`; for counters in the process it is all.

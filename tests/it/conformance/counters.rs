@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tollgate::adapters::memory_counters::MemoryCounters;
 use tollgate::domain::plan::{Metric, Standing, Subject};
 use tollgate::domain::time::{Period, Window};
-use tollgate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms, used_of};
+use tollgate::ports::counters::{Claim, CounterKey, CounterStore, HoldOutcome, Terms};
 
 use super::{at, event_id, tenant};
 
@@ -29,6 +29,11 @@ fn claim(name: &str, max: Option<u64>) -> Claim {
 
 async fn standing(store: &Store, key: CounterKey) -> Standing {
     store.read(&[key]).await.unwrap()[0]
+}
+
+/// What was used of each claimed counter, in order.
+fn used_of(claims: &[Claim], amounts: &[u64]) -> Vec<(CounterKey, u64)> {
+    claims.iter().zip(amounts).map(|(claim, amount)| (claim.counter.clone(), *amount)).collect()
 }
 
 /// Holds and says whether it was taken.

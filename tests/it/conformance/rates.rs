@@ -196,6 +196,31 @@ async fn who_took_nothing_gives_nothing_back() {
 }
 
 #[tokio::test]
+async fn what_is_sent_to_redis_twice_is_done_once() {
+    for Rates { name, here, there, _keep } in shared().await {
+        let tokens = claim(RateMetric::Tokens, 400, 1_000);
+        let claims = [tokens.clone(), claim(RateMetric::Concurrent, 1, 5)];
+        let lacks = async || here.read(&tenant("acme"), &claims).await.unwrap()[0].taken;
+        for _ in 0..2 {
+            let taken = here.take(event_id(1), &tenant("acme"), &claims).await.unwrap();
+            let RateOutcome::Taken(stand) = taken else { panic!("{name}: {taken:?}") };
+            assert!(stand[0].taken <= 400 && stand[1].taken == 1, "{name}: {stand:?}");
+        }
+        for _ in 0..2 {
+            here.end(event_id(1), &tenant("acme"), &claims, &[700, 0]);
+        }
+        // What is told of another call after that is told on the same connection.
+        end_is_seen(&here, name, 2, &claim(RateMetric::Tokens, 1, 1_000)).await;
+        let lacks = lacks().await;
+        assert!((401..=700).contains(&lacks), "{name}: {lacks}");
+        // Its question comes when it is over.
+        assert!(takes(&there, 1, &claims).await, "{name}");
+        let stand = there.read(&tenant("acme"), &claims).await.unwrap();
+        assert!(stand[0].taken <= lacks && stand[1].taken == 0, "{name}: {stand:?}");
+    }
+}
+
+#[tokio::test]
 async fn buckets_in_redis_end_when_they_are_full_and_refused_calls_make_none() {
     let server = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
     let Rates { here, _keep, .. } = redis("redis", server.url(), Box::new(())).await;

@@ -33,7 +33,7 @@ async fn months(store: &Store, before: &str) -> Vec<(String, u64)> {
 
 /// How many events there are.
 async fn left(store: &Store) -> usize {
-    let list = EventsQuery { tenant: None, from: None, to: None, after: None, events_max: 10_000 };
+    let list = EventsQuery { tenant: None, from: None, to: None, priced: None, after: None, events_max: 10_000 };
     store.events(&list).await.unwrap().len()
 }
 
@@ -117,7 +117,7 @@ async fn what_only_dropped_events_could_tell_is_refused_and_the_rest_is_told() {
             (None, Some("2026-08-01T00:00:00Z"), false),
         ] {
             let (from, to) = (from.map(at), to.map(at));
-            let query = EventsQuery { tenant: None, from, to, after: None, events_max: 100 };
+            let query = EventsQuery { tenant: None, from, to, priced: None, after: None, events_max: 100 };
             assert_eq!(is_refused(store.events(&query).await.map(|events| events.len())), refused, "{name} {query:?}");
         }
     }
@@ -155,7 +155,7 @@ async fn a_month_ends_when_the_clock_of_the_tenant_says() {
         store.append(&[gone.clone(), kept.clone()].concat()).await.unwrap();
         let before = all_sums(&store).await;
         assert_eq!(drop_before(&store, "2026-11").await.last(), Some(&3), "{name}");
-        let list = EventsQuery { tenant: None, from: None, to: None, after: None, events_max: 9 };
+        let list = EventsQuery { tenant: None, from: None, to: None, priced: None, after: None, events_max: 9 };
         let left: Vec<_> = store.events(&list).await.unwrap().into_iter().map(|stored| stored.event).collect();
         assert_eq!(left, kept, "{name}");
         assert_eq!(all_sums(&store).await, before, "{name}");
@@ -168,7 +168,7 @@ async fn a_month_ends_when_the_clock_of_the_tenant_says() {
 async fn a_row_never_has_the_number_of_one_that_was_dropped() {
     for (name, store, _keep) in adapters().await {
         store.append(&events()).await.unwrap();
-        let list = EventsQuery { tenant: None, from: None, to: None, after: None, events_max: 1_000 };
+        let list = EventsQuery { tenant: None, from: None, to: None, priced: None, after: None, events_max: 1_000 };
         let last = store.events(&list).await.unwrap().last().unwrap().row;
         drop_before(&store, "2027-01").await;
         store.append(&[event(1_000)]).await.unwrap();

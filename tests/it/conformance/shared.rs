@@ -117,6 +117,27 @@ async fn whoever_finishes_has_a_second_for_it() {
     }
 }
 
+/// Sums of very many users take longer than a second: others began over meanwhile, and so did the first after that.
+#[tokio::test]
+async fn whoever_writes_sums_is_left_to_it() {
+    for (name, store) in adapters().await {
+        let first = Bench::new(&store, "writes");
+        let second = first.another();
+        first.join().await;
+        second.join().await;
+        let Look::Building { epoch, joins, .. } = first.look().await else { panic!("{name}") };
+        let (began, mut is_first) = (Instant::now(), true);
+        while began.elapsed() < Duration::from_millis(1_500) {
+            let sums = [(first.november(), 10)];
+            let part = Part { tenant: &first.tenant, epoch, joins, writer: 7, is_first, sums: &sums, within: WITHIN };
+            assert!(store.sums(&part).await.unwrap(), "{name}");
+            is_first = false;
+            assert_eq!(second.look().await, Look::Busy { is_joined: true }, "{name}: {:?}", began.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_call_that_is_known_to_the_ledger_is_not_counted_twice() {
     for (name, store) in adapters().await {
@@ -358,9 +379,15 @@ async fn gateways_hear_of_each_other_and_of_what_they_are_wanted_for() {
     for (name, store) in adapters().await {
         let first = Bench::new(&store, "beat");
         let second = first.another();
-        assert_eq!(wanted(&first, &[Wanted::Lease, Wanted::Join], &[]).await, [Wanted::Join, Wanted::Lease], "{name}");
-        assert_eq!(wanted(&second, &[], &[Wanted::Lease]).await, [Wanted::Join], "{name}");
-        assert_eq!(wanted(&first, &[], &[]).await, [Wanted::Join], "{name}");
+        let [join, later] = [1, u128::MAX].map(|epoch| Wanted::Join(Epoch(epoch)));
+        assert_eq!(wanted(&first, &[Wanted::Lease, join], &[]).await, [join, Wanted::Lease], "{name}");
+        assert_eq!(wanted(&second, &[later], &[Wanted::Lease]).await, [join, later], "{name}");
+        assert_eq!(
+            wanted(&first, &[], &[join]).await,
+            [later],
+            "{name}: that one build is done says nothing of another"
+        );
+        assert_eq!(wanted(&first, &[join], &[later]).await, [join], "{name}");
         let last = Beat { member: second.member, revision: 7, wanted: &[], done: &[], is_last: false, within: WITHIN };
         let pulse = store.beat(&last).await.unwrap();
         let peer = pulse.peers.iter().find(|peer| peer.member == first.member).unwrap();

@@ -134,7 +134,7 @@ fn total(tenant: Option<&str>, period: Option<Period>) -> SumsQuery {
 }
 
 fn list(after: Option<i64>, events_max: u32) -> EventsQuery {
-    EventsQuery { tenant: None, from: None, to: None, after, events_max }
+    EventsQuery { tenant: None, from: None, to: None, priced: None, after, events_max }
 }
 
 /// Whether days, months and events tell the same, whichever of them a question is answered from.
@@ -397,6 +397,24 @@ async fn a_list_holds_what_was_requested_from_and_before() {
             assert!(!expected.is_empty(), "{from:?} {to:?}");
             assert_eq!(found, expected, "{name} {from:?} {to:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_list_holds_what_is_priced_so_far() {
+    for (name, store, _directory) in adapters().await {
+        let doubtful = UsageEvent { priced: Priced::Incomplete, ..event(2) };
+        store.append(&[event(1), doubtful, event(3)]).await.unwrap();
+        let of = async |priced, from| {
+            let query = EventsQuery { priced, from, ..list(None, 10) };
+            let found = store.events(&query).await.unwrap();
+            found.into_iter().map(|stored| stored.event.id).collect::<Vec<_>>()
+        };
+        let from = Some(event(1).requested_at);
+        assert_eq!(of(Some(Priced::Incomplete), None).await, [event_id(2)], "{name}");
+        assert_eq!(of(Some(Priced::Incomplete), from).await, [event_id(2)], "{name}");
+        assert_eq!(of(Some(Priced::Unpriced), from).await, [], "{name}");
+        assert_eq!(of(None, from).await.len(), 3, "{name}");
     }
 }
 

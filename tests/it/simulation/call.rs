@@ -481,7 +481,7 @@ impl Exchange {
         self.settle(self.form(outcome, is_paid), in_flight.settle(ending)).await;
     }
 
-    async fn settle(&self, expected: Form, settling: impl Future<Output = ()>) {
+    async fn settle<T>(&self, expected: Form, settling: impl Future<Output = T>) {
         let node = self.node();
         node.model.lock().is_settling(self.number, expected, node.elapsed_us());
         let began = Instant::now();

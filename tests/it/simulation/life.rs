@@ -279,6 +279,7 @@ impl Process {
         }
         let now = node.wall_clock();
         node.model.lock().begins(node.number, now);
+        node.model.lock().excuse_forgotten(node.number);
         let counters: Arc<dyn CounterStore> = match &self.counters {
             Counters::Own(counters) => {
                 if let Err(error) =

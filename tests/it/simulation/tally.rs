@@ -55,8 +55,16 @@ impl Model {
 
     /// They lost a tenant, or all.
     pub fn is_forgotten(&mut self, tenant: Option<usize>) {
-        let lost = |call: &&mut Call| tenant.is_none_or(|tenant| call.tenant == tenant);
-        for call in self.calls.iter_mut().filter(lost) {
+        self.forget(|call| tenant.is_none_or(|tenant| call.tenant == tenant));
+    }
+
+    /// They lost what they had of one node's calls.
+    pub fn is_forgotten_of(&mut self, node: usize, tenant: usize) {
+        self.forget(|call| (call.node, call.tenant) == (node, tenant));
+    }
+
+    fn forget(&mut self, is_lost: impl Fn(&Call) -> bool) {
+        for call in self.calls.iter_mut().filter(|call| is_lost(call)) {
             call.shared.is_counted = false;
             call.shared.listed.clear();
         }
@@ -65,6 +73,12 @@ impl Model {
     /// A node died: what it has not told, and what is forgotten until it is back, nobody knows.
     pub fn excuse(&mut self, node: usize) {
         self.calls.iter_mut().filter(|call| call.node == node).for_each(|call| call.shared.is_excused = true);
+    }
+
+    /// A node is back. What a late message of its earlier life told was forgotten since, and nobody could tell it again.
+    pub fn excuse_forgotten(&mut self, node: usize) {
+        let forgotten = self.calls.iter_mut().filter(|call| call.node == node && !call.shared.is_counted);
+        forgotten.for_each(|call| call.shared.is_excused = true);
     }
 
     /// A call is admitted. `is_leftover`: from a lease, while the counters were away.

@@ -223,10 +223,14 @@ impl Store {
 
     fn join(&self, joining: &Joining<'_>) -> Joined {
         let joined = now(self.memory.join(joining));
-        let Joining { member, tenant, calls, is_forced, .. } = joining;
+        let Joining { member, tenant, calls, is_first, is_forced, .. } = joining;
         self.world.note(|| format!("{member:?} joins {tenant} ({is_forced}), with {} calls: {joined:?}", calls.len()));
         if matches!(joined, Joined::Building(_)) {
             let mut model = self.world.model.lock();
+            // What it had of the node before, it has no more.
+            if let Some(node) = self.nodes.iter().position(|node| id_of(node) == member.node).filter(|_| *is_first) {
+                model.is_forgotten_of(node, place(tenant));
+            }
             joining.calls.iter().for_each(|note| model.is_listed(note.id, &note.amounts));
         }
         joined

@@ -37,7 +37,7 @@ async fn rows_of_before_there_were_two_costs_are_billed_their_cost() {
     fifth.run(&ledger.writer).await.unwrap();
     sqlx::raw_sql(OF_BEFORE).execute(&ledger.writer).await.unwrap();
     ledger.migrate().await.unwrap();
-    let all = EventsQuery { tenant: None, from: None, to: None, after: None, events_max: 9 };
+    let all = EventsQuery { tenant: None, from: None, to: None, priced: None, after: None, events_max: 9 };
     let event = ledger.events(&all).await.unwrap().remove(0).event;
     assert_eq!((event.cost, event.billable), (Some(PicoUsd(97_500_001)), Some(PicoUsd(97_500_001))));
     assert!(event.quantities.is_nothing() && event.corrects.is_none());

@@ -126,6 +126,8 @@ async fn queries_that_cannot_be_are_refused_by_name() {
         ("/billing/cost-report?range=all&date=2026-11", "date"),
         ("/billing/cost-report?format=xml", "format"),
         ("/billing/events?from=yesterday", "from"),
+        ("/billing/events?from=2026-11-01T00:00:00Z&priced=dear", "priced"),
+        ("/billing/events?priced=incomplete", "priced"),
         ("/billing/events?from=2026-11-02T00:00:00Z&to=2026-11-01T00:00:00Z", "from"),
         ("/billing/events?limit=0", "limit"),
         ("/billing/events?limit=1001", "limit"),
@@ -351,8 +353,12 @@ async fn a_preview_of_a_cost_is_the_admin_s_and_refuses_what_no_call_can_be() {
     let unknown = ask(call.clone()).await.json();
     assert_eq!((&unknown["priced"], &unknown["entry"]), (&json!("unpriced"), &Value::Null), "{unknown}");
     assert!(unknown["estimated_cost_usd"].is_null());
-    for (field, value) in [("service_tier", json!("gold")), ("at", json!("tomorrow")), ("cached_tokens", json!(1_001))]
-    {
+    for (field, value) in [
+        ("provider", json!("opnai")),
+        ("service_tier", json!("gold")),
+        ("at", json!("tomorrow")),
+        ("cached_tokens", json!(1_001)),
+    ] {
         let mut wrong = call.clone();
         wrong[field] = value;
         assert_eq!(ask(wrong).await.status, 422, "{field}");

@@ -63,7 +63,8 @@ pub struct AuditEntryBody {
     /// With which key: a tenant's by its id, the admin's by its last four characters; null where there was none.
     #[schema(example = "x7Qa")]
     actor_key: Option<String>,
-    /// What: `tenant.create`, `tenant.change`, `plan.set`, `key.create`, `key.revoke`, `prices.set`, `prices.rerate` or `events.drop`.
+    /// What: `tenant.create`, `tenant.change`, `plan.set`, `key.create`, `key.rotate`, `key.revoke`, `provider_key.set`,
+    /// `provider_key.remove`, `secrets.rotate`, `prices.set`, `prices.rerate` or `events.drop`.
     #[schema(example = "plan.set")]
     action: &'static str,
     /// To which tenant; null for what is everybody's.

@@ -170,7 +170,8 @@ pub struct CostRowBody {
     pub usd_per_million_tokens: Option<UnitPricesBody>,
     /// The same for what is charged beside tokens, each.
     pub usd_per_unit: Option<PiecePricesBody>,
-    /// The version of these prices.
+    /// The version of the list that these unit prices are from: the one in force now, which need not be the one that
+    /// priced the calls. Each event names its own.
     pub price_version: String,
 }
 
@@ -307,7 +308,8 @@ pub struct CostKindBody {
     /// For how many the price is: a million tokens, an hour of milliseconds, one of all others.
     #[schema(example = 1_000_000)]
     price_per: Option<u64>,
-    /// The version of the price book that has it.
+    /// The version of the list that this price is from: the one in force now, which need not be the one that priced the
+    /// calls. Each event names its own.
     price_version: String,
     /// What the provider charges for them.
     estimated_cost_usd: Usd,

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::money::MoneyError;
-use crate::domain::price::changes::PriceChange;
+use crate::domain::price::changes::{PriceChange, Said};
 use crate::domain::price::rates::Line;
-use crate::domain::price::{Charge, Explanation, Origin, PriceBook, Priced};
+use crate::domain::price::{Charge, Explanation, PriceBook, Priced};
 use crate::domain::quantities::Quantities;
 use crate::domain::tokens::Tokens;
 use crate::metering::admin::prices::{BookListing, PricesView};
@@ -271,6 +271,10 @@ pub struct ChangeBody {
     pub before: Option<i64>,
     /// Pico-dollars for so many in the other book; null where there is no such price.
     pub after: Option<i64>,
+    /// Whether the price in force could not be verified: costs by it are `incomplete`.
+    pub before_unverified: bool,
+    /// Whether the other price could not be verified.
+    pub after_unverified: bool,
     /// In whose list the price in force stands, and where it is from.
     pub before_source: Option<String>,
     /// In whose list the other price stands, and where it is from.
@@ -336,9 +340,9 @@ pub struct PricesBody {
 impl From<PriceChange> for ChangeBody {
     fn from(change: PriceChange) -> Self {
         let PriceChange { provider, name, tier, from, above, kind, before, after } = change;
-        let source = |priced: &Option<(i64, Origin)>| priced.as_ref().map(|(_, origin)| origin.told(tier));
-        let (before_source, after_source) = (source(&before), source(&after));
-        let price = |priced: Option<(i64, Origin)>| priced.map(|(price, _)| price);
+        let source = |said: &Option<Said>| said.as_ref().map(|said| said.origin.told(tier));
+        let unverified = |said: &Option<Said>| said.as_ref().is_some_and(|said| said.is_unverified);
+        let price = |said: &Option<Said>| said.as_ref().map(|said| said.pico);
         Self {
             provider,
             model: name,
@@ -348,10 +352,12 @@ impl From<PriceChange> for ChangeBody {
             kind: kind.as_str(),
             unit: kind.unit().as_str(),
             per: kind.unit().per(),
-            before: price(before),
-            after: price(after),
-            before_source,
-            after_source,
+            before: price(&before),
+            after: price(&after),
+            before_unverified: unverified(&before),
+            after_unverified: unverified(&after),
+            before_source: source(&before),
+            after_source: source(&after),
         }
     }
 }
