@@ -116,7 +116,7 @@ fn every_billed_line_is_forwarded_and_booked_by_what_its_answer_says() {
         let edited = ["chat.completions", "completions"].contains(&name) && case.answer_type.starts_with("text/event");
         assert!(edited || seen.body == case.request.as_bytes(), "{tenant} {}", seen.everything());
         assert!(edited || answer.body == case.answer.as_bytes(), "{tenant} {}", answer.text());
-        case.demand_booked(&gateway, &tenant, (name, kind));
+        case.demand_booked(gateway, &tenant, (name, kind));
         assert_ne!(kind, Kind::Unbilled, "{name}");
     }
 }
