@@ -445,7 +445,7 @@ impl Parts {
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
             counting: Arc::new(counting),
             identities: identities.clone(),
-            strangers: Arc::new(Strangers::new(facts.clock.clone())),
+            strangers: strangers(&facts, &meter),
             pulse: pulse(journal.clone(), counting_health, draining.clone(), reload_failed.clone()),
             metrics: told(&metrics),
             store_timeout: STORE_TIMEOUT,
@@ -475,6 +475,12 @@ fn meter(facts: &Facts, counters: &Counters, sinks: Vec<Arc<dyn crate::ports::si
     let meter = Meter::new(counters.store.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks);
     let meter = meter.with_continuations(counters.continuations.clone()).with_rates(counters.rates.clone());
     Arc::new(meter)
+}
+
+/// Who presented wrong credentials.
+fn strangers(facts: &Facts, meter: &Arc<Meter>) -> Arc<Strangers> {
+    let meter = meter.clone();
+    Arc::new(Strangers::new(facts.clock.clone(), move |bound| meter.cut(bound)))
 }
 
 /// What requests share.

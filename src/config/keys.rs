@@ -107,7 +107,7 @@ pub static KEYS: &[Key] = &[
     key(
         "listen.requests_per_tenant",
         &["TOLLGATE_REQUESTS_PER_TENANT"],
-        "1000",
+        "5000",
         "Requests and sessions of one tenant at once on this gateway, billed or not, whatever its plan says. One more gets 429. 0 is no limit.",
     ),
     key(

@@ -30,6 +30,7 @@ use crate::domain::ids::PlanName;
 use crate::domain::limits::ModelLimits;
 use crate::domain::object::{Isolation, UnknownObjects};
 use crate::domain::plan::{Metric, Plan};
+use crate::domain::printable::printable;
 use crate::domain::quantities::COUNT_MAX;
 use crate::domain::redis_url::RedisUrl;
 
@@ -267,7 +268,8 @@ impl Config {
         }
         match config {
             Some(config) if errors.is_empty() => Ok(config),
-            _ => Err(ConfigErrors(errors)),
+            // A line each: a name in a file may have line ends in it.
+            _ => Err(ConfigErrors(errors.iter().map(|error| printable(error).into_owned()).collect())),
         }
     }
 

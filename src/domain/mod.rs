@@ -18,6 +18,7 @@ pub mod network;
 pub mod object;
 pub mod plan;
 pub mod price;
+pub mod printable;
 pub mod provider_key;
 pub mod quantities;
 pub mod rate;

@@ -320,7 +320,6 @@ impl Refusal {
     pub fn bound(&self) -> Option<Bound> {
         match self {
             Self::Crowded { .. } => Some(Bound::RequestsPerTenant),
-            Self::Guessing { .. } => Some(Bound::FailedKeys),
             Self::HeadTooLarge => Some(Bound::Head),
             Self::BodyTooLarge { .. } => Some(Bound::Body),
             Self::BuffersFull => Some(Bound::Buffers),
@@ -393,9 +392,7 @@ impl fmt::Display for Refusal {
             Self::Guessing { retry_after_s } => {
                 write!(f, "Too many requests with a wrong API key came from this address. Check the key, and try again in {retry_after_s} s.")
             }
-            Self::TooSlow(Bound::HeadTime) => f.write_str("The request head came too slowly."),
-            Self::TooSlow(Bound::RequestTime) => f.write_str("The request took too long to come."),
-            Self::TooSlow(_) => f.write_str("The request body came too slowly."),
+            Self::TooSlow(bound) => f.write_str(too_slow(*bound)),
             Self::NoPrice { model, plan } => match &**model {
                 "" => write!(f, "The call names no model where the gateway could see it, and plan {plan} has a cost limit: without a price nobody can hold to it."),
                 model => write!(f, "Model {model} has no price, and plan {plan} has a cost limit: without a price nobody can hold to it."),
@@ -431,6 +428,14 @@ impl fmt::Display for Refusal {
             Self::KeysDown => f.write_str("This key cannot be looked up at the moment. Try again shortly."),
             Self::Draining => f.write_str("The gateway is shutting down. Try again."),
         }
+    }
+}
+
+fn too_slow(bound: Bound) -> &'static str {
+    match bound {
+        Bound::HeadTime => "The request head came too slowly.",
+        Bound::RequestTime => "The request took too long to come.",
+        _ => "The request body came too slowly.",
     }
 }
 

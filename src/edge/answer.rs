@@ -5,6 +5,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
+use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::time::{Duration, timeout};
 use tower::ServiceExt;
 
@@ -24,6 +25,10 @@ const LINGER_BYTES: u64 = 128 * 1024 * 1024;
 
 /// And for so long.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// A head goes out in so long, for which pingora has no limit. It is small: who does not take it takes none of what was
+/// before it.
+const HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// Bodies of the gateway's own routes are small.
 const LOCAL_BODY_BYTES_MAX: u64 = 64 * 1024;
@@ -127,7 +132,8 @@ pub async fn reject_head(session: &mut ServerSession, refusal: &Refusal) {
 }
 
 async fn write(session: &mut ServerSession, head: ResponseHeader, body: Bytes) -> bool {
-    session.write_response_header(Box::new(head)).await.is_ok() && session.write_response_body(body, true).await.is_ok()
+    let head = fast_timeout(HEAD_TIME, session.write_response_header(Box::new(head))).await;
+    matches!(head, Ok(Ok(()))) && session.write_response_body(body, true).await.is_ok()
 }
 
 async fn rest_is_read(session: &mut ServerSession, asked: &mut Asked<'_>) -> bool {

@@ -1,7 +1,10 @@
 //! The credential that a request presents, and the attribution beside it.
 
+use std::fmt;
+
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
+use secrecy::zeroize::Zeroizing;
 
 use crate::domain::refusal::Refusal;
 use crate::providers::CredentialPlace;
@@ -12,13 +15,19 @@ use super::headers::{KB_ID, USER_ID, keys_in_query};
 /// Attribution is at most this long: it keys groups in reports.
 const ATTRIBUTION_CHARS_MAX: usize = 128;
 
-/// One credential and where it stood.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One credential and where it stood. The credential is overwritten when it is dropped, and not printed.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Presented {
     /// The credential as it was sent.
-    pub secret: String,
+    pub secret: Zeroizing<String>,
     /// Where it stood.
     pub place: CredentialPlace,
+}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Presented({:?})", self.place)
+    }
 }
 
 /// Where a request presents its credential, whether or not it is any good. For the dialect of refusals.
@@ -38,22 +47,22 @@ pub fn place(headers: &HeaderMap, query: Option<&str>) -> CredentialPlace {
 /// The one credential of a request. Two places may repeat the same one; two different ones are refused, since the
 /// provider and the gateway might each choose another.
 pub fn presented(headers: &HeaderMap, query: Option<&str>) -> Result<Presented, Refusal> {
-    let mut secrets: Vec<String> = Vec::with_capacity(1);
+    let mut secrets: Vec<Zeroizing<String>> = Vec::with_capacity(1);
     for value in headers.get_all(AUTHORIZATION) {
         let text = value.to_str().map_err(|_| Refusal::BadKey)?;
         let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Refusal::BadKey);
         }
-        secrets.push(token.trim().to_owned());
+        secrets.push(token.trim().to_owned().into());
     }
     for name in ["x-goog-api-key", "api-key"] {
         for value in headers.get_all(name) {
-            secrets.push(value.to_str().map_err(|_| Refusal::BadKey)?.trim().to_owned());
+            secrets.push(value.to_str().map_err(|_| Refusal::BadKey)?.trim().to_owned().into());
         }
     }
-    secrets.extend(query.into_iter().flat_map(keys_in_query));
-    secrets.extend(handshake::keys_in_protocols(headers).map(str::to_owned));
+    secrets.extend(query.into_iter().flat_map(keys_in_query).map(Zeroizing::new));
+    secrets.extend(handshake::keys_in_protocols(headers).map(str::to_owned).map(Zeroizing::new));
     let (first, rest) = secrets.split_first().ok_or(Refusal::NoKey)?;
     if rest.iter().any(|other| other != first) {
         return Err(Refusal::TwoKeys);
@@ -138,7 +147,7 @@ mod tests {
             let got = presented(&map(headers), query);
             assert_eq!(
                 got,
-                want.map(|(secret, place)| Presented { secret: secret.into(), place }),
+                want.map(|(secret, place)| Presented { secret: secret.to_owned().into(), place }),
                 "{headers:?} {query:?}"
             );
         }

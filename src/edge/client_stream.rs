@@ -17,6 +17,7 @@ use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
+use secrecy::zeroize::Zeroize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -203,6 +204,14 @@ impl Wire {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
         }
+    }
+}
+
+/// What was read ahead has keys and prompts in it, what was gathered has answers: neither stays where it was.
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        self.first.zeroize();
+        self.out.zeroize();
     }
 }
 

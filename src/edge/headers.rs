@@ -105,9 +105,12 @@ pub fn credential(form: CredentialHeader, key: &str) -> Option<(HeaderName, Head
     Some((HeaderName::from_static(form.name), value))
 }
 
-/// The query without any `key` parameter, however its name is written; `None` when nothing is left.
+/// The query without any `key` parameter, however its name is written, and without what has a key of ours in it, whatever
+/// its name; `None` when nothing is left.
 pub fn query_without_key(query: &str) -> Option<String> {
-    let kept: Vec<&str> = query.split('&').filter(|pair| !is_key(pair)).collect();
+    let holds_key =
+        |pair: &str| is_key(pair) || key::is_in(pair) || (pair.contains('%') && key::is_in(&percent_decoded(pair)));
+    let kept: Vec<&str> = query.split('&').filter(|pair| !holds_key(pair)).collect();
     let joined = kept.join("&");
     (!joined.is_empty()).then_some(joined)
 }
@@ -329,6 +332,15 @@ mod tests {
         ] {
             assert_eq!(keys_in_query(query).next().as_deref(), key, "{query}");
             assert_eq!(query_without_key(query).as_deref(), rest, "{query}");
+        }
+        let ours = key::mint([7; 32]);
+        for (query, rest) in [
+            (format!("key={ours}&a=1&api_key={ours}"), Some("a=1")),
+            (format!("a=x{ours}y"), None),
+            (format!("{ours}&%61={}", ours.replace('_', "%5f")), None),
+            ("a=tg_live_x".to_owned(), Some("a=tg_live_x")),
+        ] {
+            assert_eq!(query_without_key(&query).as_deref(), rest, "{query}");
         }
     }
 }

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora_core::protocols::{Digest, Stream};
@@ -81,7 +82,8 @@ pub(super) async fn serve(
                     }
                 }
                 Ok(Some(H2Accept::Rejected)) => refused += 1,
-                Ok(None) | Err(_) => break,
+                Ok(None) => break,
+                Err(error) => break broke(gate, ending, &error),
             },
             // A panic ended one call, which was settled by its guard.
             Some(_ended) = calls.join_next() => {
@@ -95,8 +97,7 @@ pub(super) async fn serve(
             }
             () = flooded.notified(), if !is_flooded => {
                 (is_flooded, ending) = (true, true);
-                gate.meter.cut(Bound::Http2Frames);
-                wire.abrupt_shutdown(ENHANCE_YOUR_CALM.into());
+                idle_until = turn_out(gate, &mut wire, Bound::Http2Frames);
             }
             // The last bytes of an answer may lie here when its call is over.
             () = sleep_until(idle_until), if calls.is_empty() => {
@@ -111,13 +112,28 @@ pub(super) async fn serve(
         }
         if refused >= live.settings.http2_resets && !ending {
             ending = true;
-            gate.meter.cut(Bound::Http2Resets);
-            wire.abrupt_shutdown(ENHANCE_YOUR_CALM.into());
+            idle_until = turn_out(gate, &mut wire, Bound::Http2Resets);
         }
     }
     drop(wire);
     // Whose client is gone goes on to its usage, on the drain's terms.
     while calls.join_next().await.is_some() {}
+}
+
+/// Tells a client to go that does too much; gives until when it may hear that.
+fn turn_out(gate: &Gate, wire: &mut h2::server::Connection<Stream, Bytes>, bound: Bound) -> Instant {
+    gate.meter.cut(bound);
+    wire.abrupt_shutdown(ENHANCE_YOUR_CALM.into());
+    Instant::now() + GOODBYE
+}
+
+/// The connection is over. Where the codec itself told its client to go, as too much of it was in error, that counts.
+fn broke(gate: &Gate, ending: bool, error: &pingora_core::Error) {
+    let cause = error.cause.as_deref().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let is_calmed = |error: &h2::Error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+    if !ending && cause.is_some_and(is_calmed) {
+        gate.meter.cut(Bound::Http2Resets);
+    }
 }
 
 fn options(settings: &Settings) -> H2Options {

@@ -324,6 +324,7 @@ async fn one_request(
     let live = gate.live.load_full();
     let mut session = ServerSession::new_http1(client as Stream);
     session.set_pipelining_enabled(true);
+    session.set_write_timeout(Some(live.settings.write_timeout));
     if let Some(ahead) = ahead {
         session.set_pipelined_prefix(ahead);
     }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use pingora_core::protocols::http::ServerSession;
+use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
@@ -174,7 +175,7 @@ impl Gate {
                 if session.write_response_header(Box::new(head)).await.is_err() {
                     return Ok(Fate::Close);
                 }
-                let secret = presented.secret.clone().into_boxed_str();
+                let secret = SecretString::from(presented.secret.as_str());
                 let opening = turns::Opening { caller, secret, provider, endpoint, reader, request_id };
                 Ok(Fate::Session(Box::new(Opening {
                     provider: provider_stream,

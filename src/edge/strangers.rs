@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::domain::bound::Bound;
 use crate::domain::network::Neighbour;
 use crate::domain::rate;
 use crate::domain::refusal::Refusal;
@@ -31,6 +32,8 @@ pub struct Guest {
 /// Who presented wrong credentials within the last minute.
 pub struct Strangers {
     clock: Arc<dyn Clock>,
+    /// Hears of each that is not judged.
+    tell: Box<dyn Fn(Bound) + Send + Sync>,
     /// When the bucket of each is full again.
     full_us: Mutex<HashMap<Neighbour, u64>>,
     /// How many there are: mostly none, and then no request asks for the lock.
@@ -38,9 +41,9 @@ pub struct Strangers {
 }
 
 impl Strangers {
-    /// Nobody is known.
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, full_us: Mutex::default(), known: AtomicUsize::new(0) }
+    /// Nobody is known. `tell` hears of each credential that is not judged.
+    pub fn new(clock: Arc<dyn Clock>, tell: impl Fn(Bound) + Send + Sync + 'static) -> Self {
+        Self { clock, tell: Box::new(tell), full_us: Mutex::default(), known: AtomicUsize::new(0) }
     }
 
     /// Whose `secret` is. Where that is known here nobody asks for its `guest`; else it is judged, and the admin key compared,
@@ -58,7 +61,7 @@ impl Strangers {
             return known;
         }
         let guest = guest();
-        self.may_try(guest)?;
+        self.may_try(guest).inspect_err(|_| (self.tell)(Bound::FailedKeys))?;
         let found = identities.find(secret).await;
         if matches!(found, Err(Refusal::BadKey)) {
             self.failed(guest);
@@ -124,7 +127,7 @@ mod tests {
     #[test]
     fn an_address_fails_so_often_a_minute_and_holds_up_no_other() {
         let clock = Arc::new(Hand::default());
-        let strangers = Strangers::new(clock.clone());
+        let strangers = Strangers::new(clock.clone(), drop);
         let (one, other) = (at("192.0.2.1"), at("192.0.2.2"));
         for _ in 0..60 {
             assert_eq!(strangers.may_try(one), Ok(()));
@@ -145,7 +148,7 @@ mod tests {
 
     #[test]
     fn no_more_addresses_are_remembered_than_there_is_room_for() {
-        let strangers = Strangers::new(Arc::new(Hand::default()));
+        let strangers = Strangers::new(Arc::new(Hand::default()), drop);
         for number in 0..=u32::try_from(ADDRESSES_MAX).unwrap() {
             let from = Some(Neighbour::of(std::net::Ipv4Addr::from_bits(number).into()));
             strangers.failed(Guest { from, per_minute: 1 });

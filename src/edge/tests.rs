@@ -259,7 +259,7 @@ impl Bench {
             }),
             draining: Arc::new(AtomicBool::new(false)),
             crowd: Arc::default(),
-            strangers: Arc::new(Strangers::new(clock.clone())),
+            strangers: Arc::new(Strangers::new(clock.clone(), drop)),
         });
         let listening = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let proxy = listening.local_addr().unwrap();

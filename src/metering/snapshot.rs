@@ -132,13 +132,12 @@ fn opened(vault: &Vault, sealed: &[SealedKey]) -> HashMap<TenantId, Vec<(Provide
     own
 }
 
-/// Another gateway may have a master key that this one lacks.
+/// Another gateway may have a master key that this one lacks. One line, however many there are.
 fn tell_of_locked(vault: &Vault, sealed: &[SealedKey]) {
-    for key in sealed {
-        if let Err(error) = vault.open(key) {
-            let SealedKey { tenant, provider, .. } = key;
-            tracing::error!(%tenant, %provider, %error, "A tenant's own key cannot be opened: its calls are refused.");
-        }
+    let mut locked = sealed.iter().filter_map(|key| vault.open(key).err().map(|error| (key, error)));
+    if let Some((SealedKey { tenant, provider, .. }, error)) = locked.next() {
+        let others = locked.count();
+        tracing::error!(%tenant, %provider, %error, others, "A tenant's own key cannot be opened: its calls are refused.");
     }
 }
 

@@ -10,8 +10,8 @@
 //! it and tells nothing of it. So a master key is exchanged without a pause: add the new one in front on every gateway,
 //! seal everything anew (`tollgate secrets rotate`), take the old one away.
 //!
-//! In memory keys are wrapped: they do not print, and are overwritten when they are dropped. What the cipher computes with
-//! is a copy on the stack for one operation.
+//! In memory tenants' keys are wrapped: they do not print, and are overwritten when they are dropped. Of a master key the
+//! cipher has a copy of its own, made once for as long as it is given; nothing else is made of it later.
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,9 +33,9 @@ const FORM: &[u8] = b"tollgate provider key 1";
 
 /// One master key.
 #[derive(Clone)]
-pub struct MasterKey {
+struct MasterKey {
     id: MasterId,
-    key: Arc<SecretBox<[u8; 32]>>,
+    cipher: Arc<LessSafeKey>,
 }
 
 /// All master keys, the one that seals first.
@@ -94,23 +94,20 @@ impl fmt::Debug for MasterKey {
 }
 
 impl MasterKey {
-    /// The master key of these bytes.
-    pub fn new(key: Arc<SecretBox<[u8; 32]>>) -> Self {
+    /// The master key of these bytes. The cipher takes any of them.
+    fn new(key: &SecretBox<[u8; 32]>) -> Option<Self> {
         let tag = hmac::sign(&hmac::Key::new(HMAC_SHA256, key.expose_secret()), PURPOSE_OF_ID);
         let mut id = [0; 8];
         id.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
-        Self { id: MasterId::from_bytes(id), key }
-    }
-
-    fn cipher(&self) -> Option<LessSafeKey> {
-        UnboundKey::new(&CHACHA20_POLY1305, self.key.expose_secret()).ok().map(LessSafeKey::new)
+        let cipher = UnboundKey::new(&CHACHA20_POLY1305, key.expose_secret()).ok()?;
+        Some(Self { id: MasterId::from_bytes(id), cipher: Arc::new(LessSafeKey::new(cipher)) })
     }
 }
 
 impl Vault {
     /// One with these master keys.
     pub fn new(keys: impl IntoIterator<Item = Arc<SecretBox<[u8; 32]>>>) -> Self {
-        Self { keys: keys.into_iter().map(MasterKey::new).collect() }
+        Self { keys: keys.into_iter().filter_map(|key| MasterKey::new(&key)).collect() }
     }
 
     /// Whether one of this id is there.
@@ -135,7 +132,6 @@ impl Vault {
         key: &SecretString,
     ) -> Result<SealedKey, VaultError> {
         let master = self.keys.first().ok_or(VaultError::NoMasterKey)?;
-        let cipher = master.cipher().ok_or(VaultError::NoMasterKey)?;
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|_| VaultError::Randomness)?;
         let plain = key.expose_secret();
@@ -144,7 +140,7 @@ impl Vault {
         sealed.extend_from_slice(plain.as_bytes());
         let about = about(tenant, provider, set_at, master.id);
         let nonce_used = Nonce::assume_unique_for_key(nonce);
-        if cipher.seal_in_place_append_tag(nonce_used, Aad::from(about), &mut sealed).is_err() {
+        if master.cipher.seal_in_place_append_tag(nonce_used, Aad::from(about), &mut sealed).is_err() {
             sealed.zeroize();
             return Err(VaultError::Randomness);
         }
@@ -166,13 +162,12 @@ impl Vault {
     pub fn open(&self, key: &SealedKey) -> Result<SecretString, VaultError> {
         let SealedKey { tenant, provider, last4: _, master, sealed, set_at } = key;
         let master = self.keys.iter().find(|known| known.id == *master).ok_or(VaultError::OtherMasterKey(*master))?;
-        let cipher = master.cipher().ok_or(VaultError::Broken)?;
         let at = sealed.len().checked_sub(NONCE_LEN).ok_or(VaultError::Broken)?;
         let (sealed, nonce) = sealed.split_at_checked(at).ok_or(VaultError::Broken)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| VaultError::Broken)?;
         let mut opened = sealed.to_vec();
         let about = about(tenant, provider, *set_at, master.id);
-        let plain = cipher.open_in_place(nonce, Aad::from(about), &mut opened);
+        let plain = master.cipher.open_in_place(nonce, Aad::from(about), &mut opened);
         let plain = plain.ok().and_then(|plain| std::str::from_utf8(plain).ok()).map(SecretString::from);
         opened.zeroize();
         plain.ok_or(VaultError::Broken)

@@ -403,7 +403,8 @@ fn a_limit_that_is_lifted_and_put_back_knows_what_was_used() {
 
 /// A stream that never ends by itself, a hundred bytes of text an event.
 fn endless(seen: &Seen) -> Script {
-    let words = "x".repeat(100);
+    // Two bytes are a token, at least: what is cut by the bytes has used up its limit by the tokens.
+    let words = "a b c d e ".repeat(10);
     let (begin, event) = if seen.target.contains("streamGenerateContent") {
         let event = format!(
             "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{words}\"}}]}}}}],\"modelVersion\":\"gemini-2.5-flash\"}}\r\n\r\n"

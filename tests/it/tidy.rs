@@ -179,10 +179,13 @@ fn nothing_of_the_top_level_is_missing_or_too_much() {
         "Dockerfile",
         "LICENSE",
         "README.md",
+        "SECURITY.md",
         "benches",
         "config",
+        "deny.toml",
         "deploy",
         "docs",
+        "fuzz",
         "migrations",
         "src",
         "tests",
@@ -288,4 +291,57 @@ fn every_question_to_the_ledger_names_a_tenant() {
             assert!(!asks || name.contains("tests"), "{name}:{line}: the edge asks a store");
         }
     }
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let text = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attacker |"));
+    let sources: Vec<(String, String)> = rust_files("src").into_iter().chain(rust_files("tests")).collect();
+    let (mut wrong, mut named) = (Vec::new(), 0);
+    for row in rows {
+        let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            wrong.push(format!("a row without a test: {row}"));
+        }
+        named += names.len();
+        for name in names {
+            // A command stands as its path, a test or a module of tests as cargo shows it.
+            let exists = if name.contains('/') {
+                root().join(name.split(' ').next().unwrap_or_default()).exists()
+            } else {
+                is_tested(&sources, name)
+            };
+            if !exists {
+                wrong.push(format!("{name} is no test"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(named > 20, "{named} tests are named: is the table read?");
+}
+
+/// Whether there is a test of that path: `module::test` or a whole `module`, below `src` or `tests/it`.
+fn is_tested(sources: &[(String, String)], name: &str) -> bool {
+    let is_at = |file: &str, module: &str| {
+        let path = module.replace("::", "/");
+        ["src", "tests/it"].iter().any(|below| {
+            let place = format!("{below}/{path}");
+            file == format!("{place}.rs") || file.starts_with(&format!("{place}/"))
+        })
+    };
+    let attributed = |text: &str, function: &str| {
+        text.split(&format!("fn {function}(")).next().is_some_and(|before| {
+            before.len() < text.len() && before.trim_end().lines().rev().take(4).any(|line| line.contains("test]"))
+        })
+    };
+    // Unit tests stand at the end of the file that they are of.
+    let module_of = |module: &str| module.trim_end_matches("::tests").to_owned();
+    let (module, function) = name.rsplit_once("::").unwrap_or(("", name));
+    sources.iter().any(|(file, text)| {
+        let here = is_at(file, module) || is_at(file, &module_of(module));
+        (here && attributed(text, function))
+            || ((is_at(file, name) || is_at(file, &module_of(name))) && text.contains("test]"))
+    })
 }

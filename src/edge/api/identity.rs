@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use http::request::Parts;
 use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 
 use crate::domain::audit::{Actor, Author};
 use crate::domain::ids::TenantId;
@@ -95,14 +96,14 @@ async fn asker(
 
 /// The one credential of a request. The admin listener also takes it as `x-api-key`, which on the proxy listener belongs
 /// to the call and is dropped.
-fn secret(headers: &HeaderMap, query: Option<&str>, listener: Listener) -> Result<String, Refusal> {
+fn secret(headers: &HeaderMap, query: Option<&str>, listener: Listener) -> Result<Zeroizing<String>, Refusal> {
     let mut found = auth::presented(headers, query).map(|presented| presented.secret);
     let also = headers.get_all("x-api-key").iter().filter(|_| listener == Listener::Admin);
     for value in also {
         let value = value.to_str().map_err(|_| Refusal::BadKey)?.trim();
         match &found {
-            Ok(secret) if secret != value => return Err(Refusal::TwoKeys),
-            Err(Refusal::NoKey) => found = Ok(value.to_owned()),
+            Ok(secret) if secret.as_str() != value => return Err(Refusal::TwoKeys),
+            Err(Refusal::NoKey) => found = Ok(value.to_owned().into()),
             Ok(_) | Err(_) => {}
         }
     }

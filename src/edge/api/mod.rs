@@ -31,6 +31,7 @@ use crate::metering::verify::counters::CountersSource;
 mod admin;
 mod audit;
 mod billing;
+mod cell;
 mod counters;
 mod crossings;
 mod csv;

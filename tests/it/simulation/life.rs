@@ -547,8 +547,10 @@ impl Process {
         let waiting_ids: BTreeSet<EventId> = waiting.keys().copied().collect();
         let waiting = waiting.values().filter(|event| !booked.contains(&event.id));
         // Counted, and refused by the ledger after that.
-        let refused = self.quarantined().into_iter().filter(|id| !waiting_ids.contains(id));
-        let refused: Vec<UsageEvent> = refused.filter_map(|id| self.outside.books.refused(id)).collect();
+        let mut refused = self.quarantined();
+        // The file of one that the power took with its content may be there all the same.
+        refused.retain(|id| !waiting_ids.contains(id) && !self.node.model.lock().is_lost(*id));
+        let refused: Vec<UsageEvent> = refused.into_iter().filter_map(|id| self.outside.books.refused(id)).collect();
         let events: Vec<&UsageEvent> = events.iter().chain(waiting).chain(&refused).collect();
         for (at, tenant) in TENANTS.iter().enumerate() {
             let tenant: TenantId = tenant.parse().unwrap();

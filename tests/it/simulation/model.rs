@@ -261,6 +261,11 @@ impl Model {
         self.by_id.get(&id).map(|at| &mut self.calls[*at])
     }
 
+    /// A power cut took it before it was safe.
+    pub fn is_lost(&self, id: EventId) -> bool {
+        self.place_of(id).is_some_and(|call| self.calls[call].booked == Some(None))
+    }
+
     pub fn place_of(&self, id: EventId) -> Option<usize> {
         self.by_id.get(&id).copied()
     }
@@ -410,7 +415,8 @@ impl Model {
             }
             let is_admission_safe = call.admitted_durably || call.admitted_op <= safe_op;
             let is_settlement_safe = match call.settled_op {
-                Some(op) => call.settled_durably || op <= safe_op || (!power_cut && call.settled_cleanly),
+                // What a full or failing disk did not take may wait in memory, whatever was synced since.
+                Some(op) => call.settled_durably || (call.settled_cleanly && (op <= safe_op || !power_cut)),
                 None => false,
             };
             call.may_be_pending |= !is_settlement_safe;

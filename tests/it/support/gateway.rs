@@ -373,6 +373,11 @@ impl Gateway {
         key.json()
     }
 
+    /// The number of its process.
+    pub fn process_id(&self) -> String {
+        self.child.id().to_string()
+    }
+
     /// Resident memory in KiB.
     pub fn memory_kib(&self) -> u64 {
         self.status("VmRSS:")

@@ -89,88 +89,92 @@ fn texts(named: Vec<Named>) -> Result<Vec<String>, Refusal> {
     named.into_iter().map(|named| named.name().map(|name| name.to_string())).collect()
 }
 
+const RESPONSES: &str = "/v1/responses";
+const CHAT: &str = "/v1/chat/completions";
+
+/// Calls, and what they name.
+const CALLS: &[(&str, &str, &[&str])] = &[
+    (CHAT, r#"{"model":"m","messages":[{"role":"user","content":"file-1"}]}"#, &[]),
+    (
+        CHAT,
+        r#"{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-1"}}]}]}"#,
+        &["file-1"],
+    ),
+    (
+        CHAT,
+        r#"{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"file\u005fid":"file-1"}}]}]}"#,
+        &["file-1"],
+    ),
+    (
+        CHAT,
+        r#"{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"\u0066ile_id":"fil\u0065-1"}}]}]}"#,
+        &["file-1"],
+    ),
+    (CHAT, r#"{"model":"m","messages":[],"metadata":{"file_id":"file-1"}}"#, &[]),
+    (
+        CHAT,
+        r#"{"model":"m","messages":[],"tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"file_id":{"type":"string","default":"x"}}}}}]}"#,
+        &[],
+    ),
+    (RESPONSES, r#"{"model":"m","input":"hi","previous_response_id":"resp_1"}"#, &["resp_1"]),
+    (RESPONSES, r#"{"model":"m","input":"hi","previous_response_id":null}"#, &[]),
+    (
+        RESPONSES,
+        r#"{"input":"hi","previous_response_id":"resp_1","previous_response_id":"resp_2"}"#,
+        &["resp_1", "resp_2"],
+    ),
+    (RESPONSES, r#"{"input":"hi","conversation":"conv_1"}"#, &["conv_1"]),
+    (RESPONSES, r#"{"input":"hi","conversation":{"id":"conv_1","type":"message"}}"#, &["conv_1"]),
+    (RESPONSES, r#"{"input":[{"type":"item_reference","id":"msg_1"}]}"#, &["msg_1"]),
+    (RESPONSES, r#"{"input":[{"id":"msg_1"}]}"#, &["msg_1"]),
+    (RESPONSES, r#"{"input":[{"id":"msg_1","type":null}]}"#, &["msg_1"]),
+    (RESPONSES, r#"{"input":[{"id":"msg_1","type":"message","type":"item_reference"}]}"#, &["msg_1"]),
+    (RESPONSES, r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[]}]}"#, &["rs_1"]),
+    (RESPONSES, r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"gAAA"}]}"#, &[]),
+    (RESPONSES, r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":null}]}"#, &["rs_1"]),
+    (RESPONSES, r#"{"input":[{"type":"message","id":"msg_1","role":"assistant","content":[]}]}"#, &[]),
+    (RESPONSES, r#"{"input":[{"type":"message","id":"msg_1","role":"assistant","content":null}]}"#, &["msg_1"]),
+    (
+        RESPONSES,
+        r#"{"input":[{"type":"image_generation_call","id":"ig_1"},{"type":"function_call","id":"fc_1","call_id":"c"}]}"#,
+        &["ig_1"],
+    ),
+    (CHAT, r#"{"model":"m","messages":[{"role":"assistant","audio":{"id":"audio_1"}}]}"#, &["audio_1"]),
+    (
+        CHAT,
+        r#"{"model":"m","messages":[{"role":"assistant","tool_calls":[{"id":"call_1","type":"function","function":{}}]}],"audio":{"voice":"alloy"}}"#,
+        &[],
+    ),
+    (
+        RESPONSES,
+        r#"{"input":[{"role":"user","content":[{"type":"input_file","file_id":"file-1"},{"type":"input_image","file_id":"file-2"}]}]}"#,
+        &["file-1", "file-2"],
+    ),
+    (
+        RESPONSES,
+        r#"{"input":"x","tools":[{"type":"file_search","vector_store_ids":["vs_1","vs_2"]}]}"#,
+        &["vs_1", "vs_2"],
+    ),
+    (
+        RESPONSES,
+        r#"{"input":"x","tools":[{"type":"code_interpreter","container":{"type":"auto","file_ids":["file-1"]}}]}"#,
+        &["file-1"],
+    ),
+    (RESPONSES, r#"{"input":"x","tools":[{"type":"code_interpreter","container":"cntr_1"}]}"#, &["cntr_1"]),
+    (
+        RESPONSES,
+        r#"{"prompt":{"id":"pmpt_1","variables":{"doc":{"type":"input_file","file_id":"file-1"}}}}"#,
+        &["file-1"],
+    ),
+    ("/v1/batches", r#"{"input_file_id":"file-1","endpoint":"/v1/responses"}"#, &["file-1"]),
+    ("/v1/threads/thread_1/runs", r#"{"assistant_id":"asst_1"}"#, &["asst_1"]),
+    ("/v1/images/edits", r#"{"model":"m","images":[{"file_id":"file-1"}],"prompt":"x"}"#, &["file-1"]),
+];
+
 #[test]
 fn a_call_names_what_it_refers_to_and_nothing_else() {
-    const RESPONSES: &str = "/v1/responses";
-    const CHAT: &str = "/v1/chat/completions";
-    for (path, body, names) in [
-        (CHAT, r#"{"model":"m","messages":[{"role":"user","content":"file-1"}]}"#, &[][..]),
-        (
-            CHAT,
-            r#"{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-1"}}]}]}"#,
-            &["file-1"],
-        ),
-        (
-            CHAT,
-            r#"{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"file\u005fid":"file-1"}}]}]}"#,
-            &["file-1"],
-        ),
-        (
-            CHAT,
-            r#"{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"\u0066ile_id":"fil\u0065-1"}}]}]}"#,
-            &["file-1"],
-        ),
-        (CHAT, r#"{"model":"m","messages":[],"metadata":{"file_id":"file-1"}}"#, &[]),
-        (
-            CHAT,
-            r#"{"model":"m","messages":[],"tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"file_id":{"type":"string","default":"x"}}}}}]}"#,
-            &[],
-        ),
-        (RESPONSES, r#"{"model":"m","input":"hi","previous_response_id":"resp_1"}"#, &["resp_1"]),
-        (RESPONSES, r#"{"model":"m","input":"hi","previous_response_id":null}"#, &[]),
-        (
-            RESPONSES,
-            r#"{"input":"hi","previous_response_id":"resp_1","previous_response_id":"resp_2"}"#,
-            &["resp_1", "resp_2"],
-        ),
-        (RESPONSES, r#"{"input":"hi","conversation":"conv_1"}"#, &["conv_1"]),
-        (RESPONSES, r#"{"input":"hi","conversation":{"id":"conv_1","type":"message"}}"#, &["conv_1"]),
-        (RESPONSES, r#"{"input":[{"type":"item_reference","id":"msg_1"}]}"#, &["msg_1"]),
-        (RESPONSES, r#"{"input":[{"id":"msg_1"}]}"#, &["msg_1"]),
-        (RESPONSES, r#"{"input":[{"id":"msg_1","type":null}]}"#, &["msg_1"]),
-        (RESPONSES, r#"{"input":[{"id":"msg_1","type":"message","type":"item_reference"}]}"#, &["msg_1"]),
-        (RESPONSES, r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[]}]}"#, &["rs_1"]),
-        (RESPONSES, r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"gAAA"}]}"#, &[]),
-        (RESPONSES, r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":null}]}"#, &["rs_1"]),
-        (RESPONSES, r#"{"input":[{"type":"message","id":"msg_1","role":"assistant","content":[]}]}"#, &[]),
-        (RESPONSES, r#"{"input":[{"type":"message","id":"msg_1","role":"assistant","content":null}]}"#, &["msg_1"]),
-        (
-            RESPONSES,
-            r#"{"input":[{"type":"image_generation_call","id":"ig_1"},{"type":"function_call","id":"fc_1","call_id":"c"}]}"#,
-            &["ig_1"],
-        ),
-        (CHAT, r#"{"model":"m","messages":[{"role":"assistant","audio":{"id":"audio_1"}}]}"#, &["audio_1"]),
-        (
-            CHAT,
-            r#"{"model":"m","messages":[{"role":"assistant","tool_calls":[{"id":"call_1","type":"function","function":{}}]}],"audio":{"voice":"alloy"}}"#,
-            &[],
-        ),
-        (
-            RESPONSES,
-            r#"{"input":[{"role":"user","content":[{"type":"input_file","file_id":"file-1"},{"type":"input_image","file_id":"file-2"}]}]}"#,
-            &["file-1", "file-2"],
-        ),
-        (
-            RESPONSES,
-            r#"{"input":"x","tools":[{"type":"file_search","vector_store_ids":["vs_1","vs_2"]}]}"#,
-            &["vs_1", "vs_2"],
-        ),
-        (
-            RESPONSES,
-            r#"{"input":"x","tools":[{"type":"code_interpreter","container":{"type":"auto","file_ids":["file-1"]}}]}"#,
-            &["file-1"],
-        ),
-        (RESPONSES, r#"{"input":"x","tools":[{"type":"code_interpreter","container":"cntr_1"}]}"#, &["cntr_1"]),
-        (
-            RESPONSES,
-            r#"{"prompt":{"id":"pmpt_1","variables":{"doc":{"type":"input_file","file_id":"file-1"}}}}"#,
-            &["file-1"],
-        ),
-        ("/v1/batches", r#"{"input_file_id":"file-1","endpoint":"/v1/responses"}"#, &["file-1"]),
-        ("/v1/threads/thread_1/runs", r#"{"assistant_id":"asst_1"}"#, &["asst_1"]),
-        ("/v1/images/edits", r#"{"model":"m","images":[{"file_id":"file-1"}],"prompt":"x"}"#, &["file-1"]),
-    ] {
-        assert_eq!(called(path, body).unwrap(), names, "{body}");
+    for (path, body, names) in CALLS {
+        assert_eq!(called(path, body).unwrap(), *names, "{body}");
     }
     let nothing = called(RESPONSES, r#"{"input":"hi","previous_response_id":" resp_1"}"#);
     assert_eq!(nothing, Err(Refusal::UnknownObject { name: " resp_1".into() }));
