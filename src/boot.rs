@@ -49,6 +49,7 @@ use crate::metering::deferred::{Books, Deferred};
 use crate::metering::fresh::Fresh;
 use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
+use crate::metering::objects::Objects;
 use crate::metering::price_books::{self, Format};
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
@@ -450,7 +451,8 @@ impl Parts {
             store_timeout: STORE_TIMEOUT,
         };
         let deferred = deferred(&ledger, &facts, own_counters.store.clone(), recorder);
-        let gate = gate((meter, deferred, identities), &state, live, draining);
+        let objects = Arc::new(Objects::new(ledger.objects(), facts.clock.clone()));
+        let gate = gate((meter, deferred, identities), objects, &state, live, draining);
         let admin_router = api::admin_router(state);
         Ok(Self {
             gate,
@@ -484,6 +486,7 @@ fn strangers(facts: &Facts, meter: &Arc<Meter>) -> Arc<Strangers> {
 /// What requests share.
 fn gate(
     (meter, deferred, identities): (Arc<Meter>, Arc<Deferred>, Arc<Identities>),
+    objects: Arc<Objects>,
     state: &ApiState,
     live: Live,
     draining: Arc<AtomicBool>,
@@ -491,6 +494,7 @@ fn gate(
     Arc::new(Gate {
         meter,
         deferred,
+        objects,
         identities,
         local: api::proxy_router(state.clone()),
         live: ArcSwap::from_pointee(live),

@@ -37,6 +37,7 @@ pub(super) struct Background {
     admin: tokio::task::JoinHandle<()>,
     refresher: tokio::task::JoinHandle<()>,
     billing: tokio::task::JoinHandle<()>,
+    noting: tokio::task::JoinHandle<()>,
 }
 
 impl Background {
@@ -51,11 +52,13 @@ impl Background {
             tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
         let (snapshots, ledger, clock) = (parts.snapshots.clone(), parts.ledger.tenants(), SystemClock::new());
         let (gate, admin_gate) = (parts.gate.clone(), parts.gate.clone());
+        let objects = parts.gate.objects.clone();
         Ok(Self {
             recorder: parts.recording.take(),
             counters: parts.counters.take(),
             maintainer: parts.maintainer.take(),
             claiming: parts.claiming.take(),
+            noting: runtime.spawn(async move { objects.run().await }),
             billing: runtime.spawn(async move {
                 let asking = Asking::new(gate.clone());
                 let interval = || gate.live.load().settings.poll_interval;
@@ -100,6 +103,7 @@ impl Background {
             counters.leave().await;
         }
         parts.journal.stop();
+        self.noting.abort();
         self.refresher.abort();
         self.admin.abort();
         // Files are left alone before the data directory is.

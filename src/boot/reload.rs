@@ -61,6 +61,7 @@ fn settings(config: &Config) -> Settings {
         body_limit: config.listen.body_limit,
         upload_limit: config.listen.upload_limit,
         session_message_limit: config.listen.session_message_limit,
+        isolation: config.isolation,
         header_timeout: config.listen.header_timeout,
         body_timeout: config.listen.body_timeout,
         write_timeout: config.listen.write_timeout,

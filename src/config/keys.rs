@@ -335,6 +335,18 @@ pub static KEYS: &[Key] = &[
         "How soon a provider is asked for what it finishes later (responses in the background, batches) and nobody fetches. The pause doubles with each question, up to five minutes.",
     ),
     key(
+        "isolation.unknown_objects",
+        &["TOLLGATE_UNKNOWN_OBJECTS"],
+        "refuse",
+        "What becomes of a request for a response, file, batch or the like that no tenant is known to have made through the gateway. `refuse`: 404, as for another tenant's. `allow`: forwarded.",
+    ),
+    key(
+        "isolation.lists",
+        &["TOLLGATE_OBJECT_LISTS"],
+        "refuse",
+        "Lists of files, batches and the like hold those of all tenants that share the provider's account. `refuse`: 403. `allow`: forwarded.",
+    ),
+    key(
         "shutdown.drain_limit",
         &["TOLLGATE_SHUTDOWN_DRAIN_LIMIT"],
         "30s",

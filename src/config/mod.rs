@@ -28,6 +28,7 @@ use secrecy::{SecretBox, SecretString};
 use crate::domain::hold::Bounds;
 use crate::domain::ids::PlanName;
 use crate::domain::limits::ModelLimits;
+use crate::domain::object::{Isolation, UnknownObjects};
 use crate::domain::plan::{Metric, Plan};
 use crate::domain::printable::printable;
 use crate::domain::quantities::COUNT_MAX;
@@ -212,6 +213,8 @@ pub struct Config {
     pub providers: Providers,
     /// Times and bounds towards them.
     pub upstream: Upstream,
+    /// How far tenants that share a provider's account are kept apart in it.
+    pub isolation: Isolation,
     /// How long answers in flight may take after SIGTERM.
     pub shutdown_drain_limit: Duration,
     /// Threads that move requests; at least 1.
@@ -383,6 +386,7 @@ impl Reader {
         let clients = self.clients();
         let providers = self.providers();
         let upstream = self.upstream();
+        let isolation = self.isolation();
         let shutdown_drain_limit = self.value("shutdown.drain_limit", values::duration);
         let workers = self.value("runtime.workers", |text| values::count(text, 0..=1_024));
         let journal = self.journal();
@@ -412,6 +416,7 @@ impl Reader {
             ledger: ledger?,
             providers,
             upstream: upstream?,
+            isolation: isolation?,
             shutdown_drain_limit: shutdown_drain_limit?,
             workers: usize::try_from(workers?).ok().filter(|workers| *workers > 0).unwrap_or_else(cores),
             journal: journal?,
@@ -535,6 +540,13 @@ impl Reader {
             http2: http2?,
             roots: roots?,
         })
+    }
+
+    fn isolation(&mut self) -> Option<Isolation> {
+        let unknown = self.value("isolation.unknown_objects", values::allowed);
+        let lists = self.value("isolation.lists", values::allowed);
+        let unknown = if unknown? { UnknownObjects::Allow } else { UnknownObjects::Refuse };
+        Some(Isolation { unknown, lists: lists? })
     }
 
     fn warn_of(&mut self, providers: &Providers) {

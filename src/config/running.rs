@@ -7,7 +7,7 @@ use super::{Config, Listen, Log};
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
 /// which addresses are safe to be bound to.
-const CHANGES_WHILE_RUNNING: [&str; 34] = [
+const CHANGES_WHILE_RUNNING: [&str; 35] = [
     "admin.key",
     "admin.tls.",
     "listen.header_timeout",
@@ -18,6 +18,7 @@ const CHANGES_WHILE_RUNNING: [&str; 34] = [
     "listen.buffer_total",
     "listen.upload_limit",
     "listen.session_message_limit",
+    "isolation.",
     "listen.connections_max",
     "listen.connections_per_address",
     "listen.balancers",

@@ -109,6 +109,15 @@ pub fn yes(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "is neither true nor false".to_owned())
 }
 
+/// `allow` or `refuse`: whether it is allowed.
+pub fn allowed(text: &str) -> Result<bool, String> {
+    match text {
+        "allow" => Ok(true),
+        "refuse" => Ok(false),
+        _ => Err("is neither allow nor refuse".to_owned()),
+    }
+}
+
 /// A duration that is not 0.
 pub fn positive_duration(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;

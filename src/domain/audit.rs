@@ -7,7 +7,7 @@ use super::key::Key;
 use super::models::Models;
 use super::provider_key::SealedKey;
 use super::tenant::Tenant;
-use super::time::Micros;
+use super::time::{Micros, Period};
 use super::zone::Zone;
 
 /// In what role somebody makes a change.
@@ -55,6 +55,10 @@ pub enum Action {
     SecretsRotate,
     /// Another price book was put in force.
     PricesSet,
+    /// Events began to be priced again. What that wrote is in the ledger, as signed corrections.
+    PricesRerate,
+    /// The events of old months began to be dropped.
+    EventsDrop,
 }
 
 /// What an entry tells of a tenant or a key, before or after the change: what the change is about, and no secret.
@@ -76,6 +80,8 @@ pub struct Facts {
     pub models: Option<Models>,
     /// The version of the price book in force, or `configured`: that of each gateway's configuration.
     pub prices: Option<String>,
+    /// Which events.
+    pub events: Option<String>,
 }
 
 /// One change.
@@ -132,7 +138,7 @@ impl Author {
 }
 
 impl Action {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::TenantCreate,
         Self::TenantChange,
         Self::PlanSet,
@@ -143,6 +149,8 @@ impl Action {
         Self::ProviderKeyRemove,
         Self::SecretsRotate,
         Self::PricesSet,
+        Self::PricesRerate,
+        Self::EventsDrop,
     ];
 
     /// A stable name, such as `tenant.create`.
@@ -158,7 +166,14 @@ impl Action {
             Self::ProviderKeyRemove => "provider_key.remove",
             Self::SecretsRotate => "secrets.rotate",
             Self::PricesSet => "prices.set",
+            Self::PricesRerate => "prices.rerate",
+            Self::EventsDrop => "events.drop",
         }
+    }
+
+    /// The names of all actions, for messages.
+    pub fn names() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
     }
 
     /// The action of that name.
@@ -267,6 +282,18 @@ impl Change {
             ..Facts::default()
         };
         Self { action: Action::PricesSet, tenant: None, key: None, before: facts(before), after: facts(after) }
+    }
+
+    /// Events, of one tenant or of all, begin to be priced again by a version of the prices.
+    pub fn rerated(tenant: Option<TenantId>, events: String, version: &str) -> Self {
+        let after = Facts { prices: Some(version.to_owned()), events: Some(events), ..Facts::default() };
+        Self { action: Action::PricesRerate, tenant, key: None, before: Facts::default(), after }
+    }
+
+    /// Events of the months before this one begin to be dropped.
+    pub fn events_dropped(before: Period) -> Self {
+        let facts = Facts { events: Some(format!("before {before}")), ..Facts::default() };
+        Self { action: Action::EventsDrop, tenant: None, key: None, before: facts, after: Facts::default() }
     }
 }
 

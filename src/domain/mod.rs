@@ -15,6 +15,7 @@ pub mod limits;
 pub mod models;
 pub mod money;
 pub mod network;
+pub mod object;
 pub mod plan;
 pub mod price;
 pub mod printable;

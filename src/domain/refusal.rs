@@ -123,6 +123,15 @@ pub enum Refusal {
         /// The plan.
         plan: PlanName,
     },
+    /// An object of the provider that is another tenant's, or of which nobody knows whose it is.
+    UnknownObject {
+        /// As the request names it, shortened.
+        name: Box<str>,
+    },
+    /// A list of the provider's that holds the objects of all tenants.
+    ListOfAll,
+    /// Whose an object is cannot be looked up.
+    ObjectsDown,
     /// It is charged after its answer, when nothing can be held for it, and the plan holds the most that calls can use.
     Deferred {
         /// The plan.
@@ -212,8 +221,12 @@ impl Refusal {
         match self {
             Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy | Self::BadUpload => 401,
             Self::QuotaUsedUp(_) => 402,
-            Self::Suspended(_) | Self::ModelNotAllowed(_) | Self::NoPrice { .. } | Self::Deferred { .. } => 403,
-            Self::UnknownRoute | Self::OpensElsewhere => 404,
+            Self::Suspended(_)
+            | Self::ModelNotAllowed(_)
+            | Self::NoPrice { .. }
+            | Self::Deferred { .. }
+            | Self::ListOfAll => 403,
+            Self::UnknownRoute | Self::OpensElsewhere | Self::UnknownObject { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
             Self::NoUpgrade => 426,
@@ -242,6 +255,7 @@ impl Refusal {
             | Self::JournalFull
             | Self::CountersDown
             | Self::KeysDown
+            | Self::ObjectsDown
             | Self::Draining => 503,
         }
     }
@@ -265,6 +279,9 @@ impl Refusal {
             Self::Guessing { .. } => "too_many_failed_keys",
             Self::TooSlow(_) => "request_timeout",
             Self::NoPrice { .. } => "model_unpriced",
+            Self::UnknownObject { .. } => "unknown_object",
+            Self::ListOfAll => "list_of_all_tenants",
+            Self::ObjectsDown => "objects_unavailable",
             Self::Deferred { .. } => "deferred_not_allowed",
             Self::UnknownRoute => "unknown_route",
             Self::OpensElsewhere => "not_metered",
@@ -302,7 +319,8 @@ impl Refusal {
             | Self::BuffersFull
             | Self::JournalFull
             | Self::CountersDown
-            | Self::KeysDown => Some(1),
+            | Self::KeysDown
+            | Self::ObjectsDown => Some(1),
             Self::Guessing { retry_after_s } => Some(*retry_after_s),
             Self::RateLimited(facts) => Some(facts.retry_after_s),
             Self::Draining => Some(5),
@@ -353,6 +371,15 @@ impl Refusal {
             _ => Ok(()),
         }
     }
+
+    /// What is refused for whose object it is.
+    fn write_of_objects(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownObject { name } => write!(f, "There is no object {name}. Objects that were not made through this gateway, or not by this tenant, cannot be used."),
+            Self::ListOfAll => f.write_str("This list holds the objects of all tenants of this gateway. Keep the ids of yours, or ask its operator to set isolation.lists = \"allow\"."),
+            _ => f.write_str("Whose this object is cannot be looked up at the moment. Try again shortly."),
+        }
+    }
 }
 
 /// The sentence for the client.
@@ -383,6 +410,7 @@ impl fmt::Display for Refusal {
                 "" => write!(f, "The call names no model where the gateway could see it, and plan {plan} has a cost limit: without a price nobody can hold to it."),
                 model => write!(f, "Model {model} has no price, and plan {plan} has a cost limit: without a price nobody can hold to it."),
             },
+            Self::UnknownObject { .. } | Self::ListOfAll | Self::ObjectsDown => self.write_of_objects(f),
             Self::Deferred { plan } => write!(f, "Plan {plan} holds the most that a call can use, and this one is finished and charged after its answer, when nothing is held for it. Ask for an answer that is not in the background and no batch, or have the operator of this gateway set deferred = \"allow\" on the plan."),
             Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter: see the table of routes in its README."),
             Self::OpensElsewhere => f.write_str("The gateway does not forward this: it makes a key or a call by which a client speaks to the provider directly, where nothing is metered. Open a websocket through the gateway with your Tollgate key instead."),

@@ -14,15 +14,18 @@ use tokio::time::Instant;
 
 use crate::domain::ids::{ProviderId, TenantId};
 use crate::domain::network::Networks;
+use crate::domain::object::Isolation;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::deferred::Deferred;
 use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
 use crate::metering::meter::{self, Meter};
+use crate::metering::objects::Objects;
 use crate::metering::rates::RateRoom;
 use crate::metering::snapshot::Account;
 use crate::metering::vault::OwnKey;
+use crate::providers::objects::Makes;
 use crate::providers::{self, CredentialPlace, Endpoint, Kind, Provider};
 
 use super::auth::{self, Attribution, Presented};
@@ -41,6 +44,8 @@ pub struct Gate {
     pub meter: Arc<Meter>,
     /// Bills what is finished later.
     pub deferred: Arc<Deferred>,
+    /// Knows whose the objects are that providers keep.
+    pub objects: Arc<Objects>,
     /// Knows whose a credential is.
     pub identities: Arc<Identities>,
     /// The routes that the gateway answers itself.
@@ -112,6 +117,8 @@ pub struct Settings {
     pub first_byte_timeout: Duration,
     /// The first pause between two questions for what a provider finishes later.
     pub poll_interval: Duration,
+    /// How far tenants that share a provider's account are kept apart in it.
+    pub isolation: Isolation,
     /// Connections of all clients together.
     pub connections_max: u64,
     /// Connections of one address; 0 for no limit.
@@ -192,6 +199,8 @@ pub struct Asked<'a> {
     pub dialect: &'static dyn Provider,
     /// Who calls, once that is known.
     pub account: Option<Arc<Account>>,
+    /// Which objects of the provider the answer makes.
+    pub makes: Makes,
     /// The event's id, once there is one.
     pub id: Option<String>,
     /// The caller's limits, once they were asked.
@@ -230,6 +239,7 @@ impl<'a> Asked<'a> {
             length: if is_open { None } else { Some(length.unwrap_or(0)) },
             expects_continue: expect && head.version == Version::HTTP_11,
             account: None,
+            makes: Makes::Nothing,
             id: None,
             limits: Vec::new(),
             rates: Vec::new(),
@@ -330,10 +340,12 @@ impl Gate {
         let caller = self.caller(session, asked, &presented, attribution).await?;
         let live = asked.live;
         let origin = live.origin(provider, &endpoint, asked.account.as_deref())?;
+        let touches = self.may_touch(asked, provider, &endpoint).await?;
         if endpoint.kind == Kind::Unbilled {
             // What counts the tokens of a model is free, and the model's own answer.
             endpoint.model.as_deref().map_or(Ok(()), |model| meter::may_use(&caller, model))?;
-            return self.pass_through(session, asked, &presented.secret, (origin, &endpoint), |_| ()).await;
+            let secret = &presented.secret;
+            return self.pass_through(session, asked, secret, (origin, &endpoint, &touches), |_| ()).await;
         }
         if endpoint.reads.is_session() {
             let (by, target) = ((caller, &presented), (origin, provider, endpoint));
@@ -351,6 +363,8 @@ impl Gate {
         self.expect_body(session, asked, live.settings.body_limit).await?;
         let whole = body::read_whole(session, asked, live.settings.body_limit).await?;
         let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
+        asked.makes = asked.makes.of(call.stored);
+        self.may_name(asked, provider, provider.references(&endpoint, Some(&call), &whole.bytes)?).await?;
         let coding = if call.edits.is_empty() { Coding::GzipIfAccepted } else { Coding::Identity };
         let out = headers::to_provider(headers_of(session), &presented.secret, coding);
         let mut request = self.request(asked, out, (origin, provider, &endpoint), Outgoing::Whole(None))?;

@@ -69,6 +69,7 @@ mod http2;
 pub mod hygiene;
 pub mod inflate;
 pub mod listener;
+mod ownership;
 pub mod pace;
 mod query;
 pub mod relay;

@@ -23,6 +23,7 @@ use super::client_stream::ClientStream;
 use super::exchange::{Asked, Fate, Gate, Settings};
 use super::headers;
 use super::inflate::Inflate;
+use super::ownership::Making;
 use super::pace::Pace;
 use super::upstream::{Answer, AnswerBody, Cut};
 use super::watch::Watch;
@@ -58,6 +59,8 @@ struct Relay<'a> {
     in_flight: Option<InFlight>,
     /// Told behind the last byte, when this is dropped.
     watch: Option<Watch>,
+    /// Notes the objects that the answer makes.
+    making: Option<Making>,
     sight: Sight,
     /// Knows how the stream ends early, where it may have to.
     shortener: Option<Shortener>,
@@ -109,6 +112,7 @@ pub(super) async fn relay(
         pace: Pace::new(settings.write_timeout, settings.rate_min),
         in_flight,
         watch,
+        making: Making::of(gate, asked, &head),
         sight,
         shortener,
         out,
@@ -154,6 +158,9 @@ impl Relay<'_> {
             match step {
                 Step::Pieces => {
                     self.settle_if_complete().await;
+                    if self.left == Some(0) || self.in_flight.is_none() {
+                        self.noted().await;
+                    }
                     if self.is_used_up().await
                         && let Some(last) = self.shortened()
                     {
@@ -219,16 +226,33 @@ impl Relay<'_> {
         if self.gone.is_some() {
             self.drained_bytes = self.drained_bytes.saturating_add(length);
         }
-        if let Some(watch) = &mut self.watch {
-            watch.look(&piece, &mut self.sight);
-        }
-        match (&mut self.in_flight, &mut self.sight) {
-            (Some(in_flight), Sight::Plain) => in_flight.pass(piece, &mut self.out),
-            (Some(in_flight), Sight::Coded(inflate)) => {
-                inflate.feed(&piece, |inflated| in_flight.look(inflated));
-                self.out.push(piece);
+        let Self { in_flight, watch, making, sight, out, .. } = self;
+        let mut look_beside = |decoded: &[u8]| {
+            if let Some(watch) = watch {
+                watch.look(decoded);
             }
-            (Some(_), Sight::Blind) | (None, _) => self.out.push(piece),
+            if let Some(making) = making {
+                making.look(decoded);
+            }
+        };
+        match (in_flight, sight) {
+            (in_flight, Sight::Plain) => {
+                look_beside(&piece);
+                match in_flight {
+                    Some(in_flight) => in_flight.pass(piece, out),
+                    None => out.push(piece),
+                }
+            }
+            (in_flight, Sight::Coded(inflate)) => {
+                inflate.feed(&piece, |inflated| {
+                    look_beside(inflated);
+                    if let Some(in_flight) = in_flight {
+                        in_flight.look(inflated);
+                    }
+                });
+                out.push(piece);
+            }
+            (_, Sight::Blind) => out.push(piece),
         }
         Ok(bytes)
     }
@@ -290,6 +314,13 @@ impl Relay<'_> {
         }
     }
 
+    /// Whoever has the whole answer may use what it made, on any node.
+    async fn noted(&mut self) {
+        if let Some(making) = &mut self.making {
+            making.noted().await;
+        }
+    }
+
     /// Gives the tokens that are booked; none where nobody pays.
     async fn settle_with(&mut self, ending: Ending) -> Tokens {
         // What the reader holds back is the client's, and only the reader has it.
@@ -301,6 +332,7 @@ impl Relay<'_> {
     /// Trailers go on in HTTP/2 alone: pingora writes none in HTTP/1.1, where whoever passes a message on may drop them.
     async fn end(mut self, trailers: Option<HeaderMap>) -> Fate {
         self.settle_whole().await;
+        self.noted().await;
         self.write().await;
         let trailers = trailers.filter(|_| self.session.is_http2() && self.gone.is_none());
         if let Some(trailers) = trailers.map(headers::trailers_to_client).filter(|trailers| !trailers.is_empty())

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::in_flight::Caller;
+use crate::providers::objects::{Makes, Touches};
 use crate::providers::{BodyRule, Endpoint, FormReader, Provider, Reads};
 
 use super::auth::Presented;
@@ -50,7 +51,7 @@ impl Gate {
         session: &mut ServerSession,
         asked: &mut Asked<'_>,
         presented: &str,
-        (origin, endpoint): (&Origin, &Endpoint),
+        (origin, endpoint, touches): (&Origin, &Endpoint, &Touches),
         change: impl FnOnce(&mut HeaderMap),
     ) -> Result<Fate, Refusal> {
         self.know_limits(asked).await;
@@ -61,11 +62,18 @@ impl Gate {
         if asked.method == Method::DELETE && endpoint.reads != Reads::Nothing {
             self.bill_before_it_goes(asked.dialect, &endpoint.path).await;
         }
-        // What tells of units has to be read on its way.
-        let coding = if endpoint.reads == Reads::Nothing { Coding::AsAsked } else { Coding::GzipIfAccepted };
+        // What tells of units or makes objects has to be read on its way.
+        let is_read = endpoint.reads != Reads::Nothing || touches.makes != Makes::Nothing;
+        let coding = if is_read { Coding::GzipIfAccepted } else { Coding::AsAsked };
         let out = headers::to_provider(headers_of(session), presented, coding);
         let limit = settings.upload_limit;
+        let mut reserved = body::Reserved::default();
         let begin = match asked.length {
+            _ if touches.refers && !is_form(session) => {
+                let (begin, held) = self.read_names(session, asked, endpoint).await?;
+                reserved = held;
+                begin
+            }
             Some(_) => Begin::default(),
             None => read_begin(session, asked, limit, |_| Ok(false)).await?,
         };
@@ -81,9 +89,28 @@ impl Gate {
         change(&mut answer.head.headers);
         let meters = self.meters(asked.dialect, endpoint, &answer);
         // The sender lives until the answer is through: an answer may come before the end of the request.
-        let fate = self.relay(session, asked, meters, answer, body::Reserved::default()).await;
+        let fate = self.relay(session, asked, meters, answer, reserved).await;
         drop(sender);
         Ok(fate)
+    }
+
+    /// Reads a whole body that may name objects, and refuses it if one of them is not the tenant's.
+    async fn read_names(
+        &self,
+        session: &mut ServerSession,
+        asked: &mut Asked<'_>,
+        endpoint: &Endpoint,
+    ) -> Result<(Begin, body::Reserved), Refusal> {
+        if headers_of(session).contains_key(header::CONTENT_ENCODING) {
+            return Err(Refusal::EncodedBody);
+        }
+        let limit = asked.live.settings.body_limit;
+        let whole = body::read_whole(session, asked, limit).await?;
+        if !whole.bytes.is_empty() {
+            let named = asked.dialect.references(endpoint, None, &whole.bytes)?;
+            self.may_name(asked, asked.dialect, named).await?;
+        }
+        Ok((Begin { bytes: whole.bytes, ended: true }, whole.reserved))
     }
 
     /// What is deleted may not be billed yet. Its name is its path behind the version.
@@ -157,6 +184,12 @@ impl Gate {
             }
         }
     }
+}
+
+/// Whether a body is a form, whatever is in it: only the provider's own places of files take one.
+fn is_form(session: &ServerSession) -> bool {
+    let content_type = headers_of(session).get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
+    content_type.is_some_and(|value| value.trim_ascii_start().to_ascii_lowercase().starts_with(b"multipart/"))
 }
 
 /// The begin of a body that streams.

@@ -18,13 +18,16 @@ use crate::adapters::system_clock::SystemClock;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{PlanName, ProviderId};
 use crate::domain::network::Networks;
+use crate::domain::object::Isolation;
 use crate::domain::plan::Standing;
 use crate::domain::time::Micros;
 use crate::metering::deferred::{Books, Deferred};
+use crate::metering::fakes::objects::FakeObjects;
 use crate::metering::fakes::units::FakeUnits;
 use crate::metering::fakes::{self, World};
 use crate::metering::identity::{self, Identities, Mode};
 use crate::metering::meter::Meter;
+use crate::metering::objects::Objects;
 use crate::metering::recorder::Recorder;
 use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
@@ -184,6 +187,7 @@ fn settings() -> Settings {
         drain_timeout: PATIENCE,
         drain_bytes: 1 << 20,
         first_byte_timeout: PATIENCE,
+        isolation: Isolation::default(),
         poll_interval: PATIENCE,
         connections_max: 1_000,
         connections_per_address: 0,
@@ -241,6 +245,7 @@ impl Bench {
         let gate = Arc::new(Gate {
             meter,
             deferred,
+            objects: Arc::new(Objects::new(Arc::new(FakeObjects::default()), clock.clone())),
             identities,
             local: axum::Router::new(),
             live: ArcSwap::from_pointee(Live {

@@ -54,13 +54,14 @@ impl Gate {
             let caller = caller.ok_or(Refusal::BadUpload)?;
             Ticket::new(caller.account.tenant.id.clone(), caller.key.map(|key| key.id.clone()), self.meter.now())
         };
+        let touches = self.may_touch(asked, provider, &endpoint).await?;
         refuse_large(headers_of(session), asked.length, live.settings.upload_limit)?;
         let here = Here::of(asked, headers_of(session), &endpoint, live.public_url.as_deref());
         let presented = presented.map(|presented| presented.secret).unwrap_or_default();
         let account = asked.account.clone();
         let secret = origin.key_of(provider, account.as_deref())?.expose_secret();
         let lead_back = |answer: &mut HeaderMap| ticket.lead_back(answer, secret, &here);
-        self.pass_through(session, asked, &presented, (origin, &endpoint), lead_back).await
+        self.pass_through(session, asked, &presented, (origin, &endpoint, &touches), lead_back).await
     }
 }
 

@@ -34,7 +34,7 @@ use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterKey, CounterStore, CountersUnavailable};
 use crate::ports::rates::{RateClaim, RateStanding, RateStore};
-use crate::ports::tenants::{Act, Answered, AuditQuery, AuditStart, Done, TenantChange, TenantStore};
+use crate::ports::tenants::{Act, Answered, AuditFilter, AuditQuery, AuditStart, Done, TenantChange, TenantStore};
 use crate::ports::usage::UsageStore;
 
 use super::once::{Kept, Once};
@@ -371,12 +371,12 @@ impl Admin {
         self.known(id).map(|account| account.tenant.clone()).ok_or_else(|| AdminError::UnknownTenant(id.clone()))
     }
 
-    /// A page of the audit log, of one tenant or of all: what comes after the entry in row `after`. More than
+    /// A page of some entries of the audit log: what comes after the entry in row `after`. More than
     /// [`ENTRIES_PER_PAGE_MAX`] entries count as that.
-    pub async fn audit(&self, tenant: Option<TenantId>, after: i64, entries_max: u32) -> Result<AuditPage, AdminError> {
+    pub async fn audit(&self, filter: AuditFilter, after: i64, entries_max: u32) -> Result<AuditPage, AdminError> {
         let entries_max = entries_max.clamp(1, ENTRIES_PER_PAGE_MAX);
         // One more than the page holds tells whether there is a next page.
-        let query = AuditQuery { tenant, start: AuditStart::After(after), entries_max: entries_max.saturating_add(1) };
+        let query = AuditQuery { filter, start: AuditStart::After(after), entries_max: entries_max.saturating_add(1) };
         let mut entries = self.store.audit(&query).await?;
         let page = usize::try_from(entries_max).unwrap_or(usize::MAX);
         let has_more = entries.len() > page;
@@ -385,10 +385,10 @@ impl Admin {
         Ok(AuditPage { entries, next })
     }
 
-    /// The page at the end of the audit log, of one tenant or of all.
-    pub async fn last_audited(&self, tenant: Option<TenantId>, entries_max: u32) -> Result<AuditPage, AdminError> {
+    /// The last page of some entries of the audit log.
+    pub async fn last_audited(&self, filter: AuditFilter, entries_max: u32) -> Result<AuditPage, AdminError> {
         let entries_max = entries_max.clamp(1, ENTRIES_PER_PAGE_MAX);
-        let query = AuditQuery { tenant, start: AuditStart::End, entries_max };
+        let query = AuditQuery { filter, start: AuditStart::End, entries_max };
         Ok(AuditPage { entries: self.store.audit(&query).await?, next: None })
     }
 

@@ -1,5 +1,6 @@
 //! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
 
+pub(crate) mod objects;
 mod prices;
 mod tenants;
 pub(crate) mod units;

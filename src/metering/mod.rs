@@ -17,6 +17,7 @@ pub mod in_flight;
 mod look_ups;
 pub mod meter;
 pub mod node_counters;
+pub mod objects;
 pub mod once;
 mod overrun;
 pub mod price_books;

@@ -1,6 +1,6 @@
 //! Tenants, their plans and keys, at rest; the log of their changes; and what made each change happen once.
 
-use crate::domain::audit::{AuditEntry, Author};
+use crate::domain::audit::{Action, Actor, AuditEntry, Author, Change};
 use crate::domain::ids::{KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::provider_key::SealedKey;
@@ -110,11 +110,38 @@ pub enum Done<T> {
     Before(Answered),
 }
 
+/// Which entries of the audit log; `None` for any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Changes of one tenant.
+    pub tenant: Option<TenantId>,
+    /// By whom.
+    pub actor: Option<Actor>,
+    /// What was done.
+    pub action: Option<Action>,
+    /// At or after.
+    pub from: Option<Micros>,
+    /// Before.
+    pub to: Option<Micros>,
+}
+
+impl AuditFilter {
+    /// Whether an entry is one of these.
+    pub fn fits(&self, entry: &AuditEntry) -> bool {
+        let Self { tenant, actor, action, from, to } = self;
+        tenant.as_ref().is_none_or(|tenant| entry.change.tenant.as_ref() == Some(tenant))
+            && actor.is_none_or(|actor| entry.author.actor == actor)
+            && action.is_none_or(|action| entry.change.action == action)
+            && from.is_none_or(|from| entry.at >= from)
+            && to.is_none_or(|to| entry.at < to)
+    }
+}
+
 /// A part of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditQuery {
-    /// Of one tenant, or of all.
-    pub tenant: Option<TenantId>,
+    /// Which entries.
+    pub filter: AuditFilter,
     /// Where it begins.
     pub start: AuditStart,
     /// At most this many entries.
@@ -208,7 +235,12 @@ pub trait TenantStore: PriceStore + Send + Sync {
     /// What a request of this id was answered within [`REMEMBERED_US`] before `now`.
     fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>>;
 
-    /// A part of the audit log, oldest entry first.
+    /// Writes the entry of a change that is made in steps, each a transaction of its own, before the first of them: so
+    /// there is no step without its entry.
+    fn record<'a>(&'a self, change: &'a Change, act: &'a Act) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// A part of the audit log, oldest entry first. No call of any store changes an entry or drops one, and the store
+    /// refuses whoever else tries.
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>>;
 
     /// Remembers when keys last made a call, to the minute below. Keys that are not there and earlier times than the

@@ -200,6 +200,99 @@ fn nothing_of_the_top_level_is_missing_or_too_much() {
     }
 }
 
+/// What of a ledger's ports names whose data it is about.
+const NAMES_A_TENANT: [&str; 15] = [
+    "TenantId",
+    "&'a Tenant",
+    "&'a Key",
+    "&'a [CounterKey]",
+    "UsageEvent",
+    "SealedKey",
+    "OwnedObject",
+    "&'a Change",
+    "SumsQuery",
+    "EventsQuery",
+    "AuditQuery",
+    "CrossingsQuery",
+    // By the credential and the idempotency key: a digest that nobody else can make.
+    "Digest",
+    // What everybody has in common.
+    "version: &'a str",
+    "KeptBook",
+];
+
+/// What names none, as it is no answer to a client's question.
+const OF_THE_WHOLE_LEDGER: [&str; 21] = [
+    // All tenants and keys, for the snapshot.
+    "load",
+    "revision",
+    // By keys that were used a moment ago.
+    "touch_keys",
+    "admin_key_hash",
+    "set_admin_key_hash",
+    "price_books",
+    // By ids that come from the gateway's own journal and ledger: recovery, bills, corrections, verification.
+    "known",
+    "find",
+    "corrections",
+    "used",
+    "walk",
+    // Retention and readiness.
+    "events_from",
+    "old_events",
+    "drop_events",
+    "ledger_id",
+    "ready",
+    // What providers finish later: by its name, when the provider tells of it.
+    "waiting",
+    "claim",
+    "settled",
+    "forget",
+    "forget_objects",
+];
+
+/// The signatures of the methods of a file's traits, by their names.
+fn methods(text: &str) -> Vec<(String, String)> {
+    let mut methods = Vec::new();
+    for body in text.split("\npub trait ").skip(1) {
+        let body = body.split("\n}\n").next().unwrap_or_default();
+        for method in body.split("\n    fn ").skip(1) {
+            let (name, _) = method.split_once(['<', '(']).expect("a method has parameters");
+            let end = method.find([';', '{']).unwrap_or(method.len());
+            methods.push((name.to_owned(), method[..end].to_owned()));
+        }
+    }
+    methods
+}
+
+#[test]
+fn every_question_to_the_ledger_names_a_tenant() {
+    let files = ["continuations", "objects", "prices", "tenants", "units", "usage"];
+    let mut asked = Vec::new();
+    for file in files {
+        let path = root().join(format!("src/ports/{file}.rs"));
+        asked.extend(methods(&fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))));
+    }
+    assert!(asked.len() > 30, "{asked:?}");
+    for (name, signature) in &asked {
+        let names_one = NAMES_A_TENANT.iter().any(|word| signature.contains(word));
+        let is_known = OF_THE_WHOLE_LEDGER.contains(&name.as_str());
+        assert!(names_one != is_known, "{signature}");
+    }
+    for name in OF_THE_WHOLE_LEDGER {
+        assert!(asked.iter().any(|(known, _)| known == name), "{name} is gone");
+    }
+    // A client's question comes to a store through `metering` alone, where its tenant is decided.
+    for (name, text) in rust_files("src/edge") {
+        for (line, code) in code(text.split("#[cfg(test)]").next().unwrap_or_default()) {
+            let asks = ["UsageStore", "TenantStore", "UnitStore", "ObjectStore", "PriceStore"]
+                .iter()
+                .any(|store| code.contains(store));
+            assert!(!asks || name.contains("tests"), "{name}:{line}: the edge asks a store");
+        }
+    }
+}
+
 #[test]
 fn every_test_that_the_threat_model_names_exists() {
     let text = fs::read_to_string(root().join("SECURITY.md")).unwrap();

@@ -9,7 +9,7 @@ use sqlx::Postgres;
 use super::PostgresLedger;
 use super::session::Session;
 use crate::adapters::sql::{audit, changes, provider_keys};
-use crate::domain::audit::AuditEntry;
+use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::ids::{KeyId, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::provider_key::SealedKey;
@@ -157,6 +157,14 @@ impl TenantStore for PostgresLedger {
             let mut reader = self.reader().await?;
             let answered = audit::recall::<Postgres>(&mut reader, id, now).await;
             reader.answer(answered)
+        })
+    }
+
+    fn record<'a>(&'a self, done: &'a Change, act: &'a Act) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut change = self.change().await?;
+            let recorded = audit::finish::<Postgres>(&mut change, act, Some(done)).await;
+            change.commit(recorded).await
         })
     }
 

@@ -8,6 +8,7 @@ pub(super) mod audit;
 pub(super) mod cells;
 pub(super) mod changes;
 pub(super) mod crossings;
+pub(super) mod objects;
 pub(super) mod prices;
 pub(super) mod provider_keys;
 pub(super) mod rows;

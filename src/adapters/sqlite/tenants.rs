@@ -7,7 +7,7 @@ use sqlx::Sqlite;
 
 use super::{SqliteLedger, store_error};
 use crate::adapters::sql::{audit, changes, provider_keys};
-use crate::domain::audit::AuditEntry;
+use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::ids::{KeyId, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::provider_key::SealedKey;
@@ -140,6 +140,14 @@ impl TenantStore for SqliteLedger {
 
     fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>> {
         Box::pin(async move { audit::recall::<Sqlite>(&mut *self.reader().await?, id, now).await })
+    }
+
+    fn record<'a>(&'a self, change: &'a Change, act: &'a Act) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            audit::finish::<Sqlite>(&mut transaction, act, Some(change)).await?;
+            self.commit(transaction).await
+        })
     }
 
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {

@@ -116,7 +116,10 @@ impl TenantStore for FakeStore {
                 let is_it =
                     |known: &&mut Key| known.tenant == new.tenant && known.id == *old && known.revoked_at.is_none();
                 let found = tables.keys.iter_mut().find(is_it).ok_or_else(|| StoreError::Missing(old.to_string()))?;
+                let before = found.clone();
                 found.expires_at = Some(found.expires_at.map_or(ends_at, |at| at.min(ends_at)));
+                let rotated = Change::key_rotated(&before, found);
+                tables.once(&Act::by(act.author.clone(), act.at), |_| Ok(((), Some(rotated))))?;
                 tables.keys.insert(0, new.clone());
                 Ok(((), Some(Change::key_created(new))))
             })
@@ -171,12 +174,14 @@ impl TenantStore for FakeStore {
         self.answer(|tables| Ok(tables.recall(id, now)))
     }
 
+    fn record<'a>(&'a self, change: &'a Change, act: &'a Act) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.answer(|tables| tables.once(act, |_| Ok(((), Some(change.clone())))).map(|_| ()))
+    }
+
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
         self.answer(|tables| {
-            let AuditQuery { tenant, start, entries_max } = query;
-            let theirs =
-                |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant.as_ref() == Some(tenant));
-            let found: Vec<AuditEntry> = tables.audit.iter().filter(theirs).cloned().collect();
+            let AuditQuery { filter, start, entries_max } = query;
+            let found: Vec<AuditEntry> = tables.audit.iter().filter(|entry| filter.fits(entry)).cloned().collect();
             let max = *entries_max as usize;
             Ok(match start {
                 AuditStart::After(row) => found.into_iter().filter(|entry| entry.row > *row).take(max).collect(),

@@ -31,7 +31,7 @@ pub struct Column {
 impl Table {
     /// All of them, in an order in which each comes behind those that it refers to, and the largest first: what changes
     /// while it is copied then is in what comes later. The ledger's id comes last.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::UsageEvents,
         Self::Tenants,
         Self::TenantPlans,
@@ -44,6 +44,7 @@ impl Table {
         Self::AuditLog,
         Self::IdempotencyRecords,
         Self::DeferredUnits,
+        Self::ProviderObjects,
         Self::PriceBooks,
         Self::Meta,
     ];
@@ -63,6 +64,7 @@ impl Table {
             Self::AuditLog => "audit_log",
             Self::IdempotencyRecords => "idempotency_records",
             Self::DeferredUnits => "deferred_units",
+            Self::ProviderObjects => "provider_objects",
             Self::PriceBooks => "price_books",
             Self::Meta => "meta",
         }
@@ -89,6 +91,7 @@ impl Table {
             Self::AuditLog => AUDIT_LOG,
             Self::IdempotencyRecords => IDEMPOTENCY_RECORDS,
             Self::DeferredUnits => DEFERRED_UNITS,
+            Self::ProviderObjects => PROVIDER_OBJECTS,
             Self::PriceBooks => PRICE_BOOKS,
             Self::Meta => META,
         }
@@ -101,8 +104,8 @@ impl Table {
             Self::UsageDaily | Self::UsageMonthly => 4,
             // tenant_id, period, scope, subject
             Self::UsageScopes => 4,
-            // provider, unit; tenant_id, provider
-            Self::DeferredUnits | Self::ProviderKeys => 2,
+            // provider and unit, or name; tenant_id and provider
+            Self::DeferredUnits | Self::ProviderObjects | Self::ProviderKeys => 2,
             _ => 1,
         }
     }
@@ -267,7 +270,12 @@ const AUDIT_LOG: &[Column] = &[
     text("prices_after"),
     text("timezone_before"),
     text("timezone_after"),
+    text("events_before"),
+    text("events_after"),
 ];
+
+const PROVIDER_OBJECTS: &[Column] =
+    &[text("provider"), text("name"), text("tenant_id"), truth("passes"), integer("noted_at")];
 
 const IDEMPOTENCY_RECORDS: &[Column] = &[bytes("id"), bytes("request"), bytes("answer"), integer("at")];
 

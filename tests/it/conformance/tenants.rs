@@ -10,7 +10,7 @@ use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::Micros;
 use tollgate::domain::zone::Zone;
 use tollgate::ports::StoreError;
-use tollgate::ports::tenants::{Act, AuditQuery, AuditStart, Done, PlanChange, TenantChange, TenantStore};
+use tollgate::ports::tenants::{Act, AuditFilter, AuditQuery, AuditStart, Done, PlanChange, TenantChange, TenantStore};
 
 use super::{Keep, at, postgres, sqlite, tenant};
 
@@ -334,7 +334,7 @@ async fn a_key_is_rotated_whole_or_not_at_all() {
         done(store.add_key(&key(2), &act()).await).unwrap();
         let ends_at = at("2026-12-24T00:00:00Z");
         let entries = async || {
-            let query = AuditQuery { tenant: None, start: AuditStart::End, entries_max: 100 };
+            let query = AuditQuery { filter: AuditFilter::default(), start: AuditStart::End, entries_max: 100 };
             store.audit(&query).await.unwrap()
         };
         let known = entries().await.len();

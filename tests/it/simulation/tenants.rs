@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
-use tollgate::domain::audit::AuditEntry;
+use tollgate::domain::audit::{AuditEntry, Change};
 use tollgate::domain::budget::{Budget, Sizing};
 use tollgate::domain::ids::{KeyId, PlanName, ProviderId, TenantId};
 use tollgate::domain::key::{Key, KeyHash};
@@ -212,6 +212,10 @@ impl TenantStore for SimTenants {
     }
 
     fn recall(&self, _: Digest, _: Micros) -> Answer<'_, Option<Answered>> {
+        none()
+    }
+
+    fn record<'a>(&'a self, _: &'a Change, _: &'a Act) -> Answer<'a, ()> {
         none()
     }
 

@@ -137,6 +137,9 @@ impl Setup {
             .set("OPENAI_API_KEY", OPENAI_KEY)
             .set("GEMINI_API_KEY", GEMINI_KEY)
             .set("TOLLGATE_ADMIN_KEY", ADMIN_KEY)
+            // Scripted providers know objects that nobody made; the tests of isolation leave these to their defaults.
+            .set("TOLLGATE_UNKNOWN_OBJECTS", "allow")
+            .set("TOLLGATE_OBJECT_LISTS", "allow")
             .set("RUST_LOG", "info")
     }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::domain::audit::{Action, Actor};
 use crate::metering::fakes::World;
 use crate::metering::vault::{OwnKey, Vault};
-use crate::ports::tenants::{AuditQuery, AuditStart, TenantStore};
+use crate::ports::tenants::{AuditFilter, AuditQuery, AuditStart, TenantStore};
 
 const KEY: &str = "sk-of-acme-0123456789";
 
@@ -52,7 +52,11 @@ async fn a_key_that_is_set_is_used_at_once_and_the_operators_after_it_is_removed
         assert_eq!(own_key(&world), None);
     }
     // Three changes, and none of a removal that removed nothing; no key in any.
-    let query = AuditQuery { tenant: Some(acme()), start: AuditStart::End, entries_max: 3 };
+    let query = AuditQuery {
+        filter: AuditFilter { tenant: Some(acme()), ..AuditFilter::default() },
+        start: AuditStart::End,
+        entries_max: 3,
+    };
     let entries = world.store.audit(&query).await.unwrap();
     let actions: Vec<Action> = entries.iter().map(|entry| entry.change.action).collect();
     assert_eq!(actions, [Action::ProviderKeySet, Action::ProviderKeySet, Action::ProviderKeyRemove]);
