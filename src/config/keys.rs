@@ -337,14 +337,14 @@ pub static KEYS: &[Key] = &[
     key(
         "isolation.unknown_objects",
         &["TOLLGATE_UNKNOWN_OBJECTS"],
-        "refuse",
-        "What becomes of a request for a response, file, batch or the like that no tenant is known to have made through the gateway. `refuse`: 404, as for another tenant's. `allow`: forwarded.",
+        "auto",
+        "What becomes of a request for a response, file, batch or the like that no tenant is known to have made through the gateway. `refuse`: 404, as for another tenant's. `allow`: forwarded. `auto`: refused in prod, forwarded in dev.",
     ),
     key(
         "isolation.lists",
         &["TOLLGATE_OBJECT_LISTS"],
-        "refuse",
-        "Lists of files, batches and the like hold those of all tenants that share the provider's account. `refuse`: 403. `allow`: forwarded.",
+        "auto",
+        "Lists of files, batches and the like hold those of all tenants that share the provider's account. `refuse`: 403. `allow`: forwarded. `auto`: refused in prod, forwarded in dev.",
     ),
     key(
         "shutdown.drain_limit",

@@ -109,12 +109,13 @@ pub fn yes(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "is neither true nor false".to_owned())
 }
 
-/// `allow` or `refuse`: whether it is allowed.
-pub fn allowed(text: &str) -> Result<bool, String> {
+/// `allow`, `refuse` or `auto`, which is `allow` in dev alone: whether it is allowed.
+pub fn allowed(text: &str, is_dev: bool) -> Result<bool, String> {
     match text {
+        "auto" => Ok(is_dev),
         "allow" => Ok(true),
         "refuse" => Ok(false),
-        _ => Err("is neither allow nor refuse".to_owned()),
+        _ => Err("is none of auto, allow and refuse: write one of them".to_owned()),
     }
 }
 
