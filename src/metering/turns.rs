@@ -9,7 +9,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use secrecy::{ExposeSecret, SecretString};
 use tracing::error;
 
 use crate::domain::refusal::Refusal;
@@ -32,7 +31,7 @@ pub struct Turns {
     identities: Arc<Identities>,
     caller: Caller,
     /// What the client presented: it is looked up again for each turn, since a session may outlive its key.
-    secret: SecretString,
+    secret: Box<str>,
     provider: &'static dyn Provider,
     endpoint: Endpoint,
     reader: Box<dyn SessionReader>,
@@ -51,7 +50,7 @@ pub struct Opening {
     /// Who calls.
     pub caller: Caller,
     /// The credential that was presented.
-    pub secret: SecretString,
+    pub secret: Box<str>,
     /// The provider.
     pub provider: &'static dyn Provider,
     /// The endpoint.
@@ -186,7 +185,7 @@ impl Turns {
 
     /// Whose the key is by now.
     async fn look_up(&mut self) -> Result<(), Refusal> {
-        let Identity::Tenant(account, key) = self.identities.find(self.secret.expose_secret()).await? else {
+        let Identity::Tenant(account, key) = self.identities.find(&self.secret).await? else {
             return Err(Refusal::BadKey);
         };
         (self.caller.account, self.caller.key) = (account, key);

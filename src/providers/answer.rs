@@ -74,8 +74,7 @@ pub(super) struct Answer<W> {
 
 #[derive(Debug)]
 enum Form {
-    /// Blanks alone so far, which count if these are events: a line that begins with one is no data.
-    Unknown(SseScanner),
+    Unknown,
     Sse(SseScanner),
     Array(ArraySplitter),
     Document(DocumentBuffer),
@@ -105,7 +104,7 @@ impl<W: Wire> Answer<W> {
         let form = match wire.unread() {
             _ if essence.eq_ignore_ascii_case("text/event-stream") => Form::Sse(SseScanner::default()),
             Unread::Text | Unread::Media { .. } if !essence.eq_ignore_ascii_case("application/json") => Form::Unread,
-            _ => Form::Unknown(SseScanner::default()),
+            _ => Form::Unknown,
         };
         // What does not call itself events may have a length, which then has to stay true.
         let take_out = (take_out && matches!(form, Form::Sse(_))).then(TakeOut::default);
@@ -113,14 +112,14 @@ impl<W: Wire> Answer<W> {
     }
 
     fn settle_form(&mut self, piece: &[u8]) {
-        if let Form::Unknown(blanks) = &mut self.form {
+        if matches!(self.form, Form::Unknown) {
             // 0xEF begins a byte order mark, which only events may have in front.
             let first = piece.iter().find(|byte| !byte.is_ascii_whitespace());
             self.form = match first {
-                None => return blanks.feed(piece, |_| {}),
+                None => return,
                 Some(b'{') => Form::Document(DocumentBuffer::default()),
                 Some(b'[') => Form::Array(ArraySplitter::default()),
-                Some(_) => Form::Sse(std::mem::take(blanks)),
+                Some(_) => Form::Sse(SseScanner::default()),
             };
         }
     }
@@ -139,7 +138,7 @@ impl<W: Wire> Answer<W> {
             if usage_only { Fate::TakenOut } else { Fate::Passed }
         };
         match form {
-            Form::Unknown(_) => {}
+            Form::Unknown => {}
             Form::Unread => {
                 told.unread_bytes = told.unread_bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
             }

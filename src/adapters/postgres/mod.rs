@@ -11,7 +11,6 @@
 mod append;
 mod claim;
 mod dialect;
-mod objects;
 mod partitions;
 mod prices;
 mod retention;

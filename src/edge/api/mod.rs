@@ -22,7 +22,6 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::edge::strangers::Strangers;
 use crate::metering::admin::Admin;
 use crate::metering::identity::Identities;
 use crate::metering::reports::Reports;
@@ -31,7 +30,6 @@ use crate::metering::verify::counters::CountersSource;
 mod admin;
 mod audit;
 mod billing;
-mod cell;
 mod counters;
 mod crossings;
 mod csv;
@@ -42,7 +40,6 @@ mod input;
 mod once;
 mod prices;
 mod problem;
-mod provider_keys;
 pub mod wire;
 
 use health::{TellPulse, WriteMetrics};
@@ -63,8 +60,6 @@ pub struct ApiState {
     pub counting: Arc<CountersSource>,
     /// Whose a credential is. The admin key is accepted on the admin listener only.
     pub identities: Arc<Identities>,
-    /// Who presented wrong credentials.
-    pub strangers: Arc<Strangers>,
     /// How the process is.
     pub pulse: TellPulse,
     /// All metrics.
@@ -124,8 +119,7 @@ pub fn admin_router(state: ApiState) -> Router {
         .merge(audit::router())
         .merge(counters::router())
         .merge(crossings::router())
-        .merge(prices::router())
-        .merge(provider_keys::router());
+        .merge(prices::router());
     finish(state, keyed, open, Listener::Admin)
 }
 

@@ -6,7 +6,6 @@ mod changes;
 mod continuations;
 mod counters;
 mod journal;
-mod objects;
 mod prices;
 mod rates;
 mod retention;
