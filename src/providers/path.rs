@@ -66,6 +66,30 @@ pub(super) fn decoded(segment: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
+/// The path with letters, digits, `-`, `_` and `~` as themselves that are in percent-encoding: another spelling of the same
+/// path for every server (RFC 3986, 6.2.2.2).
+pub(super) fn with_plain_letters(path: &str) -> Cow<'_, str> {
+    let Some((before, rest)) = path.split_once('%') else { return Cow::Borrowed(path) };
+    let mut out = before.to_owned();
+    for piece in rest.split('%') {
+        let letter = match piece.as_bytes() {
+            [high, low, ..] => hex(*high, *low).filter(|byte| byte.is_ascii_alphanumeric() || b"-_~".contains(byte)),
+            _ => None,
+        };
+        match letter {
+            Some(letter) => {
+                out.push(char::from(letter));
+                out.push_str(piece.get(2..).unwrap_or_default());
+            }
+            None => {
+                out.push('%');
+                out.push_str(piece);
+            }
+        }
+    }
+    Cow::Owned(out)
+}
+
 fn hex(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some((digit(high)? << 4) | digit(low)?)
@@ -74,6 +98,20 @@ fn hex(high: u8, low: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn letters_are_read_as_themselves_and_nothing_else_is_decoded() {
+        for (path, plain) in [
+            ("/v1/threads/runs", "/v1/threads/runs"),
+            ("/v1/threads/%72un%73", "/v1/threads/runs"),
+            ("/%761/a%2Db%5fc%7E", "/v1/a-b_c~"),
+            ("/v1/%C3%A9%2f%3a%2e%25%72", "/v1/%C3%A9%2f%3a%2e%25r"),
+            ("/v1/%7", "/v1/%7"),
+            ("/v1/%é%", "/v1/%é%"),
+        ] {
+            assert_eq!(with_plain_letters(path), plain, "{path}");
+        }
+    }
 
     #[test]
     fn only_paths_that_mean_one_thing_are_plain() {

@@ -2,6 +2,8 @@
 //!
 //! May use: `domain`, the providers beside it.
 
+use std::borrow::Cow;
+
 use http::Method;
 
 use crate::domain::refusal::Refusal;
@@ -9,7 +11,7 @@ use crate::domain::refusal::Refusal;
 use super::gemini::{self, GEMINI, GEMINI_OPENAI};
 use super::openai::{self, OPENAI};
 use super::table::Route;
-use super::{CredentialPlace, Endpoint, Kind, Provider, Reads};
+use super::{CredentialPlace, Endpoint, Kind, Provider, Reads, path};
 
 /// One line of the table of routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,19 @@ pub fn route(
     path: &str,
     place: CredentialPlace,
 ) -> Result<(&'static dyn Provider, Endpoint), Refusal> {
+    let route = found(method, path, place)?;
+    // A provider reads a letter in percent-encoding as the letter. Where that makes it another route, the call would be billed
+    // as another than it is.
+    if let Cow::Owned(plain) = path::with_plain_letters(path) {
+        let same = |(provider, endpoint): &(&dyn Provider, Endpoint)| (provider.id(), endpoint.name, endpoint.kind);
+        if !found(method, &plain, place).is_ok_and(|as_read| same(&as_read) == same(&route)) {
+            return Err(Refusal::UnknownRoute);
+        }
+    }
+    Ok(route)
+}
+
+fn found(method: &Method, path: &str, place: CredentialPlace) -> Result<(&'static dyn Provider, Endpoint), Refusal> {
     let (provider, path) = owner(path, place).ok_or(Refusal::UnknownRoute)?;
     Ok((provider, provider.endpoint(method, path)?))
 }

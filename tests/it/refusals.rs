@@ -30,6 +30,8 @@ fn what_no_provider_serves_is_refused_and_not_forwarded_free() {
         ("POST", "/V1/chat/completions", 404),
         ("POST", "/", 404),
         ("POST", "/v2/chat/completions", 404),
+        // A provider that decodes it begins a run.
+        ("POST", "/v1/threads/%72uns", 404),
         ("POST", "/v1beta/models/gemini-2.5-flash", 404),
         ("POST", "/v1beta/models/gemini-2.5-flash:unknownVerb", 404),
         ("POST", "/v1beta/models/a%2F..%2Fb:generateContent", 404),

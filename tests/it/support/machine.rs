@@ -164,7 +164,7 @@ impl Drop for Frozen {
 
 /// A wall clock for one process, turned by hand (libfaketime).
 pub struct TurnedClock {
-    library: PathBuf,
+    preload: PathBuf,
     file: PathBuf,
     _directory: TempDir,
 }
@@ -175,10 +175,10 @@ impl TurnedClock {
         let libraries = |lib: &str| std::fs::read_dir(lib).ok();
         let folders = ["/usr/lib", "/usr/lib64"].into_iter().filter_map(libraries).flatten().flatten();
         let mut found = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
-        let library = found.find(|path| path.exists())?;
+        let preload = found.find(|path| path.exists())?;
         let directory = TempDir::new().unwrap();
         let file = directory.path().join("clock");
-        let clock = Self { library, file, _directory: directory };
+        let clock = Self { preload, file, _directory: directory };
         clock.stop_at("2026-11-15 12:00:00");
         Some(clock)
     }
@@ -194,7 +194,7 @@ impl TurnedClock {
     /// What a process that lives by this clock is started with.
     pub fn variables(&self) -> [(&'static str, String); 5] {
         [
-            ("LD_PRELOAD", self.library.display().to_string()),
+            ("LD_PRELOAD", self.preload.display().to_string()),
             ("FAKETIME_TIMESTAMP_FILE", self.file.display().to_string()),
             ("FAKETIME_NO_CACHE", "1".to_owned()),
             // A wall clock that is set is what happens to machines; their monotonic clock goes on.
