@@ -1,5 +1,5 @@
-//! What a call costs inside the gateway, without a network: nanoseconds and allocations of routing, reading the
-//! request, admission (with counters in the process, and from leases of shared ones), reading the answer, settlement and the
+//! What a call costs inside the gateway, without a network: nanoseconds and allocations of checking its head, routing,
+//! reading the request, admission (with counters in the process, and from leases of shared ones), reading the answer, settlement and the
 //! price.
 //!
 //! `cargo bench --bench hot_path [-- FILTER]`. Each line is the median of [`ROUNDS`] rounds of about [`ROUND`]; the
@@ -34,10 +34,13 @@ use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::{Micros, Window};
 use tollgate::domain::tokens::Tokens;
 use tollgate::domain::zone::Zone;
+use tollgate::edge::hygiene::Head;
+use tollgate::edge::hygiene::chunks::Chunks;
 use tollgate::metering::in_flight::{Caller, InFlight};
 use tollgate::metering::meter::Meter;
 use tollgate::metering::node_counters::{self, Leases, NodeCounters, Outside};
 use tollgate::metering::snapshot::{Account, Snapshot, Snapshots};
+use tollgate::metering::vault::OwnKeys;
 use tollgate::ports::counters::CounterStore;
 use tollgate::ports::journal::{Journal, Slot};
 use tollgate::ports::shared::{Member, NodeId};
@@ -118,6 +121,7 @@ fn main() -> Outcome {
     let table = Table { filter };
     let book = Arc::new(price_file::builtin()?);
     prices(&table, &book)?;
+    hygiene(&table)?;
     requests(&table)?;
     answers(&table)?;
     admissions(&table, book.clone())?;
@@ -168,6 +172,38 @@ fn chat(prompt_bytes: usize, stream: bool) -> String {
 
 fn contents(prompt_bytes: usize) -> String {
     format!(r#"{{"contents":[{{"role":"user","parts":[{{"text":"{}"}}]}}]}}"#, "word ".repeat(prompt_bytes / 5))
+}
+
+/// The head of a chat as OpenAI's Python SDK sends it.
+const HEAD: &str = "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway.example.com\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\
+    Connection: keep-alive\r\nAccept: application/json\r\nContent-Type: application/json\r\nUser-Agent: OpenAI/Python 2.8.1\r\n\
+    X-Stainless-Lang: python\r\nX-Stainless-Package-Version: 2.8.1\r\nX-Stainless-OS: Linux\r\nX-Stainless-Arch: x64\r\n\
+    X-Stainless-Runtime: CPython\r\nX-Stainless-Runtime-Version: 3.12.3\r\nX-Stainless-Async: false\r\n\
+    x-stainless-retry-count: 0\r\nx-stainless-read-timeout: 600\r\nContent-Length: 1042\r\n\
+    Authorization: Bearer tg_live_0123456789abcdefghijklmnopqrstuv012345\r\n\r\n";
+
+/// What looks at the bytes of a request before it is parsed: 1 µs at most for a head.
+fn hygiene(table: &Table) -> Outcome {
+    table.time("hygiene: the head of an SDK", 1, || {
+        let whole = Head::default().look(black_box(HEAD.as_bytes()));
+        black_box(whole.map_err(|refusal| format!("{refusal:?}"))?.ok_or("not over")?);
+        Ok(())
+    })?;
+    // As large as pingora reads at once, and as small as an SDK that streams a file writes.
+    for (name, chunk_bytes) in
+        [("hygiene: 64 KB in chunks of 8 KB", 8192), ("hygiene: 64 KB in chunks of 64 bytes", 64)]
+    {
+        let mut body = Vec::new();
+        for _ in 0..65_536 / chunk_bytes {
+            body.extend_from_slice(format!("{chunk_bytes:x}\r\n{}\r\n", "x".repeat(chunk_bytes)).as_bytes());
+        }
+        body.extend_from_slice(b"0\r\n\r\n");
+        table.time(name, 1, || {
+            black_box(Chunks::default().follow(black_box(&body)).map_err(|malformed| format!("{malformed:?}"))?);
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 const CHAT: &str = "/v1/chat/completions";
@@ -343,7 +379,7 @@ fn bench(book: Arc<PriceBook>, limits: Vec<Limit>, on: On) -> Outcome<Bench> {
         zone: Zone::UTC,
         created_at,
     };
-    let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)), revision: 0 });
+    let account = Arc::new(Account { tenant, plan: Some(Arc::new(plan)), own_keys: OwnKeys::default(), revision: 0 });
     let tariff = Arc::new(Tariff::new(book.clone(), Pricing::default()));
     let tariffs = HashMap::from([(account.tenant.plan.clone(), tariff)]);
     let snapshots = Arc::new(Snapshots::from(Snapshot { prices: book, tariffs, ..Snapshot::default() }));

@@ -4,6 +4,7 @@
 //! small runtime of our own for everything that must outlive them: the recorder, the ledger, the admin listener.
 
 mod admin_key;
+mod admin_listener;
 pub mod advice;
 mod background;
 mod counters;
@@ -14,7 +15,7 @@ mod recovery;
 pub mod reload;
 mod signals;
 mod sockets;
-mod tls;
+pub mod tls;
 pub mod transfer;
 
 use std::collections::BTreeMap;
@@ -40,17 +41,20 @@ use crate::domain::key::KeyHash;
 use crate::domain::price::PriceBook;
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
-use crate::edge::exchange::Gate;
+use crate::edge::exchange::{Gate, Live};
 use crate::edge::listener::{Connections, Phase};
+use crate::edge::strangers::Strangers;
 use crate::metering::admin::Admin;
 use crate::metering::deferred::{Books, Deferred};
 use crate::metering::fresh::Fresh;
 use crate::metering::identity::{Identities, Mode};
 use crate::metering::meter::Meter;
+use crate::metering::objects::Objects;
 use crate::metering::price_books::{self, Format};
 use crate::metering::recorder::Recorder;
 use crate::metering::reports::Reports;
 use crate::metering::snapshot::{Plans, Snapshots};
+use crate::metering::vault::Vault;
 use crate::metering::verify::counters::CountersSource;
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
@@ -70,7 +74,6 @@ use self::signals::Signals;
 
 pub use self::admin_key::known as known_admin_key;
 pub use self::recovery::{is_served, journal_dir};
-pub use self::tls::of as tls;
 
 /// Threads of the runtime beside the workers: one may wait for the disk while the other serves an admin.
 const LEDGER_THREADS: usize = 2;
@@ -149,6 +152,11 @@ pub enum BootError {
     /// A host name that no certificate can name.
     #[error("providers.*.url: {0} is no host name that TLS can verify")]
     HostName(String),
+    /// The ledger has keys of tenants that no given master key opens.
+    #[error(
+        "secrets.key: tenants' own keys for providers are sealed with master keys that are not given (ids {0}): add them behind the first in TOLLGATE_SECRETS_KEY, or in the file of TOLLGATE_SECRETS_KEY_FILE"
+    )]
+    Sealed(String),
     /// A thread or runtime cannot be had.
     #[error("the system refused a thread: {0}: raise the limit of processes (ulimit -u)")]
     Thread(String),
@@ -275,6 +283,24 @@ async fn snapshots(
     Ok(Arc::new(snapshots))
 }
 
+/// Opens tenants' own keys for providers.
+fn unlock(snapshots: &Snapshots, config: &Config) -> Result<(), BootError> {
+    let vault = vault(config);
+    all_opened(snapshots, &vault)?;
+    snapshots.set_vault(vault);
+    Ok(())
+}
+
+fn all_opened(snapshots: &Snapshots, vault: &Vault) -> Result<(), BootError> {
+    let missing: Vec<String> = snapshots.missing(vault).iter().map(ToString::to_string).collect();
+    if missing.is_empty() { Ok(()) } else { Err(BootError::Sealed(missing.join(", "))) }
+}
+
+/// What the master keys of the configuration open.
+pub fn vault(config: &Config) -> Vault {
+    Vault::new(config.master_keys.iter().cloned())
+}
+
 /// Which prices are in force, and why.
 fn say_which_prices(snapshots: &Snapshots) {
     let snapshot = snapshots.load();
@@ -285,6 +311,15 @@ fn say_which_prices(snapshots: &Snapshots) {
             info!(%version, %since, %by, %configured, "Prices were put in force for all gateways; they go before the configuration's.");
         }
     }
+}
+
+/// Whether the files of TLS are right, towards clients and towards providers.
+///
+/// # Errors
+/// When one is missing or wrong.
+pub fn check_tls(config: &Config) -> Result<(), BootError> {
+    tls::of(config)?;
+    origins::trust(&config.upstream.roots).map(drop)
 }
 
 /// All plans by name, with the prices of their own.
@@ -376,6 +411,7 @@ impl Parts {
         let Checked { plans, prices, live } = reload::check(config, None)?;
         let snapshots = snapshots(tenants.as_ref(), plans, prices, config).await.map_err(failed)?;
         snapshots.every_plan_is_known()?;
+        unlock(&snapshots, config)?;
         say_which_prices(&snapshots);
         let (files, maintainer) = recovery::open_journal(config)?;
         let journal: Arc<dyn Journal> = files.clone();
@@ -409,18 +445,14 @@ impl Parts {
             reports: Arc::new(Reports::new(fresh, snapshots.clone(), clock)),
             counting: Arc::new(counting),
             identities: identities.clone(),
+            strangers: strangers(&facts, &meter),
             pulse: pulse(journal.clone(), counting_health, draining.clone(), reload_failed.clone()),
             metrics: told(&metrics),
             store_timeout: STORE_TIMEOUT,
         };
-        let gate = Arc::new(Gate {
-            meter,
-            deferred: deferred(&ledger, &facts, own_counters.store.clone(), recorder),
-            identities,
-            local: api::proxy_router(state.clone()),
-            live: ArcSwap::from_pointee(live),
-            draining,
-        });
+        let deferred = deferred(&ledger, &facts, own_counters.store.clone(), recorder);
+        let objects = Arc::new(Objects::new(ledger.objects(), facts.clock.clone()));
+        let gate = gate((meter, deferred, identities), objects, &state, live, draining);
         let admin_router = api::admin_router(state);
         Ok(Self {
             gate,
@@ -443,6 +475,33 @@ fn meter(facts: &Facts, counters: &Counters, sinks: Vec<Arc<dyn crate::ports::si
     let meter = Meter::new(counters.store.clone(), journal.clone(), snapshots.clone(), clock.clone(), sinks);
     let meter = meter.with_continuations(counters.continuations.clone()).with_rates(counters.rates.clone());
     Arc::new(meter)
+}
+
+/// Who presented wrong credentials.
+fn strangers(facts: &Facts, meter: &Arc<Meter>) -> Arc<Strangers> {
+    let meter = meter.clone();
+    Arc::new(Strangers::new(facts.clock.clone(), move |bound| meter.cut(bound)))
+}
+
+/// What requests share.
+fn gate(
+    (meter, deferred, identities): (Arc<Meter>, Arc<Deferred>, Arc<Identities>),
+    objects: Arc<Objects>,
+    state: &ApiState,
+    live: Live,
+    draining: Arc<AtomicBool>,
+) -> Arc<Gate> {
+    Arc::new(Gate {
+        meter,
+        deferred,
+        objects,
+        identities,
+        local: api::proxy_router(state.clone()),
+        live: ArcSwap::from_pointee(live),
+        draining,
+        crowd: Arc::default(),
+        strangers: state.strangers.clone(),
+    })
 }
 
 /// Makes the directory for everything that a gateway keeps, its owner's only.

@@ -20,7 +20,7 @@ use crate::ports::journal::Journal;
 
 use super::counters::Counters;
 use super::signals::Signals;
-use super::{BootError, Parts};
+use super::{BootError, Parts, admin_listener};
 
 /// Tenants and keys that another process changed are seen within this.
 const REFRESH: Duration = Duration::from_secs(2);
@@ -37,6 +37,7 @@ pub(super) struct Background {
     admin: tokio::task::JoinHandle<()>,
     refresher: tokio::task::JoinHandle<()>,
     billing: tokio::task::JoinHandle<()>,
+    noting: tokio::task::JoinHandle<()>,
 }
 
 impl Background {
@@ -50,18 +51,20 @@ impl Background {
         let listener =
             tokio::net::TcpListener::from_std(admin).map_err(|error| BootError::Thread(error.to_string()))?;
         let (snapshots, ledger, clock) = (parts.snapshots.clone(), parts.ledger.tenants(), SystemClock::new());
-        let gate = parts.gate.clone();
+        let (gate, admin_gate) = (parts.gate.clone(), parts.gate.clone());
+        let objects = parts.gate.objects.clone();
         Ok(Self {
             recorder: parts.recording.take(),
             counters: parts.counters.take(),
             maintainer: parts.maintainer.take(),
             claiming: parts.claiming.take(),
+            noting: runtime.spawn(async move { objects.run().await }),
             billing: runtime.spawn(async move {
                 let asking = Asking::new(gate.clone());
                 let interval = || gate.live.load().settings.poll_interval;
                 gate.deferred.run(&asking, &interval).await;
             }),
-            admin: runtime.spawn(serve_admin(listener, parts.admin_router.clone(), phase)),
+            admin: runtime.spawn(admin_listener::serve(listener, admin_gate, parts.admin_router.clone(), phase)),
             refresher: runtime.spawn(async move {
                 loop {
                     tokio::time::sleep(REFRESH).await;
@@ -100,6 +103,7 @@ impl Background {
             counters.leave().await;
         }
         parts.journal.stop();
+        self.noting.abort();
         self.refresher.abort();
         self.admin.abort();
         // Files are left alone before the data directory is.
@@ -120,16 +124,5 @@ impl Background {
         if events > 0 {
             warn!(events, "Events wait in the journal and are booked at the next start.");
         }
-    }
-}
-
-async fn serve_admin(listener: tokio::net::TcpListener, router: axum::Router, mut phase: watch::Receiver<Phase>) {
-    // Health and metrics answer while calls drain; the listener goes when they are cut or done.
-    let ended = async move {
-        // A sender that is gone means the end, too.
-        phase.wait_for(|phase| *phase == Phase::Cut).await.map(drop).unwrap_or_default();
-    };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(ended).await {
-        error!(%error, "The admin listener ended.");
     }
 }

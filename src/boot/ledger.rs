@@ -12,6 +12,7 @@ use crate::adapters::postgres::{self, Beside, PostgresLedger};
 use crate::adapters::sqlite::SqliteLedger;
 use crate::config::{self, Config};
 use crate::ports::StoreError;
+use crate::ports::objects::ObjectStore;
 use crate::ports::tenants::TenantStore;
 use crate::ports::units::UnitStore;
 use crate::ports::usage::UsageStore;
@@ -85,6 +86,14 @@ impl Ledger {
 
     /// What waits for its bill.
     pub fn units(&self) -> Arc<dyn UnitStore> {
+        match self {
+            Self::Sqlite(ledger) => ledger.clone(),
+            Self::Postgres(ledger) => ledger.clone(),
+        }
+    }
+
+    /// Whose the objects are that providers keep.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
         match self {
             Self::Sqlite(ledger) => ledger.clone(),
             Self::Postgres(ledger) => ledger.clone(),

@@ -24,7 +24,7 @@ use crate::metering::snapshot::{PlanMissing, Plans, PlansRefused};
 use crate::ports::StoreError;
 use crate::telemetry::logging::{Filter, Log};
 
-use super::{BootError, Parts, admin_key, advice, ledger, origins, plans, prices, tls};
+use super::{BootError, Parts, admin_key, advice, all_opened, ledger, origins, plans, prices, tls, vault};
 
 /// How a running gateway comes by its configuration again.
 pub struct Source<'a> {
@@ -49,8 +49,10 @@ pub(super) fn check(config: &Config, before: Option<&Live>) -> Result<Checked, B
         None => (&[][..], Budget::new(config.listen.buffer_total)),
     };
     let public_url = config.listen.public_url.as_ref().map(ToString::to_string);
-    let (origins, tls) = (origins::of(config, known)?, tls::of(config)?);
-    let live = Live { origins, budget, settings: settings(config), public_url, tls };
+    let (origins, shown) = (origins::of(config, known)?, tls::of(config)?);
+    let tls::Shown { proxy: tls, admin: admin_tls } = shown;
+    let balancers = config.clients.balancers.clone();
+    let live = Live { origins, budget, settings: settings(config), public_url, balancers, tls, admin_tls };
     Ok(Checked { plans: plans(config)?, prices: prices(config)?, live })
 }
 
@@ -59,6 +61,7 @@ fn settings(config: &Config) -> Settings {
         body_limit: config.listen.body_limit,
         upload_limit: config.listen.upload_limit,
         session_message_limit: config.listen.session_message_limit,
+        isolation: config.isolation,
         header_timeout: config.listen.header_timeout,
         body_timeout: config.listen.body_timeout,
         write_timeout: config.listen.write_timeout,
@@ -68,6 +71,17 @@ fn settings(config: &Config) -> Settings {
         drain_bytes: config.upstream.drain_bytes,
         first_byte_timeout: config.upstream.first_byte_timeout,
         poll_interval: config.upstream.poll_interval,
+        connections_max: config.clients.connections_max,
+        connections_per_address: config.clients.connections_per_address,
+        requests_per_tenant: config.clients.requests_per_tenant,
+        failed_keys_per_minute: config.clients.failed_keys_per_minute,
+        head_limit: usize::try_from(config.clients.head_limit).unwrap_or(usize::MAX),
+        headers_max: usize::try_from(config.clients.headers_max).unwrap_or(usize::MAX),
+        request_timeout: config.clients.request_timeout,
+        rate_min: config.clients.rate_min,
+        http2_streams: u32::try_from(config.clients.http2_streams).unwrap_or(u32::MAX),
+        http2_resets: usize::try_from(config.clients.http2_resets).unwrap_or(usize::MAX),
+        stream_timeout: config.clients.stream_timeout,
     }
 }
 
@@ -174,6 +188,7 @@ impl<'a> Reloader<'a> {
         let checked = check(&config, Some(&parts.gate.live.load())).map_err(|error| noted(error.to_string()));
         let filter = Filter::parse(&config.log.filter).map_err(&mut noted);
         let (Ok(checked), Ok(filter)) = (checked, filter) else { return Err(errors) };
+        all_opened(&parts.snapshots, &vault(&config)).map_err(|error| vec![error.to_string()])?;
         let admin_key = self.admin_key(&config, parts).await.map_err(|error| vec![error.to_string()])?;
         // A tenant that another process just put on a plan counts too, when the ledger can tell.
         match timeout(STORE_TIMEOUT, parts.snapshots.refresh(&*parts.ledger.tenants())).await {
@@ -203,6 +218,7 @@ impl<'a> Reloader<'a> {
         let Next { config, waiting, checked: Checked { plans, prices, live }, filter, admin_key } = next;
         let advice = advice::of_prices(&prices, &plans);
         parts.snapshots.replace(plans, prices).map_err(|refused| vec![told(refused)])?;
+        parts.snapshots.set_vault(vault(&config));
         parts.snapshots.set_sizes(config.limits.clone(), config.budgets);
         parts.gate.live.store(Arc::new(live));
         if let Some(hash) = admin_key {

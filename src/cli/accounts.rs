@@ -21,7 +21,7 @@ use crate::domain::models::Models;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::domain::zone::Zone;
-use crate::metering::admin::{Admin, Order, TenantEdit};
+use crate::metering::admin::{Admin, OVERLAP_DEFAULT_S, Order, TenantEdit};
 use crate::metering::reports::Reports;
 use crate::metering::rerate::Rerating;
 use crate::metering::snapshot::Snapshots;
@@ -105,6 +105,20 @@ pub(super) enum KeyCommand {
         #[arg(long, value_name = "PATTERNS")]
         models: Option<Models>,
     },
+    /// Issues a key in the place of another, which works on for a while beside it.
+    #[command(after_help = "Example:\n  tollgate key rotate acme key_0123456789abcdef --overlap 3600")]
+    Rotate {
+        /// Whose key.
+        tenant: TenantId,
+        /// The old key's id, such as key_0123456789abcdef.
+        key: KeyId,
+        /// How long the old key works on, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = OVERLAP_DEFAULT_S)]
+        overlap: u32,
+        /// From when on the new key is refused (RFC 3339); as the old one was without one.
+        #[arg(long, value_name = "TIME")]
+        expires: Option<Micros>,
+    },
     /// Lists the keys of a tenant, revoked ones too.
     List {
         /// Whose keys.
@@ -151,6 +165,7 @@ pub(super) fn with_ledger<T>(
         let (plans, prices) = (boot::plans(config)?, boot::prices(config)?);
         let opened = Snapshots::open_anyway(tenants.as_ref(), plans, prices, boot::PRICE_FORMAT).await;
         let (snapshots, unreadable) = opened.map_err(|error| Failure::from(error.to_string()))?;
+        snapshots.set_vault(boot::vault(config));
         let snapshots = Arc::new(snapshots);
         if let Some(why) = unreadable {
             complain(&[format!("prices here are those of the configuration: {why}: see tollgate prices update")]);
@@ -236,13 +251,14 @@ pub(super) fn key(command: KeyCommand, config: &Config, output: Output) -> Resul
             let (key, secret) = with_ledger(config, async |desk| {
                 Ok(desk.admin.issue_key(Order::by(&author), &tenant, name, expires, models).await?)
             })?;
-            let mut document = key_document(&key);
-            if let Some(members) = document.as_object_mut() {
-                members.insert("key".to_owned(), Value::from(secret.as_str()));
-            }
-            output.print(&document, || {
-                format!("{secret}\n\nThis key of tenant {} is shown this once. Its id is {}.", key.tenant, key.id)
-            })
+            show_once(&key, &secret, output)
+        }
+        KeyCommand::Rotate { tenant, key: old, overlap, expires } => {
+            let author = author();
+            let (key, secret) = with_ledger(config, async |desk| {
+                Ok(desk.admin.rotate_key(Order::by(&author), &tenant, &old, overlap, expires).await?)
+            })?;
+            show_once(&key, &secret, output)
         }
         KeyCommand::List { tenant } => {
             let keys = with_ledger(config, async |desk| Ok(desk.admin.keys(&tenant).await?))?;
@@ -255,6 +271,16 @@ pub(super) fn key(command: KeyCommand, config: &Config, output: Output) -> Resul
             output.print(&key_document(&key), || key_table(std::slice::from_ref(&key)))
         }
     }
+}
+
+fn show_once(key: &Key, secret: &str, output: Output) -> Result<(), Failure> {
+    let mut document = key_document(key);
+    if let Some(members) = document.as_object_mut() {
+        members.insert("key".to_owned(), Value::from(secret));
+    }
+    output.print(&document, || {
+        format!("{secret}\n\nThis key of tenant {} is shown this once. Its id is {}.", key.tenant, key.id)
+    })
 }
 
 fn key_document(key: &Key) -> Value {

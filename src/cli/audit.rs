@@ -5,9 +5,11 @@
 use clap::Args;
 
 use crate::config::Config;
-use crate::domain::audit::{AuditEntry, Facts};
+use crate::domain::audit::{Action, Actor, AuditEntry, Facts};
 use crate::domain::ids::TenantId;
+use crate::domain::time::Micros;
 use crate::edge::api::wire::audit::AuditBody;
+use crate::ports::tenants::AuditFilter;
 
 use super::Failure;
 use super::accounts::with_ledger;
@@ -18,6 +20,18 @@ use super::output::{Output, table};
 pub(super) struct AuditArgs {
     /// Changes of one tenant; of all without one.
     tenant: Option<TenantId>,
+    /// Changes made with the admin key, with a tenant's, or on the command line.
+    #[arg(long, value_name = "WHO", value_parser = actor)]
+    actor: Option<Actor>,
+    /// Changes of one kind, such as plan.set.
+    #[arg(long, value_name = "WHAT", value_parser = action)]
+    action: Option<Action>,
+    /// Made at or after this instant.
+    #[arg(long, value_name = "TIME")]
+    from: Option<Micros>,
+    /// Made before this instant.
+    #[arg(long, value_name = "TIME")]
+    to: Option<Micros>,
     /// How many of the newest entries: up to 1000.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with = "after")]
     limit: u32,
@@ -26,17 +40,26 @@ pub(super) struct AuditArgs {
     after: Option<i64>,
 }
 
+fn actor(text: &str) -> Result<Actor, String> {
+    Actor::parse(text).ok_or_else(|| "write admin, tenant or cli".to_owned())
+}
+
+fn action(text: &str) -> Result<Action, String> {
+    Action::parse(text).ok_or_else(|| format!("write one of {}", Action::names()))
+}
+
 /// Runs `tollgate audit`.
 pub(super) fn audit(args: AuditArgs, config: &Config, output: Output) -> Result<(), Failure> {
-    let AuditArgs { tenant, limit, after } = args;
+    let AuditArgs { tenant, actor, action, from, to, limit, after } = args;
     let page = with_ledger(config, async |desk| {
         if let Some(tenant) = &tenant {
             // A mistyped tenant is an error, not a tenant that nobody changed.
             desk.admin.tenant(tenant).await?;
         }
+        let filter = AuditFilter { tenant: tenant.clone(), actor, action, from, to };
         Ok(match after {
-            Some(after) => desk.admin.audit(tenant.clone(), after, u32::MAX).await?,
-            None => desk.admin.last_audited(tenant.clone(), limit).await?,
+            Some(after) => desk.admin.audit(filter, after, u32::MAX).await?,
+            None => desk.admin.last_audited(filter, limit).await?,
         })
     })?;
     let rows: Vec<_> = page.entries.iter().map(row).collect();
@@ -63,7 +86,7 @@ fn row(entry: &AuditEntry) -> [String; 7] {
 }
 
 fn facts(facts: &Facts) -> String {
-    let Facts { name, plan, suspended, zone, last4, expires_at, models, prices } = facts;
+    let Facts { name, plan, suspended, zone, last4, expires_at, models, prices, events } = facts;
     let told = [
         name.as_ref().map(|name| format!("name {name:?}")),
         plan.as_ref().map(|plan| format!("plan {plan}")),
@@ -73,6 +96,7 @@ fn facts(facts: &Facts) -> String {
         expires_at.map(|at| format!("expires {at}")),
         models.as_ref().map(|models| format!("models {models}")),
         prices.as_ref().map(|version| format!("prices {version}")),
+        events.as_ref().map(|events| format!("events {events}")),
     ];
     told.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

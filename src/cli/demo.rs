@@ -159,6 +159,7 @@ fn config(
     let mut config = Config::load(&all, &environment, common.config.as_deref())?;
     // What it prints is to be pasted into a shell that trusts no certificate of anyone's.
     config.listen.tls = None;
+    config.listen.admin_tls = None;
     Ok(config)
 }
 

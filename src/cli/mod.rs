@@ -14,6 +14,7 @@ mod prices;
 mod progress;
 mod retention;
 mod run;
+mod secrets;
 mod usage;
 mod verify;
 
@@ -84,9 +85,12 @@ enum Command {
     /// Tenants: create, list, show, suspend, resume, set-plan.
     #[command(subcommand)]
     Tenant(accounts::TenantCommand),
-    /// Keys of tenants: create, list, revoke.
+    /// Keys of tenants: create, rotate, list, revoke.
     #[command(subcommand)]
     Key(accounts::KeyCommand),
+    /// What is encrypted in the ledger: rotate.
+    #[command(subcommand)]
+    Secrets(secrets::SecretsCommand),
     /// Who changed what: tenants, their plans and keys.
     #[command(after_help = "Examples:\n  tollgate audit\n  tollgate audit acme --limit 10 --json")]
     Audit(audit::AuditArgs),
@@ -198,6 +202,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Migrate => run::migrate(&load(&common, [])?, output),
         Command::Tenant(command) => accounts::tenant(command, &load(&common, [])?, output),
         Command::Key(command) => accounts::key(command, &load(&common, [])?, output),
+        Command::Secrets(command) => secrets::secrets(&command, &load(&common, [])?, output),
         Command::Audit(args) => audit::audit(args, &load(&common, [])?, output),
         Command::Plan(command) => usage::plan(command, &load(&common, [])?, output),
         Command::Usage(args) => usage::usage(args, &load(&common, [])?, output),

@@ -1,10 +1,13 @@
 //! Printing: a table or sentence for people, or JSON; and complaints on stderr.
 //!
-//! May use: nothing of ours.
+//! May use: `domain` for what may stand on a line.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
+
+use crate::domain::printable::{is_tricky, printable, printable_json};
 
 use super::Failure;
 
@@ -25,14 +28,24 @@ impl Output {
         self.json
     }
 
-    /// Prints a result: `value` as JSON, or `text`.
+    /// Prints a result: `value` as JSON, or `text`. Either holds what clients and providers wrote, and is read in a terminal.
     pub fn print(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
         let text = if self.json {
-            serde_json::to_string_pretty(value).map_err(|error| Failure::from(error.to_string()))?
+            let text = serde_json::to_string_pretty(value).map_err(|error| Failure::from(error.to_string()))?;
+            by_line(text, |line| printable_json(line).map_or(Cow::Borrowed(line), Cow::Owned))
         } else {
-            text()
+            by_line(text(), printable)
         };
         write_line(&text)
+    }
+}
+
+/// The text with each of its lines made fit to be shown.
+fn by_line(text: String, shown: impl Fn(&str) -> Cow<'_, str>) -> String {
+    if text.contains(|c| c != '\n' && is_tricky(c)) {
+        text.split('\n').map(shown).collect::<Vec<_>>().join("\n")
+    } else {
+        text
     }
 }
 
@@ -51,22 +64,25 @@ pub(super) fn write_line(text: &str) -> Result<(), Failure> {
 pub(super) fn complain(lines: &[String]) {
     let mut stderr = io::stderr().lock();
     for line in lines {
-        if writeln!(stderr, "tollgate: {line}").is_err() {
+        if writeln!(stderr, "tollgate: {}", by_line(line.clone(), printable)).is_err() {
             return;
         }
     }
 }
 
-/// Rows in columns as wide as their longest cell, under a head.
+/// Rows in columns as wide as their longest cell, under a head. Clients and providers name users and models, and the table is
+/// read in a terminal: what it would obey is written out.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let rows: Vec<[String; N]> =
+        rows.iter().map(|row| row.each_ref().map(|cell| printable(cell).into_owned())).collect();
     let mut widths = head.map(|cell| cell.chars().count());
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
         }
     }
     let mut text = String::new();
-    for row in std::iter::once(&head.map(str::to_owned)).chain(rows) {
+    for row in std::iter::once(&head.map(str::to_owned)).chain(&rows) {
         let mut line = String::new();
         for (width, cell) in widths.iter().zip(row) {
             line.push_str(&format!("{cell:<width$}  "));
@@ -85,5 +101,17 @@ mod tests {
     fn columns_are_as_wide_as_their_longest_cell() {
         let rows = [["a".to_owned(), "1".to_owned()], ["longer".to_owned(), String::new()]];
         assert_eq!(table(["id", "count"], &rows), "id      count\na       1\nlonger\n");
+    }
+
+    #[test]
+    fn a_text_keeps_its_lines_and_loses_what_a_terminal_obeys() {
+        assert_eq!(by_line("a\nb".to_owned(), printable), "a\nb");
+        assert_eq!(by_line("a\u{1b}[2J\nb\r".to_owned(), printable), "a\\u{1b}[2J\nb\\r");
+    }
+
+    #[test]
+    fn a_cell_commands_no_terminal_and_is_on_one_line() {
+        let text = table(["MODEL"], &[["a\u{1b}[2J\u{9b}H\nb\u{2028}c".to_owned()]]);
+        assert_eq!(text, "MODEL\na\\u{1b}[2J\\u{9b}H\\nb\\u{2028}c\n");
     }
 }

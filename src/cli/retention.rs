@@ -15,12 +15,15 @@ use crate::adapters::system_clock::SystemClock;
 use crate::boot;
 use crate::boot::ledger::{Ledger, PATIENCE_OF_COMMANDS};
 use crate::config::Config;
+use crate::domain::audit::Change;
 use crate::domain::time::{MICROS_PER_DAY, Micros, Period, Window};
 use crate::ports::StoreError;
 use crate::ports::clock::Clock;
+use crate::ports::tenants::{Act, TenantStore};
 use crate::ports::usage::UsageStore;
 
 use super::Failure;
+use super::accounts::author;
 use super::output::{Output, table};
 use super::progress::{Elsewhere, Progress};
 
@@ -84,14 +87,19 @@ pub(super) fn retention(args: RetentionArgs, config: &Config, output: Output) ->
         .map_err(|error| format!("the system refused a runtime: {error}: raise the limits of this user (ulimit -a)"))?;
     let plan = runtime.block_on(async {
         let ledger = Ledger::open(config, false, PATIENCE_OF_COMMANDS).await?;
-        let done = run(&args, config, &*ledger.usage()).await;
+        let done = run(&args, config, &*ledger.usage(), &*ledger.tenants()).await;
         ledger.leave().await;
         done
     })?;
     output.print(&document(&plan, args.dry_run), || text(&plan, args.dry_run))
 }
 
-async fn run(args: &RetentionArgs, config: &Config, store: &dyn UsageStore) -> Result<Plan, Failure> {
+async fn run(
+    args: &RetentionArgs,
+    config: &Config,
+    store: &dyn UsageStore,
+    log: &dyn TenantStore,
+) -> Result<Plan, Failure> {
     let failed = |error: StoreError| Failure::from(format!("ledger {}: {error}", boot::ledger::name(&config.ledger)));
     store.ready().await.map_err(failed)?;
     let wanted = first_kept(SystemClock::new().now(), args.keep);
@@ -102,6 +110,8 @@ async fn run(args: &RetentionArgs, config: &Config, store: &dyn UsageStore) -> R
     let months = store.old_events(before).await.map_err(failed)?;
     let plan = Plan { before, months, kept_back };
     if !args.dry_run && plan.events() > 0 {
+        let act = Act::by(author(), SystemClock::new().now());
+        log.record(&Change::events_dropped(before), &act).await.map_err(failed)?;
         let all = plan.events();
         let mut progress = Progress::new(Elsewhere::Lines);
         let dropped = store.drop_events(before, &mut |done| progress.tell("drop", done, all, "events")).await;

@@ -54,13 +54,14 @@ fn announce(ready: Ready, output: Output) {
 
 /// Says what is in effect, or everything that is wrong.
 pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(), Failure> {
-    let checked = loaded.and_then(|config| match (boot::prices(&config), boot::plans(&config), boot::tls(&config)) {
-        (Ok(prices), Ok(plans), Ok(_)) => Ok((prices, plans, config)),
-        (prices, plans, tls) => {
-            let errors = [prices.err(), plans.err(), tls.err()].into_iter().flatten();
-            Err(Failure(errors.map(|error| error.to_string()).collect()))
-        }
-    });
+    let checked =
+        loaded.and_then(|config| match (boot::prices(&config), boot::plans(&config), boot::check_tls(&config)) {
+            (Ok(prices), Ok(plans), Ok(())) => Ok((prices, plans, config)),
+            (prices, plans, tls) => {
+                let errors = [prices.err(), plans.err(), tls.err()].into_iter().flatten();
+                Err(Failure(errors.map(|error| error.to_string()).collect()))
+            }
+        });
     let (prices, plans, config) = match checked {
         Ok(checked) => checked,
         Err(Failure(errors)) => {

@@ -26,7 +26,7 @@ use crate::ports::StoreError;
 use crate::ports::usage::UsageStore;
 
 use super::Failure;
-use super::asking::{get, reachable};
+use super::asking::Listener;
 use super::output::Output;
 use super::progress::{Elsewhere, Progress};
 
@@ -199,31 +199,21 @@ async fn counters(
 
 async fn ask(config: &Config, store: &dyn UsageStore) -> Result<CountersView, String> {
     const PATH: &str = "/admin/counters";
-    let address = reachable(config.listen.admin);
-    if address.port() == 0 {
-        return Err("listen.admin has port 0, so that nobody knows where the gateway answers: name it with --set \
-                    listen.admin=IP:PORT"
-            .to_owned());
-    }
+    let listener = Listener::admin(config).map_err(|Failure(lines)| lines.join("; "))?;
+    let url = listener.url(PATH);
     let key = boot::known_admin_key(config);
     let key = key.map_err(|error| format!("the admin key is not known ({error}): set TOLLGATE_ADMIN_KEY"))?;
-    let answer = get(address, PATH, Some(key.expose_secret()), COUNTERS_BYTES_MAX).map_err(|error| {
-        format!(
-            "a gateway serves, but not at http://{address}: {error}: name its listener with --set listen.admin=IP:PORT"
-        )
+    let answer = listener.get(PATH, Some(key.expose_secret()), COUNTERS_BYTES_MAX).map_err(|error| {
+        format!("a gateway serves, but not at {listener}: {error}: name its listener with --set listen.admin=IP:PORT")
     })?;
     if answer.status != 200 {
-        return Err(format!(
-            "http://{address}{PATH} answers {}: is it this gateway, and its admin key?",
-            answer.status
-        ));
+        return Err(format!("{url} answers {}: is it this gateway, and its admin key?", answer.status));
     }
-    let body: CountersBody =
-        serde_json::from_slice(&answer.body).map_err(|error| format!("http://{address}{PATH}: {error}"))?;
+    let body: CountersBody = serde_json::from_slice(&answer.body).map_err(|error| format!("{url}: {error}"))?;
     let view = CountersView::try_from(body)?;
     let own = store.ledger_id().await.map_err(|error| error.to_string())?;
     if view.ledger_id != own {
-        return Err(format!("the gateway at http://{address} books in another ledger"));
+        return Err(format!("the gateway at {listener} books in another ledger"));
     }
     Ok(view)
 }

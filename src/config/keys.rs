@@ -87,6 +87,67 @@ pub static KEYS: &[Key] = &[
         "The largest message of a realtime or live session, in either direction. It is held whole once; a larger one ends its session with 1009.",
     ),
     key(
+        "listen.connections_max",
+        &["TOLLGATE_CONNECTIONS_MAX"],
+        "10000",
+        "Connections of all clients together. One more gets 503 before anything of it is read; over TLS it is closed.",
+    ),
+    key(
+        "listen.connections_per_address",
+        &["TOLLGATE_CONNECTIONS_PER_ADDRESS"],
+        "1000",
+        "Connections of one client address, of IPv6 of one /64. 0 is no limit.",
+    ),
+    key(
+        "listen.balancers",
+        &["TOLLGATE_BALANCERS"],
+        "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
+        "Networks in which load balancers stand, with commas between them, or `none`. Limits by address do not hold for an address in them; whose request it is says the last address in `X-Forwarded-For` that is in none of them.",
+    ),
+    key(
+        "listen.requests_per_tenant",
+        &["TOLLGATE_REQUESTS_PER_TENANT"],
+        "5000",
+        "Requests and sessions of one tenant at once on this gateway, billed or not, whatever its plan says. One more gets 429. 0 is no limit.",
+    ),
+    key(
+        "listen.failed_keys_per_minute",
+        &["TOLLGATE_FAILED_KEYS_PER_MINUTE"],
+        "100",
+        "Requests with a wrong key that one client address may make in a minute, on either listener. Then unknown keys from there get 429 without a look-up; those of tenants go on to work. 0 is no limit.",
+    ),
+    key("listen.head_limit", &["TOLLGATE_HEAD_LIMIT"], "64KiB", "The longest request head; longer ones get 431."),
+    key(
+        "listen.headers_max",
+        &["TOLLGATE_HEADERS_MAX"],
+        "128",
+        "The most headers of a request; with more it gets 431.",
+    ),
+    key(
+        "listen.request_timeout",
+        &["TOLLGATE_REQUEST_TIMEOUT"],
+        "1h",
+        "The longest time from the head of a request to the end of its body, however fast it comes.",
+    ),
+    key(
+        "listen.rate_min",
+        &["TOLLGATE_RATE_MIN"],
+        "1KiB",
+        "How many bytes a second a client has to send of its body, and to take of its answer, while it is waited for. Once it is behind by more than `listen.body_timeout` or `listen.write_timeout` it is cut. 0 is no limit.",
+    ),
+    key(
+        "listen.http2_streams",
+        &["TOLLGATE_HTTP2_STREAMS"],
+        "100",
+        "Requests of one HTTP/2 connection at once, those included that its client reset and that go on to their usage.",
+    ),
+    key(
+        "listen.http2_resets",
+        &["TOLLGATE_HTTP2_RESETS"],
+        "100",
+        "Requests of one HTTP/2 connection that may be malformed, one too many, or made to be reset by the gateway. Then it is told to go.",
+    ),
+    key(
         "listen.public_url",
         &["TOLLGATE_PUBLIC_URL"],
         "",
@@ -108,7 +169,25 @@ pub static KEYS: &[Key] = &[
     secret(
         "admin.key",
         &["TOLLGATE_ADMIN_KEY"],
-        "The admin key, at least 32 characters. Without one a key is made once and written to {data_dir}/admin.key.",
+        "The admin key, at least 32 characters that nobody guesses. Without one a key is made once and written to {data_dir}/admin.key.",
+    ),
+    key(
+        "admin.tls.cert",
+        &["TOLLGATE_ADMIN_TLS_CERT"],
+        "",
+        "A PEM file with the certificate of `listen.admin` and those between it and a root. With it and its key that listener speaks TLS and nothing else.",
+    ),
+    key("admin.tls.key", &["TOLLGATE_ADMIN_TLS_KEY"], "", "A PEM file with the private key of that certificate."),
+    key(
+        "admin.tls.client_ca",
+        &["TOLLGATE_ADMIN_TLS_CLIENT_CA"],
+        "",
+        "A PEM file of roots. With it only clients that show a certificate of theirs reach `listen.admin`, and commands of this program, which show the listener's own.",
+    ),
+    secret(
+        "secrets.key",
+        &["TOLLGATE_SECRETS_KEY"],
+        "The master key that tenants' own keys for providers are encrypted with: 64 hexadecimal digits, from `openssl rand -hex 32`. Several with commas or line ends between them: the first encrypts, each decrypts what it encrypted (`tollgate secrets rotate`).",
     ),
     Key {
         name: "storage.url",
@@ -208,6 +287,12 @@ pub static KEYS: &[Key] = &[
         "The longest silence of a provider inside its answer.",
     ),
     key(
+        "upstream.stream_timeout",
+        &["TOLLGATE_STREAM_TIMEOUT"],
+        "2h",
+        "The longest time that an answer or a session lasts, whatever still comes. It is cut then, and booked as far as it came.",
+    ),
+    key(
         "upstream.drain_timeout",
         &["TOLLGATE_DRAIN_TIMEOUT"],
         "30s",
@@ -226,6 +311,18 @@ pub static KEYS: &[Key] = &[
         "Whether HTTP/2 is spoken with providers that offer it over TLS. Calls of many tenants then share a connection, and meet its end together.",
     ),
     key(
+        "upstream.ca",
+        &["TOLLGATE_UPSTREAM_CA"],
+        "",
+        "A PEM file of roots that providers' certificates may come from, beside those of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others).",
+    ),
+    key(
+        "upstream.ca_only",
+        &["TOLLGATE_UPSTREAM_CA_ONLY"],
+        "false",
+        "Whether the roots in `upstream.ca` are the only ones that count.",
+    ),
+    key(
         "upstream.idle_connections_max",
         &["TOLLGATE_IDLE_CONNECTIONS_MAX"],
         "256",
@@ -236,6 +333,18 @@ pub static KEYS: &[Key] = &[
         &["TOLLGATE_POLL_INTERVAL"],
         "10s",
         "How soon a provider is asked for what it finishes later (responses in the background, batches) and nobody fetches. The pause doubles with each question, up to five minutes.",
+    ),
+    key(
+        "isolation.unknown_objects",
+        &["TOLLGATE_UNKNOWN_OBJECTS"],
+        "auto",
+        "What becomes of a request for a response, file, batch or the like that no tenant is known to have made through the gateway. `refuse`: 404, as for another tenant's. `allow`: forwarded. `auto`: refused in prod, forwarded in dev.",
+    ),
+    key(
+        "isolation.lists",
+        &["TOLLGATE_OBJECT_LISTS"],
+        "auto",
+        "Lists of files, batches and the like hold those of all tenants that share the provider's account. `refuse`: 403. `allow`: forwarded. `auto`: refused in prod, forwarded in dev.",
     ),
     key(
         "shutdown.drain_limit",

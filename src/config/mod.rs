@@ -5,6 +5,7 @@
 //! line that names its key, its source and the fix.
 
 mod budgets;
+mod clients;
 mod keys;
 mod ledger;
 mod output_limits;
@@ -13,25 +14,31 @@ pub mod price_file;
 mod running;
 mod settings;
 pub mod stamps;
+mod tls;
 mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{SecretBox, SecretString};
 
 use crate::domain::hold::Bounds;
 use crate::domain::ids::PlanName;
 use crate::domain::limits::ModelLimits;
+use crate::domain::object::{Isolation, UnknownObjects};
 use crate::domain::plan::{Metric, Plan};
+use crate::domain::printable::printable;
 use crate::domain::quantities::COUNT_MAX;
 use crate::domain::redis_url::RedisUrl;
 
+pub use clients::Clients;
 pub use keys::{KEYS, Key};
 pub use ledger::{Ledger, parse as parse_ledger};
 pub use settings::{Environment, Flag, ProcessEnvironment, Source};
+pub use tls::{Roots, Tls};
 pub use values::Origin;
 
 use settings::{Raw, Settings};
@@ -94,15 +101,8 @@ pub struct Listen {
     pub h2c: bool,
     /// TLS for `proxy`; `None` for plain HTTP.
     pub tls: Option<Tls>,
-}
-
-/// The files that a listener shows itself by: PEM, not read yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// The certificate and those between it and a root.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
+    /// TLS for `admin`; `None` for plain HTTP.
+    pub admin_tls: Option<Tls>,
 }
 
 /// One provider.
@@ -144,6 +144,8 @@ pub struct Upstream {
     pub idle_connections_max: usize,
     /// Whether HTTP/2 is spoken where a provider offers it.
     pub http2: bool,
+    /// Whom they are known by over TLS.
+    pub roots: Roots,
 }
 
 /// Log output.
@@ -199,14 +201,20 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The listeners.
     pub listen: Listen,
+    /// What clients may take.
+    pub clients: Clients,
     /// The given admin key; `None` where one is to be made.
     pub admin_key: Option<SecretString>,
+    /// The master keys for what is encrypted at rest; the first encrypts.
+    pub master_keys: Vec<Arc<SecretBox<[u8; 32]>>>,
     /// Where the ledger is.
     pub ledger: Ledger,
     /// The providers.
     pub providers: Providers,
     /// Times and bounds towards them.
     pub upstream: Upstream,
+    /// How far tenants that share a provider's account are kept apart in it.
+    pub isolation: Isolation,
     /// How long answers in flight may take after SIGTERM.
     pub shutdown_drain_limit: Duration,
     /// Threads that move requests; at least 1.
@@ -260,7 +268,8 @@ impl Config {
         }
         match config {
             Some(config) if errors.is_empty() => Ok(config),
-            _ => Err(ConfigErrors(errors)),
+            // A line each: a name in a file may have line ends in it.
+            _ => Err(ConfigErrors(errors.iter().map(|error| printable(error).into_owned()).collect())),
         }
     }
 
@@ -273,11 +282,19 @@ impl Config {
     pub fn advice(&self) -> Vec<String> {
         let has_none = |plan: &&Plan| plan.limits.iter().all(|limit| limit.metric != Metric::Cost);
         let names: Vec<&str> = self.plans.iter().filter(has_none).map(|plan| plan.name.as_str()).collect();
-        if names.is_empty() {
-            return Vec::new();
+        let mut lines = Vec::new();
+        if !names.is_empty() {
+            let line = "without a cost limit, so that nothing bounds what their tenants spend: set cost_usd_per_month";
+            lines.push(format!("plans {line} ({})", names.join(", ")));
         }
-        let line = "without a cost limit, so that nothing bounds what their tenants spend: set cost_usd_per_month";
-        vec![format!("plans {line} ({})", names.join(", "))]
+        if !self.listen.admin.ip().is_loopback() && self.listen.admin_tls.is_none() {
+            lines.push(format!(
+                "listen.admin is {} in the clear, so that the admin key can be read on its way: set admin.tls.cert and \
+                 admin.tls.key, or keep it on a network of your own",
+                self.listen.admin
+            ));
+        }
+        lines
     }
 
     /// What is wrong between values that are right each for itself.
@@ -362,11 +379,14 @@ impl Reader {
         let data_dir = self.value("data_dir", |text| Ok(PathBuf::from(text)));
         let listen = self.listen();
         let admin_key = self.optional("admin.key", values::admin_key);
+        let master_keys = self.optional("secrets.key", values::master_keys);
         let ledger = self.value("storage.url", ledger::parse);
         let counters = self.counters();
         let budgets = self.budgets();
+        let clients = self.clients();
         let providers = self.providers();
         let upstream = self.upstream();
+        let isolation = self.isolation(mode == Some(Mode::Dev));
         let shutdown_drain_limit = self.value("shutdown.drain_limit", values::duration);
         let workers = self.value("runtime.workers", |text| values::count(text, 0..=1_024));
         let journal = self.journal();
@@ -392,14 +412,17 @@ impl Reader {
             data_dir: data_dir?,
             listen: listen?,
             admin_key: admin_key?,
+            master_keys: master_keys?.unwrap_or_default(),
             ledger: ledger?,
             providers,
             upstream: upstream?,
+            isolation: isolation?,
             shutdown_drain_limit: shutdown_drain_limit?,
             workers: usize::try_from(workers?).ok().filter(|workers| *workers > 0).unwrap_or_else(cores),
             journal: journal?,
             counters: counters?,
             budgets: budgets?,
+            clients: clients?,
             prices_file,
             limits: limits?,
             reload_watch: reload_watch?,
@@ -462,7 +485,8 @@ impl Reader {
         let session_message_limit = self.value("listen.session_message_limit", values::bytes);
         let public_url = self.optional("listen.public_url", str::parse::<Origin>);
         let h2c = self.value("listen.h2c", values::yes);
-        let tls = self.tls();
+        let tls = self.tls_of_proxy();
+        let admin_tls = self.tls_of_admin();
         Some(Listen {
             proxy: proxy?,
             admin: admin?,
@@ -477,24 +501,8 @@ impl Reader {
             public_url: public_url?,
             h2c: h2c?,
             tls: tls?,
+            admin_tls: admin_tls?,
         })
-    }
-
-    #[expect(clippy::option_option, reason = "absent and wrong are two things, and an error is noted already")]
-    fn tls(&mut self) -> Option<Option<Tls>> {
-        let cert = self.optional("listen.tls.cert", |text| Ok(PathBuf::from(text)))?;
-        let key = self.optional("listen.tls.key", |text| Ok(PathBuf::from(text)))?;
-        let (there, missing, variable) = match (cert, key) {
-            (None, None) => return Some(None),
-            (Some(cert), Some(key)) => {
-                self.settings.files.extend([Stamped::now(&cert), Stamped::now(&key)]);
-                return Some(Some(Tls { cert, key }));
-            }
-            (Some(_), None) => ("listen.tls.cert", "listen.tls.key", "TOLLGATE_TLS_KEY"),
-            (None, Some(_)) => ("listen.tls.key", "listen.tls.cert", "TOLLGATE_TLS_CERT"),
-        };
-        self.settings.errors.push(format!("{there} is set and {missing} is not: set both, or none: {variable}=FILE"));
-        None
     }
 
     fn providers(&mut self) -> Option<Providers> {
@@ -520,6 +528,7 @@ impl Reader {
         let poll_interval = self.value("upstream.poll_interval", values::positive_duration);
         let http2 = self.value("upstream.http2", values::yes);
         let idle_max = self.value("upstream.idle_connections_max", |text| values::count(text, 0..=100_000));
+        let roots = self.roots();
         Some(Upstream {
             connect_timeout: connect_timeout?,
             first_byte_timeout: first_byte_timeout?,
@@ -529,12 +538,23 @@ impl Reader {
             poll_interval: poll_interval?,
             idle_connections_max: usize::try_from(idle_max?).ok()?,
             http2: http2?,
+            roots: roots?,
         })
+    }
+
+    /// Where any name is a credential nothing is anybody's own: in dev what is left to the mode is allowed.
+    fn isolation(&mut self, is_dev: bool) -> Option<Isolation> {
+        let allowed = |text: &str| values::allowed(text, is_dev);
+        let unknown = self.value("isolation.unknown_objects", allowed);
+        let lists = self.value("isolation.lists", allowed);
+        let unknown = if unknown? { UnknownObjects::Allow } else { UnknownObjects::Refuse };
+        Some(Isolation { unknown, lists: lists? })
     }
 
     fn warn_of(&mut self, providers: &Providers) {
         let Providers { openai, gemini, vertex } = providers;
-        if openai.api_key.is_none() && gemini.api_key.is_none() {
+        let is_none = |key: &Option<SecretString>| key.is_none();
+        if is_none(&openai.api_key) && is_none(&gemini.api_key) && self.settings.get("secrets.key").is_none() {
             self.settings.warnings.push(
                 "no provider has a key, so that every call is refused: set OPENAI_API_KEY or GEMINI_API_KEY".into(),
             );

@@ -7,8 +7,9 @@ use super::{Config, Listen, Log};
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
 /// which addresses are safe to be bound to.
-const CHANGES_WHILE_RUNNING: [&str; 21] = [
+const CHANGES_WHILE_RUNNING: [&str; 35] = [
     "admin.key",
+    "admin.tls.",
     "listen.header_timeout",
     "listen.body_timeout",
     "listen.keepalive_timeout",
@@ -17,11 +18,24 @@ const CHANGES_WHILE_RUNNING: [&str; 21] = [
     "listen.buffer_total",
     "listen.upload_limit",
     "listen.session_message_limit",
+    "isolation.",
+    "listen.connections_max",
+    "listen.connections_per_address",
+    "listen.balancers",
+    "listen.requests_per_tenant",
+    "listen.failed_keys_per_minute",
+    "listen.head_limit",
+    "listen.headers_max",
+    "listen.request_timeout",
+    "listen.rate_min",
+    "listen.http2_streams",
+    "listen.http2_resets",
     "listen.public_url",
     "listen.h2c",
     "listen.tls.",
     "providers.",
     "upstream.",
+    "secrets.key",
     "shutdown.drain_limit",
     "prices.file",
     "models.output_max",
@@ -46,17 +60,19 @@ impl Config {
             .filter(|row| !changes(&row.key) && !is_as_started(&row.key, &row.value))
             .map(|row| row.key.clone())
             .collect();
-        let Self { listen, admin_key, providers, upstream, shutdown_drain_limit, prices_file, .. } = self;
-        let Self { limits, budgets, plans, plan_prices, log, .. } = self;
+        let Self { listen, admin_key, master_keys, providers, upstream, shutdown_drain_limit, prices_file, .. } = self;
+        let Self { limits, budgets, clients, plans, plan_prices, log, .. } = self;
         let taken = Self {
             listen: Listen { proxy: started.listen.proxy, admin: started.listen.admin, ..listen },
             admin_key,
+            master_keys,
             providers,
             upstream,
             shutdown_drain_limit,
             prices_file,
             limits,
             budgets,
+            clients,
             reload_watch: self.reload_watch,
             files: self.files,
             plans,

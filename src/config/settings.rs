@@ -279,7 +279,10 @@ impl Settings {
 
     fn unknown(&mut self, key: &str, source: &Source) {
         let hint = hint(key, keys::KEYS.iter().map(|key| key.name));
-        self.errors.push(format!("{source}: {key} is no configuration key{hint}"));
+        // A name is shown only if it can be nothing else: in a file that is no TOML it may be half of a URL with its password.
+        let is_name = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        let shown = if is_name { key } else { "a name with signs that no name has" };
+        self.errors.push(format!("{source}: {shown} is no configuration key{hint}"));
     }
 }
 

@@ -107,6 +107,24 @@ fn all_errors_come_at_once_each_on_its_line() {
 }
 
 #[test]
+fn a_line_end_in_a_name_of_the_file_makes_no_second_error() {
+    // Found by the fuzz target of the configuration.
+    let errors = from_file("[plans.x]\n\"a\\nb\\u001B[2J\" = 1\n").unwrap_err();
+    assert_eq!(errors.0.len(), 1, "{errors}");
+    assert!(
+        errors.0.iter().all(|line| line.contains("a\\nb\\u{1b}[2J") && !line.contains(char::is_control)),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn a_name_that_may_be_half_of_a_url_is_not_shown() {
+    // Found by the fuzz target of the configuration: the rest of a line that is no TOML was taken for a name.
+    let errors = from_file("[providers.openai]\n\"api_key//user:hunter2@localhost\" = 1\n").unwrap_err().to_string();
+    assert!(errors.contains("is no configuration key") && !errors.contains("hunter2"), "{errors}");
+}
+
+#[test]
 fn what_is_wrong_is_refused_with_the_fix() {
     check_errors(&[
         ("listen = 5", "listen is no configuration key"),

@@ -3,12 +3,15 @@
 //! May use: `http` for URLs. Every error is the end of a sentence that begins with the key's name and says what to
 //! write instead. None repeats the value: it may be a secret.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::zeroize::Zeroize;
+use secrecy::{SecretBox, SecretString};
 
 /// A provider's place: scheme, host and port, without a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -106,6 +109,16 @@ pub fn yes(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "is neither true nor false".to_owned())
 }
 
+/// `allow`, `refuse` or `auto`, which is `allow` in dev alone: whether it is allowed.
+pub fn allowed(text: &str, is_dev: bool) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(is_dev),
+        "allow" => Ok(true),
+        "refuse" => Ok(false),
+        _ => Err("is none of auto, allow and refuse: write one of them".to_owned()),
+    }
+}
+
 /// A duration that is not 0.
 pub fn positive_duration(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
@@ -171,13 +184,70 @@ pub fn header_secret(text: &str) -> Result<SecretString, String> {
 /// The admin key.
 pub fn admin_key(text: &str) -> Result<SecretString, String> {
     if text.len() < ADMIN_KEY_CHARS_MIN {
-        return Err(format!(
-            "has {} characters and needs at least {ADMIN_KEY_CHARS_MIN}: make one with `openssl rand -hex 32`",
-            text.len()
-        ));
+        return Err(format!("has {} characters and needs at least {ADMIN_KEY_CHARS_MIN}: {MAKE_ONE}", text.len()));
+    }
+    let different: BTreeSet<u8> = text.bytes().collect();
+    if different.len() < DIFFERENT_CHARS_MIN {
+        return Err(format!("repeats a few characters: {MAKE_ONE}"));
+    }
+    let plain: String = text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    if PLACEHOLDERS.iter().any(|word| plain.contains(word)) {
+        return Err(format!("has a word in it that stands in examples, and somebody may guess it: {MAKE_ONE}"));
     }
     header_secret(text)
 }
+
+/// More than a rotation ever needs.
+const MASTER_KEYS_MAX: usize = 16;
+
+/// Master keys: 64 hexadecimal digits each.
+pub fn master_keys(text: &str) -> Result<Vec<Arc<SecretBox<[u8; 32]>>>, String> {
+    let separates = |c: char| c == ',' || c.is_ascii_whitespace();
+    let keys: Vec<&str> = text.split(separates).filter(|key| !key.is_empty()).collect();
+    if keys.len() > MASTER_KEYS_MAX {
+        return Err(format!("has more than {MASTER_KEYS_MAX} keys: take away those that nothing is encrypted with"));
+    }
+    keys.into_iter().map(master_key).collect()
+}
+
+fn master_key(text: &str) -> Result<Arc<SecretBox<[u8; 32]>>, String> {
+    let digits: Option<Vec<u32>> = text.chars().map(|c| c.to_digit(16)).collect();
+    let mut digits = digits.filter(|digits| digits.len() == 64).ok_or_else(|| {
+        format!("is not made of keys with 64 hexadecimal digits: {MAKE_ONE}, and write commas between several")
+    })?;
+    let different: BTreeSet<&u32> = digits.iter().collect();
+    if different.len() < DIFFERENT_CHARS_MIN {
+        return Err(format!("repeats a few digits: {MAKE_ONE}"));
+    }
+    let key = SecretBox::init_with_mut(|key: &mut [u8; 32]| {
+        for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair.iter().fold(0, |byte, digit| (byte << 4) | u8::try_from(*digit).unwrap_or(0));
+        }
+    });
+    digits.zeroize();
+    Ok(Arc::new(key))
+}
+
+const MAKE_ONE: &str = "make one with `openssl rand -hex 32`";
+
+/// 32 random hex digits have 14 of the 16 on average, and fewer different ones than this three times in 10^13.
+const DIFFERENT_CHARS_MIN: usize = 6;
+
+/// What stands in examples where a key should be. None is so short that a random key has it by chance.
+const PLACEHOLDERS: [&str; 12] = [
+    "changeme",
+    "changethis",
+    "replaceme",
+    "replacethis",
+    "placeholder",
+    "password",
+    "yourkey",
+    "youradminkey",
+    "yoursecret",
+    "insertyour",
+    "0123456789abcdef0123456789abcdef",
+    "abcdefghijklmnop",
+];
 
 /// 128 bits in hex.
 const ADMIN_KEY_CHARS_MIN: usize = 32;
@@ -204,6 +274,8 @@ pub fn masked_url(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     #[test]
@@ -282,8 +354,56 @@ mod tests {
     fn a_short_admin_key_is_refused_without_repeating_it() {
         let error = admin_key("hunter2hunter2").unwrap_err();
         assert!(error.contains("14 characters") && !error.contains("hunter2"), "{error}");
-        assert!(admin_key(&"k".repeat(32)).is_ok());
-        assert!(admin_key(&"k".repeat(31)).is_err());
-        assert!(admin_key(&" ".repeat(32)).is_err());
+        let good = "7c9e1f0ab35d48261e6f90c2d4a8b375";
+        assert!(admin_key(good).is_ok());
+        assert!(admin_key(good.trim_start_matches('7')).is_err());
+        assert!(admin_key(&good.replace('7', " ")).is_err());
+    }
+
+    #[test]
+    fn master_keys_are_hexadecimal_and_several() {
+        let (one, two) = (
+            "7c9e1f0ab35d48261e6f90c2d4a8b3757c9e1f0ab35d48261e6f90c2d4a8b375",
+            "0F".repeat(16) + "12345678901234567890123456789012",
+        );
+        let bytes = |text: &str| {
+            master_keys(text).map(|keys| keys.iter().map(|key| key.expose_secret()[..2].to_vec()).collect::<Vec<_>>())
+        };
+        assert_eq!(bytes(one), Ok(vec![vec![0x7c, 0x9e]]));
+        for text in [format!("{two},{one}"), format!("{two}\n{one}\n"), format!(" {two} , {one}")] {
+            assert_eq!(bytes(&text), Ok(vec![vec![0x0f, 0x0f], vec![0x7c, 0x9e]]), "{text:?}");
+        }
+        for bad in [
+            one.trim_start_matches('7'),
+            "not a key",
+            &format!("{one}{one}"),
+            &"a".repeat(64),
+            &one.replace('7', "g"),
+            &vec![one; 17].join(","),
+        ] {
+            let error = bytes(bad).unwrap_err();
+            assert!(!error.contains(bad) && error.contains(|c: char| c.is_ascii_alphabetic()), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_admin_key_that_somebody_guesses_is_refused() {
+        for weak in [
+            "k".repeat(64),
+            "0".repeat(32),
+            "abcab".repeat(10),
+            "change-me-change-me-change-me-2026".to_owned(),
+            "CHANGE_THIS_to_a_long_random_value".to_owned(),
+            "<your-admin-key-of-32-characters-or-more>".to_owned(),
+            "P@ssword-password-password-password".to_owned(),
+            "0123456789abcdef0123456789abcdef".to_owned(),
+            "abcdefghijklmnopqrstuvwxyz012345".to_owned(),
+        ] {
+            let error = admin_key(&weak).unwrap_err();
+            assert!(error.contains("openssl rand") && !error.contains(&weak) && !error.contains('\n'), "{error}");
+        }
+        for good in ["9f86d081884c7d659a2feaa0c55ad015", "Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MGFi"] {
+            assert!(admin_key(good).is_ok(), "{good}");
+        }
     }
 }

@@ -5,8 +5,9 @@
 use super::ids::{KeyId, PlanName, TenantId};
 use super::key::Key;
 use super::models::Models;
+use super::provider_key::SealedKey;
 use super::tenant::Tenant;
-use super::time::Micros;
+use super::time::{Micros, Period};
 use super::zone::Zone;
 
 /// In what role somebody makes a change.
@@ -44,14 +45,26 @@ pub enum Action {
     KeyCreate,
     /// A key was revoked.
     KeyRevoke,
+    /// A key was given an end, because another was issued in its place.
+    KeyRotate,
+    /// A tenant's own key for a provider was set.
+    ProviderKeySet,
+    /// It was removed.
+    ProviderKeyRemove,
+    /// Sealed keys were sealed anew under another master key.
+    SecretsRotate,
     /// Another price book was put in force.
     PricesSet,
+    /// Events began to be priced again. What that wrote is in the ledger, as signed corrections.
+    PricesRerate,
+    /// The events of old months began to be dropped.
+    EventsDrop,
 }
 
 /// What an entry tells of a tenant or a key, before or after the change: what the change is about, and no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The display name.
+    /// The display name; of a key for a provider that one's name; of sealed keys the id of the master key.
     pub name: Option<String>,
     /// The plan.
     pub plan: Option<PlanName>,
@@ -67,6 +80,8 @@ pub struct Facts {
     pub models: Option<Models>,
     /// The version of the price book in force, or `configured`: that of each gateway's configuration.
     pub prices: Option<String>,
+    /// Which events.
+    pub events: Option<String>,
 }
 
 /// One change.
@@ -123,8 +138,20 @@ impl Author {
 }
 
 impl Action {
-    const ALL: [Self; 6] =
-        [Self::TenantCreate, Self::TenantChange, Self::PlanSet, Self::KeyCreate, Self::KeyRevoke, Self::PricesSet];
+    const ALL: [Self; 12] = [
+        Self::TenantCreate,
+        Self::TenantChange,
+        Self::PlanSet,
+        Self::KeyCreate,
+        Self::KeyRevoke,
+        Self::KeyRotate,
+        Self::ProviderKeySet,
+        Self::ProviderKeyRemove,
+        Self::SecretsRotate,
+        Self::PricesSet,
+        Self::PricesRerate,
+        Self::EventsDrop,
+    ];
 
     /// A stable name, such as `tenant.create`.
     pub fn as_str(self) -> &'static str {
@@ -134,8 +161,19 @@ impl Action {
             Self::PlanSet => "plan.set",
             Self::KeyCreate => "key.create",
             Self::KeyRevoke => "key.revoke",
+            Self::KeyRotate => "key.rotate",
+            Self::ProviderKeySet => "provider_key.set",
+            Self::ProviderKeyRemove => "provider_key.remove",
+            Self::SecretsRotate => "secrets.rotate",
             Self::PricesSet => "prices.set",
+            Self::PricesRerate => "prices.rerate",
+            Self::EventsDrop => "events.drop",
         }
+    }
+
+    /// The names of all actions, for messages.
+    pub fn names() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
     }
 
     /// The action of that name.
@@ -201,6 +239,42 @@ impl Change {
         }
     }
 
+    /// A key is to end at `after.expires_at`, because another was issued in its place.
+    pub fn key_rotated(before: &Key, after: &Key) -> Self {
+        Self {
+            action: Action::KeyRotate,
+            tenant: Some(after.tenant.clone()),
+            key: Some(after.id.clone()),
+            before: Facts::of_key(before),
+            after: Facts::of_key(after),
+        }
+    }
+
+    /// A tenant's own key for a provider is set or removed; `None` when there was none and is none.
+    pub fn provider_key_set(before: Option<&SealedKey>, after: Option<&SealedKey>) -> Option<Self> {
+        let tenant = after.or(before)?.tenant.clone();
+        let facts = |key: Option<&SealedKey>| {
+            key.map_or_else(Facts::default, |key| Facts {
+                name: Some(key.provider.to_string()),
+                last4: Some(key.last4.clone()),
+                ..Facts::default()
+            })
+        };
+        let action = if after.is_some() { Action::ProviderKeySet } else { Action::ProviderKeyRemove };
+        Some(Self { action, tenant: Some(tenant), key: None, before: facts(before), after: facts(after) })
+    }
+
+    /// A tenant's own key for a provider is sealed anew under another master key.
+    pub fn resealed(before: &SealedKey, after: &SealedKey) -> Self {
+        let facts = |key: &SealedKey| Facts {
+            name: Some(key.master.to_string()),
+            last4: Some(key.last4.clone()),
+            ..Facts::default()
+        };
+        let tenant = Some(after.tenant.clone());
+        Self { action: Action::SecretsRotate, tenant, key: None, before: facts(before), after: facts(after) }
+    }
+
     /// Another price book is put in force; `None`: that of each gateway's configuration.
     pub fn prices_set(before: Option<&str>, after: Option<&str>) -> Self {
         let facts = |version: Option<&str>| Facts {
@@ -208,6 +282,18 @@ impl Change {
             ..Facts::default()
         };
         Self { action: Action::PricesSet, tenant: None, key: None, before: facts(before), after: facts(after) }
+    }
+
+    /// Events, of one tenant or of all, begin to be priced again by a version of the prices.
+    pub fn rerated(tenant: Option<TenantId>, events: String, version: &str) -> Self {
+        let after = Facts { prices: Some(version.to_owned()), events: Some(events), ..Facts::default() };
+        Self { action: Action::PricesRerate, tenant, key: None, before: Facts::default(), after }
+    }
+
+    /// Events of the months before this one begin to be dropped.
+    pub fn events_dropped(before: Period) -> Self {
+        let facts = Facts { events: Some(format!("before {before}")), ..Facts::default() };
+        Self { action: Action::EventsDrop, tenant: None, key: None, before: facts, after: Facts::default() }
     }
 }
 

@@ -73,6 +73,13 @@ pub fn is_well_formed(text: &str) -> bool {
     rest.split_at_checked(SECRET_CHARS).is_some_and(|(secret, check)| checksum(secret) == check)
 }
 
+/// Whether a key stands anywhere in `text`.
+pub fn is_in(text: &str) -> bool {
+    let length = PREFIX.len() + SECRET_CHARS + CHECK_CHARS;
+    let found = text.match_indices(PREFIX).filter_map(|(at, _)| text.get(at..at.checked_add(length)?));
+    found.into_iter().any(is_well_formed)
+}
+
 /// The last four characters of a key.
 pub fn last4(key: &str) -> String {
     key.get(key.len().saturating_sub(4)..).unwrap_or_default().to_owned()
@@ -101,6 +108,13 @@ mod tests {
             let mut wrong = key.clone().into_bytes();
             wrong[at] = if wrong[at] == b'x' { b'y' } else { b'x' };
             assert!(!is_well_formed(std::str::from_utf8(&wrong).unwrap()), "{at}");
+        }
+        for text in [key.clone(), format!("tg_live_ {key}"), format!("a{key}b"), format!("ä tg_live_tg_live_{key}")] {
+            assert!(is_in(&text), "{text}");
+        }
+        let (_, headless) = key.split_at(1);
+        for text in ["", "tg_live_", headless, key.get(..45).unwrap(), "tg_live_ä"] {
+            assert!(!is_in(text), "{text}");
         }
         for bad in ["", "tg_live_", "tg_test_abc", "sk-123"] {
             assert!(!is_well_formed(bad));

@@ -4,6 +4,7 @@
 //! time, ids and randomness come in as values, and wire and row formats are written where they are spoken.
 
 pub mod audit;
+pub mod bound;
 pub mod budget;
 pub mod counting;
 pub mod event;
@@ -13,8 +14,12 @@ pub mod key;
 pub mod limits;
 pub mod models;
 pub mod money;
+pub mod network;
+pub mod object;
 pub mod plan;
 pub mod price;
+pub mod printable;
+pub mod provider_key;
 pub mod quantities;
 pub mod rate;
 pub mod redis_url;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::bound::Bound;
 use super::hold::money_of;
 use super::ids::{PlanName, TenantId};
 use super::models::Models;
@@ -101,6 +102,20 @@ pub enum Refusal {
     BudgetHeld(Box<QuotaFacts>),
     /// Requests or tokens come too fast, or too many run at once.
     RateLimited(Box<RateFacts>),
+    /// The tenant has as many requests at once as one may have on this gateway, whatever its plan.
+    Crowded {
+        /// The tenant.
+        tenant: TenantId,
+        /// How many.
+        limit: u64,
+    },
+    /// One wrong credential too many from this address.
+    Guessing {
+        /// After how many seconds one more is judged, at least 1.
+        retry_after_s: u32,
+    },
+    /// The request came too slowly: its head, its body, or all of it.
+    TooSlow(Bound),
     /// The plan limits cost, and nobody knows what this model costs.
     NoPrice {
         /// The model that is asked for, shortened; empty where none is named.
@@ -108,6 +123,15 @@ pub enum Refusal {
         /// The plan.
         plan: PlanName,
     },
+    /// An object of the provider that is another tenant's, or of which nobody knows whose it is.
+    UnknownObject {
+        /// As the request names it, shortened.
+        name: Box<str>,
+    },
+    /// A list of the provider's that holds the objects of all tenants.
+    ListOfAll,
+    /// Whose an object is cannot be looked up.
+    ObjectsDown,
     /// It is charged after its answer, when nothing can be held for it, and the plan holds the most that calls can use.
     Deferred {
         /// The plan.
@@ -132,6 +156,11 @@ pub enum Refusal {
         provider: String,
         /// The environment variable that turns it on.
         variable: &'static str,
+    },
+    /// The tenant has a key of its own for this provider, which cannot be opened here.
+    ProviderKeyLocked {
+        /// The provider's short name.
+        provider: String,
     },
     /// The body is longer than `listen.body_limit`, or `listen.upload_limit` where it is streamed.
     BodyTooLarge {
@@ -164,6 +193,12 @@ pub enum Refusal {
     },
     /// The head is over its limit.
     HeadTooLarge,
+    /// The request target is over its limit.
+    TargetTooLong,
+    /// Another version of HTTP than 1.0 and 1.1.
+    VersionNotSupported,
+    /// A transfer coding other than chunked.
+    CodingNotSupported,
     /// The provider could not be reached or broke off before its head.
     Unreachable,
     /// The provider did not answer in time.
@@ -186,27 +221,41 @@ impl Refusal {
         match self {
             Self::NoKey | Self::BadKey | Self::TwoKeys | Self::AdminKeyOnProxy | Self::BadUpload => 401,
             Self::QuotaUsedUp(_) => 402,
-            Self::Suspended(_) | Self::ModelNotAllowed(_) | Self::NoPrice { .. } | Self::Deferred { .. } => 403,
-            Self::UnknownRoute | Self::OpensElsewhere => 404,
+            Self::Suspended(_)
+            | Self::ModelNotAllowed(_)
+            | Self::NoPrice { .. }
+            | Self::Deferred { .. }
+            | Self::ListOfAll => 403,
+            Self::UnknownRoute | Self::OpensElsewhere | Self::UnknownObject { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
             Self::NoUpgrade => 426,
-            Self::TooManyTurns | Self::BudgetHeld(_) | Self::RateLimited(_) => 429,
+            Self::TooManyTurns
+            | Self::BudgetHeld(_)
+            | Self::RateLimited(_)
+            | Self::Crowded { .. }
+            | Self::Guessing { .. } => 429,
+            Self::TooSlow(_) => 408,
             Self::EncodedBody => 415,
             Self::BodyIncomplete
             | Self::BadJson { .. }
             | Self::HidesUsage { .. }
             | Self::BadAttribution { .. }
             | Self::BadRequest { .. } => 400,
+            Self::TargetTooLong => 414,
             Self::HeadTooLarge => 431,
+            Self::CodingNotSupported => 501,
+            Self::VersionNotSupported => 505,
             Self::Unreachable => 502,
             Self::UpstreamTimeout => 504,
             Self::UnknownPlan { .. }
             | Self::ProviderOff { .. }
+            | Self::ProviderKeyLocked { .. }
             | Self::BuffersFull
             | Self::JournalFull
             | Self::CountersDown
             | Self::KeysDown
+            | Self::ObjectsDown
             | Self::Draining => 503,
         }
     }
@@ -226,7 +275,13 @@ impl Refusal {
             Self::BudgetHeld(_) => "budget_held",
             Self::RateLimited(facts) if facts.metric == RateMetric::Concurrent => "too_many_requests",
             Self::RateLimited(_) => "rate_limited",
+            Self::Crowded { .. } => "too_many_requests",
+            Self::Guessing { .. } => "too_many_failed_keys",
+            Self::TooSlow(_) => "request_timeout",
             Self::NoPrice { .. } => "model_unpriced",
+            Self::UnknownObject { .. } => "unknown_object",
+            Self::ListOfAll => "list_of_all_tenants",
+            Self::ObjectsDown => "objects_unavailable",
             Self::Deferred { .. } => "deferred_not_allowed",
             Self::UnknownRoute => "unknown_route",
             Self::OpensElsewhere => "not_metered",
@@ -234,6 +289,7 @@ impl Refusal {
             Self::TooManyTurns => "too_many_turns",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::ProviderOff { .. } => "provider_not_configured",
+            Self::ProviderKeyLocked { .. } => "provider_key_locked",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyIncomplete => "body_incomplete",
             Self::BadJson { .. } => "invalid_json",
@@ -242,6 +298,9 @@ impl Refusal {
             Self::BadAttribution { .. } => "invalid_attribution",
             Self::BadRequest { .. } => "bad_request",
             Self::HeadTooLarge => "head_too_large",
+            Self::TargetTooLong => "target_too_long",
+            Self::VersionNotSupported => "version_not_supported",
+            Self::CodingNotSupported => "coding_not_supported",
             Self::Unreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::BuffersFull => "buffers_full",
@@ -255,11 +314,28 @@ impl Refusal {
     /// `Retry-After` in seconds, where trying again can help.
     pub fn retry_after_s(&self) -> Option<u32> {
         match self {
-            Self::BudgetHeld(_) | Self::BuffersFull | Self::JournalFull | Self::CountersDown | Self::KeysDown => {
-                Some(1)
-            }
+            Self::BudgetHeld(_)
+            | Self::Crowded { .. }
+            | Self::BuffersFull
+            | Self::JournalFull
+            | Self::CountersDown
+            | Self::KeysDown
+            | Self::ObjectsDown => Some(1),
+            Self::Guessing { retry_after_s } => Some(*retry_after_s),
             Self::RateLimited(facts) => Some(facts.retry_after_s),
             Self::Draining => Some(5),
+            _ => None,
+        }
+    }
+
+    /// The bound that was met, where it is one of those towards clients.
+    pub fn bound(&self) -> Option<Bound> {
+        match self {
+            Self::Crowded { .. } => Some(Bound::RequestsPerTenant),
+            Self::HeadTooLarge => Some(Bound::Head),
+            Self::BodyTooLarge { .. } => Some(Bound::Body),
+            Self::BuffersFull => Some(Bound::Buffers),
+            Self::TooSlow(bound) => Some(*bound),
             _ => None,
         }
     }
@@ -272,8 +348,37 @@ impl Refusal {
                 | Self::BodyIncomplete
                 | Self::BadRequest { .. }
                 | Self::HeadTooLarge
+                | Self::TargetTooLong
+                | Self::VersionNotSupported
+                | Self::CodingNotSupported
+                | Self::TooSlow(_)
                 | Self::Draining
         )
+    }
+}
+
+impl Refusal {
+    /// What stands between the gateway and a provider.
+    fn write_provider(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ProviderOff { provider, variable } => write!(
+                f,
+                "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}."
+            ),
+            Self::ProviderKeyLocked { provider } => {
+                write!(f, "This gateway cannot open your own key for provider {provider}. Ask its operator.")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is refused for whose object it is.
+    fn write_of_objects(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownObject { name } => write!(f, "There is no object {name}. Objects that were not made through this gateway, or not by this tenant, cannot be used."),
+            Self::ListOfAll => f.write_str("This list holds the objects of all tenants of this gateway. Keep the ids of yours, or ask its operator to set isolation.lists = \"allow\"."),
+            _ => f.write_str("Whose this object is cannot be looked up at the moment. Try again shortly."),
+        }
     }
 }
 
@@ -290,40 +395,31 @@ impl fmt::Display for Refusal {
             Self::UnknownPlan { tenant, plan } => {
                 write!(f, "Tenant {tenant} is on plan {plan}, which this gateway does not know. Ask its operator.")
             }
-            Self::ModelNotAllowed(facts) => {
-                let ModelFacts { model, by, allowed } = &**facts;
-                match model.as_str() {
-                    "" => write!(f, "The call names no model where the gateway could see it, and {by} may use only: {allowed}."),
-                    model => write!(f, "Model {model} is not one that {by} may use: {allowed}."),
-                }
-            }
+            Self::ModelNotAllowed(facts) => write_model(f, facts),
             Self::QuotaUsedUp(quota) => write_quota(f, quota),
             Self::BudgetHeld(quota) => write_held(f, quota),
-            Self::RateLimited(facts) => {
-                let RateFacts { tenant, subject, plan, metric, limit, retry_after_s } = &**facts;
-                let who = who(tenant, subject);
-                match metric {
-                    RateMetric::Requests => write!(f, "{who} sends more than {limit} requests a minute of plan {plan}. ")?,
-                    RateMetric::Tokens => write!(f, "{who} uses more than {limit} tokens a minute of plan {plan}. ")?,
-                    RateMetric::Concurrent => write!(f, "{who} has {limit} requests of plan {plan} running at once. ")?,
-                }
-                write!(f, "Try again in {retry_after_s} s.")
+            Self::RateLimited(facts) => write_rate(f, facts),
+            Self::Crowded { tenant, limit } => {
+                write!(f, "Tenant {tenant} has {limit} requests running at once, which is as many as this gateway takes of one tenant. Try again shortly.")
             }
+            Self::Guessing { retry_after_s } => {
+                write!(f, "Too many requests with a wrong API key came from this address. Check the key, and try again in {retry_after_s} s.")
+            }
+            Self::TooSlow(bound) => f.write_str(too_slow(*bound)),
             Self::NoPrice { model, plan } => match &**model {
                 "" => write!(f, "The call names no model where the gateway could see it, and plan {plan} has a cost limit: without a price nobody can hold to it."),
                 model => write!(f, "Model {model} has no price, and plan {plan} has a cost limit: without a price nobody can hold to it."),
             },
+            Self::UnknownObject { .. } | Self::ListOfAll | Self::ObjectsDown => self.write_of_objects(f),
             Self::Deferred { plan } => write!(f, "Plan {plan} holds the most that a call can use, and this one is finished and charged after its answer, when nothing is held for it. Ask for an answer that is not in the background and no batch, or have the operator of this gateway set deferred = \"allow\" on the plan."),
             Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter: see the table of routes in its README."),
             Self::OpensElsewhere => f.write_str("The gateway does not forward this: it makes a key or a call by which a client speaks to the provider directly, where nothing is metered. Open a websocket through the gateway with your Tollgate key instead."),
             Self::NoUpgrade => f.write_str("This route is a websocket. Ask for it by GET over HTTP/1.1 with 'Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Key' and 'Sec-WebSocket-Version: 13'."),
             Self::TooManyTurns => f.write_str("This session has too many turns at once."),
             Self::MethodNotAllowed { allow } => write!(f, "This route does not have that method. Allowed: {allow}."),
-            Self::ProviderOff { provider, variable } => {
-                write!(f, "Provider {provider} is not configured on this gateway. Its operator turns it on with {variable}.")
-            }
+            Self::ProviderOff { .. } | Self::ProviderKeyLocked { .. } => self.write_provider(f),
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
-            Self::BodyIncomplete => f.write_str("The request body broke off or came too slowly."),
+            Self::BodyIncomplete => f.write_str("The request body broke off, came too slowly or has chunks that are none."),
             Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),
             Self::HidesUsage { parameter } => {
                 write!(f, "The gateway could not read what an answer charges with this value of {parameter} in the query. Leave it out.")
@@ -332,6 +428,9 @@ impl fmt::Display for Refusal {
             Self::BadAttribution { header } => write!(f, "{header} takes 1 to 128 printable ASCII characters, once."),
             Self::BadRequest { reason } => write!(f, "Bad request: {reason}."),
             Self::HeadTooLarge => f.write_str("The request head is over the limit."),
+            Self::TargetTooLong => f.write_str("The request target is over the limit."),
+            Self::VersionNotSupported => f.write_str("This version of HTTP is not served. Use HTTP/1.1."),
+            Self::CodingNotSupported => f.write_str("This transfer coding is not served. Use chunked alone, or a Content-Length."),
             Self::Unreachable => f.write_str("The provider could not be reached or broke off before it answered."),
             Self::UpstreamTimeout => f.write_str("The provider did not answer in time."),
             Self::BuffersFull => f.write_str("Too many large requests at once. Try again shortly."),
@@ -340,6 +439,14 @@ impl fmt::Display for Refusal {
             Self::KeysDown => f.write_str("This key cannot be looked up at the moment. Try again shortly."),
             Self::Draining => f.write_str("The gateway is shutting down. Try again."),
         }
+    }
+}
+
+fn too_slow(bound: Bound) -> &'static str {
+    match bound {
+        Bound::HeadTime => "The request head came too slowly.",
+        Bound::RequestTime => "The request took too long to come.",
+        _ => "The request body came too slowly.",
     }
 }
 
@@ -364,6 +471,25 @@ fn who(tenant: &TenantId, subject: &Subject) -> String {
         Subject::User(id) => format!("User {id} of tenant {tenant}"),
         Subject::Kb(id) => format!("Knowledge base {id} of tenant {tenant}"),
     }
+}
+
+fn write_model(f: &mut fmt::Formatter<'_>, facts: &ModelFacts) -> fmt::Result {
+    let ModelFacts { model, by, allowed } = facts;
+    match model.as_str() {
+        "" => write!(f, "The call names no model where the gateway could see it, and {by} may use only: {allowed}."),
+        model => write!(f, "Model {model} is not one that {by} may use: {allowed}."),
+    }
+}
+
+fn write_rate(f: &mut fmt::Formatter<'_>, facts: &RateFacts) -> fmt::Result {
+    let RateFacts { tenant, subject, plan, metric, limit, retry_after_s } = facts;
+    let who = who(tenant, subject);
+    match metric {
+        RateMetric::Requests => write!(f, "{who} sends more than {limit} requests a minute of plan {plan}. ")?,
+        RateMetric::Tokens => write!(f, "{who} uses more than {limit} tokens a minute of plan {plan}. ")?,
+        RateMetric::Concurrent => write!(f, "{who} has {limit} requests of plan {plan} running at once. ")?,
+    }
+    write!(f, "Try again in {retry_after_s} s.")
 }
 
 fn write_quota(f: &mut fmt::Formatter<'_>, quota: &QuotaFacts) -> fmt::Result {

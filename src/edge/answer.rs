@@ -5,25 +5,32 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
+use pingora_timeout::fast_timeout::fast_timeout;
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Duration, timeout};
 use tower::ServiceExt;
 
 use crate::domain::refusal::Refusal;
 use crate::metering::rates::RateRoom;
+use crate::providers::{self, CredentialPlace};
 
 use super::body;
+use super::client_stream::ClientStream;
 use super::exchange::{Asked, Fate, Gate, headers_of};
 use super::headers;
 
 /// A request body up to this is read before a refusal, so that the connection stays usable.
 const READ_BEFORE_REFUSAL_BYTES: u64 = 256 * 1024;
 
-/// After a refusal that closes the connection, the client may go on sending: so much is read and thrown away, since a
-/// client that meets a closed connection while it sends never sees the answer.
-const LINGER_BYTES: u64 = 128 * 1024 * 1024;
-
-/// And for so long.
+/// After a refusal that closes the connection, what the client goes on sending is read and thrown away for so long.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// And so much of it, where a request of HTTP/2 is refused and the connection stays.
+const LINGER_BYTES_OF_HTTP2: u64 = 128 * 1024 * 1024;
+
+/// A head goes out in so long, for which pingora has no limit. It is small: who does not take it takes none of what was
+/// before it.
+const HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// Bodies of the gateway's own routes are small.
 const LOCAL_BODY_BYTES_MAX: u64 = 64 * 1024;
@@ -37,7 +44,7 @@ pub fn is_local(path: &str) -> bool {
 pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<'_>, refusal: &Refusal) -> Fate {
     gate.meter.refused(refusal);
     gate.know_limits(asked).await;
-    // The end of a chunked body that was refused is as doubtful as the body: pingora reads an empty size line as 0.
+    // The end of a chunked body that was refused is as doubtful as the body.
     let has_clear_end = asked.length.is_some() && !refusal.closes_connection() && !asked.expects_continue;
     let usable = has_clear_end && rest_is_read(session, asked).await;
     if !usable {
@@ -48,10 +55,18 @@ pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<
         Some(head) => write(session, head, body).await,
         None => false,
     };
-    if !usable && written && !asked.expects_continue {
-        linger(session).await;
+    if usable && written {
+        return Fate::Reuse;
     }
-    if usable && written { Fate::Reuse } else { Fate::Close }
+    // Who came too slowly had its time.
+    if !written || asked.expects_continue || matches!(refusal, Refusal::TooSlow(_)) {
+        return Fate::Close;
+    }
+    if session.is_http2() {
+        discard(session, asked, LINGER_BYTES_OF_HTTP2).await;
+        return Fate::Close;
+    }
+    Fate::Linger
 }
 
 fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize) -> Option<ResponseHeader> {
@@ -84,12 +99,14 @@ fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize
 
 /// Answers one of the gateway's own routes through the same router that the admin listener serves.
 pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<'_>) -> Result<Fate, Refusal> {
-    let whole = body::read_whole(session, asked.length, LOCAL_BODY_BYTES_MAX, &asked.live.budget).await?;
+    let whole = body::read_whole(session, asked, LOCAL_BODY_BYTES_MAX).await?;
     let uri = session.req_header().uri.clone();
     let mut request = Request::new(axum::body::Body::from(whole.bytes));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = headers_of(session).clone();
+    let guest = asked.live.guest(asked.peer, request.headers());
+    request.extensions_mut().insert(guest);
     let Ok(response) = gate.local.clone().oneshot(request).await;
     let (parts, body) = response.into_parts();
     let status = parts.status;
@@ -110,8 +127,45 @@ pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<'
     Ok(if written { Fate::Reuse } else { Fate::Close })
 }
 
-/// Says what is wrong with a head that could not be read, and ends the connection.
-pub async fn reject_head(session: &mut ServerSession, refusal: &Refusal) {
+/// Says what is wrong with a head that no session may see, and ends the connection.
+pub async fn refuse_head(gate: &Gate, client: &mut ClientStream, refusal: &Refusal, write_timeout: Duration) {
+    gate.meter.refused(refusal);
+    let dialect = providers::dialect_of(client.path_of_head(), CredentialPlace::None);
+    let (body, id) = (dialect.refusal_body(refusal), gate.meter.request_id());
+    let reason = StatusCode::from_u16(refusal.status()).ok().and_then(|status| status.canonical_reason());
+    let mut bytes = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-should-retry: false\r\n{}: {id}\r\n{}: {id}\r\n",
+        refusal.status(),
+        reason.unwrap_or_default(),
+        body.len(),
+        headers::OUR_REQUEST_ID,
+        headers::REQUEST_ID,
+    );
+    if let Refusal::MethodNotAllowed { allow } = refusal {
+        bytes.push_str("allow: ");
+        bytes.push_str(allow);
+        bytes.push_str("\r\n");
+    }
+    bytes.push_str("connection: close\r\n\r\n");
+    bytes.push_str(&body);
+    let sent = async {
+        client.write_all(bytes.as_bytes()).await?;
+        client.flush().await
+    };
+    // Who came too slowly had its time.
+    if matches!(timeout(write_timeout, sent).await, Ok(Ok(()))) && !matches!(refusal, Refusal::TooSlow(_)) {
+        timeout(LINGER, client.linger()).await.unwrap_or_default();
+    }
+}
+
+/// Ends a connection whose client was refused and may still send.
+pub async fn linger(mut client: Box<ClientStream>) {
+    timeout(LINGER, client.linger()).await.unwrap_or_default();
+}
+
+/// Says what is wrong with a head of HTTP/2, and ends its stream.
+pub async fn reject_head(gate: &Gate, session: &mut ServerSession, refusal: &Refusal) {
+    gate.meter.refused(refusal);
     let body = Bytes::from(format!("{refusal}\n"));
     let head = ResponseHeader::build(refusal.status(), Some(4)).ok().and_then(|mut head| {
         head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8").ok()?;
@@ -125,26 +179,23 @@ pub async fn reject_head(session: &mut ServerSession, refusal: &Refusal) {
 }
 
 async fn write(session: &mut ServerSession, head: ResponseHeader, body: Bytes) -> bool {
-    session.write_response_header(Box::new(head)).await.is_ok() && session.write_response_body(body, true).await.is_ok()
+    let head = fast_timeout(HEAD_TIME, session.write_response_header(Box::new(head))).await;
+    matches!(head, Ok(Ok(()))) && session.write_response_body(body, true).await.is_ok()
 }
 
-async fn rest_is_read(session: &mut ServerSession, asked: &Asked<'_>) -> bool {
+async fn rest_is_read(session: &mut ServerSession, asked: &mut Asked<'_>) -> bool {
     if session.is_body_done() {
         return true;
     }
     let small = asked.length.is_some_and(|length| length <= READ_BEFORE_REFUSAL_BYTES);
-    small && discard(session, READ_BEFORE_REFUSAL_BYTES).await
-}
-
-async fn linger(session: &mut ServerSession) {
-    discard(session, LINGER_BYTES).await;
+    small && discard(session, asked, READ_BEFORE_REFUSAL_BYTES).await
 }
 
 /// Reads and throws away the rest of a request body; whether it came to its end.
-async fn discard(session: &mut ServerSession, bytes_max: u64) -> bool {
+async fn discard(session: &mut ServerSession, asked: &mut Asked<'_>, bytes_max: u64) -> bool {
     let read = async {
         let mut left = bytes_max;
-        while let Some(piece) = body::read_piece(session).await? {
+        while let Some(piece) = body::read_piece(session, &mut asked.intake).await? {
             left = left.checked_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX)).ok_or(Refusal::BodyIncomplete)?;
         }
         Ok::<(), Refusal>(())

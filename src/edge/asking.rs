@@ -6,7 +6,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, Uri};
 use secrecy::ExposeSecret;
 
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{ProviderId, TenantId};
 use crate::ports::BoxFuture;
 use crate::ports::asking::{Ask, AskError};
 use crate::providers::{self, Provider};
@@ -28,6 +28,7 @@ impl Asking {
 
     async fn ask(
         &self,
+        tenant: &TenantId,
         provider: &'static dyn Provider,
         target: &str,
         see: &mut (dyn FnMut(&[u8]) -> bool + Send),
@@ -35,8 +36,10 @@ impl Asking {
         let live = self.gate.live.load_full();
         let uri = Uri::try_from(target).map_err(|_| AskError::Off)?;
         let origin = live.origin_of(provider, uri.path()).map_err(|_| AskError::Off)?;
-        let (name, value) =
-            headers::credential(provider.credential(), origin.key.expose_secret()).ok_or(AskError::Off)?;
+        // What a tenant began with its own key only that key can ask for.
+        let account = self.gate.identities.account(tenant);
+        let key = origin.key_of(provider, account.as_deref()).map_err(|_| AskError::Off)?;
+        let (name, value) = headers::credential(provider.credential(), key.expose_secret()).ok_or(AskError::Off)?;
         let mut request = Request::new(Outgoing::Whole(None));
         *request.method_mut() = Method::GET;
         *request.uri_mut() = uri;
@@ -61,13 +64,14 @@ impl Asking {
 impl Ask for Asking {
     fn get<'a>(
         &'a self,
+        tenant: &'a TenantId,
         provider: &'a ProviderId,
         target: &'a str,
         see: &'a mut (dyn FnMut(&[u8]) -> bool + Send),
     ) -> BoxFuture<'a, Result<u16, AskError>> {
         Box::pin(async move {
             let known = providers::ALL.iter().find(|known| known.id() == *provider).copied().ok_or(AskError::Off)?;
-            self.ask(known, target, see).await
+            self.ask(tenant, known, target, see).await
         })
     }
 }

@@ -1,24 +1,40 @@
 //! The credential that a request presents, and the attribution beside it.
 
+use std::fmt;
+
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{self, AUTHORIZATION, HeaderName};
+use secrecy::zeroize::Zeroizing;
 
 use crate::domain::refusal::Refusal;
 use crate::providers::CredentialPlace;
 
-use super::handshake;
-use super::headers::{KB_ID, USER_ID, keys_in_query};
+use super::query::keys_in_query;
+
+/// `x-tollgate-user-id`.
+pub const USER_ID: HeaderName = HeaderName::from_static("x-tollgate-user-id");
+/// `x-tollgate-kb-id`.
+pub const KB_ID: HeaderName = HeaderName::from_static("x-tollgate-kb-id");
+
+/// What stands before a key among the protocols of a websocket: browsers cannot set headers for one.
+pub(super) const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 
 /// Attribution is at most this long: it keys groups in reports.
 const ATTRIBUTION_CHARS_MAX: usize = 128;
 
-/// One credential and where it stood.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One credential and where it stood. The credential is overwritten when it is dropped, and not printed.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Presented {
     /// The credential as it was sent.
-    pub secret: String,
+    pub secret: Zeroizing<String>,
     /// Where it stood.
     pub place: CredentialPlace,
+}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Presented({:?})", self.place)
+    }
 }
 
 /// Where a request presents its credential, whether or not it is any good. For the dialect of refusals.
@@ -27,7 +43,7 @@ pub fn place(headers: &HeaderMap, query: Option<&str>) -> CredentialPlace {
         CredentialPlace::Google
     } else if headers.contains_key(AUTHORIZATION)
         || headers.contains_key("api-key")
-        || handshake::keys_in_protocols(headers).next().is_some()
+        || keys_in_protocols(headers).next().is_some()
     {
         CredentialPlace::Bearer
     } else {
@@ -38,22 +54,22 @@ pub fn place(headers: &HeaderMap, query: Option<&str>) -> CredentialPlace {
 /// The one credential of a request. Two places may repeat the same one; two different ones are refused, since the
 /// provider and the gateway might each choose another.
 pub fn presented(headers: &HeaderMap, query: Option<&str>) -> Result<Presented, Refusal> {
-    let mut secrets: Vec<String> = Vec::with_capacity(1);
+    let mut secrets: Vec<Zeroizing<String>> = Vec::with_capacity(1);
     for value in headers.get_all(AUTHORIZATION) {
         let text = value.to_str().map_err(|_| Refusal::BadKey)?;
         let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Refusal::BadKey);
         }
-        secrets.push(token.trim().to_owned());
+        secrets.push(token.trim().to_owned().into());
     }
     for name in ["x-goog-api-key", "api-key"] {
         for value in headers.get_all(name) {
-            secrets.push(value.to_str().map_err(|_| Refusal::BadKey)?.trim().to_owned());
+            secrets.push(value.to_str().map_err(|_| Refusal::BadKey)?.trim().to_owned().into());
         }
     }
-    secrets.extend(query.into_iter().flat_map(keys_in_query));
-    secrets.extend(handshake::keys_in_protocols(headers).map(str::to_owned));
+    secrets.extend(query.into_iter().flat_map(keys_in_query).map(Zeroizing::new));
+    secrets.extend(keys_in_protocols(headers).map(str::to_owned).map(Zeroizing::new));
     let (first, rest) = secrets.split_first().ok_or(Refusal::NoKey)?;
     if rest.iter().any(|other| other != first) {
         return Err(Refusal::TwoKeys);
@@ -62,6 +78,17 @@ pub fn presented(headers: &HeaderMap, query: Option<&str>) -> Result<Presented, 
         return Err(Refusal::NoKey);
     }
     Ok(Presented { secret: first.clone(), place: place(headers, query) })
+}
+
+/// Keys among the protocols of a request.
+pub(super) fn keys_in_protocols(client: &HeaderMap) -> impl Iterator<Item = &str> {
+    protocols(client).filter_map(|protocol| protocol.strip_prefix(KEY_PROTOCOL))
+}
+
+/// The protocols that a request of a websocket names.
+pub(super) fn protocols(client: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = client.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
 }
 
 /// For whom a tenant makes a call, in its own words.
@@ -138,7 +165,7 @@ mod tests {
             let got = presented(&map(headers), query);
             assert_eq!(
                 got,
-                want.map(|(secret, place)| Presented { secret: secret.into(), place }),
+                want.map(|(secret, place)| Presented { secret: secret.to_owned().into(), place }),
                 "{headers:?} {query:?}"
             );
         }

@@ -1,14 +1,22 @@
 //! Reads request bodies: whole, under a process-wide budget of bytes, or piece by piece.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
 
 use bytes::Bytes;
+use futures_util::poll;
+use pingora_core::ErrorType;
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Duration, Instant};
 
+use crate::domain::bound::Bound;
 use crate::domain::refusal::Refusal;
+
+use super::exchange::Asked;
+use super::pace::Intake;
 
 /// The budget is counted in pages of this size, since a semaphore counts in 32 bits.
 const PAGE_BYTES: u64 = 1024;
@@ -83,22 +91,18 @@ pub struct Whole {
     pub reserved: Reserved,
 }
 
-/// Reads a whole body of at most `limit` bytes; `length` is its `Content-Length`, when it has one.
-pub async fn read_whole(
-    session: &mut ServerSession,
-    length: Option<u64>,
-    limit: u64,
-    budget: &Budget,
-) -> Result<Whole, Refusal> {
+/// Reads a whole body of at most `limit` bytes.
+pub async fn read_whole(session: &mut ServerSession, asked: &mut Asked<'_>, limit: u64) -> Result<Whole, Refusal> {
+    let (length, budget, intake) = (asked.length, &asked.live.budget, &mut asked.intake);
     if length.is_some_and(|length| length > limit) {
         return Err(Refusal::BodyTooLarge { limit });
     }
     let mut reserved = budget.take(length.unwrap_or(PAGE_BYTES))?;
-    let Some(first) = read_piece(session).await? else {
+    let Some(first) = read_piece(session, intake).await? else {
         return Ok(Whole { bytes: Bytes::new(), reserved });
     };
     // Nearly every body comes in one piece: no copy then.
-    let Some(second) = read_piece(session).await? else {
+    let Some(second) = read_piece(session, intake).await? else {
         return if count(&first) > limit {
             Err(Refusal::BodyTooLarge { limit })
         } else {
@@ -117,7 +121,7 @@ pub async fn read_whole(
             return Err(Refusal::BodyTooLarge { limit });
         }
         budget.grow(&mut reserved, count(&all))?;
-        next = read_piece(session).await?;
+        next = read_piece(session, intake).await?;
     }
     Ok(Whole { bytes: all.into(), reserved })
 }
@@ -139,22 +143,23 @@ fn make_room(all: &mut Vec<u8>, more: usize, limit: u64) -> Result<(), Refusal> 
 }
 
 /// The next piece of a body; `None` at its end.
-pub async fn read_piece(session: &mut ServerSession) -> Result<Option<Bytes>, Refusal> {
-    let silence_max = session.is_http2().then(|| session.get_total_drain_timeout()).flatten();
-    let read = session.read_request_body();
-    let piece = match silence_max {
-        None => read.await,
-        Some(silence_max) => fast_timeout(silence_max, read).await.map_err(|_| Refusal::BodyIncomplete)?,
+pub async fn read_piece(session: &mut ServerSession, intake: &mut Intake) -> Result<Option<Bytes>, Refusal> {
+    let mut read = pin!(session.read_request_body());
+    let (piece, waited) = match poll!(read.as_mut()) {
+        Poll::Ready(piece) => (piece, Duration::ZERO),
+        Poll::Pending => {
+            let began = Instant::now();
+            let (wait_max, met) = intake.wait_max(began);
+            let piece = fast_timeout(wait_max, read).await.map_err(|_| met)?;
+            (piece, began.elapsed())
+        }
     };
-    piece.map_err(|_| Refusal::BodyIncomplete)
-}
-
-/// Has [`read_piece`] wait no longer than this. pingora's session of HTTP/2 has no such timeout of its own; what it keeps for
-/// draining, of which no use is made here, takes it along.
-pub fn set_timeout_of_http2(session: &mut ServerSession, silence_max: Duration) {
-    if session.is_http2() {
-        session.set_total_drain_timeout(Some(silence_max));
-    }
+    let piece = piece.map_err(|error| match error.etype() {
+        ErrorType::ReadTimedout => Refusal::TooSlow(Bound::BodyPace),
+        _ => Refusal::BodyIncomplete,
+    })?;
+    intake.pace.waited(waited, piece.as_ref().map_or(0, Bytes::len));
+    Ok(piece)
 }
 
 fn count(bytes: &[u8]) -> u64 {

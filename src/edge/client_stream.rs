@@ -3,6 +3,12 @@
 //! pingora's own stream either writes head and body in two system calls or keeps 64 KB for reading. This one gathers
 //! small writes until they are flushed and keeps 2 KB. It also lets the listener wait for the first byte of a request
 //! without starting the clock for the head.
+//!
+//! It stands below pingora's parser, so this is where `hygiene` looks. A head is read here, under one limit of size and,
+//! by the listener, of time, and is checked line by line; the parser gets it when it is whole and good. Then the session
+//! gets this one request: its head and its body to their last byte, and nothing behind it. Chunks are followed in the buffer
+//! that the session reads into, and a malformed one is an error of reading. What a client sends ahead stays here and is the
+//! next head, or the first bytes of a session.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -10,6 +16,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::protocols::raw_connect::ProxyDigest;
@@ -17,17 +24,34 @@ use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
+use pingora_timeout::fast_timeout::fast_timeout;
+use secrecy::zeroize::Zeroize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
+use crate::domain::refusal::Refusal;
+
+use super::hygiene::chunks::Chunks;
+use super::hygiene::{Framing, Head, Limits};
 use super::socket::Socket;
+use super::tally::Tally;
 
 /// Writes are gathered up to this size; larger ones go out directly.
 const GATHER_BYTES_MAX: usize = 16 * 1024;
 
-/// The first read of a request. Most heads with their JSON fit; a longer one is read on by pingora.
+/// The first read of a request. Most heads with their JSON fit; what is missing of a longer head is read on from here.
 const FIRST_READ_BYTES: usize = 2 * 1024;
+
+/// After a refusal the client may go on sending: so much is read and thrown away, since a client that meets a closed
+/// connection while it sends never sees the answer.
+const LINGER_BYTES: u64 = 128 * 1024 * 1024;
+const LINGER_READ_BYTES: usize = 16 * 1024;
+
+/// Who sends nothing for so long is not sending.
+const LINGER_SILENCE: Duration = Duration::from_secs(2);
 
 /// What a client that knows HTTP/2 sends first (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -35,12 +59,34 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// One client connection.
 pub struct ClientStream {
     wire: Wire,
-    /// Bytes that were read while waiting for a request, from `taken` on.
+    /// Bytes that were read and not handed on, from `taken` on: a head, what came with it, what came ahead.
     first: Vec<u8>,
     taken: usize,
+    /// What may be handed on.
+    turn: Turn,
+    /// The request asks for another protocol.
+    upgrades: bool,
     /// Bytes that wait for a flush, from `written` on.
     out: Vec<u8>,
     written: usize,
+    /// Counts frames, where they are those of HTTP/2.
+    watch: Option<Box<Watch>>,
+}
+
+/// Counts the frames of HTTP/2 on their way, and tells when there are too many.
+struct Watch {
+    tally: Tally,
+    flooded: Arc<Notify>,
+}
+
+/// How much is handed on.
+enum Turn {
+    /// All that comes: the connection is no longer one of requests.
+    All,
+    /// So many bytes: the rest of a request whose length is known.
+    Bytes(u64),
+    /// The rest of a head, and then chunks.
+    Chunks { head: usize, chunks: Chunks },
 }
 
 /// What carries the bytes.
@@ -49,7 +95,16 @@ pub type Wire = Socket<TlsStream<TcpStream>>;
 impl ClientStream {
     /// Takes over a connection that may carry requests.
     pub fn new(wire: Wire) -> Self {
-        Self { wire, first: Vec::new(), taken: 0, out: Vec::new(), written: 0 }
+        let (first, out) = (Vec::new(), Vec::new());
+        Self { wire, first, taken: 0, turn: Turn::All, upgrades: false, out, written: 0, watch: None }
+    }
+
+    /// Counts frames of HTTP/2 from here on. Gives what is told once there are too many that ask for nothing.
+    pub fn watch_frames(&mut self) -> Arc<Notify> {
+        let flooded = Arc::new(Notify::new());
+        let tally = Tally::new(HTTP2_PREFACE.len(), Instant::now());
+        self.watch = Some(Box::new(Watch { tally, flooded: flooded.clone() }));
+        flooded
     }
 
     /// Whether it is encrypted.
@@ -79,10 +134,97 @@ impl ClientStream {
         if self.taken < self.first.len() {
             return Ok(true);
         }
+        if self.first.capacity() > FIRST_READ_BYTES {
+            // A long head is no reason to keep its room.
+            self.first.zeroize();
+            self.first = Vec::new();
+        }
         self.first.clear();
         self.taken = 0;
         self.first.reserve_exact(FIRST_READ_BYTES);
         Ok((&mut self.wire).take(FIRST_READ_BYTES as u64).read_buf(&mut self.first).await? > 0)
+    }
+
+    /// Reads a head, and hands on the request that it begins from here on. `None` when the client closed before its end.
+    pub async fn read_head(&mut self, limits: Limits) -> Option<Result<(), Refusal>> {
+        self.first.drain(..std::mem::take(&mut self.taken));
+        let mut head = Head::new(limits);
+        loop {
+            match head.look(&self.first) {
+                Ok(None) => {}
+                Ok(Some(whole)) => {
+                    self.taken = whole.begins;
+                    self.upgrades = whole.upgrades;
+                    let head = whole.ends - whole.begins;
+                    self.turn = match whole.body {
+                        Framing::Chunked => Turn::Chunks { head, chunks: Chunks::default() },
+                        Framing::Length(length) => {
+                            Turn::Bytes(length.saturating_add(u64::try_from(head).unwrap_or(u64::MAX)))
+                        }
+                    };
+                    return Some(Ok(()));
+                }
+                Err(refusal) => {
+                    self.turn = Turn::All;
+                    return Some(Err(refusal));
+                }
+            }
+            if self.first.capacity() == self.first.len() {
+                let mut more = Vec::with_capacity(self.first.len() + self.first.len().max(FIRST_READ_BYTES));
+                more.extend_from_slice(&self.first);
+                // Keys stand in heads.
+                self.first.zeroize();
+                self.first = more;
+            }
+            // One byte over the limit is enough to see that it is over.
+            let room = (limits.head_bytes + 1).min(self.first.capacity()).saturating_sub(self.first.len());
+            match (&mut self.wire).take(room as u64).read_buf(&mut self.first).await {
+                Ok(count) if count > 0 => {}
+                _ => return None,
+            }
+        }
+    }
+
+    /// The path of a head that was refused, as far as one can be made out: for the words of the refusal alone.
+    pub fn path_of_head(&self) -> &str {
+        let line = self.first.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+        let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        std::str::from_utf8(path).unwrap_or_default()
+    }
+
+    /// Whether a request asked for another protocol, did not get it, and was sent with more behind it: nobody can say in
+    /// which protocol that is.
+    pub fn sent_ahead_of_upgrade(&self) -> bool {
+        self.upgrades && self.taken < self.first.len()
+    }
+
+    /// From here on the connection is no longer one of requests; gives what came ahead.
+    pub fn become_session(&mut self) -> Vec<u8> {
+        self.turn = Turn::All;
+        let ahead = self.first.get(self.taken..).unwrap_or_default().to_vec();
+        self.first.zeroize();
+        self.taken = 0;
+        ahead
+    }
+
+    /// Ends the sending, and reads on what the client is still about to send: the rest of its request where that has a
+    /// length, or else whatever comes until it closes or falls silent.
+    pub async fn linger(&mut self) {
+        if AsyncWriteExt::shutdown(self).await.is_err() {
+            return;
+        }
+        let mut left = match self.turn {
+            Turn::Bytes(left) => left.min(LINGER_BYTES),
+            Turn::All | Turn::Chunks { .. } => LINGER_BYTES,
+        };
+        let mut bytes = vec![0; LINGER_READ_BYTES];
+        while left > 0 {
+            match fast_timeout(LINGER_SILENCE, self.wire.read(&mut bytes)).await {
+                Ok(Ok(count)) if count > 0 => left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX)),
+                _ => return,
+            }
+        }
     }
 
     /// Whether the client is known to have closed its side. Looks at what the kernel has told already and waits for
@@ -129,18 +271,65 @@ impl ClientStream {
     }
 }
 
+impl Turn {
+    /// How many of these bytes are handed on, all of which came behind those before.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::All => Ok(bytes.len()),
+            Self::Bytes(left) => {
+                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
+                Ok(count)
+            }
+            // By itself: a chunk that is none must not look like a head that is none.
+            Self::Chunks { head, .. } if *head > 0 => {
+                let count = bytes.len().min(*head);
+                *head -= count;
+                Ok(count)
+            }
+            Self::Chunks { chunks, .. } => chunks.follow(bytes).map_err(|_| io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        match this.first.get(this.taken..).filter(|rest| !rest.is_empty()) {
-            Some(rest) => {
-                let part = rest.get(..buf.remaining()).unwrap_or(rest);
-                buf.put_slice(part);
-                this.taken += part.len();
-                Poll::Ready(Ok(()))
+        let before = buf.filled().len();
+        let ahead = this.first.get(this.taken..).unwrap_or_default();
+        let ahead = ahead.get(..buf.remaining()).unwrap_or(ahead);
+        if !ahead.is_empty() {
+            let count = this.turn.take(ahead)?;
+            buf.put_slice(ahead.get(..count).unwrap_or_default());
+            this.taken += count;
+        } else {
+            match &mut this.turn {
+                Turn::All => ready!(Pin::new(&mut this.wire).poll_read(cx, buf))?,
+                Turn::Bytes(left) => {
+                    // Where nothing is left, this reads nothing, which to the session is the end.
+                    ready!(Pin::new(&mut (&mut this.wire).take(*left)).poll_read(cx, buf))?;
+                    *left = left.saturating_sub(u64::try_from(buf.filled().len() - before).unwrap_or(u64::MAX));
+                }
+                Turn::Chunks { chunks, .. } if chunks.is_over() => {}
+                Turn::Chunks { .. } => {
+                    ready!(Pin::new(&mut this.wire).poll_read(cx, buf))?;
+                    let read = buf.filled().get(before..).unwrap_or_default();
+                    let count = this.turn.take(read)?;
+                    if count < read.len() {
+                        this.first.clear();
+                        this.first.extend_from_slice(read.get(count..).unwrap_or_default());
+                        this.taken = 0;
+                    }
+                    buf.set_filled(before + count);
+                }
             }
-            None => Pin::new(&mut this.wire).poll_read(cx, buf),
         }
+        if let Some(watch) = &mut this.watch
+            && watch.tally.received(buf.filled().get(before..).unwrap_or_default(), Instant::now)
+        {
+            watch.flooded.notify_one();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -149,11 +338,16 @@ impl AsyncWrite for ClientStream {
         if self.out.len() + buf.len() > GATHER_BYTES_MAX {
             ready!(self.poll_drain(cx))?;
         }
-        if buf.len() >= GATHER_BYTES_MAX {
-            return Pin::new(&mut self.wire).poll_write(cx, buf);
+        let taken = if buf.len() >= GATHER_BYTES_MAX {
+            ready!(Pin::new(&mut self.wire).poll_write(cx, buf))?
+        } else {
+            self.out.extend_from_slice(buf);
+            buf.len()
+        };
+        if let Some(watch) = &mut self.watch {
+            watch.tally.sent(buf.get(..taken).unwrap_or_default());
         }
-        self.out.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -173,6 +367,14 @@ impl Wire {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
         }
+    }
+}
+
+/// What was read ahead has keys and prompts in it, what was gathered has answers: neither stays where it was.
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        self.first.zeroize();
+        self.out.zeroize();
     }
 }
 

@@ -1,5 +1,6 @@
 //! The life of one request, as one visible line.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,24 +10,33 @@ use http::header::{self, HeaderMap};
 use http::{Method, Request, Uri, Version};
 use pingora_core::protocols::http::ServerSession;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{ProviderId, TenantId};
+use crate::domain::network::Networks;
+use crate::domain::object::Isolation;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::deferred::Deferred;
 use crate::metering::identity::{Identities, Identity};
 use crate::metering::in_flight::{Caller, InFlight, LimitStanding};
 use crate::metering::meter::{self, Meter};
+use crate::metering::objects::Objects;
 use crate::metering::rates::RateRoom;
 use crate::metering::snapshot::Account;
+use crate::metering::vault::OwnKey;
+use crate::providers::objects::Makes;
 use crate::providers::{self, CredentialPlace, Endpoint, Kind, Provider};
 
 use super::auth::{self, Attribution, Presented};
 use super::body::{self, Budget};
+use super::crowd::{Crowd, Inside};
 use super::headers::{self, Coding};
+use super::pace::{Intake, Pace};
 use super::relay::Meters;
+use super::strangers::{Guest, Strangers};
 use super::upstream::{Answer, Outgoing, SendError, Upstream};
-use super::{answer, relay, session, streamed, uploads};
+use super::{answer, hygiene, query, relay, session, streamed, ticket};
 
 /// Everything that requests share.
 pub struct Gate {
@@ -34,6 +44,8 @@ pub struct Gate {
     pub meter: Arc<Meter>,
     /// Bills what is finished later.
     pub deferred: Arc<Deferred>,
+    /// Knows whose the objects are that providers keep.
+    pub objects: Arc<Objects>,
     /// Knows whose a credential is.
     pub identities: Arc<Identities>,
     /// The routes that the gateway answers itself.
@@ -42,6 +54,10 @@ pub struct Gate {
     pub live: ArcSwap<Live>,
     /// No new requests.
     pub draining: Arc<AtomicBool>,
+    /// How many requests each tenant has.
+    pub crowd: Arc<Crowd<TenantId>>,
+    /// Who presented wrong credentials.
+    pub strangers: Arc<Strangers>,
 }
 
 /// What a reload replaces, as one value.
@@ -54,8 +70,12 @@ pub struct Live {
     pub settings: Settings,
     /// The origin that clients see, where it is not the one they name (`listen.public_url`).
     pub public_url: Option<String>,
+    /// Where balancers stand, for which limits by address do not hold.
+    pub balancers: Networks,
     /// What the gateway shows to clients over TLS; `None` where it listens in the clear.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The same of the admin listener.
+    pub admin_tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// One provider that is on: where it is and what opens it.
@@ -66,8 +86,8 @@ pub struct Origin {
     pub vertex: bool,
     /// How it is reached.
     pub upstream: Upstream,
-    /// The provider's own key.
-    pub key: SecretString,
+    /// The operator's key there; `None`: only tenants with a key of their own are served.
+    pub key: Option<SecretString>,
 }
 
 /// Limits towards clients.
@@ -97,6 +117,46 @@ pub struct Settings {
     pub first_byte_timeout: Duration,
     /// The first pause between two questions for what a provider finishes later.
     pub poll_interval: Duration,
+    /// How far tenants that share a provider's account are kept apart in it.
+    pub isolation: Isolation,
+    /// Connections of all clients together.
+    pub connections_max: u64,
+    /// Connections of one address; 0 for no limit.
+    pub connections_per_address: u64,
+    /// Requests of one tenant at once; 0 for no limit.
+    pub requests_per_tenant: u64,
+    /// Wrong credentials of one address; 0 for no limit.
+    pub failed_keys_per_minute: u64,
+    /// The longest head, in bytes.
+    pub head_limit: usize,
+    /// The most headers.
+    pub headers_max: usize,
+    /// From the head of a request to the end of its body.
+    pub request_timeout: Duration,
+    /// Bytes a second that a client has to move while it is waited for; 0 for no limit.
+    pub rate_min: u64,
+    /// Requests of one connection of HTTP/2 at once.
+    pub http2_streams: u32,
+    /// Requests of one connection of HTTP/2 that may be in error.
+    pub http2_resets: usize,
+    /// How long an answer or a session may last.
+    pub stream_timeout: Duration,
+}
+
+/// Who connected.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// From where.
+    pub address: IpAddr,
+    /// Whether over TLS.
+    pub is_tls: bool,
+}
+
+impl Settings {
+    /// How large a head may be.
+    pub(super) fn heads(&self) -> hygiene::Limits {
+        hygiene::Limits { head_bytes: self.head_limit, headers: self.headers_max }
+    }
 }
 
 /// What becomes of the client's connection.
@@ -105,16 +165,22 @@ pub enum Fate {
     Reuse,
     /// The connection is over.
     Close,
+    /// The connection is over once the client had the time to read its answer: it may still send.
+    Linger,
     /// It is that of a session from here on.
     Session(Box<session::Opening>),
 }
 
 /// What is known of a request so far, also for the answer if it is refused.
 pub struct Asked<'a> {
+    /// Who connected.
+    pub peer: Peer,
+    /// How its body has to come.
+    pub intake: Intake,
+    /// Its place among the requests of its tenant, once that is known.
+    pub place: Option<Inside<TenantId>>,
     /// Under which settings it is served, from its head to the end of its answer.
     pub live: &'a Live,
-    /// Whether the client came over TLS.
-    pub is_tls: bool,
     /// The method.
     pub method: Method,
     /// The path as it was sent, without the query.
@@ -133,6 +199,8 @@ pub struct Asked<'a> {
     pub dialect: &'static dyn Provider,
     /// Who calls, once that is known.
     pub account: Option<Arc<Account>>,
+    /// Which objects of the provider the answer makes.
+    pub makes: Makes,
     /// The event's id, once there is one.
     pub id: Option<String>,
     /// The caller's limits, once they were asked.
@@ -142,7 +210,7 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn read(session: &mut ServerSession, live: &'a Live, is_tls: bool) -> Self {
+    fn read(session: &mut ServerSession, live: &'a Live, peer: Peer) -> Self {
         let has_body = session.is_http2() && !session.is_body_empty();
         let head = session.req_header();
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
@@ -155,9 +223,13 @@ impl<'a> Asked<'a> {
             head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let is_open = head.headers.contains_key(header::TRANSFER_ENCODING) || (has_body && length.is_none());
         let named = head.uri.authority().filter(|_| head.version == Version::HTTP_2);
+        let settings = &live.settings;
+        let pace = Pace::new(settings.body_timeout, settings.rate_min);
         Self {
+            peer,
+            intake: Intake { pace, until: Instant::now() + settings.request_timeout },
+            place: None,
             live,
-            is_tls,
             method: head.method.clone(),
             dialect: providers::dialect_of(&path, place),
             path,
@@ -167,6 +239,7 @@ impl<'a> Asked<'a> {
             length: if is_open { None } else { Some(length.unwrap_or(0)) },
             expects_continue: expect && head.version == Version::HTTP_11,
             account: None,
+            makes: Makes::Nothing,
             id: None,
             limits: Vec::new(),
             rates: Vec::new(),
@@ -175,8 +248,22 @@ impl<'a> Asked<'a> {
 }
 
 impl Live {
-    pub(super) fn origin(&self, provider: &'static dyn Provider, endpoint: &Endpoint) -> Result<&Origin, Refusal> {
-        self.origin_of(provider, &endpoint.path)
+    /// Whose a request of `peer` is, by its address where that can be told.
+    pub fn guest(&self, peer: Peer, headers: &HeaderMap) -> Guest {
+        let forwarded = headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or_default());
+        let from = self.balancers.client(peer.address, forwarded);
+        Guest { from, per_minute: self.settings.failed_keys_per_minute }
+    }
+
+    /// Where an endpoint is, if this account has a key for it.
+    pub(super) fn origin(
+        &self,
+        provider: &'static dyn Provider,
+        endpoint: &Endpoint,
+        account: Option<&Account>,
+    ) -> Result<&Origin, Refusal> {
+        let origin = self.origin_of(provider, &endpoint.path)?;
+        origin.key_of(provider, account).map(|_| origin)
     }
 
     pub(super) fn origin_of(&self, provider: &'static dyn Provider, path: &str) -> Result<&Origin, Refusal> {
@@ -186,17 +273,36 @@ impl Live {
         of_provider()
             .find(|origin| origin.vertex == is_vertex)
             .or_else(|| of_provider().next())
-            .ok_or_else(|| Refusal::ProviderOff { provider: id.to_string(), variable: provider.key_variable() })
+            .ok_or_else(|| provider_off(provider))
     }
 }
 
+impl Origin {
+    /// The key that an account's calls go out with: its own where it has one, else the operator's.
+    pub(super) fn key_of<'a>(
+        &'a self,
+        provider: &'static dyn Provider,
+        account: Option<&'a Account>,
+    ) -> Result<&'a SecretString, Refusal> {
+        match account.and_then(|account| account.own_keys.get(&self.provider)) {
+            Some(OwnKey::Open(key)) => Ok(key),
+            // Under the operator's key another would pay for it.
+            Some(OwnKey::Locked) => Err(Refusal::ProviderKeyLocked { provider: self.provider.to_string() }),
+            None => self.key.as_ref().ok_or_else(|| provider_off(provider)),
+        }
+    }
+}
+
+fn provider_off(provider: &'static dyn Provider) -> Refusal {
+    Refusal::ProviderOff { provider: provider.id().to_string(), variable: provider.key_variable() }
+}
+
 impl Gate {
-    /// Serves the request whose head `session` has read; `is_tls` says whether it came over TLS.
-    pub async fn serve(&self, session: &mut ServerSession, live: &Live, is_tls: bool) -> Fate {
+    /// Serves the request of `peer` whose head `session` has read.
+    pub async fn serve(&self, session: &mut ServerSession, live: &Live, peer: Peer) -> Fate {
         session.set_read_timeout(Some(live.settings.body_timeout));
         session.set_write_timeout(Some(live.settings.write_timeout));
-        body::set_timeout_of_http2(session, live.settings.body_timeout);
-        let mut asked = Asked::read(session, live, is_tls);
+        let mut asked = Asked::read(session, live, peer);
         match self.line(session, &mut asked).await {
             Ok(fate) => fate,
             Err(refusal) => answer::refuse(self, session, &mut asked, &refusal).await,
@@ -212,11 +318,18 @@ impl Gate {
             return answer::local(self, session, asked).await;
         }
         let presented = match auth::presented(headers_of(session), asked.query.as_deref()) {
-            Err(Refusal::NoKey) if uploads::is_signed(asked.query.as_deref()) => None,
+            Err(Refusal::NoKey) if ticket::is_signed(asked.query.as_deref()) => None,
             presented => Some(presented?),
         };
         let place = presented.as_ref().map_or(CredentialPlace::None, |presented| presented.place);
-        let (provider, endpoint) = providers::route(&asked.method, &asked.path, place)?;
+        let (provider, endpoint) =
+            providers::route(&asked.method, &asked.path, place).map_err(|refusal| match refusal {
+                // Said apart: it may be a base URL that ends in a slash.
+                Refusal::UnknownRoute if !providers::is_plain(&asked.path) => Refusal::BadRequest {
+                    reason: "a path with an empty or dotted segment, or with a percent-encoding that hides one",
+                },
+                refusal => refusal,
+            })?;
         asked.dialect = provider;
         if providers::is_upload(&endpoint.path) {
             // Boxed, as forms are.
@@ -224,13 +337,15 @@ impl Gate {
         }
         let presented = presented.ok_or(Refusal::NoKey)?;
         let attribution = auth::attribution(headers_of(session));
-        let caller = self.caller(asked, &presented, attribution).await?;
+        let caller = self.caller(session, asked, &presented, attribution).await?;
         let live = asked.live;
-        let origin = live.origin(provider, &endpoint)?;
+        let origin = live.origin(provider, &endpoint, asked.account.as_deref())?;
+        let touches = self.may_touch(asked, provider, &endpoint).await?;
         if endpoint.kind == Kind::Unbilled {
             // What counts the tokens of a model is free, and the model's own answer.
             endpoint.model.as_deref().map_or(Ok(()), |model| meter::may_use(&caller, model))?;
-            return self.pass_through(session, asked, &presented.secret, (origin, &endpoint), |_| ()).await;
+            let secret = &presented.secret;
+            return self.pass_through(session, asked, secret, (origin, &endpoint, &touches), |_| ()).await;
         }
         if endpoint.reads.is_session() {
             let (by, target) = ((caller, &presented), (origin, provider, endpoint));
@@ -246,8 +361,10 @@ impl Gate {
             return Box::pin(self.line_of_form(session, asked, by, target, form)).await;
         }
         self.expect_body(session, asked, live.settings.body_limit).await?;
-        let whole = body::read_whole(session, asked.length, live.settings.body_limit, &live.budget).await?;
+        let whole = body::read_whole(session, asked, live.settings.body_limit).await?;
         let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
+        asked.makes = asked.makes.of(call.stored);
+        self.may_name(asked, provider, provider.references(&endpoint, Some(&call), &whole.bytes)?).await?;
         let coding = if call.edits.is_empty() { Coding::GzipIfAccepted } else { Coding::Identity };
         let out = headers::to_provider(headers_of(session), &presented.secret, coding);
         let mut request = self.request(asked, out, (origin, provider, &endpoint), Outgoing::Whole(None))?;
@@ -270,16 +387,28 @@ impl Gate {
     /// `attribution` is judged only after the key: a stranger learns nothing of what else is wrong.
     pub(super) async fn caller(
         &self,
+        session: &ServerSession,
         asked: &mut Asked<'_>,
         presented: &Presented,
         attribution: Result<Attribution, Refusal>,
     ) -> Result<Caller, Refusal> {
-        let Identity::Tenant(account, key) = self.identities.find(&presented.secret).await? else {
-            return Err(Refusal::AdminKeyOnProxy);
-        };
-        asked.account = Some(account.clone());
+        let guest = || asked.live.guest(asked.peer, headers_of(session));
+        let found = self.strangers.identity(&self.identities, &presented.secret, guest).await?;
+        let Identity::Tenant(account, key) = found else { return Err(Refusal::AdminKeyOnProxy) };
+        self.let_in(asked, &account)?;
         let Attribution { user_id, kb_id } = attribution?;
         Ok(Caller { account, key, user_id, kb_id })
+    }
+
+    /// Takes a place among the requests of the account's tenant.
+    pub(super) fn let_in(&self, asked: &mut Asked<'_>, account: &Arc<Account>) -> Result<(), Refusal> {
+        asked.account = Some(account.clone());
+        let (tenant, limit) = (&account.tenant.id, asked.live.settings.requests_per_tenant);
+        if limit > 0 {
+            let place = self.crowd.enter(tenant, limit);
+            asked.place = Some(place.ok_or_else(|| Refusal::Crowded { tenant: tenant.clone(), limit })?);
+        }
+        Ok(())
     }
 
     /// Every answer to a limited tenant says how it stands, whatever it asked for.
@@ -327,7 +456,7 @@ impl Gate {
         (origin, provider, endpoint): (&Origin, &'static dyn Provider, &Endpoint),
         body: Outgoing,
     ) -> Result<Request<Outgoing>, Refusal> {
-        let query = asked.query.as_deref().and_then(headers::query_without_key);
+        let query = asked.query.as_deref().and_then(query::query_to_provider);
         let target = match query {
             Some(query) => format!("{}?{query}", endpoint.path),
             None => endpoint.path.clone(),
@@ -338,9 +467,8 @@ impl Gate {
         *request.uri_mut() = uri;
         out.insert(header::HOST, origin.upstream.place.authority.clone());
         let form = provider.credential();
-        let (name, value) = headers::credential(form, origin.key.expose_secret()).ok_or_else(|| {
-            Refusal::ProviderOff { provider: provider.id().to_string(), variable: provider.key_variable() }
-        })?;
+        let key = origin.key_of(provider, asked.account.as_deref())?;
+        let (name, value) = headers::credential(form, key.expose_secret()).ok_or_else(|| provider_off(provider))?;
         out.insert(name, value);
         *request.headers_mut() = out;
         Ok(request)

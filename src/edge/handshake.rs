@@ -11,23 +11,11 @@ use pingora_http::ResponseHeader;
 
 use crate::domain::refusal::Refusal;
 
+use super::auth::{KEY_PROTOCOL, protocols};
 use super::headers;
-
-/// What stands before a key among the protocols.
-const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 
 /// Protocols that choose an account at the provider, as the headers of these names do.
 const ACCOUNT_PROTOCOLS: [&str; 2] = ["openai-organization.", "openai-project."];
-
-/// Keys among the protocols of a request.
-pub fn keys_in_protocols(client: &HeaderMap) -> impl Iterator<Item = &str> {
-    protocols(client).filter_map(|protocol| protocol.strip_prefix(KEY_PROTOCOL))
-}
-
-fn protocols(client: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = client.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
-    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
-}
 
 /// Refuses a request that does not ask for a websocket as the protocol says.
 pub fn check(session: &ServerSession) -> Result<(), Refusal> {
@@ -91,7 +79,7 @@ mod tests {
             ("sec-websocket-protocol", "realtime, openai-insecure-api-key.tg_1 ,openai-organization.org"),
             ("sec-websocket-protocol", "openai-beta.realtime-v1"),
         ]);
-        assert_eq!(keys_in_protocols(&client).collect::<Vec<_>>(), ["tg_1"]);
+        assert_eq!(super::super::auth::keys_in_protocols(&client).collect::<Vec<_>>(), ["tg_1"]);
         let mut out = map(&[("sec-websocket-extensions", "permessage-deflate"), ("sec-websocket-key", "k")]);
         ask(&client, &mut out);
         assert_eq!(out["sec-websocket-protocol"], "realtime, openai-beta.realtime-v1");

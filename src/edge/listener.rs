@@ -5,40 +5,54 @@
 //! socket; the kernel hands a connection to whoever waits.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use futures_util::FutureExt;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use crate::domain::bound::Bound;
+use crate::domain::network::Neighbour;
 use crate::domain::refusal::Refusal;
 
 use super::answer;
 use super::client_stream::{ClientStream, Wire};
-use super::exchange::{Fate, Gate};
+use super::crowd::{Crowd, Inside};
+use super::exchange::{Fate, Gate, Live, Peer, Settings};
+use super::http2;
 use super::session::Session;
-use super::{http2, hygiene};
 
 /// Connections that the kernel keeps while no worker accepts; more are refused by the kernel.
 const BACKLOG: i32 = 4096;
 
-/// pingora reads heads up to 1 MiB; no client needs more than this.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-
 /// A pause after `accept` failed, which means that there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whoever is one too many is told so and read on for this long, as a client that meets a closed connection while it sends
+/// never sees what it was told.
+const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
+
+/// For so many at once; the next are closed at once.
+const TURNED_AWAY_MAX: usize = 256;
+
+/// And so much of each.
+const TURNED_AWAY_BYTES: u64 = 64 * 1024;
+
+/// What it is told, whatever it wants.
+const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 117\r\n\
+    Retry-After: 1\r\nConnection: close\r\n\r\n\
+    {\"error\":{\"message\":\"Too many connections. Try again shortly.\",\"type\":\"server_error\",\"code\":\"too_many_connections\"}}\n";
 
 /// Sessions that are cut have so long to tell both of their sides, a part of what the ledger has after the drain limit.
 const SESSIONS_END: Duration = Duration::from_millis(300);
@@ -56,16 +70,39 @@ pub enum Phase {
 }
 
 /// Open connections of all workers.
-#[derive(Debug, Default)]
 pub struct Connections {
     open: AtomicUsize,
     changed: tokio::sync::Notify,
+    /// Those of each address that has a limit.
+    of_address: Arc<Crowd<Neighbour>>,
+    turned_away: Arc<Semaphore>,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            open: AtomicUsize::new(0),
+            changed: tokio::sync::Notify::new(),
+            of_address: Arc::default(),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+        }
+    }
 }
 
 impl Connections {
-    fn enter(self: &Arc<Self>) -> Connected {
-        self.open.fetch_add(1, Ordering::AcqRel);
-        Connected(self.clone())
+    /// One more, of this address, if there may be.
+    fn enter(self: &Arc<Self>, live: &Live, address: IpAddr) -> Result<Connected, Bound> {
+        let before = self.open.fetch_add(1, Ordering::AcqRel);
+        let mut connected = Connected { connections: self.clone(), of_address: None };
+        let Settings { connections_max, connections_per_address: per_address, .. } = live.settings;
+        if u64::try_from(before).is_ok_and(|before| before >= connections_max) {
+            return Err(Bound::Connections);
+        }
+        if per_address > 0 && !live.balancers.have(address) {
+            let of_address = self.of_address.enter(&Neighbour::of(address), per_address);
+            connected.of_address = Some(of_address.ok_or(Bound::ConnectionsPerAddress)?);
+        }
+        Ok(connected)
     }
 
     /// How many are open.
@@ -85,12 +122,15 @@ impl Connections {
     }
 }
 
-struct Connected(Arc<Connections>);
+struct Connected {
+    connections: Arc<Connections>,
+    of_address: Option<Inside<Neighbour>>,
+}
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_waiters();
+        self.connections.open.fetch_sub(1, Ordering::AcqRel);
+        self.connections.changed.notify_waiters();
     }
 }
 
@@ -124,9 +164,21 @@ pub async fn serve(
     while *phase.borrow_and_update() == Phase::Running {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((tcp, _)) => {
-                    let connected = connections.enter();
-                    tasks.spawn(connection(gate.clone(), tcp, phase.clone(), connected));
+                Ok((tcp, from)) => {
+                    let live = gate.live.load();
+                    match connections.enter(&live, from.ip()) {
+                        Ok(connected) => {
+                            tasks.spawn(connection(gate.clone(), (tcp, from.ip()), phase.clone(), connected));
+                        }
+                        Err(bound) => {
+                            gate.meter.cut(bound);
+                            // Over TLS it could be told only behind a handshake, which is what costs.
+                            let place = connections.turned_away.clone().try_acquire_owned().ok();
+                            if let Some(place) = place.filter(|_| live.tls.is_none()) {
+                                tasks.spawn(turn_away(tcp, place));
+                            }
+                        }
+                    }
                 }
                 Err(error) => {
                     warn!(%error, "A connection could not be accepted.");
@@ -175,7 +227,7 @@ struct Begun {
 /// Serves the requests of one connection; gives the session that the last of them began.
 async fn connection(
     gate: Arc<Gate>,
-    tcp: TcpStream,
+    (tcp, address): (TcpStream, IpAddr),
     mut phase: watch::Receiver<Phase>,
     connected: Connected,
 ) -> Option<Begun> {
@@ -192,18 +244,18 @@ async fn connection(
         },
     };
     let mut client = Box::new(ClientStream::new(wire));
-    let mut ahead: Option<BytesMut> = None;
+    let peer = Peer { address, is_tls: client.is_tls() };
     if speaks_http2(&gate, &mut client, &mut phase).await {
-        Box::pin(http2::serve(&gate, client, &mut phase)).await;
+        Box::pin(http2::serve(&gate, client, peer, &mut phase)).await;
         return None;
     }
     loop {
-        if ahead.is_none() && !next_request_begins(&gate, &mut client, &mut phase).await {
+        if !next_request_begins(&gate, &mut client, &mut phase).await {
             client.say_end().await;
             return None;
         }
-        match one_request(&gate, client, ahead.take()).await? {
-            After::Request(back, pipelined) => (client, ahead) = (back, pipelined),
+        match one_request(&gate, client, peer).await? {
+            After::Request(back) => client = back,
             After::Session(session) => return Some(Begun { session, connected }),
         }
     }
@@ -219,7 +271,7 @@ async fn encrypted(
     let handshake = fast_timeout(gate.live.load().settings.header_timeout, TlsAcceptor::from(tls).accept(tcp));
     let shaken = tokio::select! {
         biased;
-        shaken = handshake => shaken.ok()?,
+        shaken = handshake => shaken.inspect_err(|_| gate.meter.cut(Bound::HeadTime)).ok()?,
         _ = phase.wait_for(|phase| *phase != Phase::Running) => return None,
     };
     // Not a line for each: whoever scans ports would fill the log.
@@ -246,62 +298,79 @@ async fn next_request_begins(gate: &Gate, client: &mut ClientStream, phase: &mut
     let idle = fast_timeout(gate.live.load().settings.keepalive_timeout, client.wait_for_request());
     tokio::select! {
         biased;
-        begun = idle => matches!(begun, Ok(Ok(true))),
+        begun = idle => matches!(begun.inspect_err(|_| gate.meter.cut(Bound::Idle)), Ok(Ok(true))),
         _ = phase.wait_for(|phase| *phase != Phase::Running) => false,
     }
 }
 
 /// What a connection carries after a request.
 enum After {
-    /// Another request, of which this was read already.
-    Request(Box<ClientStream>, Option<BytesMut>),
+    /// Another request.
+    Request(Box<ClientStream>),
     /// A session.
     Session(Box<Session>),
 }
 
 /// Serves one request; `None` when the connection is over.
-async fn one_request(gate: &Arc<Gate>, client: Box<ClientStream>, ahead: Option<BytesMut>) -> Option<After> {
-    let (live, is_tls) = (gate.live.load_full(), client.is_tls());
-    let mut session = ServerSession::new_http1(client as Stream);
-    session.set_pipelining_enabled(true);
-    if let Some(ahead) = ahead {
-        session.set_pipelined_prefix(ahead);
+async fn one_request(gate: &Arc<Gate>, mut client: Box<ClientStream>, peer: Peer) -> Option<After> {
+    let live = gate.live.load_full();
+    let head = match fast_timeout(live.settings.header_timeout, client.read_head(live.settings.heads())).await {
+        Ok(head) => head?,
+        Err(_) => Err(Refusal::TooSlow(Bound::HeadTime)),
+    };
+    if let Err(refusal) = head {
+        // Boxed, as all that few requests need.
+        Box::pin(answer::refuse_head(gate, &mut client, &refusal, live.settings.write_timeout)).await;
+        return None;
     }
-    match fast_timeout(live.settings.header_timeout, session.read_request()).await {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) | Err(_) => return None,
-        Ok(Err(error)) => {
-            if *error.etype() == pingora_core::ErrorType::InvalidHTTPHeader {
-                answer::reject_head(&mut session, &Refusal::BadRequest { reason: "malformed HTTP" }).await;
-            }
+    let mut session = ServerSession::new_http1(client as Stream);
+    match session.read_request().await {
+        Ok(true) => {}
+        Ok(false) => return None,
+        // What is good so far may still name one host in its target and another in its header.
+        Err(_) => {
+            let refusal = Refusal::BadRequest { reason: "malformed HTTP" };
+            let mut client = client_of(session)?;
+            Box::pin(answer::refuse_head(gate, &mut client, &refusal, live.settings.write_timeout)).await;
             return None;
         }
     }
-    if let Err(refusal) = check_head(&session) {
-        answer::reject_head(&mut session, &refusal).await;
-        return None;
-    }
-    match gate.serve(&mut session, &live, is_tls).await {
+    match gate.serve(&mut session, &live, peer).await {
         Fate::Close => None,
+        Fate::Linger => {
+            Box::pin(answer::linger(client_of(session)?)).await;
+            None
+        }
         Fate::Reuse => {
-            let (stream, pipelined) = session.finish().await.ok()??.into_parts();
-            Some(After::Request(stream.into_any().downcast::<ClientStream>().ok()?, pipelined))
+            // The end of an answer may have to wait for a client, as the rest of it.
+            let finished = fast_timeout(live.settings.write_timeout, session.finish()).await;
+            let finished = finished.inspect_err(|_| gate.meter.cut(Bound::AnswerPace)).ok()?;
+            let (stream, _) = finished.ok()??.into_parts();
+            let client = stream.into_any().downcast::<ClientStream>().ok()?;
+            (!client.sent_ahead_of_upgrade()).then_some(After::Request(client))
         }
         Fate::Session(opening) => {
-            // A client in a hurry sends before it is answered; pingora has that already.
-            let ahead = session.read_request_body().now_or_never().and_then(|read| read.ok().flatten());
-            let ServerSession::H1(session) = session else { return None };
-            let client = session.into_inner().into_any().downcast::<ClientStream>().ok()?;
-            let session = Session::new(*opening, *client, ahead.unwrap_or_default(), gate.clone());
-            Some(After::Session(Box::new(session)))
+            let mut client = client_of(session)?;
+            // A client in a hurry sends before it is answered.
+            let ahead = client.become_session();
+            Some(After::Session(Box::new(Session::new(*opening, *client, ahead.into(), gate.clone()))))
         }
     }
 }
 
-fn check_head(session: &ServerSession) -> Result<(), Refusal> {
-    let raw = session.to_h1_raw();
-    if raw.len() > HEAD_BYTES_MAX {
-        return Err(Refusal::HeadTooLarge);
-    }
-    hygiene::check(&raw, &session.req_header().method)
+/// The connection below a session of HTTP/1.
+fn client_of(session: ServerSession) -> Option<Box<ClientStream>> {
+    let ServerSession::H1(session) = session else { return None };
+    session.into_inner().into_any().downcast::<ClientStream>().ok()
+}
+
+/// Tells one who is too many to come back, without reading what it wants.
+async fn turn_away(mut tcp: TcpStream, _place: OwnedSemaphorePermit) -> Option<Begun> {
+    let all = async {
+        tcp.write_all(TURNED_AWAY).await?;
+        tcp.shutdown().await?;
+        tokio::io::copy(&mut tcp.take(TURNED_AWAY_BYTES), &mut tokio::io::sink()).await
+    };
+    timeout(TURNED_AWAY_FOR, all).await.map(drop).unwrap_or_default();
+    None
 }

@@ -31,12 +31,16 @@
 //! | `listener` | accepts, reads heads, keeps connections, drains |
 //! | `client_stream` | the bytes of one client connection, under pingora's session |
 //! | `http2` | the calls of one connection of HTTP/2 |
+//! | `tally` | frames of HTTP/2 that ask for nothing, counted |
 //! | `socket` | a connection, plain or over TLS, to either side |
-//! | `hygiene` | refuses heads that can be read in two ways |
+//! | `hygiene` | refuses heads and chunks that can be read in two ways, before the parser sees them |
 //! | `exchange` | the life of one request, as one visible line |
 //! | `streamed` | the same for bodies that stream: what is not billed, and forms |
-//! | `uploads` | resumable uploads, whose addresses lead back here |
-//! | `auth` | the credential a request presents |
+//! | `uploads`, `ticket` | resumable uploads, whose addresses lead back here, and what these say, signed |
+//! | `crowd` | how many connections an address has, and how many requests a tenant |
+//! | `strangers` | addresses that present wrong credentials |
+//! | `pace` | whether a client keeps up with its request and its answer |
+//! | `auth`, `query` | the credential a request presents, and its query |
 //! | `headers` | which headers and query go to the provider, which come back |
 //! | `body` | reads request bodies, under a process-wide budget |
 //! | `upstream` | the only place that speaks HTTP to a provider; HTTP/2 in a part of its own |
@@ -56,6 +60,7 @@ pub mod asking;
 pub mod auth;
 pub mod body;
 pub mod client_stream;
+pub mod crowd;
 pub mod exchange;
 pub mod frames;
 mod handshake;
@@ -64,10 +69,16 @@ mod http2;
 pub mod hygiene;
 pub mod inflate;
 pub mod listener;
+mod ownership;
+pub mod pace;
+mod query;
 pub mod relay;
 pub mod session;
-mod socket;
+pub mod socket;
+pub mod strangers;
 mod streamed;
+mod tally;
+mod ticket;
 mod uploads;
 pub mod upstream;
 mod watch;

@@ -1,15 +1,19 @@
 //! The answer on its way from the provider to the client: relayed as it comes, read on the way, booked before its end.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::poll;
 use http::{HeaderMap, HeaderValue, StatusCode, header, response};
+use pingora_core::ErrorType;
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
+use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::time::{Duration, Instant, timeout_at};
 
+use crate::domain::bound::Bound;
 use crate::domain::settlement::Ending;
 use crate::domain::tokens::Tokens;
 use crate::metering::in_flight::InFlight;
@@ -19,6 +23,8 @@ use super::client_stream::ClientStream;
 use super::exchange::{Asked, Fate, Gate, Settings};
 use super::headers;
 use super::inflate::Inflate;
+use super::ownership::Making;
+use super::pace::Pace;
 use super::upstream::{Answer, AnswerBody, Cut};
 use super::watch::Watch;
 
@@ -46,10 +52,15 @@ pub(super) enum Meters {
 }
 
 struct Relay<'a> {
+    gate: &'a Gate,
     session: &'a mut ServerSession,
+    /// How the client takes its answer.
+    pace: Pace,
     in_flight: Option<InFlight>,
     /// Told behind the last byte, when this is dropped.
     watch: Option<Watch>,
+    /// Notes the objects that the answer makes.
+    making: Option<Making>,
     sight: Sight,
     /// Knows how the stream ends early, where it may have to.
     shortener: Option<Shortener>,
@@ -78,7 +89,9 @@ pub(super) async fn relay(
         Meters::Later(watch) => (None, Some(watch)),
         Meters::Nobody => (None, None),
     };
-    let Answer { head, body } = answer;
+    let Answer { head, mut body } = answer;
+    let settings = &asked.live.settings;
+    body.end_by(Instant::now() + settings.stream_timeout);
     let status = head.status.as_u16();
     let sight = sight(&head);
     let takes_out = matches!(sight, Sight::Plain)
@@ -88,15 +101,18 @@ pub(super) async fn relay(
         let text = |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
         in_flight.head(status, text(header::CONTENT_TYPE), text(headers::REQUEST_ID));
     }
-    let drain = Drain::of(&asked.live.settings, in_flight.as_ref());
+    let drain = Drain::of(settings, in_flight.as_ref());
     let (gone, left) = (None, body_length(asked, &head));
     let is_shown = matches!(sight, Sight::Plain) && is_event_stream(&head) && left.is_none();
     let shortener = in_flight.as_ref().filter(|_| is_shown).and_then(InFlight::shortener);
     let out = Vec::new();
     let mut relay = Relay {
+        gate,
         session,
+        pace: Pace::new(settings.write_timeout, settings.rate_min),
         in_flight,
         watch,
+        making: Making::of(gate, asked, &head),
         sight,
         shortener,
         out,
@@ -142,6 +158,9 @@ impl Relay<'_> {
             match step {
                 Step::Pieces => {
                     self.settle_if_complete().await;
+                    if self.left == Some(0) || self.in_flight.is_none() {
+                        self.noted().await;
+                    }
                     if self.is_used_up().await
                         && let Some(last) = self.shortened()
                     {
@@ -207,16 +226,33 @@ impl Relay<'_> {
         if self.gone.is_some() {
             self.drained_bytes = self.drained_bytes.saturating_add(length);
         }
-        if let Some(watch) = &mut self.watch {
-            watch.look(&piece, &mut self.sight);
-        }
-        match (&mut self.in_flight, &mut self.sight) {
-            (Some(in_flight), Sight::Plain) => in_flight.pass(piece, &mut self.out),
-            (Some(in_flight), Sight::Coded(inflate)) => {
-                inflate.feed(&piece, |inflated| in_flight.look(inflated));
-                self.out.push(piece);
+        let Self { in_flight, watch, making, sight, out, .. } = self;
+        let mut look_beside = |decoded: &[u8]| {
+            if let Some(watch) = watch {
+                watch.look(decoded);
             }
-            (Some(_), Sight::Blind) | (None, _) => self.out.push(piece),
+            if let Some(making) = making {
+                making.look(decoded);
+            }
+        };
+        match (in_flight, sight) {
+            (in_flight, Sight::Plain) => {
+                look_beside(&piece);
+                match in_flight {
+                    Some(in_flight) => in_flight.pass(piece, out),
+                    None => out.push(piece),
+                }
+            }
+            (in_flight, Sight::Coded(inflate)) => {
+                inflate.feed(&piece, |inflated| {
+                    look_beside(inflated);
+                    if let Some(in_flight) = in_flight {
+                        in_flight.look(inflated);
+                    }
+                });
+                out.push(piece);
+            }
+            (_, Sight::Blind) => out.push(piece),
         }
         Ok(bytes)
     }
@@ -278,6 +314,13 @@ impl Relay<'_> {
         }
     }
 
+    /// Whoever has the whole answer may use what it made, on any node.
+    async fn noted(&mut self) {
+        if let Some(making) = &mut self.making {
+            making.noted().await;
+        }
+    }
+
     /// Gives the tokens that are booked; none where nobody pays.
     async fn settle_with(&mut self, ending: Ending) -> Tokens {
         // What the reader holds back is the client's, and only the reader has it.
@@ -289,6 +332,7 @@ impl Relay<'_> {
     /// Trailers go on in HTTP/2 alone: pingora writes none in HTTP/1.1, where whoever passes a message on may drop them.
     async fn end(mut self, trailers: Option<HeaderMap>) -> Fate {
         self.settle_whole().await;
+        self.noted().await;
         self.write().await;
         let trailers = trailers.filter(|_| self.session.is_http2() && self.gone.is_none());
         if let Some(trailers) = trailers.map(headers::trailers_to_client).filter(|trailers| !trailers.is_empty())
@@ -304,6 +348,10 @@ impl Relay<'_> {
         let ending = match cut {
             Cut::BrokeOff => Ending::BrokeOff,
             Cut::TimedOut => Ending::TimedOut,
+            Cut::TookTooLong => {
+                self.gate.meter.cut(Bound::StreamTime);
+                Ending::TimedOut
+            }
         };
         self.settle_with(ending).await;
         self.write().await;
@@ -311,9 +359,9 @@ impl Relay<'_> {
     }
 
     async fn write_head(&mut self, head: ResponseHeader) {
-        if self.session.write_response_header(Box::new(head)).await.is_err() {
-            self.gone = Some(Instant::now());
-        }
+        // What an answer before it left in the way may have to be taken first.
+        let written = fast_timeout(self.pace.wait_max(0), self.session.write_response_header(Box::new(head))).await;
+        self.took(written.ok());
     }
 
     /// Writes what is gathered. A failure only means that nobody listens any more: the provider is read on.
@@ -325,9 +373,33 @@ impl Relay<'_> {
         if self.gone.is_some() || bytes.is_empty() {
             return;
         }
-        if self.session.write_response_body(bytes, false).await.is_err() {
-            self.gone = Some(Instant::now());
+        let length = bytes.len();
+        let (written, waited) = {
+            let mut write = pin!(self.session.write_response_body(bytes, false));
+            match poll!(write.as_mut()) {
+                // Mostly: no clock is read then.
+                Poll::Ready(written) => (Some(written), Duration::ZERO),
+                Poll::Pending => {
+                    let began = Instant::now();
+                    (fast_timeout(self.pace.wait_max(length), write).await.ok(), began.elapsed())
+                }
+            }
+        };
+        self.pace.waited(waited, length);
+        self.took(written);
+    }
+
+    /// A client that did not take what was written counts as gone. `None`: not in time.
+    fn took(&mut self, written: Option<pingora_core::Result<()>>) {
+        let is_late = match &written {
+            Some(Ok(())) => return,
+            Some(Err(error)) => *error.etype() == ErrorType::WriteTimedout,
+            None => true,
+        };
+        if is_late {
+            self.gate.meter.cut(Bound::AnswerPace);
         }
+        self.gone = Some(Instant::now());
     }
 }
 

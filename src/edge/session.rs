@@ -19,10 +19,13 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use pingora_core::protocols::http::ServerSession;
+use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
+use crate::domain::bound::Bound;
+use crate::domain::ids::TenantId;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::in_flight::Caller;
@@ -32,11 +35,13 @@ use crate::providers::{Endpoint, Provider};
 use super::auth::Presented;
 use super::body::{Budget, Reserved};
 use super::client_stream::ClientStream;
+use super::crowd::Inside;
 use super::exchange::{Asked, Fate, Gate, Origin, Settings, headers_of, refusal_of};
 use super::frames::{self, Broken, Found, Frames, code};
 use super::handshake;
 use super::headers::{self, Coding};
 use super::listener::Phase;
+use super::pace::Pace;
 use super::relay::Meters;
 use super::upstream::{Opened, Outgoing, Switched};
 
@@ -59,6 +64,7 @@ const UNCOUNTED_BYTES: usize = 64 * 1024;
 pub struct Opening {
     provider: Switched,
     turns: Turns,
+    place: Option<Inside<TenantId>>,
     settings: Settings,
     idle: Duration,
     budget: Budget,
@@ -70,8 +76,12 @@ pub struct Session {
     provider: Side<Switched>,
     turns: Turns,
     gate: Arc<Gate>,
+    /// Its place among the requests of its tenant.
+    place: Option<Inside<TenantId>>,
     settings: Settings,
     idle: Duration,
+    /// How long it may last.
+    ends: Instant,
     budget: Budget,
     /// Payloads that have to be unmasked or joined to be read.
     scratch: Vec<u8>,
@@ -90,8 +100,12 @@ struct Side<S> {
     reserved: Reserved,
     /// To be written.
     out: BytesMut,
+    /// How much of it there was when some was written last.
+    queued: usize,
     /// Written, and not flushed.
     unflushed: bool,
+    /// How it takes what is to be written.
+    pace: Pace,
     /// Since when it takes what is to be written.
     written: Instant,
     heard: Instant,
@@ -150,7 +164,7 @@ impl Gate {
         let request = self.request(asked, out, (origin, provider, &endpoint), Outgoing::Whole(None))?;
         match origin.upstream.open(request).await.map_err(|error| refusal_of(error).0)? {
             Opened::Answered(answer) => {
-                Ok(self.relay(session, asked, Meters::Nobody, answer, Reserved::default()).await)
+                Ok(self.relay(session, asked, Meters::Nobody, *answer, Reserved::default()).await)
             }
             Opened::Switched(head, provider_stream) => {
                 let mut head = handshake::agreed(&head).ok_or(Refusal::Unreachable)?;
@@ -161,11 +175,12 @@ impl Gate {
                 if session.write_response_header(Box::new(head)).await.is_err() {
                     return Ok(Fate::Close);
                 }
-                let secret = presented.secret.clone().into_boxed_str();
+                let secret = SecretString::from(presented.secret.as_str());
                 let opening = turns::Opening { caller, secret, provider, endpoint, reader, request_id };
                 Ok(Fate::Session(Box::new(Opening {
                     provider: provider_stream,
                     turns: Turns::new(self.meter.clone(), self.identities.clone(), opening),
+                    place: asked.place.take(),
                     settings: asked.live.settings,
                     idle: origin.upstream.limits.idle,
                     budget: asked.live.budget.clone(),
@@ -176,7 +191,8 @@ impl Gate {
 }
 
 impl<S: AsyncRead + AsyncWrite> Side<S> {
-    fn new(stream: S, from: frames::From, message_max: usize) -> Self {
+    fn new(stream: S, from: frames::From, settings: &Settings) -> Self {
+        let message_max = usize::try_from(settings.session_message_limit).unwrap_or(usize::MAX);
         let (read, write) = split(stream);
         let now = Instant::now();
         Self {
@@ -186,7 +202,9 @@ impl<S: AsyncRead + AsyncWrite> Side<S> {
             held: BytesMut::new(),
             reserved: Reserved::default(),
             out: BytesMut::new(),
+            queued: 0,
             unflushed: false,
+            pace: Pace::new(settings.write_timeout, settings.rate_min),
             written: now,
             heard: now,
         }
@@ -201,11 +219,30 @@ impl<S: AsyncRead + AsyncWrite> Side<S> {
         if !self.is_writing() {
             self.written = Instant::now();
         }
+        self.queued += bytes.len();
         if self.out.is_empty() {
             self.out = bytes;
         } else {
             self.out.unsplit(bytes);
         }
+    }
+
+    /// It took some of what is to be written.
+    fn wrote(&mut self, now: Instant) {
+        let taken = self.queued.saturating_sub(self.out.len());
+        self.pace.waited(now.saturating_duration_since(self.written), taken);
+        (self.queued, self.written) = (self.out.len(), now);
+    }
+
+    /// When it has not taken what is to be written in time.
+    fn is_stuck_at(&self) -> Option<Instant> {
+        self.is_writing().then(|| self.written + self.pace.wait_max(0))
+    }
+
+    /// It takes nothing more.
+    fn give_up(&mut self) {
+        self.out.clear();
+        (self.queued, self.unflushed) = (0, false);
     }
 
     /// Counts what is held of a long message in the budget of buffers.
@@ -256,13 +293,25 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, unflushed
 impl Session {
     /// The session that `opening` began, on the connections that are left of it. `ahead` came with the client's request.
     pub fn new(opening: Opening, client: ClientStream, ahead: Bytes, gate: Arc<Gate>) -> Self {
-        let Opening { provider, turns, settings, idle, budget } = opening;
-        let message_max = usize::try_from(settings.session_message_limit).unwrap_or(usize::MAX);
-        let mut client = Side::new(client, frames::From::Client, message_max);
+        let Opening { provider, turns, place, settings, idle, budget } = opening;
+        let mut client = Side::new(client, frames::From::Client, &settings);
         client.held.extend_from_slice(&ahead);
-        let provider = Side::new(provider, frames::From::Server, message_max);
-        let (scratch, stage) = (Vec::new(), Stage::Open);
-        Self { client, provider, turns, gate, settings, idle, budget, scratch, stage, heard_provider: false }
+        let provider = Side::new(provider, frames::From::Server, &settings);
+        let (scratch, stage, ends) = (Vec::new(), Stage::Open, Instant::now() + settings.stream_timeout);
+        Self {
+            client,
+            provider,
+            turns,
+            gate,
+            place,
+            settings,
+            idle,
+            ends,
+            budget,
+            scratch,
+            stage,
+            heard_provider: false,
+        }
     }
 
     /// Relays until both sides are done, or the gateway is cut off.
@@ -323,12 +372,11 @@ impl Session {
     fn due(&self) -> Instant {
         let (client, provider) = (&self.client, &self.provider);
         let idle = client.heard.max(provider.heard) + self.idle;
-        let stuck = |written: Instant, writes: bool| writes.then(|| written + self.settings.write_timeout);
         let until = match self.stage {
-            Stage::Open => None,
+            Stage::Open => Some(self.ends),
             Stage::Stops { until, .. } | Stage::Left { until, .. } | Stage::Closes { until, .. } => Some(until),
         };
-        let waits = [stuck(client.written, client.is_writing()), stuck(provider.written, provider.is_writing()), until];
+        let waits = [client.is_stuck_at(), provider.is_stuck_at(), until];
         waits.into_iter().flatten().fold(idle, Instant::min)
     }
 
@@ -342,7 +390,7 @@ impl Session {
             }
             Next::ClientRead(_) => self.client_is_gone(),
             Next::ClientWritten(Ok(())) => {
-                self.client.written = now;
+                self.client.wrote(now);
                 if matches!(self.stage, Stage::Left { .. }) && !self.client.is_writing() {
                     // It was answered, and need not wait for the end of its turn.
                     self.client.finish().await;
@@ -350,8 +398,7 @@ impl Session {
                 None
             }
             Next::ClientWritten(Err(_)) => {
-                self.client.out.clear();
-                self.client.unflushed = false;
+                self.client.give_up();
                 self.client_is_gone()
             }
             Next::ProviderRead(Ok(count)) if count > 0 => {
@@ -365,11 +412,10 @@ impl Session {
                 Stage::Open | Stage::Stops { .. } => Ending::BrokeOff,
             })),
             Next::ProviderWritten(written) => {
-                self.provider.written = now;
+                self.provider.wrote(now);
                 if written.is_err() {
                     // What it said before is still there to be read, and then its end.
-                    self.provider.out.clear();
-                    self.provider.unflushed = false;
+                    self.provider.give_up();
                 }
                 None
             }
@@ -385,9 +431,13 @@ impl Session {
             }
             Stage::Left { until, .. } if *until <= now => Some(End::Over(Ending::DrainCapped)),
             Stage::Closes { until, ending } if *until <= now => Some(End::Over(*ending)),
-            _ if self.client.is_writing() && self.client.written + self.settings.write_timeout <= now => {
-                self.client.out.clear();
-                self.client.unflushed = false;
+            Stage::Open if self.ends <= now => {
+                self.gate.meter.cut(Bound::StreamTime);
+                self.stops_because(code::GOING_AWAY, "The session lasted as long as one may.".into())
+            }
+            _ if self.client.is_stuck_at().is_some_and(|stuck| stuck <= now) => {
+                self.gate.meter.cut(Bound::AnswerPace);
+                self.client.give_up();
                 self.client_is_gone()
             }
             _ => Some(End::Over(Ending::TimedOut)),
@@ -486,7 +536,10 @@ impl Session {
     /// Nothing of the client goes on any more; what runs may end.
     fn stops(&mut self, refusal: &Refusal) -> Option<End> {
         self.gate.meter.refused(refusal);
-        let (code, reason) = (code_of(refusal), refusal.to_string());
+        self.stops_because(code_of(refusal), refusal.to_string())
+    }
+
+    fn stops_because(&mut self, code: u16, reason: String) -> Option<End> {
         if !self.turns.are_awaited() {
             return Some(End::Told(Ending::Whole, code, reason));
         }
@@ -544,7 +597,7 @@ impl Session {
     }
 
     async fn over(self, end: End) {
-        let Self { mut client, mut provider, turns, .. } = self;
+        let Self { mut client, mut provider, turns, place, .. } = self;
         let (ending, is_told) = match end {
             End::Over(ending) => (ending, false),
             End::Told(ending, code, reason) => {
@@ -557,6 +610,7 @@ impl Session {
         tokio::join!(client.finish(), provider.finish());
         drop(provider);
         turns.end(ending).await;
+        drop(place);
         if is_told {
             client.linger().await;
         }

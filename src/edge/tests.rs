@@ -17,13 +17,17 @@ use crate::adapters::memory_counters::MemoryCounters;
 use crate::adapters::system_clock::SystemClock;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::{PlanName, ProviderId};
+use crate::domain::network::Networks;
+use crate::domain::object::Isolation;
 use crate::domain::plan::Standing;
 use crate::domain::time::Micros;
 use crate::metering::deferred::{Books, Deferred};
+use crate::metering::fakes::objects::FakeObjects;
 use crate::metering::fakes::units::FakeUnits;
 use crate::metering::fakes::{self, World};
 use crate::metering::identity::{self, Identities, Mode};
 use crate::metering::meter::Meter;
+use crate::metering::objects::Objects;
 use crate::metering::recorder::Recorder;
 use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
@@ -31,6 +35,7 @@ use crate::ports::journal::Journal;
 use super::body::Budget;
 use super::exchange::{Gate, Live, Origin, Settings};
 use super::listener::{self, Connections, Phase};
+use super::strangers::Strangers;
 use super::upstream::{Limits, Place, Upstream};
 
 /// Panics at one reading.
@@ -182,7 +187,19 @@ fn settings() -> Settings {
         drain_timeout: PATIENCE,
         drain_bytes: 1 << 20,
         first_byte_timeout: PATIENCE,
+        isolation: Isolation::default(),
         poll_interval: PATIENCE,
+        connections_max: 1_000,
+        connections_per_address: 0,
+        requests_per_tenant: 1_000,
+        failed_keys_per_minute: 0,
+        head_limit: 1 << 16,
+        headers_max: 128,
+        request_timeout: PATIENCE,
+        rate_min: 0,
+        http2_streams: 100,
+        http2_resets: 100,
+        stream_timeout: PATIENCE,
     }
 }
 
@@ -219,14 +236,16 @@ impl Bench {
             authority: HeaderValue::from_str(&address.to_string()).unwrap(),
             tls: None,
             http2: false,
+            trust: [0; 32],
         });
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));
-        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key }];
+        let origins = vec![Origin { provider: provider_id, vertex: false, upstream, key: Some(key) }];
         let deferred = deferred(&world, &journal, &clock);
         let gate = Arc::new(Gate {
             meter,
             deferred,
+            objects: Arc::new(Objects::new(Arc::new(FakeObjects::default()), clock.clone())),
             identities,
             local: axum::Router::new(),
             live: ArcSwap::from_pointee(Live {
@@ -235,8 +254,12 @@ impl Bench {
                 settings: settings(),
                 public_url: None,
                 tls: None,
+                balancers: Networks::default(),
+                admin_tls: None,
             }),
             draining: Arc::new(AtomicBool::new(false)),
+            crowd: Arc::default(),
+            strangers: Arc::new(Strangers::new(clock.clone(), drop)),
         });
         let listening = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let proxy = listening.local_addr().unwrap();

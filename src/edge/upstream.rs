@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -94,6 +94,8 @@ pub struct Place {
     pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     /// Whether HTTP/2 is asked for in the handshake.
     pub http2: bool,
+    /// Stands for the roots: a place that is verified by others is another one.
+    pub trust: [u8; 32],
 }
 
 /// Why there is no head.
@@ -112,6 +114,8 @@ pub enum Cut {
     BrokeOff,
     /// No further piece in time.
     TimedOut,
+    /// It lasted longer than an answer may.
+    TookTooLong,
 }
 
 /// The body of a request to a provider.
@@ -248,6 +252,8 @@ pub struct AnswerBody {
     idle_connections_max: usize,
     idle: Duration,
     last_piece: Instant,
+    /// When it is cut, whatever still comes.
+    until: Option<Instant>,
     /// What follows the last piece, where there is anything.
     trailers: Option<HeaderMap>,
     /// Made when a piece is waited for: a plain answer is mostly there with its head.
@@ -424,7 +430,8 @@ impl Upstream {
         slot: Option<http2::Slot>,
         response: Response<Incoming>,
     ) -> Answer {
-        let (head, incoming) = response.into_parts();
+        let (mut head, incoming) = response.into_parts();
+        tell_one_length(&mut head.headers, &incoming);
         let body = AnswerBody {
             connection,
             _slot: slot,
@@ -433,11 +440,32 @@ impl Upstream {
             idle_connections_max: self.limits.idle_connections_max,
             idle: self.limits.idle,
             last_piece: Instant::now(),
+            until: None,
             trailers: None,
             alarm: None,
             ended: false,
         };
         Answer { head, body }
+    }
+}
+
+/// Of two framings or lengths hyper reads by one, and so does everybody from here on: chunks before a length (RFC 9112,
+/// 6.3), and of equal lengths one.
+fn tell_one_length(headers: &mut HeaderMap, incoming: &Incoming) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_one = match (lengths.next(), lengths.next()) {
+        (None, _) => true,
+        (Some(length), None) => length.as_bytes().iter().all(u8::is_ascii_digit),
+        (Some(_), Some(_)) => false,
+    };
+    if !is_one {
+        match incoming.size_hint().exact() {
+            Some(length) => headers.insert(header::CONTENT_LENGTH, length.into()),
+            None => headers.remove(header::CONTENT_LENGTH),
+        };
     }
 }
 
@@ -498,18 +526,30 @@ impl AnswerBody {
         self.trailers.take()
     }
 
+    /// Whatever still comes, it is cut then.
+    pub fn end_by(&mut self, until: Instant) {
+        self.until = Some(until);
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Cut>> {
+        if self.until.is_some_and(|until| until <= self.last_piece) && !self.ended {
+            return Poll::Ready(Err(Cut::TookTooLong));
+        }
         if let Some(piece) = self.poll_piece(cx) {
             // The clock is read for each piece, the timer is set anew only when it rings: a timer for each event of
             // a stream cost more than reading it.
             self.last_piece = Instant::now();
             return Poll::Ready(piece);
         }
-        let due = self.last_piece + self.idle;
+        let silent = self.last_piece + self.idle;
+        let (due, cut) = match self.until {
+            Some(until) if until < silent => (until, Cut::TookTooLong),
+            _ => (silent, Cut::TimedOut),
+        };
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
         while alarm.as_mut().poll(cx).is_ready() {
             if due <= Instant::now() {
-                return Poll::Ready(Err(Cut::TimedOut));
+                return Poll::Ready(Err(cut));
             }
             alarm.as_mut().reset(due);
         }

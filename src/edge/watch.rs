@@ -4,14 +4,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{header, response};
 
 use crate::domain::ids::ProviderId;
 use crate::metering::deferred::Deferred;
 use crate::providers::{AnswerReader, Endpoint, Kind, Provider};
-
-use super::relay::Sight;
 
 /// Looks at one answer. What it said is told when this is dropped.
 pub(super) struct Watch {
@@ -34,13 +31,9 @@ impl Watch {
         Some(Self { reader, provider: provider.id(), deferred: deferred.clone() })
     }
 
-    /// Looks at the next piece.
-    pub(super) fn look(&mut self, piece: &Bytes, sight: &mut Sight) {
-        match sight {
-            Sight::Plain => self.reader.look(piece),
-            Sight::Coded(inflate) => inflate.feed(piece, |inflated| self.reader.look(inflated)),
-            Sight::Blind => {}
-        }
+    /// Looks at the next decoded bytes.
+    pub(super) fn look(&mut self, decoded: &[u8]) {
+        self.reader.look(decoded);
     }
 }
 

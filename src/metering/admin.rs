@@ -8,7 +8,12 @@
 //! goes into the transaction of the change ([`super::once`]). A refusal changes nothing and is not remembered: the same
 //! key may be tried again, with a body that was put right, too.
 
+mod keys;
 pub mod prices;
+mod secrets;
+
+pub use keys::{OVERLAP_DEFAULT_S, OVERLAP_MAX_S};
+pub use secrets::{Resealed, Unopened};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +22,9 @@ use tokio::time::timeout;
 
 use crate::domain::audit::{AuditEntry, Author};
 use crate::domain::ids::{KeyId, PlanName, TenantId};
-use crate::domain::key::{self, Key};
-use crate::domain::models::Models;
+use crate::domain::key;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
+use crate::domain::provider_key::PROVIDER_KEY_CHARS;
 use crate::domain::rate::{Rate, RateMetric};
 use crate::domain::tenant::Tenant;
 use crate::domain::threshold::Crossing;
@@ -29,12 +34,12 @@ use crate::ports::StoreError;
 use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterKey, CounterStore, CountersUnavailable};
 use crate::ports::rates::{RateClaim, RateStanding, RateStore};
-use crate::ports::tenants::{Act, Answered, AuditQuery, AuditStart, Done, TenantChange, TenantStore};
+use crate::ports::tenants::{Act, Answered, AuditFilter, AuditQuery, AuditStart, Done, TenantChange, TenantStore};
 use crate::ports::usage::UsageStore;
 
-use super::identity::hash;
 use super::once::{Kept, Once};
 use super::snapshot::{Account, Snapshots};
+use super::vault::VaultError;
 
 /// Characters of a display name. It is for people, and it is kept in every snapshot.
 pub const NAME_CHARS_MAX: usize = 128;
@@ -90,6 +95,18 @@ pub enum AdminError {
         /// The time at which it was asked for.
         now: Micros,
     },
+    /// The old key would work on for longer than anybody rotates for.
+    #[error("the old key can work on for at most {OVERLAP_MAX_S} seconds")]
+    OverlapTooLong,
+    /// No provider has that name.
+    #[error("there is no provider of that name; the providers are {0}")]
+    UnknownProvider(String),
+    /// A text that is no provider's key.
+    #[error("a provider's key has {} to {} visible ASCII characters", PROVIDER_KEY_CHARS.start(), PROVIDER_KEY_CHARS.end())]
+    InvalidProviderKey,
+    /// It cannot be sealed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The same request was made and answered before; nothing was done now.
     #[error("this request was answered before")]
     DoneBefore(Kept),
@@ -354,76 +371,12 @@ impl Admin {
         self.known(id).map(|account| account.tenant.clone()).ok_or_else(|| AdminError::UnknownTenant(id.clone()))
     }
 
-    /// Issues a key; gives what is kept of it and the key itself, which is nowhere kept.
-    pub async fn issue_key(
-        &self,
-        order: Order<'_, (Key, String)>,
-        tenant: &TenantId,
-        name: String,
-        expires_at: Option<Micros>,
-        models: Option<Models>,
-    ) -> Result<(Key, String), AdminError> {
-        self.recall(&order).await?;
-        check_name(&name)?;
-        let now = self.clock.now();
-        if let Some(expires_at) = expires_at.filter(|at| *at <= now) {
-            return Err(AdminError::ExpiryPassed { expires_at, now });
-        }
-        self.tenant(tenant).await?;
-        let plaintext = mint_key()?;
-        let mut id = [0; 8];
-        fill_random(&mut id)?;
-        let key = Key {
-            id: KeyId::from_random(u64::from_be_bytes(id)),
-            tenant: tenant.clone(),
-            hash: hash(&plaintext),
-            last4: key::last4(&plaintext),
-            name,
-            created_at: now,
-            expires_at,
-            revoked_at: None,
-            last_used_at: None,
-            models,
-        };
-        let issued = (key, plaintext);
-        let act = order.act(&issued, now)?;
-        match self.store.add_key(&issued.0, &act).await {
-            Ok(done) => self.done(&order, tenant, done).await?,
-            Err(StoreError::Missing(_)) => return Err(AdminError::UnknownTenant(tenant.clone())),
-            Err(error) => return Err(error.into()),
-        }
-        Ok(issued)
-    }
-
-    /// All keys of a tenant, revoked ones too, newest first.
-    pub async fn keys(&self, tenant: &TenantId) -> Result<Vec<Key>, AdminError> {
-        self.tenant(tenant).await?;
-        Ok(self.store.keys(tenant).await?)
-    }
-
-    /// One key of a tenant.
-    pub async fn key(&self, tenant: &TenantId, id: &KeyId) -> Result<Key, AdminError> {
-        let unknown = || AdminError::UnknownKey { tenant: tenant.clone(), key: id.clone() };
-        self.keys(tenant).await?.into_iter().find(|key| key.id == *id).ok_or_else(unknown)
-    }
-
-    /// Revokes a key for good. Revoking twice changes nothing.
-    pub async fn revoke_key(&self, author: &Author, tenant: &TenantId, id: &KeyId) -> Result<Key, AdminError> {
-        self.tenant(tenant).await?;
-        let act = Act::by(author.clone(), self.clock.now());
-        match self.store.revoke_key(tenant, id, &act).await {
-            Ok(done) => self.done(&Order::<()>::by(author), tenant, done).await,
-            Err(StoreError::Missing(_)) => Err(AdminError::UnknownKey { tenant: tenant.clone(), key: id.clone() }),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// A page of the audit log, of one tenant or of all: what comes after the entry in row `after`. More than
+    /// A page of some entries of the audit log: what comes after the entry in row `after`. More than
     /// [`ENTRIES_PER_PAGE_MAX`] entries count as that.
-    pub async fn audit(&self, tenant: Option<TenantId>, after: i64, entries_max: u32) -> Result<AuditPage, AdminError> {
+    pub async fn audit(&self, filter: AuditFilter, after: i64, entries_max: u32) -> Result<AuditPage, AdminError> {
         let entries_max = entries_max.clamp(1, ENTRIES_PER_PAGE_MAX);
         // One more than the page holds tells whether there is a next page.
-        let query = AuditQuery { tenant, start: AuditStart::After(after), entries_max: entries_max.saturating_add(1) };
+        let query = AuditQuery { filter, start: AuditStart::After(after), entries_max: entries_max.saturating_add(1) };
         let mut entries = self.store.audit(&query).await?;
         let page = usize::try_from(entries_max).unwrap_or(usize::MAX);
         let has_more = entries.len() > page;
@@ -432,10 +385,10 @@ impl Admin {
         Ok(AuditPage { entries, next })
     }
 
-    /// The page at the end of the audit log, of one tenant or of all.
-    pub async fn last_audited(&self, tenant: Option<TenantId>, entries_max: u32) -> Result<AuditPage, AdminError> {
+    /// The last page of some entries of the audit log.
+    pub async fn last_audited(&self, filter: AuditFilter, entries_max: u32) -> Result<AuditPage, AdminError> {
         let entries_max = entries_max.clamp(1, ENTRIES_PER_PAGE_MAX);
-        let query = AuditQuery { tenant, start: AuditStart::End, entries_max };
+        let query = AuditQuery { filter, start: AuditStart::End, entries_max };
         Ok(AuditPage { entries: self.store.audit(&query).await?, next: None })
     }
 

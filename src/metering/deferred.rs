@@ -255,7 +255,7 @@ impl Deferred {
             reader.look(piece);
             true
         };
-        let status = timeout(QUESTION_MAX, ask.get(&unit.provider, &target, &mut see)).await;
+        let status = timeout(QUESTION_MAX, ask.get(&unit.tenant, &unit.provider, &target, &mut see)).await;
         match status {
             Ok(Ok(200)) => {
                 let reading = reader.reading();
@@ -357,7 +357,7 @@ impl Deferred {
                     lines.feed(piece, &mut line_of);
                     bytes <= FILE_BYTES_MAX
                 };
-                let status = timeout(FILE_MAX, ask.get(&unit.provider, target, &mut see)).await;
+                let status = timeout(FILE_MAX, ask.get(&unit.tenant, &unit.provider, target, &mut see)).await;
                 let is_whole = bytes <= FILE_BYTES_MAX;
                 match status {
                     Ok(Ok(200)) if is_whole => lines.finish(line_of),

@@ -1,6 +1,8 @@
 //! Ports in memory for tests of this layer and of the routers above it: the plainest thing that keeps each contract.
 
+pub(crate) mod objects;
 mod prices;
+mod tenants;
 pub(crate) mod units;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,11 +19,12 @@ use crate::config::price_file;
 use crate::domain::audit::{Actor, AuditEntry, Author, Change};
 use crate::domain::counting::{Amounts, Counting};
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
-use crate::domain::ids::{EventId, KeyId, PlanName, ProviderId, TenantId};
+use crate::domain::ids::{EventId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
 use crate::domain::money::PicoUsd;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::{PriceBook, Priced, ServiceTier};
+use crate::domain::provider_key::SealedKey;
 use crate::domain::quantities::Quantities;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Period, Window};
@@ -32,10 +35,7 @@ use crate::ports::counters::{
     Claim, Counted, CounterKey, CounterStore, CountersHealth, CountersUnavailable, HoldOutcome, Terms, used_by,
 };
 use crate::ports::prices::{ActiveBook, BookListing, KeptBook};
-use crate::ports::tenants::{
-    Act, Answered, AuditQuery, AuditStart, Digest, Directory, Done, PlanChange, REMEMBERED_US, TenantChange,
-    TenantStore,
-};
+use crate::ports::tenants::{Act, Answered, Digest, Done, PlanChange, REMEMBERED_US};
 use crate::ports::usage::{
     Dimension, Entry, EventsQuery, Group, StandingOf, StoredEvent, Stratum, SumKey, Sums, SumsQuery, UsageStore,
     UsedKey, UsedStratum, UsedValues,
@@ -131,6 +131,7 @@ impl CounterStore for ShownCounters {
 struct Tables {
     tenants: BTreeMap<TenantId, Tenant>,
     keys: Vec<Key>,
+    provider_keys: Vec<SealedKey>,
     revision: i64,
     admin_key: Option<KeyHash>,
     events: Vec<StoredEvent>,
@@ -147,6 +148,11 @@ impl Tables {
     fn recall(&self, id: Digest, now: Micros) -> Option<Answered> {
         let (at, answered) = self.memories.get(&id)?;
         (at.0 > now.0 - REMEMBERED_US).then(|| answered.clone())
+    }
+
+    fn take_provider_key(&mut self, tenant: &TenantId, provider: &ProviderId) -> Option<SealedKey> {
+        let is_it = |key: &SealedKey| key.tenant == *tenant && key.provider == *provider;
+        self.provider_keys.iter().position(is_it).map(|at| self.provider_keys.remove(at))
     }
 
     /// Does `work` unless it was done, and writes down what it changed.
@@ -235,127 +241,6 @@ impl FakeStore {
             work(&mut self.tables.lock())
         };
         Box::pin(async { result })
-    }
-}
-
-impl TenantStore for FakeStore {
-    fn load(&self) -> BoxFuture<'_, Result<Directory, StoreError>> {
-        let answer = self.answer(|tables| {
-            let keys = tables.keys.iter().filter(|key| key.revoked_at.is_none()).cloned().collect();
-            let (tenants, prices) = (tables.tenants.values().cloned().collect(), tables.prices.clone());
-            Ok(Directory { tenants, keys, prices, revision: tables.revision })
-        });
-        match self.slowness.lock().clone() {
-            None => answer,
-            Some(slowness) => Box::pin(async move {
-                slowness.asked.notify_one();
-                slowness.let_go.notified().await;
-                answer.await
-            }),
-        }
-    }
-
-    fn revision(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
-        self.answer(|tables| Ok(tables.revision))
-    }
-
-    fn create_tenant<'a>(&'a self, tenant: &'a Tenant, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
-        self.answer(|tables| {
-            tables.once(act, |tables| {
-                if tables.tenants.contains_key(&tenant.id) {
-                    return Err(StoreError::Exists(tenant.id.to_string()));
-                }
-                tables.tenants.insert(tenant.id.clone(), tenant.clone());
-                Ok(((), Some(Change::tenant_created(tenant))))
-            })
-        })
-    }
-
-    fn change_tenant<'a>(
-        &'a self,
-        id: &'a TenantId,
-        change: &'a TenantChange,
-        act: &'a Act,
-    ) -> BoxFuture<'a, Result<Done<Tenant>, StoreError>> {
-        self.answer(|tables| {
-            tables.once(act, |tables| {
-                let tenant = tables.tenants.get_mut(id).ok_or_else(|| StoreError::Missing(id.to_string()))?;
-                let before = tenant.clone();
-                let TenantChange { name, suspended, plan, zone } = change.clone();
-                tenant.name = name.unwrap_or_else(|| tenant.name.clone());
-                tenant.suspended = suspended.unwrap_or(tenant.suspended);
-                tenant.zone = zone.unwrap_or_else(|| tenant.zone.clone());
-                tenant.plan = plan.unwrap_or_else(|| tenant.plan.clone());
-                Ok((tenant.clone(), Change::tenant_changed(&before, tenant)))
-            })
-        })
-    }
-
-    fn plan_history<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<PlanChange>, StoreError>> {
-        self.answer(|tables| Ok(tables.plans_of.get(tenant).cloned().unwrap_or_default()))
-    }
-
-    fn touch_keys<'a>(&'a self, _: &'a [(KeyId, Micros)]) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.answer(|_| Ok(()))
-    }
-
-    fn add_key<'a>(&'a self, key: &'a Key, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
-        self.answer(|tables| {
-            tables.once(act, |tables| {
-                tables.keys.insert(0, key.clone());
-                Ok(((), Some(Change::key_created(key))))
-            })
-        })
-    }
-
-    fn keys<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Vec<Key>, StoreError>> {
-        self.answer(|tables| Ok(tables.keys.iter().filter(|key| key.tenant == *tenant).cloned().collect()))
-    }
-
-    fn revoke_key<'a>(
-        &'a self,
-        tenant: &'a TenantId,
-        key: &'a KeyId,
-        act: &'a Act,
-    ) -> BoxFuture<'a, Result<Done<Key>, StoreError>> {
-        self.answer(|tables| {
-            tables.once(act, |tables| {
-                let found = tables.keys.iter_mut().find(|known| known.tenant == *tenant && known.id == *key);
-                let found = found.ok_or_else(|| StoreError::Missing(key.to_string()))?;
-                let change = found.revoked_at.is_none().then(|| Change::key_revoked(found));
-                found.revoked_at.get_or_insert(act.at);
-                Ok((found.clone(), change))
-            })
-        })
-    }
-
-    fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>> {
-        self.answer(|tables| Ok(tables.recall(id, now)))
-    }
-
-    fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
-        self.answer(|tables| {
-            let AuditQuery { tenant, start, entries_max } = query;
-            let theirs =
-                |entry: &&AuditEntry| tenant.as_ref().is_none_or(|tenant| entry.change.tenant.as_ref() == Some(tenant));
-            let found: Vec<AuditEntry> = tables.audit.iter().filter(theirs).cloned().collect();
-            let max = *entries_max as usize;
-            Ok(match start {
-                AuditStart::After(row) => found.into_iter().filter(|entry| entry.row > *row).take(max).collect(),
-                AuditStart::End => found[found.len().saturating_sub(max)..].to_vec(),
-            })
-        })
-    }
-
-    fn admin_key_hash(&self) -> BoxFuture<'_, Result<Option<KeyHash>, StoreError>> {
-        self.answer(|tables| Ok(tables.admin_key))
-    }
-
-    fn set_admin_key_hash(&self, hash: KeyHash) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.answer(|tables| {
-            tables.admin_key.get_or_insert(hash);
-            Ok(())
-        })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use tracing::debug;
 
+use crate::domain::bound::Bound;
 use crate::domain::budget::{OnOverrun, WhenShort};
 use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, ProviderId, TenantId};
@@ -82,6 +83,13 @@ impl Meter {
     pub fn refused(&self, refusal: &Refusal) {
         for sink in &self.sinks {
             sink.refused(refusal);
+        }
+    }
+
+    /// Tells everyone who wants to hear that a client met a bound and was cut without a word.
+    pub fn cut(&self, bound: Bound) {
+        for sink in &self.sinks {
+            sink.cut(bound);
         }
     }
 

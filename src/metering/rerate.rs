@@ -13,8 +13,10 @@
 //! requests, and events for which there is no price now.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
+use crate::domain::audit::Change;
 use crate::domain::event::{Correction, Outcome, UsageEvent};
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::money::{MoneyError, PicoUsd};
@@ -22,7 +24,7 @@ use crate::domain::price::tariff::{Charged, Pricing, Tariff, Version};
 use crate::domain::price::{PriceBook, Priced, ServiceTier};
 use crate::domain::time::Micros;
 use crate::ports::StoreError;
-use crate::ports::tenants::{PlanChange, TenantStore, plan_at};
+use crate::ports::tenants::{Act, PlanChange, TenantStore, plan_at};
 use crate::ports::usage::{EventsQuery, UsageStore};
 
 use super::price_books::find;
@@ -42,6 +44,14 @@ pub struct Scope {
     pub tenant: Option<TenantId>,
     /// Of one model, as the provider answered.
     pub model: Option<String>,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, tenant: _, model } = self;
+        write!(f, "from {from} to {to}")?;
+        model.as_ref().map_or(Ok(()), |model| write!(f, " of {model}"))
+    }
 }
 
 /// What became of the events of one model.
@@ -118,14 +128,15 @@ impl Rerating {
         Self { usage, tenants, snapshots }
     }
 
-    /// Does it, or with `dry_run` only says what it would do. `tell` hears now and then how many events were looked at.
+    /// Does it, if it is done by somebody, or only says what would be done. `tell` hears now and then how many events were
+    /// looked at. The entry of the audit log stands before the first correction.
     ///
     /// # Errors
     /// When a store fails; what was written is right.
     pub async fn run(
         &self,
         scope: &Scope,
-        dry_run: bool,
+        by: Option<&Act>,
         tell: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Rerated, RerateError> {
         let snapshot = self.snapshots.load_full();
@@ -136,7 +147,7 @@ impl Rerating {
         }
         let mut rerated = Rerated { version: snapshot.prices.version().to_string(), ..Rerated::default() };
         let mut known = Known::of(self, snapshot);
-        let (mut after, mut seen) = (None, 0_u64);
+        let (mut after, mut seen, mut is_recorded) = (None, 0_u64, false);
         loop {
             let query = EventsQuery {
                 tenant: scope.tenant.clone(),
@@ -156,7 +167,12 @@ impl Rerating {
             };
             let events: Vec<UsageEvent> = page.into_iter().map(|stored| stored.event).filter(is_meant).collect();
             let corrections = self.step(&mut known, &events, &mut rerated).await?;
-            if !dry_run && !corrections.is_empty() {
+            if let Some(act) = by.filter(|_| !corrections.is_empty()) {
+                if !is_recorded {
+                    let change = Change::rerated(scope.tenant.clone(), scope.to_string(), &rerated.version);
+                    self.tenants.record(&change, act).await?;
+                    is_recorded = true;
+                }
                 self.write(&corrections).await?;
             }
             tell(seen);

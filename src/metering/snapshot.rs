@@ -17,6 +17,7 @@ use crate::domain::limits::ModelLimits;
 use crate::domain::plan::{Metric, Plan, Scope};
 use crate::domain::price::PriceBook;
 use crate::domain::price::tariff::{Pricing, Tariff};
+use crate::domain::provider_key::{MasterId, SealedKey};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{Micros, Window};
 use crate::ports::StoreError;
@@ -24,6 +25,7 @@ use crate::ports::prices::ActiveBook;
 use crate::ports::tenants::{Directory, TenantStore};
 
 use super::price_books::{Format, find, kept};
+use super::vault::{OwnKey, OwnKeys, Vault};
 
 /// All plans by name.
 pub type Plans = BTreeMap<PlanName, Arc<Plan>>;
@@ -36,6 +38,8 @@ pub struct Account {
     /// Its plan; `None` when the configuration has no plan of that name (any more): such a tenant is refused, since
     /// nobody can say what it may use.
     pub plan: Option<Arc<Plan>>,
+    /// Its own keys for providers.
+    pub own_keys: OwnKeys,
     /// The revision of the store that this was read at.
     pub revision: i64,
 }
@@ -47,6 +51,8 @@ pub struct Snapshot {
     pub accounts: HashMap<TenantId, Arc<Account>>,
     /// Every key that is not revoked, by the SHA-256 of the key.
     pub keys: HashMap<KeyHash, Arc<Key>>,
+    /// Every tenant's own keys for providers, as the store has them.
+    pub sealed: Arc<[SealedKey]>,
     /// Every plan.
     pub plans: Arc<Plans>,
     /// What providers charge: the active book, else the configuration's.
@@ -65,19 +71,23 @@ pub struct Snapshot {
 struct Configured {
     plans: Arc<Plans>,
     prices: Arc<PriceBook>,
+    vault: Arc<Vault>,
 }
 
 impl Snapshot {
     /// `prices` are those in force.
     fn build(directory: Directory, configured: Configured, prices: Arc<PriceBook>) -> Self {
         let revision = directory.revision;
-        let Configured { plans, prices: configured } = configured;
+        let Configured { plans, prices: configured, vault } = configured;
+        let mut own = opened(&vault, &directory.provider_keys);
         let account = |tenant: Tenant| {
             let plan = plans.get(&tenant.plan).cloned();
-            (tenant.id.clone(), Arc::new(Account { tenant, plan, revision }))
+            let own_keys = own.remove(&tenant.id).unwrap_or_default().into_iter().collect();
+            (tenant.id.clone(), Arc::new(Account { tenant, plan, own_keys, revision }))
         };
         Self {
             accounts: directory.tenants.into_iter().map(account).collect(),
+            sealed: directory.provider_keys.into(),
             keys: directory.keys.into_iter().map(|key| (key.hash, Arc::new(key))).collect(),
             tariffs: plans.values().map(|plan| (plan.name.clone(), tariff(&prices, plan.pricing.clone()))).collect(),
             plans,
@@ -86,6 +96,18 @@ impl Snapshot {
             active: directory.prices,
             revision: directory.revision,
         }
+    }
+
+    /// The same tenants and keys under another configuration.
+    fn with(&self, configured: Configured, prices: Arc<PriceBook>) -> Self {
+        let directory = Directory {
+            tenants: self.accounts.values().map(|account| account.tenant.clone()).collect(),
+            keys: Vec::new(),
+            provider_keys: self.sealed.to_vec(),
+            prices: self.active.clone(),
+            revision: self.revision,
+        };
+        Self { keys: self.keys.clone(), ..Self::build(directory, configured, prices) }
     }
 
     /// What tenants on a plan pay; by the list of prices where there is no such plan.
@@ -97,6 +119,25 @@ impl Snapshot {
     fn books(&self) -> impl Iterator<Item = &Arc<PriceBook>> {
         let own = self.plans.values().filter_map(|plan| plan.pricing.own.as_ref());
         [&self.configured, &self.prices].into_iter().chain(own)
+    }
+}
+
+/// All keys of tenants' own, opened as far as the master keys go. Each time anew: one takes a microsecond, and this is done
+/// when something changed.
+fn opened(vault: &Vault, sealed: &[SealedKey]) -> HashMap<TenantId, Vec<(ProviderId, OwnKey)>> {
+    let mut own: HashMap<TenantId, Vec<(ProviderId, OwnKey)>> = HashMap::new();
+    for key in sealed {
+        own.entry(key.tenant.clone()).or_default().push((key.provider.clone(), vault.own_key(key)));
+    }
+    own
+}
+
+/// Another gateway may have a master key that this one lacks. One line, however many there are.
+fn tell_of_locked(vault: &Vault, sealed: &[SealedKey]) {
+    let mut locked = sealed.iter().filter_map(|key| vault.open(key).err().map(|error| (key, error)));
+    if let Some((SealedKey { tenant, provider, .. }, error)) = locked.next() {
+        let others = locked.count();
+        tracing::error!(%tenant, %provider, %error, others, "A tenant's own key cannot be opened: its calls are refused.");
     }
 }
 
@@ -158,6 +199,8 @@ pub struct Snapshots {
     limits: ArcSwap<ModelLimits>,
     /// What is believed of calls that say too little of themselves.
     bounds: ArcSwap<Bounds>,
+    /// What opens tenants' own keys.
+    vault: ArcSwap<Vault>,
     /// Held while the next snapshot is built from the current one: of two writers, each would undo what the other brought.
     writing: Mutex<()>,
 }
@@ -173,6 +216,7 @@ impl From<Snapshot> for Snapshots {
             kept: Mutex::default(),
             limits: ArcSwap::default(),
             bounds: ArcSwap::default(),
+            vault: ArcSwap::default(),
             writing: Mutex::new(()),
         }
     }
@@ -196,7 +240,7 @@ impl Snapshots {
         format: Format,
     ) -> Result<Self, StoreError> {
         let directory = store.load().await?;
-        let configured = Configured { plans: Arc::new(plans), prices: Arc::new(prices) };
+        let configured = Configured { plans: Arc::new(plans), prices: Arc::new(prices), vault: Arc::default() };
         let prices = active(store, &directory, &[&configured.prices], format).await?;
         let prices = prices.unwrap_or_else(|| configured.prices.clone());
         Ok(Self { format, ..Snapshot::build(directory, configured, prices).into() })
@@ -214,7 +258,7 @@ impl Snapshots {
         format: Format,
     ) -> Result<(Self, Option<String>), StoreError> {
         let directory = store.load().await?;
-        let configured = Configured { plans: Arc::new(plans), prices: Arc::new(prices) };
+        let configured = Configured { plans: Arc::new(plans), prices: Arc::new(prices), vault: Arc::default() };
         let (prices, why) = match active(store, &directory, &[&configured.prices], format).await {
             Ok(active) => (active, None),
             Err(StoreError::Corrupt(why)) => (None, Some(why)),
@@ -284,6 +328,11 @@ impl Snapshots {
         self.bounds.store(Arc::new(bounds));
     }
 
+    /// What opens tenants' own keys, and seals others.
+    pub fn vault(&self) -> Arc<Vault> {
+        self.vault.load_full()
+    }
+
     /// Whether the plan of every tenant is there; if not, one that is on another.
     pub fn every_plan_is_known(&self) -> Result<(), PlanMissing> {
         let current = self.current.load();
@@ -314,7 +363,9 @@ impl Snapshots {
         };
         // Two refreshes may run at once (an admin call and the refresher): the newer revision stays.
         if current.revision <= directory.revision {
-            let configured = Configured { plans: current.plans.clone(), prices: current.configured.clone() };
+            tell_of_locked(&self.vault.load(), &directory.provider_keys);
+            let (plans, prices_configured) = (current.plans.clone(), current.configured.clone());
+            let configured = Configured { plans, prices: prices_configured, vault: self.vault.load_full() };
             let next = Snapshot::build(directory, configured, prices);
             self.current.store(Arc::new(next));
         }
@@ -330,19 +381,28 @@ impl Snapshots {
         self.all_counted(&plans)?;
         let _writing = self.writing.lock();
         let current = self.current.load();
-        let tenants = || current.accounts.values().map(|account| &account.tenant);
-        all_known(tenants(), &plans).map_err(PlansRefused::Missing)?;
-        let directory = Directory {
-            tenants: tenants().cloned().collect(),
-            keys: Vec::new(),
-            prices: current.active.clone(),
-            revision: current.revision,
-        };
-        let configured = Configured { plans: Arc::new(plans), prices: Arc::new(prices) };
+        all_known(current.accounts.values().map(|account| &account.tenant), &plans).map_err(PlansRefused::Missing)?;
+        let vault = self.vault.load_full();
+        let configured = Configured { plans: Arc::new(plans), prices: Arc::new(prices), vault };
         let prices = if current.active.is_some() { &current.prices } else { &configured.prices }.clone();
-        let next = Snapshot::build(directory, configured, prices);
-        self.current.store(Arc::new(Snapshot { keys: current.keys.clone(), ..next }));
+        self.current.store(Arc::new(current.with(configured, prices)));
         Ok(())
+    }
+
+    /// Puts other master keys in force.
+    pub fn set_vault(&self, vault: Vault) {
+        let _writing = self.writing.lock();
+        let (current, vault) = (self.current.load(), Arc::new(vault));
+        self.vault.store(vault.clone());
+        tell_of_locked(&vault, &current.sealed);
+        let (plans, prices) = (current.plans.clone(), current.configured.clone());
+        let next = current.with(Configured { plans, prices, vault }, current.prices.clone());
+        self.current.store(Arc::new(next));
+    }
+
+    /// The master keys that `vault` lacks to open every tenant's own keys.
+    pub fn missing(&self, vault: &Vault) -> BTreeSet<MasterId> {
+        self.current.load().sealed.iter().map(|key| key.master).filter(|id| !vault.has(*id)).collect()
     }
 
     fn all_counted(&self, plans: &Plans) -> Result<(), PlansRefused> {

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use secrecy::{ExposeSecret, SecretString};
 use tracing::error;
 
 use crate::domain::refusal::Refusal;
@@ -31,7 +32,7 @@ pub struct Turns {
     identities: Arc<Identities>,
     caller: Caller,
     /// What the client presented: it is looked up again for each turn, since a session may outlive its key.
-    secret: Box<str>,
+    secret: SecretString,
     provider: &'static dyn Provider,
     endpoint: Endpoint,
     reader: Box<dyn SessionReader>,
@@ -50,7 +51,7 @@ pub struct Opening {
     /// Who calls.
     pub caller: Caller,
     /// The credential that was presented.
-    pub secret: Box<str>,
+    pub secret: SecretString,
     /// The provider.
     pub provider: &'static dyn Provider,
     /// The endpoint.
@@ -185,7 +186,7 @@ impl Turns {
 
     /// Whose the key is by now.
     async fn look_up(&mut self) -> Result<(), Refusal> {
-        let Identity::Tenant(account, key) = self.identities.find(&self.secret).await? else {
+        let Identity::Tenant(account, key) = self.identities.find(self.secret.expose_secret()).await? else {
             return Err(Refusal::BadKey);
         };
         (self.caller.account, self.caller.key) = (account, key);

@@ -1,6 +1,6 @@
 //! Questions to a provider that no client asked: how a unit stands, and what is in a file of its results.
 
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{ProviderId, TenantId};
 
 use super::BoxFuture;
 
@@ -18,12 +18,13 @@ pub enum AskError {
     TooLarge,
 }
 
-/// Asks providers with the gateway's own keys. Nothing of it is billed.
+/// Asks providers with the keys that a tenant's calls go out with. Nothing of it is billed.
 pub trait Ask: Send + Sync {
-    /// GETs `target`, a path of the provider's API with its query. `see` is shown the pieces of an answer of status 200,
+    /// GETs `target`, a path of the provider's API with its query, on behalf of a tenant. `see` is shown the pieces of an answer of status 200,
     /// until it says that it has seen enough. Gives the status.
     fn get<'a>(
         &'a self,
+        tenant: &'a TenantId,
         provider: &'a ProviderId,
         target: &'a str,
         see: &'a mut (dyn FnMut(&[u8]) -> bool + Send),

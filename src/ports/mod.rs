@@ -9,6 +9,7 @@ pub mod continuations;
 pub mod counters;
 pub mod crossings;
 pub mod journal;
+pub mod objects;
 pub mod prices;
 pub mod rates;
 pub mod shared;

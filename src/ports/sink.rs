@@ -1,5 +1,6 @@
 //! Who else wants to hear of settled events and refusals: metrics, the request log, later webhooks and exports.
 
+use crate::domain::bound::Bound;
 use crate::domain::event::UsageEvent;
 use crate::domain::refusal::Refusal;
 use crate::domain::threshold::Crossing;
@@ -18,6 +19,9 @@ pub trait Sink: Send + Sync {
 
     /// The gateway answered a request itself, on the request path.
     fn refused(&self, _refusal: &Refusal) {}
+
+    /// A client met this bound and was cut, or turned away, without an answer of the gateway that says so.
+    fn cut(&self, _bound: Bound) {}
 
     /// The tokens of a call were estimated, as its provider did not say them.
     fn estimated(&self, _by: EstimatedBy) {}

@@ -1,8 +1,9 @@
 //! Tenants, their plans and keys, at rest; the log of their changes; and what made each change happen once.
 
-use crate::domain::audit::{AuditEntry, Author};
-use crate::domain::ids::{KeyId, PlanName, TenantId};
+use crate::domain::audit::{Action, Actor, AuditEntry, Author, Change};
+use crate::domain::ids::{KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
+use crate::domain::provider_key::SealedKey;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::zone::Zone;
@@ -17,6 +18,8 @@ pub struct Directory {
     pub tenants: Vec<Tenant>,
     /// Every key that is not revoked.
     pub keys: Vec<Key>,
+    /// Every tenant's own keys for providers, sealed.
+    pub provider_keys: Vec<SealedKey>,
     /// The price book that was put in force for all gateways; `None`: each has its own.
     pub prices: Option<ActiveBook>,
     /// Grows with each change; see [`TenantStore::revision`].
@@ -107,11 +110,38 @@ pub enum Done<T> {
     Before(Answered),
 }
 
+/// Which entries of the audit log; `None` for any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Changes of one tenant.
+    pub tenant: Option<TenantId>,
+    /// By whom.
+    pub actor: Option<Actor>,
+    /// What was done.
+    pub action: Option<Action>,
+    /// At or after.
+    pub from: Option<Micros>,
+    /// Before.
+    pub to: Option<Micros>,
+}
+
+impl AuditFilter {
+    /// Whether an entry is one of these.
+    pub fn fits(&self, entry: &AuditEntry) -> bool {
+        let Self { tenant, actor, action, from, to } = self;
+        tenant.as_ref().is_none_or(|tenant| entry.change.tenant.as_ref() == Some(tenant))
+            && actor.is_none_or(|actor| entry.author.actor == actor)
+            && action.is_none_or(|action| entry.change.action == action)
+            && from.is_none_or(|from| entry.at >= from)
+            && to.is_none_or(|to| entry.at < to)
+    }
+}
+
 /// A part of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditQuery {
-    /// Of one tenant, or of all.
-    pub tenant: Option<TenantId>,
+    /// Which entries.
+    pub filter: AuditFilter,
     /// Where it begins.
     pub start: AuditStart,
     /// At most this many entries.
@@ -172,10 +202,45 @@ pub trait TenantStore: PriceStore + Send + Sync {
         act: &'a Act,
     ) -> BoxFuture<'a, Result<Done<Key>, StoreError>>;
 
+    /// Adds a key in the place of another, which ends at `ends_at` if it would not end before. [`StoreError::Missing`] when
+    /// the tenant has no such key, or it is revoked. It is two changes, and so two entries of the audit log.
+    fn rotate_key<'a>(
+        &'a self,
+        old: &'a KeyId,
+        ends_at: Micros,
+        new: &'a Key,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>>;
+
+    /// Puts a tenant's own key for a provider in the place of the one it has. [`StoreError::Missing`] when there is no such
+    /// tenant.
+    fn set_provider_key<'a>(&'a self, key: &'a SealedKey, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>>;
+
+    /// Removes a tenant's own key for a provider; where there is none nothing changes.
+    fn remove_provider_key<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        provider: &'a ProviderId,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>>;
+
+    /// Puts `after` in the place of `before`, the same key sealed anew; says whether `before` was still there.
+    fn reseal_provider_key<'a>(
+        &'a self,
+        before: &'a SealedKey,
+        after: &'a SealedKey,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<bool>, StoreError>>;
+
     /// What a request of this id was answered within [`REMEMBERED_US`] before `now`.
     fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>>;
 
-    /// A part of the audit log, oldest entry first.
+    /// Writes the entry of a change that is made in steps, each a transaction of its own, before the first of them: so
+    /// there is no step without its entry.
+    fn record<'a>(&'a self, change: &'a Change, act: &'a Act) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// A part of the audit log, oldest entry first. No call of any store changes an entry or drops one, and the store
+    /// refuses whoever else tries.
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>>;
 
     /// Remembers when keys last made a call, to the minute below. Keys that are not there and earlier times than the

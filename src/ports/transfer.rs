@@ -20,6 +20,8 @@ pub enum Table {
     TenantPlans,
     /// Keys of tenants.
     Keys,
+    /// Keys of tenants' own for providers, sealed.
+    ProviderKeys,
     /// Sums of days.
     UsageDaily,
     /// Sums of months.
@@ -34,6 +36,8 @@ pub enum Table {
     IdempotencyRecords,
     /// What providers finish later, and what of it is billed.
     DeferredUnits,
+    /// Whose the objects are that providers keep.
+    ProviderObjects,
     /// What events were priced by.
     PriceBooks,
     /// What belongs to the ledger as a whole: its id, its revision, the hash of its admin key, which prices are in force.

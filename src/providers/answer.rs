@@ -74,7 +74,8 @@ pub(super) struct Answer<W> {
 
 #[derive(Debug)]
 enum Form {
-    Unknown,
+    /// Blanks alone so far, which count if these are events: a line that begins with one is no data.
+    Unknown(SseScanner),
     Sse(SseScanner),
     Array(ArraySplitter),
     Document(DocumentBuffer),
@@ -104,7 +105,7 @@ impl<W: Wire> Answer<W> {
         let form = match wire.unread() {
             _ if essence.eq_ignore_ascii_case("text/event-stream") => Form::Sse(SseScanner::default()),
             Unread::Text | Unread::Media { .. } if !essence.eq_ignore_ascii_case("application/json") => Form::Unread,
-            _ => Form::Unknown,
+            _ => Form::Unknown(SseScanner::default()),
         };
         // What does not call itself events may have a length, which then has to stay true.
         let take_out = (take_out && matches!(form, Form::Sse(_))).then(TakeOut::default);
@@ -112,14 +113,14 @@ impl<W: Wire> Answer<W> {
     }
 
     fn settle_form(&mut self, piece: &[u8]) {
-        if matches!(self.form, Form::Unknown) {
+        if let Form::Unknown(blanks) = &mut self.form {
             // 0xEF begins a byte order mark, which only events may have in front.
             let first = piece.iter().find(|byte| !byte.is_ascii_whitespace());
             self.form = match first {
-                None => return,
+                None => return blanks.feed(piece, |_| {}),
                 Some(b'{') => Form::Document(DocumentBuffer::default()),
                 Some(b'[') => Form::Array(ArraySplitter::default()),
-                Some(_) => Form::Sse(SseScanner::default()),
+                Some(_) => Form::Sse(std::mem::take(blanks)),
             };
         }
     }
@@ -138,7 +139,7 @@ impl<W: Wire> Answer<W> {
             if usage_only { Fate::TakenOut } else { Fate::Passed }
         };
         match form {
-            Form::Unknown => {}
+            Form::Unknown(_) => {}
             Form::Unread => {
                 told.unread_bytes = told.unread_bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
             }

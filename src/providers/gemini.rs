@@ -11,6 +11,7 @@ use crate::domain::unit::UnitName;
 
 use super::answer::Answer;
 use super::cap::Maximum;
+use super::objects::{Finder, Makes, Named, Touches, references};
 use super::openai;
 use super::request::{self, ModelIn, StreamBy};
 use super::table::{self, Route, billed, chat, free, session, tells};
@@ -20,6 +21,7 @@ use super::{
 
 mod later;
 mod live;
+mod objects;
 mod wire;
 
 use later::{BatchesWire, InteractionWire};
@@ -230,6 +232,26 @@ impl Provider for Gemini {
         }
     }
 
+    fn touches(&self, method: &Method, endpoint: &Endpoint) -> Touches {
+        objects::touches(method, endpoint)
+    }
+
+    fn references(&self, endpoint: &Endpoint, call: Option<&Call>, body: &[u8]) -> Result<Vec<Named>, Refusal> {
+        if call.is_none_or(|call| objects::may_refer(endpoint, call)) {
+            references::<objects::InGemini>(body)
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    fn finder(&self, makes: Makes, content_type: Option<&str>) -> Option<Finder> {
+        match makes {
+            Makes::All => Some(Finder::new(content_type, objects::made)),
+            Makes::Results => Some(Finder::new(content_type, objects::results)),
+            Makes::Nothing | Makes::IfStored | Makes::UnlessNotStored => None,
+        }
+    }
+
     fn refusal_body(&self, refusal: &Refusal) -> String {
         dialect::google(refusal)
     }
@@ -271,6 +293,19 @@ impl Provider for GeminiOpenAi {
 
     fn result(&self, line: &[u8]) -> Option<Reading> {
         GEMINI.result(line)
+    }
+
+    /// None of its routes makes an object or names one in its path.
+    fn touches(&self, _method: &Method, _endpoint: &Endpoint) -> Touches {
+        Touches::default()
+    }
+
+    fn references(&self, endpoint: &Endpoint, call: Option<&Call>, body: &[u8]) -> Result<Vec<Named>, Refusal> {
+        GEMINI.references(endpoint, call, body)
+    }
+
+    fn finder(&self, _makes: Makes, _content_type: Option<&str>) -> Option<Finder> {
+        None
     }
 
     fn refusal_body(&self, refusal: &Refusal) -> String {

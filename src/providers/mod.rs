@@ -13,6 +13,8 @@ use crate::domain::refusal::Refusal;
 use crate::domain::tokens::Tokens;
 use crate::domain::unit::{UnitName, UnitState};
 
+use objects::{Finder, Makes, Named, Touches};
+
 mod answer;
 mod cap;
 mod dialect;
@@ -25,6 +27,7 @@ mod json_doc;
 mod lines;
 mod media;
 mod nesting;
+pub mod objects;
 mod openai;
 mod path;
 mod prompt;
@@ -46,6 +49,7 @@ mod vocabulary;
 pub use cap::OutputCap;
 pub use form::FormReader;
 pub use lines::Lines;
+pub use path::is_plain;
 pub use request::{KEPT_PROMPT_BYTES_MAX, apply};
 pub use route::{Row, dialect_of, is_upload, is_vertex, places_of_models, route, table};
 pub use session::{Asked, Beside, SessionReader, Tells, Turn, TurnName};
@@ -275,6 +279,8 @@ pub struct Call {
     pub stream: bool,
     /// Whether the client asked for an answer that is finished later.
     pub in_background: bool,
+    /// Whether the client said that the answer is to be stored, or is not to be; audio always is for a while.
+    pub stored: Option<bool>,
     /// Edits that ask the provider for usage in the stream, in ascending order; empty where nothing is to be asked.
     /// When there are any, the reader takes the one extra event out again.
     pub edits: Vec<Edit>,
@@ -312,6 +318,7 @@ impl Call {
             model,
             stream: false,
             in_background: false,
+            stored: None,
             edits: Vec::new(),
             prompt,
             continues: None,
@@ -462,6 +469,16 @@ pub trait Provider: Sync {
 
     /// What one line of a file of results says; `None` where its part came to nothing.
     fn result(&self, line: &[u8]) -> Option<Reading>;
+
+    /// What a request has to do with objects that the provider keeps, by its route.
+    fn touches(&self, method: &Method, endpoint: &Endpoint) -> Touches;
+
+    /// The objects that a JSON body names: that of a call that was read, or one that is read for this alone. No more than a
+    /// quick look for most.
+    fn references(&self, endpoint: &Endpoint, call: Option<&Call>, body: &[u8]) -> Result<Vec<Named>, Refusal>;
+
+    /// Looks for the objects that an answer makes; `content_type` is the answer's.
+    fn finder(&self, makes: Makes, content_type: Option<&str>) -> Option<Finder>;
 
     /// A refusal in the dialect of this API: a JSON document.
     fn refusal_body(&self, refusal: &Refusal) -> String;

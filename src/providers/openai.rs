@@ -12,6 +12,7 @@ use crate::domain::unit::UnitName;
 
 use super::answer::Answer;
 use super::cap::Maximum;
+use super::objects::{Finder, Makes, Named, Touches, references};
 use super::request::{self, ModelIn, StreamBy};
 use super::table::{self, Route, billed, chat, form, free, session, tells};
 use super::{
@@ -21,6 +22,7 @@ use super::{
 
 mod later;
 mod live;
+mod objects;
 mod realtime;
 mod tools;
 mod wire;
@@ -140,6 +142,26 @@ impl Provider for OpenAi {
 
     fn result(&self, line: &[u8]) -> Option<Reading> {
         later::result(line)
+    }
+
+    fn touches(&self, method: &Method, endpoint: &Endpoint) -> Touches {
+        objects::touches(method, endpoint)
+    }
+
+    fn references(&self, endpoint: &Endpoint, call: Option<&Call>, body: &[u8]) -> Result<Vec<Named>, Refusal> {
+        if call.is_none_or(|call| objects::may_refer(endpoint, call, body)) {
+            references::<objects::InOpenAi>(body)
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    fn finder(&self, makes: Makes, content_type: Option<&str>) -> Option<Finder> {
+        match makes {
+            Makes::All => Some(Finder::new(content_type, objects::made)),
+            Makes::Results => Some(Finder::new(content_type, objects::results)),
+            Makes::Nothing | Makes::IfStored | Makes::UnlessNotStored => None,
+        }
     }
 
     fn refusal_body(&self, refusal: &Refusal) -> String {

@@ -10,11 +10,13 @@ const PATH_BYTES_MAX: usize = 2048;
 
 /// Whether `path` means the same to everybody: ASCII segments, none of them empty or of dots, and no percent-encoding
 /// that hides a separator, a dot, a control character or another percent sign.
-pub(super) fn is_plain(path: &str) -> bool {
+pub fn is_plain(path: &str) -> bool {
     path.len() <= PATH_BYTES_MAX
         && path
             .strip_prefix('/')
             .is_some_and(|rest| rest.split('/').all(|segment| is_plain_segment(segment.as_bytes())))
+        // What is encoded is UTF-8: nobody's decoder finds a dot in too long a form of one.
+        && decoded(path).is_some()
 }
 
 fn is_plain_segment(mut segment: &[u8]) -> bool {
@@ -140,6 +142,9 @@ mod tests {
             "/v1/a%2",
             "/v1/a%",
             "/v1/a%252e",
+            "/v1/%c0%ae%c0%ae",
+            "/v1/%e0%80%ae",
+            "/v1/a%ff",
             "/v1/a b",
             "/v1/é",
             "/v1/a?b",

@@ -51,7 +51,7 @@ pub(super) enum StreamBy {
 }
 
 /// Members that are read here; those of [`SETTINGS`] and of [`READ_BY_MODEL`] follow them.
-const OWN: [&str; 5] = ["model", "stream", "stream_options", "background", "agent"];
+const OWN: [&str; 7] = ["model", "stream", "stream_options", "background", "store", "audio", "agent"];
 
 /// Every member that is looked at, so that one pass over the body sees them all.
 static MEMBERS: LazyLock<Box<[&'static str]>> =
@@ -66,13 +66,18 @@ pub(super) fn read(
 ) -> Result<Call, Refusal> {
     refuse_deep(body)?;
     let (mut model, mut stream, mut options, mut agent) = (None, None, None, None);
-    let (mut in_background, mut settings, mut asked) = (false, Settings::default(), Asked::default());
+    let (mut in_background, mut stored) = (false, None);
+    let (mut settings, mut asked) = (Settings::default(), Asked::default());
     let mut maxima = Maxima::new(maximum, body);
     json::members(body, &MEMBERS, |index, raw| match MEMBERS.get(index).copied().unwrap_or_default() {
         "model" => model = Some(raw),
         "stream" => stream = Some(raw),
         "stream_options" => options = Some(raw),
         "background" => in_background = raw.get() == "true",
+        // Of two, that which stores: then whose it is will be known.
+        "store" => stored = stored.max(serde_json::from_str(raw.get()).ok()),
+        // An answer in audio is kept for the calls that go on with it.
+        "audio" => stored = stored.max((raw.get() != "null").then_some(true)),
         "agent" => {
             // It looks for what it answers with.
             if raw.get() != "null" {
@@ -113,6 +118,7 @@ pub(super) fn read(
     Ok(Call {
         stream,
         in_background,
+        stored,
         edits,
         output_max: declared.map(|max| max.saturating_mul(answers)),
         answers,

@@ -205,6 +205,28 @@ fn the_form_of_an_answer_without_a_content_type_is_its_first_byte() {
 }
 
 /// An answer in OpenAI's stream with these events, then `[DONE]` without its blank line.
+#[test]
+fn blanks_before_an_answer_without_a_content_type_count_at_every_cut() {
+    // Found by the fuzz target of documents: cut behind the blank, the line was data.
+    for (body, is_complete) in [
+        (" data: [DONE]\n\n", false),
+        ("\n\u{feff}data: [DONE]\n\n", false),
+        ("\r\n\n data: x\n\ndata: [DONE]\n\n", true),
+        (" \n\t{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,\"total_tokens\":2}}", true),
+    ] {
+        let (provider, endpoint) = route(&Method::POST, "/v1/completions", CredentialPlace::None).unwrap();
+        let call = provider.call(&endpoint, None, &Bytes::from_static(br#"{"model":"m"}"#)).unwrap();
+        let read = |pieces: &[&[u8]]| replay(provider.reader(&endpoint, &call, None), pieces);
+        let whole = read(&[body.as_bytes()]);
+        assert_eq!(whole.1, is_complete, "{body:?}");
+        for cut in 0..=body.len() {
+            let (head, tail) = body.as_bytes().split_at(cut);
+            assert_eq!(read(&[head, tail]), whole, "{body:?} cut at {cut}");
+        }
+        assert_eq!(read(&body.as_bytes().chunks(1).collect::<Vec<_>>()), whole, "{body:?}");
+    }
+}
+
 fn stream_of(events: &[&str]) -> String {
     let mut stream = String::from("\u{feff}");
     for event in events {

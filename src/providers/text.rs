@@ -144,7 +144,7 @@ fn is_label(name: &[u8]) -> bool {
 }
 
 /// What stands before the closing quote and what stands after it.
-fn split_string(json: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split_string(json: &[u8]) -> (&[u8], &[u8]) {
     let mut at = 0;
     while let Some(found) = json.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         at += found;

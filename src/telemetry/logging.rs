@@ -1,14 +1,17 @@
 //! Log lines on stderr, filtered as `RUST_LOG` says, for people or machines; lines of libraries that use `log` too.
 //!
-//! May use: nothing of ours. The filter and the form come in as values.
+//! May use: nothing of ours but the form of lines. The filter comes in as a value.
 
 use std::io::IsTerminal;
+use std::panic::{self, PanicHookInfo};
 
 use tracing::{Level, Metadata};
 use tracing_log::LogTracer;
 use tracing_log::log::LevelFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Registry, filter, fmt, reload};
+
+use super::lines::{JsonLines, TextFields};
 
 /// Which lines are written: a filter that is one.
 pub struct Filter(EnvFilter);
@@ -37,19 +40,24 @@ impl Log {
     }
 }
 
-/// Starts logging for the process. `json` writes one object a line.
+/// Starts logging for the process, of panics too. `json` writes one object a line.
 ///
 /// # Errors
 /// One line that names the fix: a filter that is none, or logging that runs already.
 pub fn start(filter: &str, json: bool) -> Result<Log, String> {
     let (filter, handle) = reload::Layer::new(Filter::parse(filter)?.0);
     let guard = filter::filter_fn(may_be_shown);
-    let lines = fmt::layer().with_writer(std::io::stderr);
     let started = if json {
-        let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        let lines = fmt::layer()
+            .with_writer(JsonLines(std::io::stderr))
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false);
         let lines = lines.with_filter(guard).with_filter(filter);
         tracing::subscriber::set_global_default(Registry::default().with(lines))
     } else {
+        let lines = fmt::layer().fmt_fields(TextFields).with_writer(std::io::stderr);
         let lines = lines.with_ansi(std::io::stderr().is_terminal());
         let lines = lines.with_filter(guard).with_filter(filter);
         tracing::subscriber::set_global_default(Registry::default().with(lines))
@@ -57,7 +65,16 @@ pub fn start(filter: &str, json: bool) -> Result<Log, String> {
     started.map_err(|_| "logging is started already: start it once".to_owned())?;
     LogTracer::init_with_filter(LevelFilter::Info)
         .map_err(|_| "another logger is installed: start logging once".to_owned())?;
+    panic::set_hook(Box::new(panicked));
     Ok(Log(handle))
+}
+
+/// A panic as a log line. Its text is left out where it was put together, as it may quote what a client sent: the place in the
+/// code says which panic it was.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let at = panic.location().map(ToString::to_string);
+    let why = panic.payload().downcast_ref::<&'static str>().copied();
+    tracing::error!(at, why, "A thread panicked; what it did for a caller has ended, all else goes on.");
 }
 
 /// Where the driver of Postgres puts what a server says beside its answers.
@@ -125,6 +142,25 @@ mod tests {
         assert!(text.contains("library news") && text.contains("own detail"), "{text}");
         assert!(!text.contains("secret"), "{text}");
         assert!(!text.contains("no longer wanted"), "{text}");
+    }
+
+    #[test]
+    fn a_panic_is_a_line_without_what_a_client_sent() {
+        let text = written("info", |_| {
+            let own = panic::take_hook();
+            panic::set_hook(Box::new(panicked));
+            let results = [
+                panic::catch_unwind(|| panic!("of our own words")),
+                panic::catch_unwind(|| panic!("{}", "a prompt\nline")),
+            ];
+            panic::set_hook(own);
+            assert!(results.iter().all(Result::is_err));
+        });
+        assert_eq!(
+            text.lines().filter(|line| line.contains("A thread panicked") && line.contains("logging.rs:")).count(),
+            2
+        );
+        assert!(text.contains("of our own words") && !text.contains("a prompt"), "{text}");
     }
 
     #[test]

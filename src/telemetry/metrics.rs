@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::domain::bound::Bound;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::price::Priced;
 use crate::domain::refusal::Refusal;
@@ -55,6 +56,9 @@ pub struct Metrics {
     incomplete_requests: Labelled<1, Counter>,
     estimated_requests: Labelled<1, Counter>,
     refusals: Labelled<1, Counter>,
+    limits: Labelled<1, Counter>,
+    /// Those of `limits`, in the order of all: floods meet these, and counting one takes no look-up.
+    limits_reached: [Counter; Bound::ALL.len()],
     estimates: Labelled<1, Counter>,
     threshold_crossings: Labelled<2, Counter>,
     config_reloads: Labelled<1, Counter>,
@@ -90,6 +94,7 @@ impl Metrics {
     /// Fresh metrics. `journal` and `counters` are asked at each scrape, `clock` at each batch.
     pub fn new(journal: Arc<dyn Journal>, counters: Arc<dyn CounterStore>, clock: Arc<dyn Clock>) -> Self {
         let call_seconds: fn() -> Histogram = || Histogram::new(CALL_SECONDS);
+        let (limits, bounds) = (Labelled::<1, Counter>::default(), Bound::ALL);
         let mut metrics = Self {
             registry: Registry::with_prefix("tollgate"),
             journal,
@@ -102,6 +107,8 @@ impl Metrics {
             incomplete_requests: Family::default(),
             estimated_requests: Family::default(),
             refusals: Family::default(),
+            limits_reached: bounds.map(|bound| limits.get_or_create_owned(&[("limit", Cow::Borrowed(bound.as_str()))])),
+            limits,
             estimates: Family::default(),
             threshold_crossings: Family::default(),
             config_reloads: Family::default(),
@@ -158,6 +165,11 @@ impl Metrics {
             self.estimated_requests.clone(),
         );
         registry.register("refusals", "Requests that the gateway answered itself, by code", self.refusals.clone());
+        registry.register(
+            "limits_reached",
+            "Clients that met a limit and were refused or cut, by limit",
+            self.limits.clone(),
+        );
         registry.register("estimates", "Calls whose tokens were estimated, by how", self.estimates.clone());
         registry.register(
             "threshold_crossings",
@@ -340,6 +352,16 @@ impl Sink for Metrics {
 
     fn refused(&self, refusal: &Refusal) {
         self.refusals.get_or_create(&[("code", Cow::Borrowed(refusal.code()))]).inc();
+        if let Some(bound) = refusal.bound() {
+            self.cut(bound);
+        }
+    }
+
+    fn cut(&self, bound: Bound) {
+        let counters = Bound::ALL.iter().zip(&self.limits_reached);
+        if let Some((_, counter)) = counters.into_iter().find(|(of, _)| **of == bound) {
+            counter.inc();
+        }
     }
 
     fn estimated(&self, by: EstimatedBy) {

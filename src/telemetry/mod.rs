@@ -3,6 +3,7 @@
 //! May use: `domain`, `ports` (metrics and the request log are sinks). Nothing here ever sees a prompt, a
 //! completion or a key.
 
+mod lines;
 pub mod logging;
 pub mod metrics;
 pub mod request_log;

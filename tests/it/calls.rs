@@ -406,6 +406,7 @@ fn an_unknown_model_is_unpriced_and_never_free() {
     assert_eq!((usage.tokens(), usage.cost(), usage.unpriced_requests), ((11, 7, 18), 0, 1));
     let event = gateway.event("acme");
     assert_eq!((&event["priced"], &event["estimated_cost_usd"]), (&"unpriced".into(), &serde_json::Value::Null));
+    super::hostile::tell("B22", "a model without a price", 1, "served, its tokens booked, its cost null");
 }
 
 #[test]

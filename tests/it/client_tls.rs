@@ -213,7 +213,7 @@ fn the_address_of_an_upload_leads_back_over_tls() {
 }
 
 #[test]
-fn a_gateway_that_speaks_tls_is_asked_for_its_health_on_the_other_listener() {
+fn a_gateway_that_speaks_tls_is_asked_for_its_health_over_tls() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).set("TOLLGATE_TLS_CERT", CERTIFICATE).set("TOLLGATE_TLS_KEY", KEY).start();
     let health = |cert: &str, key: &str| {

@@ -21,6 +21,7 @@ use tollgate::domain::time::{Micros, Window};
 use tollgate::domain::zone::Zone;
 use tollgate::metering::recorder::Recorder;
 use tollgate::metering::snapshot::{Account, Snapshot, Snapshots};
+use tollgate::metering::vault::OwnKeys;
 use tollgate::metering::verify::{Differences, ledger};
 use tollgate::ports::crossings::CrossingsQuery;
 use tollgate::ports::journal::Journal;
@@ -109,7 +110,7 @@ fn limited() -> Arc<Snapshots> {
             zone: Zone::UTC,
             created_at,
         };
-        (id, Arc::new(Account { tenant, plan: Some(plan.clone()), revision: 1 }))
+        (id, Arc::new(Account { tenant, plan: Some(plan.clone()), own_keys: OwnKeys::default(), revision: 1 }))
     };
     let accounts = (0..200).map(account).collect();
     Arc::new(Snapshots::from(Snapshot { accounts, ..Snapshot::default() }))

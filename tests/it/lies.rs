@@ -348,4 +348,10 @@ fn a_megabyte_of_one_letter_without_usage_holds_nobody_up() {
     let booked = gateway.booked("acme", 1);
     assert_eq!(booked.estimated.requests, 1);
     assert!(booked.prompt_tokens > 10_000 && booked.completion_tokens > 10_000, "{booked:?}");
+    super::hostile::tell(
+        "B19",
+        "a megabyte of one letter, asked and answered",
+        2,
+        "estimated; the neighbour is not held up",
+    );
 }

@@ -12,6 +12,7 @@
     reason = "a test that meets something unexpected has failed, and a table of cases is easiest read as tuples"
 )]
 
+mod admin_tls;
 mod balancer;
 mod billing;
 mod budgets;
@@ -28,26 +29,33 @@ mod disk;
 mod endings;
 mod estimates;
 mod flips;
+mod floods;
 mod framing;
+mod hostile;
 mod http2;
 mod idempotency;
+mod isolation;
 mod ledger_speed;
 mod lies;
 mod lifetime;
 mod locked;
+mod log_lines;
 mod matrix;
 mod memory;
 mod message_ends;
 mod models;
 mod nodes;
+mod objects;
 mod postgres;
 mod price_oracle;
 mod prices;
+mod provider_keys;
 mod quota;
 mod rates;
 mod recovery;
 mod refusals;
 mod routes;
+mod scrub;
 mod sessions;
 mod shared_ledger;
 mod signals;

@@ -20,7 +20,7 @@ use tollgate::domain::zone::Zone;
 use tollgate::metering::verify::{Differences, ledger};
 use tollgate::ports::StoreError;
 use tollgate::ports::crossings::{CrossingsQuery, Watched};
-use tollgate::ports::tenants::{Act, Answered, Digest, Done, Memory, TenantStore};
+use tollgate::ports::tenants::{Act, Answered, AuditFilter, AuditQuery, AuditStart, Digest, Done, Memory, TenantStore};
 use tollgate::ports::usage::{EventsQuery, SumsQuery, UsageStore};
 
 use super::conformance::{at, event, postgres, tenant};
@@ -443,4 +443,25 @@ async fn what_cannot_be_connected_to_says_why_and_never_the_password() {
     let ledger = PostgresLedger::open(&database.url, Duration::ZERO).await.unwrap();
     assert_eq!(ledger.name(), format!("postgres://{host}/{name}"));
     assert!(!format!("{ledger:?}").contains("tollgate@"), "{ledger:?}");
+}
+
+#[tokio::test]
+async fn an_entry_of_the_audit_log_stays_as_it_is() {
+    let (store, database) = postgres().await;
+    let act = Act::by(Author::of(Actor::Admin), Micros(1));
+    store.create_tenant(&made("acme"), &act).await.unwrap();
+    let query = AuditQuery { filter: AuditFilter::default(), start: AuditStart::After(0), entries_max: 10 };
+    let before = store.audit(&query).await.unwrap();
+    assert_eq!(before.len(), 1);
+    for text in ["UPDATE audit_log SET actor = 'cli'", "DELETE FROM audit_log", "TRUNCATE audit_log"] {
+        database.say(&format!(
+            "DO $$ BEGIN {text}; RAISE 'it was done'; \
+             EXCEPTION WHEN raise_exception THEN \
+                 IF SQLERRM NOT LIKE '%append-only' THEN RAISE; END IF; END $$"
+        ));
+    }
+    assert_eq!(store.audit(&query).await.unwrap(), before);
+    // What a copy wrote it may put right until it is finished.
+    database.say("CREATE TABLE unfinished_copy (x INT); DELETE FROM audit_log; DROP TABLE unfinished_copy");
+    assert_eq!(store.audit(&query).await.unwrap(), []);
 }

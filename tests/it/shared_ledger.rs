@@ -201,6 +201,9 @@ fn old_months_are_dropped_beside_a_gateway_that_serves() {
         let plan = tell(&["retention", "--keep", "13mo"]);
         assert_eq!((&plan["events"], &plan["months"]), (&dry["events"], &dry["months"]), "{plan}");
         assert_eq!(tell(&["retention", "--keep", "13mo"])["events"], 0);
+        let log = tell(&["audit", "--action", "events.drop"]);
+        let entries = log["entries"].as_array().unwrap();
+        assert_eq!((entries.len(), &entries[0]["actor"]), (1, &Value::from("cli")), "{log}");
         // A total stands, and what would be wrong is refused.
         assert_eq!(tell(&["usage", "acme", "--date", "2024-01"])["requests"], 2);
         let refused = command(url, gateway.data_dir(), &["usage", "acme", "--date", "2024-01", "--group-by", "key"]);

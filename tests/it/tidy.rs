@@ -179,10 +179,13 @@ fn nothing_of_the_top_level_is_missing_or_too_much() {
         "Dockerfile",
         "LICENSE",
         "README.md",
+        "SECURITY.md",
         "benches",
         "config",
+        "deny.toml",
         "deploy",
         "docs",
+        "fuzz",
         "migrations",
         "src",
         "tests",
@@ -195,4 +198,150 @@ fn nothing_of_the_top_level_is_missing_or_too_much() {
         let ignored = name.starts_with('.') || ["target", "data"].contains(&name.as_str());
         assert!(ignored || known.contains(&name.as_str()), "{name} is new on the top level");
     }
+}
+
+/// What of a ledger's ports names whose data it is about.
+const NAMES_A_TENANT: [&str; 15] = [
+    "TenantId",
+    "&'a Tenant",
+    "&'a Key",
+    "&'a [CounterKey]",
+    "UsageEvent",
+    "SealedKey",
+    "OwnedObject",
+    "&'a Change",
+    "SumsQuery",
+    "EventsQuery",
+    "AuditQuery",
+    "CrossingsQuery",
+    // By the credential and the idempotency key: a digest that nobody else can make.
+    "Digest",
+    // What everybody has in common.
+    "version: &'a str",
+    "KeptBook",
+];
+
+/// What names none, as it is no answer to a client's question.
+const OF_THE_WHOLE_LEDGER: [&str; 21] = [
+    // All tenants and keys, for the snapshot.
+    "load",
+    "revision",
+    // By keys that were used a moment ago.
+    "touch_keys",
+    "admin_key_hash",
+    "set_admin_key_hash",
+    "price_books",
+    // By ids that come from the gateway's own journal and ledger: recovery, bills, corrections, verification.
+    "known",
+    "find",
+    "corrections",
+    "used",
+    "walk",
+    // Retention and readiness.
+    "events_from",
+    "old_events",
+    "drop_events",
+    "ledger_id",
+    "ready",
+    // What providers finish later: by its name, when the provider tells of it.
+    "waiting",
+    "claim",
+    "settled",
+    "forget",
+    "forget_objects",
+];
+
+/// The signatures of the methods of a file's traits, by their names.
+fn methods(text: &str) -> Vec<(String, String)> {
+    let mut methods = Vec::new();
+    for body in text.split("\npub trait ").skip(1) {
+        let body = body.split("\n}\n").next().unwrap_or_default();
+        for method in body.split("\n    fn ").skip(1) {
+            let (name, _) = method.split_once(['<', '(']).expect("a method has parameters");
+            let end = method.find([';', '{']).unwrap_or(method.len());
+            methods.push((name.to_owned(), method[..end].to_owned()));
+        }
+    }
+    methods
+}
+
+#[test]
+fn every_question_to_the_ledger_names_a_tenant() {
+    let files = ["continuations", "objects", "prices", "tenants", "units", "usage"];
+    let mut asked = Vec::new();
+    for file in files {
+        let path = root().join(format!("src/ports/{file}.rs"));
+        asked.extend(methods(&fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))));
+    }
+    assert!(asked.len() > 30, "{asked:?}");
+    for (name, signature) in &asked {
+        let names_one = NAMES_A_TENANT.iter().any(|word| signature.contains(word));
+        let is_known = OF_THE_WHOLE_LEDGER.contains(&name.as_str());
+        assert!(names_one != is_known, "{signature}");
+    }
+    for name in OF_THE_WHOLE_LEDGER {
+        assert!(asked.iter().any(|(known, _)| known == name), "{name} is gone");
+    }
+    // A client's question comes to a store through `metering` alone, where its tenant is decided.
+    for (name, text) in rust_files("src/edge") {
+        for (line, code) in code(text.split("#[cfg(test)]").next().unwrap_or_default()) {
+            let asks = ["UsageStore", "TenantStore", "UnitStore", "ObjectStore", "PriceStore"]
+                .iter()
+                .any(|store| code.contains(store));
+            assert!(!asks || name.contains("tests"), "{name}:{line}: the edge asks a store");
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let text = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attacker |"));
+    let sources: Vec<(String, String)> = rust_files("src").into_iter().chain(rust_files("tests")).collect();
+    let (mut wrong, mut named) = (Vec::new(), 0);
+    for row in rows {
+        let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            wrong.push(format!("a row without a test: {row}"));
+        }
+        named += names.len();
+        for name in names {
+            // A command stands as its path, a test or a module of tests as cargo shows it.
+            let exists = if name.contains('/') {
+                root().join(name.split(' ').next().unwrap_or_default()).exists()
+            } else {
+                is_tested(&sources, name)
+            };
+            if !exists {
+                wrong.push(format!("{name} is no test"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(named > 20, "{named} tests are named: is the table read?");
+}
+
+/// Whether there is a test of that path: `module::test` or a whole `module`, below `src` or `tests/it`.
+fn is_tested(sources: &[(String, String)], name: &str) -> bool {
+    let is_at = |file: &str, module: &str| {
+        let path = module.replace("::", "/");
+        ["src", "tests/it"].iter().any(|below| {
+            let place = format!("{below}/{path}");
+            file == format!("{place}.rs") || file.starts_with(&format!("{place}/"))
+        })
+    };
+    let attributed = |text: &str, function: &str| {
+        text.split(&format!("fn {function}(")).next().is_some_and(|before| {
+            before.len() < text.len() && before.trim_end().lines().rev().take(4).any(|line| line.contains("test]"))
+        })
+    };
+    // Unit tests stand at the end of the file that they are of.
+    let module_of = |module: &str| module.trim_end_matches("::tests").to_owned();
+    let (module, function) = name.rsplit_once("::").unwrap_or(("", name));
+    sources.iter().any(|(file, text)| {
+        let here = is_at(file, module) || is_at(file, &module_of(module));
+        (here && attributed(text, function))
+            || ((is_at(file, name) || is_at(file, &module_of(name))) && text.contains("test]"))
+    })
 }

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -83,6 +84,63 @@ fn a_provider_that_nobody_vouches_for_gets_nothing() {
         Setup::at(&format!("https://localhost:{port}")).set("SSL_CERT_FILE", other.path().to_str().unwrap()).start();
     assert_eq!(gateway.send(&chat("acme")).status, 502);
     assert_eq!(gateway.chats("acme").0, 0);
+}
+
+#[test]
+fn roots_of_the_operator_count_beside_those_of_the_system_or_alone() {
+    let port = provider(CHAT_ANSWER.into());
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/other.pem");
+    let gateway = |system: &str, own: &str, only: &str| {
+        let setup = Setup::at(&format!("https://localhost:{port}")).set("SSL_CERT_FILE", system);
+        setup.set("TOLLGATE_UPSTREAM_CA", own).set("TOLLGATE_UPSTREAM_CA_ONLY", only)
+    };
+    for (system, own, only, status) in [
+        (other, CERTIFICATE, "false", 200),
+        (CERTIFICATE, other, "false", 200),
+        (other, CERTIFICATE, "true", 200),
+        (CERTIFICATE, other, "true", 502),
+        (other, other, "false", 502),
+    ] {
+        let answer = gateway(system, own, only).start().send(&chat("acme"));
+        assert_eq!(answer.status, status, "{system} {own} {only}: {}", answer.text());
+    }
+    for (own, only, told) in [
+        ("/nowhere/ca.pem", "false", "upstream.ca /nowhere/ca.pem: it cannot be read"),
+        (KEY, "true", "there is no certificate in it"),
+        ("", "true", "set TOLLGATE_UPSTREAM_CA=FILE"),
+    ] {
+        let said = gateway(CERTIFICATE, own, only).refused();
+        assert!(said.contains(told) && said.lines().count() == 1, "{own} {only}: {said}");
+    }
+}
+
+#[test]
+fn other_roots_are_in_force_when_their_file_changes() {
+    let port = provider(CHAT_ANSWER.into());
+    let files = tempfile::TempDir::new().unwrap();
+    let file = files.path().join("roots.pem");
+    let put = |bytes: &[u8]| {
+        // Moved into its place whole, as whoever renews a file does it.
+        let next = files.path().join("next");
+        std::fs::write(&next, bytes).unwrap();
+        std::fs::rename(&next, &file).unwrap();
+    };
+    put(&std::fs::read(CERTIFICATE).unwrap());
+    let setup = Setup::at(&format!("https://localhost:{port}")).set("TOLLGATE_UPSTREAM_CA", file.to_str().unwrap());
+    let gateway = setup.set("TOLLGATE_UPSTREAM_CA_ONLY", "true").start();
+    let models = Request::get("/v1/models").bearer("acme");
+    assert_eq!(gateway.send(&models).status, 200);
+    let answers = |status: u16| {
+        let until = Instant::now() + Duration::from_secs(20);
+        while gateway.send(&models).status != status {
+            assert!(Instant::now() < until, "not {status}: {}", gateway.log());
+        }
+    };
+    // A connection that was verified by the roots before is not used again either.
+    put(include_bytes!("../fixtures/tls/other.pem"));
+    answers(502);
+    put(&std::fs::read(CERTIFICATE).unwrap());
+    answers(200);
 }
 
 /// A Redis that is reached over TLS alone, and its port for that.

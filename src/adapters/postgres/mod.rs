@@ -11,6 +11,7 @@
 mod append;
 mod claim;
 mod dialect;
+mod objects;
 mod partitions;
 mod prices;
 mod retention;

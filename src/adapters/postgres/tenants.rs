@@ -8,10 +8,11 @@ use sqlx::Postgres;
 
 use super::PostgresLedger;
 use super::session::Session;
-use crate::adapters::sql::{audit, changes};
-use crate::domain::audit::AuditEntry;
-use crate::domain::ids::{KeyId, TenantId};
+use crate::adapters::sql::{audit, changes, provider_keys};
+use crate::domain::audit::{AuditEntry, Change};
+use crate::domain::ids::{KeyId, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
+use crate::domain::provider_key::SealedKey;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::ports::tenants::{
@@ -103,11 +104,67 @@ impl TenantStore for PostgresLedger {
         })
     }
 
+    fn rotate_key<'a>(
+        &'a self,
+        old: &'a KeyId,
+        ends_at: Micros,
+        new: &'a Key,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+        Box::pin(async move {
+            let mut change = self.change().await?;
+            let done = changes::rotate_key::<Postgres>(&mut change, old, ends_at, new, act).await;
+            change.commit(done).await
+        })
+    }
+
+    fn set_provider_key<'a>(&'a self, key: &'a SealedKey, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+        Box::pin(async move {
+            let mut change = self.change().await?;
+            let done = provider_keys::set::<Postgres>(&mut change, key, act).await;
+            change.commit(done).await
+        })
+    }
+
+    fn remove_provider_key<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        provider: &'a ProviderId,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+        Box::pin(async move {
+            let mut change = self.change().await?;
+            let done = provider_keys::remove::<Postgres>(&mut change, tenant, provider, act).await;
+            change.commit(done).await
+        })
+    }
+
+    fn reseal_provider_key<'a>(
+        &'a self,
+        before: &'a SealedKey,
+        after: &'a SealedKey,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<bool>, StoreError>> {
+        Box::pin(async move {
+            let mut change = self.change().await?;
+            let done = provider_keys::reseal::<Postgres>(&mut change, before, after, act).await;
+            change.commit(done).await
+        })
+    }
+
     fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>> {
         Box::pin(async move {
             let mut reader = self.reader().await?;
             let answered = audit::recall::<Postgres>(&mut reader, id, now).await;
             reader.answer(answered)
+        })
+    }
+
+    fn record<'a>(&'a self, done: &'a Change, act: &'a Act) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut change = self.change().await?;
+            let recorded = audit::finish::<Postgres>(&mut change, act, Some(done)).await;
+            change.commit(recorded).await
         })
     }
 

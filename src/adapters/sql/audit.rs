@@ -10,7 +10,7 @@ use crate::domain::audit::{Action, Actor, AuditEntry, Author, Change, Facts};
 use crate::domain::time::Micros;
 use crate::domain::zone::Zone;
 use crate::ports::StoreError;
-use crate::ports::tenants::{Act, Answered, AuditQuery, AuditStart, Digest, Memory, REMEMBERED_US};
+use crate::ports::tenants::{Act, Answered, AuditFilter, AuditQuery, AuditStart, Digest, Memory, REMEMBERED_US};
 
 /// Memories that one change drops, at most: each change adds one, so a backlog shrinks, and no change waits long for it.
 pub(in crate::adapters) const DROPPED_MAX: i64 = 64;
@@ -18,8 +18,9 @@ pub(in crate::adapters) const DROPPED_MAX: i64 = 64;
 /// What an entry is written to and read from, in this order; a read has `row` before them.
 const ENTRY_COLUMNS: &str = "at, actor, actor_key, request_id, idempotency_key_sha256, action, tenant_id, key_id, \
     name_before, plan_before, suspended_before, timezone_before, last4_before, expires_at_before, allowed_models_before, \
-    prices_before, \
-    name_after, plan_after, suspended_after, timezone_after, last4_after, expires_at_after, allowed_models_after, prices_after";
+    prices_before, events_before, \
+    name_after, plan_after, suspended_after, timezone_after, last4_after, expires_at_after, allowed_models_after, prices_after, \
+    events_after";
 
 /// What was answered to an earlier request with the idempotency key of this one.
 pub(in crate::adapters) async fn recall_act<D: Dialect>(
@@ -48,7 +49,7 @@ pub(in crate::adapters) async fn recall<D: Dialect>(
 
 /// The end of every change: what it changed goes to the audit log and raises the revision, its request is remembered,
 /// and some of what is remembered too long is dropped. The caller commits.
-pub(super) async fn finish<D: Dialect>(
+pub(in crate::adapters) async fn finish<D: Dialect>(
     connection: &mut D::Connection,
     act: &Act,
     change: Option<&Change>,
@@ -61,10 +62,19 @@ pub(super) async fn finish<D: Dialect>(
         remember::<D>(connection, memory, act.at).await?;
     }
     let Some(change) = change else { return Ok(()) };
+    note::<D>(connection, act, change).await?;
+    raise::<D>(connection).await
+}
+
+/// Writes an entry of the log, beside the one that ends a change.
+pub(super) async fn note<D: Dialect>(
+    connection: &mut D::Connection,
+    act: &Act,
+    change: &Change,
+) -> Result<(), StoreError> {
     let cells = entry_cells(act, change);
     let text = format!("INSERT INTO audit_log ({ENTRY_COLUMNS}) VALUES ({})", places(cells.len()));
-    D::run(connection, Statement::new(text).bind_all(cells)).await.map_err(D::error)?;
-    raise::<D>(connection).await
+    D::run(connection, Statement::new(text).bind_all(cells)).await.map(|_| ()).map_err(D::error)
 }
 
 /// Raises the revision.
@@ -102,7 +112,7 @@ fn entry_cells<'a>(act: &'a Act, change: &'a Change) -> Vec<Cell<'a>> {
         tenant.as_ref().map(|tenant| tenant.as_str()).into(),
         key.as_ref().map(|key| key.as_str()).into(),
     ];
-    for Facts { name, plan, suspended, zone, last4, expires_at, models, prices } in [before, after] {
+    for Facts { name, plan, suspended, zone, last4, expires_at, models, prices, events } in [before, after] {
         cells.push(name.as_deref().into());
         cells.push(plan.as_ref().map(|plan| plan.as_str()).into());
         cells.push((*suspended).into());
@@ -111,6 +121,7 @@ fn entry_cells<'a>(act: &'a Act, change: &'a Change) -> Vec<Cell<'a>> {
         cells.push(expires_at.map(|at| at.0).into());
         cells.push(Cell::text_some(models.as_ref()));
         cells.push(prices.as_deref().into());
+        cells.push(events.as_deref().into());
     }
     cells
 }
@@ -120,7 +131,7 @@ pub(in crate::adapters) async fn entries<D: Dialect>(
     connection: &mut D::Connection,
     query: &AuditQuery,
 ) -> Result<Vec<AuditEntry>, StoreError> {
-    let AuditQuery { tenant, start, entries_max } = query;
+    let AuditQuery { filter: AuditFilter { tenant, actor, action, from, to }, start, entries_max } = query;
     let (after, order) = match start {
         AuditStart::After(row) => (*row, " ORDER BY row LIMIT "),
         AuditStart::End => (0, " ORDER BY row DESC LIMIT "),
@@ -129,6 +140,18 @@ pub(in crate::adapters) async fn entries<D: Dialect>(
     statement.push_bind(after);
     if let Some(tenant) = tenant {
         statement.push(" AND tenant_id = ").push_bind(tenant.as_str());
+    }
+    if let Some(actor) = actor {
+        statement.push(" AND actor = ").push_bind(actor.as_str());
+    }
+    if let Some(action) = action {
+        statement.push(" AND action = ").push_bind(action.as_str());
+    }
+    if let Some(from) = from {
+        statement.push(" AND at >= ").push_bind(from.0);
+    }
+    if let Some(to) = to {
+        statement.push(" AND at < ").push_bind(to.0);
     }
     statement.push(order).push_bind(i64::from(*entries_max));
     let found = D::rows(connection, statement).await.map_err(D::error)?;
@@ -166,5 +189,6 @@ fn facts(columns: &mut Columns<'_, impl Cells>) -> Result<Facts, StoreError> {
         expires_at: columns.instant_some()?,
         models: columns.parse_some()?,
         prices: columns.owned_some()?,
+        events: columns.owned_some()?,
     })
 }

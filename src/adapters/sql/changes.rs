@@ -9,7 +9,7 @@ use super::cells::Columns;
 use super::rows::{self, KEY_COLUMNS, TENANT_COLUMNS};
 use super::statement::{Statement, places};
 use super::usage::one;
-use super::{Dialect, audit, prices};
+use super::{Dialect, audit, prices, provider_keys};
 
 use crate::domain::audit::Change;
 use crate::domain::ids::{KeyId, PlanName, TenantId};
@@ -32,6 +32,7 @@ pub(in crate::adapters) async fn load<D: Dialect>(snapshot: &mut D::Connection) 
     Ok(Directory {
         tenants: tenants.iter().map(rows::tenant).collect::<Result<_, _>>()?,
         keys: keys.iter().map(rows::key).collect::<Result<_, _>>()?,
+        provider_keys: provider_keys::all::<D>(snapshot).await?,
         prices: prices::active::<D>(snapshot).await?,
         revision,
     })
@@ -156,6 +157,34 @@ pub(in crate::adapters) async fn revoke_key<D: Dialect>(
     Ok(Done::Now(found))
 }
 
+pub(in crate::adapters) async fn rotate_key<D: Dialect>(
+    connection: &mut D::Connection,
+    old: &KeyId,
+    ends_at: Micros,
+    new: &Key,
+    act: &Act,
+) -> Result<Done<()>, StoreError> {
+    if let Some(answered) = audit::recall_act::<D>(connection, act).await? {
+        return Ok(Done::Before(answered));
+    }
+    let text = format!("SELECT {KEY_COLUMNS} FROM keys WHERE id = $1 AND tenant_id = $2 AND revoked_at IS NULL");
+    let find = Statement::new(text).bind(old.as_str()).bind(new.tenant.as_str());
+    let found = D::rows(connection, find).await.map_err(D::error)?;
+    let before = found.first().map(rows::key).transpose()?;
+    let before = before.ok_or_else(|| StoreError::Missing(format!("the key {old} of tenant {}", new.tenant)))?;
+    let ends_at = before.expires_at.map_or(ends_at, |at| at.min(ends_at));
+    let update = Statement::new("UPDATE keys SET expires_at = $1 WHERE id = $2").bind(ends_at.0).bind(old.as_str());
+    D::run(connection, update).await.map_err(D::error)?;
+    let cells = rows::key_cells(new);
+    let text = format!("INSERT INTO keys ({KEY_COLUMNS}) VALUES ({})", places(cells.len()));
+    let inserted = D::run(connection, Statement::new(text).bind_all(cells)).await;
+    inserted.map_err(|error| taken::<D>(error, || format!("the key {}", new.id)))?;
+    let after = Key { expires_at: Some(ends_at), ..before.clone() };
+    audit::note::<D>(connection, act, &Change::key_rotated(&before, &after)).await?;
+    audit::finish::<D>(connection, act, Some(&Change::key_created(new))).await?;
+    Ok(Done::Now(()))
+}
+
 /// Notes the last uses of keys. In the order of the keys: two processes that note the same ones wait for each other at
 /// most once.
 pub(in crate::adapters) async fn touch_keys<D: Dialect>(
@@ -189,7 +218,10 @@ pub(in crate::adapters) async fn set_admin_key_hash<D: Dialect>(
     D::run(connection, set.bind(hash.0.as_slice())).await.map(|_| ()).map_err(D::error)
 }
 
-async fn find_tenant<D: Dialect>(connection: &mut D::Connection, id: &TenantId) -> Result<Option<Tenant>, StoreError> {
+pub(super) async fn find_tenant<D: Dialect>(
+    connection: &mut D::Connection,
+    id: &TenantId,
+) -> Result<Option<Tenant>, StoreError> {
     let text = format!("SELECT {TENANT_COLUMNS} FROM tenants WHERE id = $1");
     let found = D::rows(connection, Statement::new(text).bind(id.as_str())).await.map_err(D::error)?;
     found.first().map(rows::tenant).transpose()
@@ -208,7 +240,7 @@ async fn add_plan<D: Dialect>(
     D::run(connection, insert).await.map(|_| ()).map_err(D::error)
 }
 
-fn missing_tenant(id: &TenantId) -> StoreError {
+pub(super) fn missing_tenant(id: &TenantId) -> StoreError {
     StoreError::Missing(format!("the tenant {id}"))
 }
 

@@ -9,6 +9,7 @@
 //! snapshot. Writing transactions begin IMMEDIATE, so that none has to give up half way for another process.
 
 mod dialect;
+mod objects;
 mod prices;
 mod retention;
 mod tenants;

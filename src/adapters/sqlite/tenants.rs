@@ -6,10 +6,11 @@
 use sqlx::Sqlite;
 
 use super::{SqliteLedger, store_error};
-use crate::adapters::sql::{audit, changes};
-use crate::domain::audit::AuditEntry;
-use crate::domain::ids::{KeyId, TenantId};
+use crate::adapters::sql::{audit, changes, provider_keys};
+use crate::domain::audit::{AuditEntry, Change};
+use crate::domain::ids::{KeyId, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
+use crate::domain::provider_key::SealedKey;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::ports::tenants::{
@@ -85,8 +86,68 @@ impl TenantStore for SqliteLedger {
         })
     }
 
+    fn rotate_key<'a>(
+        &'a self,
+        old: &'a KeyId,
+        ends_at: Micros,
+        new: &'a Key,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let done = changes::rotate_key::<Sqlite>(&mut transaction, old, ends_at, new, act).await?;
+            self.commit(transaction).await?;
+            Ok(done)
+        })
+    }
+
+    fn set_provider_key<'a>(&'a self, key: &'a SealedKey, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let done = provider_keys::set::<Sqlite>(&mut transaction, key, act).await?;
+            self.commit(transaction).await?;
+            Ok(done)
+        })
+    }
+
+    fn remove_provider_key<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        provider: &'a ProviderId,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let done = provider_keys::remove::<Sqlite>(&mut transaction, tenant, provider, act).await?;
+            self.commit(transaction).await?;
+            Ok(done)
+        })
+    }
+
+    fn reseal_provider_key<'a>(
+        &'a self,
+        before: &'a SealedKey,
+        after: &'a SealedKey,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<Done<bool>, StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            let done = provider_keys::reseal::<Sqlite>(&mut transaction, before, after, act).await?;
+            self.commit(transaction).await?;
+            Ok(done)
+        })
+    }
+
     fn recall(&self, id: Digest, now: Micros) -> BoxFuture<'_, Result<Option<Answered>, StoreError>> {
         Box::pin(async move { audit::recall::<Sqlite>(&mut *self.reader().await?, id, now).await })
+    }
+
+    fn record<'a>(&'a self, change: &'a Change, act: &'a Act) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            audit::finish::<Sqlite>(&mut transaction, act, Some(change)).await?;
+            self.commit(transaction).await
+        })
     }
 
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {

@@ -19,8 +19,9 @@ use crate::metering::rerate::{Line, Rerated, Scope};
 use crate::metering::snapshot::Plans;
 use crate::ports::clock::Clock;
 use crate::ports::prices::BookListing;
+use crate::ports::tenants::Act;
 
-use super::super::accounts::with_ledger;
+use super::super::accounts::{author, with_ledger};
 use super::super::output::{Output, table};
 use super::super::progress::{Elsewhere, Progress};
 use super::Failure;
@@ -29,8 +30,8 @@ use super::Failure;
 pub(super) const HELP: &str = "\
 Each event is priced by the prices in force: with its own tier, tokens and quantities, and by the dates that held when it was \
 admitted; what is billed goes by the plan that its tenant was on then, as that plan is now. No event is changed: where a cost \
-differs, one signed row with the difference is written, which counts in the day and month of the event. Done twice it does \
-nothing more. It runs beside a gateway that serves. Cost budgets go on from what they have counted.
+differs, one signed row with the difference is written, which counts in the day and month of the event, and one entry of the \
+audit log before the first of them. Done twice it does nothing more. It runs beside a gateway that serves. Cost budgets go on from what they have counted.
 
 What would be written is shown with the price book and the plans that say so, and then asked for. Both are those of this ledger \
 where they were put in force for all gateways, else those of the configuration that this command was given: give it that of the \
@@ -109,10 +110,11 @@ pub(super) fn rerate(args: RerateArgs, config: &Config, output: Output) -> Resul
                 }
             }
         }
-        let run = async |dry_run| {
+        let run = async |dry_run: bool| {
             let mut progress = Progress::new(Elsewhere::Lines);
             let mut tell = |events| progress.tell_of_many("rerate", events, "events");
-            let rerated = desk.rerating.run(&scope, dry_run, &mut tell).await;
+            let act = Act::by(author(), SystemClock::new().now());
+            let rerated = desk.rerating.run(&scope, Some(&act).filter(|_| !dry_run), &mut tell).await;
             progress.end();
             rerated.map_err(|error| Failure::from(error.to_string()))
         };

@@ -14,13 +14,15 @@ use crate::domain::models::Models;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::domain::zone::{Zone, ZoneError};
-use crate::metering::admin::{Order, TenantEdit};
+use crate::metering::admin::{OVERLAP_DEFAULT_S, Order, TenantEdit};
 
 use super::identity::{Asker, Caller, unknown_tenant};
 use super::input::{Query, read_json};
 use super::once::{Answer, Ask, IdempotencyKey, author, told};
 use super::problem::{Problem, ReadProblems, WriteProblems};
-use super::wire::tenants::{IssuedKeyBody, KeyBody, KeysBody, NewKey, NewTenant, TenantBody, TenantPatch, TenantsBody};
+use super::wire::tenants::{
+    IssuedKeyBody, KeyBody, KeyRotation, KeysBody, NewKey, NewTenant, TenantBody, TenantPatch, TenantsBody,
+};
 use super::{ApiState, within};
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
@@ -29,6 +31,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(tenant, change_tenant))
         .routes(routes!(issue_key, keys))
         .routes(routes!(key, revoke_key))
+        .routes(routes!(rotate_key))
 }
 
 /// Creates a tenant.
@@ -159,19 +162,57 @@ async fn issue_key(
     let body: NewKey = read_json(request.into_body(), NewKey::FIELDS).await?;
     let once = ask.once(&body)?;
     let NewKey { name, expires_at, allowed_models } = body;
-    let expires_at = expires_at.map(|text| text.parse::<Micros>()).transpose();
-    let expires_at =
-        expires_at.map_err(|error| Problem::body_field("expires_at", format!("Bad expires_at: {error}.")))?;
+    let expires_at = expires_at.as_deref().map(expiry_in).transpose()?;
     let models = allowed_models.map(|models| Models::of(models.iter().map(String::as_str))).transpose();
     let models =
         models.map_err(|error| Problem::body_field("allowed_models", format!("The list allowed_models {error}.")))?;
-    let answer = |(known, key): &(Key, String)| {
-        let location = format!("/admin/tenants/{}/keys/{}", known.tenant, known.id);
-        Answer::created(location, &IssuedKeyBody { known: known.clone().into(), key: key.clone() })
-    };
-    let tell = |issued: &(Key, String)| answer(issued).pack();
+    let tell = |key: &(Key, String)| issued(key).pack();
     let order = Order::by(&ask.author).once(once.as_ref(), &tell);
-    told(&state, state.admin.issue_key(order, &id, name, expires_at, models), answer).await
+    told(&state, state.admin.issue_key(order, &id, name, expires_at, models), issued).await
+}
+
+fn expiry_in(text: &str) -> Result<Micros, Problem> {
+    text.parse().map_err(|error| Problem::body_field("expires_at", format!("Bad expires_at: {error}.")))
+}
+
+fn issued((known, key): &(Key, String)) -> Answer {
+    let location = format!("/admin/tenants/{}/keys/{}", known.tenant, known.id);
+    Answer::created(location, &IssuedKeyBody { known: known.clone().into(), key: key.clone() })
+}
+
+/// Issues a key in the place of another, which works on for a while beside it. The answer holds the new key itself, this
+/// once.
+#[utoipa::path(
+    post,
+    path = "/admin/tenants/{id}/keys/{key_id}/rotate",
+    tag = "admin",
+    params(
+        ("id" = String, Path, description = "Whose key.", example = "acme"),
+        ("key_id" = String, Path, description = "The old key's id.", example = "key_0123456789abcdef"),
+        IdempotencyKey,
+    ),
+    request_body = KeyRotation,
+    responses((status = 201, description = "The new key.", body = IssuedKeyBody), WriteProblems),
+)]
+async fn rotate_key(
+    State(state): State<ApiState>,
+    asker: Asker,
+    caller: Caller,
+    path: Result<Path<(String, String)>, PathRejection>,
+    RawQuery(raw): RawQuery,
+    request: Request,
+) -> Result<Response, Problem> {
+    admit(&asker, raw.as_deref())?;
+    let (tenant, old) = key_in(path)?;
+    let ask = Ask::read(caller, request.headers(), format!("POST /admin/tenants/{tenant}/keys/{old}/rotate"))?;
+    let body: KeyRotation = read_json(request.into_body(), KeyRotation::FIELDS).await?;
+    let once = ask.once(&body)?;
+    let KeyRotation { overlap_seconds, expires_at } = body;
+    let expires_at = expires_at.as_deref().map(expiry_in).transpose()?;
+    let tell = |key: &(Key, String)| issued(key).pack();
+    let order = Order::by(&ask.author).once(once.as_ref(), &tell);
+    let overlap_s = overlap_seconds.unwrap_or(OVERLAP_DEFAULT_S);
+    told(&state, state.admin.rotate_key(order, &tenant, &old, overlap_s, expires_at), issued).await
 }
 
 /// All keys of a tenant, revoked ones too, newest first.
@@ -242,13 +283,13 @@ async fn revoke_key(
 }
 
 /// The admin only, and no query: these routes have no parameters.
-fn admit(asker: &Asker, raw_query: Option<&str>) -> Result<(), Problem> {
+pub(super) fn admit(asker: &Asker, raw_query: Option<&str>) -> Result<(), Problem> {
     asker.must_be_admin()?;
     Query::parse(raw_query, &[]).map(drop)
 }
 
 /// A text that is no id names no tenant: that is a 404, as for an id that nobody has.
-fn tenant_in(path: Result<Path<String>, PathRejection>) -> Result<TenantId, Problem> {
+pub(super) fn tenant_in(path: Result<Path<String>, PathRejection>) -> Result<TenantId, Problem> {
     path.ok().and_then(|Path(id)| id.parse().ok()).ok_or_else(unknown_tenant)
 }
 

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use crate::domain::ids::{EventId, KeyId, TenantId};
 use crate::domain::price::Priced;
-use crate::domain::time::{Micros, Period, Window};
+use crate::domain::time::{Period, Window};
 use crate::metering::admin::{LimitsView, Order, Who};
 use crate::metering::identity::Mode;
 use crate::metering::reports::{EVENTS_PER_PAGE_MAX, GroupBy, PageQuery, parse_group_by};
@@ -217,7 +217,7 @@ async fn events(
 ) -> Result<Json<EventsBody>, Problem> {
     let query = Query::parse(raw.as_deref(), &["from", "to", "priced", "cursor", "limit", "tenant_id"])?;
     let tenant = tenant(&state, &asker, &query).await?;
-    let (from, to) = (instant(&query, "from")?, instant(&query, "to")?);
+    let (from, to) = (query.instant("from")?, query.instant("to")?);
     if from.zip(to).is_some_and(|(from, to)| from >= to) {
         return Err(Problem::parameter("from", "from is not before to."));
     }
@@ -278,11 +278,6 @@ fn period(state: &ApiState, tenant: Option<&TenantId>, window: Window, query: &Q
         Window::Month => Period::parse_month(date),
     };
     parsed.map_err(|error| Problem::parameter("date", format!("Bad date: {error}.")))
-}
-
-fn instant(query: &Query, name: &'static str) -> Result<Option<Micros>, Problem> {
-    let parsed = query.get(name).map(str::parse::<Micros>).transpose();
-    parsed.map_err(|error| Problem::parameter(name, format!("Bad {name}: {error}.")))
 }
 
 fn group_by(query: &Query) -> Result<GroupBy, Problem> {

@@ -6,6 +6,7 @@ use crate::domain::price::rates::Rates;
 use crate::metering::cost_lines::{self, CostLine};
 use crate::metering::reports::{CostReport, CostRow, GroupRow, KindRow, Totals};
 
+use super::cell::text;
 use super::wire::cost::{CostSumsBody, PiecePricesBody, UnitPricesBody};
 
 /// The columns after those that name the row.
@@ -203,43 +204,4 @@ fn figures(sums: Totals) -> [String; FIGURES.len()] {
     let mut cells =
         counts.iter().map(u64::to_string).chain([estimated_cost_usd, billable_cost_usd].map(|cost| cost.0.to_string()));
     std::array::from_fn(|_| cells.next().unwrap_or_default())
-}
-
-/// A cell of text. What a spreadsheet would take for a formula gets an apostrophe in front: user ids are written by
-/// whoever calls, and the report is opened by the operator. Figures are ours and stay numbers.
-pub(super) fn text(cell: &str) -> Cow<'_, str> {
-    let guarded = if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        Cow::Owned(format!("'{cell}"))
-    } else {
-        Cow::Borrowed(cell)
-    };
-    if guarded.contains(['"', ',', '\r', '\n']) {
-        Cow::Owned(format!("\"{}\"", guarded.replace('"', "\"\"")))
-    } else {
-        guarded
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cell_is_never_a_formula_and_never_two_cells() {
-        for (cell, written) in [
-            ("gpt-4", "gpt-4"),
-            ("", ""),
-            ("=1+1", "'=1+1"),
-            ("+1", "'+1"),
-            ("-1", "'-1"),
-            ("@SUM(A1)", "'@SUM(A1)"),
-            ("\t=1", "'\t=1"),
-            ("\r=1", "\"'\r=1\""),
-            ("a,b", "\"a,b\""),
-            ("say \"hi\"", "\"say \"\"hi\"\"\""),
-            ("=HYPERLINK(\"http://x\",\"y\")", "\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\""),
-        ] {
-            assert_eq!(text(cell), written, "{cell:?}");
-        }
-    }
 }

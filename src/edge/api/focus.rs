@@ -10,7 +10,7 @@ use crate::domain::zone::Zone;
 use crate::metering::cost_lines::{CostLine, OTHER};
 use crate::metering::reports::{KindReport, KindRow};
 
-use super::csv::text;
+use super::cell::text;
 
 const COLUMNS: [&str; 40] = [
     "BilledCost",
@@ -233,7 +233,7 @@ mod tests {
             assert_eq!(cell(line, "BillingPeriodStart"), "2026-09-30T22:00:00Z");
             assert_eq!(cell(line, "BillingPeriodEnd"), "2026-10-31T23:00:00Z");
             // A name is whatever somebody wrote, and no formula.
-            assert_eq!((cell(line, "SubAccountId"), cell(line, "SubAccountName")), ("acme", "'=Acme"));
+            assert_eq!((cell(line, "SubAccountId"), cell(line, "SubAccountName")), ("acme", "\"'=Acme\""));
         }
         let told = ["ListUnitPrice", "PricingQuantity", "ListCost", "BilledCost", "SkuPriceId"];
         assert_eq!(told.map(|column| cell(1, column)), ["0.0000025", "1000", "0.0025", "0.0025", "v1"]);

@@ -7,12 +7,14 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use http::request::Parts;
 use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 
 use crate::domain::audit::{Actor, Author};
 use crate::domain::ids::TenantId;
 use crate::domain::key;
 use crate::domain::refusal::Refusal;
 use crate::edge::auth;
+use crate::edge::strangers::Guest;
 use crate::metering::identity::Identity;
 
 use super::problem::Problem;
@@ -60,8 +62,9 @@ pub async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let guest = request.extensions().get::<Guest>().copied().unwrap_or_default();
     let found = match secret(request.headers(), request.uri().query(), listener) {
-        Ok(secret) => within(&state, asker(&state, &secret, listener)).await,
+        Ok(secret) => within(&state, asker(&state, (&secret, guest), listener)).await,
         Err(refusal) => Err(refusal.into()),
     };
     match found {
@@ -74,8 +77,13 @@ pub async fn identify(
     }
 }
 
-async fn asker(state: &ApiState, secret: &str, listener: Listener) -> Result<(Asker, Caller), Refusal> {
-    let (asker, actor, key) = match (state.identities.find(secret).await?, listener) {
+async fn asker(
+    state: &ApiState,
+    (secret, guest): (&str, Guest),
+    listener: Listener,
+) -> Result<(Asker, Caller), Refusal> {
+    let found = state.strangers.identity(&state.identities, secret, || guest).await?;
+    let (asker, actor, key) = match (found, listener) {
         (Identity::Tenant(account, key), _) => {
             (Asker::Tenant(account.tenant.id.clone()), Actor::Tenant, key.map(|key| key.id.to_string()))
         }
@@ -88,14 +96,14 @@ async fn asker(state: &ApiState, secret: &str, listener: Listener) -> Result<(As
 
 /// The one credential of a request. The admin listener also takes it as `x-api-key`, which on the proxy listener belongs
 /// to the call and is dropped.
-fn secret(headers: &HeaderMap, query: Option<&str>, listener: Listener) -> Result<String, Refusal> {
+fn secret(headers: &HeaderMap, query: Option<&str>, listener: Listener) -> Result<Zeroizing<String>, Refusal> {
     let mut found = auth::presented(headers, query).map(|presented| presented.secret);
     let also = headers.get_all("x-api-key").iter().filter(|_| listener == Listener::Admin);
     for value in also {
         let value = value.to_str().map_err(|_| Refusal::BadKey)?.trim();
         match &found {
-            Ok(secret) if secret != value => return Err(Refusal::TwoKeys),
-            Err(Refusal::NoKey) => found = Ok(value.to_owned()),
+            Ok(secret) if secret.as_str() != value => return Err(Refusal::TwoKeys),
+            Err(Refusal::NoKey) => found = Ok(value.to_owned().into()),
             Ok(_) | Err(_) => {}
         }
     }

@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use crate::domain::time::Micros;
+
 use super::problem::Problem;
 
 /// A request body. The largest honest one is under a kilobyte.
@@ -60,6 +62,12 @@ impl Query {
             after.ok_or_else(|| Problem::parameter("cursor", "cursor is the next_cursor of a page."))?,
             limit.ok_or_else(|| Problem::parameter("limit", format!("limit is a number from 1 to {rows_max}.")))?,
         ))
+    }
+
+    /// An instant that a parameter names.
+    pub(super) fn instant(&self, name: &'static str) -> Result<Option<Micros>, Problem> {
+        let parsed = self.get(name).map(str::parse::<Micros>).transpose();
+        parsed.map_err(|error| Problem::parameter(name, format!("Bad {name}: {error}.")))
     }
 
     /// The value of a parameter.

@@ -22,6 +22,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::edge::strangers::Strangers;
 use crate::metering::admin::Admin;
 use crate::metering::identity::Identities;
 use crate::metering::reports::Reports;
@@ -30,6 +31,7 @@ use crate::metering::verify::counters::CountersSource;
 mod admin;
 mod audit;
 mod billing;
+mod cell;
 mod counters;
 mod crossings;
 mod csv;
@@ -40,6 +42,7 @@ mod input;
 mod once;
 mod prices;
 mod problem;
+mod provider_keys;
 pub mod wire;
 
 use health::{TellPulse, WriteMetrics};
@@ -60,6 +63,8 @@ pub struct ApiState {
     pub counting: Arc<CountersSource>,
     /// Whose a credential is. The admin key is accepted on the admin listener only.
     pub identities: Arc<Identities>,
+    /// Who presented wrong credentials.
+    pub strangers: Arc<Strangers>,
     /// How the process is.
     pub pulse: TellPulse,
     /// All metrics.
@@ -119,7 +124,8 @@ pub fn admin_router(state: ApiState) -> Router {
         .merge(audit::router())
         .merge(counters::router())
         .merge(crossings::router())
-        .merge(prices::router());
+        .merge(prices::router())
+        .merge(provider_keys::router());
     finish(state, keyed, open, Listener::Admin)
 }
 

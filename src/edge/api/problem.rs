@@ -15,6 +15,7 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::domain::refusal::Refusal;
 use crate::metering::admin::AdminError;
 use crate::metering::reports::ReportError;
+use crate::metering::vault::VaultError;
 use crate::metering::verify::counters::CountingError;
 use crate::ports::StoreError;
 
@@ -176,6 +177,14 @@ impl From<AdminError> for Problem {
             AdminError::TenantExists(_) => Self::new(StatusCode::CONFLICT, "tenant_exists", detail),
             AdminError::InvalidName => Self::body_field("name", detail),
             AdminError::ExpiryPassed { .. } => Self::body_field("expires_at", detail),
+            AdminError::OverlapTooLong => Self::body_field("overlap_seconds", detail),
+            AdminError::UnknownProvider(_) => Self::not_found("unknown_provider", detail),
+            AdminError::InvalidProviderKey => Self::body_field("key", detail),
+            AdminError::Vault(VaultError::NoMasterKey) => Self::new(StatusCode::CONFLICT, "no_master_key", detail),
+            AdminError::Vault(error) => {
+                tracing::error!(%error, "A key cannot be sealed.");
+                Self::internal()
+            }
             AdminError::KeyReused => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail).about(IDEMPOTENCY_KEY)
             }

@@ -19,7 +19,7 @@ pub enum Opened {
     /// The provider switched: this is the head of its answer, and from here on the bytes are the protocol's.
     Switched(response::Parts, Switched),
     /// It answered something else.
-    Answered(Answer),
+    Answered(Box<Answer>),
 }
 
 /// The bytes of a connection that was switched.
@@ -45,7 +45,7 @@ impl Upstream {
             Err(Attempt::Failed(error)) => return Err(error),
         };
         if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Opened::Answered(answer));
+            return Ok(Opened::Answered(Box::new(answer)));
         }
         let Answer { head, mut body } = answer;
         let mut connection = body.connection.take().ok_or(SendError::Unreachable)?;

@@ -3,6 +3,7 @@
 use super::super::fakes::World;
 use super::*;
 use crate::domain::audit::Actor;
+use crate::metering::identity::hash;
 
 fn author() -> Author {
     Author::of(Actor::Cli)
@@ -96,4 +97,41 @@ async fn a_tenant_made_by_another_process_is_found() {
 #[test]
 fn no_two_keys_are_the_same() {
     assert_ne!(mint_key().unwrap(), mint_key().unwrap());
+}
+
+#[tokio::test]
+async fn a_rotated_key_works_on_beside_the_new_one_and_no_longer_than_it_would_have() {
+    let world = World::open().await;
+    let (now, hour) = (World::now(), 3_600 * 1_000_000);
+    let issue = async |name: &str, expires_at| {
+        world.admin.issue_key(by(), &id("acme"), name.to_owned(), expires_at, None).await.unwrap()
+    };
+    let rotate = async |old: &KeyId, overlap_s, expires_at| {
+        world.admin.rotate_key(by(), &id("acme"), old, overlap_s, expires_at).await
+    };
+    let expires_of = async |old: &KeyId| world.admin.key(&id("acme"), old).await.unwrap().expires_at;
+    let (old, old_secret) = issue("ci", None).await;
+    let (new, new_secret) = rotate(&old.id, 3_600, None).await.unwrap();
+    assert_eq!((new.name.as_str(), new.expires_at), ("ci", None));
+    assert_ne!(old_secret, new_secret);
+    assert_eq!(expires_of(&old.id).await, Some(Micros(now.0 + hour)));
+    let snapshot = world.snapshots.load_full();
+    for secret in [&old_secret, &new_secret] {
+        assert!(snapshot.keys[&hash(secret)].is_live(now), "both live");
+    }
+    assert!(!snapshot.keys[&hash(&old_secret)].is_live(Micros(now.0 + hour)));
+    // One that ends sooner ends when it would have; the new one ends as the old one was to, or as it is told.
+    let soon = Micros(now.0 + 60 * 1_000_000);
+    let (old, _) = issue("short", Some(soon)).await;
+    let (new, _) = rotate(&old.id, 3_600, None).await.unwrap();
+    assert_eq!((expires_of(&old.id).await, new.expires_at), (Some(soon), Some(soon)));
+    let (again, _) = rotate(&new.id, 0, Some(Micros(now.0 + hour))).await.unwrap();
+    assert_eq!((expires_of(&new.id).await, again.expires_at), (Some(now), Some(Micros(now.0 + hour))));
+    // What cannot be.
+    world.admin.revoke_key(&author(), &id("acme"), &again.id).await.unwrap();
+    let unknown = AdminError::UnknownKey { tenant: id("acme"), key: again.id.clone() };
+    assert_eq!(rotate(&again.id, 60, None).await, Err(unknown));
+    assert_eq!(rotate(&old.id, OVERLAP_MAX_S + 1, None).await, Err(AdminError::OverlapTooLong));
+    let other = world.admin.rotate_key(by(), &id("globex"), &old.id, 60, None).await;
+    assert_eq!(other, Err(AdminError::UnknownKey { tenant: id("globex"), key: old.id }));
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use crate::domain::ids::{EventId, ProviderId};
+use crate::domain::ids::{EventId, ProviderId, TenantId};
 use crate::domain::time::Micros;
 use crate::domain::unit::UnitName;
 use crate::ports::asking::{Ask, AskError};
@@ -101,6 +101,7 @@ impl FakeAsk {
 impl Ask for FakeAsk {
     fn get<'a>(
         &'a self,
+        _: &'a TenantId,
         _: &'a ProviderId,
         target: &'a str,
         see: &'a mut (dyn FnMut(&[u8]) -> bool + Send),

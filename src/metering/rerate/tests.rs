@@ -2,12 +2,12 @@
 
 use super::super::fakes::{self, FORMAT, World, plans};
 use super::*;
-use crate::domain::audit::{Actor, Author};
+use crate::domain::audit::{Action, Actor, AuditEntry, Author, Facts};
 use crate::domain::event::UsageSource;
 use crate::domain::price::tariff::Percent;
 use crate::domain::tokens::Tokens;
 use crate::ports::prices::{KeptBook, PriceStore};
-use crate::ports::tenants::Act;
+use crate::ports::tenants::{Act, AuditFilter, AuditQuery, AuditStart};
 use crate::ports::usage::{Sums, SumsQuery};
 
 /// `m` costs so much for a token of input, and three times that above 100; `b` the same, and no other model anything.
@@ -62,7 +62,20 @@ impl Bench {
     }
 
     async fn rerate_of(&self, scope: Scope, dry_run: bool) -> Rerated {
-        self.rerating().run(&scope, dry_run, &mut |_| {}).await.unwrap()
+        let act = Act::by(Author::of(Actor::Cli), World::now());
+        self.rerating().run(&scope, Some(&act).filter(|_| !dry_run), &mut |_| {}).await.unwrap()
+    }
+
+    /// What the audit log says of pricing again: who, which events, by which prices.
+    async fn log(&self) -> Vec<String> {
+        let filter = AuditFilter { action: Some(Action::PricesRerate), ..AuditFilter::default() };
+        let query = AuditQuery { filter, start: AuditStart::After(0), entries_max: 100 };
+        let entries = self.world.store.audit(&query).await.unwrap();
+        let told = |entry: AuditEntry| {
+            let Facts { events, prices, .. } = entry.change.after;
+            format!("{} {} {}", entry.author.actor.as_str(), events.unwrap(), prices.unwrap())
+        };
+        entries.into_iter().map(told).collect()
     }
 
     async fn rerate(&self) -> Rerated {
@@ -102,6 +115,7 @@ async fn original_and_corrections_are_the_new_price_however_often_it_is_done() {
     bench.in_force(book(20)).await;
     let looked = bench.rerate_of(all(), true).await;
     assert_eq!(bench.totals().await, (before.0, before.0, 7), "a dry run writes nothing");
+    assert_eq!(bench.log().await, [] as [String; 0]);
     let first = bench.rerate().await;
     assert_eq!(first, looked);
     let line = &first.models[&("openai".to_owned(), "m".to_owned())];
@@ -111,6 +125,10 @@ async fn original_and_corrections_are_the_new_price_however_often_it_is_done() {
     assert_eq!((bench.sums().await.requests, bench.sums().await.chats), (7, 7), "corrections are no calls");
     assert_eq!(corrected(&bench.rerate().await), 0);
     assert_eq!(bench.totals().await.2, 13);
+    // More than one step wrote, and the second run nothing.
+    let told = bench.log().await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("cli from ") && told[0].contains(&*first.version), "{told:?}");
 
     // A price that rises and falls back comes to nothing, and may rise again.
     for (input, factor, rows) in [(10, 1, 19), (20, 2, 25), (10, 1, 31)] {
@@ -152,7 +170,8 @@ async fn prices_in_force_that_cannot_be_read_price_nothing_again() {
     bench.world.snapshots.refresh(&*bench.world.store).await.unwrap();
     let store = bench.world.store.clone();
     let rerating = Rerating::new(store.clone(), store, bench.world.snapshots.clone());
-    let refused = rerating.run(&all(), false, &mut |_| {}).await;
+    let act = Act::by(Author::of(Actor::Cli), World::now());
+    let refused = rerating.run(&all(), Some(&act), &mut |_| {}).await;
     assert!(matches!(refused, Err(RerateError::Store(StoreError::Corrupt(_)))), "{refused:?}");
 }
 

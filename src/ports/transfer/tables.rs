@@ -31,11 +31,12 @@ pub struct Column {
 impl Table {
     /// All of them, in an order in which each comes behind those that it refers to, and the largest first: what changes
     /// while it is copied then is in what comes later. The ledger's id comes last.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::UsageEvents,
         Self::Tenants,
         Self::TenantPlans,
         Self::Keys,
+        Self::ProviderKeys,
         Self::UsageDaily,
         Self::UsageMonthly,
         Self::UsageScopes,
@@ -43,6 +44,7 @@ impl Table {
         Self::AuditLog,
         Self::IdempotencyRecords,
         Self::DeferredUnits,
+        Self::ProviderObjects,
         Self::PriceBooks,
         Self::Meta,
     ];
@@ -54,6 +56,7 @@ impl Table {
             Self::Tenants => "tenants",
             Self::TenantPlans => "tenant_plans",
             Self::Keys => "keys",
+            Self::ProviderKeys => "provider_keys",
             Self::UsageDaily => "usage_daily",
             Self::UsageMonthly => "usage_monthly",
             Self::UsageScopes => "usage_scopes",
@@ -61,6 +64,7 @@ impl Table {
             Self::AuditLog => "audit_log",
             Self::IdempotencyRecords => "idempotency_records",
             Self::DeferredUnits => "deferred_units",
+            Self::ProviderObjects => "provider_objects",
             Self::PriceBooks => "price_books",
             Self::Meta => "meta",
         }
@@ -78,6 +82,7 @@ impl Table {
             Self::Tenants => TENANTS,
             Self::TenantPlans => TENANT_PLANS,
             Self::Keys => KEYS,
+            Self::ProviderKeys => PROVIDER_KEYS,
             Self::UsageDaily => USAGE_DAILY,
             // The same but for the two columns of bounds.
             Self::UsageMonthly => USAGE_DAILY.split_last_chunk::<2>().map_or(USAGE_DAILY, |(sums, _)| sums),
@@ -86,6 +91,7 @@ impl Table {
             Self::AuditLog => AUDIT_LOG,
             Self::IdempotencyRecords => IDEMPOTENCY_RECORDS,
             Self::DeferredUnits => DEFERRED_UNITS,
+            Self::ProviderObjects => PROVIDER_OBJECTS,
             Self::PriceBooks => PRICE_BOOKS,
             Self::Meta => META,
         }
@@ -98,8 +104,8 @@ impl Table {
             Self::UsageDaily | Self::UsageMonthly => 4,
             // tenant_id, period, scope, subject
             Self::UsageScopes => 4,
-            // provider, unit
-            Self::DeferredUnits => 2,
+            // provider and unit, or name; tenant_id and provider
+            Self::DeferredUnits | Self::ProviderObjects | Self::ProviderKeys => 2,
             _ => 1,
         }
     }
@@ -153,6 +159,9 @@ const KEYS: &[Column] = &[
     integer("last_used_at"),
     text("allowed_models"),
 ];
+
+const PROVIDER_KEYS: &[Column] =
+    &[text("tenant_id"), text("provider"), text("last4"), text("master_key_id"), bytes("sealed"), integer("set_at")];
 
 const USAGE_EVENTS: &[Column] = &[
     integer("row"),
@@ -261,7 +270,12 @@ const AUDIT_LOG: &[Column] = &[
     text("prices_after"),
     text("timezone_before"),
     text("timezone_after"),
+    text("events_before"),
+    text("events_after"),
 ];
+
+const PROVIDER_OBJECTS: &[Column] =
+    &[text("provider"), text("name"), text("tenant_id"), truth("passes"), integer("noted_at")];
 
 const IDEMPOTENCY_RECORDS: &[Column] = &[bytes("id"), bytes("request"), bytes("answer"), integer("at")];
 

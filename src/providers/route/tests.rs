@@ -227,3 +227,54 @@ fn every_route_of_the_table_is_found_and_no_other_in_its_place() {
         }
     }
 }
+
+/// A path as others may write it who mean the same: a letter in percent-encoding or in the other case, parameters of a segment.
+fn spellings(path: &str) -> Vec<String> {
+    let mut spellings = Vec::new();
+    for (at, byte) in path.bytes().enumerate() {
+        let (before, rest) = path.split_at(at);
+        let after = rest.get(1..).unwrap();
+        spellings.push(format!("{before}%{byte:02x}{after}"));
+        spellings.push(format!("{before}%{byte:02X}{after}"));
+        spellings.push(format!("{before}%25{byte:02x}{after}"));
+        if byte.is_ascii_alphabetic() {
+            spellings.push(format!("{before}{}{after}", char::from(byte ^ 0x20)));
+        }
+        if byte == b'/' {
+            for other in ["//", "/./", "/x/../", "\\", "/;/", ";a=b/", ";/", "/%2e/", "/x/%2e%2e/"] {
+                spellings.push(format!("{before}{other}{after}"));
+            }
+        }
+    }
+    spellings.extend(
+        ["/", ";", ";a=b", "/.", "/x/..", "%00", "%20", "%2f", "%3f", "%23", ".", "?", "#", "."]
+            .map(|end| format!("{path}{end}")),
+    );
+    spellings
+}
+
+#[test]
+fn a_path_that_a_provider_reads_as_another_is_counted_as_that_or_refused() {
+    let mut forwarded = 0;
+    for row in table() {
+        let patterns: Vec<String> = match row.path.strip_prefix("{model}") {
+            Some(verb) => places_of_models().map(|place| format!("{place}{verb}")).collect(),
+            None => vec![row.path.to_owned()],
+        };
+        let place = if row.provider == "gemini" { CredentialPlace::Google } else { CredentialPlace::Bearer };
+        for path in patterns.iter().flat_map(|pattern| samples(pattern)) {
+            for method in row.methods.split(", ").map(|method| method.parse().unwrap()) {
+                for spelled in spellings(&path) {
+                    let Ok((provider, endpoint)) = route(&method, &spelled, place) else { continue };
+                    forwarded += 1;
+                    assert_eq!(
+                        (provider.id().as_str(), endpoint.kind, endpoint.reads),
+                        (row.provider.as_str(), row.kind, row.reads),
+                        "{method} {spelled} is counted other than {path}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(forwarded > 1000, "{forwarded} spellings of names are let through");
+}

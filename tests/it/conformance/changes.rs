@@ -11,7 +11,7 @@ use tollgate::domain::time::Micros;
 use tollgate::domain::zone::Zone;
 use tollgate::ports::StoreError;
 use tollgate::ports::tenants::{
-    Act, Answered, AuditQuery, AuditStart, Digest, Done, Memory, REMEMBERED_US, TenantChange, TenantStore,
+    Act, Answered, AuditFilter, AuditQuery, AuditStart, Digest, Done, Memory, REMEMBERED_US, TenantChange, TenantStore,
 };
 
 use super::{Keep, at, postgres, sqlite, tenant};
@@ -77,7 +77,7 @@ fn to_plan(name: &str) -> TenantChange {
 }
 
 async fn log(store: &Store) -> Vec<AuditEntry> {
-    let query = AuditQuery { tenant: None, start: AuditStart::After(0), entries_max: 1_000 };
+    let query = AuditQuery { filter: AuditFilter::default(), start: AuditStart::After(0), entries_max: 1_000 };
     store.audit(&query).await.unwrap()
 }
 
@@ -232,7 +232,11 @@ async fn the_log_is_read_in_parts_from_both_ends() {
         }
         let all = log(&store).await;
         let part = async |of: Option<&str>, start: AuditStart, entries_max: u32| {
-            let query = AuditQuery { tenant: of.map(tenant), start, entries_max };
+            let query = AuditQuery {
+                filter: AuditFilter { tenant: of.map(tenant), ..AuditFilter::default() },
+                start,
+                entries_max,
+            };
             store.audit(&query).await.unwrap()
         };
         assert_eq!(part(None, AuditStart::After(0), 2).await, all[..2], "{name}");

@@ -6,6 +6,7 @@ mod changes;
 mod continuations;
 mod counters;
 mod journal;
+mod objects;
 mod prices;
 mod rates;
 mod retention;

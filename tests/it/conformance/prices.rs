@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tollgate::domain::audit::{Action, Actor, Author};
 use tollgate::domain::time::Micros;
 use tollgate::ports::prices::{ActiveBook, KeptBook};
-use tollgate::ports::tenants::{Act, AuditQuery, AuditStart, Done, TenantStore};
+use tollgate::ports::tenants::{Act, AuditFilter, AuditQuery, AuditStart, Done, TenantStore};
 
 use super::{Keep, postgres, sqlite};
 
@@ -69,14 +69,15 @@ async fn a_book_is_in_force_until_another_is_and_each_change_is_told_once() {
             assert_eq!(store.load().await.unwrap().prices, None, "{name}");
         }
         assert_eq!(store.revision().await, Ok(before + 3), "{name}");
-        let query = AuditQuery { tenant: None, start: AuditStart::After(0), entries_max: 10 };
+        let query = AuditQuery { filter: AuditFilter::default(), start: AuditStart::After(0), entries_max: 10 };
         let told: Vec<_> = store.audit(&query).await.unwrap().into_iter().map(|entry| entry.change).collect();
         assert!(told.iter().all(|change| change.action == Action::PricesSet && change.tenant.is_none()), "{name}");
         let told: Vec<_> = told.into_iter().map(|change| (change.before.prices, change.after.prices)).collect();
         let pair = |before: &str, after: &str| (Some(before.to_owned()), Some(after.to_owned()));
         assert_eq!(told, [pair("configured", "o"), pair("o", "b"), pair("b", "configured")], "{name}");
         // A tenant's log has nothing of it.
-        let of_acme = AuditQuery { tenant: Some("acme".parse().unwrap()), ..query };
+        let of_acme = AuditFilter { tenant: Some("acme".parse().unwrap()), ..AuditFilter::default() };
+        let of_acme = AuditQuery { filter: of_acme, ..query };
         assert_eq!(store.audit(&of_acme).await, Ok(Vec::new()), "{name}");
     }
 }

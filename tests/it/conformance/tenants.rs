@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use tollgate::domain::audit::{Actor, Author};
-use tollgate::domain::ids::{KeyId, PlanName};
+use tollgate::domain::audit::{Action, Actor, Author};
+use tollgate::domain::ids::{KeyId, PlanName, ProviderId};
 use tollgate::domain::key::{Key, KeyHash};
+use tollgate::domain::provider_key::{MasterId, SealedKey};
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::Micros;
 use tollgate::domain::zone::Zone;
 use tollgate::ports::StoreError;
-use tollgate::ports::tenants::{Act, Done, PlanChange, TenantChange, TenantStore};
+use tollgate::ports::tenants::{Act, AuditFilter, AuditQuery, AuditStart, Done, PlanChange, TenantChange, TenantStore};
 
 use super::{Keep, at, postgres, sqlite, tenant};
 
@@ -277,5 +278,89 @@ async fn of_many_that_create_one_tenant_at_once_one_succeeds() {
             created += u32::from(one.await.unwrap());
         }
         assert_eq!(created, 1, "{name}");
+    }
+}
+
+fn sealed(provider: &'static str, byte: u8) -> SealedKey {
+    SealedKey {
+        tenant: tenant("acme"),
+        provider: ProviderId::new(provider),
+        last4: format!("wx{byte:02}"),
+        master: MasterId::from_bytes([byte; 8]),
+        sealed: vec![byte; 40],
+        set_at: Micros(now().0 + i64::from(byte)),
+    }
+}
+
+#[tokio::test]
+async fn a_sealed_key_is_kept_replaced_sealed_anew_and_removed() {
+    for (name, store, _directory) in adapters().await {
+        let refused = store.set_provider_key(&sealed("openai", 1), &act()).await;
+        assert!(matches!(refused, Err(StoreError::Missing(_))), "{name}: {refused:?}");
+        store.create_tenant(&acme(), &act()).await.unwrap();
+        let mut last = store.revision().await.unwrap();
+        let mut check = async |what: &str, is_raised: bool, keys: &[SealedKey]| {
+            let directory = store.load().await.unwrap();
+            assert_eq!(directory.provider_keys, keys, "{name}: {what}");
+            assert_eq!(directory.revision > last, is_raised, "{name}: {what}");
+            last = directory.revision;
+        };
+        let (id, openai) = (tenant("acme"), ProviderId::new("openai"));
+        done(store.set_provider_key(&sealed("openai", 1), &act()).await).unwrap();
+        done(store.set_provider_key(&sealed("gemini", 2), &act()).await).unwrap();
+        check("set", true, &[sealed("gemini", 2), sealed("openai", 1)]).await;
+        done(store.set_provider_key(&sealed("openai", 3), &act()).await).unwrap();
+        check("replaced", true, &[sealed("gemini", 2), sealed("openai", 3)]).await;
+        let anew = SealedKey { master: MasterId::from_bytes([9; 8]), sealed: vec![9; 40], ..sealed("openai", 3) };
+        // What was replaced meanwhile is not sealed anew over what is there.
+        assert_eq!(done(store.reseal_provider_key(&sealed("openai", 1), &anew, &act()).await), Ok(false), "{name}");
+        check("not there any more", false, &[sealed("gemini", 2), sealed("openai", 3)]).await;
+        assert_eq!(done(store.reseal_provider_key(&sealed("openai", 3), &anew, &act()).await), Ok(true), "{name}");
+        check("sealed anew", true, &[sealed("gemini", 2), anew]).await;
+        done(store.remove_provider_key(&id, &openai, &act()).await).unwrap();
+        check("removed", true, &[sealed("gemini", 2)]).await;
+        done(store.remove_provider_key(&id, &openai, &act()).await).unwrap();
+        check("removed again", false, &[sealed("gemini", 2)]).await;
+        let refused = store.remove_provider_key(&tenant("nobody"), &openai, &act()).await;
+        assert!(matches!(refused, Err(StoreError::Missing(_))), "{name}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_whole_or_not_at_all() {
+    for (name, store, _directory) in adapters().await {
+        store.create_tenant(&acme(), &act()).await.unwrap();
+        done(store.add_key(&key(1), &act()).await).unwrap();
+        done(store.add_key(&key(2), &act()).await).unwrap();
+        let ends_at = at("2026-12-24T00:00:00Z");
+        let entries = async || {
+            let query = AuditQuery { filter: AuditFilter::default(), start: AuditStart::End, entries_max: 100 };
+            store.audit(&query).await.unwrap()
+        };
+        let known = entries().await.len();
+        done(store.rotate_key(&key(1).id, ends_at, &key(3), &act()).await).unwrap();
+        let expires = async |id: KeyId| {
+            let keys = store.keys(&tenant("acme")).await.unwrap();
+            keys.into_iter().find(|key| key.id == id).unwrap().expires_at
+        };
+        assert_eq!(expires(key(1).id).await, Some(ends_at), "{name}");
+        assert_eq!(expires(key(3).id).await, key(3).expires_at, "{name}");
+        let told: Vec<Action> = entries().await[known..].iter().map(|entry| entry.change.action).collect();
+        assert_eq!(told, [Action::KeyRotate, Action::KeyCreate], "{name}");
+        // One that would end sooner ends when it would have.
+        let late = at("2027-06-01T00:00:00Z");
+        done(store.rotate_key(&key(2).id, late, &key(5), &act()).await).unwrap();
+        assert_eq!(expires(key(2).id).await, Some(at("2027-01-01T00:00:00Z")), "{name}");
+        // A hash that is taken, a key that is revoked, a key of another: nothing changes.
+        let taken = Key { hash: key(2).hash, ..key(7) };
+        let refused = store.rotate_key(&key(3).id, ends_at, &taken, &act()).await;
+        assert!(matches!(refused, Err(StoreError::Exists(_))), "{name}: {refused:?}");
+        assert_eq!(expires(key(3).id).await, key(3).expires_at, "{name}");
+        done(store.revoke_key(&tenant("acme"), &key(1).id, &act()).await).unwrap();
+        let strange = Key { tenant: tenant("other"), ..key(8) };
+        for (old, new) in [(key(1).id, key(8)), (key(3).id, strange)] {
+            let refused = store.rotate_key(&old, ends_at, &new, &act()).await;
+            assert!(matches!(refused, Err(StoreError::Missing(_))), "{name}: {refused:?}");
+        }
     }
 }

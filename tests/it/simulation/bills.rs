@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
-use tollgate::domain::ids::{EventId, ProviderId};
+use tollgate::domain::ids::{EventId, ProviderId, TenantId};
 use tollgate::domain::time::Micros;
 use tollgate::domain::unit::UnitName;
 use tollgate::ports::asking::{Ask, AskError};
@@ -173,6 +173,7 @@ impl SimAsk {
 impl Ask for SimAsk {
     fn get<'a>(
         &'a self,
+        _: &'a TenantId,
         _: &'a ProviderId,
         target: &'a str,
         see: &'a mut (dyn FnMut(&[u8]) -> bool + Send),

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
-use tollgate::domain::audit::AuditEntry;
+use tollgate::domain::audit::{AuditEntry, Change};
 use tollgate::domain::budget::{Budget, Sizing};
-use tollgate::domain::ids::{KeyId, PlanName, TenantId};
+use tollgate::domain::ids::{KeyId, PlanName, ProviderId, TenantId};
 use tollgate::domain::key::{Key, KeyHash};
 use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
 use tollgate::domain::price::PriceBook;
+use tollgate::domain::provider_key::SealedKey;
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::{Micros, Window};
 use tollgate::domain::zone::Zone;
 use tollgate::metering::snapshot::{Account, Plans, Snapshot};
+use tollgate::metering::vault::OwnKeys;
 use tollgate::ports::prices::{BookListing, KeptBook, PriceStore};
 use tollgate::ports::tenants::{
     Act, Answered, AuditQuery, Digest, Directory, Done, PlanChange, TenantChange, TenantStore,
@@ -84,7 +86,7 @@ impl Tenants {
         let plans = plans(setup);
         let account = |tenant: Tenant| {
             let plan = plans.get(&tenant.plan).cloned();
-            (tenant.id.clone(), Arc::new(Account { tenant, plan, revision }))
+            (tenant.id.clone(), Arc::new(Account { tenant, plan, own_keys: OwnKeys::default(), revision }))
         };
         let accounts = tenants.into_iter().map(account).collect();
         let (prices, configured) = (prices.clone(), prices.clone());
@@ -104,6 +106,7 @@ impl Tenants {
         Directory {
             tenants: TENANTS.iter().enumerate().map(tenant).collect(),
             keys: Vec::new(),
+            provider_keys: Vec::new(),
             prices: None,
             revision,
         }
@@ -192,7 +195,27 @@ impl TenantStore for SimTenants {
         none()
     }
 
+    fn rotate_key<'a>(&'a self, _: &'a KeyId, _: Micros, _: &'a Key, _: &'a Act) -> Answer<'a, Done<()>> {
+        none()
+    }
+
+    fn set_provider_key<'a>(&'a self, _: &'a SealedKey, _: &'a Act) -> Answer<'a, Done<()>> {
+        none()
+    }
+
+    fn remove_provider_key<'a>(&'a self, _: &'a TenantId, _: &'a ProviderId, _: &'a Act) -> Answer<'a, Done<()>> {
+        none()
+    }
+
+    fn reseal_provider_key<'a>(&'a self, _: &'a SealedKey, _: &'a SealedKey, _: &'a Act) -> Answer<'a, Done<bool>> {
+        none()
+    }
+
     fn recall(&self, _: Digest, _: Micros) -> Answer<'_, Option<Answered>> {
+        none()
+    }
+
+    fn record<'a>(&'a self, _: &'a Change, _: &'a Act) -> Answer<'a, ()> {
         none()
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::TLS12;
 use rustls::{ClientConfig, DEFAULT_VERSIONS, RootCertStore};
 use tokio::io::copy_bidirectional;
@@ -22,9 +22,18 @@ pub const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/l
 pub const RENEWED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/renewed.pem");
 pub const RENEWED_KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/renewed.key");
 
-/// What a client over TLS trusts and speaks.
+/// A certificate of an admin and its key, and the root that vouches for it.
+pub const ADMIN: (&str, &str) = (
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/admin.pem"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/admin.key"),
+);
+pub const ADMINS_CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/admins-ca.pem");
+
+/// What a client over TLS trusts, shows and speaks.
 pub struct Terms<'a> {
     pub trusts: &'a str,
+    /// A certificate and its key.
+    pub shows: Option<(&'a str, &'a str)>,
     /// ALPN; none is sent where it is empty.
     pub speaks: &'a [&'a str],
     pub only_tls_1_2: bool,
@@ -32,7 +41,7 @@ pub struct Terms<'a> {
 
 impl Default for Terms<'_> {
     fn default() -> Self {
-        Self { trusts: CERTIFICATE, speaks: &["http/1.1"], only_tls_1_2: false }
+        Self { trusts: CERTIFICATE, shows: None, speaks: &["http/1.1"], only_tls_1_2: false }
     }
 }
 
@@ -43,7 +52,14 @@ impl Terms<'_> {
         let crypto = Arc::new(rustls::crypto::ring::default_provider());
         let versions = if self.only_tls_1_2 { &[&TLS12][..] } else { DEFAULT_VERSIONS };
         let builder = ClientConfig::builder_with_provider(crypto).with_protocol_versions(versions).unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let builder = builder.with_root_certificates(roots);
+        let mut config = match self.shows {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                let chain = vec![CertificateDer::from_pem_file(cert).unwrap()];
+                builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap()).unwrap()
+            }
+        };
         config.alpn_protocols = self.speaks.iter().map(|name| name.as_bytes().to_vec()).collect();
         Arc::new(config)
     }

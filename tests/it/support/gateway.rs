@@ -137,6 +137,9 @@ impl Setup {
             .set("OPENAI_API_KEY", OPENAI_KEY)
             .set("GEMINI_API_KEY", GEMINI_KEY)
             .set("TOLLGATE_ADMIN_KEY", ADMIN_KEY)
+            // Scripted providers know objects that nobody made; the tests of isolation leave these to their defaults.
+            .set("TOLLGATE_UNKNOWN_OBJECTS", "allow")
+            .set("TOLLGATE_OBJECT_LISTS", "allow")
             .set("RUST_LOG", "info")
     }
 
@@ -368,6 +371,11 @@ impl Gateway {
         let key = self.admin(Request::post(format!("/admin/tenants/{tenant}/keys"), body.to_string()));
         assert_eq!(key.status, 201, "{}", key.text());
         key.json()
+    }
+
+    /// The number of its process.
+    pub fn process_id(&self) -> String {
+        self.child.id().to_string()
     }
 
     /// Resident memory in KiB.

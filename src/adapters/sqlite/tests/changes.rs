@@ -127,3 +127,24 @@ async fn changes_and_parts_of_the_log_are_found_by_an_index() {
         assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{question}: {plan:?}");
     }
 }
+
+#[tokio::test]
+async fn an_entry_of_the_audit_log_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = open(&directory).await;
+    ledger.create_tenant(&made("acme"), &once(1, 1)).await.unwrap();
+    for text in [
+        "UPDATE audit_log SET actor = 'cli'",
+        "UPDATE OR REPLACE audit_log SET row = 7",
+        "DELETE FROM audit_log",
+        "DELETE FROM audit_log WHERE row = 1",
+    ] {
+        let refused = sqlx::query(text).execute(&ledger.writer).await.expect_err(text).to_string();
+        assert!(refused.contains("append-only"), "{text}: {refused}");
+    }
+    let entry = sqlx::query("SELECT row, actor FROM audit_log").fetch_one(&ledger.readers).await.unwrap();
+    assert_eq!((entry.get::<i64, _>(0), entry.get::<&str, _>(1)), (1, "admin"));
+    // What a copy wrote it may put right until it is finished.
+    sqlx::query("CREATE TABLE unfinished_copy (x)").execute(&ledger.writer).await.unwrap();
+    sqlx::query("DELETE FROM audit_log").execute(&ledger.writer).await.unwrap();
+}

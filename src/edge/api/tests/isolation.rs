@@ -50,6 +50,8 @@ async fn no_way_of_asking_shows_a_tenant_another_ones_data() {
         "/admin/tenants/globex/keys".to_owned(),
         format!("/admin/tenants/globex/keys/{globex_key_id}"),
         format!("/admin/tenants/acme/keys/{globex_key_id}"),
+        "/admin/tenants/globex/provider-keys".to_owned(),
+        "/admin/tenants/acme/provider-keys/openai".to_owned(),
     ];
     for uri in &uris {
         for answer in
@@ -173,6 +175,9 @@ async fn a_body_changes_no_other_tenant() {
         ("PATCH", "/admin/tenants/globex"),
         ("POST", "/admin/tenants/globex/keys"),
         ("DELETE", "/admin/tenants/globex/keys/key_0123456789abcdef"),
+        ("POST", "/admin/tenants/globex/keys/key_0123456789abcdef/rotate"),
+        ("PUT", "/admin/tenants/globex/provider-keys/openai"),
+        ("DELETE", "/admin/tenants/globex/provider-keys/openai"),
     ] {
         let answer = site.admin(method, path, &site.acme_key, r#"{"name":"x"}"#).await;
         assert_eq!((answer.status, answer.code().as_str()), (403, "forbidden"), "{method} {path}");

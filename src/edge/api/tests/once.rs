@@ -209,7 +209,8 @@ async fn the_log_comes_in_pages_for_the_admin_only() {
         ("/admin/audit?cursor=-1", 400, "invalid_parameter"),
         ("/admin/audit?limit=0", 400, "invalid_parameter"),
         ("/admin/audit?limit=1001", 400, "invalid_parameter"),
-        ("/admin/audit?from=x", 400, "invalid_query"),
+        ("/admin/audit?from=x", 400, "invalid_parameter"),
+        ("/admin/audit?since=x", 400, "invalid_query"),
     ] {
         let answer = site.admin("GET", uri, ADMIN_KEY, "").await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{uri}");

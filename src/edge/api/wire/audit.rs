@@ -33,15 +33,18 @@ pub struct FactsBody {
     /// The version of the price book in force, or `configured`.
     #[serde(skip_serializing_if = "Option::is_none")]
     prices: Option<String>,
+    /// Which events, of a change that is about many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<String>,
 }
 
 impl From<Facts> for FactsBody {
     fn from(facts: Facts) -> Self {
-        let Facts { name, plan, suspended, zone, last4, expires_at, models, prices } = facts;
+        let Facts { name, plan, suspended, zone, last4, expires_at, models, prices, events } = facts;
         let (plan, expires_at) = (plan.map(|plan| plan.to_string()), expires_at.map(|at| at.to_string()));
         let allowed_models = models.map(|models| models.patterns().map(str::to_owned).collect());
         let timezone = zone.map(|zone| zone.to_string());
-        Self { name, plan, suspended, timezone, last4, expires_at, allowed_models, prices }
+        Self { name, plan, suspended, timezone, last4, expires_at, allowed_models, prices, events }
     }
 }
 
@@ -60,7 +63,8 @@ pub struct AuditEntryBody {
     /// With which key: a tenant's by its id, the admin's by its last four characters; null where there was none.
     #[schema(example = "x7Qa")]
     actor_key: Option<String>,
-    /// What: `tenant.create`, `tenant.change`, `plan.set`, `key.create`, `key.revoke` or `prices.set`.
+    /// What: `tenant.create`, `tenant.change`, `plan.set`, `key.create`, `key.rotate`, `key.revoke`, `provider_key.set`,
+    /// `provider_key.remove`, `secrets.rotate`, `prices.set`, `prices.rerate` or `events.drop`.
     #[schema(example = "plan.set")]
     action: &'static str,
     /// To which tenant; null for what is everybody's.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::key::Key;
+use crate::domain::provider_key::SealedKey;
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 
@@ -149,6 +150,71 @@ pub struct IssuedKeyBody {
 pub struct KeysBody {
     /// Newest first, revoked ones too.
     pub keys: Vec<KeyBody>,
+}
+
+/// The body of `POST /admin/tenants/{id}/keys/{key_id}/rotate`; `{}` takes the defaults.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRotation {
+    /// How long the old key works on, in seconds: a day where it is not said, at most 31 days, 0 to end it at once.
+    #[schema(example = 86_400)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap_seconds: Option<u32>,
+    /// From when on the new key is refused; as the old one was where it is not said.
+    #[schema(example = "2027-11-24T00:00:00Z")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+impl KeyRotation {
+    /// The fields there are.
+    pub const FIELDS: &[&str] = &["overlap_seconds", "expires_at"];
+}
+
+/// The body of `PUT /admin/tenants/{id}/provider-keys/{provider}`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewProviderKey {
+    /// The tenant's key at that provider. It is encrypted at once and never shown again.
+    #[schema(example = "sk-proj-0123456789abcdef")]
+    pub key: String,
+}
+
+impl NewProviderKey {
+    /// The fields there are.
+    pub const FIELDS: &[&str] = &["key"];
+}
+
+/// What is known of a tenant's own key for a provider.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProviderKeyBody {
+    /// For which provider.
+    #[schema(example = "openai")]
+    provider: String,
+    /// Its last four characters.
+    #[schema(example = "cdef")]
+    last4: String,
+    /// When it was set.
+    #[schema(example = "2026-11-24T10:00:00Z")]
+    set_at: String,
+    /// The id of the master key that it is encrypted with.
+    #[schema(example = "0123456789abcdef")]
+    master_key_id: String,
+}
+
+impl From<SealedKey> for ProviderKeyBody {
+    fn from(key: SealedKey) -> Self {
+        let SealedKey { tenant: _, provider, last4, master, sealed: _, set_at } = key;
+        let (provider, set_at, master_key_id) = (provider.to_string(), set_at.to_string(), master.to_string());
+        Self { provider, last4, set_at, master_key_id }
+    }
+}
+
+/// A tenant's own keys.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProviderKeysBody {
+    /// In the order of the providers' names.
+    pub provider_keys: Vec<ProviderKeyBody>,
 }
 
 /// The body of `POST /admin/tenants/{id}/keys`.

@@ -8,6 +8,7 @@ use crate::ports::BoxFuture;
 use crate::ports::StoreError;
 use crate::ports::journal::{Backlog, Batch, JournalFull, Slot};
 
+use crate::providers::objects::{Finder, Makes, Named, Touches};
 use crate::providers::{AnswerReader, CredentialHeader, Reading, Reads};
 
 use super::*;
@@ -118,6 +119,18 @@ impl Provider for Clumsy {
 
     fn result(&self, line: &[u8]) -> Option<Reading> {
         providers::ALL[0].result(line)
+    }
+
+    fn touches(&self, method: &Method, endpoint: &Endpoint) -> Touches {
+        providers::ALL[0].touches(method, endpoint)
+    }
+
+    fn references(&self, endpoint: &Endpoint, call: Option<&Call>, body: &[u8]) -> Result<Vec<Named>, Refusal> {
+        providers::ALL[0].references(endpoint, call, body)
+    }
+
+    fn finder(&self, makes: Makes, content_type: Option<&str>) -> Option<Finder> {
+        providers::ALL[0].finder(makes, content_type)
     }
 
     fn refusal_body(&self, refusal: &Refusal) -> String {

@@ -1,0 +1,24 @@
+-- The audit log is append-only, whoever asks; and it tells which events were priced again or dropped.
+
+ALTER TABLE audit_log ADD COLUMN events_before TEXT;
+ALTER TABLE audit_log ADD COLUMN events_after  TEXT;
+
+-- No entry is changed or dropped. But a copy that is not finished may put right what it wrote itself; while there is one,
+-- nothing else opens the ledger.
+CREATE FUNCTION audit_log_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_regclass('unfinished_copy') IS NULL THEN
+        RAISE EXCEPTION 'the audit log is append-only';
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER audit_log_never_changes BEFORE UPDATE OR DELETE ON audit_log
+FOR EACH ROW EXECUTE FUNCTION audit_log_is_append_only();
+
+CREATE TRIGGER audit_log_never_shrinks BEFORE TRUNCATE ON audit_log
+FOR EACH STATEMENT EXECUTE FUNCTION audit_log_is_append_only();

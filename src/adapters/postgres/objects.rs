@@ -1,0 +1,44 @@
+//! Whose the objects are that providers keep, in Postgres.
+//!
+//! May use: `domain`, `ports`. Questions and changes are those of [`crate::adapters::sql`].
+
+use sqlx::Postgres;
+
+use super::PostgresLedger;
+use super::session::Session;
+use crate::adapters::sql::objects;
+use crate::domain::ids::{ProviderId, TenantId};
+use crate::domain::object::{ObjectName, OwnedObject};
+use crate::domain::time::Micros;
+use crate::ports::objects::ObjectStore;
+use crate::ports::{BoxFuture, StoreError};
+
+impl ObjectStore for PostgresLedger {
+    fn note_objects<'a>(&'a self, noted: &'a [OwnedObject], at: Micros) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut session = Session::of(&self.changer).await?;
+            let done = objects::note::<Postgres>(&mut session, noted, at).await;
+            session.answer(done)
+        })
+    }
+
+    fn owners<'a>(
+        &'a self,
+        provider: &'a ProviderId,
+        names: &'a [ObjectName],
+    ) -> BoxFuture<'a, Result<Vec<(ObjectName, TenantId)>, StoreError>> {
+        Box::pin(async move {
+            let mut reader = self.reader().await?;
+            let owners = objects::owners::<Postgres>(&mut reader, provider, names).await;
+            reader.answer(owners)
+        })
+    }
+
+    fn forget_objects(&self, before: Micros) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let mut session = Session::of(&self.changer).await?;
+            let forgotten = objects::forget::<Postgres>(&mut session, before).await;
+            session.answer(forgotten)
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! Whose the objects are that a request names or its answer makes: asked before the request goes on, noted while the answer
+//! goes back.
+//!
+//! May use: `domain`, `providers`, `metering`.
+
+use std::sync::Arc;
+
+use http::{header, response};
+
+use crate::domain::ids::{ProviderId, TenantId};
+use crate::domain::refusal::Refusal;
+use crate::metering::objects::{Noting, Objects};
+use crate::providers::objects::{Finder, Makes, Named, Touches};
+use crate::providers::{Endpoint, Provider};
+
+use super::exchange::{Asked, Gate};
+
+impl Gate {
+    /// Refuses what a request may not touch by its route alone: a list of everybody's objects, and one that is another
+    /// tenant's. The caller has to be known by then.
+    pub(super) async fn may_touch(
+        &self,
+        asked: &mut Asked<'_>,
+        provider: &'static dyn Provider,
+        endpoint: &Endpoint,
+    ) -> Result<Touches, Refusal> {
+        if has_own_account(asked, provider) {
+            return Ok(Touches::default());
+        }
+        let mut touches = provider.touches(&asked.method, endpoint);
+        asked.makes = touches.makes;
+        if touches.lists && !asked.live.settings.isolation.lists {
+            return Err(Refusal::ListOfAll);
+        }
+        let named = touches.named.take();
+        self.may_name(asked, provider, named.into_iter().collect()).await?;
+        Ok(touches)
+    }
+
+    /// Refuses a request that names an object which is not its tenant's.
+    pub(super) async fn may_name(
+        &self,
+        asked: &Asked<'_>,
+        provider: &'static dyn Provider,
+        named: Vec<Named>,
+    ) -> Result<(), Refusal> {
+        if named.is_empty() || has_own_account(asked, provider) {
+            return Ok(());
+        }
+        let Some(account) = &asked.account else { return Err(Refusal::NoKey) };
+        let names = named.into_iter().map(Named::name).collect::<Result<Vec<_>, _>>()?;
+        let unknown = asked.live.settings.isolation.unknown;
+        self.objects.check(&account.tenant.id, &provider.id(), names, unknown).await
+    }
+}
+
+/// Whether the caller's calls go out with a key of its own: what that account keeps is its own, whoever made it.
+fn has_own_account(asked: &Asked<'_>, provider: &'static dyn Provider) -> bool {
+    asked.account.as_ref().is_some_and(|account| account.own_keys.get(&provider.id()).is_some())
+}
+
+/// Notes the objects that one answer makes.
+pub(super) struct Making {
+    finder: Finder,
+    objects: Arc<Objects>,
+    tenant: TenantId,
+    provider: ProviderId,
+    noting: Noting,
+}
+
+impl Making {
+    /// One for the answer with this head, if it makes any.
+    pub(super) fn of(gate: &Gate, asked: &Asked<'_>, head: &response::Parts) -> Option<Self> {
+        if asked.makes == Makes::Nothing || !head.status.is_success() {
+            return None;
+        }
+        let tenant = asked.account.as_ref()?.tenant.id.clone();
+        let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let finder = asked.dialect.finder(asked.makes, content_type)?;
+        let (objects, provider) = (gate.objects.clone(), asked.dialect.id());
+        Some(Self { finder, objects, tenant, provider, noting: Noting::default() })
+    }
+
+    /// Looks at the next decoded bytes. What they tell of is known here from now on.
+    pub(super) fn look(&mut self, decoded: &[u8]) {
+        self.finder.look(decoded);
+        let made = self.finder.take();
+        if !made.is_empty() {
+            self.objects.note(&self.tenant, &self.provider, made, &mut self.noting);
+        }
+    }
+
+    /// Waits until all nodes know what was noted, and not for long.
+    pub(super) async fn noted(&mut self) {
+        self.noting.done().await;
+    }
+}

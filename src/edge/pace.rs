@@ -1,0 +1,112 @@
+//! Whether a client that is waited for keeps up: with sending its request, or with taking its answer.
+//!
+//! A limit on silence alone is kept by a client that moves one byte before each end of it, for ever. So the time in which a
+//! client was waited for is summed up, less what its bytes are worth at the least rate that it has to keep. What it is
+//! ahead is not saved up: who was fast must not be slow for as long. Being behind for longer than a silence may last is as
+//! bad as that silence.
+
+use tokio::time::{Duration, Instant};
+
+use crate::domain::bound::Bound;
+use crate::domain::refusal::Refusal;
+
+/// One direction of one exchange with a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    patience: Duration,
+    /// Bytes a second; 0 for any.
+    rate: u64,
+    behind: Duration,
+}
+
+impl Pace {
+    /// For a client that may be silent for so long, and has to move so many bytes a second (0: any).
+    pub fn new(patience: Duration, rate: u64) -> Self {
+        Self { patience, rate, behind: Duration::ZERO }
+    }
+
+    fn worth(&self, bytes: usize) -> Duration {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let us = bytes.saturating_mul(1_000_000).checked_div(self.rate);
+        Duration::from_micros(us.unwrap_or(0))
+    }
+
+    /// How long it may be waited for, until it has moved so many bytes; 0 where that is not known.
+    pub fn wait_max(&self, bytes: usize) -> Duration {
+        self.patience.saturating_sub(self.behind).saturating_add(self.worth(bytes))
+    }
+
+    /// It was waited for so long, and moved so many bytes.
+    pub fn waited(&mut self, time: Duration, bytes: usize) {
+        if self.rate > 0 {
+            self.behind = self.behind.saturating_add(time).saturating_sub(self.worth(bytes));
+        }
+    }
+}
+
+/// How a request body has to come in.
+#[derive(Debug, Clone, Copy)]
+pub struct Intake {
+    /// How fast.
+    pub pace: Pace,
+    /// Until when all of it.
+    pub until: Instant,
+}
+
+impl Intake {
+    /// How long the next piece may be waited for from `now` on, and what was met when it has not come by then.
+    pub fn wait_max(&self, now: Instant) -> (Duration, Refusal) {
+        let (pace, left) = (self.pace.wait_max(0), self.until.saturating_duration_since(now));
+        if left < pace {
+            (left, Refusal::TooSlow(Bound::RequestTime))
+        } else {
+            (pace, Refusal::TooSlow(Bound::BodyPace))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_byte_before_each_end_of_patience_helps_once() {
+        let mut pace = Pace::new(s(60), 1_000);
+        assert_eq!(pace.wait_max(0), s(60));
+        pace.waited(s(59), 1);
+        assert!(pace.wait_max(0) <= Duration::from_millis(1_001), "{:?}", pace.wait_max(0));
+        // One that moves as much as it has to is waited for at the last as at the first.
+        let mut pace = Pace::new(s(60), 1_000);
+        for _ in 0..1_000 {
+            pace.waited(s(50), 50_000);
+        }
+        assert_eq!((pace.wait_max(0), pace.wait_max(10_000)), (s(60), s(70)));
+    }
+
+    #[test]
+    fn what_was_moved_fast_is_not_saved_up() {
+        let mut pace = Pace::new(s(60), 1_000);
+        pace.waited(Duration::ZERO, 1 << 40);
+        pace.waited(s(30), 0);
+        assert_eq!(pace.wait_max(0), s(30));
+        pace.waited(s(40), 0);
+        assert_eq!(pace.wait_max(0), Duration::ZERO);
+        // Without a least rate only the silence counts.
+        let mut pace = Pace::new(s(60), 0);
+        (0..100).for_each(|_| pace.waited(s(59), 1));
+        assert_eq!(pace.wait_max(64 << 10), s(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_request_is_bounded_however_fast_it_comes() {
+        let now = Instant::now();
+        let intake = Intake { pace: Pace::new(s(60), 0), until: now + s(100) };
+        assert_eq!(intake.wait_max(now), (s(60), Refusal::TooSlow(Bound::BodyPace)));
+        assert_eq!(intake.wait_max(now + s(90)), (s(10), Refusal::TooSlow(Bound::RequestTime)));
+        assert_eq!(intake.wait_max(now + s(101)).0, Duration::ZERO);
+    }
+}

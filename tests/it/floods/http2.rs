@@ -1,0 +1,175 @@
+//! Floods of HTTP/2: what comes too often is told to go, costs no memory, and holds nobody else up.
+
+use super::frames::*;
+use super::*;
+
+/// Within this each flood is over.
+const FLOOD_MAX: Duration = Duration::from_secs(10);
+
+/// What a flood may have memory grow by.
+const GROWTH_KIB_MAX: u64 = 32 * 1024;
+
+type Round = Box<dyn Fn(u32) -> Vec<u8>>;
+
+/// The id of the stream of a round.
+fn stream(round: u32) -> u32 {
+    2 * round + 1
+}
+
+fn get(stream: u32, end: u8) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | end, stream, &request("GET", "/healthz", None))
+}
+
+fn post(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &request("POST", CHAT, Some("flood")))
+}
+
+fn cancel(stream: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())
+}
+
+fn floods() -> Vec<(&'static str, Vec<u8>, Round)> {
+    let same = |bytes: Vec<u8>| -> Round { Box::new(move |_| bytes.clone()) };
+    let window = |stream: u32, by: u32| frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
+    let long = fields(&[("x-long", &"x".repeat(100))]).repeat(100);
+    vec![
+        ("PING", vec![], same(frame(PING, 0, 0, &[7; 8]))),
+        ("SETTINGS", vec![], same(frame(SETTINGS, 0, 0, &[]))),
+        ("SETTINGS that change something", vec![], same(frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]))),
+        ("PRIORITY", vec![], same(frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9]))),
+        ("WINDOW_UPDATE", vec![], same(window(0, 1))),
+        ("frames of no known kind", vec![], same(frame(0x77, 0, 0, &[1; 16]))),
+        ("empty DATA", post(1), same(frame(DATA, 0, 1, &[]))),
+        (
+            "empty CONTINUATION",
+            frame(HEADERS, 0, 1, &request("GET", "/healthz", None)),
+            same(frame(CONTINUATION, 0, 1, &[])),
+        ),
+        (
+            "CONTINUATION",
+            frame(HEADERS, 0, 1, &request("GET", "/healthz", None)),
+            same(frame(CONTINUATION, 0, 1, &long)),
+        ),
+        ("rapid reset", vec![], Box::new(|round| [get(stream(round), END_STREAM), cancel(stream(round))].concat())),
+        ("rapid reset of calls", vec![], Box::new(|round| [post(stream(round)), cancel(stream(round))].concat())),
+        (
+            "made to reset, by a window",
+            vec![],
+            Box::new(move |round| [post(stream(round)), window(stream(round), 0x7fff_ffff)].concat()),
+        ),
+        (
+            "made to reset, by a frame behind the end",
+            vec![],
+            Box::new(|round| [get(stream(round), END_STREAM), frame(DATA, 0, stream(round), b"x")].concat()),
+        ),
+        ("streams without end", vec![], Box::new(|round| post(stream(round)))),
+        ("streams that depend on themselves", vec![], same(frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 9]))),
+    ]
+}
+
+#[test]
+fn what_comes_too_often_is_told_to_go_and_costs_nothing() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider)
+        .config("[plans.starter]\nchats_per_month = -1")
+        .set("TOLLGATE_H2C", "true")
+        .set("TOLLGATE_BODY_TIMEOUT", "2s")
+        .set("RUST_LOG", "warn")
+        .start();
+    use_up(&gateway, "warm", 20);
+    let runtime = runtime();
+    for (name, begin, round) in floods() {
+        let before = gateway.memory_kib();
+        gateway.forget_memory_peak();
+        let ordinary = Ordinary::start(gateway.proxy, "acme");
+        let end = runtime.block_on(storm(gateway.proxy, begin, round, FLOOD_MAX));
+        let (calls, slowest) = ordinary.stop();
+        let grown = gateway.memory_peak_kib().saturating_sub(before);
+        let Some(end) = end else { panic!("{name}: goes on after {FLOOD_MAX:?}, {grown} KiB more") };
+        let reason = end.reason.map_or("no word".to_owned(), |reason| format!("{reason:#x}"));
+        figures(&format!(
+            "floods: HTTP/2, {name}: cut after {} rounds sent, {} ms, GOAWAY {reason}; {calls} ordinary calls beside it, slowest {} ms; {} KiB more at most",
+            end.rounds,
+            end.after.as_millis(),
+            slowest.as_millis(),
+            grown
+        ));
+        assert!(end.reason.is_some_and(|reason| reason != 0), "{name}: {end:?}");
+        assert!(slowest < ORDINARY_MAX, "{name}: {slowest:?}");
+        assert!(grown < GROWTH_KIB_MAX, "{name}: {grown} KiB more");
+    }
+    assert!(reached(&gateway, "http2_frames") > 0 && reached(&gateway, "http2_resets") > 0);
+    assert_eq!(gateway.chats("flood").0, 0, "nothing of it was a call");
+}
+
+#[test]
+fn pings_at_the_rate_of_a_client_go_on_for_as_long_as_it_has_calls() {
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let provider = Provider::start(move |seen| honest(seen).after(Step::Wait(waits.clone(), 1)));
+    let gateway = Setup::new(&provider).set("TOLLGATE_H2C", "true").start();
+    let answered = runtime().block_on(async {
+        let mut tcp = TcpStream::connect(gateway.proxy).await.unwrap();
+        let body = frame(DATA, END_STREAM, 1, CHAT_REQUEST.as_bytes());
+        let head = frame(HEADERS, END_HEADERS, 1, &request("POST", CHAT, Some("acme")));
+        tcp.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[]), &head, &body].concat()).await.unwrap();
+        let (mut read, mut write) = tcp.split();
+        // As many as a purse has at its begin, and acknowledged one by one.
+        for _ in 0..1_000 {
+            write.write_all(&frame(PING, 0, 0, &[1; 8])).await.unwrap();
+            while next_frame(&mut read).await.expect("the connection stands").0 != PING {}
+        }
+        gate.pass();
+        while let Some((kind, payload)) = next_frame(&mut read).await {
+            if kind == DATA && !payload.is_empty() {
+                return String::from_utf8(payload).unwrap();
+            }
+        }
+        String::new()
+    });
+    assert_eq!(answered, CHAT_ANSWER);
+    assert_eq!(gateway.booked("acme", 1).chats, 1);
+}
+
+#[test]
+fn streams_that_are_never_read_are_cut_and_booked() {
+    let provider = Provider::start(|_| {
+        Script::open(&[("Content-Type", "text/event-stream")])
+            .then(Step::SendForever(wire::chunk(&chat_event(&"one ".repeat(1_000)))))
+    });
+    let gateway = Setup::new(&provider)
+        .set("TOLLGATE_H2C", "true")
+        .set("TOLLGATE_WRITE_TIMEOUT", "2s")
+        .set("TOLLGATE_DRAIN_TIMEOUT", "500ms")
+        .start();
+    let before = gateway.memory_kib();
+    gateway.forget_memory_peak();
+    let streams = 50;
+    runtime().block_on(async {
+        let mut tcp = TcpStream::connect(gateway.proxy).await.unwrap();
+        // A window of nothing: the head of each answer comes, and no byte of it.
+        let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat();
+        for number in 0..streams {
+            bytes.extend(frame(HEADERS, END_HEADERS, stream(number), &request("POST", CHAT, Some("acme"))));
+            bytes.extend(frame(DATA, END_STREAM, stream(number), CHAT_USAGE_REQUEST.as_bytes()));
+        }
+        tcp.write_all(&bytes).await.unwrap();
+        let (mut read, _write) = tcp.split();
+        let mut reset = 0;
+        let began = Instant::now();
+        while reset < streams {
+            let next = timeout(Duration::from_secs(15), next_frame(&mut read)).await.expect("all are cut in time");
+            reset += u32::from(next.expect("the connection stands").0 == RST_STREAM);
+        }
+        figures(&format!(
+            "floods: HTTP/2, {streams} streams with no window: reset after {} ms",
+            began.elapsed().as_millis()
+        ));
+    });
+    let usage = gateway.booked("acme", streams.into());
+    assert_eq!((usage.chats, usage.estimated.requests), (streams.into(), streams.into()));
+    let grown = gateway.memory_peak_kib().saturating_sub(before);
+    figures(&format!("floods: HTTP/2, {streams} streams with no window: {} MiB more at most", grown / 1024));
+    assert!(grown < 128 * 1024, "{grown} KiB more");
+    assert_eq!(reached(&gateway, "answer_pace"), u64::from(streams));
+}

@@ -1,0 +1,284 @@
+//! Objects that a provider keeps for all tenants in one account: each is its maker's alone.
+//!
+//! The scripted provider is as a real one: it gives any object to whoever names it. So what is refused has to be refused
+//! before it is asked.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use super::support::machine::figures;
+use super::support::provider::Seen;
+use super::support::*;
+
+/// What the provider tells of any object.
+const CONTENT: &str = "what only its maker may read";
+
+const RESPONSES: &str = "/v1/responses";
+const GOOGLE_FILE: &str = "https://generativelanguage.googleapis.com/v1beta/";
+
+/// A provider that makes an object at each POST, and gives whatever is asked for.
+fn keeper() -> Provider {
+    let made = AtomicUsize::new(1);
+    Provider::start(move |seen| {
+        if seen.method != "POST" {
+            return Script::json(200, json!({"content": CONTENT, "id": "x"}).to_string());
+        }
+        answered(seen, made.fetch_add(1, Ordering::SeqCst))
+    })
+}
+
+fn answered(seen: &Seen, number: usize) -> Script {
+    let path = seen.target.split('?').next().unwrap_or_default();
+    let usage = json!({"input_tokens": 11, "output_tokens": 7, "total_tokens": 18});
+    let response = json!({"id": format!("resp_{number}"), "object": "response", "status": "completed", "model": "gpt-4.1",
+        "output": [{"id": format!("msg_{number}"), "type": "message"}], "usage": usage});
+    let of = |kind: &str| json!({"id": format!("{kind}{number}"), "object": kind, "content": CONTENT});
+    let body = match path {
+        RESPONSES if seen.json()["stream"] == true => {
+            let created =
+                json!({"type": "response.created", "response": {"id": format!("resp_{number}"), "output": []}});
+            let completed = json!({"type": "response.completed", "response": response});
+            let events = [created, completed].map(|event| format!("data: {event}\n\n").into_bytes());
+            return Script::pieces("text/event-stream", &events);
+        }
+        RESPONSES => response,
+        bodies::CHAT => {
+            let mut answer: Value = serde_json::from_str(bodies::CHAT_ANSWER).unwrap();
+            answer["id"] = format!("chatcmpl-{number}").into();
+            answer
+        }
+        "/v1/files" => of("file-"),
+        "/v1/batches" => of("batch_"),
+        "/v1/conversations" => of("conv_"),
+        "/v1/vector_stores" => of("vs_"),
+        "/v1/assistants" => of("asst_"),
+        "/v1/threads" => of("thread_"),
+        "/v1/uploads" => of("upload_"),
+        "/upload/v1beta/files" => json!({"file": {"name": format!("files/f{number}")}}),
+        "/v1beta/cachedContents" => {
+            json!({"name": format!("cachedContents/c{number}"), "usageMetadata": {"totalTokenCount": 9}})
+        }
+        "/v1beta/interactions" => {
+            json!({"id": format!("i{number}"), "status": "completed", "usage": {"total_tokens": 18}})
+        }
+        "/v1beta/fileSearchStores" => json!({"name": format!("fileSearchStores/s{number}")}),
+        path if path.ends_with(":batchGenerateContent") => {
+            json!({"name": format!("batches/b{number}"), "metadata": {}})
+        }
+        path if path.ends_with(":generateContent") => serde_json::from_str(bodies::GEMINI_ANSWER).unwrap(),
+        _ => json!({"content": CONTENT}),
+    };
+    Script::json(200, body.to_string())
+}
+
+/// A way to make an object and to have it: what makes it, the prefix of its name, and the path that `{}` names it in.
+const WAYS: [(&str, &str, &str, &str); 16] = [
+    (RESPONSES, r#"{"model":"gpt-4.1","input":"x"}"#, "resp_", "/v1/responses/{}"),
+    (RESPONSES, r#"{"model":"gpt-4.1","input":"x","stream":true}"#, "resp_", "/v1/responses/{}/input_items"),
+    (RESPONSES, r#"{"model":"gpt-4.1","input":"x","background":true}"#, "resp_", "/openai/v1/responses/{}"),
+    (bodies::CHAT, r#"{"model":"gpt-4o-mini","messages":[],"store":true}"#, "chatcmpl-", "/v1/chat/completions/{}"),
+    ("/v1/files", "x", "file-", "/v1/files/{}/content"),
+    ("/v1/batches", r#"{"input_file_id":"{file}","endpoint":"/v1/responses"}"#, "batch_", "/v1/batches/{}"),
+    ("/v1/conversations", "{}", "conv_", "/v1/conversations/{}/items"),
+    ("/v1/vector_stores", r#"{"file_ids":["{file}"]}"#, "vs_", "/v1/vector_stores/{}"),
+    ("/v1/assistants", r#"{"model":"gpt-4o"}"#, "asst_", "/v1/assistants/{}"),
+    ("/v1/threads", "{}", "thread_", "/v1/threads/{}/messages"),
+    ("/v1/uploads", "{}", "upload_", ""),
+    ("/upload/v1beta/files", "x", "files/f", "/v1beta/{}"),
+    ("/v1beta/cachedContents", r#"{"model":"models/gemini-2.5-flash"}"#, "cachedContents/c", "/v1beta/{}"),
+    ("/v1beta/models/gemini-2.5-flash:batchGenerateContent", r#"{"batch":{}}"#, "batches/b", "/v1beta/{}"),
+    ("/v1beta/interactions", r#"{"model":"gemini-2.5-flash","input":"x"}"#, "i", "/v1beta/interactions/{}"),
+    ("/v1beta/fileSearchStores", "{}", "fileSearchStores/s", "/v1beta/{}"),
+];
+
+/// Calls whose body names an object, `{}`, by its prefix.
+const REFERENCES: [(&str, &str, &str); 14] = [
+    ("resp_", RESPONSES, r#"{"model":"gpt-4.1","input":"x","previous_response_id":"{}"}"#),
+    ("resp_", "/v1/responses/input_tokens", r#"{"previous_response_id":"{}"}"#),
+    ("msg_", RESPONSES, r#"{"model":"gpt-4.1","input":[{"type":"item_reference","id":"{}"}]}"#),
+    ("conv_", RESPONSES, r#"{"model":"gpt-4.1","input":"x","conversation":{"id":"{}"}}"#),
+    (
+        "file-",
+        RESPONSES,
+        r#"{"model":"gpt-4.1","input":[{"role":"user","content":[{"type":"input_file","file_id":"{}"}]}]}"#,
+    ),
+    (
+        "file-",
+        bodies::CHAT,
+        r#"{"model":"gpt-4o","messages":[{"role":"user","content":[{"type":"file","file":{"file\u005fid":"{}"}}]}]}"#,
+    ),
+    ("vs_", RESPONSES, r#"{"model":"gpt-4.1","input":"x","tools":[{"type":"file_search","vector_store_ids":["{}"]}]}"#),
+    ("file-", "/v1/batches", r#"{"input_file_id":"{}","endpoint":"/v1/responses"}"#),
+    ("file-", "/v1/threads", r#"{"tool_resources":{"code_interpreter":{"file_ids":["{}"]}}}"#),
+    ("file-", "/v1/vector_stores", r#"{"file_ids":["{}"]}"#),
+    ("files/f", bodies::GEMINI, r#"{"contents":[{"parts":[{"fileData":{"fileUri":"{google}{}"}}]}]}"#),
+    ("cachedContents/c", bodies::GEMINI, r#"{"contents":[],"cachedContent":"{}"}"#),
+    (
+        "files/f",
+        "/v1beta/models/gemini-2.5-flash:countTokens",
+        r#"{"contents":[{"parts":[{"fileData":{"fileUri":"{}"}}]}]}"#,
+    ),
+    ("i", "/v1beta/interactions", r#"{"model":"gemini-2.5-flash","input":"x","previous_interaction_id":"{}"}"#),
+];
+
+fn is_google(target: &str) -> bool {
+    target.starts_with("/v1beta/") || target.starts_with("/upload/")
+}
+
+fn with_key(request: Request, key: &str) -> Request {
+    if is_google(&request.target) { request.google(key) } else { request.bearer(key) }
+}
+
+/// What was made through `gateway` by `key`, by the prefixes of its names.
+fn make_all(gateway: &Gateway, key: &str) -> Vec<(&'static str, String)> {
+    let mut made: Vec<(&'static str, String)> = vec![];
+    for (target, body, prefix, _) in [WAYS[4]].into_iter().chain(WAYS) {
+        let file = made.iter().find(|(prefix, _)| *prefix == "file-").map_or("", |(_, name)| name);
+        let answer = gateway.send(&with_key(Request::post(target, body.replace("{file}", file)), key));
+        assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+        let text = answer.text();
+        let is_name = |part: &&str| part.strip_prefix(prefix).is_some_and(|rest| rest.parse::<usize>().is_ok());
+        let name = text.split('"').find(is_name).unwrap_or_else(|| panic!("{target}: {text}")).to_owned();
+        if prefix == "resp_" {
+            made.push(("msg_", name.replace("resp_", "msg_")));
+        }
+        made.push((prefix, name));
+    }
+    made
+}
+
+/// Demands that a request is refused with 404 in its provider's words, that nothing was asked of the provider, and gives the
+/// words without the name.
+fn demand_404(provider: &Provider, gateway: &Gateway, request: &Request, name: &str) -> String {
+    let known = provider.count();
+    let answer = gateway.send(request);
+    let error = &answer.json()["error"];
+    assert_eq!((answer.status, provider.count()), (404, known), "{}: {}", request.target, answer.text());
+    let code = if is_google(&request.target) { &error["status"] } else { &error["code"] };
+    assert!(*code == "NOT_FOUND" || *code == "unknown_object", "{}", answer.text());
+    assert!(!answer.text().contains(CONTENT), "{}", answer.text());
+    answer.text().replace(name, "NAME")
+}
+
+#[test]
+fn an_object_is_its_makers_alone_wherever_it_is_named() {
+    let provider = keeper();
+    let gateway = keep_apart(Setup::new(&provider)).prod().start();
+    let (acme, globex) = (gateway.issue("acme", "pro"), gateway.issue("globex", "pro"));
+    let made = make_all(&gateway, &globex);
+    let mut tried = 0;
+    for ((_, _, prefix, place), (_, name)) in
+        WAYS.iter().zip(made.iter().filter(|(prefix, _)| *prefix != "msg_").skip(1))
+    {
+        if place.is_empty() {
+            continue;
+        }
+        assert!(name.starts_with(prefix), "{name}");
+        let is_only_read = place.ends_with("input_items") || *place == "/v1/batches/{}";
+        for method in if is_only_read { &["GET"][..] } else { &["GET", "DELETE"] } {
+            let ask = |name: &str| Request::get(place.replace("{}", name)).method(method);
+            let refused = demand_404(&provider, &gateway, &with_key(ask(name), &acme), name);
+            // As it is said of one that there is not.
+            let none = name.replace(|c: char| c.is_ascii_digit(), "0");
+            assert_eq!(demand_404(&provider, &gateway, &with_key(ask(&none), &acme), &none), refused, "{place}");
+            tried += 2;
+            if *method == "GET" {
+                let answer = gateway.send(&with_key(ask(name), &globex));
+                assert!(answer.status == 200 && answer.text().contains(CONTENT), "{name}: {}", answer.text());
+            }
+        }
+    }
+    for (prefix, target, body) in REFERENCES {
+        let name = &made.iter().find(|(of, _)| *of == prefix).unwrap_or_else(|| panic!("{prefix}")).1;
+        let body = body.replace("{google}", GOOGLE_FILE).replace("{}", name);
+        let ask = || Request::post(target, body.clone());
+        demand_404(&provider, &gateway, &with_key(ask(), &acme), name);
+        tried += 1;
+        let known = provider.count();
+        let answer = gateway.send(&with_key(ask(), &globex));
+        assert_eq!((answer.status, provider.count()), (200, known + 1), "{target} {body}: {}", answer.text());
+        assert_eq!(String::from_utf8(provider.last().body).unwrap(), body, "it goes on as it came");
+    }
+    assert_eq!(gateway.usage(&acme).calls(), 0, "what was refused was no call");
+    figures(&format!(
+        "isolation: {tried} requests for another tenant's responses, files, batches and caches, by path and by body: 0 reached the provider"
+    ));
+}
+
+/// With what tenants keep apart by default.
+fn keep_apart(setup: Setup) -> Setup {
+    setup.unset("TOLLGATE_UNKNOWN_OBJECTS").unset("TOLLGATE_OBJECT_LISTS")
+}
+
+#[test]
+fn what_is_not_stored_makes_no_object_and_what_is_coded_is_read() {
+    let provider = keeper();
+    let gateway = keep_apart(Setup::new(&provider)).prod().start();
+    let key = gateway.issue("acme", "pro");
+    for (target, body) in [
+        (RESPONSES, r#"{"model":"gpt-4.1","input":"x","store":false}"#),
+        (bodies::CHAT, bodies::CHAT_REQUEST),
+        ("/v1beta/interactions", r#"{"model":"gemini-2.5-flash","input":"x","store":false}"#),
+    ] {
+        assert_eq!(gateway.send(&with_key(Request::post(target, body), &key)).status, 200);
+    }
+    for name in ["/v1/responses/resp_1", "/v1/chat/completions/chatcmpl-2", "/v1beta/interactions/i3"] {
+        assert_eq!(gateway.send(&with_key(Request::get(name), &key)).status, 404, "{name}");
+    }
+    let coded = Request::post("/v1/conversations", "{}").bearer(&key).header("Content-Encoding", "gzip");
+    let known = provider.count();
+    assert_eq!((gateway.send(&coded).status, provider.count()), (415, known), "what cannot be read goes nowhere");
+    // Whatever coding its client takes, an answer that makes an object is asked for in one that is read.
+    let odd = Request::post("/v1/files", "x").bearer(&key).header("Accept-Encoding", "br, zstd");
+    assert_eq!(gateway.send(&odd).status, 200);
+    let asked = provider.last().header("accept-encoding").unwrap_or_default().to_owned();
+    assert!(!asked.contains("br") && !asked.contains("zstd"), "{asked}");
+    assert_eq!(gateway.send(&Request::get("/v1/files/file-4").bearer(&key)).status, 200);
+}
+
+#[test]
+fn lists_of_everybodys_objects_are_refused_unless_they_are_allowed() {
+    let provider = keeper();
+    let refusing = keep_apart(Setup::new(&provider)).start();
+    let allowing = keep_apart(Setup::new(&provider)).set("TOLLGATE_OBJECT_LISTS", "allow").start();
+    for list in [
+        "/v1/files",
+        "/v1/batches?limit=10",
+        "/v1/vector_stores",
+        "/v1/assistants",
+        "/v1/chat/completions",
+        "/v1beta/files",
+        "/v1beta/cachedContents?pageSize=5",
+        "/v1beta/batches",
+        "/v1beta/fileSearchStores",
+        "/v1beta/operations",
+    ] {
+        let ask = || with_key(Request::get(list), "acme");
+        let known = provider.count();
+        let refused = refusing.send(&ask());
+        assert_eq!((refused.status, provider.count()), (403, known), "{list}: {}", refused.text());
+        assert!(refused.text().contains("isolation.lists"), "{}", refused.text());
+        assert_eq!((allowing.send(&ask()).status, provider.count()), (200, known + 1), "{list}");
+    }
+    for free in ["/v1/models", "/v1beta/models"] {
+        assert_eq!(refusing.send(&with_key(Request::get(free), "acme")).status, 200, "{free} is everybody's");
+    }
+}
+
+#[test]
+fn what_was_made_elsewhere_goes_on_only_if_that_is_allowed_and_anothers_never() {
+    let provider = keeper();
+    let first = keep_apart(Setup::new(&provider)).prod().start();
+    let (acme, globex) = (first.issue("acme", "pro"), first.issue("globex", "pro"));
+    assert_eq!(first.send(&Request::post("/v1/files", "x").bearer(&globex)).status, 200);
+    let file = Request::get("/v1/files/file-1/content");
+    demand_404(&provider, &first, &Request::get("/v1/files/file-9").bearer(&acme), "file-9");
+    // The next start knows it from the ledger.
+    let second = keep_apart(Setup::new(&provider)).prod().set("TOLLGATE_UNKNOWN_OBJECTS", "allow").on_ledger_of(&first);
+    drop(first);
+    let second = second.start();
+    assert_eq!(second.send(&Request::get("/v1/files/file-9").bearer(&acme)).status, 200);
+    assert_eq!(second.send(&Request { headers: Vec::new(), ..file.clone() }.bearer(&globex)).status, 200);
+    demand_404(&provider, &second, &file.bearer(&acme), "file-1");
+}
