@@ -8,6 +8,7 @@ use super::support::bodies::*;
 use super::support::front::*;
 use super::support::gateway::ADMIN_KEY;
 use super::support::http2::Http2;
+use super::support::machine::tell;
 use super::support::*;
 
 /// A reload is in force within this.
@@ -188,4 +189,5 @@ fn a_public_address_in_dev_mode_or_a_weak_admin_key_is_refused_in_one_line() {
             assert!(name != "TOLLGATE_ADMIN_KEY" || !said.contains(value), "the key is repeated: {said}");
         }
     }
+    tell("C30", "a public address in dev mode, a weak admin key", 9, "does not start, in one line");
 }

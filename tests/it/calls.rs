@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::support::bodies::*;
+use super::support::machine::tell;
 use super::support::*;
 
 /// An event may reach the client this much after the provider sent it.
@@ -334,6 +335,7 @@ fn every_event_is_passed_on_before_the_next_one_is_sent() {
         assert!(lags[lags.len() - 2] <= EVENT_LAG_MAX, "{name}: {lags:?}");
         assert_eq!(gateway.booked(name, 1).tokens(), (11, 7, 18), "{name}");
     }
+    tell("D48", "events of a stream", 60, "each passed on before the next is sent, within 250 ms");
 }
 
 #[test]
@@ -406,7 +408,7 @@ fn an_unknown_model_is_unpriced_and_never_free() {
     assert_eq!((usage.tokens(), usage.cost(), usage.unpriced_requests), ((11, 7, 18), 0, 1));
     let event = gateway.event("acme");
     assert_eq!((&event["priced"], &event["estimated_cost_usd"]), (&"unpriced".into(), &serde_json::Value::Null));
-    super::hostile::tell("B22", "a model without a price", 1, "served, its tokens booked, its cost null");
+    tell("B22", "a model without a price", 1, "served, its tokens booked, its cost null");
 }
 
 #[test]

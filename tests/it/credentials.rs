@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::support::bodies::*;
 use super::support::gateway::{GEMINI_KEY, OPENAI_KEY};
+use super::support::machine::tell;
 use super::support::*;
 
 /// A revocation reaches every call within this.
@@ -96,6 +97,7 @@ fn a_revoked_key_is_refused_while_the_other_key_of_its_tenant_works() {
     let request = chat(second);
     demand_401(&gateway.send(&request), &request, second);
     assert_eq!(gateway.send(&chat(&first)).status, 200);
+    tell("C28", "a revoked key", 1, "401 within 5 s, the other key of its tenant works");
 }
 
 #[test]

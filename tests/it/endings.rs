@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::support::bodies::*;
+use super::support::machine::tell;
 use super::support::*;
 
 /// A stream that waits after the first `before` events until the gate is passed.
@@ -146,6 +147,7 @@ fn a_provider_that_breaks_off_is_seen_by_the_client_and_estimated() {
         provider.now_does(honest);
         assert_eq!(gateway.send(&chat(tenant)).status, 200, "{tenant}: the next call");
     }
+    tell("D39", "an answer that breaks off", 6, "a break that the client sees, booked once");
 }
 
 #[test]
@@ -199,6 +201,12 @@ fn a_reader_that_does_not_read_costs_no_memory() {
     let usage = gateway.booked("acme", 1);
     assert_eq!((usage.estimated.requests, usage.chats), (1, 1));
     assert_eq!(gateway.event("acme")["outcome"], "client_left");
+    tell(
+        "D46",
+        "a stream without end and a client that does not read",
+        1,
+        &format!("{} MiB taken of it, {} MiB more memory; closed and booked", sent >> 20, grown >> 10),
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::support::bodies::{CHAT_ANSWER, CHAT_REQUEST};
 use super::support::gateway::ADMIN_KEY;
-use super::support::machine::figures;
+use super::support::machine::{figures, tell};
 use super::support::provider::Seen;
 use super::support::*;
 
@@ -203,6 +203,9 @@ fn no_attempt_reads_or_changes_what_is_anothers() {
         listed.join(", "),
         calls.len()
     ));
+    let of_admins = attempts.iter().filter(|attempt| matches!(attempt.at, At::Admin)).count();
+    tell("C25", "another tenant's usage and data", attempts.len() - of_admins, "not a byte of it");
+    tell("C26", "a tenant's key on the routes of admins", of_admins, "refused, nothing changed");
 }
 
 #[test]
@@ -220,4 +223,5 @@ fn one_secret_opens_one_plane() {
     }
     assert_eq!(gateway.usage(&key).calls(), 0);
     assert_ne!(key, ADMIN_KEY);
+    tell("C26", "a tenant's key that is given as the admin key", 3, "403: one secret opens one plane");
 }

@@ -1,6 +1,7 @@
 //! Providers that lie about usage, and models that print it: the client's bytes are never changed, the books stay right.
 
 use super::support::bodies::*;
+use super::support::machine::tell;
 use super::support::*;
 
 /// A chat answer with `content` as its text and `usage` as it stands there.
@@ -87,6 +88,7 @@ fn usage_that_cannot_be_true_is_estimated_and_flagged() {
         assert_eq!(next.prompt_tokens - booked.prompt_tokens, 11, "{usage}");
         assert_eq!(next.completion_tokens - booked.completion_tokens, 7, "{usage}");
     }
+    tell("D32", "usage that cannot be true", usages.len(), "estimated and flagged, the next call exact");
 }
 
 #[test]
@@ -191,6 +193,7 @@ fn a_total_that_is_not_the_sum_is_not_booked_and_flags_what_is() {
         let booked = gateway.booked(tenant, 1);
         assert_eq!((booked.tokens(), booked.estimated.requests), (tokens, flagged), "{tenant}");
     }
+    tell("D35", "a total that is not the sum", 16, "the sum is booked, and flagged");
 }
 
 #[test]
@@ -238,6 +241,7 @@ fn usage_that_a_model_prints_is_text() {
             assert_eq!(gateway.booked(&tenant, 1).tokens(), (11, 7, 18), "{text}");
         }
     }
+    tell("D33", "usage that a model prints", 6 * texts.len(), "text: what the provider charged is booked");
 }
 
 #[test]
@@ -254,6 +258,7 @@ fn of_two_usages_neither_makes_a_call_free() {
         assert!(booked.tokens() == (11, 7, 18) || booked.estimated.requests == 1, "{usage}: {booked:?}");
         assert!(booked.total_tokens > 0, "{usage}");
     }
+    tell("D34", "usage twice in one answer", 2, "never 0");
 }
 
 #[test]
@@ -279,6 +284,7 @@ fn of_running_totals_the_last_counts() {
         assert_eq!(gateway.send(&chat_with(tenant, CHAT_USAGE_REQUEST)).body, whole(&events), "{tenant}");
         assert_eq!(gateway.booked(tenant, 1).tokens(), (11, 7, 18), "{tenant}");
     }
+    tell("D37", "running totals, usage twice or in the middle", 4, "the last counts");
 }
 
 #[test]
@@ -311,6 +317,7 @@ fn a_stream_is_read_by_the_rules_of_event_streams() {
         let booked = gateway.booked(tenant, 1);
         assert_eq!((booked.tokens(), booked.estimated.requests), ((11, 7, 18), 0), "{tenant}");
     }
+    tell("D36", "streams by every rule of event streams", 10, "passed on as they came, usage exact");
 }
 
 #[test]
@@ -331,6 +338,7 @@ fn an_answer_without_usage_is_estimated_near_the_truth() {
     );
     let near = |tokens: u64| (48..=80).contains(&tokens);
     assert!(near(booked.prompt_tokens) && near(booked.completion_tokens), "{booked:?}");
+    tell("D38", "no usage at all", 1, "estimated within 20 % of the count, and flagged");
 }
 
 #[test]
@@ -348,10 +356,5 @@ fn a_megabyte_of_one_letter_without_usage_holds_nobody_up() {
     let booked = gateway.booked("acme", 1);
     assert_eq!(booked.estimated.requests, 1);
     assert!(booked.prompt_tokens > 10_000 && booked.completion_tokens > 10_000, "{booked:?}");
-    super::hostile::tell(
-        "B19",
-        "a megabyte of one letter, asked and answered",
-        2,
-        "estimated; the neighbour is not held up",
-    );
+    tell("B19", "a megabyte of one letter, asked and answered", 2, "estimated; the neighbour is not held up");
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::support::machine::{figures, until};
+use super::support::machine::{figures, tell as tell_row, until};
 use super::support::postgres::Database;
 use super::support::redis::{RedisServer, Reply};
 use super::support::websocket::{self, handshake};
@@ -472,6 +472,8 @@ fn tell(title: &str, stand: &Stand, places: &[String], copies: &BTreeMap<String,
     let left: Vec<String> =
         copies.iter().filter(|(_, count)| **count > 0).map(|(what, count)| format!("{what} {count}")).collect();
     figures(&format!("scrub, {title}: copies in memory, freed or held: {}", left.join(", ")));
+    tell_row("C27", &format!("secrets at rest: {title}"), names.len(), "found 0");
+    tell_row("C29", &format!("secrets and prompts in logs: {title}"), names.len(), "found 0");
 }
 
 #[test]

@@ -122,4 +122,5 @@ fn a_compressed_answer_is_read_to_a_bound_and_booked_once() {
         assert_eq!(event["usage_source"], by, "{event}");
     }
     assert_eq!(gateway.booked("some", 1).tokens(), (11, 7, 18));
+    tell("D47", "answers that unfold without end", sizes.len(), "passed on as they came, read to a bound, booked once");
 }

@@ -100,6 +100,7 @@ fn what_comes_too_often_is_told_to_go_and_costs_nothing() {
     }
     assert!(reached(&gateway, "http2_frames") > 0 && reached(&gateway, "http2_resets") > 0);
     assert_eq!(gateway.chats("flood").0, 0, "nothing of it was a call");
+    tell("A16", "floods of HTTP/2 frames", floods().len(), "told to go, memory flat, ordinary calls within 1 s");
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn one_connection_too_many_is_told_so_and_has_its_place_when_another_goes() {
     let gateway = unlimited(&provider).set("TOLLGATE_CONNECTIONS_PER_ADDRESS", "5").start();
     let wires: Vec<_> = (0..20).map(|_| open(&gateway)).collect();
     assert_eq!((wires.len(), reached(&gateway, "connections_per_address")), (20, 0));
+    tell("A15", "a connection beyond the limit", 6, "503, and a place when another goes");
 }
 
 #[test]

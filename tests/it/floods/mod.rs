@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
 use super::support::bodies::*;
-use super::support::machine::{figures, until};
+use super::support::machine::{figures, tell, until};
 use super::support::*;
 
 /// What an ordinary call may take while others do their worst.
@@ -243,13 +243,23 @@ fn slow_idle_and_flooding_clients_together_are_cut_and_nobody_waits() {
     for (limit, least) in limits.into_iter().zip([DRIPPING / 2, DRIPPING / 2, IDLING, 1]) {
         assert!(reached(&gateway, limit) >= u64::try_from(least).unwrap(), "{limit}");
     }
-    // Nobody got away without being booked, and nothing is held.
+    all_are_booked(&gateway, served + 1);
+    tell(
+        "A14",
+        "heads and bodies that drip",
+        DRIPPING,
+        "all cut within their limits; ordinary calls within 1 s meanwhile",
+    );
+    tell("A15", "connections that say nothing", IDLING, "all cut within their limit");
+}
+
+/// Nobody got away without being booked, and nothing is held.
+fn all_are_booked(gateway: &Gateway, served: u64) {
     for number in 0..READING {
         let event = gateway.event(&format!("reader-{number}"));
         assert_eq!(event["outcome"], "client_left", "{event}");
         assert!(event["completion_tokens"].as_u64().unwrap() > 0, "{event}");
     }
-    served += 1;
     assert_eq!(gateway.booked("flood", served).tokens(), (11 * served, 7 * served, 18 * served));
     assert_eq!(gateway.chats("flood").0, served);
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::support::bodies::*;
 use super::support::gateway::{GEMINI_KEY, OPENAI_KEY};
-use super::support::machine::figures;
+use super::support::machine::{figures, tell};
 use super::support::provider::Seen;
 use super::support::wire::Head;
 use super::support::*;
@@ -79,11 +79,6 @@ impl Row {
     ) -> Self {
         forms.into_iter().fold(self, |row, (name, bytes)| row.form(name, bytes, Comes::Served(holds)))
     }
-}
-
-/// Tells one row of the table.
-pub fn tell(number: &str, what: &str, forms: usize, outcome: &str) {
-    figures(&format!("hostile {number:<4} {what:<58} {forms:>3} forms: {outcome}"));
 }
 
 /// Plays every form of every row and fails with all that went wrong.

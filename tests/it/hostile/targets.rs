@@ -110,7 +110,7 @@ fn methods() -> Row {
 }
 
 fn paths() -> Row {
-    Row::new("I6", "paths that somebody reads as other paths").refused(
+    Row::new("-", "paths that somebody reads as other paths").refused(
         &[400],
         [
             "/v1/../v1/models",
@@ -174,7 +174,7 @@ fn billed() -> Row {
         let bytes = [head(&line, &[HOST, AUTH, JSON, &length]), CHAT_REQUEST.into()].concat();
         (format!("POST {target}"), bytes)
     };
-    let billed = Row::new("I6", "a billed path that is spelled as another").refused(
+    let billed = Row::new("-", "a billed path that is spelled as another").refused(
         &[400],
         [
             "/v1/chat%2fcompletions",
@@ -224,7 +224,7 @@ fn queries() -> Row {
         let bytes = [head(&line, &[HOST, "x-goog-api-key: acme", JSON, &length]), GEMINI_REQUEST.into()].concat();
         (query.to_owned(), bytes)
     };
-    let row = Row::new("I6", "a query that would change the call or its account").served(
+    let row = Row::new("-", "a query that would change the call or its account").served(
         |seen| {
             seen.target == format!("{GEMINI}?x=y") && seen.method == "POST" && seen.body == GEMINI_REQUEST.as_bytes()
         },

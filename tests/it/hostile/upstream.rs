@@ -67,6 +67,7 @@ fn what_is_no_answer_is_a_502_and_the_chat_is_given_back() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     tell("D41", "answers that are no HTTP", count, "502 in JSON, asked once, the chat given back");
+    tell("C31", "secrets in the words of a failure", count, "no address, path or key in any of them");
 }
 
 /// Answers that can be read, and not by everybody in the same way.

@@ -25,6 +25,11 @@ pub fn figures(line: &str) {
     }
 }
 
+/// Tells one row of the table of hostile input, which many tests fill: what was done, in how many forms, what came of it.
+pub fn tell(number: &str, what: &str, forms: usize, outcome: &str) {
+    figures(&format!("hostile {number:<4} {what:<58} {forms:>3} forms: {outcome}"));
+}
+
 /// Polls `is_so` until it is, at most `limit` long; gives how long that took.
 pub fn until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
