@@ -446,6 +446,7 @@ impl Parts {
             counting: Arc::new(counting),
             identities: identities.clone(),
             strangers: strangers(&facts, &meter),
+            admin_strangers: strangers(&facts, &meter),
             pulse: pulse(journal.clone(), counting_health, draining.clone(), reload_failed.clone()),
             metrics: told(&metrics),
             store_timeout: STORE_TIMEOUT,

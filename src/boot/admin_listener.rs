@@ -1,8 +1,8 @@
 //! The admin listener: plain, or over TLS as the configuration in force says at each connection.
 //!
 //! May use: everything. What a client may take is bounded here, as axum bounds none of it: connections in all and by address,
-//! and the time in which it gets no answer. Handshakes go on beside each other and beside the accepting, a bounded number of them and for a
-//! bounded time, so that a client which stalls in one holds up nobody else.
+//! and the time in which it gets no answer. Handshakes go on beside each other and beside the accepting, for a bounded
+//! time, so that a client which stalls in one holds up nobody else.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,17 +32,16 @@ use crate::edge::crowd::{Crowd, Inside};
 use crate::edge::exchange::{Gate, Peer};
 use crate::edge::listener::Phase;
 use crate::edge::socket::Socket;
-
-/// Handshakes at once: few people administer, and a scan of ports must not cost more than this.
-const HANDSHAKES_MAX: usize = 64;
+use crate::edge::strangers::Guest;
 
 /// A pause after `accept` failed, which means that there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections at once, those in a handshake included. Beyond it nobody is accepted until one goes.
+/// Connections at once, those in a handshake included: few people administer, and a scan of ports must not cost more than
+/// this. Beyond it nobody is accepted until one goes.
 const CONNECTIONS_MAX: usize = 256;
 
-/// Of one address, so that nobody has all of them.
+/// Of one address, in a handshake or not, so that nobody has all of them.
 const CONNECTIONS_PER_ADDRESS: u64 = 128;
 
 /// An answer takes the ledger this long at most, however short idle connections are kept.
@@ -89,17 +88,16 @@ pub(super) async fn serve(tcp: TcpListener, gate: Arc<Gate>, router: axum::Route
     }
 }
 
-/// Says whom wrong keys count for. Here that is whoever is connected where nothing else is known, a balancer too: nobody
-/// but an admin has business here, and what is guessed is worth most.
+/// Says whom wrong keys count for. Here that is whoever is connected, a balancer too: nobody but an admin has business here,
+/// and whose address a header names must not be for others to choose, or anybody near could lock an admin out.
 async fn tell_guest(
     State(gate): State<Arc<Gate>>,
     ConnectInfo(Visitor(peer)): ConnectInfo<Visitor>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let mut guest = gate.live.load().guest(peer, request.headers());
-    guest.from = guest.from.or_else(|| Some(Neighbour::of(peer.address)));
-    request.extensions_mut().insert(guest);
+    let per_minute = gate.live.load().settings.failed_keys_per_minute;
+    request.extensions_mut().insert(Guest { from: Some(Neighbour::of(peer.address)), per_minute });
     next.run(request).await
 }
 
@@ -128,12 +126,11 @@ impl Listener for AdminListener {
 
     async fn accept(&mut self) -> Accepted {
         loop {
-            let has_room = self.handshakes.len() < HANDSHAKES_MAX;
             tokio::select! {
                 Some(shaken) = self.handshakes.join_next() => if let Ok(Some(accepted)) = shaken {
                     return accepted;
                 },
-                accepted = accept(&self.tcp, &self.places), if has_room => match accepted {
+                accepted = accept(&self.tcp, &self.places) => match accepted {
                     Ok((place, tcp, from)) => {
                         let live = self.gate.live.load();
                         let Some(place) = self.place_for(place, from) else { continue };

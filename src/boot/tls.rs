@@ -22,7 +22,7 @@ use crate::config::{Config, Tls};
 use super::BootError;
 
 /// What is spoken over TLS, the preferred first.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 
 /// How a file is called where something is wrong with it: its key and its variable.
 type Name = (&'static str, &'static str);

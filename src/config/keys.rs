@@ -108,7 +108,7 @@ pub static KEYS: &[Key] = &[
         "listen.requests_per_tenant",
         &["TOLLGATE_REQUESTS_PER_TENANT"],
         "5000",
-        "Requests and sessions of one tenant at once on this gateway, billed or not, whatever its plan says. One more gets 429. 0 is no limit.",
+        "Requests and sessions of one tenant at once on this gateway that go to a provider, billed or not, whatever its plan says. One more gets 429. 0 is no limit.",
     ),
     key(
         "listen.failed_keys_per_minute",

@@ -56,12 +56,12 @@ fn the_admin_listener_speaks_tls_and_nothing_else() {
 #[test]
 fn handshakes_that_stall_hold_up_nobody() {
     let provider = Provider::start(honest);
-    let gateway = with_tls(Setup::new(&provider)).set("TOLLGATE_HEADER_TIMEOUT", "2s").start();
-    // As many as go on at once, and more: the next has its turn when the first are cut.
+    let gateway = with_tls(Setup::new(&provider)).set("TOLLGATE_HEADER_TIMEOUT", "1m").start();
+    // Of one address, which once took all places of a handshake with 64.
     let silent: Vec<Wire> = (0..100).map(|_| Wire::open(gateway.admin)).collect();
     let started = Instant::now();
     assert!(is_let_in(&gateway, &Terms::default()));
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     drop(silent);
 }
 

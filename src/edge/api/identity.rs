@@ -82,7 +82,11 @@ async fn asker(
     (secret, guest): (&str, Guest),
     listener: Listener,
 ) -> Result<(Asker, Caller), Refusal> {
-    let found = state.strangers.identity(&state.identities, secret, || guest).await?;
+    let strangers = match listener {
+        Listener::Proxy => &state.strangers,
+        Listener::Admin => &state.admin_strangers,
+    };
+    let found = strangers.identity(&state.identities, secret, || guest).await?;
     let (asker, actor, key) = match (found, listener) {
         (Identity::Tenant(account, key), _) => {
             (Asker::Tenant(account.tenant.id.clone()), Actor::Tenant, key.map(|key| key.id.to_string()))

@@ -63,8 +63,10 @@ pub struct ApiState {
     pub counting: Arc<CountersSource>,
     /// Whose a credential is. The admin key is accepted on the admin listener only.
     pub identities: Arc<Identities>,
-    /// Who presented wrong credentials.
+    /// Who presented wrong credentials, on the proxy listener.
     pub strangers: Arc<Strangers>,
+    /// The same on the admin listener: an app that has a wrong key must not lock out the admin who has its address.
+    pub admin_strangers: Arc<Strangers>,
     /// How the process is.
     pub pulse: TellPulse,
     /// All metrics.

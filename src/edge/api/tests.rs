@@ -100,6 +100,7 @@ impl Site {
             counting: world.counting(),
             identities: Arc::new(identities),
             strangers: Arc::new(Strangers::new(Arc::new(StoppedClock(World::now())), drop)),
+            admin_strangers: Arc::new(Strangers::new(Arc::new(StoppedClock(World::now())), drop)),
             pulse: Arc::new(|| Pulse { backlog: BEHIND, ..Pulse::default() }),
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             store_timeout: STORE_TIMEOUT,
