@@ -18,6 +18,14 @@ put() {
 put postgres_password "$(random)"
 put redis_password "$(random)"
 put admin_key "$(random)"
+# What the admin listeners show, by the names that they have on this machine and to each other. It vouches for itself.
+if [ ! -e secrets/admin_tls_cert ] || [ ! -e secrets/admin_tls_key ]; then
+  command -v openssl >/dev/null || { echo "$0 needs openssl, for the certificate of the admin listeners" >&2; exit 1; }
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=tollgate-admin \
+    -addext subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:gateway-1,DNS:gateway-2 \
+    -keyout secrets/admin_tls_key -out secrets/admin_tls_cert
+fi
+chmod 644 secrets/admin_tls_key secrets/admin_tls_cert
 put database_url "postgres://tollgate:$(cat secrets/postgres_password)@postgres:5432/tollgate"
 put redis_url "redis://:$(cat secrets/redis_password)@redis:6379"
 put redis_auth.conf "requirepass $(cat secrets/redis_password)

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 
 import yaml
@@ -84,6 +85,12 @@ def store_timeout():
 def is_pinned(image):
     """A version, not a name that means another image tomorrow."""
     return re.fullmatch(r"[a-z/.]+:\d+\.\d+(\.\d+)?(-[a-z]+)?", image) is not None
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def compose():

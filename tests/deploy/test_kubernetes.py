@@ -23,6 +23,9 @@ from facts import (
 )
 
 
+FIXTURES = ROOT / "tests" / "fixtures" / "tls"
+
+
 def spec(kind, name="tollgate"):
     return manifests()[kind, name]["spec"]
 
@@ -77,6 +80,8 @@ def test_probes_ask_routes_that_answer_on_ports_that_are_open(demo):
         asked = container()[probe]["httpGet"]
         url, variable = listeners[asked["port"]]
         assert environment()[variable] == f"0.0.0.0:{ports()[asked['port']]}", probe
+        is_tls = variable.replace("LISTEN", "TLS_CERT") in environment()
+        assert asked.get("scheme", "HTTP") == ("HTTPS" if is_tls else "HTTP"), probe
         assert urllib.request.urlopen(url + asked["path"], timeout=10).status == 200, probe
     readiness, liveness = container()["readinessProbe"], container()["livenessProbe"]
     # On the listener that a drain closes first; with time for a ledger that is silent.
@@ -97,13 +102,13 @@ def test_every_variable_exists_and_secrets_come_by_file():
     assert all(set(row) == {"name", "value"} for row in container()["env"]), "no secret in a variable"
     assert "envFrom" not in container() and not pod()["enableServiceLinks"]
     demand_variables(environment())
-    directory = mounts()["secrets"]["mountPath"]
-    files = [path for name, path in environment().items() if name.endswith("_FILE")]
-    keys = manifests()["Secret", "tollgate"]["stringData"]
-    assert sorted(files) == sorted(f"{directory}/{key}" for key in keys)
-    volumes = {volume["name"]: volume for volume in pod()["volumes"]}
-    assert volumes["secrets"]["secret"]["secretName"] == "tollgate"
-    assert not volumes["secrets"]["secret"]["defaultMode"] & 0o007
+    volumes = {volume["name"]: volume["secret"] for volume in pod()["volumes"] if "secret" in volume}
+    there = []
+    for name, volume in volumes.items():
+        keys = manifests()["Secret", volume["secretName"]]["stringData"]
+        there += [f"{mounts()[name]['mountPath']}/{key}" for key in keys]
+        assert not volume["defaultMode"] & 0o007, name
+    assert sorted(value for value in environment().values() if value.startswith("/run/secrets/")) == sorted(there)
 
 
 def test_the_configuration_is_right(tmp_path):
@@ -113,8 +118,11 @@ def test_the_configuration_is_right(tmp_path):
         (tmp_path / name).write_text(text)
     for name, text in manifests()["Secret", "tollgate"]["stringData"].items():
         (tmp_path / name).write_text(text)
+    # A certificate has to be one.
+    for name in manifests()["Secret", "tollgate-admin-tls"]["stringData"]:
+        shutil.copy(FIXTURES / {"tls.crt": "localhost.pem", "tls.key": "localhost.key"}[name], tmp_path / name)
     found = image_environment() | environment()
-    for inside in (directory, mounts()["secrets"]["mountPath"]):
+    for inside in (directory, mounts()["secrets"]["mountPath"], mounts()["admin-tls"]["mountPath"]):
         found = {name: value.replace(inside, str(tmp_path)) for name, value in found.items()}
     checked = check(found)
     assert checked["ok"] and checked["warnings"] == [], checked

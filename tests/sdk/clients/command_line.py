@@ -19,8 +19,8 @@ PREDICT = {"instances": [{"content": "one two"}]}
 CACHE = {"model": "models/gemini-2.5-flash", "contents": ASK["contents"], "ttl": "300s"}
 GEMINI = "/v1beta/models/gemini-2.5-flash"
 VERTEX = "/v1beta1/projects/tolls/locations/europe-west4"
-OPERATION = {"operationName": "projects/tolls/operations/scripted"}
-UPLOAD = "/upload/v1beta/fileSearchStores/scripted:uploadToFileSearchStore"
+VEO = "/v1beta/models/veo-3.0-generate-001:predictLongRunning"
+INTERACTION = {"model": "gemini-2.5-flash", "input": "What is the toll, please?"}
 START = ["X-Goog-Upload-Protocol: resumable", "X-Goog-Upload-Command: start"]
 SPEECH = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Please pay."}
 KEYS = {"bearer": "Authorization: Bearer ", "google": "x-goog-api-key: ", "azure": "api-key: "}
@@ -57,6 +57,48 @@ def curl(path, body=None, key="bearer", method=None, form=(), headers=(), prefix
     return call
 
 
+def own(make, name_of, use):
+    """`use(name)` is a call that needs the name of what another one made, which its answer tells."""
+
+    def call(access):
+        return use(name_of(json.loads(base64.b64decode(make(access)[1]))))(access)
+
+    return call
+
+
+def name_of(said):
+    return said.get("name") or said["id"]
+
+
+def thread(use):
+    return own(curl("/v1/threads", {}), name_of, lambda name: use("/v1/threads/" + name))
+
+
+def run(use):
+    """A run that is finished, and so billed."""
+
+    def begin(assistant):
+        body = {"assistant_id": assistant}
+        return thread(lambda at: own(curl(at + "/runs", body), name_of, lambda name: ended(at, name)))
+
+    def ended(at, name):
+        path = f"{at}/runs/{name}"
+        return own(curl(path), name_of, lambda _: use(path))
+
+    return own(curl("/v1/assistants", {"model": "gpt-4o-mini"}), name_of, begin)
+
+
+def video_of(said):
+    """The address of the video that an operation tells of, without its host."""
+    (sample,) = said["response"]["generateVideoResponse"]["generatedSamples"]
+    return "/" + sample["video"]["uri"].split("/", 3)[3]
+
+
+def video(use):
+    ended = lambda name: own(curl("/v1beta/" + name, key="google"), video_of, use)  # noqa: E731
+    return own(curl(VEO, PREDICT, key="google"), name_of, ended)
+
+
 suite = Suite("curl")
 with tempfile.TemporaryDirectory() as directory:
     sound = pathlib.Path(directory) / "a.wav"
@@ -77,38 +119,45 @@ with tempfile.TemporaryDirectory() as directory:
         suite.case(name, curl("/v1/audio/transcriptions", form=[f"file=@{file}", "model=gpt-4o-transcribe"]))
     suite.case("models", curl("/v1/models"))
     suite.case("models", curl("/v1/models", method="HEAD"))
-    suite.case("files", curl("/v1/files/file-scripted/content"))
+    filed = curl("/v1/files", form=["purpose=batch", f"file=@{sound}"])
+    suite.case("files", own(filed, name_of, lambda name: curl(f"/v1/files/{name}/content")))
     suite.case("generateContent", curl(GEMINI + ":generateContent", ASK, key="query"))
     suite.case("streamGenerateContent", curl(GEMINI + ":streamGenerateContent?alt=sse", ASK, key="google"))
     suite.case("streamGenerateContent, an array", curl(GEMINI + ":streamGenerateContent", ASK, key="query"))
     suite.case("embed, one", curl("/v1beta/models/gemini-embedding-2:embedContent", EMBED, key="google"))
     suite.case("predict (Imagen)", curl("/v1beta/models/imagen-4.0-generate-001:predict", PREDICT, key="google"))
-    suite.case(
-        "predictLongRunning (Veo)",
-        curl("/v1beta/models/veo-3.0-generate-001:predictLongRunning", PREDICT, key="google"),
-    )
+    suite.case("predictLongRunning (Veo)", curl(VEO, PREDICT, key="google"))
     suite.case("cachedContents", curl("/v1beta/cachedContents", CACHE, key="google"))
-    suite.case("files (Gemini), download", curl("/v1beta/files/scripted:download?alt=media", key="query"))
+    suite.case("files (Gemini), download", video(lambda path: curl(path, key="query")))
     google = f"{VERTEX}/publishers/google/models/gemini-2.5-flash"
     suite.case("Vertex, generateContent", curl(google + ":generateContent", ASK))
     suite.case("Vertex, computeTokens", curl(google + ":computeTokens", ASK))
-    suite.case("Vertex, operations", curl(google + ":fetchPredictOperation", OPERATION))
+    begun = curl(VERTEX + "/publishers/google/models/veo-3.0-generate-001:predictLongRunning", PREDICT)
+    operation = lambda name: curl(google + ":fetchPredictOperation", {"operationName": name})  # noqa: E731
+    suite.case("Vertex, operations", own(begun, name_of, operation))
     suite.case("Vertex, models", curl(google))
     suite.case("Vertex, models", curl("/v1beta1/publishers/google/models/gemini-2.5-flash"))
-    suite.case("Vertex, cachedContents", curl(VERTEX + "/cachedContents", CACHE))
-    suite.case("Vertex, stored cachedContents", curl(VERTEX + "/cachedContents/scripted"))
+    cached = curl(VERTEX + "/cachedContents", CACHE)
+    suite.case("Vertex, cachedContents", cached)
+    suite.case("Vertex, stored cachedContents", own(cached, name_of, lambda name: curl(f"{VERTEX}/{name}")))
     suite.case("models (Gemini)", curl("/v1beta/tunedModels", key="google"))
-    suite.case("operations", curl("/v1beta/operations/scripted", key="google"))
-    suite.case("fileSearchStores, upload", curl(UPLOAD, {}, key="google", headers=START))
-    suite.case("batches (Gemini), results", curl("/download/v1beta/files/scripted:download?alt=media", key="google"))
-    for method in ("GET", "DELETE"):
-        suite.case("interactions, stored", curl("/v1beta/interactions/int_scripted", key="google", method=method))
-    suite.case("interactions, stored", curl("/v1beta/interactions/int_scripted/cancel", {}, key="google"))
+    operation = lambda name: curl("/v1beta/operations/" + name.rsplit("/", 1)[1], key="google")  # noqa: E731
+    suite.case("operations", own(curl(VEO, PREDICT, key="google"), name_of, operation))
+    made = curl("/v1beta/fileSearchStores", {"displayName": "tolls"}, key="google")
+    into = lambda name: f"/upload/v1beta/{name}:uploadToFileSearchStore"  # noqa: E731
+    upload = lambda name: curl(into(name), {}, key="google", headers=START)  # noqa: E731
+    suite.case("fileSearchStores, upload", own(made, name_of, upload))
+    suite.case("batches (Gemini), results", video(lambda path: curl("/download" + path, key="google")))
+    said = curl("/v1beta/interactions", INTERACTION, key="google")
+    suite.case("interactions", said)
+    for method, path, body in (("GET", "", None), ("DELETE", "", None), ("POST", "/cancel", {})):
+        stored = lambda name: curl(f"/v1beta/interactions/{name}{path}", body, "google", method)  # noqa: B023, E731
+        suite.case("interactions, stored", own(said, name_of, stored))
     suite.case("threads", curl("/v1/threads", {}))
-    thread = "/v1/threads/thread_scripted"
-    for path in ("", "/messages", "/runs/run_scripted", "/runs/run_scripted/steps"):
-        suite.case("threads", curl(thread + path))
-    suite.case("threads", curl(thread + "/runs/run_scripted/cancel", {}))
+    for path in ("", "/messages"):
+        suite.case("threads", thread(lambda at: curl(at + path)))  # noqa: B023
+    for path, body in (("", None), ("/steps", None), ("/cancel", {})):
+        suite.case("threads", run(lambda at: curl(at + path, body)))  # noqa: B023
     suite.case("assistants", curl("/v1/assistants"))
     suite.case("compatible chat", curl("/v1beta/openai/chat/completions", CHAT | {"model": "gemini-2.5-flash"}))
 

@@ -155,50 +155,47 @@ def predict(request, model):
 
 
 def predict_long(request, model):
-    name = f"models/{model}/operations/scripted"
+    name = f"models/{model}/operations/{request.fresh()}"
     return document({"name": name}, Truth("gemini", "predictLongRunning", model, None, priced="unpriced"))
 
 
 def operation(request, *_):
-    video = {
-        "video": {"uri": "https://generativelanguage.googleapis.com/v1beta/files/video-scripted:download?alt=media"}
-    }
-    name = request.path.split("/", 2)[2]
+    name = request.json.get("operationName") or request.path.split("/", 2)[2]
+    file = "video-" + name.rsplit("/", 1)[1]
+    video = {"video": {"uri": f"{FILES}/{file}:download?alt=media"}}
     return document({"name": name, "done": True, "response": {"generateVideoResponse": {"generatedSamples": [video]}}})
 
 
+FILES = "https://generativelanguage.googleapis.com/v1beta/files"
 CACHE = {
-    "name": "cachedContents/scripted",
     "model": "models/gemini-2.5-flash",
     "createTime": NOW,
     "updateTime": NOW,
     "expireTime": NOW,
 }
 FILE = {
-    "name": "files/scripted",
     "mimeType": "text/plain",
     "sizeBytes": "5",
     "createTime": NOW,
     "updateTime": NOW,
     "sha256Hash": base64.b64encode(b"scripted").decode(),
-    "uri": "https://generativelanguage.googleapis.com/v1beta/files/scripted",
     "state": "ACTIVE",
     "source": "UPLOADED",
 }
-IMPORTED = {"name": "fileSearchStores/scripted/operations/scripted", "done": True, "response": {}}
-STORE = {"name": "fileSearchStores/scripted", "displayName": "tolls", "createTime": NOW, "updateTime": NOW}
+STORE = {"displayName": "tolls", "createTime": NOW, "updateTime": NOW}
 
 
 def cache(request, *_):
     total = request.number("cache", 1000, 4000)
-    said = CACHE | {"usageMetadata": {"totalTokenCount": total}}
+    name = "cachedContents/" + request.fresh()
+    said = {"name": name} | CACHE | {"usageMetadata": {"totalTokenCount": total}}
     return document(said, Truth("gemini", "cachedContents", "gemini-2.5-flash", kinds(total, 0), priced="incomplete"))
 
 
 def upload(request, *_):
     command = request.headers.get("x-goog-upload-command", "")
     if command == "start":
-        to = f"{request.origin}{request.path}?upload_id=scripted&upload_protocol=resumable"
+        to = f"{request.origin}{request.path}?upload_id={request.fresh()}&upload_protocol=resumable"
         return Answer(
             headers={
                 "x-goog-upload-url": to,
@@ -207,12 +204,30 @@ def upload(request, *_):
             }
         )
     if "finalize" in command:
-        return document({"file": FILE}, headers={"x-goog-upload-status": "final"})
+        return document({"file": file(request.fresh())}, headers={"x-goog-upload-status": "final"})
     return Answer(headers={"x-goog-upload-status": "active"})
+
+
+def file(name):
+    return {"name": f"files/{name}"} | FILE | {"uri": f"{FILES}/{name}"}
+
+
+def imported(request, store):
+    return document({"name": f"{store}/operations/{request.fresh()}", "done": True, "response": {}})
 
 
 def free(value):
     return lambda request, *_: document(value)
+
+
+def made(collection, value):
+    """What makes an object of a collection."""
+    return lambda request: document({"name": f"{collection}/{request.fresh()}"} | value)
+
+
+def kept(value):
+    """An object, whatever it is called."""
+    return lambda request, name: document({"name": name} | value)
 
 
 def model_named(name):
@@ -243,19 +258,23 @@ ROUTES = [
     ("GET", f"/{VERSION}{PROJECT}/publishers/google/models/([^/]+)", lambda request, name: document(model_named(name))),
     ("GET", f"/{VERSION}/models/([^/]+)", lambda request, name: document(model_named(name))),
     ("POST", f"/{VERSION}{PROJECT}/cachedContents", cache),
-    ("GET", f"/{VERSION}/cachedContents", free({"cachedContents": [CACHE]})),
-    ("GET", f"/{VERSION}{PROJECT}/cachedContents/[^/]+", free(CACHE)),
-    ("PATCH", f"/{VERSION}/cachedContents/[^/]+", free(CACHE)),
+    (
+        "GET",
+        f"/{VERSION}/cachedContents",
+        free({"cachedContents": [{"name": "cachedContents/scripted"} | CACHE]}),
+    ),
+    ("GET", f"/{VERSION}{PROJECT}/(cachedContents/[^/]+)", kept(CACHE)),
+    ("PATCH", f"/{VERSION}/(cachedContents/[^/]+)", kept(CACHE)),
     ("DELETE", f"/{VERSION}/cachedContents/[^/]+", free({})),
     ("POST", f"/upload/{VERSION}/files", upload),
     ("POST", f"/upload/{VERSION}/fileSearchStores/[^/:]+:uploadToFileSearchStore", upload),
-    ("GET", f"/{VERSION}/files", free({"files": [FILE]})),
-    ("GET", f"/{VERSION}/files/[^/:]+", free(FILE)),
+    ("GET", f"/{VERSION}/files", free({"files": [file("scripted")]})),
+    ("GET", f"/{VERSION}/files/([^/:]+)", lambda request, name: document(file(name))),
     ("GET", f"/{VERSION}/files/[^/:]+:download", lambda request: Answer(b"\x00video\xff", kind="video/mp4")),
     ("DELETE", f"/{VERSION}/files/[^/]+", free({})),
-    ("POST", f"/{VERSION}/fileSearchStores", free(STORE)),
-    ("GET", f"/{VERSION}/fileSearchStores", free({"fileSearchStores": [STORE]})),
-    ("GET", f"/{VERSION}/fileSearchStores/[^/]+", free(STORE)),
+    ("POST", f"/{VERSION}/fileSearchStores", made("fileSearchStores", STORE)),
+    ("GET", f"/{VERSION}/fileSearchStores", free({"fileSearchStores": [{"name": "fileSearchStores/scripted"} | STORE]})),
+    ("GET", f"/{VERSION}/(fileSearchStores/[^/]+)", kept(STORE)),
     ("DELETE", f"/{VERSION}/fileSearchStores/[^/]+", free({})),
-    ("POST", f"/{VERSION}/fileSearchStores/[^/:]+:importFile", free(IMPORTED)),
+    ("POST", f"/{VERSION}/(fileSearchStores/[^/:]+):importFile", imported),
 ]

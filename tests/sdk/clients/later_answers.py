@@ -12,15 +12,14 @@ VERSION = "/(?:v1|v1beta|v1alpha)"
 
 
 class Desk:
-    """The units that one door began, by their names. Both doors name them alike, one after the other."""
+    """The units that one door began, by their names."""
 
     def __init__(self):
         self.lock = threading.Lock()
         self.units = {}
 
-    def begin(self, kind, make):
+    def begin(self, name, make):
         with self.lock:
-            name = f"{kind}{len(self.units) + 1}"
             self.units[name] = [0, make(name)]
             return self.units[name][1]
 
@@ -98,7 +97,7 @@ def response(request, desk):
         done = {"status": "completed", "output": [item], "usage": usage, "service_tier": "default"}
         return [begun, begun | {"status": "in_progress"}, begun | done]
 
-    said = desk.begin("resp_later_", make)
+    said = desk.begin("resp_later_" + request.fresh(), make)
     truth = Truth("openai", "responses", model, kinds(prompt, output), chat=True, begun_as=model)
     return document(said[0], truth)
 
@@ -130,11 +129,11 @@ def batch(request, desk):
             "request_counts": {"total": 0, "completed": 0, "failed": 0},
         }
         counts = {"total": 3, "completed": 3, "failed": 0}
-        done = {"status": "completed", "model": model, "output_file_id": "file-scripted", "usage": usage}
+        done = {"status": "completed", "model": model, "output_file_id": "file-" + name, "usage": usage}
         return [begun, begun | {"status": "in_progress"}, begun | done | {"request_counts": counts}]
 
     truth = Truth("openai", "batches", model, kinds(prompt, output), priced="priced", begun_as="")
-    return document(desk.begin("batch_later_", make)[0], truth)
+    return document(desk.begin("batch_later_" + request.fresh(), make)[0], truth)
 
 
 def stored_batch(request, desk, name):
@@ -174,7 +173,8 @@ def generations(request, desk, model, method):
         return [begun, running, done]
 
     tokens = kinds(2 * prompt, 0 if embeds else 2 * output)
-    return document(desk.begin("batches/later", make)[0], Truth("gemini", method, model, tokens, begun_as=model))
+    begun = desk.begin("batches/later-" + request.fresh(), make)[0]
+    return document(begun, Truth("gemini", method, model, tokens, begun_as=model))
 
 
 def stored_generations(request, desk, name):
@@ -185,20 +185,48 @@ def free(value):
     return lambda request, desk: document(value)
 
 
-THREAD = {"id": "thread_scripted", "object": "thread", "created_at": CREATED, "metadata": {}}
-# Nobody began them here: they are nobody's to pay.
+def thread(request, desk):
+    return document({"id": "thread_" + request.fresh()} | THREAD)
+
+
+def assistant(request, desk):
+    said = {"object": "assistant", "created_at": CREATED, "model": request.json["model"], "tools": [], "metadata": {}}
+    return document({"id": "asst_" + request.fresh()} | said)
+
+
+def run_begun(request, desk, thread):
+    """A run is finished when it is first asked for."""
+    said = {"id": "run_" + request.fresh(), "thread_id": thread} | RUN | {"status": "queued", "usage": None}
+    prompt, output = RUN["usage"]["prompt_tokens"], RUN["usage"]["completion_tokens"]
+    truth = Truth("openai", "threads.runs", RUN["model"], kinds(prompt, output), chat=True, begun_as=RUN["model"])
+    return document(said, truth)
+
+
+def interaction(request, desk):
+    used, model = INTERACTION["usage"], INTERACTION["model"]
+    tokens = kinds(used["total_input_tokens"], used["total_output_tokens"])
+    truth = Truth("gemini", "interactions", model, tokens, chat=True)
+    return document({"id": "int_" + request.fresh()} | INTERACTION, truth)
+
+
+def kept(value):
+    """An object, whatever it is called."""
+    return lambda request, desk, name: document({"id": name} | value)
+
+
+def run(status):
+    return lambda request, desk, thread, name: document({"id": name, "thread_id": thread} | RUN | {"status": status})
+
+
+THREAD = {"object": "thread", "created_at": CREATED, "metadata": {}}
 RUN = {
-    "id": "run_scripted",
     "object": "thread.run",
-    "thread_id": "thread_scripted",
     "assistant_id": "asst_scripted",
     "created_at": CREATED,
-    "status": "completed",
     "model": "gpt-4o-mini-2024-07-18",
     "usage": {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23},
 }
 INTERACTION = {
-    "id": "int_scripted",
     "object": "interaction",
     "status": "completed",
     "model": "gemini-2.5-flash",
@@ -218,13 +246,16 @@ ROUTES = [
     ("POST", f"{VERSION}/batches/[^/:]+:cancel", free({})),
     ("DELETE", f"{VERSION}/batches/[^/:]+", free({})),
     ("GET", f"/download{VERSION}/files/[^/:]+:download", free({"key": "1", "response": {}})),
-    ("GET", f"{VERSION}/interactions/[^/]+", free(INTERACTION)),
+    ("POST", f"{VERSION}/interactions", interaction),
+    ("GET", f"{VERSION}/interactions/([^/]+)", kept(INTERACTION)),
     ("DELETE", f"{VERSION}/interactions/[^/]+", free({})),
-    ("POST", f"{VERSION}/interactions/[^/]+/cancel", free(INTERACTION | {"status": "cancelled"})),
+    ("POST", f"{VERSION}/interactions/([^/]+)/cancel", kept(INTERACTION | {"status": "cancelled"})),
     ("GET", "/v1/assistants", free(LIST)),
-    ("POST", "/v1/threads", free(THREAD)),
-    ("GET", "/v1/threads/[^/]+", free(THREAD)),
+    ("POST", "/v1/assistants", assistant),
+    ("POST", "/v1/threads", thread),
+    ("GET", "/v1/threads/([^/]+)", kept(THREAD)),
     ("GET", "/v1/threads/[^/]+/(?:messages|runs/[^/]+/steps)", free(LIST)),
-    ("GET", "/v1/threads/[^/]+/runs/[^/]+", free(RUN)),
-    ("POST", "/v1/threads/[^/]+/runs/[^/]+/cancel", free(RUN | {"status": "cancelled"})),
+    ("POST", "/v1/threads/([^/]+)/runs", run_begun),
+    ("GET", "/v1/threads/([^/]+)/runs/([^/]+)", run("completed")),
+    ("POST", "/v1/threads/([^/]+)/runs/([^/]+)/cancel", run("cancelled")),
 ]

@@ -18,8 +18,9 @@ SNAPSHOTS = {"gpt-4o-mini": "gpt-4o-mini-2024-07-18", "gpt-4o": "gpt-4o-2024-08-
 def answer(request, provider="openai"):
     path = request.path.removeprefix("/v1beta/openai") if provider == "gemini" else request.path.removeprefix("/v1")
     for method, pattern, handler in ROUTES:
-        if method == request.method and re.fullmatch(pattern, path):
-            return handler(request, provider)
+        found = re.fullmatch(pattern, path)
+        if method == request.method and found:
+            return handler(request, provider, *found.groups())
     return failure(404, f"no script for {request.method} {request.path}")
 
 
@@ -118,7 +119,7 @@ def chat(request, provider):
         usage = {"prompt_tokens": prompt, "completion_tokens": visible, "total_tokens": prompt + visible + reasoning}
         parts = {"reasoning": reasoning}
     truth = Truth(provider, "chat.completions", model, kinds(prompt, visible + reasoning, **parts), chat=True)
-    head = {"id": "chatcmpl-scripted", "created": CREATED, "model": model}
+    head = {"id": "chatcmpl-" + request.fresh(), "created": CREATED, "model": model}
     if provider == "openai":
         head |= {"service_tier": "default", "system_fingerprint": "fp_script"}
     tool = tool_of(request)
@@ -138,7 +139,7 @@ def chat(request, provider):
         sound = base64.b64encode(SOUND).decode()
         message |= {
             "content": None,
-            "audio": {"id": "audio_scripted", "data": sound, "expires_at": CREATED, "transcript": "".join(WORDS)},
+            "audio": {"id": "audio_" + request.fresh(), "data": sound, "expires_at": CREATED, "transcript": "".join(WORDS)},
         }
     reason = "tool_calls" if tool else "stop"
     choices = [{"index": at, "message": message, "logprobs": None, "finish_reason": reason} for at in range(count)]
@@ -179,7 +180,7 @@ def completions(request, provider):
     prompt, completion = request.number("prompt", 5, 60), request.number("completion", 5, 60)
     truth = Truth(provider, "completions", body["model"], kinds(prompt, completion), chat=True)
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-    head = {"id": "cmpl-scripted", "object": "text_completion", "created": CREATED, "model": body["model"]}
+    head = {"id": "cmpl-" + request.fresh(), "object": "text_completion", "created": CREATED, "model": body["model"]}
     choice = {"index": 0, "logprobs": None, "finish_reason": "stop"}
     if not body.get("stream"):
         return document(head | {"choices": [choice | {"text": "".join(WORDS)}], "usage": usage}, truth)
@@ -208,11 +209,11 @@ def responses(request, provider):
         "total_tokens": prompt + output,
     }
     truth = Truth(provider, "responses", model, kinds(prompt, output, cached=cached, reasoning=reasoning), chat=True)
-    tool = tool_of(request)
+    tool, name = tool_of(request), request.fresh()
     if tool:
         item = {
             "type": "function_call",
-            "id": "fc_scripted",
+            "id": "fc_" + name,
             "call_id": "call_scripted",
             "name": tool[0],
             "arguments": tool[1],
@@ -220,9 +221,9 @@ def responses(request, provider):
         }
     else:
         text = {"type": "output_text", "text": "".join(text_of(request)), "annotations": [], "logprobs": []}
-        item = {"type": "message", "id": "msg_scripted", "role": "assistant", "status": "completed", "content": [text]}
+        item = {"type": "message", "id": "msg_" + name, "role": "assistant", "status": "completed", "content": [text]}
     begun = {
-        "id": "resp_scripted",
+        "id": "resp_" + name,
         "object": "response",
         "created_at": CREATED,
         "status": "in_progress",
@@ -289,10 +290,11 @@ def compact(request, provider):
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": prompt + output,
     }
-    item = {"type": "compaction", "id": "cmp_scripted", "encrypted_content": "c2NyaXB0"}
+    name = request.fresh()
+    item = {"type": "compaction", "id": "cmp_" + name, "encrypted_content": "c2NyaXB0"}
     return document(
         {
-            "id": "resp_scripted",
+            "id": "resp_" + name,
             "object": "response.compaction",
             "created_at": CREATED,
             "output": [item],
@@ -312,7 +314,7 @@ def decisions(request, provider):
         "total_tokens": prompt + output,
     }
     model = request.json["model"]
-    said = {"id": "dec_scripted", "object": "decision", "created_at": CREATED, "model": model, "usage": usage}
+    said = {"id": "dec_" + request.fresh(), "object": "decision", "created_at": CREATED, "model": model, "usage": usage}
     said["answers"] = [{"type": "predicate", "name": "is_paid", "probability": 0.75}]
     return document(said, Truth(provider, "decisions", model, kinds(prompt, output)))
 
@@ -406,7 +408,6 @@ def speech(request, provider):
 # What costs nothing
 
 FILE = {
-    "id": "file-scripted",
     "object": "file",
     "bytes": 5,
     "created_at": CREATED,
@@ -415,7 +416,6 @@ FILE = {
     "status": "processed",
 }
 STORE = {
-    "id": "vs_scripted",
     "object": "vector_store",
     "created_at": CREATED,
     "name": "tolls",
@@ -426,11 +426,9 @@ STORE = {
     "metadata": {},
 }
 STORED = {
-    "id": "file-scripted",
     "object": "vector_store.file",
     "usage_bytes": 5,
     "created_at": CREATED,
-    "vector_store_id": "vs_scripted",
     "status": "completed",
     "last_error": None,
     "attributes": {},
@@ -448,8 +446,36 @@ def listed(*values):
     return free({"object": "list", "data": list(values)} | ends)
 
 
-def deleted(name, kind):
-    return free({"id": name, "object": kind, "deleted": True})
+def made(kind, value):
+    """What makes an object, whose name begins with this."""
+    return lambda request, provider: document({"id": kind + request.fresh()} | value)
+
+
+def kept(value):
+    """An object, whatever it is called."""
+    return lambda request, provider, name: document({"id": name} | value)
+
+
+def deleted(kind):
+    return kept({"object": kind, "deleted": True})
+
+
+def upload_part(request, provider, upload):
+    part = {"object": "upload.part", "created_at": CREATED, "upload_id": upload}
+    return document({"id": "part_" + request.fresh()} | part)
+
+
+def uploaded(request, provider, upload):
+    file = {"id": "file-" + request.fresh()} | FILE
+    return document({"id": upload} | UPLOAD | {"status": "completed", "file": file})
+
+
+def store_file(request, provider, store):
+    return document({"id": request.json["file_id"]} | STORED | {"vector_store_id": store})
+
+
+def store_files(request, provider, store):
+    return listed({"id": "file-scripted"} | STORED | {"vector_store_id": store})(request, provider)
 
 
 def moderations(request, provider):
@@ -469,7 +495,6 @@ def model_named(name):
 
 
 UPLOAD = {
-    "id": "upload_scripted",
     "object": "upload",
     "bytes": 5,
     "created_at": CREATED,
@@ -477,7 +502,7 @@ UPLOAD = {
     "filename": "a.jsonl",
     "purpose": "batch",
 }
-CONVERSATION = {"id": "conv_scripted", "object": "conversation", "created_at": CREATED, "metadata": {}}
+CONVERSATION = {"object": "conversation", "created_at": CREATED, "metadata": {}}
 
 ROUTES = [
     ("POST", "/chat/completions", chat),
@@ -486,21 +511,21 @@ ROUTES = [
     ("POST", "/responses/compact", compact),
     ("POST", "/decisions", decisions),
     ("POST", "/embeddings", embeddings),
-    ("POST", "/images/(generations|edits)", images),
-    ("POST", "/audio/(transcriptions|translations)", transcriptions),
+    ("POST", "/images/(?:generations|edits)", images),
+    ("POST", "/audio/(?:transcriptions|translations)", transcriptions),
     ("POST", "/audio/speech", speech),
     ("POST", "/responses/input_tokens", free({"object": "response.input_tokens", "input_tokens": 51})),
     (
         "POST",
-        "/responses/[^/]+/cancel",
-        free({"id": "resp_scripted", "object": "response", "status": "cancelled", "output": [], "usage": None}),
+        "/responses/([^/]+)/cancel",
+        kept({"object": "response", "status": "cancelled", "output": [], "usage": None}),
     ),
     (
         "GET",
-        "/responses/[^/]+",
-        free({"id": "resp_scripted", "object": "response", "status": "completed", "output": [], "usage": None}),
+        "/responses/([^/]+)",
+        kept({"object": "response", "status": "completed", "output": [], "usage": None}),
     ),
-    ("DELETE", "/responses/[^/]+", deleted("resp_scripted", "response")),
+    ("DELETE", "/responses/([^/]+)", deleted("response")),
     ("POST", "/moderations", moderations),
     ("GET", "/models", listed(model_named("gpt-4o-mini"), model_named("gpt-image-1"))),
     ("GET", "/models/[^/]+", lambda request, provider: document(model_named(request.path.rsplit("/", 1)[1]))),
@@ -517,30 +542,26 @@ ROUTES = [
             }
         ),
     ),
-    ("DELETE", "/chat/completions/[^/]+", deleted("chatcmpl-scripted", "chat.completion.deleted")),
-    ("POST", "/files", free(FILE)),
-    ("GET", "/files", listed(FILE)),
-    ("GET", "/files/[^/]+", free(FILE)),
+    ("DELETE", "/chat/completions/([^/]+)", deleted("chat.completion.deleted")),
+    ("POST", "/files", made("file-", FILE)),
+    ("GET", "/files", listed({"id": "file-scripted"} | FILE)),
+    ("GET", "/files/([^/]+)", kept(FILE)),
     (
         "GET",
         "/files/[^/]+/content",
         lambda request, provider: Answer(b"\x00\xffraw\n", kind="application/octet-stream"),
     ),
-    ("DELETE", "/files/[^/]+", deleted("file-scripted", "file")),
-    ("POST", "/uploads", free(UPLOAD | {"status": "pending"})),
-    (
-        "POST",
-        "/uploads/[^/]+/parts",
-        free({"id": "part_scripted", "object": "upload.part", "created_at": CREATED, "upload_id": "upload_scripted"}),
-    ),
-    ("POST", "/uploads/[^/]+/complete", free(UPLOAD | {"status": "completed", "file": FILE})),
-    ("POST", "/vector_stores", free(STORE)),
-    ("GET", "/vector_stores", listed(STORE)),
-    ("GET", "/vector_stores/[^/]+", free(STORE)),
-    ("POST", "/vector_stores/[^/]+/files", free(STORED)),
-    ("GET", "/vector_stores/[^/]+/files", listed(STORED)),
-    ("DELETE", "/vector_stores/[^/]+", deleted("vs_scripted", "vector_store.deleted")),
-    ("POST", "/conversations", free(CONVERSATION)),
-    ("GET", "/conversations/[^/]+", free(CONVERSATION)),
-    ("DELETE", "/conversations/[^/]+", deleted("conv_scripted", "conversation.deleted")),
+    ("DELETE", "/files/([^/]+)", deleted("file")),
+    ("POST", "/uploads", made("upload_", UPLOAD | {"status": "pending"})),
+    ("POST", "/uploads/([^/]+)/parts", upload_part),
+    ("POST", "/uploads/([^/]+)/complete", uploaded),
+    ("POST", "/vector_stores", made("vs_", STORE)),
+    ("GET", "/vector_stores", listed({"id": "vs_scripted"} | STORE)),
+    ("GET", "/vector_stores/([^/]+)", kept(STORE)),
+    ("POST", "/vector_stores/([^/]+)/files", store_file),
+    ("GET", "/vector_stores/([^/]+)/files", store_files),
+    ("DELETE", "/vector_stores/([^/]+)", deleted("vector_store.deleted")),
+    ("POST", "/conversations", made("conv_", CONVERSATION)),
+    ("GET", "/conversations/([^/]+)", kept(CONVERSATION)),
+    ("DELETE", "/conversations/([^/]+)", deleted("conversation.deleted")),
 ]

@@ -9,7 +9,7 @@ import httpx2
 import openai
 from openai import AsyncOpenAI, OpenAI
 
-from suite import Suite, after
+from suite import Suite, after, own
 
 ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is the toll, please? ü€"}]
 CITY = {
@@ -28,7 +28,8 @@ VECTOR = {"model": "text-embedding-3-small", "input": ["one two", "three"]}
 IMAGE = {"model": "gpt-image-1", "prompt": "A toll gate"}
 SPEECH = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Please pay."}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}}
-BATCH = {"input_file_id": "file-scripted", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+BATCH = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+UPLOAD = {"bytes": 5, "filename": "a.jsonl", "mime_type": "application/jsonl", "purpose": "batch"}
 QUESTION = {"type": "predicate", "name": "is_paid", "question": "Is the toll paid?"}
 
 
@@ -50,7 +51,29 @@ def hear(**options):
 
 def fetched(begin, ask):
     """Begins what is finished later and asks for it until it is: the second time."""
-    return lambda c: after(begin(c), lambda begun: after(ask(c, begun.id), lambda _: ask(c, begun.id)))
+    return own(begin, lambda c, begun: after(ask(c, begun.id), lambda _: ask(c, begun.id)))
+
+
+# What others are made of, or what is then asked for.
+CHAT_KEPT = lambda c: c.chat.completions.create(**CHAT, store=True)  # noqa: E731
+RESPONSE_KEPT = lambda c: c.responses.create(**RESPONSE)  # noqa: E731
+FILE = lambda c: c.files.create(file=lines(), purpose="batch")  # noqa: E731
+BATCH_BEGUN = own(FILE, lambda c, file: c.batches.create(input_file_id=file.id, **BATCH))
+UPLOAD_BEGUN = lambda c: c.uploads.create(**UPLOAD)  # noqa: E731
+STORE = lambda c: c.vector_stores.create(name="tolls")  # noqa: E731
+CONVERSATION = lambda c: c.conversations.create()  # noqa: E731
+
+
+def part(client, upload):
+    return client.uploads.parts.create(upload.id, data=io.BytesIO(b"{}\n"))
+
+
+def completed(client, upload):
+    return after(part(client, upload), lambda sent: client.uploads.complete(upload.id, part_ids=[sent.id]))
+
+
+def filled(client, store):
+    return after(FILE(client), lambda file: client.vector_stores.files.create(store.id, file_id=file.id))
 
 
 CALLS = [
@@ -65,7 +88,7 @@ CALLS = [
     ("chat, audio", lambda c: c.chat.completions.create(**CHAT | {"model": "gpt-4o-audio-preview"}, **SPOKEN)),
     ("chat, an error of the provider", lambda c: c.chat.completions.create(**CHAT | {"model": "error-400"})),
     ("stored chats", lambda c: c.chat.completions.list()),
-    ("stored chats", lambda c: c.chat.completions.delete("chatcmpl-scripted")),
+    ("stored chats", own(CHAT_KEPT, lambda c, chat: c.chat.completions.delete(chat.id))),
     ("responses", lambda c: c.responses.create(**RESPONSE)),
     ("responses, stream", lambda c: c.responses.create(**RESPONSE, stream=True)),
     ("responses, tools", lambda c: c.responses.create(**RESPONSE, tools=[{"type": "function", **WEATHER["function"]}])),
@@ -79,12 +102,12 @@ CALLS = [
         "responses, background",
         fetched(lambda c: c.responses.create(**RESPONSE, background=True), lambda c, name: c.responses.retrieve(name)),
     ),
-    ("batches", fetched(lambda c: c.batches.create(**BATCH), lambda c, name: c.batches.retrieve(name))),
-    ("batches", fetched(lambda c: c.batches.create(**BATCH), lambda c, name: c.batches.cancel(name))),
+    ("batches", fetched(BATCH_BEGUN, lambda c, name: c.batches.retrieve(name))),
+    ("batches", fetched(BATCH_BEGUN, lambda c, name: c.batches.cancel(name))),
     ("batches", lambda c: c.batches.list()),
-    ("stored responses", lambda c: c.responses.retrieve("resp_scripted")),
-    ("stored responses", lambda c: c.responses.cancel("resp_scripted")),
-    ("stored responses", lambda c: c.responses.delete("resp_scripted")),
+    ("stored responses", own(RESPONSE_KEPT, lambda c, kept: c.responses.retrieve(kept.id))),
+    ("stored responses", own(RESPONSE_KEPT, lambda c, kept: c.responses.cancel(kept.id))),
+    ("stored responses", own(RESPONSE_KEPT, lambda c, kept: c.responses.delete(kept.id))),
     ("decisions", lambda c: c.decisions.create(model="gpt-6-luna", input="Paid.", questions=[QUESTION])),
     ("completions", lambda c: c.completions.create(**TEXT)),
     ("completions, stream", lambda c: c.completions.create(**TEXT, stream=True)),
@@ -107,25 +130,22 @@ CALLS = [
     ("moderations", lambda c: c.moderations.create(input="Please pay.")),
     ("models", lambda c: c.models.list()),
     ("models", lambda c: c.models.retrieve("gpt-4o-mini")),
-    ("files", lambda c: c.files.create(file=lines(), purpose="batch")),
+    ("files", FILE),
     ("files", lambda c: c.files.list()),
-    ("files", lambda c: c.files.content("file-scripted")),
-    ("files", lambda c: c.files.delete("file-scripted")),
-    (
-        "uploads",
-        lambda c: c.uploads.create(bytes=5, filename="a.jsonl", mime_type="application/jsonl", purpose="batch"),
-    ),
-    ("uploads", lambda c: c.uploads.parts.create("upload_scripted", data=io.BytesIO(b"{}\n"))),
-    ("uploads", lambda c: c.uploads.complete("upload_scripted", part_ids=["part_scripted"])),
-    ("vector stores", lambda c: c.vector_stores.create(name="tolls")),
+    ("files", own(FILE, lambda c, file: c.files.content(file.id))),
+    ("files", own(FILE, lambda c, file: c.files.delete(file.id))),
+    ("uploads", UPLOAD_BEGUN),
+    ("uploads", own(UPLOAD_BEGUN, part)),
+    ("uploads", own(UPLOAD_BEGUN, completed)),
+    ("vector stores", STORE),
     ("vector stores", lambda c: c.vector_stores.list()),
-    ("vector stores", lambda c: c.vector_stores.files.create("vs_scripted", file_id="file-scripted")),
-    ("vector stores", lambda c: c.vector_stores.files.list("vs_scripted")),
-    ("vector stores", lambda c: c.vector_stores.retrieve("vs_scripted")),
-    ("vector stores", lambda c: c.vector_stores.delete("vs_scripted")),
-    ("conversations", lambda c: c.conversations.create()),
-    ("conversations", lambda c: c.conversations.retrieve("conv_scripted")),
-    ("conversations", lambda c: c.conversations.delete("conv_scripted")),
+    ("vector stores", own(STORE, filled)),
+    ("vector stores", own(STORE, lambda c, store: c.vector_stores.files.list(store.id))),
+    ("vector stores", own(STORE, lambda c, store: c.vector_stores.retrieve(store.id))),
+    ("vector stores", own(STORE, lambda c, store: c.vector_stores.delete(store.id))),
+    ("conversations", CONVERSATION),
+    ("conversations", own(CONVERSATION, lambda c, kept: c.conversations.retrieve(kept.id))),
+    ("conversations", own(CONVERSATION, lambda c, kept: c.conversations.delete(kept.id))),
 ]
 # At Gemini's OpenAI-compatible address.
 COMPATIBLE = [

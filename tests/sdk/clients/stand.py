@@ -91,8 +91,8 @@ class Stand:
             "TOLLGATE_POLL_INTERVAL": "1h",
             "TOLLGATE_DATA_DIR": str(directory / "data"),
             "TOLLGATE_OPENAI_URL": self.upstream.url,
-            # The scripted provider knows objects that nobody made.
-            "TOLLGATE_UNKNOWN_OBJECTS": "allow",
+            # As in prod: a tenant has what it made and nothing else. Lists are a matter of their own.
+            "TOLLGATE_UNKNOWN_OBJECTS": "refuse",
             "TOLLGATE_OBJECT_LISTS": "allow",
             "TOLLGATE_GEMINI_URL": self.upstream.url,
             "OPENAI_API_KEY": PROVIDER_KEYS["openai"],

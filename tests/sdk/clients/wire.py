@@ -1,4 +1,5 @@
-"""The scripted provider: it answers each request the same every time, and writes down what it charged for it.
+"""The scripted provider: it answers each request the same every time, but for the names of what it makes, and writes
+down what it charged for it.
 
 One provider listens twice, for clients that come directly and for the gateway, so that each has a ledger of its own.
 What it answers is in `openai_answers.py` and `gemini_answers.py`. It uses the standard library alone.
@@ -12,6 +13,7 @@ import ssl
 import threading
 import urllib.parse
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -69,6 +71,8 @@ class Request:
     body: bytes
     # Where it came in, for addresses that an answer holds.
     origin: str
+    # Gives the end of a name that nothing has yet: no two objects of a provider share theirs.
+    fresh: Callable = lambda: "scripted"
     json: dict = field(default_factory=dict)
     form: dict = field(default_factory=dict)
 
@@ -121,6 +125,7 @@ class Port:
         the files of a certificate for `localhost` and its key."""
         self.lock = threading.Lock()
         self.calls = []
+        self.cases, self.made = 1, 0
         port = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -137,7 +142,7 @@ class Port:
                 parts = urllib.parse.urlsplit(self.path)
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 query = dict(urllib.parse.parse_qsl(parts.query))
-                request = Request(self.command, parts.path, query, headers, body, port.url)
+                request = Request(self.command, parts.path, query, headers, body, port.url, port.fresh)
                 if converse and headers.get("upgrade", "").lower() == "websocket":
                     self.close_connection = True
                     converse(request, self.rfile, self.wfile, self.charge)
@@ -212,10 +217,18 @@ class Port:
             self.url = f"https://localhost:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
+    def fresh(self):
+        """By the number of the case, and of the object in it: the other door has the same name for the same object,
+        whatever went wrong in other cases."""
+        with self.lock:
+            self.made += 1
+            return f"{self.cases}-{self.made}"
+
     def claim(self):
-        """The calls since the last time."""
+        """The calls since the last time, which were a case."""
         with self.lock:
             calls, self.calls = self.calls, []
+            self.cases, self.made = self.cases + 1, 0
         return calls
 
     def close(self):

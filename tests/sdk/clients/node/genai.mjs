@@ -1,7 +1,7 @@
 // The Google SDK for Node: every call that it has for a route of the table.
 import { GoogleGenAI, Type } from "@google/genai";
 
-import { compare, list, refused } from "./suite.mjs";
+import { compare, list, own, refused } from "./suite.mjs";
 
 const CLIENT = "@google/genai";
 const MODEL = "gemini-2.5-flash";
@@ -11,7 +11,11 @@ const TOOLS = { ...ASK, config: { tools: [{ functionDeclarations: [{ name: "weat
 const JSON_ASKED = { ...ASK, config: { responseMimeType: "application/json", responseSchema: CITY } };
 const VEO = { model: "veo-3.0-generate-001", source: { prompt: "A toll gate opens." } };
 const IMAGEN = { model: "imagen-4.0-generate-001", prompt: "A toll gate" };
-const NAMES = { cache: { name: "cachedContents/scripted" }, file: { name: "files/scripted" }, store: { name: "fileSearchStores/scripted" } };
+
+// What is then asked for.
+const cache = (c) => c.caches.create({ model: MODEL, config: { contents: "The price list of all tolls.", ttl: "300s" } });
+const file = (c) => c.files.upload({ file: new Blob(["tolls"]), config: { mimeType: "text/plain" } });
+const store = (c) => c.fileSearchStores.create({ config: { displayName: "tolls" } });
 
 const CALLS = [
   ["generateContent", (c) => c.models.generateContent(ASK)],
@@ -24,20 +28,20 @@ const CALLS = [
   ["countTokens", (c) => c.models.countTokens(ASK)],
   ["embed, with usage", (c) => c.models.embedContent({ model: "gemini-embedding-2", contents: ["one two", "three"] })],
   ["embed, without usage", (c) => c.models.embedContent({ model: "gemini-embedding-001", contents: "one two three" })],
-  ["cachedContents", (c) => c.caches.create({ model: MODEL, config: { contents: "The price list of all tolls.", ttl: "300s" } })],
+  ["cachedContents", cache],
   ["stored cachedContents", async (c) => list(c.caches.list())],
-  ["stored cachedContents", (c) => c.caches.get(NAMES.cache)],
-  ["stored cachedContents", (c) => c.caches.delete(NAMES.cache)],
+  ["stored cachedContents", own(cache, (c, { name }) => c.caches.get({ name }))],
+  ["stored cachedContents", own(cache, (c, { name }) => c.caches.delete({ name }))],
   ["models (Gemini)", async (c) => list(c.models.list())],
   ["models (Gemini)", (c) => c.models.get({ model: MODEL })],
   ["files (Gemini)", async (c) => list(c.files.list())],
-  ["files (Gemini)", (c) => c.files.get(NAMES.file)],
-  ["files (Gemini)", (c) => c.files.delete(NAMES.file)],
-  ["files (Gemini), upload", (c) => c.files.upload({ file: new Blob(["tolls"]), config: { mimeType: "text/plain" } })],
-  ["fileSearchStores", (c) => c.fileSearchStores.create({ config: { displayName: "tolls" } })],
+  ["files (Gemini)", own(file, (c, { name }) => c.files.get({ name }))],
+  ["files (Gemini)", own(file, (c, { name }) => c.files.delete({ name }))],
+  ["files (Gemini), upload", file],
+  ["fileSearchStores", store],
   ["fileSearchStores", async (c) => list(c.fileSearchStores.list())],
-  ["fileSearchStores", (c) => c.fileSearchStores.get(NAMES.store)],
-  ["fileSearchStores", (c) => c.fileSearchStores.delete(NAMES.store)],
+  ["fileSearchStores", own(store, (c, { name }) => c.fileSearchStores.get({ name }))],
+  ["fileSearchStores", own(store, (c, { name }) => c.fileSearchStores.delete({ name }))],
 ];
 // At Vertex's address, with a key alone.
 const VERTEX = [

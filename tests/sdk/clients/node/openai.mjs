@@ -1,7 +1,7 @@
 // The OpenAI SDK for Node: every call that it has for a route of the table.
 import OpenAI, { toFile } from "openai";
 
-import { bytes, compare, list, refused } from "./suite.mjs";
+import { bytes, compare, list, own, refused } from "./suite.mjs";
 
 const CLIENT = "openai-node";
 const MESSAGES = [
@@ -26,7 +26,8 @@ const picture = () => toFile(Buffer.concat([Buffer.from("PNG"), Buffer.alloc(300
 const lines = () => toFile(Buffer.from("{}\n{}\n"), "a.jsonl");
 const hear = (options) => async (c) => c.audio.transcriptions.create({ file: await sound(), ...options });
 
-const BATCH = { input_file_id: "file-scripted", endpoint: "/v1/chat/completions", completion_window: "24h" };
+const BATCH = { endpoint: "/v1/chat/completions", completion_window: "24h" };
+const UPLOAD = { bytes: 5, filename: "a.jsonl", mime_type: "application/jsonl", purpose: "batch" };
 
 /** Begins what is finished later and asks for it until it is: the second time. */
 const fetched = async (begin, ask) => {
@@ -34,6 +35,18 @@ const fetched = async (begin, ask) => {
   await ask(id);
   return ask(id);
 };
+
+// What others are made of, or what is then asked for.
+const keptChat = (c) => c.chat.completions.create({ ...CHAT, store: true });
+const keptResponse = (c) => c.responses.create(RESPONSE);
+const file = async (c) => c.files.create({ file: await lines(), purpose: "batch" });
+const batch = own(file, (c, { id }) => c.batches.create({ input_file_id: id, ...BATCH }));
+const upload = (c) => c.uploads.create(UPLOAD);
+const part = async (c, { id }) => c.uploads.parts.create(id, { data: await lines() });
+const completed = async (c, begun) => c.uploads.complete(begun.id, { part_ids: [(await part(c, begun)).id] });
+const store = (c) => c.vectorStores.create({ name: "tolls" });
+const filled = async (c, { id }) => c.vectorStores.files.create(id, { file_id: (await file(c)).id });
+const conversation = (c) => c.conversations.create();
 
 const CALLS = [
   ["chat", (c) => c.chat.completions.create(CHAT)],
@@ -47,7 +60,7 @@ const CALLS = [
   ["chat, audio", (c) => c.chat.completions.create({ ...CHAT, model: "gpt-4o-audio-preview", ...SPOKEN })],
   ["chat, an error of the provider", (c) => c.chat.completions.create({ ...CHAT, model: "error-400" })],
   ["stored chats", async (c) => (await c.chat.completions.list()).data],
-  ["stored chats", (c) => c.chat.completions.delete("chatcmpl-scripted")],
+  ["stored chats", own(keptChat, (c, { id }) => c.chat.completions.delete(id))],
   ["responses", (c) => c.responses.create(RESPONSE)],
   ["responses, stream", (c) => list(c.responses.create({ ...RESPONSE, stream: true }))],
   ["responses, tools", (c) => c.responses.create(CALLED)],
@@ -55,11 +68,11 @@ const CALLS = [
   ["responses, compact", (c) => c.responses.compact(RESPONSE)],
   ["responses, count of tokens", (c) => c.responses.inputTokens.count(RESPONSE)],
   ["responses, background", (c) => fetched(c.responses.create({ ...RESPONSE, background: true }), (id) => c.responses.retrieve(id))],
-  ["batches", (c) => fetched(c.batches.create(BATCH), (id) => c.batches.retrieve(id))],
+  ["batches", (c) => fetched(batch(c), (id) => c.batches.retrieve(id))],
   ["batches", async (c) => (await c.batches.list()).data],
-  ["stored responses", (c) => c.responses.retrieve("resp_scripted")],
-  ["stored responses", (c) => c.responses.cancel("resp_scripted")],
-  ["stored responses", (c) => c.responses.delete("resp_scripted")],
+  ["stored responses", own(keptResponse, (c, { id }) => c.responses.retrieve(id))],
+  ["stored responses", own(keptResponse, (c, { id }) => c.responses.cancel(id))],
+  ["stored responses", own(keptResponse, (c, { id }) => c.responses.delete(id))],
   ["completions", (c) => c.completions.create(TEXT)],
   ["completions, stream", (c) => list(c.completions.create({ ...TEXT, stream: true }))],
   ["embeddings", (c) => c.embeddings.create(VECTOR)],
@@ -81,22 +94,22 @@ const CALLS = [
   ["moderations", (c) => c.moderations.create({ input: "Please pay." })],
   ["models", async (c) => (await c.models.list()).data],
   ["models", (c) => c.models.retrieve("gpt-4o-mini")],
-  ["files", async (c) => c.files.create({ file: await lines(), purpose: "batch" })],
+  ["files", file],
   ["files", async (c) => (await c.files.list()).data],
-  ["files", (c) => bytes(c.files.content("file-scripted"))],
-  ["files", (c) => c.files.delete("file-scripted")],
-  ["uploads", (c) => c.uploads.create({ bytes: 5, filename: "a.jsonl", mime_type: "application/jsonl", purpose: "batch" })],
-  ["uploads", async (c) => c.uploads.parts.create("upload_scripted", { data: await lines() })],
-  ["uploads", (c) => c.uploads.complete("upload_scripted", { part_ids: ["part_scripted"] })],
-  ["vector stores", (c) => c.vectorStores.create({ name: "tolls" })],
+  ["files", own(file, (c, { id }) => bytes(c.files.content(id)))],
+  ["files", own(file, (c, { id }) => c.files.delete(id))],
+  ["uploads", upload],
+  ["uploads", own(upload, part)],
+  ["uploads", own(upload, completed)],
+  ["vector stores", store],
   ["vector stores", async (c) => (await c.vectorStores.list()).data],
-  ["vector stores", (c) => c.vectorStores.files.create("vs_scripted", { file_id: "file-scripted" })],
-  ["vector stores", async (c) => (await c.vectorStores.files.list("vs_scripted")).data],
-  ["vector stores", (c) => c.vectorStores.retrieve("vs_scripted")],
-  ["vector stores", (c) => c.vectorStores.delete("vs_scripted")],
-  ["conversations", (c) => c.conversations.create()],
-  ["conversations", (c) => c.conversations.retrieve("conv_scripted")],
-  ["conversations", (c) => c.conversations.delete("conv_scripted")],
+  ["vector stores", own(store, filled)],
+  ["vector stores", own(store, async (c, { id }) => (await c.vectorStores.files.list(id)).data)],
+  ["vector stores", own(store, (c, { id }) => c.vectorStores.retrieve(id))],
+  ["vector stores", own(store, (c, { id }) => c.vectorStores.delete(id))],
+  ["conversations", conversation],
+  ["conversations", own(conversation, (c, { id }) => c.conversations.retrieve(id))],
+  ["conversations", own(conversation, (c, { id }) => c.conversations.delete(id))],
 ];
 // At Gemini's OpenAI-compatible address.
 const COMPATIBLE = [

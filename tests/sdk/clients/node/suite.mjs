@@ -27,6 +27,9 @@ export async function refused(client, call, ask) {
   await tell("/case", { client, call, tenant, direct: null, through: null, ending: "refused" });
 }
 
+/** A call that uses what another one made: the gateway lets a tenant at nothing else. */
+export const own = (make, use) => async (client) => use(client, await make(client));
+
 /** All items of a stream. */
 export async function list(stream) {
   const items = [];
