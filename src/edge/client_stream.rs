@@ -29,7 +29,7 @@ use secrecy::zeroize::Zeroize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use crate::domain::refusal::Refusal;
@@ -49,9 +49,14 @@ const FIRST_READ_BYTES: usize = 2 * 1024;
 /// connection while it sends never sees the answer.
 const LINGER_BYTES: u64 = 128 * 1024 * 1024;
 const LINGER_READ_BYTES: usize = 16 * 1024;
+/// On the stack.
+const GOODBYE_READ_BYTES: usize = 4 * 1024;
 
 /// Who sends nothing for so long is not sending.
 const LINGER_SILENCE: Duration = Duration::from_secs(2);
+
+/// A client of HTTP/2 that was told to go has so long to say that it heard.
+pub const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What a client that knows HTTP/2 sends first (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -77,6 +82,13 @@ pub struct ClientStream {
 struct Watch {
     tally: Tally,
     flooded: Arc<Notify>,
+    goodbye: Option<Goodbye>,
+}
+
+/// How much of a client's frames is thrown away behind the last that it is sent, and until when.
+struct Goodbye {
+    left: u64,
+    until: Pin<Box<Sleep>>,
 }
 
 /// How much is handed on.
@@ -103,7 +115,7 @@ impl ClientStream {
     pub fn watch_frames(&mut self) -> Arc<Notify> {
         let flooded = Arc::new(Notify::new());
         let tally = Tally::new(HTTP2_PREFACE.len(), Instant::now());
-        self.watch = Some(Box::new(Watch { tally, flooded: flooded.clone() }));
+        self.watch = Some(Box::new(Watch { tally, flooded: flooded.clone(), goodbye: None }));
         flooded
     }
 
@@ -258,6 +270,25 @@ impl ClientStream {
         }
     }
 
+    /// Waits for a client of HTTP/2 to close that was told to go: were the connection closed while some of what it sent is
+    /// unread, the kernel would reset it, and take back what the client has not got yet, the reason with it.
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(watch) = &mut self.watch else { return Poll::Ready(()) };
+        let begun = || Goodbye { left: LINGER_BYTES, until: Box::pin(sleep(GOODBYE)) };
+        let Goodbye { left, until } = watch.goodbye.get_or_insert_with(begun);
+        let mut bytes = [0; GOODBYE_READ_BYTES];
+        while *left > 0 && until.as_mut().poll(cx).is_pending() {
+            let mut read = ReadBuf::new(&mut bytes);
+            match ready!(Pin::new(&mut self.wire).poll_read(cx, &mut read)) {
+                Ok(()) if !read.filled().is_empty() => {
+                    *left = left.saturating_sub(u64::try_from(read.filled().len()).unwrap_or(u64::MAX));
+                }
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut self.wire).poll_write(cx, rest))? {
@@ -357,7 +388,9 @@ impl AsyncWrite for ClientStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.wire).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.wire).poll_shutdown(cx))?;
+        ready!(self.poll_goodbye(cx));
+        Poll::Ready(Ok(()))
     }
 }
 

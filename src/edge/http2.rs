@@ -9,7 +9,6 @@
 //! codec itself has to reset, too), and frames that ask for nothing (`tally`).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
@@ -23,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::domain::bound::Bound;
 
 use super::answer;
-use super::client_stream::ClientStream;
+use super::client_stream::{ClientStream, GOODBYE};
 use super::exchange::{Fate, Gate, Live, Peer, Settings};
 use super::hygiene;
 use super::listener::Phase;
@@ -34,9 +33,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// So much of an answer waits for a client at most; beyond it the provider is read no further.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
-
-/// A client that was told to go has so long to say that it heard, if it has no answer to wait for.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// RFC 9113, 7: nothing was done, so that the client may ask again.
 const REFUSED_STREAM: u32 = 0x7;

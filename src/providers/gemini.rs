@@ -151,16 +151,20 @@ impl Provider for Gemini {
         let last = path::decoded(last).ok_or(Refusal::UnknownRoute)?;
         // A method of something is never a name, so no wildcard takes it.
         let of_method = last.rsplit_once(':');
-        let model = of_method.filter(|(model, _)| is_model(model) && MODELS.iter().any(|at| table::fits(at, parent)));
-        let route = table::find(ROUTES, method, |pattern| match (pattern.rsplit_once(':'), of_method) {
-            (None, None) => table::fits(pattern, path),
-            (Some((MODEL, wanted)), Some((_, verb))) => model.is_some() && wanted == verb,
+        let is_of_model = |letters| {
+            of_method.is_some_and(|(model, _)| is_model(model))
+                && MODELS.iter().any(|at| table::fits(at, parent, letters))
+        };
+        let route = table::find(ROUTES, method, |pattern, letters| match (pattern.rsplit_once(':'), of_method) {
+            (None, None) => table::fits(pattern, path, letters),
+            (Some((MODEL, wanted)), Some((_, verb))) => letters.same(wanted, verb) && is_of_model(letters),
             (Some((of, wanted)), Some((_, verb))) => {
-                wanted == verb && path.rsplit_once(':').is_some_and(|(path, _)| table::fits(of, path))
+                letters.same(wanted, verb)
+                    && path.rsplit_once(':').is_some_and(|(path, _)| table::fits(of, path, letters))
             }
             _ => false,
         })?;
-        let model = model.filter(|_| route.path.starts_with(MODEL)).map(|(model, _)| model.to_owned());
+        let model = of_method.filter(|_| route.path.starts_with(MODEL)).map(|(model, _)| model.to_owned());
         Ok(Endpoint { model, ..route.endpoint(path) })
     }
 

@@ -197,7 +197,7 @@ fn model_of_session(query: Option<&str>) -> Result<String, Refusal> {
 
 /// The endpoint of a path in a table of this dialect.
 pub(super) fn endpoint(routes: &'static [Route], method: &Method, path: &str) -> Result<Endpoint, Refusal> {
-    let found = table::find(routes, method, |pattern| table::fits(pattern, path));
+    let found = table::find(routes, method, |pattern, letters| table::fits(pattern, path, letters));
     // A path that is spelled as in the table needs no second look: only patterns hold braces.
     let is_known = found.as_ref().is_ok_and(|route| route.path == path) && !path.contains('{');
     if !is_known && !path::is_plain(path) {

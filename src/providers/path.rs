@@ -8,20 +8,28 @@ use std::borrow::Cow;
 /// No path of a provider comes near this.
 const PATH_BYTES_MAX: usize = 2048;
 
-/// Whether `path` means the same to everybody: ASCII segments, none of them empty or of dots, and no percent-encoding
-/// that hides a separator, a dot, a control character or another percent sign.
+/// Whether `path` means the same to everybody: ASCII segments, none of them empty or of dots, no parameters of segments, and
+/// no percent-encoding that hides a separator, a dot, a control character or another percent sign.
 pub fn is_plain(path: &str) -> bool {
     path.len() <= PATH_BYTES_MAX
         && path
             .strip_prefix('/')
             .is_some_and(|rest| rest.split('/').all(|segment| is_plain_segment(segment.as_bytes())))
         // What is encoded is UTF-8: nobody's decoder finds a dot in too long a form of one.
-        && decoded(path).is_some()
+        && decoded(path).is_some_and(|path| path.split('/').all(is_plain_text) && !path.contains(FOLDS_TO_ASCII))
+}
+
+/// What stands for a letter of ASCII once small and capital letters are the same: the long s and the Kelvin sign (Unicode's
+/// `CaseFolding.txt`).
+const FOLDS_TO_ASCII: [char; 2] = ['\u{17f}', '\u{212a}'];
+
+/// Whether a segment begins and ends with what no server leaves out: space at either end or dots at the last may be cut off.
+fn is_plain_text(segment: &str) -> bool {
+    segment.trim() == segment && !segment.ends_with('.')
 }
 
 fn is_plain_segment(mut segment: &[u8]) -> bool {
-    // Some servers cut a segment's parameters off before they look for dots.
-    if segment.iter().take_while(|byte| **byte != b';').all(|byte| *byte == b'.') {
+    if segment.is_empty() {
         return false;
     }
     loop {
@@ -36,13 +44,12 @@ fn is_plain_segment(mut segment: &[u8]) -> bool {
 
 /// Names may hold UTF-8 and a few reserved characters in percent-encoding; what separates or controls may not hide in it.
 fn may_be_encoded(byte: u8) -> bool {
-    let is_name = is_plain_byte(byte) && !matches!(byte, b'.' | b';');
-    is_name || byte >= 0x80 || b" \"<>[]|".contains(&byte)
+    (is_plain_byte(byte) && byte != b'.') || byte >= 0x80 || b" \"<>[]|".contains(&byte)
 }
 
-/// RFC 3986 `pchar` without the percent sign.
+/// RFC 3986 `pchar` without the percent sign, and without the semicolon: what is behind one, some servers leave out.
 fn is_plain_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte)
 }
 
 /// The percent-decoded segment; `None` when it is not text.
@@ -117,8 +124,14 @@ mod tests {
 
     #[test]
     fn only_paths_that_mean_one_thing_are_plain() {
-        for plain in ["/v1/models/ft:gpt-4o:org::id", "/v1/files/file-1/content", "/v1/m@1", "/v1/caf%C3%A9", "/v1/a.b"]
-        {
+        for plain in [
+            "/v1/models/ft:gpt-4o:org::id",
+            "/v1/files/file-1/content",
+            "/v1/m@1",
+            "/v1/caf%C3%A9",
+            "/v1/a.b",
+            "/v1/a%20b",
+        ] {
             assert!(is_plain(plain), "{plain}");
         }
         for odd in [
@@ -153,6 +166,16 @@ mod tests {
             "/v1/a%23b",
             "/v1/..;/x",
             "/v1/;a/x",
+            "/v1/a;b",
+            "/v1/a;",
+            "/v1/a%3b",
+            "/v1/a.",
+            "/v1/a./x",
+            "/v1/a%20",
+            "/v1/%20a",
+            "/v1/a%C2%A0/x",
+            "/v1/run%C5%BF",
+            "/v1/to%E2%84%AAens",
             "/v1/a\nb",
         ] {
             assert!(!is_plain(odd), "{odd}");

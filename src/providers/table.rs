@@ -64,17 +64,46 @@ impl Route {
     }
 }
 
+/// Whose letters a path is compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Letters {
+    /// The table's own.
+    Exact,
+    /// A server's to which small and capital letters are the same.
+    Either,
+}
+
+impl Letters {
+    /// Whether a name of the table stands for what a request says.
+    pub(super) fn same(self, name: &str, said: &str) -> bool {
+        match self {
+            Self::Exact => name == said,
+            Self::Either => name.eq_ignore_ascii_case(said),
+        }
+    }
+
+    fn without_prefix<'a>(self, prefix: &str, said: &'a str) -> Option<&'a str> {
+        let (begin, rest) = said.split_at_checked(prefix.len())?;
+        self.same(prefix, begin).then_some(rest)
+    }
+}
+
 /// The first line whose path `fits` and that has the method.
+///
+/// Refuses what a server that takes small and capital letters for the same would find another line for: the call would be
+/// billed as another than it is. Names within a path keep their letters, which are theirs.
 pub(super) fn find(
     routes: &'static [Route],
     method: &Method,
-    fits: impl Fn(&'static str) -> bool,
+    fits: impl Fn(&'static str, Letters) -> bool,
 ) -> Result<&'static Route, Refusal> {
     let has_method = |route: &Route| route.methods.split(", ").any(|name| name == method.as_str());
-    if let Some(route) = routes.iter().find(|route| fits(route.path) && has_method(route)) {
-        return Ok(route);
+    let first = |letters| routes.iter().find(|route| fits(route.path, letters) && has_method(route));
+    if let Some(route) = first(Letters::Exact) {
+        let is_same = first(Letters::Either).is_some_and(|other| other.path == route.path);
+        return if is_same { Ok(route) } else { Err(Refusal::UnknownRoute) };
     }
-    let others: Vec<&Route> = routes.iter().filter(|route| fits(route.path)).collect();
+    let others: Vec<&Route> = routes.iter().filter(|route| fits(route.path, Letters::Exact)).collect();
     // What only a wildcard fits is not known to be there at all.
     if others.iter().all(|route| route.path.ends_with("**")) {
         return Err(Refusal::UnknownRoute);
@@ -89,26 +118,28 @@ pub(super) fn find(
 }
 
 /// Whether a path is one of those that a pattern stands for.
-pub(super) fn fits(pattern: &str, path: &str) -> bool {
+pub(super) fn fits(pattern: &str, path: &str, letters: Letters) -> bool {
     if memchr2(b'{', b'*', pattern.as_bytes()).is_none() {
-        return pattern == path;
+        return letters.same(pattern, path);
     }
     let (mut patterns, mut segments) = (pattern.split('/'), path.split('/'));
     loop {
         match (patterns.next(), segments.next()) {
             (Some("**"), _) | (None, None) => return true,
-            (Some(wanted), Some(segment)) if fits_segment(wanted, segment) => {}
+            (Some(wanted), Some(segment)) if fits_segment(wanted, segment, letters) => {}
             _ => return false,
         }
     }
 }
 
-fn fits_segment(wanted: &str, segment: &str) -> bool {
-    let Some((before, rest)) = wanted.split_once('{') else { return wanted == segment };
+fn fits_segment(wanted: &str, segment: &str, letters: Letters) -> bool {
+    let Some((before, rest)) = wanted.split_once('{') else { return letters.same(wanted, segment) };
     let (names, after) = rest.split_once('}').unwrap_or((rest, ""));
-    let Some(segment) = segment.strip_prefix(before) else { return false };
+    let Some(segment) = letters.without_prefix(before, segment) else { return false };
     match names.contains(',') {
-        true => names.split(',').any(|name| segment.strip_prefix(name).is_some_and(|rest| fits_segment(after, rest))),
+        true => names
+            .split(',')
+            .any(|name| letters.without_prefix(name, segment).is_some_and(|rest| fits_segment(after, rest, letters))),
         false => !segment.is_empty() && after.is_empty(),
     }
 }
@@ -126,10 +157,12 @@ mod tests {
             ("/v1/a/**", &["/v1/a", "/v1/a/b", "/v1/a/b/c"], &["/v1/ab", "/v1", "/v2/a/b"]),
         ] {
             for path in fitting {
-                assert!(fits(pattern, path), "{pattern} {path}");
+                assert!(fits(pattern, path, Letters::Exact), "{pattern} {path}");
+                assert!(fits(pattern, &path.to_uppercase(), Letters::Either), "{pattern} {path}");
             }
             for path in others {
-                assert!(!fits(pattern, path), "{pattern} {path}");
+                assert!(!fits(pattern, path, Letters::Exact), "{pattern} {path}");
+                assert!(!fits(pattern, &path.to_uppercase(), Letters::Either), "{pattern} {path}");
             }
         }
     }
@@ -143,7 +176,7 @@ mod tests {
             free("POST, DELETE", "/v1/{x}", "third"),
         ];
         let found = |method: Method, path: &'static str| {
-            find(&ROUTES, &method, |pattern| fits(pattern, path)).map(|route| route.name)
+            find(&ROUTES, &method, |pattern, letters| fits(pattern, path, letters)).map(|route| route.name)
         };
         assert_eq!(found(Method::POST, "/v1/a"), Ok("first"));
         assert_eq!(found(Method::POST, "/v1/b"), Ok("third"));
@@ -152,5 +185,8 @@ mod tests {
         let allow = "PATCH, GET, HEAD, POST, DELETE".to_owned();
         assert_eq!(found(Method::PUT, "/v1/b"), Err(Refusal::MethodNotAllowed { allow }));
         assert_eq!(found(Method::POST, "/v1/b/c"), Err(Refusal::UnknownRoute));
+        // What is the first line to some and the third to others is neither.
+        assert_eq!(found(Method::POST, "/v1/A"), Err(Refusal::UnknownRoute));
+        assert_eq!(found(Method::DELETE, "/v1/A"), Ok("third"));
     }
 }

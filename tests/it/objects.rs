@@ -240,8 +240,17 @@ fn what_is_not_stored_makes_no_object_and_what_is_coded_is_read() {
 #[test]
 fn lists_of_everybodys_objects_are_refused_unless_they_are_allowed() {
     let provider = keeper();
-    let refusing = keep_apart(Setup::new(&provider)).start();
-    let allowing = keep_apart(Setup::new(&provider)).set("TOLLGATE_OBJECT_LISTS", "allow").start();
+    // By default the mode says which. In dev a tenant's key is its name.
+    let refusing = [
+        keep_apart(Setup::new(&provider)).prod().start(),
+        keep_apart(Setup::new(&provider)).set("TOLLGATE_OBJECT_LISTS", "refuse").start(),
+    ];
+    let allowing = [
+        keep_apart(Setup::new(&provider)).prod().set("TOLLGATE_OBJECT_LISTS", "allow").start(),
+        keep_apart(Setup::new(&provider)).start(),
+    ];
+    let with_keys = |[prod, dev]: [Gateway; 2]| [(prod.issue("acme", "pro"), prod), ("acme".to_owned(), dev)];
+    let (refusing, allowing) = (with_keys(refusing), with_keys(allowing));
     for list in [
         "/v1/files",
         "/v1/batches?limit=10",
@@ -254,15 +263,22 @@ fn lists_of_everybodys_objects_are_refused_unless_they_are_allowed() {
         "/v1beta/fileSearchStores",
         "/v1beta/operations",
     ] {
-        let ask = || with_key(Request::get(list), "acme");
-        let known = provider.count();
-        let refused = refusing.send(&ask());
-        assert_eq!((refused.status, provider.count()), (403, known), "{list}: {}", refused.text());
-        assert!(refused.text().contains("isolation.lists"), "{}", refused.text());
-        assert_eq!((allowing.send(&ask()).status, provider.count()), (200, known + 1), "{list}");
+        for (key, gateway) in &refusing {
+            let known = provider.count();
+            let refused = gateway.send(&with_key(Request::get(list), key));
+            assert_eq!((refused.status, provider.count()), (403, known), "{list}: {}", refused.text());
+            assert!(refused.text().contains("isolation.lists"), "{}", refused.text());
+        }
+        for (key, gateway) in &allowing {
+            let known = provider.count();
+            let passed = gateway.send(&with_key(Request::get(list), key));
+            assert_eq!((passed.status, provider.count()), (200, known + 1), "{list}: {}", passed.text());
+        }
     }
     for free in ["/v1/models", "/v1beta/models"] {
-        assert_eq!(refusing.send(&with_key(Request::get(free), "acme")).status, 200, "{free} is everybody's");
+        for (key, gateway) in &refusing {
+            assert_eq!(gateway.send(&with_key(Request::get(free), key)).status, 200, "{free} is everybody's");
+        }
     }
 }
 

@@ -9,11 +9,11 @@
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Postgres};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::partitions::{OWN_FROM, name_of, partitions};
-use super::session::Session;
-use super::{PostgresLedger, SILENCE_MAX, code, silent, store_error};
+use super::session::{MOMENT, Session};
+use super::{PostgresLedger, store_error};
 use crate::adapters::sql::Dialect;
 use crate::adapters::sql::statement::Statement;
 use crate::adapters::sql::usage::{LOCAL, one};
@@ -29,9 +29,6 @@ const LOCK: &str = "LOCK TABLE usage_events IN ACCESS EXCLUSIVE MODE";
 /// waited for than to go on.
 const TRIES_MAX: u32 = 120;
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// The SQLSTATE of a lock that was not to be had in its time.
-const IN_USE: &str = "55P03";
 
 /// Rows that one step looks through: some tens of milliseconds, in which nobody waits.
 const ROWS_PER_STEP: i64 = 5_000;
@@ -153,15 +150,13 @@ impl PostgresLedger {
             None => ("", ""),
         };
         let text = format!(
-            "BEGIN; SET LOCAL lock_timeout = '300ms'; {lock}; \
+            "BEGIN; {MOMENT}; {lock}; \
              UPDATE meta SET events_from = GREATEST(COALESCE(events_from, {until}), {until}); {emptied}"
         );
         let mut session = Session::of(&self.writer).await?;
-        let done = sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *session);
-        match timeout(SILENCE_MAX, done).await.unwrap_or_else(|_| Err(silent())) {
-            Ok(_) => session.commit(Ok(true)).await,
-            Err(error) if code(&error).as_deref() == Some(IN_USE) => session.end(Ok(false)).await,
-            Err(error) => session.commit(Err(store_error(error))).await,
+        match session.say_unless_in_use(&text).await {
+            Ok(false) => session.end(Ok(false)).await,
+            done => session.commit(done).await,
         }
     }
 }

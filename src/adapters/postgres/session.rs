@@ -4,17 +4,28 @@
 //! connection: waiting for a server that may be gone would keep the connection from all others.
 
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{AssertSqlSafe, Postgres};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::{PostgresLedger, SILENCE_MAX, silent, store_error};
+use super::{PostgresLedger, SILENCE_MAX, code, silent, store_error};
 use crate::ports::StoreError;
 
 /// A transaction that only reads, and sees one instant.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// How long everyone may wait behind whoever tries to lock something, in a transaction; then it is tried again later.
+pub(super) const MOMENT: &str = "SET LOCAL lock_timeout = '300ms'";
+
+/// The SQLSTATE of a lock that was not to be had in its time.
+const IN_USE: &str = "55P03";
+
+/// Tries to change something, and the pause between two: about a minute in which nothing is told.
+const TRIES_MAX: u32 = 45;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection that is closed unless it is given back.
 pub(super) struct Session {
@@ -41,6 +52,21 @@ impl PostgresLedger {
         session.say("BEGIN; SELECT singleton FROM meta FOR UPDATE").await?;
         Ok(session)
     }
+
+    /// The same for what has time, and must not fail because another change takes longer than a caller would wait.
+    pub(super) async fn change_in_time(&self) -> Result<Session, StoreError> {
+        for _ in 0..TRIES_MAX {
+            let mut session = Session::of(&self.changer).await?;
+            if session.say_unless_in_use(&format!("BEGIN; {MOMENT}; SELECT singleton FROM meta FOR UPDATE")).await? {
+                return Ok(session);
+            }
+            session.end(Ok(())).await?;
+            sleep(PAUSE).await;
+        }
+        Err(StoreError::Unavailable(
+            "somebody has been changing tenants or keys for a minute: do this again later".to_owned(),
+        ))
+    }
 }
 
 impl Session {
@@ -52,6 +78,16 @@ impl Session {
     /// Says something that has no answer. `text` is this program's own.
     pub(super) async fn say(&mut self, text: &str) -> Result<(), StoreError> {
         Self::within(sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *self.connection)).await.map(|_| ())
+    }
+
+    /// The same for what locks something; `false` when somebody is in the way, after which the transaction can only end.
+    pub(super) async fn say_unless_in_use(&mut self, text: &str) -> Result<bool, StoreError> {
+        let said = sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *self.connection);
+        match timeout(SILENCE_MAX, said).await.unwrap_or_else(|_| Err(silent())) {
+            Ok(_) => Ok(true),
+            Err(error) if code(&error).as_deref() == Some(IN_USE) => Ok(false),
+            Err(error) => Err(store_error(error)),
+        }
     }
 
     /// Waits for an answer, but not for ever.

@@ -162,7 +162,7 @@ impl TenantStore for PostgresLedger {
 
     fn record<'a>(&'a self, done: &'a Change, act: &'a Act) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            let mut change = self.change().await?;
+            let mut change = self.change_in_time().await?;
             let recorded = audit::finish::<Postgres>(&mut change, act, Some(done)).await;
             change.commit(recorded).await
         })

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::domain::object::{Made, ObjectName};
 use crate::providers::json;
 use crate::providers::objects::{Item, Makes, Named, Naming, Touches, may_hide_names};
+use crate::providers::table::{self, Letters};
 use crate::providers::{Call, Endpoint, Kind, Reads, path};
 
 /// What stands at a place in the API.
@@ -53,7 +54,7 @@ pub(super) fn touches(method: &Method, endpoint: &Endpoint) -> Touches {
         _ => return Touches::default(),
     }
     let segments: Vec<_> = endpoint.path.split('/').skip(1).map(path::decoded).collect();
-    let Some((of, at)) = PLACES.iter().find(|(place, _)| crate::providers::table::fits(place, &endpoint.path)) else {
+    let Some((of, at)) = PLACES.iter().find(|(place, _)| table::fits(place, &endpoint.path, Letters::Exact)) else {
         return Touches::default();
     };
     let is_post = *method == Method::POST;
