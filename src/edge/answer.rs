@@ -133,8 +133,12 @@ pub async fn refuse_head(gate: &Gate, client: &mut ClientStream, refusal: &Refus
     let dialect = providers::dialect_of(client.path_of_head(), CredentialPlace::None);
     let (body, id) = (dialect.refusal_body(refusal), gate.meter.request_id());
     let reason = StatusCode::from_u16(refusal.status()).ok().and_then(|status| status.canonical_reason());
+    let retry = match refusal.retry_after_s() {
+        Some(seconds) => format!("retry-after: {seconds}"),
+        None => "x-should-retry: false".to_owned(),
+    };
     let mut bytes = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-should-retry: false\r\n{}: {id}\r\n{}: {id}\r\n",
+        "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}\r\n{}: {id}\r\n{}: {id}\r\n",
         refusal.status(),
         reason.unwrap_or_default(),
         body.len(),

@@ -34,6 +34,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::domain::refusal::Refusal;
 
+use super::body::{Budget, Reserved};
 use super::hygiene::chunks::Chunks;
 use super::hygiene::{Framing, Head, Limits};
 use super::socket::Socket;
@@ -44,6 +45,9 @@ const GATHER_BYTES_MAX: usize = 16 * 1024;
 
 /// The first read of a request. Most heads with their JSON fit; what is missing of a longer head is read on from here.
 const FIRST_READ_BYTES: usize = 2 * 1024;
+
+/// A head that needs more room than this counts among what is buffered (`listen.buffer_total`) until it is whole.
+const ORDINARY_HEAD_BYTES: usize = 8 * 1024;
 
 /// After a refusal the client may go on sending: so much is read and thrown away, since a client that meets a closed
 /// connection while it sends never sees the answer.
@@ -158,9 +162,11 @@ impl ClientStream {
     }
 
     /// Reads a head, and hands on the request that it begins from here on. `None` when the client closed before its end.
-    pub async fn read_head(&mut self, limits: Limits) -> Option<Result<(), Refusal>> {
+    pub async fn read_head(&mut self, limits: Limits, budget: &Budget) -> Option<Result<(), Refusal>> {
         self.first.drain(..std::mem::take(&mut self.taken));
         let mut head = Head::new(limits);
+        // Held until the head is whole: one that its client does not end is what it is for.
+        let mut reserved = Reserved::default();
         loop {
             match head.look(&self.first) {
                 Ok(None) => {}
@@ -182,7 +188,14 @@ impl ClientStream {
                 }
             }
             if self.first.capacity() == self.first.len() {
-                let mut more = Vec::with_capacity(self.first.len() + self.first.len().max(FIRST_READ_BYTES));
+                let room = self.first.len() + self.first.len().max(FIRST_READ_BYTES);
+                if room > ORDINARY_HEAD_BYTES
+                    && let Err(refusal) = budget.grow(&mut reserved, u64::try_from(room).unwrap_or(u64::MAX))
+                {
+                    self.turn = Turn::All;
+                    return Some(Err(refusal));
+                }
+                let mut more = Vec::with_capacity(room);
                 more.extend_from_slice(&self.first);
                 // Keys stand in heads.
                 self.first.zeroize();

@@ -314,7 +314,8 @@ enum After {
 /// Serves one request; `None` when the connection is over.
 async fn one_request(gate: &Arc<Gate>, mut client: Box<ClientStream>, peer: Peer) -> Option<After> {
     let live = gate.live.load_full();
-    let head = match fast_timeout(live.settings.header_timeout, client.read_head(live.settings.heads())).await {
+    let read = client.read_head(live.settings.heads(), &live.budget);
+    let head = match fast_timeout(live.settings.header_timeout, read).await {
         Ok(head) => head?,
         Err(_) => Err(Refusal::TooSlow(Bound::HeadTime)),
     };

@@ -202,6 +202,42 @@ fn heads_have_a_limit_of_bytes_and_of_number() {
 }
 
 #[test]
+fn unfinished_heads_were_in_no_budget() {
+    let provider = Provider::start(honest);
+    let gateway = unlimited(&provider).set("TOLLGATE_BODY_LIMIT", "1MiB").set("TOLLGATE_BUFFER_TOTAL", "1MiB").start();
+    let long = chat("acme").header("X-Long", "x".repeat(40_000)).bytes();
+    let ends = long.len() - 100;
+    let begin = || {
+        let mut wire = Wire::open(gateway.proxy);
+        wire.send(&long[..30_000]);
+        wire
+    };
+    // Each has room for 32 KiB, so that there are 32 at most.
+    let mut heads: Vec<Wire> = (0..32).map(|_| begin()).collect();
+    let mut refused = None;
+    until("no more heads fit", Duration::from_secs(10), || {
+        let mut wire = begin();
+        wire.stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        refused = wire.answer();
+        heads.push(wire);
+        refused.is_some()
+    });
+    let answer = refused.unwrap();
+    let code = answer.json()["error"]["code"].as_str().unwrap().to_owned();
+    assert_eq!((answer.status, code.as_str(), answer.header("retry-after").is_some()), (503, "buffers_full", true));
+    assert!(heads.len() <= 34, "{} heads", heads.len());
+    assert_eq!(gateway.send(&chat("acme")).status, 503, "nor bodies");
+    drop(heads);
+    until("there is room again", Duration::from_secs(10), || {
+        Wire::open(gateway.proxy).ask(&chat("acme")).status == 200
+    });
+    let mut whole = Wire::open(gateway.proxy);
+    whole.send(&long[..ends]);
+    whole.send(&long[ends..]);
+    assert_eq!(whole.answer().unwrap().status, 200);
+}
+
+#[test]
 fn a_body_has_a_pace_and_an_end() {
     let provider = Provider::start(honest);
     let gateway = unlimited(&provider)
