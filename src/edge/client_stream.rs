@@ -86,6 +86,7 @@ pub struct ClientStream {
 struct Watch {
     tally: Tally,
     flooded: Arc<Notify>,
+    is_flooded: bool,
     goodbye: Option<Goodbye>,
 }
 
@@ -119,7 +120,7 @@ impl ClientStream {
     pub fn watch_frames(&mut self) -> Arc<Notify> {
         let flooded = Arc::new(Notify::new());
         let tally = Tally::new(HTTP2_PREFACE.len(), Instant::now());
-        self.watch = Some(Box::new(Watch { tally, flooded: flooded.clone(), goodbye: None }));
+        self.watch = Some(Box::new(Watch { tally, flooded: flooded.clone(), is_flooded: false, goodbye: None }));
         flooded
     }
 
@@ -339,6 +340,10 @@ impl Turn {
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // Whoever was notified ends the connection. No more is answered, or the reason would have to wait behind that.
+        if this.watch.as_ref().is_some_and(|watch| watch.is_flooded) {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let ahead = this.first.get(this.taken..).unwrap_or_default();
         let ahead = ahead.get(..buf.remaining()).unwrap_or(ahead);
@@ -371,6 +376,7 @@ impl AsyncRead for ClientStream {
         if let Some(watch) = &mut this.watch
             && watch.tally.received(buf.filled().get(before..).unwrap_or_default(), Instant::now)
         {
+            watch.is_flooded = true;
             watch.flooded.notify_one();
         }
         Poll::Ready(Ok(()))
