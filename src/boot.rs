@@ -407,7 +407,7 @@ impl Parts {
         let (ledger, claiming) = Ledger::open_to_serve(config).await?;
         let failed = |source| BootError::Ledger { ledger: ledger::name(&config.ledger), source };
         let (usage, tenants) = (ledger.usage(), ledger.tenants());
-        let admin_key = admin_key::hash(config, tenants.as_ref()).await?;
+        let admin_key = admin_key::hash(config, tenants.as_ref(), clock.now()).await?;
         let Checked { plans, prices, live } = reload::check(config, None)?;
         let snapshots = snapshots(tenants.as_ref(), plans, prices, config).await.map_err(failed)?;
         snapshots.every_plan_is_known()?;

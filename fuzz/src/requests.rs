@@ -125,14 +125,15 @@ pub fn json(data: &[u8]) {
     assert!(is_held(&again));
 }
 
-/// A form says the same however it is cut.
+/// A form says the same however it is cut. One that is taken has the parts and the model that a reader finds in it who splits it
+/// at its boundary.
 pub fn form(data: &[u8]) {
     let mut control = Control(data);
     let length = usize::from(control.byte()) % 80;
     let (head, body) = control.0.split_at(length.min(control.0.len()));
-    let content_type = match std::str::from_utf8(head) {
-        Ok(text) if text.starts_with("multipart/") => text.to_owned(),
-        _ => "multipart/form-data; boundary=\"b\"".to_owned(),
+    let (content_type, boundary) = match std::str::from_utf8(head) {
+        Ok(text) if text.starts_with("multipart/") => (text.to_owned(), None),
+        _ => ("multipart/form-data; boundary=\"b\"".to_owned(), Some("--b")),
     };
     let (body, pieces) = Control(body).cut();
     let read = |pieces: &[&[u8]]| {
@@ -144,12 +145,42 @@ pub fn form(data: &[u8]) {
                 break;
             }
         }
+        let is_over = !refused && reader.finish().is_ok();
         // What a refused form said does not matter.
-        Some((refused, (!refused).then(|| (reader.model().map(str::to_owned), reader.is_known(), reader.call(7)))))
+        let told = (!refused).then(|| (reader.model().map(str::to_owned), reader.is_known(), reader.call(7)));
+        Some((is_over, told))
     };
     let whole = read(&[body]);
     assert_eq!(read(&pieces), whole, "{content_type}");
     assert_eq!(read(&body.chunks(1).collect::<Vec<_>>()), whole, "{content_type}");
+    if let (Some((true, Some((model, ..)))), Some(boundary)) = (whole, boundary) {
+        assert_eq!(models_between(body, boundary), Vec::from_iter(model));
+    }
+}
+
+/// The contents of the parts that seem to be a model, of a form that is over.
+fn models_between(body: &[u8], boundary: &str) -> Vec<String> {
+    let text = |bytes: &[u8]| bytes.iter().map(|byte| char::from(*byte)).collect::<String>();
+    let body = text(body);
+    let parts: Vec<&str> = body.split(boundary).collect();
+    let [before, parts @ .., behind] = parts.as_slice() else { panic!("no boundary: {body:?}") };
+    assert!(["", "\r\n"].contains(before), "{body:?}");
+    let behind = behind.strip_prefix("--");
+    assert!(behind.is_some_and(|behind| behind.trim_matches(['\r', '\n']).is_empty()), "{body:?}");
+    let mut models = Vec::new();
+    for part in parts {
+        let part = part.strip_prefix("\r\n").and_then(|part| part.strip_suffix("\r\n"));
+        let (head, content) = part.and_then(|part| part.split_once("\r\n\r\n")).expect("a head and a content");
+        let lines = head.split(['\r', '\n']).filter(|line| line.to_lowercase().starts_with("content-disposition"));
+        let is_model = |line: &str| {
+            line.split(';').any(|parameter| {
+                let (name, value) = parameter.split_once('=').unwrap_or_default();
+                name.trim().eq_ignore_ascii_case("name") && value.trim().trim_matches('"') == "model"
+            })
+        };
+        models.extend(lines.filter(|line| is_model(line)).map(|_| content.to_owned()));
+    }
+    models
 }
 
 /// A path has one owner; what is not billed is not a chat; what is given on is the client's path without our prefix.

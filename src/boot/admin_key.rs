@@ -11,9 +11,11 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::info;
 
 use crate::config::Config;
-use crate::domain::key::KeyHash;
+use crate::domain::audit::{Actor, Author};
+use crate::domain::key::{self, KeyHash};
+use crate::domain::time::Micros;
 use crate::metering::{admin, identity};
-use crate::ports::tenants::TenantStore;
+use crate::ports::tenants::{Act, TenantStore};
 
 use super::{BootError, ledger};
 
@@ -34,7 +36,7 @@ pub fn known(config: &Config) -> io::Result<SecretString> {
 }
 
 /// The hash of the admin key: the given one's, or the ledger's own, which is made once and shown in a file.
-pub(super) async fn hash(config: &Config, tenants: &dyn TenantStore) -> Result<KeyHash, BootError> {
+pub(super) async fn hash(config: &Config, tenants: &dyn TenantStore, now: Micros) -> Result<KeyHash, BootError> {
     if let Some(given) = &config.admin_key {
         return Ok(identity::hash(given.expose_secret()));
     }
@@ -49,7 +51,8 @@ pub(super) async fn hash(config: &Config, tenants: &dyn TenantStore) -> Result<K
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(unwritable)?;
     writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(unwritable)?;
     let hash = identity::hash(&key);
-    tenants.set_admin_key_hash(hash).await.map_err(failed)?;
+    let act = Act::by(Author::of(Actor::Gateway), now);
+    tenants.set_admin_key_hash(hash, &key::last4(&key), &act).await.map_err(failed)?;
     if let Some(other) = tenants.admin_key_hash().await.map_err(failed)?.filter(|kept| *kept != hash) {
         info!("Another gateway of this ledger made the admin key; it is in that one's data directory.");
         fs::remove_file(&path).map_err(unwritable)?;

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use crate::adapters::system_clock::SystemClock;
 use crate::config::Config;
 use crate::config::stamps::Stamped;
 use crate::domain::key::KeyHash;
@@ -22,6 +23,7 @@ use crate::edge::body::Budget;
 use crate::edge::exchange::{Live, Settings};
 use crate::metering::snapshot::{PlanMissing, Plans, PlansRefused};
 use crate::ports::StoreError;
+use crate::ports::clock::Clock;
 use crate::telemetry::logging::{Filter, Log};
 
 use super::{BootError, Parts, admin_key, advice, all_opened, ledger, origins, plans, prices, tls, vault};
@@ -204,7 +206,8 @@ impl<'a> Reloader<'a> {
         if config.admin_key.is_none() && self.current.admin_key.is_none() {
             return Ok(None);
         }
-        match timeout(STORE_TIMEOUT, admin_key::hash(config, &*parts.ledger.tenants())).await {
+        match timeout(STORE_TIMEOUT, admin_key::hash(config, &*parts.ledger.tenants(), SystemClock::new().now())).await
+        {
             Ok(hash) => hash.map(Some),
             Err(_) => {
                 let source = StoreError::Unavailable("it does not answer".to_owned());

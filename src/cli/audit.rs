@@ -20,7 +20,7 @@ use super::output::{Output, table};
 pub(super) struct AuditArgs {
     /// Changes of one tenant; of all without one.
     tenant: Option<TenantId>,
-    /// Changes made with the admin key, with a tenant's, or on the command line.
+    /// Changes made with the admin key, with a tenant's, on the command line, or by a gateway itself.
     #[arg(long, value_name = "WHO", value_parser = actor)]
     actor: Option<Actor>,
     /// Changes of one kind, such as plan.set.
@@ -41,7 +41,7 @@ pub(super) struct AuditArgs {
 }
 
 fn actor(text: &str) -> Result<Actor, String> {
-    Actor::parse(text).ok_or_else(|| "write admin, tenant or cli".to_owned())
+    Actor::parse(text).ok_or_else(|| format!("write one of {}", Actor::names()))
 }
 
 fn action(text: &str) -> Result<Action, String> {

@@ -19,6 +19,8 @@ pub enum Actor {
     Tenant,
     /// On the command line, with access to the ledger itself.
     Cli,
+    /// A gateway, by itself.
+    Gateway,
 }
 
 /// Who makes a change, and in which request.
@@ -59,6 +61,8 @@ pub enum Action {
     PricesRerate,
     /// The events of old months began to be dropped.
     EventsDrop,
+    /// The admin key of the ledger was made, because none was given.
+    AdminKeyCreate,
 }
 
 /// What an entry tells of a tenant or a key, before or after the change: what the change is about, and no secret.
@@ -115,18 +119,26 @@ pub struct AuditEntry {
 }
 
 impl Actor {
-    /// `admin`, `tenant` or `cli`.
+    const ALL: [Self; 4] = [Self::Admin, Self::Tenant, Self::Cli, Self::Gateway];
+
+    /// `admin`, `tenant`, `cli` or `gateway`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::Tenant => "tenant",
             Self::Cli => "cli",
+            Self::Gateway => "gateway",
         }
+    }
+
+    /// The names of all actors, for messages.
+    pub fn names() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
     }
 
     /// The actor of that name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Admin, Self::Tenant, Self::Cli].into_iter().find(|actor| actor.as_str() == text)
+        Self::ALL.into_iter().find(|actor| actor.as_str() == text)
     }
 }
 
@@ -138,7 +150,7 @@ impl Author {
 }
 
 impl Action {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::TenantCreate,
         Self::TenantChange,
         Self::PlanSet,
@@ -151,6 +163,7 @@ impl Action {
         Self::PricesSet,
         Self::PricesRerate,
         Self::EventsDrop,
+        Self::AdminKeyCreate,
     ];
 
     /// A stable name, such as `tenant.create`.
@@ -168,6 +181,7 @@ impl Action {
             Self::PricesSet => "prices.set",
             Self::PricesRerate => "prices.rerate",
             Self::EventsDrop => "events.drop",
+            Self::AdminKeyCreate => "admin_key.create",
         }
     }
 
@@ -295,6 +309,12 @@ impl Change {
         let facts = Facts { events: Some(format!("before {before}")), ..Facts::default() };
         Self { action: Action::EventsDrop, tenant: None, key: None, before: facts, after: Facts::default() }
     }
+
+    /// The ledger's own admin key is made.
+    pub fn admin_key_created(last4: &str) -> Self {
+        let after = Facts { last4: Some(last4.to_owned()), ..Facts::default() };
+        Self { action: Action::AdminKeyCreate, tenant: None, key: None, before: Facts::default(), after }
+    }
 }
 
 impl Facts {
@@ -345,7 +365,7 @@ mod tests {
         for action in Action::ALL {
             assert_eq!(Action::parse(action.as_str()), Some(action));
         }
-        for actor in [Actor::Admin, Actor::Tenant, Actor::Cli] {
+        for actor in Actor::ALL {
             assert_eq!(Actor::parse(actor.as_str()), Some(actor));
         }
         assert_eq!((Action::parse("Plan.set"), Actor::parse("root")), (None, None));

@@ -174,6 +174,11 @@ pub enum Refusal {
         /// What is wrong, in our words.
         reason: &'static str,
     },
+    /// The body is a form that two readers could understand in two ways.
+    BadForm {
+        /// What is wrong, in our words.
+        reason: &'static str,
+    },
     /// A parameter of the query would change the answer so that nobody can read what it charged.
     HidesUsage {
         /// The parameter's name.
@@ -239,6 +244,7 @@ impl Refusal {
             Self::EncodedBody => 415,
             Self::BodyIncomplete
             | Self::BadJson { .. }
+            | Self::BadForm { .. }
             | Self::HidesUsage { .. }
             | Self::BadAttribution { .. }
             | Self::BadRequest { .. } => 400,
@@ -293,6 +299,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyIncomplete => "body_incomplete",
             Self::BadJson { .. } => "invalid_json",
+            Self::BadForm { .. } => "invalid_form",
             Self::HidesUsage { .. } => "hides_usage",
             Self::EncodedBody => "encoded_body",
             Self::BadAttribution { .. } => "invalid_attribution",
@@ -421,6 +428,7 @@ impl fmt::Display for Refusal {
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
             Self::BodyIncomplete => f.write_str("The request body broke off, came too slowly or has chunks that are none."),
             Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),
+            Self::BadForm { reason } => write!(f, "The form in the request body cannot be read in one way: {reason}."),
             Self::HidesUsage { parameter } => {
                 write!(f, "The gateway could not read what an answer charges with this value of {parameter} in the query. Leave it out.")
             }

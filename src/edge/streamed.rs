@@ -146,6 +146,9 @@ impl Gate {
         .await?;
         let (length, begun) = (begin.length(asked.length), begin.count());
         let is_whole = length == Some(begun);
+        if is_whole {
+            form.finish()?;
+        }
         if is_whole && form.model().is_none() && endpoint.reads == Reads::Transcript {
             return Err(Refusal::BadJson { reason: "model is missing" });
         }
@@ -160,9 +163,12 @@ impl Gate {
         self.know_limits(asked).await;
         let send = origin.upstream.send(request, || in_flight.sending());
         let mut sent = begun;
-        let see = |piece: &[u8]| {
+        let see = |piece: Option<&[u8]>| {
+            // Without a length the end goes out behind the last piece, with one it is that piece.
+            let Some(piece) = piece else { return form.finish() };
             sent = sent.saturating_add(count(piece));
-            form.feed(piece)
+            form.feed(piece)?;
+            if length == Some(sent) { form.finish() } else { Ok(()) }
         };
         let answer = send_while_reading(session, asked, (&sender, begun, limit), see, send).await;
         in_flight.asks_for(form.model());
@@ -245,12 +251,12 @@ async fn read_begin(
 }
 
 /// Sends a request while its body still comes in, of which so much has `begun` to go and `limit` is the most; `see` is shown
-/// each piece before it goes on.
+/// each piece before it goes on, and at last that there is no other.
 async fn send_while_reading(
     session: &mut ServerSession,
     asked: &mut Asked<'_>,
     (sender, begun, limit): (&mpsc::Sender<Piece>, u64, u64),
-    mut see: impl FnMut(&[u8]) -> Result<(), Refusal>,
+    mut see: impl FnMut(Option<&[u8]>) -> Result<(), Refusal>,
     send: impl Future<Output = Result<Answer, SendError>>,
 ) -> Result<Answer, Stopped> {
     let pump = async {
@@ -258,11 +264,12 @@ async fn send_while_reading(
         while let Some(piece) = body::read_piece(session, &mut asked.intake).await? {
             // One that said how long it is was measured before it came.
             left = left.checked_sub(count(&piece)).ok_or(Refusal::BodyTooLarge { limit })?;
-            see(&piece)?;
+            see(Some(&piece))?;
             if sender.send(Piece::Bytes(piece)).await.is_err() {
                 return Ok(());
             }
         }
+        see(None)?;
         // Where the length was known, nobody waits for this.
         sender.send(Piece::End).await.unwrap_or_default();
         Ok::<(), Refusal>(())

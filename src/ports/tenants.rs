@@ -250,6 +250,12 @@ pub trait TenantStore: PriceStore + Send + Sync {
     /// The hash of the admin key, if one was made for this ledger.
     fn admin_key_hash(&self) -> BoxFuture<'_, Result<Option<KeyHash>, StoreError>>;
 
-    /// Keeps the hash of the admin key, unless there is one: of several gateways that start together one makes it.
-    fn set_admin_key_hash(&self, hash: KeyHash) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Keeps the hash of the admin key that ends so, unless there is one: of several gateways that start together one makes it,
+    /// and the log says which key.
+    fn set_admin_key_hash<'a>(
+        &'a self,
+        hash: KeyHash,
+        last4: &'a str,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 }

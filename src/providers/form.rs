@@ -2,6 +2,11 @@
 //!
 //! May use: `domain`. Files in a form are large, and the model may stand behind them: nothing of a form is kept but a field
 //! that is being read, a part's head, and what may be the begin of a delimiter. All are bounded.
+//!
+//! A form goes on as it came, and whoever reads it there may be more patient than this reader: with line ends, with what stands
+//! before, between and behind the parts, with names. So what another could read in another way is refused.
+
+mod head;
 
 use memchr::memmem::{self, Finder};
 
@@ -10,8 +15,7 @@ use crate::domain::refusal::Refusal;
 use super::prompt::BYTES_PER_TOKEN;
 use super::{Call, Prompt};
 
-/// A boundary is at most this long (RFC 2046, 5.1.1).
-const BOUNDARY_BYTES_MAX: usize = 70;
+use head::{Head, Reason};
 
 /// The head of a part names it and its type.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -24,6 +28,11 @@ const FIELD_BYTES_MAX: usize = 256;
 /// megabyte has about 1,000.
 const BYTES_PER_FILE_TOKEN: u64 = 1000;
 
+const LINE_END: &[u8] = b"\r\n";
+
+/// Where a boundary may not stand.
+const INSIDE: Reason = "its boundary stands inside of a part";
+
 /// The fields that matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
@@ -33,8 +42,12 @@ enum Field {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In the content of a part; `None`: of one that does not matter.
-    Content(Option<Field>),
+    /// Before the first delimiter.
+    Begin,
+    /// In the content of a part.
+    Content(Head),
+    /// Behind a boundary: another part, or the end.
+    Boundary,
     /// Behind a delimiter.
     Head,
     /// Behind the last delimiter.
@@ -44,44 +57,59 @@ enum State {
 /// Reads one form.
 #[derive(Debug)]
 pub struct FormReader {
-    delimiter: Finder<'static>,
+    /// `--` and the boundary; or why there is none.
+    boundary: Result<Finder<'static>, Reason>,
     state: State,
+    /// The last bytes, or all of a head or of a field that matters.
     held: Vec<u8>,
+    /// How many bytes of this content passed.
+    passed: u64,
     model: Option<String>,
-    stream: bool,
+    stream: Option<bool>,
 }
 
 impl FormReader {
-    /// A reader for a body of this content type, if that is a form.
+    /// A reader for a body of this content type, if that is a form's. One whose boundary cannot be read in one way is refused with
+    /// its first bytes.
     pub fn new(content_type: &str) -> Option<Self> {
-        let mut parameters = content_type.split(';').map(str::trim);
-        if !parameters.next()?.eq_ignore_ascii_case("multipart/form-data") {
-            return None;
-        }
-        let boundary = parameters.find_map(|parameter| value_of(parameter, "boundary"))?;
-        if boundary.is_empty() || boundary.len() > BOUNDARY_BYTES_MAX {
-            return None;
-        }
-        let delimiter = Finder::new(&[b"\r\n--", boundary.as_bytes()].concat()).into_owned();
+        let boundary = head::boundary(content_type)?;
+        let boundary = boundary.map(|boundary| Finder::new(&[b"--", boundary].concat()).into_owned());
         // The first delimiter has no line end before it.
-        Some(Self { delimiter, state: State::Content(None), held: b"\r\n".to_vec(), model: None, stream: false })
+        let (held, passed) = (LINE_END.to_vec(), count(LINE_END));
+        Some(Self { boundary, state: State::Begin, held, passed, model: None, stream: None })
     }
 
-    /// Looks at the next bytes. Refuses a form that two readers could understand in two ways.
+    /// Looks at the next bytes.
     ///
     /// # Errors
-    /// The model stands twice, or a head or a field is too long.
+    /// Two readers could understand it in two ways, or a head or a field is too long.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         let mut rest = piece;
         while !rest.is_empty() {
-            rest = match self.state {
-                State::Content(None) => self.skip(rest),
-                State::Content(Some(field)) => self.field(field, rest)?,
-                State::Head => self.head(rest)?,
-                State::End => return Ok(()),
+            let read = match self.state {
+                State::Begin | State::Content(Head { field: None, .. }) => self.skip(rest),
+                State::Content(Head { field: Some(field), .. }) => self.field(field, rest),
+                State::Boundary => self.boundary(rest),
+                State::Head => self.head(rest),
+                State::End if rest.iter().all(|byte| LINE_END.contains(byte)) => Ok(rest.len()),
+                State::End => Err("something stands behind its end"),
             };
+            let read = read.map_err(|reason| Refusal::BadForm { reason })?;
+            rest = rest.get(read..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    /// To be asked when all bytes were fed.
+    ///
+    /// # Errors
+    /// The form is not over: some readers would take what they have.
+    pub fn finish(&self) -> Result<(), Refusal> {
+        match &self.boundary {
+            Err(reason) => Err(Refusal::BadForm { reason }),
+            Ok(_) if self.state != State::End => Err(Refusal::BadForm { reason: "its end is missing" }),
+            Ok(_) => Ok(()),
+        }
     }
 
     /// Whether nothing that matters is still to be awaited.
@@ -98,176 +126,130 @@ impl FormReader {
     pub fn call(&self, bytes: u64) -> Call {
         let prompt = Prompt::TextBytes(bytes.div_ceil(BYTES_PER_FILE_TOKEN).saturating_mul(BYTES_PER_TOKEN));
         Call {
-            stream: self.stream,
+            stream: self.stream == Some(true),
             body_bytes: bytes,
             has_media: true,
             ..Call::new(self.model.clone().unwrap_or_default(), prompt)
         }
     }
 
-    /// Passes over the content of a part. Gives what stands behind the delimiter that ends it.
-    fn skip<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
-        let length = self.delimiter.needle().len();
-        let before = self.held.len();
-        // A delimiter may have begun in the last piece.
+    /// Passes over the content of a part, up to behind the boundary that ends it. Like all of these, it says how many bytes it has
+    /// read.
+    fn skip(&mut self, rest: &[u8]) -> Result<usize, Reason> {
+        let boundary = self.boundary.as_ref().map_err(|reason| *reason)?;
+        let (length, before) = (boundary.needle().len(), self.held.len());
+        // A boundary may have begun in the last piece.
         self.held.extend_from_slice(rest.get(..length - 1).unwrap_or(rest));
-        let end = match self.delimiter.find(&self.held) {
-            Some(at) => Some(at + length - before),
-            None => self.delimiter.find(rest).map(|at| at + length),
+        let found = match boundary.find(&self.held) {
+            Some(at) => Some((at + length - before, self.held.get(..at))),
+            None => boundary.find(rest).map(|at| {
+                let line_end = at.checked_sub(LINE_END.len()).and_then(|from| rest.get(from..at));
+                (at + length, line_end.or_else(|| self.held.get(..before + at)))
+            }),
         };
-        if let Some(end) = end {
-            self.held.clear();
-            self.state = State::Head;
-            return rest.get(end..).unwrap_or_default();
+        if let Some((end, content)) = found {
+            let has_line_end = content.is_some_and(|content| content.ends_with(LINE_END));
+            let passed = self.passed.saturating_add(count(rest.get(..end).unwrap_or_default()));
+            self.end_content(passed, has_line_end)?;
+            return Ok(end);
         }
-        if let Some(tail) = rest.len().checked_sub(length - 1).and_then(|from| rest.get(from..)) {
-            self.held.clear();
-            self.held.extend_from_slice(tail);
-        } else {
-            self.held.drain(..self.held.len().saturating_sub(length - 1));
+        self.passed = self.passed.saturating_add(count(rest));
+        if self.state == State::Begin && self.passed > count(LINE_END) * 2 + count(boundary.needle()) {
+            return Err("it does not begin with its boundary");
         }
-        &[]
+        // As much as may be a line end and the begin of a boundary.
+        let kept = LINE_END.len() + length - 1;
+        self.held.truncate(before);
+        self.held.extend_from_slice(rest.get(rest.len().saturating_sub(kept)..).unwrap_or_default());
+        self.held.drain(..self.held.len().saturating_sub(kept));
+        Ok(rest.len())
     }
 
-    fn field<'a>(&mut self, field: Field, rest: &'a [u8]) -> Result<&'a [u8], Refusal> {
-        let length = self.delimiter.needle().len();
-        let before = self.held.len();
-        let taken = rest.len().min((FIELD_BYTES_MAX + length).saturating_sub(before));
-        self.held.extend_from_slice(rest.get(..taken).unwrap_or_default());
-        let Some(at) = self.delimiter.find(&self.held) else {
-            let too_long = self.held.len() >= FIELD_BYTES_MAX + length;
-            return if too_long { Err(Refusal::BadJson { reason: "a field is too long" }) } else { Ok(&[]) };
+    /// Reads the content of a part that matters.
+    fn field(&mut self, field: Field, rest: &[u8]) -> Result<usize, Reason> {
+        let boundary = self.boundary.as_ref().map_err(|reason| *reason)?;
+        let (length, before) = (boundary.needle().len(), self.held.len());
+        let max = FIELD_BYTES_MAX + LINE_END.len() + length;
+        let taken = rest.get(..max.saturating_sub(before)).unwrap_or(rest);
+        self.held.extend_from_slice(taken);
+        let Some(at) = boundary.find(&self.held) else {
+            return if self.held.len() >= max { Err("a field is too long") } else { Ok(taken.len()) };
         };
-        let value = self.held.get(..at).and_then(|value| std::str::from_utf8(value).ok());
-        match (field, value) {
-            (Field::Model, None) => return Err(Refusal::BadJson { reason: "model is not text" }),
-            (Field::Model, Some(_)) if self.model.is_some() => {
-                return Err(Refusal::BadJson { reason: "model stands twice" });
+        let content = self.held.get(..at).unwrap_or_default();
+        let value = content.strip_suffix(LINE_END).ok_or(INSIDE)?;
+        let is_again = match field {
+            Field::Model => {
+                // No reader trims, decodes or cuts off any of these.
+                let is_name = value.iter().all(u8::is_ascii_graphic);
+                let name = std::str::from_utf8(value).ok().filter(|_| is_name).ok_or("model is no name")?;
+                self.model.replace(name.to_owned()).is_some()
             }
-            (Field::Model, Some(model)) => self.model = Some(model.to_owned()),
-            (Field::Stream, value) => self.stream = value.is_some_and(|value| value.eq_ignore_ascii_case("true")),
-        }
-        self.held.clear();
-        self.state = State::Head;
-        Ok(rest.get(at + length - before..).unwrap_or_default())
-    }
-
-    fn head<'a>(&mut self, rest: &'a [u8]) -> Result<&'a [u8], Refusal> {
-        const END: &[u8] = b"\r\n\r\n";
-        let before = self.held.len();
-        let taken = rest.len().min(HEAD_BYTES_MAX.saturating_sub(before));
-        self.held.extend_from_slice(rest.get(..taken).unwrap_or_default());
-        if self.held.starts_with(b"--") {
-            self.state = State::End;
-            return Ok(&[]);
-        }
-        let Some(at) = memmem::find(&self.held, END) else {
-            let too_long = self.held.len() >= HEAD_BYTES_MAX;
-            return if too_long { Err(Refusal::BadJson { reason: "a part's head is too long" }) } else { Ok(&[]) };
+            Field::Stream => self.stream.replace(value.eq_ignore_ascii_case(b"true")).is_some(),
         };
-        self.state = State::Content(self.held.get(..at).and_then(field_of));
+        if is_again {
+            return Err(if field == Field::Model { "model stands twice" } else { "stream stands twice" });
+        }
+        let passed = count(self.held.get(..at + length).unwrap_or_default());
+        self.end_content(passed, true)?;
+        Ok(at + length - before)
+    }
+
+    /// A content and the boundary behind it have so many bytes.
+    fn end_content(&mut self, passed: u64, has_line_end: bool) -> Result<(), Reason> {
+        if !has_line_end {
+            return Err(INSIDE);
+        }
+        let boundary = self.boundary.as_ref().map_err(|reason| *reason)?;
+        let length = passed.saturating_sub(count(boundary.needle())).saturating_sub(count(LINE_END));
+        match self.state {
+            // An empty line before it hurts nobody.
+            State::Begin if length > count(LINE_END) => return Err("it does not begin with its boundary"),
+            State::Content(Head { length: Some(claimed), .. }) if claimed != length => {
+                return Err("a part is not as long as it says");
+            }
+            _ => {}
+        }
         self.held.clear();
-        Ok(rest.get(at + END.len() - before..).unwrap_or_default())
+        self.state = State::Boundary;
+        Ok(())
+    }
+
+    fn boundary(&mut self, rest: &[u8]) -> Result<usize, Reason> {
+        let taken = rest.get(..LINE_END.len() - self.held.len()).unwrap_or(rest);
+        self.held.extend_from_slice(taken);
+        self.state = match self.held.as_slice() {
+            LINE_END => State::Head,
+            b"--" => State::End,
+            [_] => return Ok(taken.len()),
+            _ => return Err("a boundary goes on"),
+        };
+        self.held.clear();
+        Ok(taken.len())
+    }
+
+    fn head(&mut self, rest: &[u8]) -> Result<usize, Reason> {
+        const END: &[u8] = b"\r\n\r\n";
+        let boundary = self.boundary.as_ref().map_err(|reason| *reason)?;
+        let before = self.held.len();
+        let taken = rest.get(..HEAD_BYTES_MAX.saturating_sub(before)).unwrap_or(rest);
+        self.held.extend_from_slice(taken);
+        let Some(at) = memmem::find(&self.held, END) else {
+            return if self.held.len() >= HEAD_BYTES_MAX { Err("a part's head is too long") } else { Ok(taken.len()) };
+        };
+        let head = self.held.get(..at).unwrap_or_default();
+        if boundary.find(head).is_some() {
+            return Err(INSIDE);
+        }
+        self.state = State::Content(head::read(head)?);
+        self.held.clear();
+        self.passed = 0;
+        Ok(at + END.len() - before)
     }
 }
 
-/// The field whose head it is, if it matters.
-fn field_of(head: &[u8]) -> Option<Field> {
-    let head = std::str::from_utf8(head).ok()?;
-    let disposition = head.split("\r\n").find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.trim().eq_ignore_ascii_case("content-disposition").then_some(value)
-    })?;
-    match disposition.split(';').find_map(|parameter| value_of(parameter.trim(), "name"))? {
-        "model" => Some(Field::Model),
-        "stream" => Some(Field::Stream),
-        _ => None,
-    }
-}
-
-/// The value of a parameter `name=value` or `name="value"`.
-fn value_of<'a>(parameter: &'a str, name: &str) -> Option<&'a str> {
-    let (found, value) = parameter.split_once('=')?;
-    let value = value.trim();
-    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-    found.trim().eq_ignore_ascii_case(name).then_some(quoted.unwrap_or(value))
+fn count(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TYPE: &str = "multipart/form-data; boundary=\"--b-1\"";
-
-    fn form(parts: &[(&str, &str)]) -> String {
-        let mut form = String::new();
-        for (head, content) in parts {
-            form.push_str(&format!("----b-1\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n"));
-        }
-        form + "----b-1--\r\n"
-    }
-
-    fn read(pieces: &[&[u8]]) -> Result<(Option<String>, bool, bool), Refusal> {
-        let mut reader = FormReader::new(TYPE).unwrap();
-        for piece in pieces {
-            reader.feed(piece)?;
-        }
-        Ok((reader.model.clone(), reader.stream, reader.state == State::End))
-    }
-
-    #[test]
-    fn fields_are_read_at_every_cut_and_files_are_passed_over() {
-        let file = "\r\n--\r\n----b-\r\n----b-\r\nname=\"model\"\r\n\r\n--b-1 no\r\r\n-----b-1";
-        let long = "x".repeat(300);
-        let body = form(&[
-            (r#"name="file"; filename="a;b.wav""#, file),
-            (r#"name="prompt""#, &long),
-            (r#"name="model""#, "gpt-4o-transcribe"),
-            ("name=stream", "true"),
-        ]);
-        let expected = Ok((Some("gpt-4o-transcribe".to_owned()), true, true));
-        for cut in 0..=body.len() {
-            let (head, tail) = body.as_bytes().split_at(cut);
-            assert_eq!(read(&[head, tail]), expected, "cut at {cut}");
-        }
-        let bytes: Vec<&[u8]> = body.as_bytes().chunks(1).collect();
-        assert_eq!(read(&bytes), expected);
-    }
-
-    #[test]
-    fn a_form_without_a_model_has_none_and_one_with_two_is_refused() {
-        let body = form(&[(r#"name="file""#, "model"), (r#"filename="model"; name="x""#, "y")]);
-        assert_eq!(read(&[body.as_bytes()]), Ok((None, false, true)));
-        let model = (r#"name="model""#, "whisper-1");
-        let twice = form(&[model, ("Name=model", "whisper-1")]);
-        assert_eq!(read(&[twice.as_bytes()]), Err(Refusal::BadJson { reason: "model stands twice" }));
-        let long = form(&[("name=model", &"x".repeat(FIELD_BYTES_MAX + 1))]);
-        assert_eq!(read(&[long.as_bytes()]), Err(Refusal::BadJson { reason: "a field is too long" }));
-        let most = form(&[("name=model", &"x".repeat(FIELD_BYTES_MAX))]);
-        assert!(read(&[most.as_bytes()]).is_ok());
-        let head = form(&[(&format!("name=\"{}\"", "x".repeat(HEAD_BYTES_MAX)), "")]);
-        assert_eq!(read(&[head.as_bytes()]), Err(Refusal::BadJson { reason: "a part's head is too long" }));
-    }
-
-    #[test]
-    fn only_a_form_with_a_boundary_is_one() {
-        for other in [
-            "",
-            "application/json",
-            "multipart/mixed; boundary=b",
-            "multipart/form-data",
-            "multipart/form-data; boundary=",
-            &format!("multipart/form-data; boundary={}", "b".repeat(71)),
-        ] {
-            assert!(FormReader::new(other).is_none(), "{other}");
-        }
-        assert!(FormReader::new("Multipart/Form-Data; charset=utf-8; Boundary=b").is_some());
-    }
-
-    #[test]
-    fn a_form_without_usage_is_estimated_by_its_length() {
-        let reader = FormReader::new(TYPE).unwrap();
-        assert_eq!(reader.call(960_000).prompt, Prompt::TextBytes(4 * 960));
-        assert_eq!(reader.call(u64::MAX).prompt, Prompt::TextBytes(u64::MAX.div_ceil(1000) * 4));
-    }
-}
+mod tests;

@@ -291,3 +291,21 @@ fn the_command_line_has_one_entry_for_each_change_and_shows_the_log() {
     assert_eq!(tollgate(&["audit", "acme", "--limit", "1"])["entries"][0]["action"], "key.revoke");
     assert_eq!(tollgate(&["audit", "--after", "5"])["entries"][0]["tenant_id"], "other");
 }
+
+#[test]
+fn the_admin_key_that_a_gateway_makes_is_one_line_of_the_log() {
+    let provider = Provider::start(honest);
+    let mut gateway = Setup::new(&provider).unset("TOLLGATE_ADMIN_KEY").start();
+    let key = std::fs::read_to_string(gateway.data_dir().join("admin.key")).unwrap().trim().to_owned();
+    let log =
+        |gateway: &Gateway| Request::get("/admin/audit").bearer(&key).send(gateway.admin).json()["entries"].clone();
+    let entries = log(&gateway);
+    let entry = &entries[0];
+    assert_eq!(entries.as_array().unwrap().len(), 1, "{entries}");
+    assert_eq!((&entry["action"], &entry["actor"]), (&json!("admin_key.create"), &json!("gateway")), "{entry}");
+    assert_eq!((&entry["before"], &entry["after"]), (&json!({}), &json!({"last4": &key[key.len() - 4..]})), "{entry}");
+    assert!(!entries.to_string().contains(&key));
+    gateway.stop();
+    let again = Setup::new(&provider).unset("TOLLGATE_ADMIN_KEY").on_ledger_of(&gateway).start();
+    assert_eq!(log(&again), entries, "it is made once");
+}

@@ -30,6 +30,7 @@ mod endings;
 mod estimates;
 mod flips;
 mod floods;
+mod forms;
 mod framing;
 mod hostile;
 mod http2;

@@ -460,6 +460,30 @@ async fn an_entry_of_the_audit_log_stays_as_it_is() {
                  IF SQLERRM NOT LIKE '%append-only' THEN RAISE; END IF; END $$"
         ));
     }
+    // Whoever may only write rows opens the log by no mark of its own: in no schema, and by no table or path that hides the
+    // system's.
+    database.say(
+        "CREATE ROLE clerk; GRANT ALL ON SCHEMA public TO clerk; \
+         GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON audit_log TO clerk",
+    );
+    for opening in [
+        "CREATE TEMP TABLE unfinished_copy ()",
+        "CREATE TABLE public.unfinished_copy ()",
+        "CREATE TEMP TABLE pg_class AS SELECT oid, 'unfinished_copy'::name AS relname, relnamespace, relowner \
+             FROM pg_catalog.pg_class WHERE relname = 'audit_log'",
+        "CREATE FUNCTION public.equal(name, name) RETURNS bool LANGUAGE sql AS 'SELECT true'; \
+             CREATE OPERATOR public.= (leftarg = name, rightarg = name, function = public.equal); \
+             SET search_path = public, pg_catalog",
+    ] {
+        for text in ["UPDATE audit_log SET actor = 'cli'", "DELETE FROM audit_log", "TRUNCATE audit_log"] {
+            database.say(&format!(
+                "BEGIN; SET LOCAL ROLE clerk; {opening}; DO $$ BEGIN {text}; RAISE 'it was done'; \
+                 EXCEPTION WHEN raise_exception THEN \
+                     IF SQLERRM NOT LIKE '%append-only' THEN RAISE; END IF; END $$; ROLLBACK"
+            ));
+        }
+    }
+    database.say("DROP OWNED BY clerk; DROP ROLE clerk");
     assert_eq!(store.audit(&query).await.unwrap(), before);
     // What a copy wrote it may put right until it is finished.
     database.say("CREATE TABLE unfinished_copy (x INT); DELETE FROM audit_log; DROP TABLE unfinished_copy");

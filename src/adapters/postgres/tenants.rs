@@ -197,10 +197,15 @@ impl TenantStore for PostgresLedger {
         })
     }
 
-    fn set_admin_key_hash(&self, hash: KeyHash) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn set_admin_key_hash<'a>(
+        &'a self,
+        hash: KeyHash,
+        last4: &'a str,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let mut change = self.change().await?;
-            let done = changes::set_admin_key_hash::<Postgres>(&mut change, hash).await;
+            let done = changes::set_admin_key_hash::<Postgres>(&mut change, hash, last4, act).await;
             change.commit(done).await
         })
     }

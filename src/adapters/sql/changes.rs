@@ -212,10 +212,13 @@ pub(in crate::adapters) async fn admin_key_hash<D: Dialect>(
 pub(in crate::adapters) async fn set_admin_key_hash<D: Dialect>(
     connection: &mut D::Connection,
     hash: KeyHash,
+    last4: &str,
+    act: &Act,
 ) -> Result<(), StoreError> {
-    let set =
-        Statement::new("UPDATE meta SET admin_key_hash = $1, revision = revision + 1 WHERE admin_key_hash IS NULL");
-    D::run(connection, set.bind(hash.0.as_slice())).await.map(|_| ()).map_err(D::error)
+    let set = Statement::new("UPDATE meta SET admin_key_hash = $1 WHERE admin_key_hash IS NULL");
+    let set = D::run(connection, set.bind(hash.0.as_slice())).await.map_err(D::error)?;
+    let change = (set > 0).then(|| Change::admin_key_created(last4));
+    audit::finish::<D>(connection, act, change.as_ref()).await
 }
 
 pub(super) async fn find_tenant<D: Dialect>(

@@ -169,10 +169,15 @@ impl TenantStore for SqliteLedger {
         Box::pin(async move { changes::admin_key_hash::<Sqlite>(&mut *self.reader().await?).await })
     }
 
-    fn set_admin_key_hash(&self, hash: KeyHash) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn set_admin_key_hash<'a>(
+        &'a self,
+        hash: KeyHash,
+        last4: &'a str,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let mut transaction = self.write().await?;
-            changes::set_admin_key_hash::<Sqlite>(&mut transaction, hash).await?;
+            changes::set_admin_key_hash::<Sqlite>(&mut transaction, hash, last4, act).await?;
             self.commit(transaction).await
         })
     }

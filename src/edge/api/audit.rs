@@ -30,7 +30,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
     tag = "admin",
     params(
         ("tenant_id" = Option<String>, Query, description = "Changes of one tenant; of all where it is left out.", example = "acme"),
-        ("actor" = Option<String>, Query, description = "Changes made by `admin`, `tenant` or `cli`."),
+        ("actor" = Option<String>, Query, description = "Changes made by `admin`, `tenant`, `cli` or `gateway`."),
         ("action" = Option<String>, Query, description = "Changes of one kind.", example = "plan.set"),
         ("from" = Option<String>, Query, description = "Made at or after (RFC 3339).", example = "2026-11-01T00:00:00Z"),
         ("to" = Option<String>, Query, description = "Made before (RFC 3339).", example = "2026-12-01T00:00:00Z"),
@@ -53,7 +53,7 @@ async fn audit(
     }
     let filter = AuditFilter {
         tenant,
-        actor: named(&query, "actor", Actor::parse, "admin, tenant, cli")?,
+        actor: named(&query, "actor", Actor::parse, &Actor::names())?,
         action: named(&query, "action", Action::parse, &Action::names())?,
         from: query.instant("from")?,
         to: query.instant("to")?,

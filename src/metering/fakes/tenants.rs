@@ -194,10 +194,16 @@ impl TenantStore for FakeStore {
         self.answer(|tables| Ok(tables.admin_key))
     }
 
-    fn set_admin_key_hash(&self, hash: KeyHash) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn set_admin_key_hash<'a>(
+        &'a self,
+        hash: KeyHash,
+        last4: &'a str,
+        act: &'a Act,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.answer(|tables| {
+            let is_first = tables.admin_key.is_none();
             tables.admin_key.get_or_insert(hash);
-            Ok(())
+            tables.once(act, |_| Ok(((), is_first.then(|| Change::admin_key_created(last4))))).map(|_| ())
         })
     }
 }

@@ -18,6 +18,7 @@ impl Case {
             assert_eq!(endpoint.body, BodyRule::Form, "{}", self.target);
             let mut form = FormReader::new(FORM).unwrap();
             form.feed(self.request.as_bytes()).unwrap();
+            form.finish().unwrap();
             form.call(self.request.len() as u64)
         } else {
             provider.call(&endpoint, query, &Bytes::from_static(self.request.as_bytes())).unwrap()

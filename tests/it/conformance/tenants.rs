@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate::domain::audit::{Action, Actor, Author};
+use tollgate::domain::audit::{Action, Actor, Author, Change};
 use tollgate::domain::ids::{KeyId, PlanName, ProviderId};
 use tollgate::domain::key::{Key, KeyHash};
 use tollgate::domain::provider_key::{MasterId, SealedKey};
@@ -124,7 +124,7 @@ async fn every_change_raises_the_revision_and_what_changes_nothing_does_not() {
         check("revoke", true).await;
         store.revoke_key(&id, &key(1).id, &act()).await.unwrap();
         check("revoke again", false).await;
-        store.set_admin_key_hash(KeyHash([9; 32])).await.unwrap();
+        store.set_admin_key_hash(KeyHash([9; 32]), "wxyz", &act()).await.unwrap();
         check("admin key", true).await;
     }
 }
@@ -254,13 +254,18 @@ async fn the_last_use_of_a_key_is_kept_to_the_minute_and_never_goes_back() {
 }
 
 #[tokio::test]
-async fn the_hash_of_the_admin_key_is_the_first_one_set() {
+async fn the_hash_of_the_admin_key_is_the_first_one_set_and_the_log_says_who_made_it() {
     for (name, store, _directory) in adapters().await {
         assert_eq!(store.admin_key_hash().await, Ok(None), "{name}");
-        for byte in [1, 2] {
-            store.set_admin_key_hash(KeyHash([byte; 32])).await.unwrap();
+        let act = Act::by(Author::of(Actor::Gateway), now());
+        for (byte, last4) in [(1, "aaaa"), (2, "bbbb")] {
+            store.set_admin_key_hash(KeyHash([byte; 32]), last4, &act).await.unwrap();
             assert_eq!(store.admin_key_hash().await, Ok(Some(KeyHash([1; 32]))), "{name}");
         }
+        let query = AuditQuery { filter: AuditFilter::default(), start: AuditStart::After(0), entries_max: 9 };
+        let log = store.audit(&query).await.unwrap();
+        let told: Vec<_> = log.iter().map(|entry| (&entry.author, entry.at, &entry.change)).collect();
+        assert_eq!(told, [(&act.author, now(), &Change::admin_key_created("aaaa"))], "{name}");
     }
 }
 

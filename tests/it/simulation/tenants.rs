@@ -231,7 +231,7 @@ impl TenantStore for SimTenants {
         none()
     }
 
-    fn set_admin_key_hash(&self, _: KeyHash) -> Answer<'_, ()> {
+    fn set_admin_key_hash<'a>(&'a self, _: KeyHash, _: &'a str, _: &'a Act) -> Answer<'a, ()> {
         none()
     }
 }

@@ -57,7 +57,7 @@ pub struct AuditEntryBody {
     /// When.
     #[schema(example = "2026-11-24T10:00:00Z")]
     at: String,
-    /// Who: `admin`, `tenant` or `cli`.
+    /// Who: `admin`, `tenant` or `cli`; `gateway` for what one does by itself.
     #[schema(example = "admin")]
     actor: &'static str,
     /// With which key: a tenant's by its id, the admin's by its last four characters; null where there was none.
