@@ -165,7 +165,11 @@ impl FormReader {
             let too_long = self.held.len() >= HEAD_BYTES_MAX;
             return if too_long { Err(Refusal::BadJson { reason: "a part's head is too long" }) } else { Ok(&[]) };
         };
-        self.state = State::Content(self.held.get(..at).and_then(field_of));
+        let head = self.held.get(..at).unwrap_or_default();
+        if names_a_file(head) {
+            return Err(Refusal::BadJson { reason: "a form that names a file by its id, which JSON may do" });
+        }
+        self.state = State::Content(field_of(head));
         self.held.clear();
         Ok(rest.get(at + END.len() - before..).unwrap_or_default())
     }
@@ -183,6 +187,14 @@ fn field_of(head: &[u8]) -> Option<Field> {
         "stream" => Some(Field::Stream),
         _ => None,
     }
+}
+
+/// Whether a field names a file that the provider keeps, as `images[0][file_id]`: whose it is nobody would ask. What a file
+/// that comes with the form is called says nothing.
+fn names_a_file(head: &[u8]) -> bool {
+    let is_named = |parameter: &[u8]| memmem::find(&parameter.to_ascii_lowercase(), b"file_id").is_some();
+    let of_file = |parameter: &[u8]| parameter.trim_ascii_start().to_ascii_lowercase().starts_with(b"filename");
+    head.split(|byte| *byte == b';').any(|parameter| !of_file(parameter) && is_named(parameter))
 }
 
 /// The value of a parameter `name=value` or `name="value"`.
@@ -247,6 +259,24 @@ mod tests {
         assert!(read(&[most.as_bytes()]).is_ok());
         let head = form(&[(&format!("name=\"{}\"", "x".repeat(HEAD_BYTES_MAX)), "")]);
         assert_eq!(read(&[head.as_bytes()]), Err(Refusal::BadJson { reason: "a part's head is too long" }));
+    }
+
+    #[test]
+    fn a_field_names_no_file_by_its_id() {
+        for (head, is_refused) in [
+            (r#"name="images[0][file_id]""#, true),
+            ("name=file_ids[]", true),
+            (r#"filename="a.png"; name="mask[FILE_ID]""#, true),
+            (r#"name="image"; filename="file_id.png""#, false),
+            (r#"name="image[]"; FileName*=utf-8''file_id.png"#, false),
+            (r#"name="file""#, false),
+        ] {
+            let body = form(&[(r#"name="prompt""#, "file_id"), (head, "file-1")]);
+            for size in [1, 40, body.len()] {
+                let pieces: Vec<&[u8]> = body.as_bytes().chunks(size).collect();
+                assert_eq!(read(&pieces).is_err(), is_refused, "{head} in pieces of {size}");
+            }
+        }
     }
 
     #[test]
