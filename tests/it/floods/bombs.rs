@@ -20,7 +20,7 @@ fn brackets_without_end_are_refused_in_time_wherever_they_stand() {
     let plain = |_: &Seen| Script::json(200, CHAT_ANSWER);
     let provider = Provider::start(plain);
     let gateway = unlimited(&provider);
-    let ordinary = Ordinary::start(gateway.proxy, "acme");
+    let ordinary = Ordinary::start(&gateway, "acme");
     let mut slowest = Duration::ZERO;
     for depth in [200_000, 1_000_000] {
         let (open, both) = ("[".repeat(depth), format!("{}{}", "[".repeat(depth), "]".repeat(depth)));

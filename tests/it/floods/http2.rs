@@ -81,7 +81,7 @@ fn what_comes_too_often_is_told_to_go_and_costs_nothing() {
     for (name, begin, round) in floods() {
         let before = gateway.memory_kib();
         gateway.forget_memory_peak();
-        let ordinary = Ordinary::start(gateway.proxy, "acme");
+        let ordinary = Ordinary::start(&gateway, "acme");
         let end = runtime.block_on(storm(gateway.proxy, begin, round, FLOOD_MAX));
         let (calls, slowest) = ordinary.stop();
         let grown = gateway.memory_peak_kib().saturating_sub(before);

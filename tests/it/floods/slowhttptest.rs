@@ -48,7 +48,7 @@ fn each_mode_of_slowhttptest_leaves_ordinary_calls_alone() {
         let before = gateway.memory_kib();
         gateway.forget_memory_peak();
         let counted = limit.map(|limit| reached(&gateway, limit));
-        let ordinary = Ordinary::start(gateway.proxy, "acme");
+        let ordinary = Ordinary::start(&gateway, "acme");
         let output = Command::new("slowhttptest")
             .arg(mode)
             .args(["-c", "300", "-r", "150", "-l", LENGTH_S, "-p", "2", "-v", "1"])

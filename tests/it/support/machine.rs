@@ -203,3 +203,43 @@ impl TurnedClock {
         ]
     }
 }
+
+/// Threads, and how long each was ready to run and had no core (proc(5): the second number of `schedstat`). A machine that
+/// others work on, too, keeps a process waiting for longer than it works, and nothing in the process shortens that.
+pub struct Ready(Vec<PathBuf>);
+
+impl Ready {
+    /// Those of a process whose names are `named`.
+    pub fn of(process: u32, named: impl Fn(&str) -> bool) -> Self {
+        let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("the process lives");
+        let threads = threads.map(|thread| thread.unwrap().path());
+        let is_named =
+            |thread: &PathBuf| named(std::fs::read_to_string(thread.join("comm")).unwrap_or_default().trim());
+        Self(threads.filter(is_named).map(|thread| thread.join("schedstat")).collect())
+    }
+
+    /// The one that calls.
+    pub fn own() -> Self {
+        Self(vec![
+            std::fs::read_link("/proc/thread-self")
+                .map(|own| PathBuf::from("/proc").join(own))
+                .unwrap()
+                .join("schedstat"),
+        ])
+    }
+
+    /// How long each waited, ever.
+    pub fn waited(&self) -> Vec<Duration> {
+        let waited = |path: &PathBuf| {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            Duration::from_nanos(text.split(' ').nth(1).and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
+        };
+        self.0.iter().map(waited).collect()
+    }
+
+    /// How long one of them waited since then, at most.
+    pub fn waited_since(&self, then: &[Duration]) -> Duration {
+        let since = self.waited().into_iter().zip(then).map(|(now, then)| now.saturating_sub(*then));
+        since.max().unwrap_or_default()
+    }
+}
