@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::ids::{ProviderId, TenantId};
+use super::time::Micros;
 
 /// The name of an object: what a provider calls it wherever it is named, such as `resp_1` or `files/1`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +20,11 @@ impl ObjectName {
         let is_one = (1..=Self::BYTES_MAX).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:/@".contains(&byte));
         is_one.then(|| Self(text.into()))
+    }
+
+    /// Whether clients choose such names, as Gemini lets them for its files: what has it today may be another's tomorrow.
+    pub fn may_change_hands(&self) -> bool {
+        self.0.starts_with("files/")
     }
 
     /// The name as text.
@@ -40,6 +46,8 @@ pub struct Made {
     pub name: ObjectName,
     /// Whether the provider drops it by itself some time later. Others are kept until they are deleted.
     pub passes: bool,
+    /// When the provider made it, where its client may have chosen its name: then who had that name before has it no more.
+    pub chosen: Option<Micros>,
 }
 
 /// An object and whose it is.

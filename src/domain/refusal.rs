@@ -186,6 +186,8 @@ pub enum Refusal {
     },
     /// The body has a content coding: the gateway does not inflate requests.
     EncodedBody,
+    /// The body is said to be a form where it is read as JSON.
+    FormBody,
     /// A `x-tollgate-*` header outside its limits.
     BadAttribution {
         /// The header's name.
@@ -241,7 +243,7 @@ impl Refusal {
             | Self::Crowded { .. }
             | Self::Guessing { .. } => 429,
             Self::TooSlow(_) => 408,
-            Self::EncodedBody => 415,
+            Self::EncodedBody | Self::FormBody => 415,
             Self::BodyIncomplete
             | Self::BadJson { .. }
             | Self::BadForm { .. }
@@ -302,6 +304,7 @@ impl Refusal {
             Self::BadForm { .. } => "invalid_form",
             Self::HidesUsage { .. } => "hides_usage",
             Self::EncodedBody => "encoded_body",
+            Self::FormBody => "form_body",
             Self::BadAttribution { .. } => "invalid_attribution",
             Self::BadRequest { .. } => "bad_request",
             Self::HeadTooLarge => "head_too_large",
@@ -433,6 +436,7 @@ impl fmt::Display for Refusal {
                 write!(f, "The gateway could not read what an answer charges with this value of {parameter} in the query. Leave it out.")
             }
             Self::EncodedBody => f.write_str("The request body has a content coding. Send it without Content-Encoding."),
+            Self::FormBody => f.write_str("This route takes JSON, and the Content-Type of the request body is that of a form. Send 'Content-Type: application/json'."),
             Self::BadAttribution { header } => write!(f, "{header} takes 1 to 128 printable ASCII characters, once."),
             Self::BadRequest { reason } => write!(f, "Bad request: {reason}."),
             Self::HeadTooLarge => f.write_str("The request head is over the limit."),

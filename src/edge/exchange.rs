@@ -360,6 +360,7 @@ impl Gate {
             // Boxed: few requests are forms, and the line of the others need not have room for it.
             return Box::pin(self.line_of_form(session, asked, by, target, form)).await;
         }
+        headers::says_json(headers_of(session))?;
         self.expect_body(session, asked, live.settings.body_limit).await?;
         let whole = body::read_whole(session, asked, live.settings.body_limit).await?;
         let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;

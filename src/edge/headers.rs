@@ -9,6 +9,7 @@ use pingora_http::ResponseHeader;
 use crate::domain::key;
 use crate::domain::plan::{Metric, Scope};
 use crate::domain::rate::RateMetric;
+use crate::domain::refusal::Refusal;
 use crate::metering::in_flight::LimitStanding;
 use crate::metering::rates::RateRoom;
 use crate::providers::CredentialHeader;
@@ -93,6 +94,18 @@ pub fn to_provider(client: &HeaderMap, presented: &str, coding: Coding) -> Heade
         _ => out.append(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
     };
     out
+}
+
+/// Refuses what says that its body is coded, or a form, where it is read as JSON: who goes by that reads another body. Google's
+/// servers take members of a request from a form that is JSON as well.
+pub fn says_json(client: &HeaderMap) -> Result<(), Refusal> {
+    if client.contains_key(header::CONTENT_ENCODING) {
+        return Err(Refusal::EncodedBody);
+    }
+    let said =
+        client.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes).trim_ascii().to_ascii_lowercase();
+    let is_form = said.starts_with(b"multipart/") || said.starts_with(b"application/x-www-form-urlencoded");
+    if is_form { Err(Refusal::FormBody) } else { Ok(()) }
 }
 
 /// The provider's own key as a header value; `None` when the key cannot stand in a header.
@@ -278,6 +291,18 @@ mod tests {
         assert_eq!(policy, r#""chats";q=500;w=2592000, "requests";q=60;w=60, "tokens-minute";q=900;w=60"#);
         assert_eq!(standing, r#""chats";r=499;t=568800, "requests";r=59;t=1, "tokens-minute";r=0;t=60"#);
         assert_eq!(rate_limit(&limits[1..2], &[], now), (String::new(), String::new()), "a user's is not told");
+    }
+
+    #[test]
+    fn a_body_that_is_read_as_json_is_not_said_to_be_a_form() {
+        let said = |pairs: &[(&'static str, &'static str)]| says_json(&map(pairs));
+        for fine in ["application/json", "application/json; charset=utf-8", "text/plain", ""] {
+            assert_eq!(said(&[("content-type", fine)]), Ok(()), "{fine}");
+        }
+        for form in ["multipart/form-data; boundary=x", " Multipart/Related", "application/X-www-form-urlencoded"] {
+            assert_eq!(said(&[("content-type", form)]), Err(Refusal::FormBody), "{form}");
+        }
+        assert_eq!((said(&[]), said(&[("content-encoding", "gzip")])), (Ok(()), Err(Refusal::EncodedBody)));
     }
 
     #[test]

@@ -174,6 +174,7 @@ impl Head {
                 }
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrades = true,
+            10 if name.eq_ignore_ascii_case(b"connection") => connection(value)?,
             12 if name.eq_ignore_ascii_case(b"content-type") => self.content_types += 1,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 self.lengths += 1;
@@ -277,6 +278,20 @@ fn coding(value: &[u8]) -> Result<(), Refusal> {
     }
     let names_codings = value.split(|byte| *byte == b',').all(|name| is_token(trimmed(name)));
     Err(if names_codings { Refusal::CodingNotSupported } else { bad("a Transfer-Encoding that is no name") })
+}
+
+/// A list of options, which are names of headers that end here.
+fn connection(value: &[u8]) -> Result<(), Refusal> {
+    let takes_away = value.split(|byte| *byte == b',').any(|name| says_what_a_message_is(trimmed(name)));
+    if takes_away { Err(bad("a Connection that names a header of the message")) } else { Ok(()) }
+}
+
+/// Headers by which a request is judged here and read where it goes: one that `Connection` takes away on the way would be
+/// judged as another than goes on. What else is named there is either the gateway's own on the way on, or nobody's here.
+fn says_what_a_message_is(name: &[u8]) -> bool {
+    let begins = |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
+    let is_length = name.eq_ignore_ascii_case(b"content-length");
+    (begins(b"content-") && !is_length) || begins(b"x-goog-upload-")
 }
 
 /// A name or an address and perhaps a port; nothing of a URI around it.

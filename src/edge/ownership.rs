@@ -27,13 +27,12 @@ impl Gate {
         if has_own_account(asked, provider) {
             return Ok(Touches::default());
         }
-        let mut touches = provider.touches(&asked.method, endpoint);
+        let touches = provider.touches(&asked.method, endpoint);
         asked.makes = touches.makes;
         if touches.lists && !asked.live.settings.isolation.lists {
             return Err(Refusal::ListOfAll);
         }
-        let named = touches.named.take();
-        self.may_name(asked, provider, named.into_iter().collect()).await?;
+        self.may_name(asked, provider, touches.named.iter().cloned().collect()).await?;
         Ok(touches)
     }
 
@@ -51,6 +50,13 @@ impl Gate {
         let names = named.into_iter().map(Named::name).collect::<Result<Vec<_>, _>>()?;
         let unknown = asked.live.settings.isolation.unknown;
         self.objects.check(&account.tenant.id, &provider.id(), names, unknown).await
+    }
+
+    /// Forgets an object that its DELETE took away, as its name is free from now on.
+    pub(super) async fn is_gone(&self, asked: &Asked<'_>, touches: &Touches) {
+        if let (true, Some(account), Some(Named::Object(name))) = (touches.frees, &asked.account, &touches.named) {
+            self.objects.freed(&account.tenant.id, &asked.dialect.id(), name).await;
+        }
     }
 }
 

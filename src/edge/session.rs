@@ -7,6 +7,7 @@
 //! | what happens | what becomes of the session |
 //! |---|---|
 //! | the plan is used up, or the model is not allowed | messages of the client go no further; turns that run end; 1008 |
+//! | a message names an object that is another tenant's | the same |
 //! | counters or journal cannot take a turn | the same, with 1013 |
 //! | a message is over `listen.session_message_limit`, or no frame | 1009 or 1002 |
 //! | the client leaves while a turn runs | the provider is read on to the end of it, as a stream is |
@@ -26,6 +27,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use crate::domain::bound::Bound;
 use crate::domain::ids::TenantId;
+use crate::domain::object::UnknownObjects;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::in_flight::Caller;
@@ -455,7 +457,14 @@ impl Session {
                     if !matches!(self.stage, Stage::Open) {
                         continue;
                     }
-                    match self.turns.client(frames::payload(&message, &mut self.scratch)).await {
+                    let payload = frames::payload(&message, &mut self.scratch);
+                    let unknown = self.settings.isolation.unknown;
+                    let named = self.turns.named(payload);
+                    let admitted = match are_its_own(&self.gate, named, unknown).await {
+                        Ok(()) => self.turns.client(payload).await,
+                        Err(refusal) => Err(refusal),
+                    };
+                    match admitted {
                         Ok(()) => self.provider.put(message),
                         Err(refusal) => {
                             if let Some(end) = self.stops(&refusal) {
@@ -614,6 +623,18 @@ impl Session {
         if is_told {
             client.linger().await;
         }
+    }
+}
+
+/// Refuses a message that names an object which is not the client's.
+async fn are_its_own(
+    gate: &Gate,
+    named: Result<Option<turns::Named>, Refusal>,
+    unknown: UnknownObjects,
+) -> Result<(), Refusal> {
+    match named? {
+        Some(turns::Named { tenant, provider, names }) => gate.objects.check(&tenant, &provider, names, unknown).await,
+        None => Ok(()),
     }
 }
 

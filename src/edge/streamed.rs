@@ -69,7 +69,7 @@ impl Gate {
         let limit = settings.upload_limit;
         let mut reserved = body::Reserved::default();
         let begin = match asked.length {
-            _ if touches.refers && !is_form(session) => {
+            _ if touches.refers => {
                 let (begin, held) = self.read_names(session, asked, endpoint).await?;
                 reserved = held;
                 begin
@@ -86,6 +86,9 @@ impl Gate {
             Stopped::ByClient(refusal) => refusal,
             Stopped::ByProvider(error) => refusal_of(error).0,
         })?;
+        if answer.head.status.is_success() {
+            self.is_gone(asked, touches).await;
+        }
         change(&mut answer.head.headers);
         let meters = self.meters(asked.dialect, endpoint, &answer);
         // The sender lives until the answer is through: an answer may come before the end of the request.
@@ -101,12 +104,14 @@ impl Gate {
         asked: &mut Asked<'_>,
         endpoint: &Endpoint,
     ) -> Result<(Begin, body::Reserved), Refusal> {
-        if headers_of(session).contains_key(header::CONTENT_ENCODING) {
+        let said = headers::says_json(headers_of(session));
+        if said == Err(Refusal::EncodedBody) {
             return Err(Refusal::EncodedBody);
         }
         let limit = asked.live.settings.body_limit;
         let whole = body::read_whole(session, asked, limit).await?;
         if !whole.bytes.is_empty() {
+            said?;
             let named = asked.dialect.references(endpoint, None, &whole.bytes)?;
             self.may_name(asked, asked.dialect, named).await?;
         }
@@ -144,6 +149,10 @@ impl Gate {
             Ok(knows_length && form.is_known())
         })
         .await?;
+        // What stands before the first delimiter is no part of a form, and all of it to who sees no form in it.
+        if !begin.bytes.starts_with(b"--") {
+            return Err(Refusal::BadJson { reason: "a form that does not begin with its boundary" });
+        }
         let (length, begun) = (begin.length(asked.length), begin.count());
         let is_whole = length == Some(begun);
         if is_whole {
@@ -190,12 +199,6 @@ impl Gate {
             }
         }
     }
-}
-
-/// Whether a body is a form, whatever is in it: only the provider's own places of files take one.
-fn is_form(session: &ServerSession) -> bool {
-    let content_type = headers_of(session).get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
-    content_type.is_some_and(|value| value.trim_ascii_start().to_ascii_lowercase().starts_with(b"multipart/"))
 }
 
 /// The begin of a body that streams.

@@ -5,6 +5,10 @@
 //! A note waits for no client on its way: it is known here at once, and an answer ends only when the ledger has it, or after
 //! [`NOTED_MAX`].
 //!
+//! Most names are the provider's choice and stay with what has them. Those that clients choose are another tenant's as soon as
+//! that one makes an object of that name, which it can when the first is gone: they are not remembered here, and the ledger is
+//! asked each time.
+//!
 //! While the ledger cannot be asked, whose an object is that is not remembered here cannot be known. Then a request for it is
 //! refused: it could be anybody's. Everything else goes on.
 
@@ -104,6 +108,10 @@ impl Known {
     }
 
     fn put(&mut self, object: (ProviderId, ObjectName), owner: TenantId) {
+        // Only the ledger knows whose such a name is by now.
+        if object.1.may_change_hands() {
+            return;
+        }
         if self.young.len() >= KNOWN_MAX {
             self.old = std::mem::take(&mut self.young);
         }
@@ -192,6 +200,16 @@ impl Objects {
                 Ok(()) => noting.0.push(is_noted),
                 Err(_) => warn!(%tenant, "Whose an object is was not noted: the ledger has been away for too long."),
             }
+        }
+    }
+
+    /// Forgets an object that its tenant deleted: its name may be another's from now on. Should the ledger be away, the note
+    /// stays until there is a later object of that name.
+    pub async fn freed(&self, tenant: &TenantId, provider: &ProviderId, name: &ObjectName) {
+        match timeout(NOTED_MAX, self.store.drop_object(provider, name, tenant)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, %tenant, "Whose a deleted object was is not forgotten."),
+            Err(_) => warn!(%tenant, "Whose a deleted object was is not forgotten in time."),
         }
     }
 

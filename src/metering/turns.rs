@@ -12,9 +12,11 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::error;
 
+use crate::domain::ids::{ProviderId, TenantId};
+use crate::domain::object::ObjectName;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
-use crate::providers::{Beside, Call, Endpoint, Kind, Prompt, Provider, SessionReader, Turn, TurnName};
+use crate::providers::{Beside, Call, Endpoint, Kind, Prompt, Provider, SessionReader, Turn, TurnName, objects};
 
 use super::identity::{Identities, Identity};
 use super::in_flight::{Caller, InFlight};
@@ -62,6 +64,16 @@ pub struct Opening {
     pub request_id: Option<Box<str>>,
 }
 
+/// Objects that a message of a client names.
+pub struct Named {
+    /// Who names them.
+    pub tenant: TenantId,
+    /// Who keeps them.
+    pub provider: ProviderId,
+    /// What they are called.
+    pub names: Vec<ObjectName>,
+}
+
 impl Turns {
     /// A session without turns.
     pub fn new(meter: Arc<Meter>, identities: Arc<Identities>, opening: Opening) -> Self {
@@ -81,6 +93,17 @@ impl Turns {
             request_id,
             unasked_bytes: 0,
         }
+    }
+
+    /// The objects that a message of the client names in the operator's account: a tenant with a key of its own has its own.
+    pub fn named(&self, message: &[u8]) -> Result<Option<Named>, Refusal> {
+        let (account, provider) = (&self.caller.account, self.provider.id());
+        let named = self.reader.names(message)?;
+        if named.is_empty() || account.own_keys.get(&provider).is_some() {
+            return Ok(None);
+        }
+        let names = named.into_iter().map(objects::Named::name).collect::<Result<_, _>>()?;
+        Ok(Some(Named { tenant: account.tenant.id.clone(), provider, names }))
     }
 
     /// A message of the client is about to go on: admits what it may begin, or says why it must not go on.

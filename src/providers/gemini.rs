@@ -11,7 +11,7 @@ use crate::domain::unit::UnitName;
 
 use super::answer::Answer;
 use super::cap::Maximum;
-use super::objects::{Finder, Makes, Named, Touches, references};
+use super::objects::{Finder, Makes, Named, Touches, may_name, named_in, references};
 use super::openai;
 use super::request::{self, ModelIn, StreamBy};
 use super::table::{self, Route, billed, chat, free, session, tells};
@@ -240,17 +240,18 @@ impl Provider for Gemini {
         objects::touches(method, endpoint)
     }
 
-    fn references(&self, endpoint: &Endpoint, call: Option<&Call>, body: &[u8]) -> Result<Vec<Named>, Refusal> {
-        if call.is_none_or(|call| objects::may_refer(endpoint, call)) {
-            references::<objects::InGemini>(body)
-        } else {
-            Ok(Vec::new())
+    fn references(&self, _: &Endpoint, call: Option<&Call>, body: &[u8]) -> Result<Vec<Named>, Refusal> {
+        match call {
+            None => references::<objects::InGemini>(body),
+            Some(_) if may_name::<objects::InGemini>(body, &[]) => named_in::<objects::InGemini>(body),
+            Some(_) => Ok(Vec::new()),
         }
     }
 
     fn finder(&self, makes: Makes, content_type: Option<&str>) -> Option<Finder> {
         match makes {
             Makes::All => Some(Finder::new(content_type, objects::made)),
+            Makes::Chosen => Some(Finder::new(content_type, objects::uploaded)),
             Makes::Results => Some(Finder::new(content_type, objects::results)),
             Makes::Nothing | Makes::IfStored | Makes::UnlessNotStored => None,
         }

@@ -36,6 +36,8 @@ pub struct Touches {
     pub refers: bool,
     /// What its answer makes.
     pub makes: Makes,
+    /// It deletes the object, whose name another tenant may give to another one then.
+    pub frees: bool,
 }
 
 /// Which objects the answer to a request makes.
@@ -50,6 +52,8 @@ pub enum Makes {
     IfStored,
     /// Those that it tells of.
     All,
+    /// One, whose name the client may have chosen: whoever had that name before has it no more.
+    Chosen,
     /// Those that hold the results of the object that the path names.
     Results,
 }
@@ -102,6 +106,8 @@ pub(super) trait Naming {
         &["metadata", "labels", "parameters", "parametersJsonSchema", "schema", "responseSchema", "args", "response"];
     /// The members whose texts name objects, wherever they stand.
     const MEMBERS: &'static [&'static str];
+    /// The members below which an object may be named by its `id` alone.
+    const BY_ID: &'static [&'static str] = &[];
     /// What the text of such a member names; `None` where that is no object of the provider's.
     fn named(member: &str, text: &str) -> Option<Named>;
     /// The item that an object without a name of its own stands for: its `id`, by what else it says of itself.
@@ -116,16 +122,23 @@ pub(super) struct Item {
     /// Its `type`.
     pub(super) kind: Option<Box<str>>,
     /// Whether it had one.
-    has_kinds: bool,
+    has_kind: bool,
+    /// Whether it had two that differ: which of them a provider goes by is not ours to say.
+    pub(super) has_kinds: bool,
     /// Whether it has content, and so is whole.
     pub(super) has_content: bool,
     /// Whether what it stands for is in it, sealed.
     pub(super) is_sealed: bool,
 }
 
-/// All objects that a JSON body names.
+/// All objects that a body names which is read for its names alone.
 pub(super) fn references<N: Naming>(body: &[u8]) -> Result<Vec<Named>, Refusal> {
     serde_json::from_slice::<IgnoredAny>(body).map_err(|_| Refusal::BadJson { reason: "it is not JSON" })?;
+    named_in::<N>(body)
+}
+
+/// All objects that a body names which is JSON, or which nobody reads who does not see JSON in it.
+pub(super) fn named_in<N: Naming>(body: &[u8]) -> Result<Vec<Named>, Refusal> {
     let mut walk = Walk::<N> { open: Vec::new(), found: Vec::new(), naming: PhantomData };
     let mut rest = body;
     while let Some((byte, after)) = rest.split_first() {
@@ -145,6 +158,11 @@ pub(super) fn references<N: Naming>(body: &[u8]) -> Result<Vec<Named>, Refusal> 
         }
     }
     Ok(walk.found)
+}
+
+/// The objects that a message of a session names, if a quick look says that there may be some.
+pub(super) fn named_in_message<N: Naming>(message: &[u8]) -> Result<Vec<Named>, Refusal> {
+    if may_name::<N>(message, N::BY_ID) { named_in::<N>(message) } else { Ok(Vec::new()) }
 }
 
 /// A walk through a body that is known to be JSON. Names of members are read as JSON has them: an escape hides none.
@@ -246,23 +264,50 @@ fn next<N: Naming>(name: &str) -> Next {
         "encrypted_content" => Next::Sealed,
         "content" => Next::Content,
         name if N::SKIPPED.contains(&name) => Next::Skipped,
-        name => N::MEMBERS.iter().find(|known| **known == name).map_or(Next::Other, |known| Next::Known(known)),
+        name => {
+            let mut known = N::MEMBERS.iter().chain(N::BY_ID);
+            known.find(|known| **known == name).map_or(Next::Other, |known| Next::Known(known))
+        }
     }
 }
 
 impl Item {
-    /// Takes in a `type`. Which of two a provider goes by is not ours to say: then it has none.
+    /// Takes in a `type`.
     fn says(&mut self, kind: &str) {
-        (self.kind, self.has_kinds) = match self.has_kinds {
-            false => (Some(kind.into()), true),
-            true => (None, true),
-        };
+        self.has_kinds |= self.has_kind;
+        (self.kind, self.has_kind) = (Some(kind.into()), true);
     }
+}
+
+/// Whether a body that is JSON may name objects, those below `by_id` also by their `id` alone. Where this says no, there is
+/// none for [`named_in`] to find: it goes by the same names. One pass from colon to colon, and one for escapes: text and
+/// media have few of either, and a call that names nothing is not read a second time.
+pub(super) fn may_name<N: Naming>(body: &[u8], by_id: &[&str]) -> bool {
+    let (mut has_id, mut has_by_id) = (false, false);
+    for at in memchr::memchr_iter(b':', body) {
+        let Some(name) = body.get(..at).and_then(member_before) else { continue };
+        has_id |= name == b"id";
+        has_by_id |= by_id.iter().any(|member| member.as_bytes() == name);
+        if (has_id && has_by_id) || N::MEMBERS.iter().any(|member| member.as_bytes() == name) {
+            return true;
+        }
+    }
+    may_hide_names(body)
+}
+
+/// No member that is looked for has a longer name.
+const MEMBER_BYTES_MAX: usize = 32;
+
+/// The name that ends what stands before a colon, if it is a short one.
+fn member_before(body: &[u8]) -> Option<&[u8]> {
+    let before = body.trim_ascii_end().strip_suffix(b"\"")?;
+    let near = before.get(before.len().saturating_sub(MEMBER_BYTES_MAX + 1)..)?;
+    near.get(memchr::memrchr(b'"', near)? + 1..)
 }
 
 /// Whether the names of members in a body may be written with escapes, as `\u0066` for f: then they are not what they look
 /// like.
-pub(super) fn may_hide_names(body: &[u8]) -> bool {
+fn may_hide_names(body: &[u8]) -> bool {
     memchr::memmem::find_iter(body, b"\\u00").any(|at| matches!(body.get(at + 4), Some(b'2'..=b'7')))
 }
 

@@ -12,7 +12,7 @@ use crate::domain::unit::UnitName;
 
 use super::answer::Answer;
 use super::cap::Maximum;
-use super::objects::{Finder, Makes, Named, Touches, references};
+use super::objects::{Finder, Makes, Named, Touches, named_in, references};
 use super::request::{self, ModelIn, StreamBy};
 use super::table::{self, Route, billed, chat, form, free, session, tells};
 use super::{
@@ -149,10 +149,10 @@ impl Provider for OpenAi {
     }
 
     fn references(&self, endpoint: &Endpoint, call: Option<&Call>, body: &[u8]) -> Result<Vec<Named>, Refusal> {
-        if call.is_none_or(|call| objects::may_refer(endpoint, call, body)) {
-            references::<objects::InOpenAi>(body)
-        } else {
-            Ok(Vec::new())
+        match call {
+            None => references::<objects::InOpenAi>(body),
+            Some(_) if objects::may_refer(endpoint, body) => named_in::<objects::InOpenAi>(body),
+            Some(_) => Ok(Vec::new()),
         }
     }
 
@@ -160,7 +160,7 @@ impl Provider for OpenAi {
         match makes {
             Makes::All => Some(Finder::new(content_type, objects::made)),
             Makes::Results => Some(Finder::new(content_type, objects::results)),
-            Makes::Nothing | Makes::IfStored | Makes::UnlessNotStored => None,
+            Makes::Nothing | Makes::Chosen | Makes::IfStored | Makes::UnlessNotStored => None,
         }
     }
 

@@ -52,6 +52,9 @@ const TYPES_OF_MEDIUM: &[&[u8]] = &[b"image", b"audio", b"video", b"document"];
 const WHOLE_ITEMS: [&str; 5] =
     ["message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"];
 
+/// Types of such items that may have what they stand for in them, sealed. What is sealed in any other is not looked at.
+pub(super) const SEALED_ITEMS: [&str; 2] = ["reasoning", "compaction"];
+
 /// What an earlier answer keeps to itself and gets back sealed: a thought.
 const SEALED: &[&[u8]] = &[SEALED_CONTENT.as_bytes(), b"thoughtSignature", b"thought_signature"];
 
@@ -259,7 +262,7 @@ fn refers_to_item(item: &RawValue) -> bool {
     let [id, kind, content, sealed] = found;
     let is_whole = match kind.and_then(json::text).as_deref() {
         None | Some("message") => content.is_some(),
-        Some(kind) => sealed.is_some() || WHOLE_ITEMS.contains(&kind),
+        Some(kind) => (sealed.is_some() && SEALED_ITEMS.contains(&kind)) || WHOLE_ITEMS.contains(&kind),
     };
     id.is_some() && !is_whole
 }

@@ -6,8 +6,11 @@
 
 use serde_json::value::RawValue;
 
+use crate::domain::refusal::Refusal;
+
 use super::AnswerReader;
 use super::json;
+use super::objects::Named;
 
 /// Names a turn within its session.
 pub type TurnName = u64;
@@ -61,6 +64,9 @@ pub trait SessionReader: Send {
 
     /// Looks at a message of the client.
     fn client(&mut self, message: &[u8]) -> Asked;
+
+    /// The objects of the account's that a message of the client names.
+    fn names(&self, message: &[u8]) -> Result<Vec<Named>, Refusal>;
 
     /// Looks at a message of the provider.
     fn server(&mut self, message: &[u8]) -> Tells;

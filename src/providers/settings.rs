@@ -13,7 +13,7 @@ use super::json::{self, Count};
 use super::usage::tier_named;
 
 /// The members that are read here and by `cap`.
-pub(super) const SETTINGS: [&str; 21] = [
+pub(super) const SETTINGS: [&str; 22] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
@@ -25,6 +25,7 @@ pub(super) const SETTINGS: [&str; 21] = [
     "serviceTier",
     "previous_response_id",
     "previous_interaction_id",
+    "previousInteractionId",
     "conversation",
     "cachedContent",
     "cached_content",
@@ -82,9 +83,10 @@ impl Settings {
 
     /// Takes in the tools: those that the provider runs itself bring text that the body does not have.
     pub(super) fn look_at_tools(&mut self, raw: &RawValue) {
-        let mut all_of_client = true;
-        // What is no array of objects the provider refuses.
-        let _is_array = json::elements(raw.get().as_bytes(), |tool| {
+        // One that stands without its array is one to Google's servers.
+        let mut all_of_client = raw.get().starts_with('[') || raw.get() == "null";
+        // Where this ends early, what it looked for was found.
+        let _is_over = json::elements(raw.get().as_bytes(), |tool| {
             all_of_client &= is_run_by_client(tool);
             all_of_client
         });
@@ -279,6 +281,8 @@ mod tests {
             (r#"{"input":[{"type":"reasoning","id":"rs_1","encrypted_content":""},{"encrypted_content":"x"}]}"#, true),
             (r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"gAAA"}]}"#, false),
             (r#"{"input":[{"id":"msg_1"}]}"#, true),
+            (r#"{"input":[{"type":"item_reference","id":"msg_1","encrypted_content":"x"}]}"#, true),
+            (r#"{"input":"hi","previousInteractionId":"i1"}"#, true),
             (r#"{"input":[{"type":"item\u005freference","id":"msg_1"}]}"#, true),
             (r#"{"input":[{"type":"image_generation_call","id":"ig_1"}]}"#, true),
             (r#"{"input":[{"type":"message","id":"msg_1","role":"assistant","content":[]}]}"#, false),
@@ -297,6 +301,9 @@ mod tests {
             (r#"{"previous_response_id":"resp_1","tools":[{"type":"web_search"}]}"#, Searches::Often),
             (r#"{"tools":[{"type":"function"}]}"#, Searches::Never),
             (r#"{"tools":[{"googleSearch":{}}]}"#, Searches::Often),
+            (r#"{"tools":{"googleSearch":{}}}"#, Searches::Often),
+            (r#"{"tools":null}"#, Searches::Never),
+            (r#"{"tools":[]}"#, Searches::Never),
             (r#"{"web_search_options":null}"#, Searches::Never),
             (r#"{"web_search_options":{}}"#, Searches::Once),
             (r#"{"prompt":{"id":"pmpt_1"}}"#, Searches::Often),

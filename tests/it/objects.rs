@@ -298,3 +298,155 @@ fn what_was_made_elsewhere_goes_on_only_if_that_is_allowed_and_anothers_never() 
     assert_eq!(second.send(&Request { headers: Vec::new(), ..file.clone() }.bearer(&globex)).status, 200);
     demand_404(&provider, &second, &file.bearer(&acme), "file-1");
 }
+
+/// A form of one field.
+fn form(target: &str, field: &str, value: &str) -> Request {
+    let body = format!("--x\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n--x--\r\n");
+    as_a(Request::post(target, body), "multipart/form-data; boundary=x")
+}
+
+/// The same request, which says that its body is of another type.
+fn as_a(request: Request, content_type: &str) -> Request {
+    Request { headers: Vec::new(), ..request }.header("Content-Type", content_type)
+}
+
+#[test]
+fn a_body_is_looked_through_whatever_it_is_said_to_be() {
+    let provider = keeper();
+    let gateway = keep_apart(Setup::new(&provider)).prod().start();
+    let (acme, globex) = (gateway.issue("acme", "pro"), gateway.issue("globex", "pro"));
+    let sent = |request: Request, key: &str| {
+        let known = provider.count();
+        let answer = gateway.send(&with_key(request, key));
+        (answer.status, provider.count() - known)
+    };
+    assert_eq!(sent(form("/v1/files", "file", "x"), &globex), (200, 1));
+    assert_eq!(sent(Request::post("/v1/uploads", "{}"), &acme), (200, 1));
+    const STORES: &str = "/v1/vector_stores";
+    const EDITS: &str = "/v1/images/edits";
+    let named = || Request::post(STORES, r#"{"file_ids":["file-1"]}"#);
+    let edit = || Request::post(EDITS, r#"{"model":"gpt-image-1","prompt":"x","images":[{"file_id":"file-1"}]}"#);
+    assert_eq!((sent(named(), &acme), sent(edit(), &acme)), ((404, 0), (404, 0)));
+    for (request, status) in [
+        (as_a(named(), "multipart/form-data; boundary=x"), 415),
+        (as_a(named(), "Multipart/Form-Data"), 415),
+        (as_a(named(), "application/x-www-form-urlencoded"), 415),
+        (form(STORES, "file_ids[]", "file-1"), 415),
+        (as_a(named(), "multipart/form-data; boundary=x").header("Connection", "content-type"), 400),
+        (as_a(edit(), "multipart/form-data; boundary=x"), 400),
+        (as_a(edit(), "multipart/form-data; boundary=x").header("Connection", "close, Content-Type"), 400),
+        (as_a(edit(), "multipart/related; boundary=x"), 415),
+        (form(EDITS, "images[0][file_id]", "file-1"), 400),
+        (as_a(Request::post(bodies::CHAT, bodies::CHAT_REQUEST), "application/x-www-form-urlencoded"), 415),
+        (as_a(Request::post(bodies::GEMINI, bodies::GEMINI_REQUEST), "application/x-www-form-urlencoded"), 415),
+    ] {
+        let said = format!("{} {:?}", request.target, request.headers);
+        assert_eq!(sent(request, &acme), (status, 0), "{said}");
+    }
+    // What clients send.
+    let empty = Request { body: Some(Vec::new()), ..Request::post("/v1/uploads/upload_2/cancel", "") };
+    for request in [
+        form("/v1/uploads/upload_2/parts", "data", r#"{"file_ids":["file-1"]}"#),
+        form(EDITS, "model", "gpt-image-1"),
+        as_a(empty, "application/x-www-form-urlencoded"),
+        Request::post(bodies::CHAT, bodies::CHAT_REQUEST)
+            .header("Connection", "keep-alive, te")
+            .header("TE", "trailers"),
+    ] {
+        let said = format!("{} {:?}", request.target, request.headers);
+        assert_eq!(sent(request, &acme), (200, 1), "{said}");
+    }
+}
+
+#[test]
+fn no_reference_goes_unseen_because_of_what_stands_around_it() {
+    let provider = keeper();
+    let gateway = keep_apart(Setup::new(&provider)).prod().start();
+    let (acme, globex) = (gateway.issue("acme", "pro"), gateway.issue("globex", "pro"));
+    let made = make_all(&gateway, &globex);
+    for (prefix, target, body) in [
+        (
+            "fileSearchStores/s",
+            bodies::GEMINI,
+            r#"{"contents":[],"tools":{"fileSearch":{"fileSearchStoreNames":["{}"]}}}"#,
+        ),
+        ("i", "/v1beta/interactions", r#"{"model":"gemini-2.5-flash","input":"x","previousInteractionId":"{}"}"#),
+        (
+            "msg_",
+            RESPONSES,
+            r#"{"model":"gpt-4.1","input":[{"type":"item_reference","id":"{}","encrypted_content":"x"}]}"#,
+        ),
+        (
+            "files/f",
+            "/v1beta/openai/chat/completions",
+            r#"{"model":"gemini-2.5-flash","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"{google}{}"}}]}]}"#,
+        ),
+    ] {
+        let name = &made.iter().find(|(of, _)| *of == prefix).unwrap_or_else(|| panic!("{prefix}")).1;
+        let body = body.replace("{google}", GOOGLE_FILE).replace("{}", name);
+        let ask = |key: &str| with_key(Request::post(target, body.clone()), key);
+        let known = provider.count();
+        let refused = gateway.send(&ask(&acme));
+        assert_eq!((refused.status, provider.count()), (404, known), "{body}: {}", refused.text());
+        gateway.send(&ask(&globex));
+        assert_eq!(provider.count(), known + 1, "{body}");
+    }
+}
+
+/// A provider of files whose names clients choose: `files/report` is there from one upload to the next.
+fn library() -> Provider {
+    let made = AtomicUsize::new(0);
+    Provider::start(move |seen| {
+        let batch = json!({"name": "batches/b1", "metadata": {"output": {"inlinedResponses": {"inlinedResponses": [
+            {"metadata": {"responsesFile": "files/plan", "uri": format!("{GOOGLE_FILE}files/plan")}}]}}}, "done": true});
+        let body = match (seen.method.as_str(), seen.target.split('?').next().unwrap_or_default()) {
+            ("POST", "/upload/v1beta/files") => {
+                // The end of an upload that is over may be asked for again.
+                let again = seen.header("x-goog-upload-offset").and_then(|offset| offset.parse().ok());
+                let number = again.unwrap_or_else(|| made.fetch_add(1, Ordering::SeqCst));
+                json!({"file": {"name": "files/report", "createTime": format!("2026-11-24T10:00:{number:02}.25Z")}})
+            }
+            ("POST", _) => json!({"name": "batches/b1", "metadata": {}}),
+            ("DELETE", _) => json!({}),
+            (_, "/v1beta/batches/b1") => batch,
+            _ => json!({"content": CONTENT}),
+        };
+        Script::json(200, body.to_string())
+    })
+}
+
+#[test]
+fn a_name_that_clients_choose_is_its_last_makers() {
+    let provider = library();
+    let gateway = keep_apart(Setup::new(&provider)).prod().start();
+    let (acme, globex) = (gateway.issue("acme", "pro"), gateway.issue("globex", "pro"));
+    let upload = || Request::post("/upload/v1beta/files", "x");
+    let file = || Request::get("/v1beta/files/report");
+    let is_of = |owner: &str, stranger: &str| {
+        assert_eq!(gateway.send(&file().google(owner)).status, 200);
+        demand_404(&provider, &gateway, &file().google(stranger), "report");
+    };
+    assert_eq!(gateway.send(&upload().google(&globex)).status, 200);
+    is_of(&globex, &acme);
+    // Its time is over, and the name is free.
+    assert_eq!(gateway.send(&upload().google(&acme)).status, 200);
+    is_of(&acme, &globex);
+    // What the first upload said is told again.
+    assert_eq!(gateway.send(&upload().header("X-Goog-Upload-Offset", "0").google(&globex)).status, 200);
+    is_of(&acme, &globex);
+    assert_eq!(gateway.send(&file().method("DELETE").google(&acme)).status, 200);
+    for key in [&acme, &globex] {
+        demand_404(&provider, &gateway, &file().google(key), "report");
+    }
+}
+
+#[test]
+fn what_an_answer_repeats_of_a_client_makes_nothing_its_own() {
+    let provider = library();
+    let gateway = keep_apart(Setup::new(&provider)).prod().start();
+    let globex = gateway.issue("globex", "pro");
+    let batch = Request::post("/v1beta/models/gemini-2.5-flash:batchGenerateContent", r#"{"batch":{}}"#);
+    assert_eq!(gateway.send(&batch.google(&globex)).status, 200);
+    assert_eq!(gateway.send(&Request::get("/v1beta/batches/b1").google(&globex)).status, 200);
+    demand_404(&provider, &gateway, &Request::get("/v1beta/files/plan").google(&globex), "plan");
+}

@@ -17,8 +17,14 @@ impl ObjectStore for PostgresLedger {
     fn note_objects<'a>(&'a self, noted: &'a [OwnedObject], at: Micros) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let mut session = Session::of(&self.changer).await?;
+            if noted.iter().all(|object| object.made.chosen.is_none()) {
+                // One statement is the whole transaction.
+                let done = objects::note::<Postgres>(&mut session, noted, at).await;
+                return session.answer(done);
+            }
+            session.say("BEGIN").await?;
             let done = objects::note::<Postgres>(&mut session, noted, at).await;
-            session.answer(done)
+            session.commit(done).await
         })
     }
 
@@ -31,6 +37,19 @@ impl ObjectStore for PostgresLedger {
             let mut reader = self.reader().await?;
             let owners = objects::owners::<Postgres>(&mut reader, provider, names).await;
             reader.answer(owners)
+        })
+    }
+
+    fn drop_object<'a>(
+        &'a self,
+        provider: &'a ProviderId,
+        name: &'a ObjectName,
+        tenant: &'a TenantId,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut session = Session::of(&self.changer).await?;
+            let done = objects::drop::<Postgres>(&mut session, provider, name, tenant).await;
+            session.answer(done)
         })
     }
 

@@ -29,6 +29,19 @@ impl ObjectStore for SqliteLedger {
         Box::pin(async move { objects::owners::<Sqlite>(&mut *self.reader().await?, provider, names).await })
     }
 
+    fn drop_object<'a>(
+        &'a self,
+        provider: &'a ProviderId,
+        name: &'a ObjectName,
+        tenant: &'a TenantId,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut transaction = self.write().await?;
+            objects::drop::<Sqlite>(&mut transaction, provider, name, tenant).await?;
+            self.commit(transaction).await
+        })
+    }
+
     fn forget_objects(&self, before: Micros) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async move {
             let mut transaction = self.write().await?;

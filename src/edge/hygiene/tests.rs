@@ -197,3 +197,20 @@ fn http_2_is_held_to_what_it_becomes() {
         assert_eq!(status, expected, "{method} {target} {pairs:?}");
     }
 }
+
+#[test]
+fn what_a_connection_may_name_takes_no_header_away_that_was_judged() {
+    for (named, expected) in [
+        ("keep-alive, te", 0),
+        ("Upgrade, HTTP2-Settings", 0),
+        (",, close ,", 0),
+        ("x-hop, Content-Length, Authorization", 0),
+        ("content-type", 400),
+        ("close,\tCONTENT-TYPE ", 400),
+        ("Content-Encoding", 400),
+        ("x-a, X-Goog-Upload-Command", 400),
+    ] {
+        let head = format!("POST /v1/x HTTP/1.1\r\nHost: a\r\nConnection: {named}\r\n\r\n");
+        assert_eq!(status(head.as_bytes()), expected, "{named}");
+    }
+}

@@ -21,7 +21,7 @@ fn node(store: &Arc<FakeObjects>) -> Arc<Objects> {
 }
 
 fn made(text: &str) -> Vec<Made> {
-    vec![Made { name: name(text), passes: true }]
+    vec![Made { name: name(text), passes: true, chosen: None }]
 }
 
 fn unknown(text: &str) -> Result<(), Refusal> {
@@ -123,4 +123,42 @@ async fn without_the_ledger_what_is_known_goes_on_and_what_is_not_is_refused_for
     let another = self::node(&store);
     assert_eq!(another.may("acme", "resp_1").await, Ok(()), "it was tried until the ledger took it");
     carrier.abort();
+}
+
+#[tokio::test]
+async fn a_name_that_clients_choose_is_whose_object_was_made_last_on_every_node() {
+    let store = Arc::new(FakeObjects::default());
+    let (one, other) = (node(&store), node(&store));
+    let upload = async |node: &Arc<Objects>, of: &str, at: i64| {
+        let mut noting = Noting::default();
+        let made = Made { name: name("files/report"), passes: true, chosen: Some(Micros(at)) };
+        node.note(&tenant(of), &OPENAI, vec![made], &mut noting);
+        let carrier = tokio::spawn({
+            let node = node.clone();
+            async move { node.run().await }
+        });
+        noting.done().await;
+        carrier.abort();
+    };
+    let is_of = async |of: &str, not: &str| {
+        for node in [&one, &other] {
+            assert_eq!(node.may(of, "files/report").await, Ok(()), "{of}");
+            assert_eq!(node.may(not, "files/report").await, unknown("files/report"), "{not}");
+        }
+    };
+    upload(&one, "globex", 10).await;
+    is_of("globex", "acme").await;
+    // Its first file is gone, or the name would have been refused.
+    upload(&other, "acme", 20).await;
+    is_of("acme", "globex").await;
+    // The end of the first upload is told once more.
+    upload(&one, "globex", 10).await;
+    is_of("acme", "globex").await;
+    // Deleting what it had is nothing to the other's.
+    one.freed(&tenant("globex"), &OPENAI, &name("files/report")).await;
+    is_of("acme", "globex").await;
+    other.freed(&tenant("acme"), &OPENAI, &name("files/report")).await;
+    assert_eq!(one.may("acme", "files/report").await, unknown("files/report"));
+    upload(&one, "globex", 15).await;
+    is_of("globex", "acme").await;
 }

@@ -3,6 +3,8 @@
 //! May use: nothing. Taken is what clients write and every reader reads in one way: quotes are the one way to write what is no
 //! token, nothing that decides stands twice, nothing is folded or encoded. All else has a reason to be refused, in our words.
 
+use memchr::memmem;
+
 use super::Field;
 
 /// Why a form is refused.
@@ -134,6 +136,10 @@ fn field(disposition: &[u8]) -> Result<Option<Field>, Reason> {
 fn named(name: &[u8]) -> Result<Option<Field>, Reason> {
     if name.is_empty() || !name.iter().all(|byte| byte.is_ascii_alphanumeric() || IN_NAMES.contains(byte)) {
         return Err("a field's name has other characters than letters, digits and _-.[]");
+    }
+    if memmem::find(&name.to_ascii_lowercase(), b"file_id").is_some() {
+        // As `images[0][file_id]`: whose it is nobody would ask.
+        return Err("a form that names a file by its id, which JSON may do");
     }
     match name {
         b"model" => return Ok(Some(Field::Model)),

@@ -285,3 +285,18 @@ fn a_form_without_usage_is_estimated_by_its_length() {
     assert_eq!(reader.call(960_000).prompt, Prompt::TextBytes(4 * 960));
     assert_eq!(reader.call(u64::MAX).prompt, Prompt::TextBytes(u64::MAX.div_ceil(1000) * 4));
 }
+
+#[test]
+fn a_field_names_no_file_by_its_id() {
+    for (head, is_refused) in [
+        (r#"name="images[0][file_id]""#, true),
+        ("name=\"file_ids[]\"", true),
+        (r#"filename="a.png"; name="mask[FILE_ID]""#, true),
+        (r#"name="image"; filename="file_id.png""#, false),
+        (r#"name="image[]"; filename="a.png"; filename*=utf-8''file_id.png"#, false),
+        (r#"name="file""#, false),
+    ] {
+        let body = form(&[(r#"name="prompt""#, "file_id"), (head, "file-1")]);
+        assert_eq!(read_both(TYPE, body.as_bytes()).is_err(), is_refused, "{head}");
+    }
+}

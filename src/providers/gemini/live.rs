@@ -6,6 +6,8 @@
 
 use serde_json::value::RawValue;
 
+use crate::domain::refusal::Refusal;
+use crate::providers::objects::{Named, named_in_message};
 use crate::providers::prompt::BYTES_PER_TOKEN;
 use crate::providers::session::{Asked, Beside, SessionReader, Tells, Turn, TurnName, at, text_at};
 use crate::providers::text::{Anchor, Found, anchor, unescaped, walk};
@@ -13,6 +15,7 @@ use crate::providers::told::Told;
 use crate::providers::usage::{self, Reported};
 use crate::providers::{AnswerReader, Reading, json};
 
+use super::objects::InGemini;
 use super::wire::queries_of;
 
 /// A second of audio is 25 tokens (Google's guide to the Live API), and 32,000 bytes going in, 48,000 coming out.
@@ -119,6 +122,10 @@ impl SessionReader for Live {
         let turns = self.asked + 1;
         self.asked += usize::from(asks);
         Asked { turns, models, prompt_bytes }
+    }
+
+    fn names(&self, message: &[u8]) -> Result<Vec<Named>, Refusal> {
+        named_in_message::<InGemini>(message)
     }
 
     fn server(&mut self, message: &[u8]) -> Tells {

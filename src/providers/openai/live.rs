@@ -5,12 +5,15 @@
 
 use serde_json::value::RawValue;
 
+use crate::domain::refusal::Refusal;
 use crate::providers::answer::Wire;
+use crate::providers::objects::{Named, named_in_message};
 use crate::providers::session::{Asked, Beside, SessionReader, Tells, Turn, at, text_at};
 use crate::providers::told::Told;
 use crate::providers::usage;
 use crate::providers::{AnswerReader, Reading, Reads, json};
 
+use super::objects::InSessions;
 use super::wire::OpenAiWire;
 
 /// Members of a client's message, in the order of `client` below.
@@ -52,6 +55,10 @@ impl SessionReader for Live {
         self.is_closing |= kind.as_deref() == Some("session.close");
         // Whatever is sent to a session that does not run yet may start it.
         Asked { turns: usize::from(!self.is_open && !self.is_closing), models, prompt_bytes: 0 }
+    }
+
+    fn names(&self, message: &[u8]) -> Result<Vec<Named>, Refusal> {
+        named_in_message::<InSessions>(message)
     }
 
     fn server(&mut self, message: &[u8]) -> Tells {

@@ -7,9 +7,10 @@ use serde_json::value::RawValue;
 
 use crate::domain::object::{Made, ObjectName};
 use crate::providers::json;
-use crate::providers::objects::{Item, Makes, Named, Naming, Touches, may_hide_names};
+use crate::providers::objects::{Item, Makes, Named, Naming, Touches, may_name};
+use crate::providers::prompt::SEALED_ITEMS;
 use crate::providers::table::{self, Letters};
-use crate::providers::{Call, Endpoint, Kind, Reads, path};
+use crate::providers::{Endpoint, Kind, Reads, path};
 
 /// What stands at a place in the API.
 enum At {
@@ -43,6 +44,9 @@ const PLACES: &[(&str, At)] = &[
     ("/v1/chat/completions/{id}/**", At::One(Makes::Nothing)),
 ];
 
+/// Where a POST brings a file or a part of one, in a form: it names no object.
+const FILES: &[&str] = &["/v1/files", "/v1/uploads/{id}/parts"];
+
 /// What a request has to do with objects.
 pub(super) fn touches(method: &Method, endpoint: &Endpoint) -> Touches {
     // What is asked for most needs no look at the table.
@@ -60,25 +64,23 @@ pub(super) fn touches(method: &Method, endpoint: &Endpoint) -> Touches {
     let is_post = *method == Method::POST;
     let makes = |makes: Makes| if is_post || makes == Makes::Results { makes } else { Makes::Nothing };
     // What is read whole is looked through where it is read.
-    let refers = is_post && endpoint.kind == Kind::Unbilled && !endpoint.path.starts_with("/v1/files");
+    let is_file = |place| table::fits(place, &endpoint.path, Letters::Exact);
+    let refers = is_post && endpoint.kind == Kind::Unbilled && !FILES.iter().copied().any(is_file);
     match at {
-        At::All(made) => Touches { named: None, lists: !is_post, refers, makes: makes(*made) },
+        At::All(made) => Touches { named: None, lists: !is_post, refers, makes: makes(*made), frees: false },
         At::One(made) => {
             let at = of.split('/').skip(1).position(|segment| segment == "{id}").unwrap_or(usize::MAX);
             let id = segments.get(at).cloned().flatten().unwrap_or_default();
-            Touches { named: Some(Named::of(&id)), lists: false, refers, makes: makes(*made) }
+            Touches { named: Some(Named::of(&id)), lists: false, refers, makes: makes(*made), frees: false }
         }
     }
 }
 
-/// Whether a body that was read has to be looked through for names.
-pub(super) fn may_refer(endpoint: &Endpoint, call: &Call, body: &[u8]) -> bool {
-    match endpoint.reads {
-        // What these name stands where no model reads.
-        Reads::Images => memchr::memmem::find(body, b"file_id").is_some() || may_hide_names(body),
-        Reads::Batch | Reads::Run => true,
-        _ => call.refers,
-    }
+/// Whether the body of a call has to be looked through for names.
+pub(super) fn may_refer(endpoint: &Endpoint, body: &[u8]) -> bool {
+    // Calls of tools have an id in every chat, and nothing of a chat but audio is named by one.
+    let by_id = if endpoint.reads == Reads::Chat { &["audio"] } else { InOpenAi::BY_ID };
+    may_name::<InOpenAi>(body, by_id)
 }
 
 /// How OpenAI's bodies name objects.
@@ -101,24 +103,49 @@ impl Naming for InOpenAi {
         "container",
         "container_id",
         "part_ids",
-        // What stands below these may be named by its id alone.
-        "input",
-        "items",
-        "audio",
     ];
+    const BY_ID: &'static [&'static str] = &["input", "items", "audio"];
 
     fn named(member: &str, text: &str) -> Option<Named> {
-        (!matches!(member, "input" | "items" | "audio")).then(|| Named::of(text))
+        (!Self::BY_ID.contains(&member)).then(|| Named::of(text))
     }
 
     fn item(id: &str, of: &Item) -> Option<Named> {
         let is_named = match (of.member, of.kind.as_deref()) {
             (Some("conversation" | "container" | "audio"), _) => true,
+            (Some("input" | "items"), _) if of.has_kinds => true,
             (Some("input" | "items"), None | Some("message")) => !of.has_content,
-            (Some("input" | "items"), Some(kind)) => !of.is_sealed && !WHOLE_ITEMS.contains(&kind),
+            (Some("input" | "items"), Some(kind)) => {
+                let is_whole = WHOLE_ITEMS.contains(&kind) || (of.is_sealed && SEALED_ITEMS.contains(&kind));
+                !is_whole
+            }
             _ => false,
         };
         is_named.then(|| Named::of(id))
+    }
+}
+
+/// How messages of OpenAI's sessions name them. What else has an id there is of the session.
+pub(super) struct InSessions;
+
+impl Naming for InSessions {
+    const SKIPPED: &'static [&'static str] = &["metadata", "parameters", "schema"];
+    const MEMBERS: &'static [&'static str] = &[
+        "previous_response_id",
+        "file_id",
+        "file_ids",
+        "vector_store_id",
+        "vector_store_ids",
+        "container",
+        "container_id",
+    ];
+
+    fn named(_: &str, text: &str) -> Option<Named> {
+        Some(Named::of(text))
+    }
+
+    fn item(_: &str, _: &Item) -> Option<Named> {
+        None
     }
 }
 
@@ -197,7 +224,7 @@ const KEPT: &[&str] = &["file-", "file_", "vs_", "asst_", "thread_", "conv_", "u
 
 fn named(id: &str) -> Option<Made> {
     let passes = !KEPT.iter().any(|kept| id.starts_with(kept));
-    ObjectName::parse(id).map(|name| Made { name, passes })
+    ObjectName::parse(id).map(|name| Made { name, passes, chosen: None })
 }
 
 #[cfg(test)]

@@ -9,12 +9,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::value::RawValue;
 
+use crate::domain::refusal::Refusal;
+use crate::providers::objects::{Named, named_in_message};
 use crate::providers::prompt::BYTES_PER_TOKEN;
 use crate::providers::session::{Asked, Beside, SessionReader, Tells, Turn, TurnName, at, text_at};
 use crate::providers::text::{Anchor, Found, anchor, unescaped, walk};
 use crate::providers::told::Told;
 use crate::providers::usage::{self, Output, Reported};
 use crate::providers::{AnswerReader, Reading, json};
+
+use super::objects::InSessions;
 
 /// Ids of what was asked and not begun, and of responses that run: a session has one or two.
 const IDS_MAX: usize = 64;
@@ -154,6 +158,10 @@ impl SessionReader for Realtime {
             _ => asked.turns = self.asked.len() + 1,
         }
         asked
+    }
+
+    fn names(&self, message: &[u8]) -> Result<Vec<Named>, Refusal> {
+        named_in_message::<InSessions>(message)
     }
 
     fn server(&mut self, message: &[u8]) -> Tells {

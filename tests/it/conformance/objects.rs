@@ -22,7 +22,11 @@ fn name(text: &str) -> ObjectName {
 }
 
 fn object(provider: &ProviderId, text: &str, of: &str, passes: bool) -> OwnedObject {
-    OwnedObject { provider: provider.clone(), made: Made { name: name(text), passes }, tenant: tenant(of) }
+    OwnedObject {
+        provider: provider.clone(),
+        made: Made { name: name(text), passes, chosen: None },
+        tenant: tenant(of),
+    }
 }
 
 async fn owners(store: &dyn ObjectStore, provider: &ProviderId, names: &[&str]) -> Vec<(String, TenantId)> {
@@ -80,5 +84,36 @@ async fn only_what_passes_by_itself_is_forgotten_and_in_steps() {
         }
         assert_eq!((forgotten, steps > 1), (2_500, true), "{adapter}");
         assert_eq!(owners(store, &OPENAI, &["resp_1", "file-1", "file-2"]).await.len(), 2, "{adapter}");
+    }
+}
+
+#[tokio::test]
+async fn a_chosen_name_is_whose_object_was_made_last_and_nobodys_once_that_is_dropped() {
+    for (adapter, store, _keep) in adapters().await {
+        let store = store.as_ref();
+        let chosen = |text: &str, of: &str, at: i64| {
+            let object = object(&OPENAI, text, of, true);
+            OwnedObject { made: Made { chosen: Some(Micros(at)), ..object.made }, ..object }
+        };
+        let owner = async || owners(store, &OPENAI, &["files/a"]).await.pop().map(|(_, owner)| owner);
+        store.note_objects(&[chosen("files/a", "acme", 10)], Micros(99)).await.unwrap();
+        store.note_objects(&[object(&OPENAI, "files/a", "globex", true)], Micros(99)).await.unwrap();
+        assert_eq!(owner().await, Some(tenant("acme")), "{adapter}");
+        for (of, at, whose) in [("globex", 10, "acme"), ("globex", 11, "globex"), ("acme", 10, "globex")] {
+            let more = object(&OPENAI, "resp_1", "acme", true);
+            store.note_objects(&[more, chosen("files/a", of, at)], Micros(99)).await.unwrap();
+            assert_eq!(owner().await, Some(tenant(whose)), "{adapter} {of} {at}");
+        }
+        // Twice in one note.
+        store
+            .note_objects(&[chosen("files/a", "acme", 12), chosen("files/a", "globex", 13)], Micros(99))
+            .await
+            .unwrap();
+        assert_eq!(owner().await, Some(tenant("globex")), "{adapter}");
+        store.drop_object(&OPENAI, &name("files/a"), &tenant("acme")).await.unwrap();
+        assert_eq!(owner().await, Some(tenant("globex")), "{adapter}");
+        store.drop_object(&OPENAI, &name("files/a"), &tenant("globex")).await.unwrap();
+        assert_eq!(owner().await, None, "{adapter}");
+        assert_eq!(owners(store, &OPENAI, &["resp_1"]).await.len(), 1, "{adapter}");
     }
 }

@@ -236,3 +236,24 @@ fn a_live_session_of_openai_is_one_chat_whose_seconds_are_not_summed() {
         (&1.into(), &"client_left".into(), &"unpriced".into())
     );
 }
+
+#[test]
+fn a_message_that_names_what_is_not_its_tenants_ends_the_session_and_goes_nowhere() {
+    let provider = Sessions::start(honest_live);
+    let gateway = Setup::at(&provider.url()).prod().unset("TOLLGATE_UNKNOWN_OBJECTS").start();
+    let key = gateway.issue("acme", "starter");
+    let with_file = |uri: &str| {
+        let parts = json!([{"text": "Hi"}, {"fileData": {"fileUri": uri, "mimeType": "text/plain"}}]);
+        json!({"clientContent": {"turns": [{"role": "user", "parts": parts}], "turnComplete": true}})
+    };
+    for name in ["files/of-another", "https://generativelanguage.googleapis.com/v1beta/files/of-another"] {
+        let mut peer = open_live(&gateway, &key);
+        peer.say(&with_file(name));
+        let (code, reason) = peer.closed().expect("it is told why");
+        assert_eq!((code, reason.contains("files/of-another")), (1008, true), "{reason}");
+    }
+    assert_eq!(gateway.usage(&key).calls(), 0, "nothing was asked");
+    let mut peer = open_live(&gateway, &key);
+    peer.say(&with_file("https://example.com/files/public"));
+    hear_turn(&mut peer);
+}

@@ -35,7 +35,7 @@ fn a_path_names_its_object_or_asks_for_a_list_or_makes_one() {
         (Method::DELETE, "/v1/files/abc", Some("files/abc"), false, none),
         (Method::GET, "/v1beta/files/abc:download", Some("files/abc"), false, none),
         (Method::GET, "/download/v1beta/files/abc:download", Some("files/abc"), false, none),
-        (Method::POST, "/upload/v1beta/files", None, false, all),
+        (Method::POST, "/upload/v1beta/files", None, false, Makes::Chosen),
         (Method::POST, "/v1beta/cachedContents", None, false, all),
         (Method::GET, "/v1beta/cachedContents", None, true, none),
         (Method::PATCH, "/v1beta/cachedContents/c1", Some("cachedContents/c1"), false, none),
@@ -100,6 +100,11 @@ fn called(path: &str, body: &str) -> Vec<String> {
 fn a_call_names_what_it_refers_to_and_nothing_else() {
     const GENERATE: &str = "/v1beta/models/m:generateContent";
     const FILE: &str = "https://generativelanguage.googleapis.com/v1beta/files/abc";
+    const COMPATIBLE: &str = "/v1beta/openai/chat/completions";
+    let image = |url: &str| {
+        let part = format!(r#"{{"type":"image_url","image_url":{{"url":"{url}","detail":"low"}}}}"#);
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":[{part}]}}]}}"#)
+    };
     let file = |member: &str| format!(r#"{{"contents":[{{"parts":[{{"fileData":{{"{member}":"{FILE}"}}}}]}}]}}"#);
     let cache = r#"{"contents":[],"cachedContent":"cachedContents/c1"}"#.to_owned();
     let result = r#"{"contents":[{"parts":[{"functionResponse":{"name":"f","response":{"file_uri":"files/x"}}},
@@ -119,6 +124,16 @@ fn a_call_names_what_it_refers_to_and_nothing_else() {
             &["fileSearchStores/s1"],
         ),
         (
+            GENERATE,
+            r#"{"contents":[],"tools":{"fileSearch":{"fileSearchStoreNames":"fileSearchStores/s1"}}}"#.to_owned(),
+            &["fileSearchStores/s1"],
+        ),
+        (
+            "/v1beta/interactions",
+            r#"{"model":"m","input":"x","previousInteractionId":"i1"}"#.to_owned(),
+            &["interactions/i1"],
+        ),
+        (
             "/v1beta/models/m:batchGenerateContent",
             r#"{"batch":{"inputConfig":{"fileName":"files/abc"}}}"#.to_owned(),
             &["files/abc"],
@@ -134,6 +149,14 @@ fn a_call_names_what_it_refers_to_and_nothing_else() {
             r#"{"model":"m","messages":[],"extra_body":{"google":{"cached_content":"cachedContents/c1"}}}"#.to_owned(),
             &["cachedContents/c1"],
         ),
+        (COMPATIBLE, image(FILE), &["files/abc"]),
+        (COMPATIBLE, image(&FILE.replace("https:/", "HTTPS:")), &["files/abc"]),
+        (COMPATIBLE, image(&format!(" {FILE}")), &["files/abc"]),
+        (COMPATIBLE, image("files/abc"), &["files/abc"]),
+        (COMPATIBLE, image("https://generativelanguage.googleapis.com/v1beta/x"), &["nothing"]),
+        (COMPATIBLE, image("https://example.com/files/abc"), &[]),
+        (COMPATIBLE, image("data:image/png;base64,AAAA/files/abc"), &[]),
+        (COMPATIBLE, image("iVBORw0KGgo/AAAA=="), &[]),
     ] {
         assert_eq!(called(path, &body), names, "{body}");
     }
@@ -173,7 +196,70 @@ fn an_answer_makes_what_it_tells_of() {
             &["files/v1"],
         ),
         (r#"{"response":{"uri":"https://example.com/files/1"}}"#, &[]),
+        (r#"{"response":{"uri":"https://generativelanguage.googleapis.com/v1beta/files/1"}}"#, &[]),
+        (r#"{"metadata":{"uri":"files/1","output":{"metadata":{"responsesFile":"files/1"}}}}"#, &[]),
+        (
+            r#"{"metadata":{"output":{"inlinedResponses":{"inlinedResponses":[{"metadata":{"responsesFile":"files/1",
+                "uri":"https://generativelanguage.googleapis.com/v1beta/files/1"}}]}}}}"#,
+            &[],
+        ),
+        (r#"{"response":{"responsesFile":"cachedContents/1"}}"#, &[]),
     ] {
         assert_eq!(told(results, message), names, "{message}");
+    }
+    let uploads = [
+        (r#"{"file":{"name":"files/a","createTime":"2026-11-24T10:00:00.5Z"}}"#, &["files/a"][..]),
+        (r#"{"name":"files/a","id":"i1"}"#, &[]),
+        (r#"{"file":{"displayName":"files/a"}}"#, &[]),
+    ];
+    for (message, names) in uploads {
+        assert_eq!(told(uploaded, message), names, "{message}");
+    }
+    let mut found = Vec::new();
+    uploaded(uploads[0].0.as_bytes(), &mut found);
+    uploaded(br#"{"file":{"name":"files/a"}}"#, &mut found);
+    let chosen: Vec<_> = found.iter().map(|made| made.chosen).collect();
+    assert_eq!(chosen, ["2026-11-24T10:00:00.5Z".parse().ok(), None]);
+}
+
+#[test]
+fn no_name_is_hidden_from_the_quick_look_at_a_call() {
+    for member in InGemini::MEMBERS {
+        let object = if member.contains("nteraction") { "i1" } else { "files/abc" };
+        for colon in [":", "\t: "] {
+            for place in ["contents", "tools", "toolConfig", "someNewSetting"] {
+                let body = format!(r#"{{"model":"m","{place}":{{"x":[{{"{member}"{colon}"{object}"}}]}}}}"#);
+                for path in [
+                    "/v1beta/models/m:generateContent",
+                    "/v1beta/models/m:embedContent",
+                    "/v1beta/interactions",
+                    "/v1beta/cachedContents",
+                    "/v1beta/openai/chat/completions",
+                ] {
+                    assert_eq!(called(path, &body).len(), 1, "{path} {body}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn messages_of_sessions_name_objects() {
+    let path = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
+    let (provider, endpoint) = route(&Method::GET, path, CredentialPlace::Google).unwrap();
+    let session = provider.session(&endpoint, None).unwrap();
+    for (message, names) in [
+        (r#"{"clientContent":{"turns":[{"parts":[{"fileData":{"fileUri":"files/abc"}}]}]}}"#, &["files/abc"][..]),
+        (
+            r#"{"setup":{"tools":{"fileSearch":{"file_search_store_names":["fileSearchStores/s"]}}}}"#,
+            &["fileSearchStores/s"],
+        ),
+        (r#"{"setup":{"cachedContent":"c"}}"#, &["nothing"]),
+        (r#"{"realtimeInput":{"audio":{"data":"AAAA","mimeType":"audio/pcm"}}}"#, &[]),
+        (r#"{"toolResponse":{"functionResponses":[{"response":{"uri":"files/abc"}}]}}"#, &[]),
+        ("no JSON", &[]),
+    ] {
+        let named = session.names(message.as_bytes()).unwrap();
+        assert_eq!(named.into_iter().map(text).collect::<Vec<_>>(), names, "{message}");
     }
 }

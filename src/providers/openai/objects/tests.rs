@@ -68,7 +68,10 @@ fn a_path_names_its_object_or_asks_for_a_list_or_makes_one() {
         ("/v1/vector_stores/vs_1/files", true),
         ("/v1/threads", true),
         ("/v1/responses/input_tokens", true),
+        ("/v1/uploads", true),
+        ("/v1/uploads/upload_1/complete", true),
         ("/v1/files", false),
+        ("/v1/uploads/upload_1/parts", false),
         // Those are read whole anyway.
         ("/v1/responses", false),
         ("/v1/threads/thread_1/runs", false),
@@ -129,6 +132,10 @@ const CALLS: &[(&str, &str, &[&str])] = &[
     (RESPONSES, r#"{"input":[{"id":"msg_1"}]}"#, &["msg_1"]),
     (RESPONSES, r#"{"input":[{"id":"msg_1","type":null}]}"#, &["msg_1"]),
     (RESPONSES, r#"{"input":[{"id":"msg_1","type":"message","type":"item_reference"}]}"#, &["msg_1"]),
+    (RESPONSES, r#"{"input":[{"id":"msg_1","type":"message","type":"item_reference","content":"x"}]}"#, &["msg_1"]),
+    (RESPONSES, r#"{"input":[{"type":"item_reference","id":"msg_1","encrypted_content":"x"}]}"#, &["msg_1"]),
+    (RESPONSES, r#"{"input":[{"type":"file_search_call","id":"fs_1","encrypted_content":"x"}]}"#, &["fs_1"]),
+    (RESPONSES, r#"{"input":[{"type":"compaction","id":"cmp_1","encrypted_content":"gAAA"}]}"#, &[]),
     (RESPONSES, r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[]}]}"#, &["rs_1"]),
     (RESPONSES, r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"gAAA"}]}"#, &[]),
     (RESPONSES, r#"{"input":[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":null}]}"#, &["rs_1"]),
@@ -243,4 +250,40 @@ fn an_answer_makes_what_it_tells_of() {
     let mut found = Vec::new();
     made(br#"{"id":"resp_1","file":{"id":"file-1"}}"#, &mut found);
     assert_eq!(found.iter().map(|made| made.passes).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn no_name_is_hidden_from_the_quick_look_at_a_call() {
+    for member in InOpenAi::MEMBERS {
+        let (first, rest) = member.split_at(1);
+        let escaped = format!("\\u{:04x}{rest}", first.as_bytes()[0]);
+        for name in [(*member).to_owned(), escaped] {
+            for colon in [":", " : ", "\n\t:\r "] {
+                let value = format!(r#"{{"deep":[{{"x":1,"{name}"{colon}"obj_1"}}]}}"#);
+                for path in [CHAT, RESPONSES, "/v1/embeddings", "/v1/images/generations", "/v1/completions"] {
+                    // Where no call has such a member today, too.
+                    for place in ["input", "messages", "tools", "text", "some_new_setting"] {
+                        let body = format!(r#"{{"model":"m","{place}":{value}}}"#);
+                        assert_eq!(called(path, &body).unwrap(), ["obj_1"], "{path} {body}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chat_that_names_nothing_is_not_read_a_second_time() {
+    for (path, body, is_read) in [
+        (CHAT, r#"{"messages":[{"role":"user","content":"file_id: file-1, \"file_id\": 1"}]}"#, false),
+        (CHAT, r#"{"messages":[{"role":"assistant","tool_calls":[{"id":"call_1","type":"function"}]}]}"#, false),
+        (CHAT, r#"{"messages":[{"role":"tool","tool_call_id":"call_1","content":"stra\u00dfe"}]}"#, false),
+        (CHAT, r#"{"tools":[{"function":{"parameters":{"items":{"type":"array"},"id":{"type":"string"}}}}]}"#, false),
+        (CHAT, r#"{"messages":[{"audio":{"id":"audio_1"}}]}"#, true),
+        (RESPONSES, r#"{"input":[{"role":"user","content":"hi"}]}"#, false),
+        (RESPONSES, r#"{"input":[{"type":"function_call","id":"fc_1"}]}"#, true),
+    ] {
+        let (_, endpoint) = route(&Method::POST, path, CredentialPlace::Bearer).unwrap();
+        assert_eq!(may_refer(&endpoint, body.as_bytes()), is_read, "{body}");
+    }
 }
