@@ -31,7 +31,7 @@ pub struct Clients {
     pub rate_min: u64,
     /// Requests of one connection of HTTP/2 at once.
     pub http2_streams: u64,
-    /// Requests of one connection of HTTP/2 that may be malformed, one too many or in error.
+    /// Requests of one connection of HTTP/2 that may be malformed or in error.
     pub http2_resets: u64,
     /// How long an answer or a session may last; above 0.
     pub stream_timeout: Duration,

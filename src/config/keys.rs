@@ -145,7 +145,7 @@ pub static KEYS: &[Key] = &[
         "listen.http2_resets",
         &["TOLLGATE_HTTP2_RESETS"],
         "100",
-        "Requests of one HTTP/2 connection that may be malformed, one too many, or made to be reset by the gateway. Then it is told to go.",
+        "Requests of one HTTP/2 connection that may be malformed or made to be reset by the gateway; one a second is forgotten. Then it is told to go.",
     ),
     key(
         "listen.public_url",

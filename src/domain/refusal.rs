@@ -198,6 +198,8 @@ pub enum Refusal {
         /// What is wrong, in our words.
         reason: &'static str,
     },
+    /// The client waits for `100 Continue` where it cannot be told.
+    ExpectationFailed,
     /// The head is over its limit.
     HeadTooLarge,
     /// The request target is over its limit.
@@ -251,6 +253,7 @@ impl Refusal {
             | Self::BadAttribution { .. }
             | Self::BadRequest { .. } => 400,
             Self::TargetTooLong => 414,
+            Self::ExpectationFailed => 417,
             Self::HeadTooLarge => 431,
             Self::CodingNotSupported => 501,
             Self::VersionNotSupported => 505,
@@ -307,6 +310,7 @@ impl Refusal {
             Self::FormBody => "form_body",
             Self::BadAttribution { .. } => "invalid_attribution",
             Self::BadRequest { .. } => "bad_request",
+            Self::ExpectationFailed => "expectation_failed",
             Self::HeadTooLarge => "head_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::VersionNotSupported => "version_not_supported",
@@ -439,6 +443,7 @@ impl fmt::Display for Refusal {
             Self::FormBody => f.write_str("This route takes JSON, and the Content-Type of the request body is that of a form. Send 'Content-Type: application/json'."),
             Self::BadAttribution { header } => write!(f, "{header} takes 1 to 128 printable ASCII characters, once."),
             Self::BadRequest { reason } => write!(f, "Bad request: {reason}."),
+            Self::ExpectationFailed => f.write_str("This gateway sends no '100 Continue' over HTTP/2. Send the request without 'Expect: 100-continue'."),
             Self::HeadTooLarge => f.write_str("The request head is over the limit."),
             Self::TargetTooLong => f.write_str("The request target is over the limit."),
             Self::VersionNotSupported => f.write_str("This version of HTTP is not served. Use HTTP/1.1."),

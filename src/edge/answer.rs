@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
+use pingora_core::ErrorType;
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use pingora_timeout::fast_timeout::fast_timeout;
@@ -10,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Duration, timeout};
 use tower::ServiceExt;
 
+use crate::domain::bound::Bound;
 use crate::domain::refusal::Refusal;
 use crate::metering::rates::RateRoom;
 use crate::providers::{self, CredentialPlace};
@@ -52,7 +54,7 @@ pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<
     }
     let body = Bytes::from(asked.dialect.refusal_body(refusal));
     let written = match refusal_head(gate, asked, refusal, body.len()) {
-        Some(head) => write(session, head, body).await,
+        Some(head) => write(gate, session, head, body).await,
         None => false,
     };
     if usable && written {
@@ -99,6 +101,7 @@ fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize
 
 /// Answers one of the gateway's own routes through the same router that the admin listener serves.
 pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<'_>) -> Result<Fate, Refusal> {
+    gate.expect_body(session, asked, LOCAL_BODY_BYTES_MAX).await?;
     let whole = body::read_whole(session, asked, LOCAL_BODY_BYTES_MAX).await?;
     let uri = session.req_header().uri.clone();
     let mut request = Request::new(axum::body::Body::from(whole.bytes));
@@ -121,7 +124,7 @@ pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<'
     });
     let bodyless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     let written = match head {
-        Some(head) => write(session, head, if bodyless { Bytes::new() } else { body }).await,
+        Some(head) => write(gate, session, head, if bodyless { Bytes::new() } else { body }).await,
         None => false,
     };
     Ok(if written { Fate::Reuse } else { Fate::Close })
@@ -178,13 +181,24 @@ pub async fn reject_head(gate: &Gate, session: &mut ServerSession, refusal: &Ref
     });
     session.set_keepalive(None);
     if let Some(head) = head {
-        write(session, head, body).await;
+        write(gate, session, head, body).await;
     }
 }
 
-async fn write(session: &mut ServerSession, head: ResponseHeader, body: Bytes) -> bool {
-    let head = fast_timeout(HEAD_TIME, session.write_response_header(Box::new(head))).await;
-    matches!(head, Ok(Ok(()))) && session.write_response_body(body, true).await.is_ok()
+/// Whether the client took it; one that did not in time has met a bound.
+async fn write(gate: &Gate, session: &mut ServerSession, head: ResponseHeader, body: Bytes) -> bool {
+    let is_late = match fast_timeout(HEAD_TIME, session.write_response_header(Box::new(head))).await {
+        Ok(Ok(())) => match session.write_response_body(body, true).await {
+            Ok(()) => return true,
+            Err(error) => *error.etype() == ErrorType::WriteTimedout,
+        },
+        Ok(Err(_)) => false,
+        Err(_) => true,
+    };
+    if is_late {
+        gate.meter.cut(Bound::AnswerPace);
+    }
+    false
 }
 
 async fn rest_is_read(session: &mut ServerSession, asked: &mut Asked<'_>) -> bool {

@@ -158,6 +158,7 @@ pub async fn read_piece(session: &mut ServerSession, intake: &mut Intake) -> Res
         ErrorType::ReadTimedout => Refusal::TooSlow(Bound::BodyPace),
         _ => Refusal::BodyIncomplete,
     })?;
+    intake.begins_by = None;
     intake.pace.waited(waited, piece.as_ref().map_or(0, Bytes::len));
     Ok(piece)
 }

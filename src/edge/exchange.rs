@@ -38,6 +38,10 @@ use super::strangers::{Guest, Strangers};
 use super::upstream::{Answer, Outgoing, SendError, Upstream};
 use super::{answer, hygiene, query, relay, session, streamed, ticket};
 
+/// So long a client of HTTP/2 that expects `100 Continue` may wait for it. Those that wait for a while send their body after a
+/// second; others would wait for ever.
+const EXPECTS_FOR: Duration = Duration::from_secs(3);
+
 /// Everything that requests share.
 pub struct Gate {
     /// Admits and settles.
@@ -227,7 +231,7 @@ impl<'a> Asked<'a> {
         let pace = Pace::new(settings.body_timeout, settings.rate_min);
         Self {
             peer,
-            intake: Intake { pace, until: Instant::now() + settings.request_timeout },
+            intake: Intake { pace, until: Instant::now() + settings.request_timeout, begins_by: None },
             place: None,
             live,
             method: head.method.clone(),
@@ -237,7 +241,7 @@ impl<'a> Asked<'a> {
             authority: named.map(ToString::to_string),
             chunks: head.version == Version::HTTP_11,
             length: if is_open { None } else { Some(length.unwrap_or(0)) },
-            expects_continue: expect && head.version == Version::HTTP_11,
+            expects_continue: expect && matches!(head.version, Version::HTTP_11 | Version::HTTP_2),
             account: None,
             makes: Makes::Nothing,
             id: None,
@@ -433,7 +437,7 @@ impl Gate {
         Box::pin(relay::relay(self, session, asked, meters, answer)).await
     }
 
-    /// Refuses a body that is too large by its own account; asks for it where the client waits for that.
+    /// Refuses a body that is too large by its own account; asks for it where the client waits for that and can be told.
     pub(super) async fn expect_body(
         &self,
         session: &mut ServerSession,
@@ -444,6 +448,11 @@ impl Gate {
             return Err(Refusal::BodyTooLarge { limit });
         }
         if !asked.expects_continue {
+            return Ok(());
+        }
+        if session.is_http2() {
+            // pingora's session has no words before the answer.
+            asked.intake.begins_by = Some(Instant::now() + EXPECTS_FOR);
             return Ok(());
         }
         asked.expects_continue = false;

@@ -51,16 +51,22 @@ pub struct Intake {
     pub pace: Pace,
     /// Until when all of it.
     pub until: Instant,
+    /// Until when the first of it, where its client may be waiting for what it is not told.
+    pub begins_by: Option<Instant>,
 }
 
 impl Intake {
     /// How long the next piece may be waited for from `now` on, and what was met when it has not come by then.
     pub fn wait_max(&self, now: Instant) -> (Duration, Refusal) {
         let (pace, left) = (self.pace.wait_max(0), self.until.saturating_duration_since(now));
-        if left < pace {
+        let (wait, met) = if left < pace {
             (left, Refusal::TooSlow(Bound::RequestTime))
         } else {
             (pace, Refusal::TooSlow(Bound::BodyPace))
+        };
+        match self.begins_by.map(|by| by.saturating_duration_since(now)) {
+            Some(first) if first < wait => (first, Refusal::ExpectationFailed),
+            _ => (wait, met),
         }
     }
 }
@@ -104,9 +110,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_of_a_request_is_bounded_however_fast_it_comes() {
         let now = Instant::now();
-        let intake = Intake { pace: Pace::new(s(60), 0), until: now + s(100) };
+        let mut intake = Intake { pace: Pace::new(s(60), 0), until: now + s(100), begins_by: None };
         assert_eq!(intake.wait_max(now), (s(60), Refusal::TooSlow(Bound::BodyPace)));
         assert_eq!(intake.wait_max(now + s(90)), (s(10), Refusal::TooSlow(Bound::RequestTime)));
         assert_eq!(intake.wait_max(now + s(101)).0, Duration::ZERO);
+        intake.begins_by = Some(now + s(3));
+        assert_eq!(intake.wait_max(now + s(1)), (s(2), Refusal::ExpectationFailed));
+        intake.begins_by = Some(now + s(300));
+        assert_eq!(intake.wait_max(now), (s(60), Refusal::TooSlow(Bound::BodyPace)));
     }
 }

@@ -32,6 +32,22 @@ fn a_client_that_waits_for_100_continue_gets_it() {
 }
 
 #[test]
+fn a_client_that_waits_for_100_continue_gets_it_from_the_gateways_own_routes() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let mut wire = Wire::open(gateway.proxy);
+    let request = Request::post("/billing/plan", "{}").bearer("acme").header("Expect", "100-continue");
+    wire.send(&request.head_bytes());
+    assert_eq!(wire.head_of_answer("POST").expect("an interim answer").status(), 100);
+    wire.send(b"{}");
+    assert!((400..500).contains(&wire.answer().expect("an answer").status));
+    let long = Request { body: None, ..request }.header("Content-Length", "1000000");
+    let mut wire = Wire::open(gateway.proxy);
+    wire.send(&long.head_bytes());
+    assert_eq!(wire.answer().expect("an answer in place of an interim one").status, 413);
+}
+
+#[test]
 fn a_client_of_http_1_0_gets_a_body_that_ends_with_the_connection() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).start();

@@ -337,3 +337,78 @@ fn a_stream_that_is_not_read_holds_up_itself_and_no_other() {
     assert_eq!(gateway.event("unread")["outcome"], "client_left");
     assert_eq!(client.ask(&chat("acme")).text(), CHAT_ANSWER, "the connection goes on");
 }
+
+#[test]
+fn a_client_that_waits_for_100_continue_does_not_wait_for_ever() {
+    let provider = Provider::start(honest);
+    let gateway = clear(&provider).start();
+    let mut client = Http2::open(gateway.proxy);
+    let with_length = |request: Request, body: &str| {
+        let length = body.len().to_string();
+        Request { body: None, ..request }.header("expect", "100-continue").header("content-length", length)
+    };
+    for (request, body) in [
+        (chat("acme"), CHAT_REQUEST),
+        (Request::post("/v1/files", "").bearer("acme"), "x"),
+        (Request::post("/billing/plan", "").bearer("acme"), "{}"),
+    ] {
+        let began = Instant::now();
+        let waits = client.begin(&with_length(request, body), false).unwrap();
+        let answer = waits.answer().unwrap();
+        assert_eq!(answer.status, 417, "{}", answer.text());
+        // Those that wait for a while only have sent theirs by then.
+        assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    assert_eq!(provider.count(), 0);
+    let mut sends = client.begin(&with_length(chat("acme"), CHAT_REQUEST), false).unwrap();
+    sends.write(CHAT_REQUEST, true).unwrap();
+    assert_eq!(sends.answer().unwrap().text(), CHAT_ANSWER);
+}
+
+/// Takes nothing of what is sent to `/v1/files`, and answers what else it is asked.
+fn takes_no_files() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut unread = Vec::new();
+        for tcp in listener.incoming() {
+            let mut wire = Wire::over(tcp.unwrap());
+            let Some(head) = wire.head_of_request() else { continue };
+            if head.first_line.contains("/v1/files") {
+                unread.push(wire);
+                continue;
+            }
+            let mut body = Vec::new();
+            if wire.rest(&mut body) {
+                let length = CHAT_ANSWER.len();
+                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+                wire.send(&[head.as_bytes(), CHAT_ANSWER.as_bytes()].concat());
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn uploads_that_a_provider_does_not_take_hold_up_themselves_alone() {
+    let gateway = Setup::at(&format!("http://{}", takes_no_files())).set("TOLLGATE_H2C", "true").start();
+    let mut client = Http2::open(gateway.proxy);
+    let large = bytes::Bytes::from(vec![b'x'; 32 << 20]);
+    let upload = Request::get("/v1/files")
+        .method("POST")
+        .bearer("acme")
+        .header("content-type", "multipart/form-data; boundary=x")
+        .header("content-length", large.len().to_string());
+    for _ in 0..3 {
+        let mut stream = client.begin(&upload, false).unwrap();
+        stream.body.send_data(large.clone(), true).unwrap();
+        std::mem::forget(stream);
+    }
+    // Until everything on their way is full, and then some.
+    let until = Instant::now() + Duration::from_secs(3);
+    let mut calls = 0;
+    while calls < 50 || Instant::now() < until {
+        assert_eq!(client.ask(&chat("acme")).status, 200);
+        calls += 1;
+    }
+}

@@ -186,3 +186,179 @@ fn streams_that_are_never_read_are_cut_and_booked() {
     assert!(grown < 128 * 1024, "{grown} KiB more");
     assert_eq!(reached(&gateway, "answer_pace"), u64::from(streams));
 }
+
+/// Opens a call on each of the streams, of which the first is another tenant's, and waits for the heads of their answers.
+async fn open_calls(tcp: &mut TcpStream, streams: u32) {
+    let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    for number in 0..streams {
+        let key = if number == 0 { "acme" } else { "leaver" };
+        bytes.extend(frame(HEADERS, END_HEADERS, stream(number), &request("POST", CHAT, Some(key))));
+        bytes.extend(frame(DATA, END_STREAM, stream(number), CHAT_USAGE_REQUEST.as_bytes()));
+    }
+    tcp.write_all(&bytes).await.unwrap();
+    let mut heads = 0;
+    while heads < streams {
+        let (kind, _) = next_frame(tcp).await.expect("the connection stands");
+        heads += u32::from(kind == HEADERS);
+    }
+}
+
+fn reason_of(goaway: &[u8]) -> u32 {
+    u32::from_be_bytes(goaway[4..8].try_into().unwrap())
+}
+
+/// A provider whose streams end when they are told to, and a connection with ten streams of which nine were taken back.
+fn left_by_nine(gate: &Gate) -> (Provider, Gateway, TcpStream, Runtime) {
+    let waits = gate.clone();
+    let provider = Provider::start(move |_| {
+        Script::open(&[("Content-Type", "text/event-stream")])
+            .then(Step::Send(wire::chunk(&chat_event("one"))))
+            .then(Step::Wait(waits.clone(), 1))
+            .then(Step::Send(wire::chunk(&[chat_usage_event(), DONE.to_vec()].concat())))
+            .then(Step::Send(wire::LAST_CHUNK.to_vec()))
+    });
+    let gateway = Setup::new(&provider).set("TOLLGATE_H2C", "true").set("TOLLGATE_HTTP2_STREAMS", "10").start();
+    let runtime = runtime();
+    let tcp = runtime.block_on(async {
+        let mut tcp = TcpStream::connect(gateway.proxy).await.unwrap();
+        open_calls(&mut tcp, 10).await;
+        let cancels: Vec<u8> = (1..10).flat_map(|number| cancel(stream(number))).collect();
+        tcp.write_all(&cancels).await.unwrap();
+        tcp
+    });
+    (provider, gateway, tcp, runtime)
+}
+
+#[test]
+fn calls_that_are_refused_while_others_drain_do_not_end_the_streams_beside_them() {
+    let gate = Gate::default();
+    let (_provider, gateway, mut tcp, runtime) = left_by_nine(&gate);
+    let (refused, reason, rest) = runtime.block_on(async {
+        let (mut refused, mut reason, mut number) = (0, None, 10);
+        // One after the other, and never more at once than it may have, until it is told to make another connection.
+        while reason.is_none() && refused < 10_000 {
+            tcp.write_all(&get(stream(number), END_STREAM)).await.unwrap();
+            number += 1;
+            loop {
+                match next_frame(&mut tcp).await.expect("the connection stands") {
+                    (RST_STREAM, code) => {
+                        assert_eq!(code, 7_u32.to_be_bytes(), "nothing but a refusal");
+                        refused += 1;
+                        break;
+                    }
+                    (GOAWAY, payload) => {
+                        reason = Some(reason_of(&payload));
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        gate.pass();
+        let mut rest = Vec::new();
+        while !rest.ends_with(DONE) {
+            let (kind, payload) = next_frame(&mut tcp).await.expect("the stream comes to its end");
+            if kind == DATA {
+                rest.extend(payload);
+            }
+        }
+        (refused, reason, rest)
+    });
+    assert!(refused >= 100, "{refused}");
+    assert_eq!(reason, Some(0), "no error of the client's");
+    assert!(String::from_utf8(rest).unwrap().contains("usage"));
+    assert_eq!(gateway.booked("leaver", 9).tokens(), (99, 63, 162));
+    assert_eq!(gateway.booked("acme", 1).tokens(), (11, 7, 18));
+    assert_eq!(gateway.event("acme")["outcome"], "completed");
+}
+
+#[test]
+fn one_that_goes_on_after_it_was_asked_to_go_is_turned_out() {
+    let gate = Gate::default();
+    let (_provider, gateway, mut tcp, runtime) = left_by_nine(&gate);
+    let told = async {
+        let (mut read, mut write) = tcp.split();
+        let send = async {
+            let mut number = 10;
+            loop {
+                let batch: Vec<u8> =
+                    (number..number + 100).flat_map(|number| get(stream(number), END_STREAM)).collect();
+                if write.write_all(&batch).await.is_err() {
+                    return std::future::pending().await;
+                }
+                number += 100;
+            }
+        };
+        let mut reasons = Vec::new();
+        let hear = async {
+            while let Some((kind, payload)) = next_frame(&mut read).await {
+                if kind == GOAWAY {
+                    reasons.push(reason_of(&payload));
+                }
+            }
+        };
+        tokio::select! {
+            () = hear => {}
+            () = send => {}
+        }
+        reasons
+    };
+    let reasons = runtime.block_on(async { timeout(FLOOD_MAX, told).await.expect("it is turned out in time") });
+    // Where all that comes at once, it is told this alone.
+    assert_eq!(reasons.last(), Some(&0xb), "{reasons:?}");
+    gate.pass();
+    assert_eq!((gateway.booked("acme", 1).requests, gateway.booked("leaver", 9).requests), (1, 9));
+}
+
+#[test]
+fn a_download_that_is_acknowledged_in_small_pieces_is_no_flood() {
+    const LENGTH: usize = 32 << 20;
+    let file = vec![b'x'; LENGTH];
+    let provider = Provider::always(Script::answer(200, &[("Content-Type", "application/octet-stream")], file));
+    let gateway = Setup::new(&provider).set("TOLLGATE_H2C", "true").start();
+    let got = runtime().block_on(async {
+        let mut tcp = TcpStream::connect(gateway.proxy).await.unwrap();
+        // As Go's client has it: 4 MiB for a stream, a GiB for all, and each 4 KiB acknowledged for both.
+        let window = |stream: u32, by: u32| frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
+        let settings = frame(SETTINGS, 0, 0, &[0, 4, 0, 0x40, 0, 0]);
+        let ask = frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("GET", "/v1/files/f/content", Some("acme")));
+        tcp.write_all(&[PREFACE, &settings, &window(0, 1 << 30), &ask].concat()).await.unwrap();
+        let (mut read, mut write) = tcp.split();
+        let (mut got, mut acknowledged) = (0, 0);
+        while got < LENGTH {
+            let (kind, payload) = next_frame(&mut read).await.unwrap_or_else(|| panic!("cut after {got} bytes"));
+            assert!(kind != GOAWAY && kind != RST_STREAM, "cut after {got} bytes");
+            if kind == DATA {
+                got += payload.len();
+                let pieces = (got - acknowledged) / 4096;
+                acknowledged += pieces * 4096;
+                let both = [window(0, 4096), window(1, 4096)].concat();
+                write.write_all(&both.repeat(pieces)).await.unwrap();
+            }
+        }
+        got
+    });
+    assert_eq!(got, LENGTH);
+    assert_eq!(reached(&gateway, "http2_frames"), 0);
+}
+
+#[test]
+fn a_refusal_that_is_not_taken_counts_as_an_answer_that_is_not() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).set("TOLLGATE_H2C", "true").set("TOLLGATE_WRITE_TIMEOUT", "500ms").start();
+    runtime().block_on(async {
+        let mut tcp = TcpStream::connect(gateway.proxy).await.unwrap();
+        let none = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let ask = |number, method, path| {
+            frame(HEADERS, END_HEADERS | END_STREAM, stream(number), &request(method, path, None))
+        };
+        let asks = [ask(0, "GET", "/v1/models"), ask(1, "TRACE", "/v1/models"), ask(2, "GET", "/healthz")].concat();
+        tcp.write_all(&[PREFACE, &none, &asks].concat()).await.unwrap();
+        let mut reset = 0;
+        while reset < 3 {
+            let next = timeout(FLOOD_MAX, next_frame(&mut tcp)).await.expect("all are cut in time");
+            reset += u32::from(next.expect("the connection stands").0 == RST_STREAM);
+        }
+    });
+    assert_eq!(reached(&gateway, "answer_pace"), 3);
+}
