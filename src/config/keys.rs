@@ -127,7 +127,7 @@ pub static KEYS: &[Key] = &[
         "listen.request_timeout",
         &["TOLLGATE_REQUEST_TIMEOUT"],
         "1h",
-        "The longest time from the head of a request to the end of its body, however fast it comes.",
+        "The longest time from the head of a request to the end of its body, however fast it comes. An upload of 512 MiB has to move 150 kB a second for it.",
     ),
     key(
         "listen.rate_min",
@@ -278,7 +278,7 @@ pub static KEYS: &[Key] = &[
         "upstream.first_byte_timeout",
         &["TOLLGATE_UPSTREAM_TIMEOUT"],
         "600s",
-        "To the head of a provider's answer. Slow models think for minutes before it.",
+        "To the head of a provider's answer, from the last byte of its request that moved. Slow models think for minutes before it.",
     ),
     key(
         "upstream.idle_timeout",

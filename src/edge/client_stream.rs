@@ -15,6 +15,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub struct ClientStream {
     /// Bytes that wait for a flush, from `written` on.
     out: Vec<u8>,
     written: usize,
+    /// How many went out.
+    sent: Arc<AtomicU64>,
     /// Counts frames, where they are those of HTTP/2.
     watch: Option<Box<Watch>>,
 }
@@ -113,7 +116,17 @@ impl ClientStream {
     /// Takes over a connection that may carry requests.
     pub fn new(wire: Wire) -> Self {
         let (first, out) = (Vec::new(), Vec::new());
-        Self { wire, first, taken: 0, turn: Turn::All, upgrades: false, out, written: 0, watch: None }
+        Self {
+            wire,
+            first,
+            taken: 0,
+            turn: Turn::All,
+            upgrades: false,
+            out,
+            written: 0,
+            sent: Arc::default(),
+            watch: None,
+        }
     }
 
     /// Counts frames of HTTP/2 from here on. Gives what is told once there are too many that ask for nothing.
@@ -174,7 +187,13 @@ impl ClientStream {
                 Ok(Some(whole)) => {
                     self.taken = whole.begins;
                     self.upgrades = whole.upgrades;
-                    let head = whole.ends - whole.begins;
+                    let mut head = whole.ends - whole.begins;
+                    if let Some((from, to)) = whole.origin {
+                        // The parser compares hosts by their letters, and takes none without a path.
+                        let path: &[u8] = if self.first.get(to) == Some(&b'/') { b"" } else { b"/" };
+                        self.first.splice(from..to, path.iter().copied());
+                        head -= to - from - path.len();
+                    }
                     self.turn = match whole.body {
                         Framing::Chunked => Turn::Chunks { head, chunks: Chunks::default() },
                         Framing::Length(length) => {
@@ -219,10 +238,15 @@ impl ClientStream {
         std::str::from_utf8(path).unwrap_or_default()
     }
 
-    /// Whether a request asked for another protocol, did not get it, and was sent with more behind it: nobody can say in
-    /// which protocol that is.
-    pub fn sent_ahead_of_upgrade(&self) -> bool {
-        self.upgrades && self.taken < self.first.len()
+    /// Whether the request asks for another protocol. Where it does not get it, nobody can say in which protocol that is
+    /// what comes behind it, whenever it comes.
+    pub fn asks_for_upgrade(&self) -> bool {
+        self.upgrades
+    }
+
+    /// Counts the bytes that the connection takes, whoever waits for that.
+    pub fn taken_bytes(&self) -> Arc<AtomicU64> {
+        self.sent.clone()
     }
 
     /// From here on the connection is no longer one of requests; gives what came ahead.
@@ -241,8 +265,8 @@ impl ClientStream {
             return;
         }
         let mut left = match self.turn {
-            Turn::Bytes(left) => left.min(LINGER_BYTES),
-            Turn::All | Turn::Chunks { .. } => LINGER_BYTES,
+            Turn::Bytes(left) if !self.upgrades => left.min(LINGER_BYTES),
+            _ => LINGER_BYTES,
         };
         let mut bytes = vec![0; LINGER_READ_BYTES];
         while left > 0 {
@@ -303,11 +327,20 @@ impl ClientStream {
         Poll::Ready(())
     }
 
+    fn count_sent(&self, bytes: usize) {
+        // Only this writes it.
+        let sent = self.sent.load(Ordering::Relaxed).wrapping_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.sent.store(sent, Ordering::Relaxed);
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut self.wire).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                sent => self.written += sent,
+                sent => {
+                    self.written += sent;
+                    self.count_sent(sent);
+                }
             }
         }
         self.out.clear();
@@ -389,7 +422,9 @@ impl AsyncWrite for ClientStream {
             ready!(self.poll_drain(cx))?;
         }
         let taken = if buf.len() >= GATHER_BYTES_MAX {
-            ready!(Pin::new(&mut self.wire).poll_write(cx, buf))?
+            let sent = ready!(Pin::new(&mut self.wire).poll_write(cx, buf))?;
+            self.count_sent(sent);
+            sent
         } else {
             self.out.extend_from_slice(buf);
             buf.len()

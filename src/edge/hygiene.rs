@@ -62,6 +62,8 @@ pub struct Whole {
     pub body: Framing,
     /// It asks for another protocol.
     pub upgrades: bool,
+    /// Where in the target stand a scheme and a host, which is that of `Host`: from, to. A path or a query may follow.
+    pub origin: Option<(usize, usize)>,
 }
 
 /// Reads a head as it comes: each line once, when it is there.
@@ -83,6 +85,17 @@ pub struct Head {
     length: u64,
     codings: u32,
     upgrades: bool,
+    origin: Option<Origin>,
+}
+
+/// What stands before the path in a target of absolute form, as places in the head.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    begins: usize,
+    host: usize,
+    ends: usize,
+    /// What need not be said.
+    port: &'static [u8],
 }
 
 impl Head {
@@ -98,13 +111,14 @@ impl Head {
             let line = raw.get(self.line..end).unwrap_or_default();
             // RFC 9112, 2.2, lets a recipient take a bare LF. Who does and who does not see other lines.
             let line = line.strip_suffix(b"\r").ok_or(bad("a line that does not end in CRLF"))?;
+            let begins = self.line;
             (self.line, self.looked) = (end + 1, end + 1);
             if self.line > self.limits.head_bytes {
                 return Err(Refusal::HeadTooLarge);
             }
             match (self.has_request_line, line.is_empty()) {
-                (true, false) => self.header(line)?,
-                (false, false) => self.request_line(line)?,
+                (true, false) => self.header(line, raw)?,
+                (false, false) => self.request_line(line, begins)?,
                 (true, true) => return self.whole().map(Some),
                 (false, true) => self.empty_line()?,
             }
@@ -129,7 +143,7 @@ impl Head {
     }
 
     /// RFC 9112, 3: method, one space, target, one space, version.
-    fn request_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    fn request_line(&mut self, line: &[u8], begins: usize) -> Result<(), Refusal> {
         let mut parts = line.split(|byte| *byte == b' ');
         let (method, target, version) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
         if !is_token(method) || method.len() > METHOD_BYTES_MAX {
@@ -148,10 +162,17 @@ impl Head {
             return Err(no_such_method());
         }
         self.has_request_line = true;
-        check_target(target)
+        let begins = begins + method.len() + 1;
+        self.origin = check_target(target)?.map(|Absolute { scheme, ends, port }| Origin {
+            begins,
+            host: begins + scheme,
+            ends: begins + ends,
+            port,
+        });
+        Ok(())
     }
 
-    fn header(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    fn header(&mut self, line: &[u8], raw: &[u8]) -> Result<(), Refusal> {
         self.headers += 1;
         if self.headers > self.limits.headers {
             return Err(Refusal::HeadTooLarge);
@@ -169,8 +190,13 @@ impl Head {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.hosts += 1;
-                if !is_host(trimmed(value)) {
+                let host = trimmed(value);
+                if !is_host(host) {
                     return Err(bad("a Host that is no host"));
+                }
+                // RFC 9112, 3.2.2, has the target decide. Whoever is in front of this may have gone by the other.
+                if self.origin.is_some_and(|origin| !origin.is_at(host, raw)) {
+                    return Err(bad("a request target that names another host than Host"));
                 }
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrades = true,
@@ -204,7 +230,18 @@ impl Head {
             return Err(bad("more than one Content-Type"));
         }
         let body = if self.codings > 0 { Framing::Chunked } else { Framing::Length(self.length) };
-        Ok(Whole { begins: self.begins, ends: self.line, body, upgrades: self.upgrades })
+        let origin = self.origin.map(|origin| (origin.begins, origin.ends));
+        Ok(Whole { begins: self.begins, ends: self.line, body, upgrades: self.upgrades, origin })
+    }
+}
+
+impl Origin {
+    /// Whether `host` is the same in other letters, or with a port that need not be said.
+    fn is_at(&self, host: &[u8], raw: &[u8]) -> bool {
+        let plain = |host: &'_ [u8]| host.strip_suffix(self.port).or(host.strip_suffix(b":")).unwrap_or(host).len();
+        let named = raw.get(self.host..self.ends).unwrap_or_default();
+        let (named, host) = (named.get(..plain(named)), host.get(..plain(host)));
+        named.zip(host).is_some_and(|(named, host)| named.eq_ignore_ascii_case(host))
     }
 }
 
@@ -217,7 +254,7 @@ pub fn check_http2(method: &Method, target: &str, headers: &HeaderMap, limits: L
     if !target.starts_with('/') {
         return Err(bad("a request target that is no path"));
     }
-    check_target(target.as_bytes())?;
+    check_target(target.as_bytes()).map(drop)?;
     let of_a_connection = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
     if of_a_connection.iter().any(|name| headers.contains_key(*name)) {
         return Err(bad("a header of a connection of HTTP/1.1"));
@@ -241,24 +278,31 @@ fn no_such_method() -> Refusal {
     Refusal::MethodNotAllowed { allow: METHODS.to_owned() }
 }
 
+/// An absolute form: how long its scheme is, where its host ends, and which port is meant where it has none.
+struct Absolute {
+    scheme: usize,
+    ends: usize,
+    port: &'static [u8],
+}
+
 /// An origin form, or an absolute form of HTTP. Nothing that anybody cuts off, escapes or reads as a separator.
-fn check_target(target: &[u8]) -> Result<(), Refusal> {
+fn check_target(target: &[u8]) -> Result<Option<Absolute>, Refusal> {
     if target.len() > TARGET_BYTES_MAX {
         return Err(Refusal::TargetTooLong);
     }
     if !target.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'#' | b'<' | b'>' | b'\\')) {
         return Err(bad("a character in the request target that is not allowed there"));
     }
-    let after_scheme = [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| {
+    if target.first() == Some(&b'/') {
+        return Ok(None);
+    }
+    let absolute = [(&b"http://"[..], &b":80"[..]), (b"https://", b":443")].into_iter().find_map(|(scheme, port)| {
         let (begin, rest) = target.split_at_checked(scheme.len())?;
-        begin.eq_ignore_ascii_case(scheme).then_some(rest)
+        let host = rest.split(|byte| matches!(byte, b'/' | b'?')).next().filter(|host| is_host(host))?;
+        let absolute = Absolute { scheme: scheme.len(), ends: scheme.len() + host.len(), port };
+        begin.eq_ignore_ascii_case(scheme).then_some(absolute)
     });
-    let is_one = match after_scheme {
-        _ if target.first() == Some(&b'/') => true,
-        Some(rest) => is_host(rest.split(|byte| matches!(byte, b'/' | b'?')).next().unwrap_or_default()),
-        None => false,
-    };
-    if is_one { Ok(()) } else { Err(bad("a request target that is no path")) }
+    absolute.map(Some).ok_or(bad("a request target that is no path"))
 }
 
 /// RFC 9110, 8.6: digits and nothing else. A list of equal values is valid, and a way to smuggle.

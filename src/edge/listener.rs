@@ -14,7 +14,7 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -35,6 +35,10 @@ use super::session::Session;
 
 /// Connections that the kernel keeps while no worker accepts; more are refused by the kernel.
 const BACKLOG: i32 = 4096;
+
+/// So much that a client did not take yet lies in the kernel. Left to itself it is megabytes, and has to be free by a third
+/// before it takes more: a client that reads steadily would look as if it took nothing for minutes.
+const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 
 /// A pause after `accept` failed, which means that there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -232,7 +236,7 @@ async fn connection(
     connected: Connected,
 ) -> Option<Begun> {
     // Every event of a stream is a small write that must not wait for the next.
-    if tcp.set_nodelay(true).is_err() {
+    if tcp.set_nodelay(true).is_err() || SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT_BYTES_MAX).is_err() {
         return None;
     }
     let wire = match gate.live.load().tls.clone() {
@@ -324,8 +328,10 @@ async fn one_request(gate: &Arc<Gate>, mut client: Box<ClientStream>, peer: Peer
         Box::pin(answer::refuse_head(gate, &mut client, &refusal, live.settings.write_timeout)).await;
         return None;
     }
+    let asks_for_upgrade = client.asks_for_upgrade();
     let mut session = ServerSession::new_http1(client as Stream);
     match session.read_request().await {
+        Ok(true) if asks_for_upgrade => session.set_keepalive(None),
         Ok(true) => {}
         Ok(false) => return None,
         // What is good so far may still name one host in its target and another in its header.
@@ -343,12 +349,17 @@ async fn one_request(gate: &Arc<Gate>, mut client: Box<ClientStream>, peer: Peer
             None
         }
         Fate::Reuse => {
+            let late = |_: &_| gate.meter.cut(Bound::AnswerPace);
             // The end of an answer may have to wait for a client, as the rest of it.
-            let finished = fast_timeout(live.settings.write_timeout, session.finish()).await;
-            let finished = finished.inspect_err(|_| gate.meter.cut(Bound::AnswerPace)).ok()?;
-            let (stream, _) = finished.ok()??.into_parts();
-            let client = stream.into_any().downcast::<ClientStream>().ok()?;
-            (!client.sent_ahead_of_upgrade()).then_some(After::Request(client))
+            let time = live.settings.write_timeout;
+            // An answer may come before the end of its request: a client that is cut while it sends never reads it.
+            if asks_for_upgrade || !session.is_body_done() {
+                fast_timeout(time, session.finish_body()).await.inspect_err(late).ok()?.ok()?;
+                Box::pin(answer::linger(client_of(session)?)).await;
+                return None;
+            }
+            let (stream, _) = fast_timeout(time, session.finish()).await.inspect_err(late).ok()?.ok()??.into_parts();
+            stream.into_any().downcast::<ClientStream>().ok().map(After::Request)
         }
         Fate::Session(opening) => {
             let mut client = client_of(session)?;

@@ -5,6 +5,9 @@
 //! ahead is not saved up: who was fast must not be slow for as long. Being behind for longer than a silence may last is as
 //! bad as that silence.
 
+use std::pin::Pin;
+
+use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::time::{Duration, Instant};
 
 use crate::domain::bound::Bound;
@@ -40,6 +43,27 @@ impl Pace {
     pub fn waited(&mut self, time: Duration, bytes: usize) {
         if self.rate > 0 {
             self.behind = self.behind.saturating_add(time).saturating_sub(self.worth(bytes));
+        }
+    }
+
+    /// Waits for `work` for as long as the client keeps up, whose bytes `moved` counts. `None` once it does not.
+    pub async fn keep_up<T>(
+        &mut self,
+        moved: impl Fn() -> u64,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
+        let mut before = moved();
+        loop {
+            let began = Instant::now();
+            let done = fast_timeout(self.wait_max(0), work.as_mut()).await.ok();
+            let now = moved();
+            let bytes = usize::try_from(now.wrapping_sub(before)).unwrap_or(usize::MAX);
+            self.waited(began.elapsed(), bytes);
+            // Who moved a little may have the little time that it is worth.
+            if done.is_some() || bytes == 0 || self.wait_max(0).is_zero() {
+                return done;
+            }
+            before = now;
         }
     }
 }
@@ -105,6 +129,22 @@ mod tests {
         let mut pace = Pace::new(s(60), 0);
         (0..100).for_each(|_| pace.waited(s(59), 1));
         assert_eq!(pace.wait_max(64 << 10), s(60));
+    }
+
+    #[tokio::test]
+    async fn who_moves_bytes_is_waited_for_and_who_stops_is_not() {
+        let ms = Duration::from_millis;
+        for (rate, each, is_waited_for) in [(1_000, 1_000, true), (0, 1, true), (1_000, 1, false), (0, 0, false)] {
+            let moved = std::cell::Cell::new(0);
+            let work = std::pin::pin!(async {
+                for _ in 0..10 {
+                    tokio::time::sleep(ms(50)).await;
+                    moved.set(moved.get() + each);
+                }
+            });
+            let mut pace = Pace::new(ms(150), rate);
+            assert_eq!(pace.keep_up(|| moved.get(), work).await.is_some(), is_waited_for, "{each} at {rate}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

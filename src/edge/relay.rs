@@ -2,6 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
@@ -56,6 +58,8 @@ struct Relay<'a> {
     session: &'a mut ServerSession,
     /// How the client takes its answer.
     pace: Pace,
+    /// Counts what its connection takes, where that is its alone.
+    taken: Option<Arc<AtomicU64>>,
     in_flight: Option<InFlight>,
     /// Told behind the last byte, when this is dropped.
     watch: Option<Watch>,
@@ -106,10 +110,16 @@ pub(super) async fn relay(
     let is_shown = matches!(sight, Sight::Plain) && is_event_stream(&head) && left.is_none();
     let shortener = in_flight.as_ref().filter(|_| is_shown).and_then(InFlight::shortener);
     let out = Vec::new();
+    let taken = client_of(session).map(ClientStream::taken_bytes);
+    if taken.is_some() {
+        // Pingora's limit is one for a whole write, however much of it is taken.
+        session.set_write_timeout(None);
+    }
     let mut relay = Relay {
         gate,
         session,
         pace: Pace::new(settings.write_timeout, settings.rate_min),
+        taken,
         in_flight,
         watch,
         making: Making::of(gate, asked, &head),
@@ -374,18 +384,30 @@ impl Relay<'_> {
             return;
         }
         let length = bytes.len();
-        let (written, waited) = {
-            let mut write = pin!(self.session.write_response_body(bytes, false));
+        let written = {
+            let Self { session, pace, taken, .. } = self;
+            let moved = || taken.as_ref().map_or(0, |taken| taken.load(Ordering::Relaxed));
+            let before = moved();
+            let mut write = pin!(session.write_response_body(bytes, false));
             match poll!(write.as_mut()) {
                 // Mostly: no clock is read then.
-                Poll::Ready(written) => (Some(written), Duration::ZERO),
+                Poll::Ready(written) => {
+                    pace.waited(Duration::ZERO, length);
+                    Some(written)
+                }
+                Poll::Pending if taken.is_some() => {
+                    let at_once = moved().wrapping_sub(before);
+                    pace.waited(Duration::ZERO, usize::try_from(at_once).unwrap_or(usize::MAX));
+                    pace.keep_up(moved, write).await
+                }
                 Poll::Pending => {
                     let began = Instant::now();
-                    (fast_timeout(self.pace.wait_max(length), write).await.ok(), began.elapsed())
+                    let written = fast_timeout(pace.wait_max(length), write).await.ok();
+                    pace.waited(began.elapsed(), length);
+                    written
                 }
             }
         };
-        self.pace.waited(waited, length);
         self.took(written);
     }
 
@@ -407,10 +429,15 @@ async fn has_left(session: &mut ServerSession) -> bool {
     if let Some(mut reset) = session.watch_h2_stream_close() {
         return poll_fn(|cx| Poll::Ready(Pin::new(&mut reset).poll(cx).is_ready())).await;
     }
-    match session.stream().and_then(|stream| stream.as_any().downcast_ref::<ClientStream>()) {
+    match client_of(session) {
         Some(client) => client.has_left().await,
         None => false,
     }
+}
+
+/// The connection of a client that speaks HTTP/1: nobody else's answer is on it.
+fn client_of(session: &ServerSession) -> Option<&ClientStream> {
+    session.stream().and_then(|stream| stream.as_any().downcast_ref::<ClientStream>())
 }
 
 enum Step {

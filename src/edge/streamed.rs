@@ -7,7 +7,9 @@ use http::Method;
 use http::header::{self, HeaderMap};
 use pingora_core::protocols::http::ServerSession;
 use tokio::sync::mpsc;
+use tokio::time::sleep_until;
 
+use crate::domain::bound::Bound;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::in_flight::Caller;
@@ -262,6 +264,7 @@ async fn send_while_reading(
     mut see: impl FnMut(Option<&[u8]>) -> Result<(), Refusal>,
     send: impl Future<Output = Result<Answer, SendError>>,
 ) -> Result<Answer, Stopped> {
+    let until = asked.intake.until;
     let pump = async {
         let mut left = limit.saturating_sub(begun);
         while let Some(piece) = body::read_piece(session, &mut asked.intake).await? {
@@ -278,6 +281,8 @@ async fn send_while_reading(
         Ok::<(), Refusal>(())
     };
     let (mut send, mut pump) = (std::pin::pin!(send), std::pin::pin!(pump));
+    // It is over then, whichever of both sides is slow.
+    let mut over = std::pin::pin!(sleep_until(until));
     let mut reading = true;
     loop {
         tokio::select! {
@@ -287,6 +292,7 @@ async fn send_while_reading(
                 read.map_err(Stopped::ByClient)?;
                 reading = false;
             }
+            () = &mut over, if reading => return Err(Stopped::ByClient(Refusal::TooSlow(Bound::RequestTime))),
         }
     }
 }

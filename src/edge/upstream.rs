@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -51,9 +51,9 @@ const STALE_CONNECTIONS_MAX: usize = 8;
 /// Addresses of a host that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// A body that moves at least so fast, in bytes a second, is waited for: the time to the head begins with its end. Slower ones
-/// have that time for all of it, or one byte a minute would keep a connection for years.
-const UPLOAD_RATE_MIN: u64 = 16 * 1024;
+/// Interim answers before the one that counts: more than one every three seconds of the longest usual wait. Each is read to be
+/// thrown away, so without an end they would be work without an end.
+const INTERIM_ANSWERS_MAX: u32 = 256;
 
 /// A provider that thinks for minutes sends nothing: the kernel then asks whether it is still there, and keeps the way
 /// through address translators open.
@@ -64,7 +64,7 @@ const PROBE_AFTER: Duration = Duration::from_secs(60);
 pub struct Limits {
     /// For DNS, TCP and TLS together.
     pub connect: Duration,
-    /// From the first byte of the request to the head of the answer.
+    /// To the head of the answer, from the first byte of the request or the last one of it that moved.
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub idle: Duration,
@@ -132,9 +132,32 @@ pub enum Outgoing {
         pieces: mpsc::Receiver<Piece>,
         /// How much is still to come, in bytes; `None` when the client did not say.
         left: Option<u64>,
-        /// Bytes that went out.
-        moved: Arc<AtomicU64>,
+        /// When bytes of it went out.
+        moved: Arc<Moved>,
     },
+}
+
+/// When a body last moved.
+#[derive(Debug)]
+pub struct Moved {
+    began: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Default for Moved {
+    fn default() -> Self {
+        Self { began: Instant::now(), last_ms: AtomicU64::new(0) }
+    }
+}
+
+impl Moved {
+    fn now(&self) {
+        self.last_ms.store(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.began + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
+    }
 }
 
 /// A part of a body that streams. Without an end after the last it has broken off.
@@ -155,7 +178,7 @@ impl Outgoing {
         }
     }
 
-    fn moved(&self) -> Option<Arc<AtomicU64>> {
+    fn moved(&self) -> Option<Arc<Moved>> {
         match self {
             Self::Whole(_) | Self::Parts(_) => None,
             Self::Streamed { moved, .. } => Some(moved.clone()),
@@ -167,23 +190,22 @@ fn count(bytes: &Bytes) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
-/// Waits for the head of an answer for at most `first_byte`, and on while the body is moving to the provider.
+/// Waits for the head of an answer for at most `first_byte`, counted anew from each byte of the body that moves to the
+/// provider. How slow a client may be and how long its body may take is the edge's to say, and it does.
 async fn awaited<T>(
     first_byte: Duration,
-    moved: Option<Arc<AtomicU64>>,
+    moved: Option<Arc<Moved>>,
     mut head: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let enough = UPLOAD_RATE_MIN.saturating_mul(first_byte.as_secs().max(1));
-    let mut before = 0;
+    let mut left = first_byte;
     loop {
-        if let Ok(head) = fast_timeout(first_byte, head.as_mut()).await {
+        if let Ok(head) = fast_timeout(left, head.as_mut()).await {
             return Some(head);
         }
-        let now = moved.as_ref().map_or(0, |moved| moved.load(Ordering::Relaxed));
-        if now - before < enough {
+        left = first_byte.saturating_sub(moved.as_ref()?.last().elapsed());
+        if left.is_zero() {
             return None;
         }
-        before = now;
     }
 }
 
@@ -204,7 +226,7 @@ impl Body for Outgoing {
                 (Some(Piece::Bytes(bytes)), left) => {
                     let length = count(&bytes);
                     *left = left.map(|left| left.saturating_sub(length));
-                    moved.fetch_add(length, Ordering::Relaxed);
+                    moved.now();
                     Some(Ok(Frame::data(bytes)))
                 }
                 (Some(Piece::End), None) => {
@@ -263,6 +285,8 @@ pub struct AnswerBody {
 
 struct Connection {
     sender: SendRequest<Outgoing>,
+    /// Interim answers to the request that it is on.
+    interim: Arc<AtomicU32>,
     driver: Pin<Box<http1::Connection<TokioIo<Socket>, Outgoing>>>,
     closed: bool,
     idle_since: Instant,
@@ -386,7 +410,7 @@ impl Upstream {
         Err(failed)
     }
 
-    async fn exchange(&self, fresh: Fresh, request: Request<Outgoing>) -> Result<Answer, Attempt> {
+    async fn exchange(&self, fresh: Fresh, mut request: Request<Outgoing>) -> Result<Answer, Attempt> {
         let mut connection = match fresh {
             Fresh::Own(connection) => connection,
             Fresh::Shared(shares) => {
@@ -401,22 +425,32 @@ impl Upstream {
             return Err(Attempt::Unsent(Box::new(request)));
         }
         let response = {
-            let Connection { sender, driver, closed, .. } = &mut connection;
+            let Connection { sender, interim, driver, closed, .. } = &mut connection;
+            interim.store(0, Ordering::Relaxed);
+            let counted = interim.clone();
+            hyper::ext::on_informational(&mut request, move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
             let mut sent = std::pin::pin!(sender.try_send_request(request));
             let drive = poll_fn(|cx| {
                 if let Poll::Ready(answer) = sent.as_mut().poll(cx) {
-                    return Poll::Ready(answer);
+                    return Poll::Ready(Some(answer));
                 }
                 if !*closed && driver.as_mut().poll(cx).is_ready() {
                     *closed = true;
                 }
-                sent.as_mut().poll(cx)
+                match sent.as_mut().poll(cx) {
+                    Poll::Pending if interim.load(Ordering::Relaxed) > INTERIM_ANSWERS_MAX => Poll::Ready(None),
+                    answer => answer.map(Some),
+                }
             });
             awaited(self.limits.first_byte, moved, std::pin::pin!(drive)).await
         };
         match response {
-            Some(Ok(response)) => Ok(self.answer(Some(connection), None, response)),
-            Some(Err(mut error)) => Err(match error.take_message() {
+            Some(Some(Ok(response))) => Ok(self.answer(Some(connection), None, response)),
+            // It answers nothing.
+            Some(None) => Err(Attempt::Failed(SendError::Unreachable)),
+            Some(Some(Err(mut error))) => Err(match error.take_message() {
                 Some(request) => Attempt::Unsent(Box::new(request)),
                 None => Attempt::Failed(SendError::Unreachable),
             }),
@@ -477,7 +511,7 @@ async fn own(socket: Socket) -> io::Result<Connection> {
         .await
         .map_err(io::Error::other)?;
     let (driver, idle_since) = (Box::pin(driver), Instant::now());
-    Ok(Connection { sender, driver, closed: false, idle_since })
+    Ok(Connection { sender, interim: Arc::default(), driver, closed: false, idle_since })
 }
 
 /// Nobody asked for another protocol, so one who switches to it answers nothing that anybody can read.

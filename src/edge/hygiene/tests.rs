@@ -38,6 +38,10 @@ fn what_is_odd_but_means_one_thing_is_let_in() {
         ("\r\n\r\nGET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", 4, Framing::Length(0)),
         ("GET http://a/v1/x HTTP/1.1\r\nHost: a\r\nX-Odd:\r\nx_y: \tz \r\n\r\n", 0, Framing::Length(0)),
         ("GET HTTPS://a.b-c_d:8080?x HTTP/1.1\r\nHost: a.b-c_d:8080\r\n\r\n", 0, Framing::Length(0)),
+        ("GET https://a:443/ HTTP/1.1\r\nHost: A\r\n\r\n", 0, Framing::Length(0)),
+        ("GET http://A HTTP/1.1\r\nHost: a:80\r\n\r\n", 0, Framing::Length(0)),
+        ("GET http://[::1]:/ HTTP/1.1\r\nHost: [::1]\r\n\r\n", 0, Framing::Length(0)),
+        ("GET http://a/ HTTP/1.0\r\n\r\n", 0, Framing::Length(0)),
         ("POST /v1/x HTTP/1.1\r\nhOST: [::1]:80\r\nTransfer-Encoding: Chunked\r\n\r\n", 0, Framing::Chunked),
         (
             "get /v1/x?a[b]={c}|d^`:@!$&'()*+,; HTTP/1.1\r\nHost: a\r\n!#$%&'*+-.^_`|~: \"x\"; é\r\n\r\n",
@@ -45,7 +49,12 @@ fn what_is_odd_but_means_one_thing_is_let_in() {
             Framing::Length(0),
         ),
     ] {
-        let whole = Whole { begins, ends: head.len(), body, upgrades: false };
+        // `GET ` is before it.
+        let origin = head.split_once("://").map(|(scheme, rest)| {
+            let host = rest.split(['/', '?', ' ']).next().unwrap();
+            (4, scheme.len() + 3 + host.len())
+        });
+        let whole = Whole { begins, ends: head.len(), body, upgrades: false, origin };
         assert_eq!(Head::default().look(head.as_bytes()), Ok(Some(whole)), "{head:?}");
         assert_eq!(status(head.as_bytes()), 0);
     }
@@ -143,6 +152,15 @@ fn a_header_that_two_parsers_read_differently_is_refused() {
     }
     assert_eq!(status(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
     assert_eq!(status(b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"), 400);
+}
+
+#[test]
+fn a_target_of_another_host_than_the_header_names_is_refused() {
+    for (target, host) in
+        [("http://b/", "a"), ("https://a:80/", "a"), ("http://a:443", "a"), ("http://a:8080?x", "a:80")]
+    {
+        assert_eq!(status(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()), 400, "{target} {host}");
+    }
 }
 
 #[test]

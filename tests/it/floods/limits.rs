@@ -1,5 +1,7 @@
 //! Each limit towards clients by itself: what it refuses, how it says so, where it is counted, and what it leaves alone.
 
+use std::io::Read;
+
 use super::super::support::front::{CERTIFICATE, KEY};
 use super::super::support::machine::until;
 use super::super::support::provider::Seen;
@@ -279,6 +281,42 @@ fn a_body_has_a_pace_and_an_end() {
     }
     assert_eq!(gateway.send(&chat("acme")).status, 200);
     assert_eq!(gateway.booked("acme", 1).chats, 1);
+}
+
+/// Reads so much of an answer each 100 ms; gives what it got until it was cut, or `seconds` were over.
+fn read_steadily(gateway: &Gateway, request: &Request, each: usize, seconds: u64) -> (usize, bool) {
+    let socket = Socket::new(Domain::for_address(gateway.proxy), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    socket.connect(&gateway.proxy.into()).unwrap();
+    let mut wire = Wire::over(socket.into());
+    wire.send(&request.bytes());
+    let (began, mut got, mut piece) = (Instant::now(), 0, vec![0; each]);
+    while began.elapsed() < Duration::from_secs(seconds) {
+        if wire.stream.read_exact(&mut piece).is_err() {
+            return (got, false);
+        }
+        got += each;
+        thread::sleep(Duration::from_millis(100));
+    }
+    (got, true)
+}
+
+#[test]
+fn a_steady_slow_reader_is_not_cut_for_what_the_kernel_holds() {
+    let big = Script::open(&[("Content-Type", "application/octet-stream")]);
+    let provider = Provider::always(big.then(Step::SendForever(wire::chunk(&[b'x'; 60_000]))));
+    let setup = |patience: &str| unlimited(&provider).set("TOLLGATE_WRITE_TIMEOUT", patience);
+    let content = Request::get("/v1/files/file-1/content").bearer("acme");
+    let gateway = setup("2s").start();
+    let (got, is_open) = read_steadily(&gateway, &content, 10_000, 10);
+    assert!(is_open && got > 400_000, "cut after {got} bytes");
+    assert_eq!(reached(&gateway, "answer_pace"), 0);
+    // Who takes less than it has to is cut, though it takes something.
+    let gateway = setup("2s").set("TOLLGATE_RATE_MIN", "1MiB").start();
+    let cut = thread::spawn(move || (read_steadily(&gateway, &content, 10_000, 14), gateway));
+    let ((got, is_open), gateway) = cut.join().unwrap();
+    assert!(!is_open, "{got} bytes");
+    assert_eq!(reached(&gateway, "answer_pace"), 1);
 }
 
 #[test]

@@ -442,6 +442,10 @@ fn what_clients_really_send_still_works() {
     on_one_connection("HTTP/1.0 keep-alive", &old("POST /v1/chat/completions HTTP/1.0", &[keep]), CHAT);
     on_one_connection("HTTP/1.0 with a host", &old("POST /v1/chat/completions HTTP/1.0", &[HOST, keep]), CHAT);
     on_one_connection("absolute form", &old("POST http://x/v1/chat/completions HTTP/1.1", &[HOST]), CHAT);
+    for (target, host) in [("http://X:80", "x"), ("https://x", "x:443"), ("https://x:443", "X")] {
+        let bytes = old(&format!("POST {target}/v1/chat/completions HTTP/1.1"), &[&format!("Host: {host}")]);
+        on_one_connection(target, &bytes, CHAT);
+    }
     on_one_connection("absolute form, https", &old("POST HTTPS://x/v1/chat/completions HTTP/1.1", &[HOST]), CHAT);
     let odd = [
         "X-Empty:",
@@ -467,7 +471,15 @@ fn what_clients_really_send_still_works() {
         },
         CHAT,
     );
-    tell("-", "what is odd and means one thing", 9, "served, on connections that go on");
+    for (target, path) in [("http://x", "/"), ("http://x?a=b", "/?a=b")] {
+        let ask = |target: &str| {
+            let mut wire = Wire::open(gateway.proxy);
+            wire.send(&head(&format!("GET {target} HTTP/1.1"), &[HOST, AUTH]));
+            wire.answer().expect("an answer").text()
+        };
+        assert_eq!(ask(target), ask(path), "no path is the path /");
+    }
+    tell("-", "what is odd and means one thing", 12, "served, on connections that go on");
 }
 
 #[test]
