@@ -9,3 +9,9 @@ CREATE TABLE provider_keys (
     set_at        BIGINT           NOT NULL,                             -- Unix microseconds
     PRIMARY KEY (tenant_id, provider)
 );
+
+-- In whose account a unit was begun, 1 for the tenant's own: no other account knows it. And what to book should the provider
+-- never say what it charged.
+ALTER TABLE deferred_units ADD COLUMN own_account BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE deferred_units ADD COLUMN delivered_tokens BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE deferred_units ADD COLUMN output_max BIGINT;

@@ -13,7 +13,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::adapters::system_clock::SystemClock;
-use crate::edge::asking::Asking;
 use crate::edge::listener::Phase;
 use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
@@ -60,9 +59,8 @@ impl Background {
             claiming: parts.claiming.take(),
             noting: runtime.spawn(async move { objects.run().await }),
             billing: runtime.spawn(async move {
-                let asking = Asking::new(gate.clone());
                 let interval = || gate.live.load().settings.poll_interval;
-                gate.deferred.run(&asking, &interval).await;
+                gate.deferred.run(&*gate, &interval).await;
             }),
             admin: runtime.spawn(admin_listener::serve(listener, admin_gate, parts.admin_router.clone(), phase)),
             refresher: runtime.spawn(async move {

@@ -14,6 +14,7 @@ fn table() -> String {
         };
         let metered_by = match (kind, reads, name) {
             (Kind::Unbilled, Reads::Nothing, _) => "",
+            (Kind::Unbilled, Reads::Cache, _) => "not under a cost limit",
             (Kind::Unbilled, ..) if methods == "DELETE" => "what is done is billed before it goes",
             (Kind::Unbilled, ..) => "tells when it is done",
             (_, _, "responses") => "`usage`; in the background when it is done",

@@ -137,6 +137,21 @@ pub enum Refusal {
         /// The plan.
         plan: PlanName,
     },
+    /// It would delete what still runs, before it is known what it charges.
+    StillRuns {
+        /// What runs: a response, a batch, a run of a thread.
+        name: Box<str>,
+    },
+    /// It would delete what is not billed, and what that charges cannot be asked for.
+    NotBilled {
+        /// What is to be deleted.
+        name: Box<str>,
+    },
+    /// The plan limits cost, and what a provider keeps by the hour is charged as long as the client likes.
+    Storage {
+        /// The plan.
+        plan: PlanName,
+    },
     /// No provider serves or bills this path.
     UnknownRoute,
     /// It would make a key or a call by which a client speaks to the provider past the gateway, unmetered.
@@ -234,9 +249,11 @@ impl Refusal {
             | Self::ModelNotAllowed(_)
             | Self::NoPrice { .. }
             | Self::Deferred { .. }
+            | Self::Storage { .. }
             | Self::ListOfAll => 403,
             Self::UnknownRoute | Self::OpensElsewhere | Self::UnknownObject { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
+            Self::StillRuns { .. } => 409,
             Self::BodyTooLarge { .. } => 413,
             Self::NoUpgrade => 426,
             Self::TooManyTurns
@@ -267,6 +284,7 @@ impl Refusal {
             | Self::CountersDown
             | Self::KeysDown
             | Self::ObjectsDown
+            | Self::NotBilled { .. }
             | Self::Draining => 503,
         }
     }
@@ -294,6 +312,9 @@ impl Refusal {
             Self::ListOfAll => "list_of_all_tenants",
             Self::ObjectsDown => "objects_unavailable",
             Self::Deferred { .. } => "deferred_not_allowed",
+            Self::StillRuns { .. } => "still_running",
+            Self::NotBilled { .. } => "not_billed_yet",
+            Self::Storage { .. } => "storage_unpriced",
             Self::UnknownRoute => "unknown_route",
             Self::OpensElsewhere => "not_metered",
             Self::NoUpgrade => "upgrade_required",
@@ -337,7 +358,7 @@ impl Refusal {
             | Self::ObjectsDown => Some(1),
             Self::Guessing { retry_after_s } => Some(*retry_after_s),
             Self::RateLimited(facts) => Some(facts.retry_after_s),
-            Self::Draining => Some(5),
+            Self::Draining | Self::StillRuns { .. } | Self::NotBilled { .. } => Some(5),
             _ => None,
         }
     }
@@ -386,6 +407,25 @@ impl Refusal {
         }
     }
 
+    /// What is refused for what would be charged later, and could not be billed.
+    fn write_of_later(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StillRuns { name } => write!(
+                f,
+                "{name} still runs, and once it is deleted nobody can say what it used. Cancel it first, or wait until it is done, and delete it then."
+            ),
+            Self::NotBilled { name } => write!(
+                f,
+                "What {name} used is not billed yet and cannot be asked for at the moment; once it is deleted nobody could say. Try again shortly."
+            ),
+            Self::Storage { plan } => write!(
+                f,
+                "Plan {plan} has a cost limit, and a cache is charged by the hour for as long as it is kept, which nobody can hold to it. The operator of this gateway can set unpriced = \"allow\" on the plan."
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// What is refused for whose object it is.
     fn write_of_objects(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -425,6 +465,7 @@ impl fmt::Display for Refusal {
                 model => write!(f, "Model {model} has no price, and plan {plan} has a cost limit: without a price nobody can hold to it."),
             },
             Self::UnknownObject { .. } | Self::ListOfAll | Self::ObjectsDown => self.write_of_objects(f),
+            Self::StillRuns { .. } | Self::NotBilled { .. } | Self::Storage { .. } => self.write_of_later(f),
             Self::Deferred { plan } => write!(f, "Plan {plan} holds the most that a call can use, and this one is finished and charged after its answer, when nothing is held for it. Ask for an answer that is not in the background and no batch, or have the operator of this gateway set deferred = \"allow\" on the plan."),
             Self::UnknownRoute => f.write_str("No such route. The gateway forwards only what it can meter: see the table of routes in its README."),
             Self::OpensElsewhere => f.write_str("The gateway does not forward this: it makes a key or a call by which a client speaks to the provider directly, where nothing is metered. Open a websocket through the gateway with your Tollgate key instead."),

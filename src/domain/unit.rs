@@ -69,6 +69,12 @@ pub struct Unit {
     pub name: UnitName,
     /// An estimate of the request's prompt, should the provider never say what it charged.
     pub prompt_tokens: u64,
+    /// What the call's own answer delivered of its output, by an estimate: a stream may break off when most of it is there.
+    pub delivered_tokens: u64,
+    /// The most output that the request declared, if any.
+    pub output_max: Option<u64>,
+    /// Whether it was begun with the tenant's own key: only that account knows it.
+    pub own_account: bool,
 }
 
 /// How a unit stands.

@@ -1,43 +1,36 @@
 //! Questions of the gateway's own to a provider: how a unit stands, and its results.
 
-use std::sync::Arc;
-
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Uri};
 use secrecy::ExposeSecret;
 
-use crate::domain::ids::{ProviderId, TenantId};
+use crate::domain::ids::ProviderId;
 use crate::ports::BoxFuture;
-use crate::ports::asking::{Ask, AskError};
+use crate::ports::asking::{Ask, AskError, Whose};
 use crate::providers::{self, Provider};
 
 use super::exchange::Gate;
 use super::headers;
 use super::upstream::Outgoing;
 
-/// Asks the providers that are configured at that moment.
-pub struct Asking {
-    gate: Arc<Gate>,
-}
-
-impl Asking {
-    /// One with the providers of `gate`.
-    pub fn new(gate: Arc<Gate>) -> Self {
-        Self { gate }
-    }
-
-    async fn ask(
+impl Gate {
+    /// Asks a provider that is configured at that moment.
+    async fn question(
         &self,
-        tenant: &TenantId,
+        whose: Whose<'_>,
         provider: &'static dyn Provider,
         target: &str,
         see: &mut (dyn FnMut(&[u8]) -> bool + Send),
     ) -> Result<u16, AskError> {
-        let live = self.gate.live.load_full();
+        let live = self.live.load_full();
         let uri = Uri::try_from(target).map_err(|_| AskError::Off)?;
         let origin = live.origin_of(provider, uri.path()).map_err(|_| AskError::Off)?;
-        // What a tenant began with its own key only that key can ask for.
-        let account = self.gate.identities.account(tenant);
+        // What was begun with a tenant's own key only that key can ask for, and all else only the operator's.
+        let account = self.identities.account(whose.tenant).filter(|_| whose.own_account);
+        let is_own = account.as_ref().is_some_and(|account| account.own_keys.get(&origin.provider).is_some());
+        if whose.own_account && !is_own {
+            return Err(AskError::Off);
+        }
         let key = origin.key_of(provider, account.as_deref()).map_err(|_| AskError::Off)?;
         let (name, value) = headers::credential(provider.credential(), key.expose_secret()).ok_or(AskError::Off)?;
         let mut request = Request::new(Outgoing::Whole(None));
@@ -61,17 +54,17 @@ impl Asking {
     }
 }
 
-impl Ask for Asking {
+impl Ask for Gate {
     fn get<'a>(
         &'a self,
-        tenant: &'a TenantId,
+        whose: Whose<'a>,
         provider: &'a ProviderId,
         target: &'a str,
         see: &'a mut (dyn FnMut(&[u8]) -> bool + Send),
     ) -> BoxFuture<'a, Result<u16, AskError>> {
         Box::pin(async move {
             let known = providers::ALL.iter().find(|known| known.id() == *provider).copied().ok_or(AskError::Off)?;
-            self.ask(tenant, known, target, see).await
+            self.question(whose, known, target, see).await
         })
     }
 }

@@ -13,6 +13,8 @@ use crate::domain::bound::Bound;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::in_flight::Caller;
+use crate::metering::meter;
+use crate::ports::asking::Whose;
 use crate::providers::objects::{Makes, Touches};
 use crate::providers::{BodyRule, Endpoint, FormReader, Provider, Reads};
 
@@ -20,6 +22,7 @@ use super::auth::Presented;
 use super::body;
 use super::exchange::{Asked, Fate, Gate, Live, Origin, headers_of, refusal_of, unanswered};
 use super::headers::{self, Coding};
+use super::query::percent_decoded;
 use super::relay::Meters;
 use super::upstream::{Answer, Outgoing, Piece, SendError};
 use super::watch::Watch;
@@ -61,11 +64,17 @@ impl Gate {
         let Live { settings, .. } = asked.live;
         self.expect_body(session, asked, settings.upload_limit).await?;
         let target = (origin, asked.dialect, endpoint);
-        if asked.method == Method::DELETE && endpoint.reads != Reads::Nothing {
-            self.bill_before_it_goes(asked.dialect, &endpoint.path).await;
-        }
         // What tells of units or makes objects has to be read on its way.
         let is_read = endpoint.reads != Reads::Nothing || touches.makes != Makes::Nothing;
+        if is_read {
+            asked.dialect.is_readable(asked.query.as_deref())?;
+        }
+        if endpoint.reads == Reads::Cache {
+            meter::may_store(asked.account.as_deref(), &asked.dialect.id())?;
+        }
+        if asked.method == Method::DELETE && endpoint.reads != Reads::Nothing {
+            self.bill_before_it_goes(asked, &endpoint.path).await?;
+        }
         let coding = if is_read { Coding::GzipIfAccepted } else { Coding::AsAsked };
         let out = headers::to_provider(headers_of(session), presented, coding);
         let limit = settings.upload_limit;
@@ -120,12 +129,21 @@ impl Gate {
         Ok((Begin { bytes: whole.bytes, ended: true }, whole.reserved))
     }
 
-    /// What is deleted may not be billed yet. Its name is its path behind the version.
-    async fn bill_before_it_goes(&self, provider: &'static dyn Provider, path: &str) {
-        let name = path.trim_start_matches('/').split_once('/').and_then(|(_, name)| name.parse().ok());
-        if let Some(name) = name {
-            self.deferred.before_it_goes(provider.id(), name).await;
-        }
+    /// What is deleted may not be billed yet. Its name is its path behind the version, as the provider reads that.
+    async fn bill_before_it_goes(&self, asked: &Asked<'_>, path: &str) -> Result<(), Refusal> {
+        let decoded = percent_decoded(path);
+        let name = decoded.trim_start_matches('/').split_once('/').and_then(|(_, name)| name.parse().ok());
+        // The provider may know by another spelling what nobody finds here.
+        let Some(name) = name else {
+            return Err(Refusal::BadRequest {
+                reason: "the name of what is to be deleted is none that a provider gives",
+            });
+        };
+        let Some(account) = &asked.account else { return Err(Refusal::NoKey) };
+        let provider = asked.dialect.id();
+        let own_account = account.own_keys.get(&provider).is_some();
+        let whose = Whose { tenant: &account.tenant.id, own_account };
+        self.deferred.before_it_goes(self, whose, (&provider, &name)).await
     }
 
     /// Who looks at an answer that nobody pays for.

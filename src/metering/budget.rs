@@ -9,6 +9,7 @@
 use crate::domain::budget::{Budget, Sizing, Unpriced};
 use crate::domain::counting::Counting;
 use crate::domain::hold::{self, Bounds, Known, OUTPUT_MIN, Size};
+use crate::domain::ids::ProviderId;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing, Subject};
 use crate::domain::price::ServiceTier;
 use crate::domain::price::tariff::{Ceiling, Prospect, Tariff};
@@ -16,7 +17,7 @@ use crate::domain::rate::RateMetric;
 use crate::domain::refusal::{QuotaFacts, Refusal};
 use crate::domain::time::Micros;
 use crate::ports::counters::{Claim, CounterKey};
-use crate::providers::{Call, Endpoint, Kind, Provider, Searches, estimate};
+use crate::providers::{Call, Endpoint, Kind, Provider, Reads, Searches, estimate};
 
 use super::in_flight::{Caller, LimitStanding, bounded};
 use super::snapshot::Account;
@@ -80,11 +81,22 @@ fn counter(caller: &Caller, limit: &Limit, at: Micros) -> Option<CounterKey> {
     Some(CounterKey { tenant: tenant.id.clone(), subject, metric, period: tenant.zone.period(window, at) })
 }
 
+/// Whether an account may have a provider keep what is charged by the hour; [`Refusal::Storage`] where its plan limits cost,
+/// which nobody can hold to that. What its own account keeps it pays itself.
+pub fn may_store(account: Option<&Account>, provider: &ProviderId) -> Result<(), Refusal> {
+    let Some(account) = account.filter(|account| account.own_keys.get(provider).is_none()) else { return Ok(()) };
+    // One on an unknown plan is refused elsewhere.
+    let Some(plan) = account.plan.as_deref() else { return Ok(()) };
+    let limits_cost = plan.limits.iter().any(|limit| limit.metric == Metric::Cost);
+    let is_refused = limits_cost && plan.budget.unpriced == Unpriced::Refuse;
+    if is_refused { Err(Refusal::Storage { plan: plan.name.clone() }) } else { Ok(()) }
+}
+
 impl Ask<'_> {
     /// What the call may use, where a limit of its plan counts that.
     ///
     /// # Errors
-    /// [`Refusal::Deferred`] and [`Refusal::NoPrice`].
+    /// [`Refusal::Deferred`], [`Refusal::NoPrice`] and [`Refusal::Storage`].
     pub fn quote(
         &self,
         (provider, endpoint, call): (&'static dyn Provider, &Endpoint, &Call),
@@ -100,6 +112,9 @@ impl Ask<'_> {
         }
         if is_limited && plan.budget.refuses_deferred() && endpoint.reads.is_finished_later(call.in_background) {
             return Err(Refusal::Deferred { plan: plan.name.clone() });
+        }
+        if endpoint.reads == Reads::Cache {
+            may_store(Some(&caller.account), &provider.id())?;
         }
         let bounds = snapshots.bounds();
         let of_model = || snapshots.output_max(&provider.id(), &call.model);

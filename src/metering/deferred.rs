@@ -8,6 +8,7 @@
 //! Nothing here keeps a client waiting, and nothing is lost with this process: what is not billed is in the ledger, due for
 //! another question.
 
+mod going;
 mod tally;
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -26,9 +27,9 @@ use crate::domain::ids::{EventId, ProviderId};
 use crate::domain::price::rates::Used;
 use crate::domain::price::tariff::{Charged, Pricing, Tariff};
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
-use crate::domain::unit::{Unit, UnitName};
+use crate::domain::unit::{Unit, UnitName, UnitState};
 use crate::ports::StoreError;
-use crate::ports::asking::Ask;
+use crate::ports::asking::{Ask, Whose};
 use crate::ports::clock::Clock;
 use crate::ports::counters::{CounterStore, used_by};
 use crate::ports::journal::Journal;
@@ -37,6 +38,7 @@ use crate::ports::units::{DeferredUnit, Pauses, UnitStore};
 use crate::ports::usage::UsageStore;
 use crate::providers::{self, Lines, Provider, Reading, Results};
 
+pub(super) use self::tally::delivered_tokens;
 use self::tally::{Bill, Tally};
 use super::in_flight::bounded;
 use super::price_books;
@@ -45,6 +47,9 @@ use super::snapshot::Snapshots;
 
 /// Answers that wait to be looked into. What does not fit is asked for later.
 const TOLD_MAX: usize = 256;
+
+/// Answers that are looked into at once: a batch's whole file of results may be read for one.
+const LOOKED_INTO_AT_ONCE: usize = 8;
 
 /// Names that were looked into: a client that fetches a finished response again and again costs one look. When there are so
 /// many the oldest are not told from the newest, and all are forgotten.
@@ -79,9 +84,6 @@ const TURNS_TO_FORGET: u32 = 360;
 /// How long the ledger may take for a bill before the unit is left to a later question.
 const BOOKED_MAX: Duration = Duration::from_secs(10);
 
-/// How long a DELETE waits for the bill of what it deletes: its question, and the ledger.
-const GOING_MAX: Duration = Duration::from_secs(30);
-
 /// After a panic, which a store or a reader may meet.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
 
@@ -108,28 +110,24 @@ pub struct Books {
 /// Bills units.
 pub struct Deferred {
     books: Books,
-    told: mpsc::Sender<Told>,
-    listener: tokio::sync::Mutex<mpsc::Receiver<Told>>,
+    told: mpsc::Sender<(ProviderId, Reading)>,
+    listener: tokio::sync::Mutex<mpsc::Receiver<(ProviderId, Reading)>>,
+    /// Units that are looked into now: one answer that is fetched again meanwhile tells nothing new.
+    looked_into: Mutex<HashSet<(ProviderId, UnitName)>>,
     known: Mutex<HashSet<(ProviderId, UnitName)>>,
     /// One bill at a time: whoever comes second finds it in the ledger, or on its way there: bills by their place in the
     /// journal, at most [`ON_THEIR_WAY_MAX`].
     billing: tokio::sync::Mutex<HashMap<EventId, u64>>,
 }
 
-/// What requests tell of units.
-enum Told {
-    /// An answer passed by that told of one.
-    Answer(ProviderId, Reading),
-    /// One is about to be deleted: who deletes it waits until it was looked into.
-    Going(ProviderId, UnitName, oneshot::Sender<()>),
-}
-
 /// What a provider said of a unit that it was asked for.
 enum Standing {
     /// It is over.
     Over(Box<Reading>),
-    /// It runs, or nobody can say.
-    NotYet,
+    /// It runs.
+    Runs,
+    /// Nobody can say now.
+    Unsaid,
     /// The provider does not know it.
     Gone,
 }
@@ -139,27 +137,17 @@ impl Deferred {
     pub fn new(books: Books) -> Self {
         let (told, listener) = mpsc::channel(TOLD_MAX);
         let listener = tokio::sync::Mutex::new(listener);
-        Self { books, told, listener, known: Mutex::default(), billing: tokio::sync::Mutex::default() }
+        let (looked_into, known) = (Mutex::default(), Mutex::default());
+        Self { books, told, listener, looked_into, known, billing: tokio::sync::Mutex::default() }
     }
 
     /// An answer passed by that told of a unit. Waits for nothing.
     pub fn told(&self, provider: ProviderId, reading: Reading) {
         let Some(unit) = reading.ended() else { return };
         let is_known = self.known.lock().contains(&(provider.clone(), unit.name.clone()));
-        if !is_known && self.told.try_send(Told::Answer(provider, reading)).is_err() {
+        if !is_known && self.told.try_send((provider, reading)).is_err() {
             debug!("A finished unit was not looked into; the provider is asked for it later.");
         }
-    }
-
-    /// A unit is about to be deleted, and nobody could say afterwards what it used: waits until it is billed if it is over,
-    /// and not for long.
-    pub async fn before_it_goes(&self, provider: ProviderId, name: UnitName) {
-        let (looked, is_looked) = oneshot::channel();
-        if self.told.try_send(Told::Going(provider, name, looked)).is_err() {
-            return;
-        }
-        // One that was dropped has been looked into, or nobody looks any more.
-        timeout(GOING_MAX, is_looked).await.map(Result::unwrap_or_default).unwrap_or_default();
     }
 
     /// Bills what was told, and asks for what nobody tells of, as often as `interval` says at least. Runs for ever; a panic
@@ -174,16 +162,9 @@ impl Deferred {
 
     async fn listen(&self, ask: &dyn Ask) {
         let mut listener = self.listener.lock().await;
-        while let Some(told) = listener.recv().await {
-            match told {
-                Told::Answer(provider, reading) => self.look_into(ask, &provider, reading).await,
-                Told::Going(provider, name, looked) => {
-                    self.look_for(ask, &provider, &name, None).await;
-                    // Whoever waited may have stopped to.
-                    looked.send(()).unwrap_or_default();
-                }
-            }
-        }
+        stream::poll_fn(|context| listener.poll_recv(context))
+            .for_each_concurrent(LOOKED_INTO_AT_ONCE, |(provider, reading)| self.look_into(ask, provider, reading))
+            .await;
     }
 
     async fn poll(&self, ask: &dyn Ask, interval: &(dyn Fn() -> Duration + Send + Sync)) {
@@ -217,23 +198,27 @@ impl Deferred {
     }
 
     /// Bills a unit that an answer told of, if it is one of ours that is not billed.
-    async fn look_into(&self, ask: &dyn Ask, provider: &ProviderId, reading: Reading) {
-        if let Some(name) = reading.ended().map(|unit| unit.name.clone()) {
-            self.look_for(ask, provider, &name, Some(reading)).await;
+    async fn look_into(&self, ask: &dyn Ask, provider: ProviderId, reading: Reading) {
+        let Some(name) = reading.ended().map(|unit| unit.name.clone()) else { return };
+        let unit = (provider, name);
+        if !self.looked_into.lock().insert(unit.clone()) {
+            return;
         }
-    }
-
-    /// The same by its name, and by what the provider says now if it did not say it yet.
-    async fn look_for(&self, ask: &dyn Ask, provider: &ProviderId, name: &UnitName, reading: Option<Reading>) {
+        // Also where a panic leads out of here, or the task ends.
+        let _end = AtEnd(|| {
+            self.looked_into.lock().remove(&unit);
+        });
         // The call that began it may have ended a moment ago.
         if !self.books.recorder.caught_up().await {
             return;
         }
+        let (provider, name) = &unit;
         match self.books.units.waiting(provider, name).await {
             Ok(Some(unit)) => {
-                let standing = match reading {
-                    Some(reading) => Standing::Over(Box::new(reading)),
-                    None => self.standing(ask, &unit).await,
+                // What a client was told may lack what it did not ask for. Nothing is not booked on that word alone.
+                let standing = match reading.says_what_it_used() {
+                    true => Standing::Over(Box::new(reading)),
+                    false => self.standing(ask, &unit).await,
                 };
                 self.settle(ask, &unit, standing).await;
             }
@@ -248,36 +233,45 @@ impl Deferred {
     }
 
     async fn standing(&self, ask: &dyn Ask, unit: &DeferredUnit) -> Standing {
-        let Some(provider) = provider_of(unit) else { return Standing::NotYet };
-        let Some((target, reads)) = provider.unit_question(&unit.name) else { return Standing::NotYet };
-        let Some(mut reader) = provider.unit_reader(reads, None) else { return Standing::NotYet };
+        let Some(provider) = provider_of(unit) else { return Standing::Unsaid };
+        let Some((target, reads)) = provider.unit_question(&unit.name) else { return Standing::Unsaid };
+        let Some(mut reader) = provider.unit_reader(reads, None) else { return Standing::Unsaid };
         let mut see = |piece: &[u8]| {
             reader.look(piece);
             true
         };
-        let status = timeout(QUESTION_MAX, ask.get(&unit.tenant, &unit.provider, &target, &mut see)).await;
+        let status = timeout(QUESTION_MAX, ask.get(whose(unit), &unit.provider, &target, &mut see)).await;
         match status {
             Ok(Ok(200)) => {
                 let reading = reader.reading();
-                let is_over = reading.ended().is_some_and(|told| told.name == unit.name);
-                if is_over { Standing::Over(Box::new(reading)) } else { Standing::NotYet }
+                match reading.unit.as_deref().filter(|told| told.name == unit.name) {
+                    Some(told) if told.state == UnitState::Running => Standing::Runs,
+                    Some(_) => Standing::Over(Box::new(reading)),
+                    None => Standing::Unsaid,
+                }
             }
             Ok(Ok(404 | 410)) => Standing::Gone,
-            _ => Standing::NotYet,
+            _ => Standing::Unsaid,
         }
     }
 
-    /// Books the bill of a unit, if it can be made.
-    async fn settle(&self, ask: &dyn Ask, unit: &DeferredUnit, standing: Standing) {
+    /// Books the bill of a unit, if it can be made. Whether it is booked.
+    async fn settle(&self, ask: &dyn Ask, unit: &DeferredUnit, standing: Standing) -> bool {
         let age_us = self.books.clock.now().0.saturating_sub(unit.requested_at.0);
-        if matches!(standing, Standing::NotYet) && age_us <= PATIENCE_US {
-            return;
+        let is_said = match standing {
+            Standing::Over(_) => true,
+            Standing::Runs | Standing::Unsaid => false,
+            // A tenant may have changed its own key for one of another account, which knows nothing of it.
+            Standing::Gone => !unit.own_account,
+        };
+        if !is_said && age_us <= PATIENCE_US {
+            return false;
         }
         let tariff = match self.tariff(unit).await {
             Ok(tariff) => tariff,
             Err(error) => {
                 debug!(%error, unit = %unit.name, "The ledger cannot say by which plan a unit is billed; it is billed later.");
-                return;
+                return false;
             }
         };
         let bill = match standing {
@@ -286,7 +280,7 @@ impl Deferred {
                 results.map(|results| Bill::of(unit, *reading, results, &tariff))
             }
             Standing::Gone => Some(Bill::estimate(unit, 404, &tariff)),
-            Standing::NotYet => None,
+            Standing::Runs | Standing::Unsaid => None,
         };
         let bill = match bill {
             Some(bill) => bill,
@@ -294,9 +288,9 @@ impl Deferred {
                 warn!(unit = %unit.name, tenant = %unit.tenant, "A provider has not finished a unit in three days; it is booked by an estimate.");
                 Bill::estimate(unit, 0, &tariff)
             }
-            None => return,
+            None => return false,
         };
-        self.book(unit, self.event(unit, bill, tariff.version())).await;
+        self.book(unit, self.event(unit, bill, tariff.version())).await
     }
 
     /// By the prices that were in force when the unit began, and what its plan made of them, as every call is: the event of
@@ -357,7 +351,7 @@ impl Deferred {
                     lines.feed(piece, &mut line_of);
                     bytes <= FILE_BYTES_MAX
                 };
-                let status = timeout(FILE_MAX, ask.get(&unit.tenant, &unit.provider, target, &mut see)).await;
+                let status = timeout(FILE_MAX, ask.get(whose(unit), &unit.provider, target, &mut see)).await;
                 let is_whole = bytes <= FILE_BYTES_MAX;
                 match status {
                     Ok(Ok(200)) if is_whole => lines.finish(line_of),
@@ -403,17 +397,24 @@ impl Deferred {
             status,
             outcome,
             request_id: Some(unit.name.as_str().chars().take(super::in_flight::REQUEST_ID_CHARS_MAX).collect()),
-            unit: Some(Box::new(Unit { name: unit.name.clone(), prompt_tokens: unit.prompt_tokens })),
+            unit: Some(Box::new(Unit {
+                name: unit.name.clone(),
+                prompt_tokens: unit.prompt_tokens,
+                delivered_tokens: unit.delivered_tokens,
+                output_max: unit.output_max,
+                own_account: unit.own_account,
+            })),
             corrects: None,
         }
     }
 
-    async fn book(&self, unit: &DeferredUnit, event: UsageEvent) {
+    /// Whether it is booked.
+    async fn book(&self, unit: &DeferredUnit, event: UsageEvent) -> bool {
         let Books { units, usage, tenants: _, journal, counters, snapshots, recorder, clock } = &self.books;
         let mut on_their_way = self.billing.lock().await;
         // One of an earlier life may be in the journal, where it is counted.
         if !recorder.caught_up().await {
-            return;
+            return false;
         }
         match usage.known(&[event.id]).await {
             Ok(known) if known.is_empty() => {
@@ -422,12 +423,12 @@ impl Deferred {
                     *position
                 } else {
                     if on_their_way.len() >= ON_THEIR_WAY_MAX {
-                        return;
+                        return false;
                     }
                     // As it is admitted it is settled: a process that ends between the two leaves the same event.
                     let Ok(slot) = journal.admit(&event) else {
                         debug!(unit = %unit.name, "The journal takes no bill now; it is written later.");
-                        return;
+                        return false;
                     };
                     // Counters first: what is booked before they hear of it would be listed for good.
                     counters.settle(event.id, &[], &used_by(&event, snapshots.counting()));
@@ -436,14 +437,14 @@ impl Deferred {
                     position
                 };
                 if timeout(BOOKED_MAX, recorder.reaches(position)).await.is_err() {
-                    return;
+                    return false;
                 }
                 info!(unit = %unit.name, tenant = %event.tenant, id = %event.id, "A deferred unit is billed.");
             }
             Ok(_) => {}
             Err(error) => {
                 debug!(%error, unit = %unit.name, "The ledger cannot say whether it has a bill; it is written later.");
-                return;
+                return false;
             }
         }
         match units.settled(&unit.provider, &unit.name, clock.now()).await {
@@ -454,6 +455,7 @@ impl Deferred {
             // It is asked for once more, and its bill is found.
             Err(error) => debug!(%error, unit = %unit.name, "A unit was billed and not noted as settled."),
         }
+        true
     }
 
     fn remember(&self, provider: &ProviderId, name: &UnitName) {
@@ -467,6 +469,20 @@ impl Deferred {
 
 fn provider_of(unit: &DeferredUnit) -> Option<&'static dyn Provider> {
     providers::ALL.iter().find(|provider| provider.id() == unit.provider).copied()
+}
+
+/// In whose account a unit is.
+fn whose(unit: &DeferredUnit) -> Whose<'_> {
+    Whose { tenant: &unit.tenant, own_account: unit.own_account }
+}
+
+/// Does something when it goes.
+struct AtEnd<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::providers::estimate::{self, EstimateInput};
 use crate::providers::{AnswerReader, Call, Edit, Endpoint, Prompt, Provider, Reading, Shortener};
 
 use super::continued::Continued;
+use super::deferred::delivered_tokens;
 use super::meter::Meter;
 use super::overrun::Overrun;
 use super::rates::{Permit, RateRoom};
@@ -85,6 +86,8 @@ pub(super) struct Open {
     pub provider: &'static dyn Provider,
     pub endpoint: Endpoint,
     pub call: Call,
+    /// Its tenant's own key opens the provider for it.
+    pub own_account: bool,
     /// It goes on with an earlier answer, and was counted with that.
     pub goes_on: Option<Continued>,
     pub tariff: Arc<Tariff>,
@@ -432,7 +435,7 @@ impl Open {
 
     /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
     fn write_up(&mut self, verdict: Verdict, estimate: Option<Tokens>) {
-        let Self { meter, claims, tariff, started_us, event, progress, .. } = self;
+        let Self { meter, claims, tariff, started_us, event, progress, call, endpoint, own_account, .. } = self;
         let reading = progress.reading.get_or_insert_default();
         // What the provider finishes later it charges later.
         let deferred = reading.deferred().filter(|_| verdict.basis == Basis::ReportedOrEstimate).cloned();
@@ -445,7 +448,10 @@ impl Open {
         if let Some(name) = deferred {
             // The prompt was estimated at admission. Writing up may happen twice.
             let prompt_tokens = event.unit.take().map_or(event.tokens.prompt, |unit| unit.prompt_tokens);
-            event.unit = Some(Box::new(Unit { name, prompt_tokens }));
+            let delivered_tokens = delivered_tokens(reading.output_bytes);
+            let output_max = call.output_max.filter(|_| endpoint.reads.has_output());
+            let own_account = *own_account;
+            event.unit = Some(Box::new(Unit { name, prompt_tokens, delivered_tokens, output_max, own_account }));
         }
         event.chats = if verdict.chat_kept { chats_of(claims) } else { 0 };
         (event.tokens, event.source) = match (basis, reading.tokens, estimate) {

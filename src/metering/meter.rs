@@ -23,6 +23,7 @@ use crate::ports::sink::Sink;
 use crate::providers::estimate::EstimateInput;
 use crate::providers::{Call, Endpoint, Kind, Prompt, Provider};
 
+pub use super::budget::may_store;
 use super::budget::{self, Ask, Quote, Written, limit_standings};
 use super::continued::{Continued, token_hash};
 use super::estimator::{Estimate, Estimator};
@@ -162,6 +163,7 @@ impl Meter {
         call: Call,
     ) -> Result<InFlight, Refusal> {
         let started_us = self.clock.monotonic_us();
+        let own_account = caller.account.own_keys.get(&provider.id()).is_some();
         let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &tariff);
         let slot = self.journal.admit(&event).map_err(|_| Refusal::JournalFull)?;
         let position = slot.position;
@@ -178,6 +180,7 @@ impl Meter {
             provider,
             endpoint,
             call,
+            own_account,
             goes_on,
             tariff,
             started_us,

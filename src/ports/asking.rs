@@ -18,13 +18,22 @@ pub enum AskError {
     TooLarge,
 }
 
-/// Asks providers with the keys that a tenant's calls go out with. Nothing of it is billed.
+/// In which account at a provider a question is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whose<'a> {
+    /// On behalf of which tenant.
+    pub tenant: &'a TenantId,
+    /// With the tenant's own key, or else with the operator's.
+    pub own_account: bool,
+}
+
+/// Asks providers with the operator's key, or with a tenant's own. Nothing of it is billed.
 pub trait Ask: Send + Sync {
-    /// GETs `target`, a path of the provider's API with its query, on behalf of a tenant. `see` is shown the pieces of an answer of status 200,
-    /// until it says that it has seen enough. Gives the status.
+    /// GETs `target`, a path of the provider's API with its query. `see` is shown the pieces of an answer of status 200, until
+    /// it says that it has seen enough. Gives the status.
     fn get<'a>(
         &'a self,
-        tenant: &'a TenantId,
+        whose: Whose<'a>,
         provider: &'a ProviderId,
         target: &'a str,
         see: &'a mut (dyn FnMut(&[u8]) -> bool + Send),

@@ -41,6 +41,12 @@ pub struct DeferredUnit {
     pub endpoint: String,
     /// An estimate of the prompt.
     pub prompt_tokens: u64,
+    /// An estimate of what the call's own answer delivered of the output.
+    pub delivered_tokens: u64,
+    /// The most output that the call declared.
+    pub output_max: Option<u64>,
+    /// Whether it was begun with the tenant's own key, so that only that account knows it.
+    pub own_account: bool,
 }
 
 /// How often a unit is asked for: first after a pause that doubles with each question, up to a longest one.
@@ -63,6 +69,16 @@ pub trait UnitStore: Send + Sync {
         provider: &'a ProviderId,
         name: &'a UnitName,
     ) -> BoxFuture<'a, Result<Option<DeferredUnit>, StoreError>>;
+
+    /// Units that are not settled, at most so many: those that are named `path` or stand below it, such as `threads/t` or
+    /// `batches`; only those of `tenant` where one is given.
+    fn below<'a>(
+        &'a self,
+        provider: &'a ProviderId,
+        path: &'a str,
+        tenant: Option<&'a TenantId>,
+        units_max: u32,
+    ) -> BoxFuture<'a, Result<Vec<DeferredUnit>, StoreError>>;
 
     /// Takes units that are due, at most so many, those first that are due for longest, and puts off when each is due next.
     fn claim(

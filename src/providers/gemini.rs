@@ -16,7 +16,8 @@ use super::openai;
 use super::request::{self, ModelIn, StreamBy};
 use super::table::{self, Route, billed, chat, free, session, tells};
 use super::{
-    AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Reading, Reads, SessionReader, dialect, path,
+    AnswerReader, Call, CredentialHeader, Endpoint, FileQuestion, Kind, Provider, Reading, Reads, SessionReader,
+    dialect, path,
 };
 
 mod later;
@@ -85,8 +86,10 @@ pub(super) const ROUTES: &[Route] = &[
     free("GET, HEAD", gemini!("/models/**"), "models"),
     free("GET, HEAD", gemini!("/tunedModels/**"), "models"),
     free("GET, HEAD", gemini!("/operations/**"), "operations"),
-    free("GET, HEAD, PATCH, DELETE", gemini!("/cachedContents/**"), "cachedContents.stored"),
-    free("GET, HEAD, DELETE", gemini!("/files/**"), "files"),
+    free("GET, HEAD, DELETE", gemini!("/cachedContents/**"), "cachedContents.stored"),
+    tells("PATCH", gemini!("/cachedContents/**"), "cachedContents.stored", Reads::Cache),
+    free("GET, HEAD", gemini!("/files/**"), "files"),
+    tells("DELETE", gemini!("/files/**"), "files", Reads::Batches),
     free("GET, HEAD", gemini!("/files/{file}:download"), "files"),
     free("POST", concat!("/upload", gemini!("/files")), "files"),
     free("GET, HEAD, POST, DELETE", gemini!("/fileSearchStores/**"), "fileSearchStores"),
@@ -102,7 +105,8 @@ pub(super) const ROUTES: &[Route] = &[
     tells("POST", gemini!("/interactions/{interaction}/cancel"), "interactions.cancel", Reads::Interaction),
     free("GET, HEAD", "/{v1beta1,v1}/publishers/google/models/**", "models"),
     free("GET, HEAD", vertex!("/publishers/google/models/**"), "models"),
-    free("GET, HEAD, PATCH, DELETE", vertex!("/cachedContents/**"), "cachedContents.stored"),
+    free("GET, HEAD, DELETE", vertex!("/cachedContents/**"), "cachedContents.stored"),
+    tells("PATCH", vertex!("/cachedContents/**"), "cachedContents.stored", Reads::Cache),
 ];
 
 /// In a table, a model in each of [`MODELS`].
@@ -216,6 +220,14 @@ impl Provider for Gemini {
             _ => return None,
         };
         Some((format!("/v1beta/{unit}"), reads))
+    }
+
+    fn file_question(&self, file: &UnitName) -> Option<FileQuestion> {
+        Some(FileQuestion { target: format!("/v1beta/{file}"), may_be_results: later::may_be_results })
+    }
+
+    fn is_readable(&self, query: Option<&str>) -> Result<(), Refusal> {
+        refuse_hidden(query)
     }
 
     fn result(&self, line: &[u8]) -> Option<Reading> {

@@ -401,6 +401,12 @@ impl Reading {
         (self.tokens.is_none() && !self.distrusted).then_some(&unit.name)
     }
 
+    /// Whether what it says of a unit is enough for its bill: what it used, or where that stands.
+    pub fn says_what_it_used(&self) -> bool {
+        let has_results = self.ended().is_some_and(|unit| unit.results != Results::None);
+        self.tokens.is_some() || has_results
+    }
+
     /// The unit that the answer says is over.
     pub fn ended(&self) -> Option<&ToldUnit> {
         self.unit.as_deref().filter(|unit| unit.state != UnitState::Running)
@@ -435,6 +441,15 @@ pub trait AnswerReader: Send {
     fn reading(&mut self) -> Reading;
 }
 
+/// A question about a file.
+#[derive(Debug, Clone)]
+pub struct FileQuestion {
+    /// What to ask for.
+    pub target: String,
+    /// What its answer means.
+    pub may_be_results: fn(&[u8]) -> bool,
+}
+
 /// One provider's API.
 pub trait Provider: Sync {
     /// Its short name.
@@ -466,6 +481,16 @@ pub trait Provider: Sync {
 
     /// What to ask for to learn how a unit stands, and how the answer is read; `None` for what is no unit of this API.
     fn unit_question(&self, unit: &UnitName) -> Option<(String, Reads)>;
+
+    /// What to ask for to learn whether a file may hold the results of a batch; `None` where results are in no files.
+    fn file_question(&self, _file: &UnitName) -> Option<FileQuestion> {
+        None
+    }
+
+    /// Refuses a query by which an answer that has to be read could not be. Queries of billed calls come with the call.
+    fn is_readable(&self, _query: Option<&str>) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     /// What one line of a file of results says; `None` where its part came to nothing.
     fn result(&self, line: &[u8]) -> Option<Reading>;

@@ -16,8 +16,8 @@ use super::objects::{Finder, Makes, Named, Touches, named_in, references};
 use super::request::{self, ModelIn, StreamBy};
 use super::table::{self, Route, billed, chat, form, free, session, tells};
 use super::{
-    AnswerReader, Call, CredentialHeader, Endpoint, Kind, Provider, Reading, Reads, Searches, SessionReader, dialect,
-    path,
+    AnswerReader, Call, CredentialHeader, Endpoint, FileQuestion, Kind, Provider, Reading, Reads, Searches,
+    SessionReader, dialect, path,
 };
 
 mod later;
@@ -64,7 +64,8 @@ pub(super) const ROUTES: &[Route] = &[
     tells("DELETE", "/v1/responses/{response}", "responses.stored", Reads::Responses),
     free("GET, HEAD, POST, DELETE", "/v1/conversations/**", "conversations"),
     free("POST", "/v1/files", "files"),
-    free("GET, HEAD, DELETE", "/v1/files/**", "files"),
+    free("GET, HEAD", "/v1/files/**", "files"),
+    tells("DELETE", "/v1/files/**", "files", Reads::Batch),
     free("POST", "/v1/uploads/**", "uploads"),
     free("GET, HEAD, POST, DELETE", "/v1/vector_stores/**", "vector_stores"),
     tells("GET, HEAD", "/v1/batches/{batch}", "batches.stored", Reads::Batch),
@@ -72,7 +73,8 @@ pub(super) const ROUTES: &[Route] = &[
     free("GET, HEAD", "/v1/batches", "batches.stored"),
     free("GET, HEAD, POST, DELETE", "/v1/assistants/**", "assistants"),
     free("POST", "/v1/threads", "threads"),
-    free("GET, HEAD, POST, DELETE", "/v1/threads/{thread}", "threads"),
+    free("GET, HEAD, POST", "/v1/threads/{thread}", "threads"),
+    tells("DELETE", "/v1/threads/{thread}", "threads", Reads::Run),
     free("GET, HEAD, POST, DELETE", "/v1/threads/{thread}/messages/**", "threads.messages"),
     tells("GET, HEAD, POST", "/v1/threads/{thread}/runs/{run}", "threads.runs.stored", Reads::Run),
     tells("POST", "/v1/threads/{thread}/runs/{run}/cancel", "threads.runs.cancel", Reads::Run),
@@ -138,6 +140,10 @@ impl Provider for OpenAi {
             _ => return None,
         };
         Some((format!("/v1/{unit}"), reads))
+    }
+
+    fn file_question(&self, file: &UnitName) -> Option<FileQuestion> {
+        Some(FileQuestion { target: format!("/v1/{file}"), may_be_results: later::may_be_results })
     }
 
     fn result(&self, line: &[u8]) -> Option<Reading> {

@@ -18,7 +18,7 @@ use super::verify::verify;
 const BILLED_MAX: Duration = Duration::from_secs(30);
 
 /// So seldom that nobody is asked in a test.
-const NEVER: &str = "1h";
+pub const NEVER: &str = "1h";
 const OFTEN: &str = "100ms";
 
 const MODEL: &str = "gpt-4.1-2025-04-14";
@@ -28,28 +28,32 @@ const COST: u64 = 12 * 2_000_000 + 5 * 8_000_000;
 
 /// A provider that keeps what it was given to do: by the path that it is asked for, what it answers.
 #[derive(Clone, Default)]
-struct Desk(Arc<Mutex<HashMap<String, Script>>>);
+pub struct Desk(Arc<Mutex<HashMap<String, Script>>>);
 
 impl Desk {
-    fn says(&self, target: &str, script: Script) {
+    pub fn says(&self, target: &str, script: Script) {
         self.0.lock().unwrap().insert(target.to_owned(), script);
     }
 
-    fn tells(&self, target: &str, body: &Value) {
+    pub fn tells(&self, target: &str, body: &Value) {
         self.says(target, Script::json(200, body.to_string()));
     }
 
+    pub fn answer(&self, target: &str) -> Option<Script> {
+        self.0.lock().unwrap().get(target).cloned()
+    }
+
     /// Answers by target; what it does not know is 404.
-    fn provider(&self) -> Provider {
+    pub fn provider(&self) -> Provider {
         let desk = self.clone();
         Provider::start(move |seen| {
-            let known = desk.0.lock().unwrap().get(&format!("{} {}", seen.method, seen.target)).cloned();
+            let known = desk.answer(&format!("{} {}", seen.method, seen.target));
             known.unwrap_or_else(|| Script::json(404, r#"{"error":{"message":"No such thing."}}"#))
         })
     }
 
     /// The response with this id stands so.
-    fn response(&self, id: &str, status: &str) {
+    pub fn response(&self, id: &str, status: &str) {
         self.tells(&format!("GET /v1/responses/{id}"), &response(id, status));
         let kind = if status == "failed" { "response.failed" } else { "response.completed" };
         let event = json!({"type": kind, "sequence_number": 9, "response": response(id, status)});
@@ -58,13 +62,13 @@ impl Desk {
     }
 
     /// A POST that is answered by a response that has just begun.
-    fn begins(&self, id: &str) {
+    pub fn begins(&self, id: &str) {
         self.tells("POST /v1/responses", &response(id, "queued"));
         self.response(id, "in_progress");
     }
 }
 
-fn response(id: &str, status: &str) -> Value {
+pub fn response(id: &str, status: &str) -> Value {
     let usage = if status == "completed" {
         json!({"input_tokens": 12, "output_tokens": 5, "total_tokens": 17})
     } else {
@@ -74,12 +78,12 @@ fn response(id: &str, status: &str) -> Value {
         "usage": usage, "service_tier": "default"})
 }
 
-fn begin(tenant: &str) -> Request {
+pub fn begin(tenant: &str) -> Request {
     let body = json!({"model": "gpt-4.1", "input": "How much is the toll?", "background": true});
     post("/v1/responses", &body).bearer(tenant).header("x-tollgate-user-id", "u7")
 }
 
-fn post(target: &str, body: &Value) -> Request {
+pub fn post(target: &str, body: &Value) -> Request {
     Request::post(target, body.to_string())
 }
 
@@ -88,7 +92,7 @@ fn fetch(tenant: &str, id: &str) -> Request {
 }
 
 /// The two events of a tenant that began one unit, once it is billed: what began it and its bill.
-fn billed(gateway: &Gateway, tenant: &str) -> (Value, Value) {
+pub fn billed(gateway: &Gateway, tenant: &str) -> (Value, Value) {
     until("a bill", BILLED_MAX, || gateway.events(tenant).len() >= 2);
     let events = gateway.events(tenant);
     assert_eq!(events.len(), 2, "{events:?}");
@@ -97,7 +101,7 @@ fn billed(gateway: &Gateway, tenant: &str) -> (Value, Value) {
 }
 
 /// Demands that the response of a tenant was billed once, to it, with its tokens.
-fn demand_billed(gateway: &Gateway, tenant: &str) {
+pub fn demand_billed(gateway: &Gateway, tenant: &str) {
     let (begun, bill) = billed(gateway, tenant);
     assert_eq!((&begun["chats"], &begun["total_tokens"], &begun["priced"]), (&1.into(), &0.into(), &"free".into()));
     assert_eq!((&bill["outcome"], &bill["usage_source"]), (&"completed".into(), &"provider".into()), "{bill}");

@@ -25,6 +25,7 @@ mod copy;
 mod crash;
 mod credentials;
 mod deferred;
+mod deferred_losses;
 mod disk;
 mod endings;
 mod estimates;

@@ -1,7 +1,7 @@
 //! How an event stands in a record: its fields in a fixed order, numbers as LEB128, texts with their length before them.
 //!
 //! May use: `domain`. A field is only ever added at the end, together with a new format version (see [`super::segment`]).
-//! Version 1 ended before `unit`, version 2 behind it.
+//! Version 1 ended before `unit`, version 2 behind it, version 3 before what else is known of a unit.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -80,6 +80,11 @@ pub(super) fn encode(event: &UsageEvent, out: &mut Vec<u8>) {
     money_some(out, *billable);
     out.extend_from_slice(&utc_offset_s.to_le_bytes());
     corrected_some(out, *corrects);
+    if let Some(unit) = unit {
+        number(out, unit.delivered_tokens);
+        number_some(out, unit.output_max);
+        out.push(u8::from(unit.own_account));
+    }
 }
 
 /// The kinds of token that there were in version 1, in their order.
@@ -154,6 +159,15 @@ pub(super) fn decode(bytes: &[u8]) -> Option<UsageEvent> {
         event.utc_offset_s = i32::from_le_bytes(from.array()?);
         event.corrects = from.some(Fields::corrected)?;
     }
+    if let Some(unit) = event.unit.as_mut().filter(|_| !from.0.is_empty()) {
+        unit.delivered_tokens = from.number()?;
+        unit.output_max = from.some(Fields::number)?;
+        unit.own_account = match from.byte()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+    }
     from.0.is_empty().then_some(event)
 }
 
@@ -189,7 +203,8 @@ fn text_some(out: &mut Vec<u8>, some: Option<&str>) {
 fn unit_some(out: &mut Vec<u8>, some: Option<&Unit>) {
     match some {
         None => out.push(0),
-        Some(Unit { name, prompt_tokens }) => {
+        // The rest of it stands at the end.
+        Some(Unit { name, prompt_tokens, .. }) => {
             out.push(1);
             text(out, name.as_str());
             number(out, *prompt_tokens);
@@ -281,7 +296,9 @@ impl<'a> Fields<'a> {
     }
 
     fn unit(&mut self) -> Option<Box<Unit>> {
-        Some(Box::new(Unit { name: self.parsed()?, prompt_tokens: self.number()? }))
+        let (name, prompt_tokens) = (self.parsed()?, self.number()?);
+        // Until version 3 nothing else was known, and nobody had a key of its own.
+        Some(Box::new(Unit { name, prompt_tokens, delivered_tokens: 0, output_max: None, own_account: false }))
     }
 
     fn money(&mut self) -> Option<PicoUsd> {

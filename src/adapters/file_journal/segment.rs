@@ -23,7 +23,7 @@ pub(super) const HEAD_END: u64 = 32;
 const MAGIC: &[u8; 8] = b"TOLLJRNL";
 
 /// The format that this version writes. It reads all of them from 1 on.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 const SUFFIX: &str = ".log";
 

@@ -91,7 +91,8 @@ fn an_event_is_read_as_it_was_written() {
     rich.first_byte_us = None;
     rich.request_id = Some("r".repeat(128).into());
     let name = format!("batches/{}", "b".repeat(100)).parse().unwrap();
-    rich.unit = Some(Box::new(Unit { name, prompt_tokens: u64::MAX }));
+    let output_max = Some(9);
+    rich.unit = Some(Box::new(Unit { output_max, own_account: true, ..unit(name, u64::MAX) }));
     rich.tokens.cache_write_long = 5;
     rich.quantities = Quantities::from_kinds([u64::MAX, 2, 3, 4, 5]);
     (rich.billable, rich.utc_offset_s) = (Some(PicoUsd(i128::MIN)), -36_000);
@@ -101,14 +102,18 @@ fn an_event_is_read_as_it_was_written() {
         codec::encode(&event, &mut bytes);
         assert_eq!(codec::decode(&bytes), Some(event.clone()));
         assert_eq!(codec::id(&bytes), Some(event.id));
-        // Version 1 of the format ended before the unit, version 2 before all that is left out here.
+        // Version 1 of the format ended before the unit, version 2 before all that is left out here, version 3 before what is
+        // known of a unit: one byte for what was delivered, two for the maximum, one for the account.
+        let old_unit = event.unit.as_ref().map(|old| Box::new(unit(old.name.clone(), old.prompt_tokens)));
+        let of_version_3 = UsageEvent { unit: old_unit, ..event.clone() };
+        let version_3_end = if event.unit.is_some() { bytes.len() - 4 } else { bytes.len() };
         let of_version_2 = UsageEvent {
             tokens: Tokens { cache_write_long: 0, ..event.tokens },
             quantities: Quantities::default(),
             billable: event.cost,
             utc_offset_s: 0,
             corrects: None,
-            ..event.clone()
+            ..of_version_3.clone()
         };
         let of_version_1 = UsageEvent { unit: None, ..of_version_2.clone() };
         let length = |event: &UsageEvent| {
@@ -117,12 +122,16 @@ fn an_event_is_read_as_it_was_written() {
             bytes.len()
         };
         // One byte each for six counts, four for the offset, one for no correction, and the amount.
-        let beyond = |event: &UsageEvent| 6 + 4 + 1 + if event.billable.is_some() { 17 } else { 1 };
+        let of_unit = |event: &UsageEvent| if event.unit.is_some() { 3 } else { 0 };
+        let amount = |event: &UsageEvent| if event.billable.is_some() { 17 } else { 1 };
+        let beyond = |event: &UsageEvent| 6 + 4 + 1 + amount(event) + of_unit(event);
         let version_2_end = length(&of_version_2) - beyond(&of_version_2);
         let version_1_end = length(&of_version_1) - beyond(&of_version_1) - 1;
         for end in 0..bytes.len() {
             let expected = if end == version_1_end {
                 Some(of_version_1.clone())
+            } else if end == version_3_end {
+                Some(of_version_3.clone())
             } else {
                 (end == version_2_end).then(|| of_version_2.clone())
             };
@@ -133,6 +142,11 @@ fn an_event_is_read_as_it_was_written() {
     }
 }
 
+/// A unit of which no more is known, as those of old.
+fn unit(name: UnitName, prompt_tokens: u64) -> Unit {
+    Unit { name, prompt_tokens, delivered_tokens: 0, output_max: None, own_account: false }
+}
+
 #[test]
 fn the_largest_event_fits_into_a_record() {
     let longest = || "\u{10ffff}".repeat(128).into_boxed_str();
@@ -140,7 +154,8 @@ fn the_largest_event_fits_into_a_record() {
     large.tenant = "t".repeat(64).parse().unwrap();
     (large.user_id, large.kb_id, large.request_id) = (Some(longest()), Some(longest()), Some(longest()));
     let name = format!("batches/{}", "b".repeat(102)).parse().unwrap();
-    large.unit = Some(Box::new(Unit { name, prompt_tokens: u64::MAX }));
+    let most = Unit { delivered_tokens: u64::MAX, output_max: Some(u64::MAX), ..unit(name, u64::MAX) };
+    large.unit = Some(Box::new(most));
     (large.model, large.requested_model) = ("m".repeat(200).into(), "m".repeat(200).into());
     let mut record = Vec::new();
     record::begin(&mut record, Kind::Settled);
@@ -395,10 +410,10 @@ fn a_journal_of_another_version_is_not_touched() {
     settle(&journal, 0..1);
     drop(journal);
     let file = bench.files().remove(0);
-    let bytes = of_version(&file, 4);
+    let bytes = of_version(&file, 5);
     let error =
         FileJournal::open(Arc::new(Folder::open(bench.directory.path()).unwrap()), bench.options).err().unwrap();
-    assert!(error.to_string().contains("version 4"), "{error}");
+    assert!(error.to_string().contains("version 5"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), bytes);
 }
 
@@ -635,7 +650,7 @@ fn a_settlement_fits_into_the_room_that_its_admission_set_aside() {
                     // What is charged later has used nothing yet.
                     settled.tokens = Tokens::default();
                     settled.quantities = Quantities::default();
-                    settled.unit = Some(Box::new(Unit { name: name.clone(), prompt_tokens: TOKENS_PER_CALL_MAX }));
+                    settled.unit = Some(Box::new(unit(name.clone(), TOKENS_PER_CALL_MAX)));
                 }
                 let growth = length(&settled) - length(&admitted);
                 assert!(growth <= SETTLEMENT_GROWTH_BYTES, "{growth} bytes");

@@ -185,7 +185,8 @@ impl<'e> Column<'e> {
     fn of_unit(name: &str) -> Self {
         match name {
             "event_id" => Self::Ids(Vec::new()),
-            "requested_at" | "utc_offset_s" | "prompt_tokens" | "due_at" | "asked" => Self::Integers(Vec::new()),
+            "requested_at" | "utc_offset_s" | "prompt_tokens" | "delivered_tokens" | "output_max" | "own_account"
+            | "due_at" | "asked" => Self::Integers(Vec::new()),
             _ => Self::Texts(Vec::new()),
         }
     }

@@ -8,7 +8,7 @@ use sqlx::Postgres;
 use super::PostgresLedger;
 use super::session::Session;
 use crate::adapters::sql::units;
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{ProviderId, TenantId};
 use crate::domain::time::Micros;
 use crate::domain::unit::UnitName;
 use crate::ports::units::{DeferredUnit, Pauses, UnitStore};
@@ -24,6 +24,20 @@ impl UnitStore for PostgresLedger {
             let mut reader = self.reader().await?;
             let waiting = units::waiting::<Postgres>(&mut reader, provider, name).await;
             reader.answer(waiting)
+        })
+    }
+
+    fn below<'a>(
+        &'a self,
+        provider: &'a ProviderId,
+        path: &'a str,
+        tenant: Option<&'a TenantId>,
+        units_max: u32,
+    ) -> BoxFuture<'a, Result<Vec<DeferredUnit>, StoreError>> {
+        Box::pin(async move {
+            let mut reader = self.reader().await?;
+            let open = units::below::<Postgres>(&mut reader, provider, path, tenant, units_max).await;
+            reader.answer(open)
         })
     }
 

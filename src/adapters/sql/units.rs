@@ -9,14 +9,14 @@ use super::cells::{Cell, Cells, Columns};
 use super::rows::{count, offset};
 use super::statement::Statement;
 use crate::domain::event::{Outcome, UsageEvent};
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{ProviderId, TenantId};
 use crate::domain::time::Micros;
 use crate::domain::unit::{Unit, UnitName};
 use crate::ports::StoreError;
 use crate::ports::units::{DeferredUnit, Pauses};
 
 /// What a unit is written to with its event, in this order.
-pub(in crate::adapters) const UNIT_COLUMNS: [&str; 15] = [
+pub(in crate::adapters) const UNIT_COLUMNS: [&str; 18] = [
     "provider",
     "unit",
     "event_id",
@@ -30,13 +30,16 @@ pub(in crate::adapters) const UNIT_COLUMNS: [&str; 15] = [
     "requested_model",
     "endpoint",
     "prompt_tokens",
+    "delivered_tokens",
+    "output_max",
+    "own_account",
     "due_at",
     "asked",
 ];
 
 /// What a unit is read from, in this order.
 const READ_COLUMNS: &str = "provider, unit, event_id, requested_at, utc_offset_s, tenant_id, key_id, user_id, kb_id, \
-    model, requested_model, endpoint, prompt_tokens";
+    model, requested_model, endpoint, prompt_tokens, delivered_tokens, output_max, own_account";
 
 /// Doublings of the first pause: more is beyond any longest one.
 const DOUBLINGS_MAX: u32 = 16;
@@ -62,6 +65,9 @@ pub(in crate::adapters) fn unit_cells<'e>(event: &'e UsageEvent, unit: &'e Unit)
         (&*event.requested_model).into(),
         (&*event.endpoint).into(),
         count(unit.prompt_tokens)?,
+        count(unit.delivered_tokens)?,
+        unit.output_max.map(|most| i64::try_from(most).unwrap_or(i64::MAX)).into(),
+        i64::from(unit.own_account).into(),
         // Due at once.
         event.requested_at.0.into(),
         0_i64.into(),
@@ -84,6 +90,9 @@ fn unit(row: &impl Cells) -> Result<DeferredUnit, StoreError> {
         requested_model: columns.text()?.into(),
         endpoint: columns.owned()?,
         prompt_tokens: columns.count()?,
+        delivered_tokens: columns.count()?,
+        output_max: columns.count_some()?,
+        own_account: columns.integer()? != 0,
     })
 }
 
@@ -98,6 +107,32 @@ pub(in crate::adapters) async fn waiting<D: Dialect>(
     let statement = Statement::new(text).bind(provider.as_str()).bind(name.as_str());
     let found = D::rows(connection, statement).await.map_err(D::error)?;
     found.first().map(unit).transpose()
+}
+
+/// What [`crate::ports::units::UnitStore::below`] promises.
+pub(in crate::adapters) async fn below<D: Dialect>(
+    connection: &mut D::Connection,
+    provider: &ProviderId,
+    path: &str,
+    tenant: Option<&TenantId>,
+    units_max: u32,
+) -> Result<Vec<DeferredUnit>, StoreError> {
+    let of_tenant = if tenant.is_some() { " AND tenant_id = $6" } else { "" };
+    // No pattern: names have underscores, which would stand for anything.
+    let text = format!(
+        "SELECT {READ_COLUMNS} FROM deferred_units WHERE settled_at IS NULL AND provider = $1 \
+           AND (unit = $2 OR substr(unit, 1, CAST($3 AS INTEGER)) = $4){of_tenant} ORDER BY unit LIMIT $5"
+    );
+    let begin = format!("{path}/");
+    let length = i64::try_from(begin.chars().count()).unwrap_or(i64::MAX);
+    let statement =
+        Statement::new(text).bind(provider.as_str()).bind(path).bind(length).bind(&*begin).bind(i64::from(units_max));
+    let statement = match tenant {
+        Some(tenant) => statement.bind(tenant.as_str()),
+        None => statement,
+    };
+    let found = D::rows(connection, statement).await.map_err(D::error)?;
+    found.iter().map(unit).collect()
 }
 
 /// Whether any unit is due: looking keeps nobody waiting.

@@ -8,7 +8,7 @@ use super::SqliteLedger;
 use super::usage::{execute, places};
 use crate::adapters::sql::units::{self, UNIT_COLUMNS};
 use crate::domain::event::UsageEvent;
-use crate::domain::ids::ProviderId;
+use crate::domain::ids::{ProviderId, TenantId};
 use crate::domain::time::Micros;
 use crate::domain::unit::UnitName;
 use crate::ports::units::{DeferredUnit, Pauses, UnitStore};
@@ -21,6 +21,18 @@ impl UnitStore for SqliteLedger {
         name: &'a UnitName,
     ) -> BoxFuture<'a, Result<Option<DeferredUnit>, StoreError>> {
         Box::pin(async move { units::waiting::<Sqlite>(&mut *self.reader().await?, provider, name).await })
+    }
+
+    fn below<'a>(
+        &'a self,
+        provider: &'a ProviderId,
+        path: &'a str,
+        tenant: Option<&'a TenantId>,
+        units_max: u32,
+    ) -> BoxFuture<'a, Result<Vec<DeferredUnit>, StoreError>> {
+        Box::pin(
+            async move { units::below::<Sqlite>(&mut *self.reader().await?, provider, path, tenant, units_max).await },
+        )
     }
 
     fn claim(

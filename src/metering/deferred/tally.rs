@@ -161,7 +161,7 @@ impl Bill {
                 return Self { model: reading.model, ..Self::nothing(unit) };
             }
             (None, _) => {
-                let completion = reading.output_bytes.div_ceil(BYTES_PER_TOKEN);
+                let completion = delivered_tokens(reading.output_bytes).max(unit.delivered_tokens);
                 (estimated(unit, completion), UsageSource::Estimate, outcome_with_usage(state))
             }
         };
@@ -175,9 +175,11 @@ impl Bill {
         Self { used, source, charged, model: reading.model, tier, outcome, status: 200 }
     }
 
-    /// By the prompt alone: nobody says what the unit used. `status` is what was answered instead.
+    /// By the prompt, and what is known of the output: nobody says what the unit used. `status` is what was answered instead.
     pub(super) fn estimate(unit: &DeferredUnit, status: u16, tariff: &Tariff) -> Self {
-        let used = Used::from(&estimated(unit, 0));
+        // What was delivered of it, or else the most that it could deliver.
+        let delivered = Some(unit.delivered_tokens).filter(|tokens| *tokens > 0);
+        let used = Used::from(&estimated(unit, delivered.or(unit.output_max).unwrap_or(0)));
         let tier = if is_batch(unit) { ServiceTier::Batch } else { ServiceTier::default() };
         let charged = tariff.charge(named(unit, None), tier, used, unit.requested_at);
         let (source, outcome) = (UsageSource::Estimate, Outcome::UpstreamFailed);
@@ -198,6 +200,11 @@ fn outcome_with_usage(state: UnitState) -> Outcome {
         UnitState::Failed => Outcome::UpstreamFailed,
         UnitState::Cancelled => Outcome::ClientLeft,
     }
+}
+
+/// How many tokens so many bytes of text are, about.
+pub(in crate::metering) fn delivered_tokens(bytes: u64) -> u64 {
+    bytes.div_ceil(BYTES_PER_TOKEN).min(TOKENS_PER_CALL_MAX)
 }
 
 fn estimated(unit: &DeferredUnit, completion: u64) -> Tokens {

@@ -17,6 +17,8 @@ use crate::metering::fakes::units::{FakeAsk, FakeUnits, unit};
 use crate::metering::fakes::{self, StoppedClock, World};
 use crate::ports::usage::UsageStore;
 
+mod going;
+
 const HOUR_US: i64 = 3_600 * MICROS_PER_SECOND;
 
 /// One node: its bills go to `world.store`.

@@ -9,7 +9,7 @@ use super::*;
 use crate::adapters::memory_shared::MemoryShared;
 use crate::domain::plan::{Metric, Subject};
 use crate::domain::time::Micros;
-use crate::metering::fakes::{FakeStore, event};
+use crate::metering::fakes::{FakeStore, event, units};
 use crate::ports::shared::{
     Beat, CallState, ClaimError, Count, Epoch, Finish, Joined, Joining, Listing, Look, NodeId, Note, Noted, Noting,
     Part,
@@ -672,7 +672,7 @@ async fn what_was_not_held_counts_once_and_a_bill_that_two_nodes_book_counts_onc
         let nodes = [net.start(1), net.start(2)];
         assert!(held(&nodes[0].counters, 0, 1_000).await.unwrap());
         settle(&nodes[0], 0, 0);
-        let unit = Some(Box::new(crate::domain::unit::Unit { name: "batches/b".parse().unwrap(), prompt_tokens: 1 }));
+        let unit = Some(Box::new(units::begun("batches/b", 1)));
         let bill = UsageEvent { chats: 0, unit, ..booked_event(7) };
         let used = used_by(&bill, Counting::TENANT);
         let tokens = CounterKey { metric: Metric::Tokens, ..claims(0)[0].counter.clone() };

@@ -120,6 +120,13 @@ impl Wire for BatchesWire {
     }
 }
 
+/// Whether a file, by what is said of it, may hold the results of a batch: it is none that a client uploaded.
+pub(super) fn may_be_results(file: &[u8]) -> bool {
+    let mut source = None;
+    json::members(file, &["source"], |_, raw| source = json::text(raw)).unwrap_or_default();
+    !matches!(source.as_deref(), Some("UPLOADED" | "REGISTERED"))
+}
+
 /// What the result of one request of a batch says. `None` where it came to nothing, which costs nothing.
 pub(super) fn result(line: &[u8]) -> Option<Reading> {
     let (mut response, mut failed) = (None, false);

@@ -27,6 +27,8 @@ pub(super) fn touches(method: &Method, endpoint: &Endpoint) -> Touches {
         (Kind::Billed, Reads::Cache | Reads::Batches, _) | (_, _, "predictLongRunning") => Makes::All,
         (Kind::Unbilled, _, "files") if is_post => Makes::Chosen,
         (Kind::Unbilled, _, "fileSearchStores") if is_post => Makes::All,
+        // Also a DELETE, before which batches are looked into.
+        (Kind::Unbilled, _, "files") => Makes::Nothing,
         (Kind::Unbilled, Reads::Batches, _) | (_, _, "operations") => Makes::Results,
         (Kind::Unbilled, _, "models") => Makes::Results,
         (Kind::Unbilled, ..) => Makes::Nothing,

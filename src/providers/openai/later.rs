@@ -120,6 +120,14 @@ impl Wire for LaterWire {
     }
 }
 
+/// Whether a file, by what is said of it, may hold the results of a batch: it is none that a client uploaded.
+pub(super) fn may_be_results(file: &[u8]) -> bool {
+    let mut purpose = None;
+    json::members(file, &["purpose"], |_, raw| purpose = json::text(raw)).unwrap_or_default();
+    let uploads = ["batch", "assistants", "fine-tune", "vision", "user_data", "evals"];
+    purpose.is_none_or(|purpose| !uploads.contains(&&*purpose))
+}
+
 /// What a line of an output file says: what its request was answered. `None` where that was an error, which costs nothing.
 pub(super) fn result(line: &[u8]) -> Option<Reading> {
     let (mut response, mut status, mut body) = (None, None, None);

@@ -28,7 +28,10 @@ const PAUSES: Pauses = Pauses { first: Duration::from_secs(10), longest: Duratio
 
 /// A call that began a unit.
 fn begun(number: u64, name: &str) -> UsageEvent {
-    let unit = Unit { name: name.parse().unwrap(), prompt_tokens: number };
+    // One in two is in a tenant's own account.
+    let (own_account, output_max) = (number.is_multiple_of(2), (!number.is_multiple_of(2)).then_some(number));
+    let name = name.parse().unwrap();
+    let unit = Unit { name, prompt_tokens: number, delivered_tokens: 7 * number, output_max, own_account };
     UsageEvent { outcome: Outcome::Deferred, unit: Some(Box::new(unit)), ..event(number) }
 }
 
@@ -48,7 +51,8 @@ async fn a_unit_comes_with_its_event_and_goes_with_its_bill() {
         // Again, as after an answer that was lost.
         assert_eq!(usage.append(&[rich.clone(), plain.clone(), bill]).await, Ok(0), "{name}");
         for event in [rich, plain] {
-            let Unit { name: unit, prompt_tokens } = *event.unit.clone().unwrap();
+            let begun = *event.unit.clone().unwrap();
+            let unit = begun.name;
             let found = units.waiting(&openai, &unit).await.unwrap().unwrap();
             assert_eq!((&found.provider, &found.name, found.event), (&openai, &unit, event.id), "{name}");
             assert_eq!(
@@ -57,7 +61,9 @@ async fn a_unit_comes_with_its_event_and_goes_with_its_bill() {
             );
             assert_eq!((&found.user_id, &found.kb_id, &found.model), (&event.user_id, &event.kb_id, &event.model));
             assert_eq!((found.requested_model, found.endpoint.as_str()), (event.requested_model, &*event.endpoint));
-            assert_eq!(found.prompt_tokens, prompt_tokens, "{name}");
+            let said = (found.prompt_tokens, found.delivered_tokens, found.output_max, found.own_account);
+            let begun = (begun.prompt_tokens, begun.delivered_tokens, begun.output_max, begun.own_account);
+            assert_eq!(said, begun, "{name}");
             assert_eq!(units.waiting(&ProviderId::new("gemini"), &unit).await, Ok(None), "{name}");
         }
         let r1 = "responses/r1".parse().unwrap();
@@ -71,6 +77,35 @@ async fn a_unit_comes_with_its_event_and_goes_with_its_bill() {
         // What is forgotten does not come back with its event.
         assert_eq!(usage.append(&[begun(1, "responses/r1")]).await, Ok(0), "{name}");
         assert_eq!(units.waiting(&openai, &r1).await, Ok(None), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn units_are_found_below_a_path_and_no_others() {
+    let openai = ProviderId::new("openai");
+    for (name, usage, units, _keep) in ledgers().await {
+        let names =
+            ["threads/t_1/runs/r1", "threads/t_1/runs/r2", "threads/t_10/runs/r3", "threads/tx1/runs/r4", "batches/b5"];
+        let events: Vec<UsageEvent> = (1..).zip(names).map(|(number, name)| begun(number, name)).collect();
+        usage.append(&events).await.unwrap();
+        units.settled(&openai, &names[1].parse().unwrap(), after(5)).await.unwrap();
+        let (owner, other) = (events[0].tenant.clone(), "nobody".parse().unwrap());
+        let below = async |provider: &ProviderId, path, tenant, max| {
+            let found = units.below(provider, path, tenant, max).await.unwrap();
+            found.into_iter().map(|unit| unit.name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(below(&openai, "threads/t_1", None, 9).await, [names[0]], "{name}");
+        assert_eq!(below(&openai, names[0], Some(&owner), 9).await, [names[0]], "{name}");
+        assert_eq!(below(&openai, "batches", Some(&owner), 9).await, [names[4]], "{name}");
+        assert_eq!(below(&openai, "threads", None, 9).await, [names[0], names[2], names[3]], "{name}");
+        assert_eq!(below(&openai, "threads", None, 2).await.len(), 2, "{name}");
+        for (provider, path, tenant) in [
+            (&openai, "batches", Some(&other)),
+            (&openai, "thread", None),
+            (&ProviderId::new("gemini"), "threads", None),
+        ] {
+            assert_eq!(below(provider, path, tenant, 9).await, Vec::<String>::new(), "{name} {path}");
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tollgate::domain::event::{Outcome, UsageEvent, UsageSource};
 use tollgate::domain::ids::{EventId, ProviderId, TenantId};
 use tollgate::domain::time::Micros;
 use tollgate::domain::unit::UnitName;
-use tollgate::ports::asking::{Ask, AskError};
+use tollgate::ports::asking::{Ask, AskError, Whose};
 use tollgate::ports::sink::Sink;
 use tollgate::ports::units::{DeferredUnit, Pauses, UnitStore};
 use tollgate::ports::{BoxFuture, StoreError};
@@ -73,6 +73,9 @@ impl Units {
             requested_model: event.requested_model.clone(),
             endpoint: event.endpoint.clone().into_owned(),
             prompt_tokens: of.prompt_tokens,
+            delivered_tokens: of.delivered_tokens,
+            output_max: of.output_max,
+            own_account: of.own_account,
         };
         self.kept.lock().entry(of.name.clone()).or_insert(Kept { unit, is_settled: false, due_us: 0 });
     }
@@ -107,6 +110,26 @@ impl UnitStore for SimUnits {
             self.ledger.reach().await?;
             let kept = self.units.kept.lock();
             Ok(kept.get(name).filter(|kept| !kept.is_settled).map(|kept| kept.unit.clone()))
+        })
+    }
+
+    fn below<'a>(
+        &'a self,
+        _: &'a ProviderId,
+        path: &'a str,
+        tenant: Option<&'a TenantId>,
+        units_max: u32,
+    ) -> BoxFuture<'a, Result<Vec<DeferredUnit>, StoreError>> {
+        Box::pin(async move {
+            self.ledger.reach().await?;
+            let kept = self.units.kept.lock();
+            let is_below = |unit: &DeferredUnit| {
+                let rest = unit.name.as_str().strip_prefix(path);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                    && tenant.is_none_or(|tenant| unit.tenant == *tenant)
+            };
+            let open = kept.values().filter(|kept| !kept.is_settled && is_below(&kept.unit));
+            Ok(open.map(|kept| kept.unit.clone()).take(units_max as usize).collect())
         })
     }
 
@@ -173,7 +196,7 @@ impl SimAsk {
 impl Ask for SimAsk {
     fn get<'a>(
         &'a self,
-        _: &'a TenantId,
+        _: Whose<'a>,
         _: &'a ProviderId,
         target: &'a str,
         see: &'a mut (dyn FnMut(&[u8]) -> bool + Send),
