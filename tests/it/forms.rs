@@ -110,7 +110,7 @@ fn a_form_that_turns_odd_on_its_way_never_gets_to_its_end() {
 }
 
 /// As they were recorded, but for the boundary of some: curl 7.88 (with and without --form-escape), requests 2.34, httpx,
-/// aiohttp, fetch of Node 20, form-data; and as the sources of Go, OkHttp, Apache's client, Jersey and Faraday write them.
+/// aiohttp, fetch of Node 20, form-data; as the sources of Go, OkHttp and Apache's client write them; and as Jersey and Faraday are known to.
 #[test]
 fn forms_of_real_clients_pass_as_they_came() {
     let provider = Provider::always(Script::json(200, ANSWER));

@@ -262,9 +262,16 @@ fn slow_idle_and_flooding_clients_together_are_cut_and_nobody_waits() {
         assert!(reached(&gateway, limit) >= u64::try_from(least).unwrap(), "{limit}");
     }
     (0..READING).for_each(|number| demand_left(&gateway.event(&format!("reader-{number}"))));
-    served += 1;
-    assert_eq!(gateway.booked("flood", served).tokens(), (11 * served, 7 * served, 18 * served));
-    assert_eq!(gateway.chats("flood").0, served);
+    demand_exactly(&gateway, "flood", served + 1);
+    tell_rows();
+}
+
+fn demand_exactly(gateway: &Gateway, tenant: &str, calls: u64) {
+    assert_eq!(gateway.booked(tenant, calls).tokens(), (11 * calls, 7 * calls, 18 * calls));
+    assert_eq!(gateway.chats(tenant).0, calls);
+}
+
+fn tell_rows() {
     tell("A14", "heads and bodies that drip", DRIPPING, "all cut within their limits, ordinary calls within 1 s");
     tell("A15", "connections that say nothing", IDLING, "all cut within their limit");
 }
