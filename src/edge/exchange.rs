@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::domain::ids::{ProviderId, TenantId};
 use crate::domain::network::Networks;
-use crate::domain::object::Isolation;
+use crate::domain::object::{Isolation, ObjectName};
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
 use crate::metering::deferred::Deferred;
@@ -205,6 +205,8 @@ pub struct Asked<'a> {
     pub account: Option<Arc<Account>>,
     /// Which objects of the provider the answer makes.
     pub makes: Makes,
+    /// The object that the path names: an answer that tells of it has not made it.
+    pub below: Option<ObjectName>,
     /// The event's id, once there is one.
     pub id: Option<String>,
     /// The caller's limits, once they were asked.
@@ -244,6 +246,7 @@ impl<'a> Asked<'a> {
             expects_continue: expect && matches!(head.version, Version::HTTP_11 | Version::HTTP_2),
             account: None,
             makes: Makes::Nothing,
+            below: None,
             id: None,
             limits: Vec::new(),
             rates: Vec::new(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{header, response};
 
 use crate::domain::ids::{ProviderId, TenantId};
+use crate::domain::object::ObjectName;
 use crate::domain::refusal::Refusal;
 use crate::metering::objects::{Noting, Objects};
 use crate::providers::objects::{Finder, Makes, Named, Touches};
@@ -29,6 +30,10 @@ impl Gate {
         }
         let touches = provider.touches(&asked.method, endpoint);
         asked.makes = touches.makes;
+        asked.below = match &touches.named {
+            Some(Named::Object(name)) => Some(name.clone()),
+            Some(Named::Nothing(_)) | None => None,
+        };
         if touches.lists && !asked.live.settings.isolation.lists {
             return Err(Refusal::ListOfAll);
         }
@@ -71,6 +76,7 @@ pub(super) struct Making {
     objects: Arc<Objects>,
     tenant: TenantId,
     provider: ProviderId,
+    below: Option<ObjectName>,
     noting: Noting,
 }
 
@@ -84,13 +90,15 @@ impl Making {
         let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let finder = asked.dialect.finder(asked.makes, content_type)?;
         let (objects, provider) = (gate.objects.clone(), asked.dialect.id());
-        Some(Self { finder, objects, tenant, provider, noting: Noting::default() })
+        Some(Self { finder, objects, tenant, provider, below: asked.below.clone(), noting: Noting::default() })
     }
 
     /// Looks at the next decoded bytes. What they tell of is known here from now on.
     pub(super) fn look(&mut self, decoded: &[u8]) {
         self.finder.look(decoded);
-        let made = self.finder.take();
+        let mut made = self.finder.take();
+        // Whose that is was asked before. Where nobody knows and that is allowed, it is not whoever asked first.
+        made.retain(|made| self.below.as_ref() != Some(&made.name));
         if !made.is_empty() {
             self.objects.note(&self.tenant, &self.provider, made, &mut self.noting);
         }

@@ -62,6 +62,7 @@ fn answered(seen: &Seen, number: usize) -> Script {
         "/v1beta/interactions" => {
             json!({"id": format!("i{number}"), "status": "completed", "usage": {"total_tokens": 18}})
         }
+        "/v1/uploads/upload_77/complete" => json!({"id": "upload_77", "object": "upload", "file": {"id": "file-77"}}),
         "/v1beta/fileSearchStores" => json!({"name": format!("fileSearchStores/s{number}")}),
         path if path.ends_with(":batchGenerateContent") => {
             json!({"name": format!("batches/b{number}"), "metadata": {}})
@@ -297,6 +298,11 @@ fn what_was_made_elsewhere_goes_on_only_if_that_is_allowed_and_anothers_never() 
     assert_eq!(second.send(&Request::get("/v1/files/file-9").bearer(&acme)).status, 200);
     assert_eq!(second.send(&Request { headers: Vec::new(), ..file.clone() }.bearer(&globex)).status, 200);
     demand_404(&provider, &second, &file.bearer(&acme), "file-1");
+    // What is nobody's does not become the first one's who asks for it; what its answer makes does.
+    let upload = |end: &str| Request::post(format!("/v1/uploads/upload_77/{end}"), "{}");
+    assert_eq!(second.send(&upload("complete").bearer(&acme)).status, 200);
+    assert_eq!(second.send(&upload("cancel").bearer(&globex)).status, 200);
+    demand_404(&provider, &second, &Request::get("/v1/files/file-77").bearer(&globex), "file-77");
 }
 
 /// A form of one field.
@@ -335,7 +341,7 @@ fn a_body_is_looked_through_whatever_it_is_said_to_be() {
         (as_a(named(), "multipart/form-data; boundary=x").header("Connection", "content-type"), 400),
         (as_a(edit(), "multipart/form-data; boundary=x"), 400),
         (as_a(edit(), "multipart/form-data; boundary=x").header("Connection", "close, Content-Type"), 400),
-        (as_a(edit(), "multipart/related; boundary=x"), 415),
+        (as_a(edit(), "multipart/related; boundary=x"), 400),
         (form(EDITS, "images[0][file_id]", "file-1"), 400),
         (as_a(Request::post(bodies::CHAT, bodies::CHAT_REQUEST), "application/x-www-form-urlencoded"), 415),
         (as_a(Request::post(bodies::GEMINI, bodies::GEMINI_REQUEST), "application/x-www-form-urlencoded"), 415),
