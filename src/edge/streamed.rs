@@ -169,10 +169,6 @@ impl Gate {
             Ok(knows_length && form.is_known())
         })
         .await?;
-        // What stands before the first delimiter is no part of a form, and all of it to who sees no form in it.
-        if !begin.bytes.starts_with(b"--") {
-            return Err(Refusal::BadJson { reason: "a form that does not begin with its boundary" });
-        }
         let (length, begun) = (begin.length(asked.length), begin.count());
         let is_whole = length == Some(begun);
         if is_whole {
