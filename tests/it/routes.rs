@@ -260,7 +260,7 @@ fn a_form_that_names_two_models_or_breaks_off_is_not_billed() {
     let twice = [model.as_bytes(), &speech(b"RIFF")].concat();
     let answer = gateway.send(&form(twice).bearer("early"));
     // It may be met before or after the call was admitted; neither books a token.
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &"invalid_json".into()));
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &"invalid_form".into()));
     let none = "--toll\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nRIFF\r\n--toll--\r\n";
     assert_eq!(gateway.send(&form(none).bearer("early")).status, 400);
     assert_eq!(gateway.usage("early").calls(), 0);
