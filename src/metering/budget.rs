@@ -164,8 +164,8 @@ impl Ask<'_> {
             at: *at,
         };
         let ceilings = tiers_of(call, plan.budget.hold, bounds.account_tier)
-            .map(|tier| tariff.ceiling(&Prospect { tier, ..prospect }));
-        match ceilings.into_iter().flatten().reduce(dearer) {
+            .filter_map(|tier| tariff.ceiling(&Prospect { tier, ..prospect }));
+        match ceilings.reduce(dearer) {
             // What searches may charge what nobody published.
             Some(dearest) => Ok(Some(dearest).filter(|dearest| searches > 0 || !hold::is_free(dearest))),
             None if plan.budget.unpriced == Unpriced::Allow => Ok(None),
@@ -331,12 +331,10 @@ impl Quote {
 
 /// The tiers that a call may be charged by. Where none is named the account's setting decides; which one answers is the
 /// provider's to say, as one that has no room falls back to the standard. An estimate is by the first alone.
-fn tiers_of(call: &Call, hold: Sizing, of_account: ServiceTier) -> [ServiceTier; 2] {
+fn tiers_of(call: &Call, hold: Sizing, of_account: ServiceTier) -> impl Iterator<Item = ServiceTier> {
     let tier = call.service_tier.unwrap_or(of_account);
-    match hold {
-        Sizing::Estimate => [tier; 2],
-        Sizing::WorstCase => [ServiceTier::Standard, tier],
-    }
+    let is_standard_too = hold == Sizing::WorstCase && tier != ServiceTier::Standard;
+    is_standard_too.then_some(ServiceTier::Standard).into_iter().chain([tier])
 }
 
 /// The dearer of both in each.

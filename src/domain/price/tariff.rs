@@ -285,10 +285,11 @@ impl Tariff {
     pub fn ceiling(&self, call: &Prospect<'_>) -> Option<Ceiling> {
         let listed = self.list.model(call.provider, call.model);
         let own = self.pricing.own.as_ref().and_then(|own| own.model(call.provider, call.model));
-        // The step that an input of that length is at, and each one below it: the input may turn out to be shorter.
+        // The first step, and each one that an input of that length is above: the input may turn out to be shorter. Prices
+        // are the same from one step to the next.
         let rows = [listed, own].into_iter().flatten().flat_map(|model| &model.rows);
-        let steps = rows.map(|row| row.above.saturating_add(1)).filter(|length| *length <= call.input_tokens);
-        let lengths = steps.chain([call.input_tokens, 0]);
+        let steps = rows.map(|row| row.above).filter(|above| (1..call.input_tokens).contains(above));
+        let lengths = steps.map(|above| above.saturating_add(1)).chain([0]);
         lengths.filter_map(|length| self.ceiling_of(listed, own, call, length)).reduce(Ceiling::max)
     }
 
