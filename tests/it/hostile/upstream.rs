@@ -145,6 +145,8 @@ fn an_odd_answer_is_made_plain_before_it_goes_on() {
             wrong.push(format!("{name}: {head:?} {whole} {}", String::from_utf8_lossy(&body)));
         }
         provider.now_does(honest);
+        // A call that goes out while its connection is being closed has no answer, and nobody could tell.
+        assert!(provider.closed().wait_at_most(u64::try_from(at).unwrap() + 1, Duration::from_secs(10)), "{name}");
         // What came too much is nobody's next answer.
         wire.send(&chat(&tenant).bytes());
         assert_eq!(wire.answer().map(|answer| answer.text()).as_deref(), Some(CHAT_ANSWER), "{name}");
