@@ -44,28 +44,6 @@ fn calls_share_a_connection() {
 }
 
 #[test]
-fn calls_beyond_what_a_provider_allows_on_a_connection_do_not_wait_for_others() {
-    let events = vec![chat_event("one"), chat_usage_event(), DONE.to_vec()];
-    let provider = Http2Provider::start_with(&[answers(), Does::Streams(events)], Some(2));
-    let gateway = gateway(&provider).start();
-    let clients: Vec<_> = (0..6).map(|_| Http2::open(gateway.proxy)).collect();
-    // What it allows is known from here on.
-    assert_eq!(gateway.send(&chat("acme")).text(), CHAT_ANSWER);
-    let mut clients = clients;
-    let mut streams: Vec<_> =
-        clients.iter_mut().map(|client| client.send(&chat_with("acme", CHAT_USAGE_REQUEST)).unwrap()).collect();
-    for stream in &mut streams {
-        assert_eq!(stream.head().unwrap().status, 200);
-        assert_eq!(stream.piece().unwrap().unwrap(), chat_event("one"));
-    }
-    // Each new connection may have got another call before it told what it allows.
-    assert!((2..=6).contains(&provider.connections()), "{}", provider.connections());
-    (0..2).for_each(|_| provider.go_on());
-    drop(streams);
-    assert_eq!(gateway.booked("acme", 7).requests, 7);
-}
-
-#[test]
 fn an_event_is_passed_on_at_once_and_a_leaver_read_on() {
     let events = [chat_event("one"), chat_usage_event(), DONE.to_vec()];
     let provider = Http2Provider::start(&[Does::Streams(events.to_vec())]);

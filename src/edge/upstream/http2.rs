@@ -6,9 +6,7 @@
 
 use std::cell::RefCell;
 use std::error::Error;
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,7 +21,7 @@ use tracing::debug;
 
 use super::{Attempt, Outgoing, Place, SendError, Socket, awaited};
 
-/// Calls on one connection at once, where its provider allows as many; more open another.
+/// Calls on one connection at once; more open another. Both providers allow as many.
 const CALLS_MAX: usize = 100;
 
 /// What of an answer may lie here unread: a client that reads slowly holds up its own stream.
@@ -37,16 +35,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 100 * STREAM_WINDOW_BYTES;
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many calls a connection carries, and how many it may.
-struct Load {
-    calls: AtomicUsize,
-    calls_max: AtomicUsize,
-}
-
-/// A connection of HTTP/2.
+/// A connection of HTTP/2, and how many calls it carries.
 struct Shared {
     sender: SendRequest<Outgoing>,
-    load: Arc<Load>,
+    calls: Arc<AtomicUsize>,
     last_used: Instant,
 }
 
@@ -54,8 +46,6 @@ struct Shared {
 struct Known {
     place: Weak<Place>,
     connections: Vec<Shared>,
-    /// How many calls it allows on a connection, as the last one told: a new one is not asked before it is used.
-    calls_max: Arc<AtomicUsize>,
     /// Whether it does, once a handshake told.
     speaks: Option<bool>,
     /// Held by the one that connects: the others wait and share what it gets.
@@ -73,11 +63,11 @@ pub(super) struct Shares {
 }
 
 /// Counts one call of a connection for as long as it lives.
-pub(super) struct Slot(Arc<Load>);
+pub(super) struct Slot(Arc<AtomicUsize>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -88,8 +78,7 @@ fn with_known<T>(place: &Arc<Place>, work: impl FnOnce(&mut Known) -> T) -> Opti
         let is_it = |known: &Known| std::ptr::eq(known.place.as_ptr(), Arc::as_ptr(place));
         let at = all.iter().position(is_it).unwrap_or_else(|| {
             let place = Arc::downgrade(place);
-            let calls_max = Arc::new(AtomicUsize::new(CALLS_MAX));
-            all.push(Known { place, connections: Vec::new(), calls_max, speaks: None, turn: Arc::default() });
+            all.push(Known { place, connections: Vec::new(), speaks: None, turn: Arc::default() });
             all.len() - 1
         });
         all.get_mut(at).map(work)
@@ -100,21 +89,19 @@ fn with_known<T>(place: &Arc<Place>, work: impl FnOnce(&mut Known) -> T) -> Opti
 pub(super) fn pick(place: &Arc<Place>, pooled: Duration) -> Option<Shares> {
     with_known(place, |known| {
         known.connections.retain(|shared| {
-            let is_stale = shared.load.calls.load(Ordering::Relaxed) == 0 && shared.last_used.elapsed() >= pooled;
+            let is_stale = shared.calls.load(Ordering::Relaxed) == 0 && shared.last_used.elapsed() >= pooled;
             !is_stale && !shared.sender.is_closed()
         });
-        let has_room = |shared: &&mut Shared| {
-            shared.load.calls.load(Ordering::Relaxed) < shared.load.calls_max.load(Ordering::Relaxed)
-        };
+        let has_room = |shared: &&mut Shared| shared.calls.load(Ordering::Relaxed) < CALLS_MAX;
         known.connections.iter_mut().find(has_room).map(share)
     })
     .flatten()
 }
 
 fn share(shared: &mut Shared) -> Shares {
-    shared.load.calls.fetch_add(1, Ordering::Relaxed);
+    shared.calls.fetch_add(1, Ordering::Relaxed);
     shared.last_used = Instant::now();
-    Shares { sender: shared.sender.clone(), slot: Slot(shared.load.clone()) }
+    Shares { sender: shared.sender.clone(), slot: Slot(shared.calls.clone()) }
 }
 
 /// Whose turn it is to connect. `None` where calls cannot share what they connect to.
@@ -129,11 +116,8 @@ pub(super) fn told(place: &Arc<Place>, speaks: bool) {
 
 /// Makes a connection over a socket on which HTTP/2 was agreed, has it driven and takes a place on it.
 pub(super) async fn connect(place: &Arc<Place>, socket: Socket) -> io::Result<Shares> {
-    let told = with_known(place, |known| known.calls_max.clone()).unwrap_or_default();
-    let calls_max = told.load(Ordering::Relaxed);
     let (sender, connection) = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .initial_max_send_streams(calls_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_EVERY)
@@ -141,23 +125,12 @@ pub(super) async fn connect(place: &Arc<Place>, socket: Socket) -> io::Result<Sh
         .handshake(TokioIo::new(socket))
         .await
         .map_err(io::Error::other)?;
-    let load = Arc::new(Load { calls: AtomicUsize::new(0), calls_max: AtomicUsize::new(calls_max) });
-    let known = load.clone();
     tokio::spawn(async move {
-        let mut connection = pin!(connection);
-        let ended = poll_fn(|cx| {
-            let ended = connection.as_mut().poll(cx);
-            // A call beyond what the provider allows would wait for the end of another.
-            let allowed = CALLS_MAX.min(connection.current_max_send_streams());
-            known.calls_max.store(allowed, Ordering::Relaxed);
-            told.store(allowed, Ordering::Relaxed);
-            ended
-        });
-        if let Err(error) = ended.await {
+        if let Err(error) = connection.await {
             debug!(%error, "A connection to a provider ended.");
         }
     });
-    let mut shared = Shared { sender, load, last_used: Instant::now() };
+    let mut shared = Shared { sender, calls: Arc::default(), last_used: Instant::now() };
     let shares = share(&mut shared);
     with_known(place, |known| known.connections.push(shared));
     Ok(shares)
@@ -199,7 +172,7 @@ pub(super) async fn exchange(
 
 /// No further call goes to a connection on which one failed; those that are on it go on.
 fn forget(place: &Arc<Place>, slot: &Slot) {
-    with_known(place, |known| known.connections.retain(|shared| !Arc::ptr_eq(&shared.load, &slot.0)));
+    with_known(place, |known| known.connections.retain(|shared| !Arc::ptr_eq(&shared.calls, &slot.0)));
 }
 
 fn absolute(target: &Uri, headers: &HeaderMap) -> Option<Uri> {

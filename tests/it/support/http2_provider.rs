@@ -53,7 +53,6 @@ struct State {
     taken: Mutex<Vec<Taken>>,
     connections: AtomicUsize,
     resets: AtomicUsize,
-    streams: Option<u32>,
     goes_on: watch::Sender<usize>,
     breaks: watch::Sender<usize>,
 }
@@ -61,17 +60,11 @@ struct State {
 impl Http2Provider {
     /// Does one after the other, and the last for ever.
     pub fn start(does: &[Does]) -> Self {
-        Self::start_with(does, None)
-    }
-
-    /// Allows so many streams of one connection at once.
-    pub fn start_with(does: &[Does], streams: Option<u32>) -> Self {
         let state = Arc::new(State {
             does: Mutex::new(does.iter().rev().cloned().collect()),
             taken: Mutex::default(),
             connections: AtomicUsize::new(0),
             resets: AtomicUsize::new(0),
-            streams,
             goes_on: watch::Sender::new(0),
             breaks: watch::Sender::new(0),
         });
@@ -127,11 +120,7 @@ fn acceptor() -> TlsAcceptor {
 async fn serve(acceptor: TlsAcceptor, tcp: TcpStream, state: Arc<State>) {
     let Ok(tls) = acceptor.accept(tcp).await else { return };
     assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let mut builder = h2::server::Builder::new();
-    if let Some(streams) = state.streams {
-        builder.max_concurrent_streams(streams);
-    }
-    let Ok(mut wire) = builder.handshake(tls).await else { return };
+    let Ok(mut wire) = h2::server::handshake(tls).await else { return };
     state.connections.fetch_add(1, Ordering::SeqCst);
     let breaks = Arc::new(Notify::new());
     loop {
