@@ -185,13 +185,14 @@ fn recorded_exchanges_pass_unchanged_and_are_booked_to_the_token_however_they_ar
     let tapes: Vec<Tape> = text.lines().map(|line| Tape(serde_json::from_str(line).expect("a tape is JSON"))).collect();
     assert!(!tapes.is_empty(), "{path} has no tapes");
     let provider = Provider::start(|_| Script::json(500, "{}"));
-    // What is deferred is not asked for meanwhile: each replay has one call.
-    let gateway = Setup::new(&provider).set("TOLLGATE_POLL_INTERVAL", "1h").start();
     let mut chance = Chance::new();
     let mut counts = [0; 5];
     let mut costs = Costs::default();
     let mut replays = 0;
     for (number, tape) in tapes.iter().enumerate() {
+        // Recordings are of one account, and some name what others of them made: to each gateway that is nobody's. What is
+        // deferred is not asked for meanwhile: each replay has one call.
+        let gateway = Setup::new(&provider).set("TOLLGATE_POLL_INTERVAL", "1h").start();
         let body = tape.wire_body();
         let whole = if body.is_empty() { Vec::new() } else { vec![body.clone()] };
         let mut cuts = vec![whole, body.chunks(1).map(<[u8]>::to_vec).collect()];

@@ -35,7 +35,12 @@ fn each_mode_of_slowhttptest_leaves_ordinary_calls_alone() {
     let models = format!("{at}/v1beta/models?key=slow&large");
     let modes: [(&str, &str, Vec<&str>, Option<&str>); 4] = [
         ("-H", "slow heads", vec!["-i", "1", "-u", &chats], Some("head_time")),
-        ("-B", "slow bodies", vec!["-i", "1", "-s", "8192", "-x", "10", "-u", &chats], Some("body_pace")),
+        (
+            "-B",
+            "slow bodies",
+            vec!["-i", "1", "-s", "8192", "-x", "10", "-f", "application/json", "-u", &chats],
+            Some("body_pace"),
+        ),
         ("-R", "ranges", vec!["-t", "HEAD", "-a", "10", "-b", "3000", "-u", &models], Some("head")),
         (
             "-X",
