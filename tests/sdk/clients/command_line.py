@@ -140,6 +140,8 @@ with tempfile.TemporaryDirectory() as directory:
     cached = curl(VERTEX + "/cachedContents", CACHE)
     suite.case("Vertex, cachedContents", cached)
     suite.case("Vertex, stored cachedContents", own(cached, name_of, lambda name: curl(f"{VERTEX}/{name}")))
+    kept_on = lambda name: curl(f"{VERTEX}/{name}", {"ttl": "600s"}, method="PATCH")  # noqa: E731
+    suite.case("Vertex, stored cachedContents", own(cached, name_of, kept_on))
     suite.case("models (Gemini)", curl("/v1beta/tunedModels", key="google"))
     operation = lambda name: curl("/v1beta/operations/" + name.rsplit("/", 1)[1], key="google")  # noqa: E731
     suite.case("operations", own(curl(VEO, PREDICT, key="google"), name_of, operation))
@@ -154,6 +156,7 @@ with tempfile.TemporaryDirectory() as directory:
         stored = lambda name: curl(f"/v1beta/interactions/{name}{path}", body, "google", method)  # noqa: B023, E731
         suite.case("interactions, stored", own(said, name_of, stored))
     suite.case("threads", curl("/v1/threads", {}))
+    suite.case("threads", thread(lambda at: curl(at, method="DELETE")))
     for path in ("", "/messages"):
         suite.case("threads", thread(lambda at: curl(at + path)))  # noqa: B023
     for path, body in (("", None), ("/steps", None), ("/cancel", {})):

@@ -264,7 +264,7 @@ ROUTES = [
         free({"cachedContents": [{"name": "cachedContents/scripted"} | CACHE]}),
     ),
     ("GET", f"/{VERSION}{PROJECT}/(cachedContents/[^/]+)", kept(CACHE)),
-    ("PATCH", f"/{VERSION}/(cachedContents/[^/]+)", kept(CACHE)),
+    ("PATCH", f"/{VERSION}{PROJECT}/(cachedContents/[^/]+)", kept(CACHE)),
     ("DELETE", f"/{VERSION}/cachedContents/[^/]+", free({})),
     ("POST", f"/upload/{VERSION}/files", upload),
     ("POST", f"/upload/{VERSION}/fileSearchStores/[^/:]+:uploadToFileSearchStore", upload),

@@ -254,6 +254,7 @@ ROUTES = [
     ("POST", "/v1/assistants", assistant),
     ("POST", "/v1/threads", thread),
     ("GET", "/v1/threads/([^/]+)", kept(THREAD)),
+    ("DELETE", "/v1/threads/[^/]+", free({"deleted": True})),
     ("GET", "/v1/threads/[^/]+/(?:messages|runs/[^/]+/steps)", free(LIST)),
     ("POST", "/v1/threads/([^/]+)/runs", run_begun),
     ("GET", "/v1/threads/([^/]+)/runs/([^/]+)", run("completed")),
