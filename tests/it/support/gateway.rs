@@ -14,7 +14,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
-use super::machine::Ready;
 use super::provider::Provider;
 use super::wire::{Answer, Request};
 
@@ -377,13 +376,6 @@ impl Gateway {
     /// The number of its process.
     pub fn process_id(&self) -> String {
         self.child.id().to_string()
-    }
-
-    /// The threads that serve connections.
-    pub fn workers(&self) -> Ready {
-        let is_numbered =
-            |name: &str| name.strip_prefix("tollgate-").is_some_and(|number| number.parse::<u32>().is_ok());
-        Ready::of(self.child.id(), is_numbered)
     }
 
     /// Resident memory in KiB.
