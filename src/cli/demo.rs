@@ -27,6 +27,10 @@ use super::{Common, Failure, flags};
 const TENANT: &str = "demo";
 const PROXY_PORT: u16 = 8080;
 const ADMIN_PORT: u16 = 9090;
+
+/// What is said of calls, and not of how the gateway came up: that is what the demo prints itself.
+const QUIET_START: &str = "info,tollgate::boot=warn";
+
 /// So many ports after the usual one are tried before any free one is taken.
 const PORTS_TRIED_MAX: u16 = 20;
 
@@ -153,7 +157,8 @@ fn config(
         [("--listen", "listen.proxy", listen), ("--admin-listen", "listen.admin", admin_listen)],
     )?);
     let mut environment: BTreeMap<String, String> = BTreeMap::new();
-    if let Some(filter) = ProcessEnvironment.get("RUST_LOG") {
+    let filter = ProcessEnvironment.get("RUST_LOG");
+    if let Some(filter) = filter.or_else(|| common.config.is_none().then(|| QUIET_START.to_owned())) {
         environment.insert("RUST_LOG".to_owned(), filter);
     }
     let mut config = Config::load(&all, &environment, common.config.as_deref())?;
