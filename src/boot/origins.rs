@@ -14,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::config::{self, Config, Providers, Roots};
 use crate::domain::ids::ProviderId;
 use crate::edge::exchange::Origin;
-use crate::edge::upstream::{Limits, Place, Upstream};
+use crate::edge::upstream::{Failures, Limits, Place, Upstream};
 
 use super::BootError;
 use super::tls::{certificates, wrong};
@@ -93,7 +93,8 @@ fn place(
         None
     };
     let authority = HeaderValue::from_str(&wanted.authority()).map_err(|_| wrong())?;
-    Ok(Place { host: wanted.host.clone(), port: wanted.port, authority, tls, http2, trust: trust.digest })
+    let (host, port, trust) = (wanted.host.clone(), wanted.port, trust.digest);
+    Ok(Place { host, port, authority, tls, http2, trust, failures: Failures::default() })
 }
 
 fn limits(config: &Config) -> Limits {

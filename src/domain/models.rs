@@ -3,6 +3,7 @@
 //! May use: the patterns of `price`. A list is judged by the name that is asked for; what is answered may be another name of
 //! the same model, and is what is priced.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -69,12 +70,16 @@ impl Models {
 
 /// The name of a model as patterns have it: without the collection or the path that it may stand in, in lower case. `None`
 /// for one that is longer than any model's.
-pub(super) fn plain_name(model: &str) -> Option<String> {
+pub(super) fn plain_name(model: &str) -> Option<Cow<'_, str>> {
     if model.len() > NAME_BYTES_MAX {
         return None;
     }
-    let name = model.rsplit_once("/models/").map_or(model, |(_, name)| name);
-    Some(name.strip_prefix("models/").unwrap_or(name).to_ascii_lowercase())
+    let is_path = model.contains('/');
+    let name = if is_path { model.rsplit_once("/models/").map_or(model, |(_, name)| name) } else { model };
+    let name = name.strip_prefix("models/").unwrap_or(name);
+    // Mostly it is plain already.
+    let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+    Some(if is_lower { name.into() } else { name.to_ascii_lowercase().into() })
 }
 
 impl FromStr for Models {

@@ -237,6 +237,7 @@ impl Bench {
             tls: None,
             http2: false,
             trust: [0; 32],
+            failures: Default::default(),
         });
         let upstream = Upstream { place, limits };
         let (provider_id, key) = (ProviderId::new("openai"), SecretString::from("sk-of-the-operator"));

@@ -30,15 +30,15 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use pingora_timeout::fast_timeout::fast_timeout;
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::client::TlsStream;
 
+mod connect;
 mod switched;
 
+pub use connect::Failures;
 pub use switched::{Opened, Switched};
 
 /// The most that hyper buffers of one connection, and so the longest head it takes: a provider's may have many cookies.
@@ -48,16 +48,9 @@ const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// An unsent request meets a connection that just closed at most this often before a fresh one is made.
 const STALE_CONNECTIONS_MAX: usize = 8;
 
-/// Addresses of a host that are tried.
-const ADDRESSES_MAX: usize = 8;
-
 /// Interim answers before the one that counts: more than one every three seconds of the longest usual wait. Each is read to be
 /// thrown away, so without an end they would be work without an end.
 const INTERIM_ANSWERS_MAX: u32 = 256;
-
-/// A provider that thinks for minutes sends nothing: the kernel then asks whether it is still there, and keeps the way
-/// through address translators open.
-const PROBE_AFTER: Duration = Duration::from_secs(60);
 
 /// Limits of time and number for one provider.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +89,8 @@ pub struct Place {
     pub http2: bool,
     /// Stands for the roots: a place that is verified by others is another one.
     pub trust: [u8; 32],
+    /// What the log was told of connections that could not be made.
+    pub failures: Failures,
 }
 
 /// Why there is no head.
@@ -323,11 +318,7 @@ impl Upstream {
                 Err(Attempt::Failed(error)) => return Err(error),
             }
         }
-        let fresh = match timeout(self.limits.connect, self.connect_in_turn()).await {
-            Ok(Ok(fresh)) => fresh,
-            Ok(Err(_)) => return Err(SendError::Unreachable),
-            Err(_) => return Err(SendError::Timeout),
-        };
+        let fresh = self.in_time(self.connect_in_turn()).await?;
         sending();
         match self.exchange(fresh, request).await {
             Ok(answer) => not_switched(answer),
@@ -352,62 +343,6 @@ impl Upstream {
 
     fn shared(&self) -> Option<Fresh> {
         self.place.http2.then(|| http2::pick(&self.place, self.limits.pooled)).flatten().map(Fresh::Shared)
-    }
-
-    /// Connects; what can be shared is made by one, while the others wait for it.
-    async fn connect_in_turn(&self) -> io::Result<Fresh> {
-        let turn = self.place.http2.then(|| http2::turn(&self.place)).flatten();
-        let _turn = match &turn {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        };
-        match self.shared() {
-            Some(shared) => Ok(shared),
-            None => self.connect().await,
-        }
-    }
-
-    async fn connect(&self) -> io::Result<Fresh> {
-        let place = &self.place;
-        let (socket, agreed) = self.socket(place.http2).await?;
-        if place.http2 && place.tls.is_some() {
-            http2::told(place, agreed);
-        }
-        if agreed {
-            return http2::connect(place, socket).await.map(Fresh::Shared);
-        }
-        own(socket).await.map(Fresh::Own)
-    }
-
-    /// A connection as far as TLS goes, and whether HTTP/2 was agreed on, which is only offered where `http2` says so.
-    async fn socket(&self, http2: bool) -> io::Result<(Socket, bool)> {
-        let tcp = self.connect_tcp().await?;
-        tcp.set_nodelay(true)?;
-        SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER))?;
-        let Some((config, name)) = &self.place.tls else { return Ok((Socket::Plain(tcp), false)) };
-        let mut config = config.clone();
-        if !http2 && !config.alpn_protocols.is_empty() {
-            Arc::make_mut(&mut config).alpn_protocols.retain(|protocol| protocol != b"h2");
-        }
-        let tls = TlsConnector::from(config).connect(name.clone(), tcp).await?;
-        let agreed = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok((Socket::Tls(Box::new(tls)), agreed))
-    }
-
-    /// Tries the host's addresses in turn, each for its share of the time: one family may lead nowhere.
-    async fn connect_tcp(&self) -> io::Result<TcpStream> {
-        let found = lookup_host((self.place.host.as_str(), self.place.port)).await?;
-        let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
-        let share = self.limits.connect / u32::try_from(addresses.len()).unwrap_or(1).max(1);
-        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in addresses {
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(tcp)) => return Ok(tcp),
-                Ok(Err(error)) => failed = error,
-                Err(_) => failed = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(failed)
     }
 
     async fn exchange(&self, fresh: Fresh, mut request: Request<Outgoing>) -> Result<Answer, Attempt> {

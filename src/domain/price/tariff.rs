@@ -342,7 +342,7 @@ impl<'a> Named<'a> {
     pub fn priced_as(self, list: &PriceBook, own: Option<&PriceBook>, at: Micros) -> &'a str {
         let Self { provider, answered, requested } = self;
         let is_known = |model| [Some(list), own].into_iter().flatten().any(|book| book.knows(provider, model, at));
-        if is_known(answered) || !is_known(requested) { answered } else { requested }
+        if answered == requested || is_known(answered) || !is_known(requested) { answered } else { requested }
     }
 }
 

@@ -33,13 +33,8 @@ impl Upstream {
     /// Sends a request to switch on a connection of its own and waits for the head of the answer.
     pub async fn open(&self, request: Request<Outgoing>) -> Result<Opened, SendError> {
         // HTTP/2 has no such switch.
-        let connect = async { own(self.socket(false).await?.0).await };
-        let connection = match timeout(self.limits.connect, connect).await {
-            Ok(Ok(connection)) => Fresh::Own(connection),
-            Ok(Err(_)) => return Err(SendError::Unreachable),
-            Err(_) => return Err(SendError::Timeout),
-        };
-        let answer = match self.exchange(connection, request).await {
+        let connection = self.in_time(async { own(self.socket(false).await?.0).await }).await?;
+        let answer = match self.exchange(Fresh::Own(connection), request).await {
             Ok(answer) => answer,
             Err(Attempt::Unsent(_)) => return Err(SendError::Unreachable),
             Err(Attempt::Failed(error)) => return Err(error),
