@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::adapters::system_clock::SystemClock;
-use crate::config::Config;
 use crate::config::stamps::Stamped;
+use crate::config::{Config, Mode};
 use crate::domain::key::KeyHash;
 use crate::domain::price::PriceBook;
 use crate::edge::api::STORE_TIMEOUT;
@@ -64,6 +64,7 @@ fn settings(config: &Config) -> Settings {
         upload_limit: config.listen.upload_limit,
         session_message_limit: config.listen.session_message_limit,
         isolation: config.isolation,
+        pages_of_here: config.mode == Mode::Dev,
         header_timeout: config.listen.header_timeout,
         body_timeout: config.listen.body_timeout,
         write_timeout: config.listen.write_timeout,

@@ -83,6 +83,8 @@ pub enum Refusal {
     TwoKeys,
     /// The admin key on the proxy listener.
     AdminKeyOnProxy,
+    /// In dev, where names are keys: a browser sends it for a page that is not of this machine.
+    ForeignPage,
     /// An upload's address that this gateway did not give, that is over, or that is another tenant's.
     BadUpload,
     /// The tenant is suspended.
@@ -250,7 +252,8 @@ impl Refusal {
             | Self::NoPrice { .. }
             | Self::Deferred { .. }
             | Self::Storage { .. }
-            | Self::ListOfAll => 403,
+            | Self::ListOfAll
+            | Self::ForeignPage => 403,
             Self::UnknownRoute | Self::OpensElsewhere | Self::UnknownObject { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::StillRuns { .. } => 409,
@@ -296,6 +299,7 @@ impl Refusal {
             Self::BadKey => "invalid_api_key",
             Self::TwoKeys => "ambiguous_api_key",
             Self::AdminKeyOnProxy => "admin_key_not_allowed",
+            Self::ForeignPage => "foreign_page",
             Self::BadUpload => "invalid_upload",
             Self::Suspended(_) => "tenant_suspended",
             Self::UnknownPlan { .. } => "unknown_plan",
@@ -444,6 +448,7 @@ impl fmt::Display for Refusal {
             Self::BadKey => f.write_str("Incorrect API key: it is unknown, expired or revoked. Ask the operator of this gateway for a key."),
             Self::TwoKeys => f.write_str("Two different API keys in one request. Send exactly one."),
             Self::AdminKeyOnProxy => f.write_str("The admin key is accepted on the admin listener only. Use a tenant's key here."),
+            Self::ForeignPage => f.write_str("In dev any name is a key, so no web page of elsewhere may use one. Serve the page from this machine, or run the gateway with TOLLGATE_ENV=prod and keys."),
             Self::BadUpload => f.write_str("This address of an upload is unknown, is over or belongs to another tenant. Begin the upload again with your Tollgate key."),
             Self::Suspended(tenant) => write!(f, "Tenant {tenant} is suspended. Ask the operator of this gateway."),
             Self::UnknownPlan { tenant, plan } => {

@@ -1,9 +1,11 @@
 //! The credential that a request presents, and the attribution beside it.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::{self, AUTHORIZATION, HeaderName};
+use http::uri::Authority;
 use secrecy::zeroize::Zeroizing;
 
 use crate::domain::refusal::Refusal;
@@ -100,6 +102,22 @@ pub struct Attribution {
     pub kb_id: Option<Box<str>>,
 }
 
+/// Refuses what a browser sends for a page that is not of this machine. Forms and websockets go anywhere without being asked
+/// first, and both can name a key (`?key=`, [`KEY_PROTOCOL`]). What is no page, such as an app with an origin of its own scheme,
+/// knows as much as any program here.
+pub fn is_of_here(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_of_here = |origin: &[u8]| {
+        let after = |scheme: &str| origin.strip_prefix(scheme.as_bytes());
+        let Some(host) = after("http://").or(after("https://")) else { return origin != b"null" };
+        let Ok(authority) = Authority::try_from(host) else { return false };
+        let name = authority.host();
+        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        name == "localhost" || name.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
+    };
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    if origins.all(|origin| is_of_here(origin.as_bytes())) { Ok(()) } else { Err(Refusal::ForeignPage) }
+}
+
 /// The attribution of a request.
 pub fn attribution(headers: &HeaderMap) -> Result<Attribution, Refusal> {
     let user_id = label(headers, &USER_ID, "x-tollgate-user-id")?;
@@ -169,6 +187,21 @@ mod tests {
                 "{headers:?} {query:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_page_of_elsewhere_uses_no_name_as_a_key() {
+        let here =
+            ["http://localhost:3000", "https://app.localhost", "http://127.0.0.1", "http://[::1]:8080", "app://x"];
+        let elsewhere = ["https://evil.example", "http://localhost.evil.example", "http://10.0.0.1", "null", "http://"];
+        for origin in here {
+            assert_eq!(is_of_here(&map(&[("origin", origin)])), Ok(()), "{origin}");
+        }
+        for origin in elsewhere {
+            assert_eq!(is_of_here(&map(&[("origin", origin)])), Err(Refusal::ForeignPage), "{origin}");
+        }
+        assert_eq!(is_of_here(&map(&[])), Ok(()));
+        assert!(is_of_here(&map(&[("origin", "http://localhost"), ("origin", "https://evil.example")])).is_err());
     }
 
     #[test]

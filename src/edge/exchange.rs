@@ -123,6 +123,8 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// How far tenants that share a provider's account are kept apart in it.
     pub isolation: Isolation,
+    /// Whether browsers are served for pages of this machine alone: where names are keys, any page knows one.
+    pub pages_of_here: bool,
     /// Connections of all clients together.
     pub connections_max: u64,
     /// Connections of one address; 0 for no limit.
@@ -320,6 +322,9 @@ impl Gate {
     async fn line(&self, session: &mut ServerSession, asked: &mut Asked<'_>) -> Result<Fate, Refusal> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Draining);
+        }
+        if asked.live.settings.pages_of_here {
+            auth::is_of_here(headers_of(session))?;
         }
         if answer::is_local(&asked.path) {
             return answer::local(self, session, asked).await;

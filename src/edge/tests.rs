@@ -200,6 +200,7 @@ fn settings() -> Settings {
         http2_streams: 100,
         http2_resets: 100,
         stream_timeout: PATIENCE,
+        pages_of_here: false,
     }
 }
 

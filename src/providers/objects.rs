@@ -179,6 +179,8 @@ struct Open {
     /// The known member that it is the value of, also through arrays.
     member: Option<&'static str>,
     is_skipped: bool,
+    /// Somebody chose the names of its members, so that none of them says what is in it.
+    is_free: bool,
     /// Of an object the member whose value comes next.
     next: Next,
     ids: Vec<String>,
@@ -196,6 +198,7 @@ enum Next {
     Sealed,
     Content,
     Skipped,
+    Free,
 }
 
 impl<N: Naming> Walk<N> {
@@ -203,16 +206,17 @@ impl<N: Naming> Walk<N> {
         if let Some(open) = self.open.last_mut() {
             open.item.has_content |= open.is_object && open.next == Next::Content;
         }
-        let (member, is_skipped) = match self.open.last() {
-            None => (None, false),
-            Some(Open { is_object: false, member, is_skipped, .. }) => (*member, *is_skipped),
-            Some(Open { next, is_skipped, .. }) => match next {
-                Next::Known(member) => (Some(*member), *is_skipped),
-                next => (None, *is_skipped || *next == Next::Skipped),
+        let (member, is_skipped, is_free) = match self.open.last() {
+            None => (None, false, false),
+            Some(Open { is_object: false, member, is_skipped, is_free, .. }) => (*member, *is_skipped, *is_free),
+            Some(Open { next, is_skipped, is_free, .. }) => match next {
+                Next::Known(member) => (Some(*member), *is_skipped, *is_free),
+                Next::Skipped => (None, *is_skipped || !is_free, *is_free),
+                next => (None, *is_skipped, *is_free || *next == Next::Free),
             },
         };
         let item = Item { member, ..Item::default() };
-        self.open.push(Open { is_object, member, is_skipped, item, ..Open::default() });
+        self.open.push(Open { is_object, member, is_skipped, is_free, item, ..Open::default() });
     }
 
     fn closes(&mut self) {
@@ -247,7 +251,7 @@ impl<N: Naming> Walk<N> {
                 open.item.is_sealed |= !text.is_empty();
                 None
             }
-            (true, Next::Other | Next::Skipped) => None,
+            (true, Next::Other | Next::Skipped | Next::Free) => None,
         };
         self.see(named);
     }
@@ -263,6 +267,8 @@ fn next<N: Naming>(name: &str) -> Next {
         "type" => Next::Kind,
         "encrypted_content" => Next::Sealed,
         "content" => Next::Content,
+        // Of a stored prompt: files and images, each under a name that whoever wrote the prompt gave it.
+        "variables" => Next::Free,
         name if N::SKIPPED.contains(&name) => Next::Skipped,
         name => {
             let mut known = N::MEMBERS.iter().chain(N::BY_ID);

@@ -45,6 +45,27 @@ pub fn demand_401(answer: &Answer, request: &Request, key: &str) {
 }
 
 #[test]
+fn a_page_of_elsewhere_spends_nothing_in_dev() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let from = |origin: &str, request: Request| {
+        let request = request.header("Origin", origin).header("Content-Type", "text/plain");
+        gateway.send(&request).status
+    };
+    let all = || [Request::post(format!("{GEMINI}?key=acme"), GEMINI_REQUEST), Request::get("/billing/usage?key=acme")];
+    for origin in ["https://evil.example", "null"] {
+        assert_eq!(all().map(|request| from(origin, request)), [403, 403], "{origin}");
+    }
+    assert_eq!((provider.count(), gateway.chats("acme").0), (0, 0));
+    assert_eq!(all().map(|request| from("http://localhost:3000", request)), [200, 200]);
+    // A key is what a page cannot know.
+    let gateway = Setup::new(&provider).prod().start();
+    let key = gateway.issue("acme", "starter");
+    let chat = Request::post(CHAT, CHAT_REQUEST).bearer(&key).header("Origin", "https://app.example");
+    assert_eq!(gateway.send(&chat).status, 200);
+}
+
+#[test]
 fn the_tenant_s_key_stays_and_the_provider_s_key_goes_out() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).prod().start();

@@ -173,6 +173,16 @@ const CALLS: &[(&str, &str, &[&str])] = &[
         r#"{"prompt":{"id":"pmpt_1","variables":{"doc":{"type":"input_file","file_id":"file-1"}}}}"#,
         &["file-1"],
     ),
+    (
+        RESPONSES,
+        r#"{"prompt":{"id":"pmpt_1","variables":{"metadata":{"type":"input_file","file_id":"file-1"}}}}"#,
+        &["file-1"],
+    ),
+    (
+        RESPONSES,
+        r#"{"prompt":{"id":"pmpt_1","variables":{"a":{"schema":[{"type":"input_file","file_id":"file-1"}]}}}}"#,
+        &["file-1"],
+    ),
     ("/v1/batches", r#"{"input_file_id":"file-1","endpoint":"/v1/responses"}"#, &["file-1"]),
     ("/v1/threads/thread_1/runs", r#"{"assistant_id":"asst_1"}"#, &["asst_1"]),
     ("/v1/images/edits", r#"{"model":"m","images":[{"file_id":"file-1"}],"prompt":"x"}"#, &["file-1"]),
