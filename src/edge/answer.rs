@@ -1,7 +1,7 @@
 //! What the gateway says itself: refusals in the caller's dialect, and its own routes.
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use pingora_core::ErrorType;
 use pingora_core::protocols::http::ServerSession;
@@ -187,6 +187,8 @@ pub async fn reject_head(gate: &Gate, session: &mut ServerSession, refusal: &Ref
 
 /// Whether the client took it; one that did not in time has met a bound.
 async fn write(gate: &Gate, session: &mut ServerSession, head: ResponseHeader, body: Bytes) -> bool {
+    // RFC 9110, 9.3.2: an answer to HEAD has none. In HTTP/2 nobody below sees to that.
+    let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { body };
     let is_late = match fast_timeout(HEAD_TIME, session.write_response_header(Box::new(head))).await {
         Ok(Ok(())) => match session.write_response_body(body, true).await {
             Ok(()) => return true,

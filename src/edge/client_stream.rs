@@ -27,6 +27,7 @@ use pingora_core::protocols::{
 };
 use pingora_timeout::fast_timeout::fast_timeout;
 use secrecy::zeroize::Zeroize;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -247,6 +248,12 @@ impl ClientStream {
     /// Counts the bytes that the connection takes, whoever waits for that.
     pub fn taken_bytes(&self) -> Arc<AtomicU64> {
         self.sent.clone()
+    }
+
+    /// Whether the connection is reset when it is dropped, which is how an answer that only its end ends is seen to have broken off.
+    pub fn break_off_by_reset(&self, resets: bool) {
+        // Where it cannot be said, the connection has ended already.
+        SockRef::from(self.wire.tcp()).set_linger(resets.then_some(Duration::ZERO)).unwrap_or_default();
     }
 
     /// From here on the connection is no longer one of requests; gives what came ahead.

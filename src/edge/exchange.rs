@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Uri, Version};
 use pingora_core::protocols::http::ServerSession;
+use pingora_timeout::fast_timeout::fast_timeout;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
@@ -464,7 +465,11 @@ impl Gate {
             return Ok(());
         }
         asked.expects_continue = false;
-        session.write_continue_response().await.map_err(|_| Refusal::BodyIncomplete)
+        // It is no answer before the end of the request, after which pingora would close the connection.
+        session.set_close_on_response_before_downstream_finish(false);
+        let told = fast_timeout(asked.live.settings.write_timeout, session.write_continue_response()).await;
+        session.set_close_on_response_before_downstream_finish(true);
+        told.is_ok_and(|told| told.is_ok()).then_some(()).ok_or(Refusal::BodyIncomplete)
     }
 
     pub(super) fn request(

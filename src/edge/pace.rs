@@ -13,6 +13,9 @@ use tokio::time::{Duration, Instant};
 use crate::domain::bound::Bound;
 use crate::domain::refusal::Refusal;
 
+/// The largest frame of HTTP/2, where nobody asked for larger ones (RFC 9113, 4.2).
+const PIECE_BYTES_MAX: u64 = 16 * 1024;
+
 /// One direction of one exchange with a client.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -37,6 +40,13 @@ impl Pace {
     /// How long it may be waited for, until it has moved so many bytes; 0 where that is not known.
     pub fn wait_max(&self, bytes: usize) -> Duration {
         self.patience.saturating_sub(self.behind).saturating_add(self.worth(bytes))
+    }
+
+    /// How many bytes to wait for at once, where nobody sees how many of them moved: no more than what is worth a silence.
+    pub fn piece_max(&self) -> usize {
+        let worth = self.rate.saturating_mul(self.patience.as_secs()).max(1);
+        let most = if self.rate == 0 { PIECE_BYTES_MAX } else { worth.min(PIECE_BYTES_MAX) };
+        usize::try_from(most).unwrap_or(usize::MAX)
     }
 
     /// It was waited for so long, and moved so many bytes.

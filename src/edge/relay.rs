@@ -60,6 +60,9 @@ struct Relay<'a> {
     pace: Pace,
     /// Counts what its connection takes, where that is its alone.
     taken: Option<Arc<AtomicU64>>,
+    /// Nothing but the end of the connection tells the client where the answer ends (RFC 9112, 6.3), so that whatever drops this
+    /// before has to end it otherwise.
+    ends_by_close: bool,
     in_flight: Option<InFlight>,
     /// Told behind the last byte, when this is dropped.
     watch: Option<Watch>,
@@ -111,15 +114,18 @@ pub(super) async fn relay(
     let shortener = in_flight.as_ref().filter(|_| is_shown).and_then(InFlight::shortener);
     let out = Vec::new();
     let taken = client_of(session).map(ClientStream::taken_bytes);
-    if taken.is_some() {
-        // Pingora's limit is one for a whole write, however much of it is taken.
-        session.set_write_timeout(None);
+    // Pingora's limit is one for a whole write, however much of it is taken.
+    session.set_write_timeout(None);
+    let ends_by_close = taken.is_some() && left.is_none() && !asked.chunks;
+    if ends_by_close {
+        session.set_keepalive(None);
     }
     let mut relay = Relay {
         gate,
         session,
         pace: Pace::new(settings.write_timeout, settings.rate_min),
         taken,
+        ends_by_close,
         in_flight,
         watch,
         making: Making::of(gate, asked, &head),
@@ -132,6 +138,7 @@ pub(super) async fn relay(
         drained_bytes: 0,
         left,
     };
+    relay.break_off_by_reset(true);
     // The head may be all of it.
     relay.settle_if_complete().await;
     match client_head(gate, asked, &head, !takes_out) {
@@ -305,7 +312,22 @@ impl Relay<'_> {
         // What is gathered and held back of the provider's is behind the end.
         self.out = vec![last.freeze()];
         self.write().await;
-        if self.gone.is_some() { Fate::Close } else { Fate::Reuse }
+        self.is_over()
+    }
+
+    /// The answer came to its end.
+    fn is_over(&self) -> Fate {
+        if self.gone.is_some() {
+            return Fate::Close;
+        }
+        self.break_off_by_reset(false);
+        Fate::Reuse
+    }
+
+    fn break_off_by_reset(&self, resets: bool) {
+        if let Some(client) = client_of(self.session).filter(|_| self.ends_by_close) {
+            client.break_off_by_reset(resets);
+        }
     }
 
     /// A complete answer is booked before its last bytes go out: a client that has them has paid. What is no answer of a
@@ -345,12 +367,11 @@ impl Relay<'_> {
         self.noted().await;
         self.write().await;
         let trailers = trailers.filter(|_| self.session.is_http2() && self.gone.is_none());
-        if let Some(trailers) = trailers.map(headers::trailers_to_client).filter(|trailers| !trailers.is_empty())
-            && self.session.write_response_trailers(trailers).await.is_err()
-        {
-            self.gone = Some(Instant::now());
+        if let Some(trailers) = trailers.map(headers::trailers_to_client).filter(|trailers| !trailers.is_empty()) {
+            let written = fast_timeout(self.pace.wait_max(0), self.session.write_response_trailers(trailers)).await;
+            self.took(written.ok());
         }
-        if self.gone.is_some() { Fate::Close } else { Fate::Reuse }
+        self.is_over()
     }
 
     /// The client gets what came and sees the break: its answer must not look complete.
@@ -376,10 +397,21 @@ impl Relay<'_> {
 
     /// Writes what is gathered. A failure only means that nobody listens any more: the provider is read on.
     async fn write(&mut self) {
-        let bytes = join(&mut self.out);
+        let mut bytes = join(&mut self.out);
         if let Some(shortener) = self.shortener.as_mut().filter(|_| !std::mem::take(&mut self.followed)) {
             shortener.follow(&bytes);
         }
+        if self.taken.is_some() {
+            return self.write_piece(bytes).await;
+        }
+        // What a client of HTTP/2 takes is seen when all of a piece is taken.
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(self.pace.piece_max()));
+            self.write_piece(piece).await;
+        }
+    }
+
+    async fn write_piece(&mut self, bytes: Bytes) {
         if self.gone.is_some() || bytes.is_empty() {
             return;
         }

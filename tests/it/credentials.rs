@@ -49,7 +49,7 @@ fn a_page_of_elsewhere_spends_nothing_in_dev() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).start();
     let from = |origin: &str, request: Request| {
-        let request = request.header("Origin", origin).header("Content-Type", "text/plain");
+        let request = request.header("Origin", origin);
         gateway.send(&request).status
     };
     let all = || [Request::post(format!("{GEMINI}?key=acme"), GEMINI_REQUEST), Request::get("/billing/usage?key=acme")];

@@ -1,5 +1,6 @@
 //! HTTP as clients and providers really speak it, and as attackers do.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use super::support::bodies::*;
@@ -28,7 +29,35 @@ fn a_client_that_waits_for_100_continue_gets_it() {
     wire.send(CHAT_REQUEST.as_bytes());
     let answer = wire.answer().expect("an answer");
     assert_eq!((answer.status, answer.text().as_str()), (200, CHAT_ANSWER));
-    assert_eq!(gateway.booked("acme", 1).tokens(), (11, 7, 18));
+    // It is no answer before the end of a request: the connection goes on.
+    assert_eq!(answer.header("connection").as_deref(), Some("keep-alive"));
+    assert_eq!(wire.ask(&chat("acme")).status, 200);
+    assert_eq!(gateway.booked("acme", 2).tokens(), (22, 14, 36));
+}
+
+#[test]
+fn an_answer_that_broke_off_does_not_look_whole_to_a_client_of_http_1_0() {
+    let provider = Provider::start(|seen| {
+        let begun =
+            Script::open(&[("Content-Type", "text/event-stream")]).then(Step::Send(wire::chunk(&chat_event("one"))));
+        let is_whole = seen.everything().contains("\"whole\"");
+        if is_whole { begun.then(Step::Send(wire::LAST_CHUNK.to_vec())) } else { begun.then(Step::Close) }
+    });
+    let gateway = Setup::new(&provider).start();
+    for (user, is_reset) in [("whole", false), ("broken", true)] {
+        let body = CHAT_USAGE_REQUEST.replacen('{', &format!(r#"{{"user":"{user}","#), 1);
+        let length = format!("Content-Length: {}", body.len());
+        let auth = "Authorization: Bearer acme";
+        let (mut tcp, _) = Wire::open(gateway.proxy).into_parts();
+        let head =
+            head("POST /v1/chat/completions HTTP/1.0", &["Host: x", auth, JSON, &length, "Connection: keep-alive"]);
+        tcp.write_all(&[head, body.into_bytes()].concat()).unwrap();
+        let mut answer = Vec::new();
+        let end = tcp.read_to_end(&mut answer);
+        assert_eq!(end.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset), is_reset, "{user}");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(is_reset || answer.to_ascii_lowercase().contains("connection: close\r\n"), "{answer}");
+    }
 }
 
 #[test]

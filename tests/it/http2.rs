@@ -342,6 +342,38 @@ fn a_stream_that_is_not_read_holds_up_itself_and_no_other() {
 }
 
 #[test]
+fn a_refusal_of_a_head_has_no_body() {
+    let provider = Provider::start(honest);
+    let gateway = clear(&provider).start();
+    let mut client = Http2::open(gateway.proxy);
+    for (key, target, status) in
+        [("acme", "/v1/nothing", 404), ("NOT A KEY", "/v1/models", 401), ("acme", "/v1/embeddings", 405)]
+    {
+        let answer = client.ask(&Request::get(target).method("HEAD").bearer(key));
+        assert_eq!((answer.status, answer.body.len()), (status, 0), "{target}");
+    }
+}
+
+#[test]
+fn a_client_that_keeps_up_is_not_cut_for_a_window_that_it_fills_slowly() {
+    let length = 224 * 1024;
+    let provider = Provider::start(move |_| Script::json(200, vec![b' '; length]));
+    // A window is opened again when half of it, 32 KiB, was read: every second and a half, at 20 KiB a second.
+    let setup = clear(&provider).set("TOLLGATE_WRITE_TIMEOUT", "2s").set("TOLLGATE_RATE_MIN", "16KiB");
+    let gateway = setup.start();
+    let mut client = Http2::open(gateway.proxy);
+    let mut slow = client.send(&Request::get("/v1/models").bearer("acme")).unwrap();
+    assert_eq!(slow.head().unwrap().status, 200);
+    let (began, mut read) = (Instant::now(), 0);
+    while let Some(piece) = slow.piece().expect("it is not cut") {
+        read += piece.len();
+        let due = began + Duration::from_millis(u64::try_from(read / 20).unwrap());
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    assert_eq!(read, length);
+}
+
+#[test]
 fn a_client_that_waits_for_100_continue_does_not_wait_for_ever() {
     let provider = Provider::start(honest);
     let gateway = clear(&provider).start();
