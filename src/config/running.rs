@@ -1,8 +1,10 @@
 //! What of a new configuration a running gateway can take over, and what waits for a restart.
 //!
-//! May use: nothing beyond [`super`].
+//! May use: `domain`, `values`, nothing else beyond [`super`].
 
-use super::{Config, Listen, Log};
+use crate::domain::object::{Isolation, UnknownObjects};
+
+use super::{Config, Listen, Log, Mode, values};
 
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
@@ -60,28 +62,47 @@ impl Config {
             .filter(|row| !changes(&row.key) && !is_as_started(&row.key, &row.value))
             .map(|row| row.key.clone())
             .collect();
-        let Self { listen, admin_key, master_keys, providers, upstream, shutdown_drain_limit, prices_file, .. } = self;
-        let Self { limits, budgets, clients, plans, plan_prices, log, .. } = self;
+        let isolation = self.isolation_in(started.mode);
+        // Each field by name: a new one does not compile until it is said here whether it changes.
         let taken = Self {
-            listen: Listen { proxy: started.listen.proxy, admin: started.listen.admin, ..listen },
-            admin_key,
-            master_keys,
-            providers,
-            upstream,
-            shutdown_drain_limit,
-            prices_file,
-            limits,
-            budgets,
-            clients,
+            mode: started.mode,
+            data_dir: started.data_dir.clone(),
+            listen: Listen { proxy: started.listen.proxy, admin: started.listen.admin, ..self.listen },
+            clients: self.clients,
+            admin_key: self.admin_key,
+            master_keys: self.master_keys,
+            ledger: started.ledger.clone(),
+            providers: self.providers,
+            upstream: self.upstream,
+            isolation,
+            shutdown_drain_limit: self.shutdown_drain_limit,
+            workers: started.workers,
+            journal: started.journal,
+            counters: started.counters.clone(),
+            budgets: self.budgets,
+            prices_file: self.prices_file,
+            limits: self.limits,
             reload_watch: self.reload_watch,
             files: self.files,
-            plans,
-            plan_prices,
-            log: Log { filter: log.filter, format: started.log.format },
+            plans: self.plans,
+            plan_prices: self.plan_prices,
+            log: Log { filter: self.log.filter, format: started.log.format },
             warnings: self.warnings,
-            ..started.clone()
+            settings: started.settings.clone(),
         };
         (taken, waiting)
+    }
+
+    /// What is left to the mode goes by the one that the process runs in, as the rest of it does: a file that loses its
+    /// `env = "prod"` opens nothing in a gateway that stays one of prod.
+    fn isolation_in(&self, mode: Mode) -> Isolation {
+        let is_allowed = |key: &str| {
+            let row = self.settings.iter().find(|row| row.key == key);
+            row.is_some_and(|row| values::allowed(&row.value, mode == Mode::Dev).unwrap_or(false))
+        };
+        let unknown = is_allowed("isolation.unknown_objects");
+        let unknown = if unknown { UnknownObjects::Allow } else { UnknownObjects::Refuse };
+        Isolation { unknown, lists: is_allowed("isolation.lists") }
     }
 }
 
@@ -90,7 +111,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::config::{Flag, KEYS, Ledger};
+    use crate::config::{Flag, KEYS, Key, Ledger};
 
     fn load(rows: &[(&str, &str)]) -> Config {
         let flag =
@@ -103,6 +124,78 @@ mod tests {
     fn every_key_that_changes_while_running_is_a_key() {
         for name in CHANGES_WHILE_RUNNING.iter().filter(|name| **name != "plans.") {
             assert!(KEYS.iter().any(|key| key.name == *name || key.name.starts_with(name)), "{name}");
+        }
+    }
+
+    /// Both listeners speak TLS here, and roots are given: some keys count with others only.
+    const STARTED: [(&str, &str); 7] = [
+        ("listen.tls.cert", "one"),
+        ("listen.tls.key", "one"),
+        ("admin.tls.cert", "one"),
+        ("admin.tls.key", "one"),
+        ("admin.tls.client_ca", "one"),
+        ("upstream.ca", "one"),
+        ("secrets.key", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
+    ];
+
+    /// A right value of a key that is neither its default nor the one above.
+    fn another(key: &Key) -> String {
+        let digits = key.default.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = key.default.split_at(digits);
+        match (key.name, key.default, number.parse::<u64>()) {
+            (_, "true", _) => "false".to_owned(),
+            (_, "false", _) => "true".to_owned(),
+            ("listen.balancers", ..) => "none".to_owned(),
+            ("budgets.account_tier", ..) => "flex".to_owned(),
+            ("log.filter", ..) => "warn".to_owned(),
+            ("models.output_max", ..) => "gpt-x=5".to_owned(),
+            ("admin.key", ..) => "bf3a9c1e7b2d84650a9c3e1f7b6d2840f5e9a7c3b1".to_owned(),
+            ("secrets.key", ..) => format!("{0},{1}", "8f3a9c1e7b2d8465".repeat(4), "0123456789abcdef".repeat(4)),
+            (name, ..) if name.starts_with("isolation.") => "refuse".to_owned(),
+            (name, ..) if name.ends_with("url") => "https://other.example".to_owned(),
+            (.., Ok(number)) => format!("{}{unit}", number + 1),
+            _ => "other".to_owned(),
+        }
+    }
+
+    /// Everything that a part of the gateway could read.
+    fn shown(config: &Config) -> String {
+        format!("{:?}", Config { settings: Vec::new(), ..config.clone() })
+    }
+
+    #[test]
+    fn every_key_that_changes_while_running_is_taken_over_and_no_other() {
+        let started = load(&STARTED);
+        let is_live = |name: &str| CHANGES_WHILE_RUNNING.iter().any(|live| name.starts_with(live));
+        for key in KEYS.iter().filter(|key| is_live(key.name)) {
+            let value = another(key);
+            let rows: Vec<(&str, &str)> = STARTED.iter().copied().chain([(key.name, value.as_str())]).collect();
+            let next = load(&rows);
+            assert_ne!(shown(&next), shown(&started), "{} = {value} changes nothing", key.name);
+            let (taken, waiting) = next.clone().taken_over(&started);
+            assert_eq!(shown(&taken), shown(&next), "{}", key.name);
+            assert!(waiting.is_empty(), "{}: {waiting:?}", key.name);
+        }
+    }
+
+    #[test]
+    fn isolation_is_taken_over_by_the_mode_that_was_started() {
+        let prod = |value: &'static str| {
+            load(&[("env", "prod"), ("isolation.unknown_objects", value), ("isolation.lists", value)])
+        };
+        let open = Isolation { unknown: UnknownObjects::Allow, lists: true };
+        let closed = Isolation { unknown: UnknownObjects::Refuse, lists: false };
+        for (from, to, expected) in [
+            (prod("allow"), prod("refuse"), closed),
+            (prod("refuse"), prod("allow"), open),
+            (prod("allow"), prod("auto"), closed),
+            // What lost its mode is a configuration of dev, and the process stays one of prod.
+            (prod("auto"), load(&[]), closed),
+            (prod("allow"), load(&[]), closed),
+            (load(&[]), prod("auto"), open),
+        ] {
+            let (taken, _) = to.taken_over(&from);
+            assert_eq!(taken.isolation, expected);
         }
     }
 
