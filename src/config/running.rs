@@ -4,7 +4,8 @@
 
 use crate::domain::object::{Isolation, UnknownObjects};
 
-use super::{Config, Listen, Log, Mode, values};
+use super::stamps::Stamped;
+use super::{Config, Listen, Log, Mode, Setting, Source, Tls, values};
 
 /// What can change while the gateway runs: a key of this name, or every key below one that ends with a dot. Everything
 /// else waits, a new key too until it is named here: sockets are bound, files are open, threads run, and `env` decides
@@ -48,47 +49,55 @@ const CHANGES_WHILE_RUNNING: [&str; 35] = [
 ];
 
 impl Config {
-    /// This configuration as far as a gateway that was started with `started` can take it over, and the keys that differ
-    /// and wait for a restart.
-    pub fn taken_over(self, started: &Self) -> (Self, Vec<String>) {
+    /// This configuration as far as a gateway that runs with `running` can take it over, and the keys that differ and wait
+    /// for a restart.
+    pub fn taken_over(self, running: &Self) -> (Self, Vec<String>) {
+        let tls = kept(self.listen.tls.as_ref(), running.listen.tls.as_ref());
+        let admin_tls = kept(self.listen.admin_tls.as_ref(), running.listen.admin_tls.as_ref());
         let changes = |key: &str| {
             CHANGES_WHILE_RUNNING.iter().any(|name| key == *name || (name.ends_with('.') && key.starts_with(name)))
         };
-        let is_as_started =
-            |key: &str, value: &str| started.settings.iter().any(|row| row.key == key && row.value == value);
-        let waiting = self
-            .settings
-            .iter()
-            .filter(|row| !changes(&row.key) && !is_as_started(&row.key, &row.value))
-            .map(|row| row.key.clone())
-            .collect();
-        let isolation = self.isolation_in(started.mode);
+        let is_as_it_runs =
+            |key: &str, value: &str| running.settings.iter().any(|row| row.key == key && row.value == value);
+        let waits = |row: &&Setting| {
+            is_left_out(row, tls.as_ref(), admin_tls.as_ref())
+                || (!changes(&row.key) && !is_as_it_runs(&row.key, &row.value))
+        };
+        let waiting = self.settings.iter().filter(waits).map(|row| row.key.clone()).collect();
+        let mut files = self.files.clone();
+        // Those that were left out and are still shown are still watched.
+        for file in tls.iter().chain(&admin_tls).flat_map(Tls::files).map(Stamped::now) {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+        let isolation = self.isolation_in(running.mode);
         // Each field by name: a new one does not compile until it is said here whether it changes.
         let taken = Self {
-            mode: started.mode,
-            data_dir: started.data_dir.clone(),
-            listen: Listen { proxy: started.listen.proxy, admin: started.listen.admin, ..self.listen },
+            mode: running.mode,
+            data_dir: running.data_dir.clone(),
+            listen: Listen { proxy: running.listen.proxy, admin: running.listen.admin, tls, admin_tls, ..self.listen },
             clients: self.clients,
             admin_key: self.admin_key,
             master_keys: self.master_keys,
-            ledger: started.ledger.clone(),
+            ledger: running.ledger.clone(),
             providers: self.providers,
             upstream: self.upstream,
             isolation,
             shutdown_drain_limit: self.shutdown_drain_limit,
-            workers: started.workers,
-            journal: started.journal,
-            counters: started.counters.clone(),
+            workers: running.workers,
+            journal: running.journal,
+            counters: running.counters.clone(),
             budgets: self.budgets,
             prices_file: self.prices_file,
             limits: self.limits,
             reload_watch: self.reload_watch,
-            files: self.files,
+            files,
             plans: self.plans,
             plan_prices: self.plan_prices,
-            log: Log { filter: self.log.filter, format: started.log.format },
+            log: Log { filter: self.log.filter, format: running.log.format },
             warnings: self.warnings,
-            settings: started.settings.clone(),
+            settings: running.settings.clone(),
         };
         (taken, waiting)
     }
@@ -106,9 +115,31 @@ impl Config {
     }
 }
 
+/// What a listener shows by a new configuration. Other files are shown at once, and so is TLS where there was none; but that
+/// a listener speaks in the clear from now on, or asks nobody for a certificate any more, takes a restart: a file that was
+/// emptied or cut says so as well.
+fn kept(next: Option<&Tls>, now: Option<&Tls>) -> Option<Tls> {
+    let Some(now) = now else { return next.cloned() };
+    let mut next = next.unwrap_or(now).clone();
+    next.client_ca = next.client_ca.or_else(|| now.client_ca.clone());
+    Some(next)
+}
+
+/// Whether a key of TLS is set no more and what it stood for is kept.
+fn is_left_out(row: &Setting, tls: Option<&Tls>, admin_tls: Option<&Tls>) -> bool {
+    let is_shown = match row.key.as_str() {
+        "listen.tls.cert" | "listen.tls.key" => tls.is_some(),
+        "admin.tls.cert" | "admin.tls.key" => admin_tls.is_some(),
+        "admin.tls.client_ca" => admin_tls.is_some_and(|tls| tls.client_ca.is_some()),
+        _ => false,
+    };
+    is_shown && row.source == Source::Default
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::path::Path;
 
     use super::*;
     use crate::config::{Flag, KEYS, Key, Ledger};
@@ -176,6 +207,52 @@ mod tests {
             assert_eq!(shown(&taken), shown(&next), "{}", key.name);
             assert!(waiting.is_empty(), "{}: {waiting:?}", key.name);
         }
+    }
+
+    fn files_of(tls: Option<&Tls>) -> Vec<&str> {
+        tls.into_iter().flat_map(Tls::files).map(|path| path.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_listener_that_speaks_tls_does_so_until_a_restart() {
+        let all = ["admin.tls.cert", "admin.tls.key", "admin.tls.client_ca"];
+        let with = |file: &'static str, keys: &[&'static str]| -> Config {
+            let rows: Vec<_> = keys.iter().map(|key| (*key, file)).collect();
+            load(&rows)
+        };
+        let (clear, pair, asking) = (|| load(&[]), |file| with(file, &all[..2]), |file| with(file, &all));
+        for (now, next, shown, told) in [
+            (asking("one"), clear(), &["one", "one", "one"][..], &all[..]),
+            (asking("one"), pair("two"), &["two", "two", "one"], &all[2..]),
+            (asking("one"), asking("two"), &["two", "two", "two"], &[]),
+            (pair("one"), clear(), &["one", "one"], &all[..2]),
+            (pair("one"), asking("two"), &["two", "two", "two"], &[]),
+            (clear(), pair("two"), &["two", "two"], &[]),
+            (clear(), clear(), &[], &[]),
+        ] {
+            let (taken, waiting) = next.taken_over(&now);
+            let mut told = told.to_vec();
+            told.sort_by_key(|key| KEYS.iter().position(|known| known.name == *key));
+            let mut waiting: Vec<&str> = waiting.iter().map(String::as_str).collect();
+            waiting.sort_by_key(|key| KEYS.iter().position(|known| known.name == *key));
+            assert_eq!((files_of(taken.listen.admin_tls.as_ref()), waiting), (shown.to_vec(), told));
+            // A certificate that is kept is watched as the others are.
+            for file in shown {
+                assert!(taken.files.contains(&Stamped::now(Path::new(file))), "{file}");
+            }
+        }
+    }
+
+    #[test]
+    fn tls_that_a_reload_turned_on_is_not_turned_off_by_the_next() {
+        let keys = ["listen.tls.cert", "listen.tls.key"];
+        let (on, told) = load(&keys.map(|key| (key, "one"))).taken_over(&load(&[]));
+        assert!(told.is_empty(), "{told:?}");
+        let (kept, told) = load(&[]).taken_over(&on);
+        assert_eq!((files_of(kept.listen.tls.as_ref()), told), (vec!["one", "one"], keys.map(str::to_owned).to_vec()));
+        // The same file once more: it is still what runs.
+        let (kept, told) = load(&[]).taken_over(&kept);
+        assert_eq!((files_of(kept.listen.tls.as_ref()), told.len()), (vec!["one", "one"], 2));
     }
 
     #[test]
