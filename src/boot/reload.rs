@@ -91,7 +91,6 @@ fn settings(config: &Config) -> Settings {
 /// Reloads a running gateway, or leaves it as it is.
 pub(super) struct Reloader<'a> {
     source: Source<'a>,
-    started: &'a Config,
     current: Config,
     /// What was wrong at the last reload; empty when nothing was.
     errors: Vec<String>,
@@ -116,8 +115,8 @@ struct Next {
 
 impl<'a> Reloader<'a> {
     /// A gateway that was started with `started`.
-    pub(super) fn new(source: Source<'a>, started: &'a Config) -> Self {
-        Self { source, started, current: started.clone(), errors: Vec::new(), seen: None }
+    pub(super) fn new(source: Source<'a>, started: &Config) -> Self {
+        Self { source, current: started.clone(), errors: Vec::new(), seen: None }
     }
 
     /// The configuration in force.
@@ -185,7 +184,7 @@ impl<'a> Reloader<'a> {
     }
 
     async fn next(&self, parts: &Parts) -> Result<Next, Vec<String>> {
-        let (config, waiting) = (self.source.load)()?.taken_over(self.started);
+        let (config, waiting) = (self.source.load)()?.taken_over(&self.current);
         let mut errors = Vec::new();
         let mut noted = |error: String| errors.push(error);
         let checked = check(&config, Some(&parts.gate.live.load())).map_err(|error| noted(error.to_string()));

@@ -10,7 +10,7 @@ use crate::boot::reload::Source;
 use crate::boot::{self, Ready};
 use crate::config::{Config, LogFormat};
 use crate::ports::prices::ActiveBook;
-use crate::telemetry::logging;
+use crate::telemetry::logging::{self, Filter};
 
 use super::output::{self, Output, table};
 use super::{Failure, accounts};
@@ -54,14 +54,16 @@ fn announce(ready: Ready, output: Output) {
 
 /// Says what is in effect, or everything that is wrong.
 pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(), Failure> {
-    let checked =
-        loaded.and_then(|config| match (boot::prices(&config), boot::plans(&config), boot::check_tls(&config)) {
-            (Ok(prices), Ok(plans), Ok(())) => Ok((prices, plans, config)),
-            (prices, plans, tls) => {
+    let checked = loaded.and_then(|config| {
+        let filter = Filter::parse(&config.log.filter);
+        match (boot::prices(&config), boot::plans(&config), boot::check_tls(&config), filter) {
+            (Ok(prices), Ok(plans), Ok(()), Ok(_)) => Ok((prices, plans, config)),
+            (prices, plans, tls, filter) => {
                 let errors = [prices.err(), plans.err(), tls.err()].into_iter().flatten();
-                Err(Failure(errors.map(|error| error.to_string()).collect()))
+                Err(Failure(errors.map(|error| error.to_string()).chain(filter.err()).collect()))
             }
-        });
+        }
+    });
     let (prices, plans, config) = match checked {
         Ok(checked) => checked,
         Err(Failure(errors)) => {

@@ -23,6 +23,7 @@ fn example_file() -> String {
     let mut file = String::from(
         "# Every configuration key of Tollgate with its default. A line that begins with #key is the default:\n\
          # take the # away to change it. The environment beats this file, flags beat the environment.\n\
+         # A key with nothing behind the = has no default.\n\
          # `tollgate check --config FILE` shows what is in effect and why.\n",
     );
     let mut section = "";
@@ -38,7 +39,8 @@ fn example_file() -> String {
         let variables = key.variables.join(" or ");
         let from_file = if key.secret { "; or from a file with …_FILE" } else { "" };
         writeln!(file, "# {}\n# Environment: {variables}{from_file}", key.help).unwrap();
-        writeln!(file, "#{name} = {}", toml_value(key.default)).unwrap();
+        let default = if key.default.is_empty() { String::new() } else { format!(" {}", toml_value(key.default)) };
+        writeln!(file, "#{name} ={default}").unwrap();
     }
     file.push_str(
         "\n# Plans: any name out of a-z, 0-9, '_' and '-'. -1 is unlimited. A month is a calendar month, a day a calendar\n\
@@ -134,8 +136,9 @@ fn the_example_file_with_all_keys_uncommented_is_the_default_config() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("all.toml");
     let text = example_file();
+    let is_key = |rest: &&str| !rest.starts_with(' ') && !rest.ends_with('=');
     let uncommented: Vec<&str> =
-        text.lines().map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)).collect();
+        text.lines().map(|line| line.strip_prefix('#').filter(is_key).unwrap_or(line)).collect();
     std::fs::write(&path, uncommented.join("\n")).unwrap();
     let nothing: BTreeMap<String, String> = BTreeMap::new();
     let from_file = Config::load(&[], &nothing, Some(&path)).unwrap();

@@ -204,7 +204,10 @@ impl Settings {
             self.plans.insert((plan.to_owned(), limit.to_owned()), Raw { text, source });
         } else if keys::find(key).is_none() {
             self.unknown(key, &source);
-        } else if !text.is_empty() {
+        } else if text.is_empty() {
+            // As of a flag: what a template filled with nothing is no wish for the default, least of all of a secret.
+            self.errors.push(format!("{source}: {key} has no value: write one, or leave the line out"));
+        } else {
             self.values.insert(key.to_owned(), Raw { text, source });
         }
     }

@@ -18,6 +18,13 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
 }
 
+impl Tls {
+    /// All of them.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.cert, &self.key].into_iter().chain(&self.client_ca).map(PathBuf::as_path)
+    }
+}
+
 /// Whom providers are known by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roots {

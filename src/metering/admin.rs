@@ -65,6 +65,14 @@ pub enum AdminError {
         /// Which key.
         key: KeyId,
     },
+    /// The key was revoked, for good: nothing comes in its place.
+    #[error("key {key} of tenant {tenant} is revoked, so that it cannot be rotated; create a new key")]
+    KeyRevoked {
+        /// Whose key it was.
+        tenant: TenantId,
+        /// Which key.
+        key: KeyId,
+    },
     /// No plan has that name.
     #[error("there is no plan of that name; the plans are {}", list(.known))]
     UnknownPlan {

@@ -148,6 +148,50 @@ fn renewed_certificates_and_roots_are_in_force_after_a_reload() {
 }
 
 #[test]
+fn a_file_that_loses_tls_turns_nothing_off_and_what_waits_is_named() {
+    let provider = Provider::start(honest);
+    let listen = format!("[listen.tls]\ncert = \"{CERTIFICATE}\"\nkey = \"{KEY}\"\n");
+    let admin = format!("[admin.tls]\ncert = \"{CERTIFICATE}\"\nkey = \"{KEY}\"\n");
+    let whole = format!("{listen}{admin}client_ca = \"{ADMINS_CA}\"\n");
+    let setup = Setup::new(&provider).prod().set("TOLLGATE_RELOAD_WATCH", "false");
+    let gateway = setup.config(&whole).start();
+    let by_tls = |address, shows| {
+        let mut wire = Wire::open(tls_to(address, &Terms { shows, ..Terms::default() }));
+        drop(wire.try_send(&Request::get("/healthz").bytes()));
+        wire.answer().is_some_and(|answer| answer.status == 200)
+    };
+    let in_the_clear = |address| {
+        let mut wire = Wire::open(address);
+        drop(wire.try_send(&Request::get("/healthz").bytes()));
+        wire.answer().is_some()
+    };
+    let is_closed = || {
+        assert!(by_tls(gateway.proxy, None) && by_tls(gateway.admin, Some(ADMIN)), "{}", gateway.log());
+        assert!(!by_tls(gateway.admin, None), "a client without a certificate is let in");
+        assert!(!in_the_clear(gateway.proxy) && !in_the_clear(gateway.admin), "an answer in the clear");
+    };
+    is_closed();
+    let all = "listen.tls.cert, listen.tls.key, admin.tls.cert, admin.tls.key, admin.tls.client_ca";
+    for (text, waiting) in [
+        (format!("{listen}{admin}"), "admin.tls.client_ca"),
+        (listen, "admin.tls.cert, admin.tls.key, admin.tls.client_ca"),
+        (String::new(), all),
+    ] {
+        std::fs::write(gateway.config_file(), text).unwrap();
+        let before = gateway.log().len();
+        gateway.signal("HUP");
+        let until = Instant::now() + IN_FORCE_WITHIN;
+        while !gateway.log()[before..].contains("was reloaded") {
+            assert!(Instant::now() < until, "{}", gateway.log());
+        }
+        let log = gateway.log()[before..].to_owned();
+        let told = log.lines().find(|line| line.contains("wait for a restart")).unwrap_or_else(|| panic!("{log}"));
+        assert!(told.replace('"', "").ends_with(&format!("keys={waiting}")), "{waiting}: {told}");
+        is_closed();
+    }
+}
+
+#[test]
 fn wrong_files_are_refused_at_the_start_in_one_line() {
     let start = |cert: &str, key: &str, ca: &str| {
         let setup =

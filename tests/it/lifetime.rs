@@ -265,6 +265,15 @@ fn check_names_every_error_and_masks_every_secret() {
 }
 
 #[test]
+fn a_log_filter_that_is_none_is_refused_by_check_as_by_the_start() {
+    for command in ["check", "serve"] {
+        let (code, stdout, stderr) = run(&[command, "--set", "log.filter=info,=="], &[]);
+        assert_eq!(code, Some(1), "{command}: {stdout}{stderr}");
+        assert!(stderr.contains("log.filter \"info,==\" is no filter"), "{command}: {stdout}{stderr}");
+    }
+}
+
+#[test]
 fn a_tenant_on_a_plan_that_is_gone_is_named_at_the_start() {
     let provider = Provider::start(honest);
     let mut first = Setup::new(&provider).config("[plans.gold]\nchats_per_month = 7\n").start();

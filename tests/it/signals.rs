@@ -323,6 +323,29 @@ fn a_reload_changes_what_can_change_and_names_what_waits() {
 }
 
 #[test]
+fn isolation_changes_by_a_reload_and_never_by_a_mode_that_was_lost() {
+    let provider = Provider::start(honest);
+    let setup = Setup::new(&provider).unset("TOLLGATE_UNKNOWN_OBJECTS").unset("TOLLGATE_OBJECT_LISTS");
+    let mut reloading = Reloading::start(setup, "env = \"prod\"\n");
+    let key = reloading.gateway.issue("acme", "starter");
+    let with =
+        |value: &str| format!("env = \"prod\"\n[isolation]\nlists = \"{value}\"\nunknown_objects = \"{value}\"\n");
+    let refused = |gateway: &Gateway| {
+        let status = |target: &str| gateway.send(&Request::get(target).bearer(&key)).status;
+        (status("/v1/files") == 403, status("/v1/files/file-nobodys") == 404)
+    };
+    assert_eq!(refused(&reloading.gateway), (true, true));
+    for (toml, is_refused) in
+        [(with("allow"), false), (with("refuse"), true), (with("allow"), false), (String::new(), true)]
+    {
+        reloading.taken(&toml);
+        assert_eq!(refused(&reloading.gateway), (is_refused, is_refused), "{toml}");
+    }
+    let waiting = logged(&reloading.gateway, 0, "wait for a restart");
+    assert!(waiting.len() == 1 && waiting[0].contains("env"), "{waiting:?}");
+}
+
+#[test]
 fn a_configuration_that_is_wrong_changes_nothing_and_every_error_is_named() {
     let provider = Provider::start(honest);
     let good = "[plans.starter]\nchats_per_month = 100\n[plans.gold]\nchats_per_month = 5\n";

@@ -172,6 +172,7 @@ impl From<AdminError> for Problem {
         match error {
             AdminError::UnknownTenant(_) => Self::not_found("unknown_tenant", detail),
             AdminError::UnknownKey { .. } => Self::not_found("unknown_key", detail),
+            AdminError::KeyRevoked { .. } => Self::new(StatusCode::CONFLICT, "key_revoked", detail),
             AdminError::UnknownPlan { .. } => Self::body_field("plan", detail).coded("unknown_plan"),
             AdminError::PlanGone { .. } => Self::new(StatusCode::CONFLICT, "plan_not_configured", detail),
             AdminError::TenantExists(_) => Self::new(StatusCode::CONFLICT, "tenant_exists", detail),

@@ -79,10 +79,10 @@ impl Admin {
         if overlap_s > OVERLAP_MAX_S {
             return Err(AdminError::OverlapTooLong);
         }
-        let unknown = || AdminError::UnknownKey { tenant: tenant.clone(), key: old.clone() };
+        let revoked = || AdminError::KeyRevoked { tenant: tenant.clone(), key: old.clone() };
         let known = self.key(tenant, old).await?;
         if known.revoked_at.is_some() {
-            return Err(unknown());
+            return Err(revoked());
         }
         let now = self.clock.now();
         let issued = new_key(tenant, (known.name, known.models), now, expires_at.or(known.expires_at))?;
@@ -90,8 +90,8 @@ impl Admin {
         let act = order.act(&issued, now)?;
         match self.store.rotate_key(old, ends_at, &issued.0, &act).await {
             Ok(done) => self.done(&order, tenant, done).await?,
-            // Revoked a moment ago.
-            Err(StoreError::Missing(_)) => return Err(unknown()),
+            // Revoked a moment ago: it was there, and no key is ever removed.
+            Err(StoreError::Missing(_)) => return Err(revoked()),
             Err(error) => return Err(error.into()),
         }
         Ok(issued)

@@ -129,8 +129,8 @@ async fn a_rotated_key_works_on_beside_the_new_one_and_no_longer_than_it_would_h
     assert_eq!((expires_of(&new.id).await, again.expires_at), (Some(now), Some(Micros(now.0 + hour))));
     // What cannot be.
     world.admin.revoke_key(&author(), &id("acme"), &again.id).await.unwrap();
-    let unknown = AdminError::UnknownKey { tenant: id("acme"), key: again.id.clone() };
-    assert_eq!(rotate(&again.id, 60, None).await, Err(unknown));
+    let revoked = AdminError::KeyRevoked { tenant: id("acme"), key: again.id.clone() };
+    assert_eq!(rotate(&again.id, 60, None).await, Err(revoked));
     assert_eq!(rotate(&old.id, OVERLAP_MAX_S + 1, None).await, Err(AdminError::OverlapTooLong));
     let other = world.admin.rotate_key(by(), &id("globex"), &old.id, 60, None).await;
     assert_eq!(other, Err(AdminError::UnknownKey { tenant: id("globex"), key: old.id }));

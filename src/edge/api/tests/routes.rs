@@ -219,6 +219,10 @@ async fn the_life_of_a_tenant_and_its_key() {
     let revoked = site.admin("DELETE", &path, ADMIN_KEY, "").await;
     assert_eq!((revoked.status, &revoked.json()["revoked_at"]), (200, &json!("2026-11-24T10:00:00Z")));
     assert_eq!(site.admin("DELETE", &path, ADMIN_KEY, "").await.status, 200);
+    // It is in the list above, so it would be wrong to say that there is none.
+    let rotated = site.admin("POST", &format!("{path}/rotate"), ADMIN_KEY, "{}").await;
+    assert_eq!((rotated.status, rotated.code().as_str()), (409, "key_revoked"), "{}", rotated.text);
+    assert!(rotated.text.contains(id) && rotated.text.contains("is revoked"), "{}", rotated.text);
     assert_eq!(site.proxy("GET", "/billing/limits", key, "").await.status, 401);
 
     let patched = site.admin("PATCH", "/admin/tenants/acme", ADMIN_KEY, r#"{"suspended":true}"#).await;
