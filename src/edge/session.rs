@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use pingora_core::protocols::http::ServerSession;
+use pingora_timeout::fast_timeout::fast_timeout;
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::watch;
@@ -178,7 +179,10 @@ impl Gate {
                 let id = asked.id.as_deref().unwrap_or_default();
                 headers::add_ours(&mut head, id, (&asked.limits, &asked.rates), self.meter.now())
                     .ok_or(Refusal::Unreachable)?;
-                if session.write_response_header(Box::new(head)).await.is_err() {
+                // What answers before it left in the way may have to be taken first.
+                let write = session.write_response_header(Box::new(head));
+                let written = fast_timeout(asked.live.settings.write_timeout, write).await;
+                if !matches!(written.inspect_err(|_| self.meter.cut(Bound::AnswerPace)), Ok(Ok(()))) {
                     return Ok(Fate::Close);
                 }
                 let secret = SecretString::from(presented.secret.as_str());
