@@ -72,7 +72,7 @@ pub static KEYS: &[Key] = &[
         "listen.buffer_total",
         &["TOLLGATE_BUFFER_TOTAL"],
         "512MiB",
-        "All buffered request bodies together, and heads beyond 8 KiB until they are whole. Beyond it 503 with Retry-After.",
+        "All buffered request bodies together, heads beyond 8 KiB until they are whole, and messages of sessions beyond 64 KiB until they are taken. Beyond it 503 with Retry-After, in a session 1013.",
     ),
     key(
         "listen.upload_limit",

@@ -44,6 +44,15 @@ impl Reserved {
     pub fn is_at_most(&self, bytes: usize) -> bool {
         u64::try_from(bytes).is_ok_and(|bytes| self.bytes <= bytes)
     }
+
+    /// Gives back what is more than so many bytes.
+    pub fn shrink(&mut self, bytes: u64) {
+        let pages = self.bytes.saturating_sub(bytes) / PAGE_BYTES;
+        let more = usize::try_from(pages).ok().and_then(|pages| self.permit.as_mut()?.split(pages));
+        if more.is_some() {
+            self.bytes -= pages * PAGE_BYTES;
+        }
+    }
 }
 
 impl Budget {
@@ -181,6 +190,13 @@ mod tests {
         assert_eq!(budget.grow(&mut second, PAGE_BYTES + 1), Err(Refusal::BuffersFull));
         drop(first);
         assert!(budget.grow(&mut second, 4 * PAGE_BYTES).is_ok());
+        second.shrink(2 * PAGE_BYTES + 1);
+        assert!(second.is_at_most(3 * 1024) && !second.is_at_most(3 * 1024 - 1));
+        let third = budget.take(PAGE_BYTES).unwrap();
+        assert_eq!(budget.grow(&mut second, 4 * PAGE_BYTES), Err(Refusal::BuffersFull));
+        second.shrink(0);
+        drop(third);
+        assert!(budget.take(4 * PAGE_BYTES).is_ok());
     }
 
     #[test]

@@ -150,6 +150,11 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, Broken> {
     Ok(Some(Header { length, payload, opcode, fin, mask }))
 }
 
+/// Whether `payload` of these frames is read where it stands.
+pub fn is_read_in_place(frames: &[u8]) -> bool {
+    matches!(header(frames), Ok(Some(Header { fin: true, mask: None, .. })))
+}
+
 /// The payload of a message, or of a control frame alone: where it stands, or unmasked and joined in `scratch`.
 pub fn payload<'a>(frames: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
     scratch.clear();

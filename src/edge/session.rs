@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use pingora_core::protocols::http::ServerSession;
+use pingora_timeout::fast_timeout::fast_timeout;
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::watch;
@@ -59,7 +60,8 @@ const STOP_TIME: Duration = Duration::from_secs(60);
 /// The last frame of a session that is cut has so long to go out.
 const CUT_TIME: Duration = Duration::from_millis(100);
 
-/// Messages up to this size are not counted in the budget of buffers: each connection has about as much anyway.
+/// Messages up to this size are not counted in the budget of buffers: each connection has about as much anyway. Room for
+/// longer ones is not kept.
 const UNCOUNTED_BYTES: usize = 64 * 1024;
 
 /// A session whose handshake is over.
@@ -99,6 +101,9 @@ struct Side<S> {
     frames: Frames,
     /// Read and not gone on.
     held: BytesMut,
+    /// How much of it there was when some was read last.
+    came: usize,
+    /// For what is held of a long message, and for as long as the other side has not taken all of it.
     reserved: Reserved,
     /// To be written.
     out: BytesMut,
@@ -174,7 +179,10 @@ impl Gate {
                 let id = asked.id.as_deref().unwrap_or_default();
                 headers::add_ours(&mut head, id, (&asked.limits, &asked.rates), self.meter.now())
                     .ok_or(Refusal::Unreachable)?;
-                if session.write_response_header(Box::new(head)).await.is_err() {
+                // What answers before it left in the way may have to be taken first.
+                let write = session.write_response_header(Box::new(head));
+                let written = fast_timeout(asked.live.settings.write_timeout, write).await;
+                if !matches!(written.inspect_err(|_| self.meter.cut(Bound::AnswerPace)), Ok(Ok(()))) {
                     return Ok(Fate::Close);
                 }
                 let secret = SecretString::from(presented.secret.as_str());
@@ -202,6 +210,7 @@ impl<S: AsyncRead + AsyncWrite> Side<S> {
             write,
             frames: Frames::new(from, message_max),
             held: BytesMut::new(),
+            came: 0,
             reserved: Reserved::default(),
             out: BytesMut::new(),
             queued: 0,
@@ -234,6 +243,10 @@ impl<S: AsyncRead + AsyncWrite> Side<S> {
         let taken = self.queued.saturating_sub(self.out.len());
         self.pace.waited(now.saturating_duration_since(self.written), taken);
         (self.queued, self.written) = (self.out.len(), now);
+        if self.out.is_empty() {
+            // An empty rest keeps the room of all that it is the rest of.
+            self.out = BytesMut::new();
+        }
     }
 
     /// When it has not taken what is to be written in time.
@@ -243,17 +256,29 @@ impl<S: AsyncRead + AsyncWrite> Side<S> {
 
     /// It takes nothing more.
     fn give_up(&mut self) {
-        self.out.clear();
+        self.out = BytesMut::new();
         (self.queued, self.unflushed) = (0, false);
     }
 
-    /// Counts what is held of a long message in the budget of buffers.
-    fn reserve(&mut self, budget: &Budget) -> Result<(), Refusal> {
-        if self.held.len() <= UNCOUNTED_BYTES {
-            self.reserved = Reserved::default();
-            return Ok(());
+    /// Keeps no more room than what is held needs, once a long message was taken from it.
+    fn let_go(&mut self) {
+        let taken = self.held.len() < self.came;
+        if taken && self.came > UNCOUNTED_BYTES {
+            self.held = BytesMut::from(&*self.held);
         }
-        budget.grow(&mut self.reserved, u64::try_from(self.held.len()).unwrap_or(u64::MAX))
+        self.came = self.held.len();
+    }
+
+    /// Counts in the budget of buffers what is held of a long message, what `other` has not taken of those before, and
+    /// `copied` bytes of the message that is read. Nobody waits for room: who waits would keep what it has.
+    fn reserve<O>(&mut self, other: &Side<O>, copied: usize, budget: &Budget) -> Result<(), Refusal> {
+        let bytes = self.held.len() + other.out.len() + copied;
+        let counted = if bytes > UNCOUNTED_BYTES { u64::try_from(bytes).unwrap_or(u64::MAX) } else { 0 };
+        if other.out.is_empty() {
+            // Until then all of its room is there, however little of it is left to be written.
+            self.reserved.shrink(counted);
+        }
+        budget.grow(&mut self.reserved, counted)
     }
 
     /// Writes what is left, and says that this was all. Who does not take it in time does not get it.
@@ -263,12 +288,14 @@ impl<S: AsyncRead + AsyncWrite> Side<S> {
             self.write.shutdown().await
         };
         timeout(CUT_TIME, all).await.unwrap_or(Ok(())).unwrap_or_default();
+        self.give_up();
+        self.held = BytesMut::new();
     }
 
     /// Reads on for nothing: a peer that meets a closed connection while it sends never sees what it was told last.
     async fn linger(&mut self) {
         let all = async {
-            while self.read.read_buf(&mut self.held).await.is_ok_and(|count| count > 0) {
+            while read(&mut self.read, &mut self.held).await.is_ok_and(|count| count > 0) {
                 self.held.clear();
             }
         };
@@ -298,22 +325,11 @@ impl Session {
         let Opening { provider, turns, place, settings, idle, budget } = opening;
         let mut client = Side::new(client, frames::From::Client, &settings);
         client.held.extend_from_slice(&ahead);
+        client.came = ahead.len();
         let provider = Side::new(provider, frames::From::Server, &settings);
         let (scratch, stage, ends) = (Vec::new(), Stage::Open, Instant::now() + settings.stream_timeout);
-        Self {
-            client,
-            provider,
-            turns,
-            gate,
-            place,
-            settings,
-            idle,
-            ends,
-            budget,
-            scratch,
-            stage,
-            heard_provider: false,
-        }
+        let heard_provider = false;
+        Self { client, provider, turns, gate, place, settings, idle, ends, budget, scratch, stage, heard_provider }
     }
 
     /// Relays until both sides are done, or the gateway is cut off.
@@ -321,6 +337,7 @@ impl Session {
         // What came with the request.
         let mut end = self.take_from_client().await;
         let end = loop {
+            end = end.or_else(|| self.counts());
             if let Some(end) = end {
                 break end;
             }
@@ -387,6 +404,7 @@ impl Session {
         match next {
             Next::ClientRead(Ok(count)) if count > 0 => {
                 self.client.heard = now;
+                self.client.came = self.client.held.len();
                 self.heard_provider = false;
                 self.take_from_client().await
             }
@@ -405,6 +423,7 @@ impl Session {
             }
             Next::ProviderRead(Ok(count)) if count > 0 => {
                 self.provider.heard = now;
+                self.provider.came = self.provider.held.len();
                 self.heard_provider = true;
                 self.take_from_provider(count).await
             }
@@ -446,6 +465,16 @@ impl Session {
         }
     }
 
+    /// Counts what both directions hold by now.
+    fn counts(&mut self) -> Option<End> {
+        let Self { client, provider, budget, .. } = self;
+        client.let_go();
+        provider.let_go();
+        let of_client = client.reserve(provider, 0, budget).map_err(|refusal| is_full(Ending::ClientLeft, &refusal));
+        let of_provider = provider.reserve(client, 0, budget).map_err(|refusal| is_full(Ending::BrokeOff, &refusal));
+        of_client.and(of_provider).err()
+    }
+
     /// Takes what the client sent as far as it is whole.
     async fn take_from_client(&mut self) -> Option<End> {
         loop {
@@ -453,10 +482,15 @@ impl Session {
                 Ok(None) => break,
                 Ok(Some(Found::Control(end))) => self.provider.put(self.client.held.split_to(end)),
                 Ok(Some(Found::Message(end))) => {
-                    let message = self.client.held.split_to(end);
                     if !matches!(self.stage, Stage::Open) {
+                        self.client.held.advance(end);
                         continue;
                     }
+                    // Unmasked it is there twice.
+                    if let Err(refusal) = self.client.reserve(&self.provider, end, &self.budget) {
+                        return Some(is_full(Ending::ClientLeft, &refusal));
+                    }
+                    let message = self.client.held.split_to(end);
                     let payload = frames::payload(&message, &mut self.scratch);
                     let unknown = self.settings.isolation.unknown;
                     let named = self.turns.named(payload);
@@ -472,6 +506,7 @@ impl Session {
                             }
                         }
                     }
+                    self.scratch.clear();
                     self.scratch.shrink_to(UNCOUNTED_BYTES);
                 }
                 Ok(Some(Found::Close(start, end))) => {
@@ -482,10 +517,7 @@ impl Session {
                 Err(broken) => return Some(is_broken(broken, Ending::ClientLeft)),
             }
         }
-        match self.client.reserve(&self.budget) {
-            Ok(()) => None,
-            Err(refusal) => Some(End::Told(Ending::ClientLeft, code_of(&refusal), refusal.to_string())),
-        }
+        None
     }
 
     /// Takes what the provider sent as far as it is whole.
@@ -501,12 +533,17 @@ impl Session {
                     }
                 }
                 Ok(Some(Found::Message(end))) => {
+                    let copied = if frames::is_read_in_place(&self.provider.held) { 0 } else { end };
+                    if let Err(refusal) = self.provider.reserve(&self.client, copied, &self.budget) {
+                        return Some(is_full(Ending::BrokeOff, &refusal));
+                    }
                     let message = self.provider.held.split_to(end);
                     let payload = frames::payload(&message, &mut self.scratch);
                     if let Err(refusal) = self.turns.server(payload, has_left).await {
                         self.gate.meter.refused(&refusal);
                         return Some(End::Told(Ending::Dropped, code_of(&refusal), refusal.to_string()));
                     }
+                    self.scratch.clear();
                     self.scratch.shrink_to(UNCOUNTED_BYTES);
                     if !has_left {
                         self.client.put(message);
@@ -536,10 +573,7 @@ impl Session {
             },
             _ => {}
         }
-        match self.provider.reserve(&self.budget) {
-            Ok(()) => None,
-            Err(refusal) => Some(End::Told(Ending::BrokeOff, code_of(&refusal), refusal.to_string())),
-        }
+        None
     }
 
     /// Nothing of the client goes on any more; what runs may end.
@@ -618,6 +652,7 @@ impl Session {
         // The provider is stopped before anything is counted.
         tokio::join!(client.finish(), provider.finish());
         drop(provider);
+        client.reserved = Reserved::default();
         turns.end(ending).await;
         drop(place);
         if is_told {
@@ -644,6 +679,10 @@ fn is_broken(broken: Broken, ending: Ending) -> End {
         Broken::TooLong => (code::TOO_LONG, "A message is over the limit of this gateway."),
     };
     End::Told(ending, code, reason.to_owned())
+}
+
+fn is_full(ending: Ending, refusal: &Refusal) -> End {
+    End::Told(ending, code_of(refusal), refusal.to_string())
 }
 
 /// How a websocket says what a status says.

@@ -14,6 +14,7 @@ use super::support::*;
 
 mod endings;
 mod live;
+mod room;
 
 const REALTIME: &str = "/v1/realtime?model=gpt-realtime";
 const PATIENCE: Duration = Duration::from_secs(10);
