@@ -319,14 +319,17 @@ impl Gate {
         }
     }
 
-    /// Route, identify, read, admit, send, relay. Nothing goes to a provider before `admit` returned.
-    async fn line(&self, session: &mut ServerSession, asked: &mut Asked<'_>) -> Result<Fate, Refusal> {
+    /// Refuses what is not even looked at.
+    fn takes(&self, session: &ServerSession, live: &Live) -> Result<(), Refusal> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Draining);
         }
-        if asked.live.settings.pages_of_here {
-            auth::is_of_here(headers_of(session))?;
-        }
+        if live.settings.pages_of_here { auth::is_of_here(headers_of(session)) } else { Ok(()) }
+    }
+
+    /// Route, identify, read, admit, send, relay. Nothing goes to a provider before `admit` returned.
+    async fn line(&self, session: &mut ServerSession, asked: &mut Asked<'_>) -> Result<Fate, Refusal> {
+        self.takes(session, asked.live)?;
         if answer::is_local(&asked.path) {
             return answer::local(self, session, asked).await;
         }
