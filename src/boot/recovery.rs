@@ -3,10 +3,10 @@
 //!
 //! May use: everything.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::adapters::file_journal::disk::Folder;
 use crate::adapters::file_journal::{FileJournal, Options, Recovered};
 use crate::config::{Config, Ledger};
+use crate::ports::StoreError;
 
 use super::BootError;
 
@@ -40,15 +41,48 @@ impl Locks {
     }
 }
 
-/// Takes a ledger in a file for this process, or says what helps.
+/// Takes a ledger in a file for this process, or says what helps. The lock lies beside the file itself, whatever path
+/// leads to it: two that count the same limits would each let all of them through.
 pub(super) fn lock_ledger(path: &Path, fix: &'static str) -> Result<File, BootError> {
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        super::make_data_dir(parent)?;
-    }
-    let mut beside = path.as_os_str().to_owned();
+    let ledger = || path.display().to_string();
+    let place = place_of(path)?;
+    let mut beside = place.as_os_str().to_owned();
     beside.push(".lock");
-    lock(Path::new(&beside), || BootError::LedgerTaken { ledger: path.display().to_string(), fix })
+    let locked = lock(Path::new(&beside), || BootError::LedgerTaken { ledger: ledger(), fix })?;
+    // SQLite, too, keeps locks and log by name: two names of one file are two ledgers that write over each other.
+    let names = fs::metadata(&place).map_or(1, |metadata| metadata.nlink());
+    if names > 1 {
+        let why =
+            format!("the file has {names} names (hard links): remove the others, or put a copy (cp) in its place");
+        return Err(BootError::Ledger { ledger: ledger(), source: StoreError::Unavailable(why) });
+    }
+    Ok(locked)
 }
+
+/// Where the file of a ledger lies or will lie, without links on the way. Its directory is made.
+fn place_of(path: &Path) -> Result<PathBuf, BootError> {
+    let failed = |error: io::Error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() };
+    let mut at = path.to_owned();
+    // What a link leads to may be missing yet. More links in a row than this the system does not follow either.
+    for _ in 0..LINKS_MAX {
+        match fs::canonicalize(&at) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            place => return place.map_err(failed),
+        }
+        let parent = at.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match fs::read_link(&at) {
+            Ok(target) => at = parent.join(target),
+            Err(_) => {
+                super::make_data_dir(parent)?;
+                let name = at.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
+                return Ok(fs::canonicalize(parent).map_err(failed)?.join(name));
+            }
+        }
+    }
+    Err(failed(io::Error::other("too many symbolic links")))
+}
+
+const LINKS_MAX: usize = 40;
 
 fn lock(path: &Path, taken: impl FnOnce() -> BootError) -> Result<File, BootError> {
     let failed = |error: io::Error| BootError::DataDir { path: path.to_owned(), reason: error.to_string() };
@@ -91,7 +125,7 @@ pub fn is_served(data_dir: &Path) -> io::Result<bool> {
 }
 
 /// Where the journal of a data directory lies.
-pub fn journal_dir(config: &Config) -> std::path::PathBuf {
+pub fn journal_dir(config: &Config) -> PathBuf {
     config.data_dir.join("journal")
 }
 
@@ -128,4 +162,50 @@ pub(super) fn open_journal(config: &Config) -> Result<(Arc<FileJournal>, thread:
     let journal = Arc::new(journal);
     let maintainer = journal.start_maintainer(config.journal.fsync_interval);
     Ok((journal, maintainer.map_err(|error| BootError::Thread(error.to_string()))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_ledger_is_locked_once_whatever_path_leads_to_it() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        fs::create_dir(at("elsewhere")).unwrap();
+        symlink(at("elsewhere"), at("directory")).unwrap();
+        symlink("elsewhere/ledger.db", at("link.db")).unwrap();
+        symlink("link.db", at("linked_twice.db")).unwrap();
+        let paths =
+            ["elsewhere/ledger.db", "directory/ledger.db", "link.db", "linked_twice.db", "elsewhere/../link.db"];
+        let place = fs::canonicalize(at("elsewhere")).unwrap().join("ledger.db");
+        for is_there in [false, true] {
+            for path in paths {
+                assert_eq!(place_of(&at(path)).unwrap(), place, "{path}, there: {is_there}");
+            }
+            fs::write(at("elsewhere/ledger.db"), "").unwrap();
+        }
+        let _held = lock_ledger(&at("link.db"), "fix").unwrap();
+        let error = lock_ledger(&at("directory/ledger.db"), "stop that one").unwrap_err().to_string();
+        assert!(error.contains("stop that one"), "{error}");
+        assert!(lock_ledger(&at("elsewhere/another.db"), "fix").is_ok());
+        symlink("round.db", at("round.db")).unwrap();
+        assert!(lock_ledger(&at("round.db"), "fix").unwrap_err().to_string().contains("symbolic links"));
+    }
+
+    #[test]
+    fn a_ledger_with_two_names_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let (one, other) = (home.path().join("one.db"), home.path().join("other.db"));
+        fs::write(&one, "").unwrap();
+        fs::hard_link(&one, &other).unwrap();
+        for path in [&one, &other] {
+            let error = lock_ledger(path, "fix").unwrap_err().to_string();
+            assert!(error.contains("2 names") && error.contains("remove the others"), "{error}");
+        }
+        fs::remove_file(&other).unwrap();
+        assert!(lock_ledger(&one, "fix").is_ok());
+    }
 }

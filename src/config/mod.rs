@@ -6,6 +6,7 @@
 
 mod budgets;
 mod clients;
+mod guessable;
 mod keys;
 mod ledger;
 mod output_limits;

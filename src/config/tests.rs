@@ -157,7 +157,7 @@ fn what_is_wrong_is_refused_with_the_fix() {
 
 #[test]
 fn no_error_and_no_debug_form_shows_a_secret() {
-    let secret = "sk-proj-000000000000000000000000000000000000secret";
+    let secret = "sk-proj-5e1f0c9ab7d248361c7b90e4f2a6secret";
     let variables = environment(&[("OPENAI_API_KEY", secret), ("TOLLGATE_ADMIN_KEY", secret)]);
     let config = Config::load(&[], &variables, None).unwrap();
     let debug = format!("{config:?}");

@@ -3,7 +3,6 @@
 //! May use: `http` for URLs. Every error is the end of a sentence that begins with the key's name and says what to
 //! write instead. None repeats the value: it may be a secret.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -12,6 +11,8 @@ use std::time::Duration;
 
 use secrecy::zeroize::Zeroize;
 use secrecy::{SecretBox, SecretString};
+
+use super::guessable;
 
 /// A provider's place: scheme, host and port, without a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -186,19 +187,17 @@ pub fn admin_key(text: &str) -> Result<SecretString, String> {
     if text.len() < ADMIN_KEY_CHARS_MIN {
         return Err(format!("has {} characters and needs at least {ADMIN_KEY_CHARS_MIN}: {MAKE_ONE}", text.len()));
     }
-    let different: BTreeSet<u8> = text.bytes().collect();
-    if different.len() < DIFFERENT_CHARS_MIN {
-        return Err(format!("repeats a few characters: {MAKE_ONE}"));
-    }
-    let plain: String = text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-    if PLACEHOLDERS.iter().any(|word| plain.contains(word)) {
-        return Err(format!("has a word in it that stands in examples, and somebody may guess it: {MAKE_ONE}"));
+    if let Some(why) = guessable::why(text) {
+        return Err(format!("{why}: {MAKE_ONE}"));
     }
     header_secret(text)
 }
 
 /// More than a rotation ever needs.
 const MASTER_KEYS_MAX: usize = 16;
+
+/// 256 bits in hex.
+const MASTER_KEY_DIGITS: usize = 64;
 
 /// Master keys: 64 hexadecimal digits each.
 pub fn master_keys(text: &str) -> Result<Vec<Arc<SecretBox<[u8; 32]>>>, String> {
@@ -207,18 +206,20 @@ pub fn master_keys(text: &str) -> Result<Vec<Arc<SecretBox<[u8; 32]>>>, String> 
     if keys.len() > MASTER_KEYS_MAX {
         return Err(format!("has more than {MASTER_KEYS_MAX} keys: take away those that nothing is encrypted with"));
     }
+    // Only the first encrypts. One behind it that is weak has to stay until nothing is encrypted with it any more.
+    if let Some(why) = keys.first().filter(|key| key.len() == MASTER_KEY_DIGITS).and_then(|key| guessable::why(key)) {
+        return Err(format!(
+            "{why}: {MAKE_ONE}, put it in front of this one where keys are encrypted already, and run `tollgate secrets rotate`"
+        ));
+    }
     keys.into_iter().map(master_key).collect()
 }
 
 fn master_key(text: &str) -> Result<Arc<SecretBox<[u8; 32]>>, String> {
     let digits: Option<Vec<u32>> = text.chars().map(|c| c.to_digit(16)).collect();
-    let mut digits = digits.filter(|digits| digits.len() == 64).ok_or_else(|| {
+    let mut digits = digits.filter(|digits| digits.len() == MASTER_KEY_DIGITS).ok_or_else(|| {
         format!("is not made of keys with 64 hexadecimal digits: {MAKE_ONE}, and write commas between several")
     })?;
-    let different: BTreeSet<&u32> = digits.iter().collect();
-    if different.len() < DIFFERENT_CHARS_MIN {
-        return Err(format!("repeats a few digits: {MAKE_ONE}"));
-    }
     let key = SecretBox::init_with_mut(|key: &mut [u8; 32]| {
         for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
             *byte = pair.iter().fold(0, |byte, digit| (byte << 4) | u8::try_from(*digit).unwrap_or(0));
@@ -229,25 +230,6 @@ fn master_key(text: &str) -> Result<Arc<SecretBox<[u8; 32]>>, String> {
 }
 
 const MAKE_ONE: &str = "make one with `openssl rand -hex 32`";
-
-/// 32 random hex digits have 14 of the 16 on average, and fewer different ones than this three times in 10^13.
-const DIFFERENT_CHARS_MIN: usize = 6;
-
-/// What stands in examples where a key should be. None is so short that a random key has it by chance.
-const PLACEHOLDERS: [&str; 12] = [
-    "changeme",
-    "changethis",
-    "replaceme",
-    "replacethis",
-    "placeholder",
-    "password",
-    "yourkey",
-    "youradminkey",
-    "yoursecret",
-    "insertyour",
-    "0123456789abcdef0123456789abcdef",
-    "abcdefghijklmnop",
-];
 
 /// 128 bits in hex.
 const ADMIN_KEY_CHARS_MIN: usize = 32;
@@ -370,6 +352,11 @@ mod tests {
             master_keys(text).map(|keys| keys.iter().map(|key| key.expose_secret()[..2].to_vec()).collect::<Vec<_>>())
         };
         assert_eq!(bytes(one), Ok(vec![vec![0x7c, 0x9e]]));
+        // A weak one is taken away only once another encrypts in its place.
+        assert_eq!(
+            bytes(&format!("{one},{}", "0123456789abcdef".repeat(4))),
+            Ok(vec![vec![0x7c, 0x9e], vec![0x01, 0x23]])
+        );
         for text in [format!("{two},{one}"), format!("{two}\n{one}\n"), format!(" {two} , {one}")] {
             assert_eq!(bytes(&text), Ok(vec![vec![0x0f, 0x0f], vec![0x7c, 0x9e]]), "{text:?}");
         }
@@ -378,6 +365,8 @@ mod tests {
             "not a key",
             &format!("{one}{one}"),
             &"a".repeat(64),
+            &"0123456789abcdef".repeat(4),
+            &format!("{}\n{one}", "a".repeat(64)),
             &one.replace('7', "g"),
             &vec![one; 17].join(","),
         ] {

@@ -59,6 +59,9 @@ pub enum TimeError {
     /// Not `YYYY-MM-DD`.
     #[error("a day looks like 2026-11-24")]
     Day,
+    /// At the end of all time that is counted here.
+    #[error("it is too far away: name one before 9999-12")]
+    Far,
 }
 
 impl FromStr for Micros {
@@ -142,13 +145,18 @@ impl Period {
         let digits_right = text.len() == 7;
         let first =
             digits_right.then(|| format!("{text}-01").parse::<Date>().ok()).flatten().ok_or(TimeError::Month)?;
-        Ok(Self { window: Window::Month, first })
+        Self { window: Window::Month, first }.within_all_time().ok_or(TimeError::Far)
     }
 
     /// A day from `YYYY-MM-DD`.
     pub fn parse_day(text: &str) -> Result<Self, TimeError> {
         let first = if text.len() == 10 { text.parse::<Date>().ok() } else { None }.ok_or(TimeError::Day)?;
-        Ok(Self { window: Window::Day, first })
+        Self { window: Window::Day, first }.within_all_time().ok_or(TimeError::Far)
+    }
+
+    /// The last days of the year 9999 have no instant after them.
+    fn within_all_time(self) -> Option<Self> {
+        (self.start() < self.end()).then_some(self)
     }
 }
 
@@ -195,6 +203,15 @@ mod tests {
         }
         for bad in ["2026-02-29", "2026-11", "20261124", "2026-11-24T00:00:00Z"] {
             assert!(Period::parse_day(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_day_or_month_without_an_end_is_refused() {
+        assert!(Period::parse_month("9999-11").is_ok() && Period::parse_day("9999-11-30").is_ok());
+        assert_eq!(Period::parse_month("9999-12"), Err(TimeError::Far));
+        for day in ["9999-12-30", "9999-12-31"] {
+            assert_eq!(Period::parse_day(day), Err(TimeError::Far), "{day}");
         }
     }
 

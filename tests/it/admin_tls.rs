@@ -223,6 +223,8 @@ fn a_public_address_in_dev_mode_or_a_weak_admin_key_is_refused_in_one_line() {
         (("TOLLGATE_ADMIN_KEY", "5e1f0c9ab7d248365e1f0c9ab7d2483"), "openssl rand"),
         (("TOLLGATE_ADMIN_KEY", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), "openssl rand"),
         (("TOLLGATE_ADMIN_KEY", "change-me-to-something-long-and-secret"), "openssl rand"),
+        (("TOLLGATE_ADMIN_KEY", "AT-LEAST-THIRTY-TWO-CHARACTERS-THAT-NOBODY-GUESSES"), "openssl rand"),
+        (("TOLLGATE_ADMIN_KEY", "1234567890123456789012345678901234567890"), "openssl rand"),
     ] {
         for mode in ["dev", "prod"] {
             if mode == "prod" && name != "TOLLGATE_ADMIN_KEY" {

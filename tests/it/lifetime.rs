@@ -286,3 +286,22 @@ fn a_tenant_on_a_plan_that_is_gone_is_named_at_the_start() {
     }
     assert_eq!(refused.trim_end().lines().count(), 1, "{refused}");
 }
+
+#[test]
+fn a_second_gateway_that_reaches_the_ledger_by_a_link_is_refused() {
+    let provider = Provider::start(honest);
+    let first = Setup::new(&provider).start();
+    let links = tempfile::tempdir().unwrap();
+    let (soft, hard) = (links.path().join("soft.db"), first.data_dir().join("hard.db"));
+    std::os::unix::fs::symlink(first.ledger_file(), &soft).unwrap();
+    let refused = |path: &std::path::Path| {
+        let said = Setup::new(&provider).set("DATABASE_URL", &format!("sqlite://{}", path.display())).refused();
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        said
+    };
+    let said = refused(&soft);
+    assert!(said.contains("another tollgate") && said.contains("DATABASE_URL"), "{said}");
+    std::fs::hard_link(first.ledger_file(), &hard).unwrap();
+    let said = refused(&hard);
+    assert!(said.contains("2 names"), "{said}");
+}

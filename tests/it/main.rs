@@ -12,6 +12,7 @@
     reason = "a test that meets something unexpected has failed, and a table of cases is easiest read as tuples"
 )]
 
+mod admin_key;
 mod admin_tls;
 mod balancer;
 mod billing;

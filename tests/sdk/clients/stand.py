@@ -28,7 +28,7 @@ from wire import document as answer_document
 
 BOOKED_SECONDS = 15
 PROVIDER_KEYS = {"openai": "sk-scripted-provider", "gemini": "AIza-scripted-provider"}
-ADMIN_KEY = "admin-of-the-clients-suite-0123456789"
+ADMIN_KEY = "admin-of-the-clients-suite-7c9e1f0ab35d4826"
 # A certificate for `localhost` that vouches for itself, and its key.
 _TLS = pathlib.Path(__file__).resolve().parents[2] / "fixtures" / "tls"
 TLS = str(_TLS / "localhost.pem"), str(_TLS / "localhost.key")
