@@ -5,6 +5,8 @@ use serde_json::value::RawValue;
 
 use crate::control::Control;
 
+#[path = "../../src/providers/elide.rs"]
+mod elide;
 #[path = "../../src/providers/json.rs"]
 mod json;
 #[path = "../../src/providers/json_array.rs"]
@@ -105,7 +107,7 @@ pub fn json_members(data: &[u8]) {
     // What is streamed: elements that are objects or arrays, at any cut.
     let split = |pieces: &[&[u8]]| {
         let (mut splitter, mut seen) = (json_array::ArraySplitter::default(), Vec::new());
-        pieces.iter().for_each(|piece| splitter.feed(piece, |element| seen.push(element.to_vec())));
+        pieces.iter().for_each(|piece| splitter.feed(piece, |element, _| seen.extend(element.map(<[u8]>::to_vec))));
         (seen, splitter.is_closed())
     };
     let whole = split(&[text]);
@@ -118,7 +120,7 @@ pub fn json_members(data: &[u8]) {
     }
     let document = |pieces: &[&[u8]]| {
         let (mut buffer, mut seen) = (json_doc::DocumentBuffer::default(), None);
-        pieces.iter().for_each(|piece| buffer.feed(piece, |document| seen = Some(document.to_vec())));
+        pieces.iter().for_each(|piece| buffer.feed(piece, |document, _| seen = Some(document.to_vec())));
         (seen, buffer.is_closed())
     };
     let whole = document(&[text]);

@@ -19,7 +19,7 @@ use crate::domain::price::{Charge, Priced, ServiceTier};
 use crate::domain::quantities::Quantities;
 use crate::domain::settlement::{Basis, Ending, Phase, Verdict, verdict};
 use crate::domain::time::{Micros, Period};
-use crate::domain::tokens::Tokens;
+use crate::domain::tokens::{TOKENS_PER_CALL_MAX, Tokens};
 use crate::domain::unit::Unit;
 use crate::ports::counters::{Claim, used_by};
 use crate::ports::journal::Slot;
@@ -70,7 +70,7 @@ impl LimitStanding {
 /// A call that was admitted: it owns a hold and a place in the journal.
 #[must_use = "an admitted call settles as interrupted when it is dropped"]
 pub struct InFlight {
-    open: Option<Box<Open>>,
+    pub(super) open: Option<Box<Open>>,
 }
 
 /// All that settling needs, owned from admission on: settling cannot fail.
@@ -83,6 +83,8 @@ pub(super) struct Open {
     pub limits: Vec<LimitStanding>,
     /// The most tokens of one answer that the hold follows from, where the request has to say so.
     pub written: Option<u64>,
+    /// The tokens that the hold is for, input and output; 0 where nothing counts them.
+    pub held_tokens: u64,
     pub provider: &'static dyn Provider,
     pub endpoint: Endpoint,
     pub call: Call,
@@ -400,6 +402,18 @@ impl Open {
         output_max.or_else(of_model)
     }
 
+    /// The least tokens, input and output, and output, of an answer of which a part was too long to be read: it cannot have
+    /// cost less than its call held for all that we know.
+    fn least_of_unread(&self) -> [u64; 2] {
+        let is_unread = self.progress.reading.as_ref().is_some_and(|said| said.unread);
+        let has_output = self.endpoint.reads.has_output();
+        match (is_unread, has_output) {
+            (false, _) => [0, 0],
+            (true, false) => [self.held_tokens, 0],
+            (true, true) => [self.held_tokens, self.output_max().unwrap_or(0).max(1)],
+        }
+    }
+
     /// Before the client has all of its answer: it may go on at once, and elsewhere.
     async fn lets_go_on(&mut self, verdict: Verdict) {
         if !verdict.chat_kept {
@@ -435,6 +449,7 @@ impl Open {
 
     /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
     fn write_up(&mut self, verdict: Verdict, estimate: Option<Tokens>) {
+        let least = self.least_of_unread();
         let Self { meter, claims, tariff, started_us, event, progress, call, endpoint, own_account, .. } = self;
         let reading = progress.reading.get_or_insert_default();
         // What the provider finishes later it charges later.
@@ -463,6 +478,9 @@ impl Open {
             // It was estimated at admission.
             (Basis::PromptEstimate, _, _) => (event.tokens, UsageSource::Estimate),
         };
+        if basis == Basis::ReportedOrEstimate {
+            event.tokens = raised(event.tokens, least);
+        }
         event.quantities = match basis {
             Basis::Nothing => Quantities::default(),
             // What the request itself says was known at admission.
@@ -501,6 +519,15 @@ impl Open {
         }
         position
     }
+}
+
+/// These tokens with at least so many, input and output, and so much output. What is missing is output where there is any.
+fn raised(tokens: Tokens, [all, output]: [u64; 2]) -> Tokens {
+    let missing = all.saturating_sub(tokens.total());
+    let (prompt, completion) = if output > 0 { (0, missing) } else { (missing, 0) };
+    let prompt = tokens.prompt.saturating_add(prompt).min(TOKENS_PER_CALL_MAX);
+    let completion = tokens.completion.saturating_add(completion).max(output).min(TOKENS_PER_CALL_MAX - prompt);
+    Tokens { prompt, completion, ..tokens }
 }
 
 /// The chats that a call is.

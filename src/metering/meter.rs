@@ -149,7 +149,7 @@ impl Meter {
         let held = Held { counters: &*self.counters, id, claims: Vec::new() };
         let tariff = self.snapshots.load().tariff(&caller.account.tenant.plan);
         let (permit, overrun) = (None, None);
-        let taken = Taken { caller, tariff, held, permit, overrun, limits: Vec::new(), written: None };
+        let taken = Taken { caller, tariff, held, permit, overrun, limits: Vec::new(), written: None, held_tokens: 0 };
         self.own((id, admitted_at, None), taken, provider, endpoint, call).await
     }
 
@@ -157,7 +157,7 @@ impl Meter {
     async fn own(
         self: &Arc<Self>,
         (id, admitted_at, goes_on): (EventId, Micros, Option<Continued>),
-        Taken { caller, tariff, mut held, permit, overrun, limits, written }: Taken<'_>,
+        Taken { caller, tariff, mut held, permit, overrun, limits, written, held_tokens }: Taken<'_>,
         provider: &'static dyn Provider,
         endpoint: Endpoint,
         call: Call,
@@ -177,6 +177,7 @@ impl Meter {
             overrun,
             limits,
             written,
+            held_tokens,
             provider,
             endpoint,
             call,
@@ -232,7 +233,8 @@ impl Meter {
                 let overrun = quote.filter(|_| is_cut).and_then(|quote| Overrun::of(quote, &claims));
                 let held = Held { counters: &*self.counters, id, claims };
                 let written = quote.and_then(|quote| quote.written());
-                return Ok(Taken { caller, tariff, held, permit, overrun, limits, written });
+                let held_tokens = quote.map_or(0, |quote| quote.tokens());
+                return Ok(Taken { caller, tariff, held, permit, overrun, limits, written, held_tokens });
             }
             let tenant = &caller.account.tenant.id;
             let account = self.snapshots.load().accounts.get(tenant).cloned().ok_or(Refusal::BadKey)?;
@@ -363,6 +365,8 @@ struct Taken<'a> {
     overrun: Option<Overrun>,
     limits: Vec<LimitStanding>,
     written: Written,
+    /// Input and output that it was taken for.
+    held_tokens: u64,
 }
 
 /// Claims that are held and that no call owns yet.

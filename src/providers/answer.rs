@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::elide::Cut;
 use super::json_array::ArraySplitter;
 use super::json_doc::DocumentBuffer;
 use super::prompt::BYTES_PER_TOKEN;
@@ -129,11 +130,16 @@ impl<W: Wire> Answer<W> {
     fn read(&mut self, piece: &[u8], mut ended: impl FnMut(usize, Fate)) {
         self.settle_form(piece);
         let Self { wire, form, told, complete, .. } = self;
-        let mut read = |message: &[u8], whole: bool| {
+        let mut read = |message: Option<&[u8]>, cuts: &[Cut], whole: bool| {
             // A call is settled at its terminal event: what follows must not count, whichever packet it came in.
             if *complete {
                 return Fate::Passed;
             }
+            let Some(message) = message else {
+                told.unread = true;
+                return Fate::Passed;
+            };
+            told.output.cut_at(cuts);
             let Message { usage_only, last } = wire.read(message, whole, told);
             *complete |= last;
             if usage_only { Fate::TakenOut } else { Fate::Passed }
@@ -144,18 +150,20 @@ impl<W: Wire> Answer<W> {
                 told.unread_bytes = told.unread_bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
             }
             Form::Sse(scanner) => scanner.feed(piece, |event| {
-                ended(event.end, event.data.map_or(Fate::Passed, |data| read(data, false)));
+                let has_any = event.data.is_some() || event.is_over;
+                ended(event.end, if has_any { read(event.data, event.cuts, false) } else { Fate::Passed });
             }),
             Form::Array(splitter) => {
-                splitter.feed(piece, |element| {
-                    read(element, false);
+                splitter.feed(piece, |element, cuts| {
+                    read(element, cuts, false);
                 });
                 *complete |= splitter.is_closed();
             }
             Form::Document(buffer) => {
-                buffer.feed(piece, |document| {
-                    read(document, true);
+                buffer.feed(piece, |document, cuts| {
+                    read(Some(document), cuts, true);
                 });
+                told.unread |= buffer.is_over();
                 *complete |= buffer.is_closed();
             }
         }
@@ -167,13 +175,28 @@ impl<W: Wire> Answer<W> {
             return Fate::Passed;
         }
         let Self { wire, form, told, complete, .. } = self;
-        let message = match form {
-            _ if *complete => None,
-            Form::Sse(scanner) => scanner.finish().map(|data| wire.read(data, false, told)),
-            Form::Document(buffer) if !buffer.is_closed() => Some(wire.read(buffer.begun(), true, told)),
-            _ => None,
+        let mut read = |message: &[u8], cuts: &[Cut], whole: bool| {
+            told.output.cut_at(cuts);
+            wire.read(message, whole, told)
         };
-        let Message { usage_only, last } = message.unwrap_or_default();
+        let Message { usage_only, last } = match form {
+            _ if *complete => Message::default(),
+            Form::Sse(scanner) => {
+                let event = scanner.finish();
+                let message = event.data.map(|data| read(data, event.cuts, false)).unwrap_or_default();
+                told.unread |= event.is_over;
+                message
+            }
+            Form::Array(splitter) => {
+                told.unread |= splitter.is_over();
+                Message::default()
+            }
+            Form::Document(buffer) if !buffer.is_closed() => {
+                let (begun, cuts) = buffer.begun();
+                read(begun, cuts, true)
+            }
+            _ => Message::default(),
+        };
         *complete |= last;
         if usage_only { Fate::TakenOut } else { Fate::Passed }
     }

@@ -18,6 +18,7 @@ use objects::{Finder, Makes, Named, Touches};
 mod answer;
 mod cap;
 mod dialect;
+mod elide;
 pub mod estimate;
 mod form;
 mod gemini;
@@ -354,6 +355,9 @@ pub struct Reading {
     pub distrusted: bool,
     /// What was charged beside tokens; all that was charged where there are no tokens.
     pub quantities: Quantities,
+    /// A part of the answer was too long to be read, and nothing after it says what was charged: what is said here may be
+    /// less than that.
+    pub unread: bool,
     /// Something was charged that no count says (a tool's own tokens, storage): what the counts cost is not all that the
     /// call costs.
     pub uncounted: bool,

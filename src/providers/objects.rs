@@ -364,7 +364,7 @@ impl Finder {
                 Some(data) if memchr::memmem::find(data, b"\"id\"").is_some() => tells(data, &mut told),
                 _ => {}
             }),
-            Form::Document(buffer) => buffer.feed(piece, |document| tells(document, &mut told)),
+            Form::Document(buffer) => buffer.feed(piece, |document, _| tells(document, &mut told)),
         }
         for made in told {
             if self.all.len() < MADE_MAX && !self.all.contains(&made.name) {

@@ -1,45 +1,72 @@
 //! Server-sent events (WHATWG HTML, 9.2.6) from bytes that come in pieces: gives the data of each event and where it ends.
 //!
-//! May use: nothing. Lines end with LF, CR or CRLF; a byte order mark at the start, comments and the fields `event`, `id`
-//! and `retry` are passed over; several `data` lines are one text. Events that fit in one piece are not copied.
+//! May use: the sibling `elide`. Lines end with LF, CR or CRLF; a byte order mark at the start, comments and the fields `event`, `id`
+//! and `retry` are passed over; several `data` lines are one text. Small events that fit in one piece are not copied; of the others the rest of long strings
+//! is not kept.
 
 use std::ops::Range;
 
 use memchr::memchr2;
 
-/// An event with more bytes of data than this is not read (it is still relayed). The largest that can hold usage are those
-/// with whole images: the last of a stream of images, and `response.completed`, which repeats the whole answer.
+use super::elide::{Bounds, Cut, Kept};
+
+/// An event of whose data more would have to be kept than this is not read (it is still relayed). The largest are those with
+/// whole images, which are long strings: the last of a stream of images, and `response.completed`, which repeats the whole
+/// answer.
 pub(super) const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+static BOUNDS: Bounds = Bounds::of(EVENT_BYTES_MAX);
 
 /// A buffer that grew beyond this for one large event is given back after it.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = &[0xEF, 0xBB, 0xBF];
 
+/// What of a line tells what it is: a byte order mark and `data: `.
+const LINE_BEGIN_BYTES: usize = 9;
+
 /// The end of one event.
 #[derive(Debug)]
 pub(super) struct Event<'a> {
     /// Its data; `None` when it had none or too much.
     pub(super) data: Option<&'a [u8]>,
+    /// Where that was cut.
+    pub(super) cuts: &'a [Cut],
+    /// It had too much.
+    pub(super) is_over: bool,
     /// Index after its last byte, in the piece that it ends in.
     pub(super) end: usize,
 }
 
 /// Reads events.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SseScanner {
-    /// A line that began in an earlier piece.
+    /// Of a line that began in an earlier piece, what is too short to tell what it is.
     line: Vec<u8>,
+    /// What a line is that began in an earlier piece, once that is known. What is data of it is in `data`.
+    begun_line: Option<Begun>,
     /// Data of an event that began in an earlier piece or has several lines.
-    data: Vec<u8>,
+    data: Kept,
     /// How many lines of data the event has.
     data_lines: usize,
-    /// The event is too large to read.
-    too_large: bool,
     /// The last byte was a CR: an LF right after it belongs to the same line end.
     after_cr: bool,
     /// The first line was seen.
     begun: bool,
+}
+
+/// What a line is that is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    Data,
+    Other,
+}
+
+impl Default for SseScanner {
+    fn default() -> Self {
+        let data = Kept::within(&BOUNDS);
+        Self { line: Vec::new(), begun_line: None, data, data_lines: 0, after_cr: false, begun: false }
+    }
 }
 
 /// What a line means, with the place of its value in the line.
@@ -68,25 +95,27 @@ impl SseScanner {
             }
         }
         if let Some(range) = within {
-            self.keep(piece.get(range).unwrap_or_default());
+            self.data.push(piece.get(range).unwrap_or_default());
         }
         self.keep_line(piece.get(at..).unwrap_or_default());
     }
 
     /// Data of an event that has begun but not ended, as if it ended here. Only sensible after the last piece.
-    pub(super) fn finish(&mut self) -> Option<&[u8]> {
-        let line = std::mem::take(&mut self.line);
-        if !line.is_empty()
-            && let Line::Data(value) = self.classify(&line)
-        {
-            self.add(line.get(value..).unwrap_or_default());
-        }
-        self.pending()
+    pub(super) fn finish(&mut self) -> Event<'_> {
+        self.end_begun_line();
+        self.event(0)
     }
 
-    /// Data of the event that has begun, from its whole lines.
+    /// Data of the event that has begun, if its lines are whole.
     pub(super) fn pending(&self) -> Option<&[u8]> {
-        (self.data_lines > 0 && !self.too_large).then_some(self.data.as_slice())
+        self.event(0).data.filter(|_| self.begun_line != Some(Begun::Data))
+    }
+
+    /// The event by what is kept of it.
+    fn event(&self, end: usize) -> Event<'_> {
+        let is_over = self.data.is_over();
+        let has_data = self.data_lines > 0 && !is_over;
+        Event { data: has_data.then_some(self.data.bytes()), cuts: self.data.cuts(), is_over, end }
     }
 
     /// The index after the line end at `at`; remembers a CR whose LF may still come.
@@ -113,8 +142,7 @@ impl SseScanner {
         end: usize,
     ) -> Option<Event<'a>> {
         let here = piece.get(line.clone()).unwrap_or_default();
-        if self.line.is_empty() {
-            self.too_large |= here.len() > EVENT_BYTES_MAX;
+        if self.line.is_empty() && self.begun_line.is_none() {
             match self.classify(here) {
                 Line::Other => None,
                 Line::Data(value) if self.data_lines == 0 => {
@@ -124,27 +152,39 @@ impl SseScanner {
                 }
                 Line::Data(value) => {
                     if let Some(range) = within.take() {
-                        self.keep(piece.get(range).unwrap_or_default());
+                        self.data.push(piece.get(range).unwrap_or_default());
                     }
                     self.add(here.get(value..).unwrap_or_default());
                     None
                 }
                 Line::Blank => {
-                    let whole = within.take().and_then(|range| piece.get(range));
-                    let has_data = self.data_lines > 0 && !self.too_large;
-                    Some(Event { data: has_data.then(|| whole.unwrap_or(&self.data)), end })
+                    if let Some(whole) = within.take().and_then(|range| piece.get(range)) {
+                        if BOUNDS.keep_whole(whole.len()) {
+                            return Some(Event { data: Some(whole), cuts: &[], is_over: false, end });
+                        }
+                        self.data.push(whole);
+                    }
+                    Some(self.event(end))
                 }
             }
         } else {
             self.keep_line(here);
-            let begun = std::mem::take(&mut self.line);
-            if let Line::Data(value) = self.classify(&begun) {
-                self.add(begun.get(value..).unwrap_or_default());
-            }
-            self.line = begun;
-            self.line.clear();
+            self.end_begun_line();
             None
         }
+    }
+
+    /// The line is whole that began in an earlier piece.
+    fn end_begun_line(&mut self) {
+        if self.begun_line.take().is_some() || self.line.is_empty() {
+            return;
+        }
+        let line = std::mem::take(&mut self.line);
+        if let Line::Data(value) = self.classify(&line) {
+            self.add(line.get(value..).unwrap_or_default());
+        }
+        self.line = line;
+        self.line.clear();
     }
 
     fn classify(&mut self, line: &[u8]) -> Line {
@@ -162,41 +202,41 @@ impl SseScanner {
     /// One more line of data.
     fn add(&mut self, value: &[u8]) {
         if self.data_lines > 0 {
-            self.keep(b"\n");
+            self.data.push(b"\n");
         }
         self.data_lines += 1;
-        self.keep(value);
+        self.data.push(value);
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        self.too_large |= self.data.len() + bytes.len() > EVENT_BYTES_MAX;
-        if self.too_large {
-            self.data = Vec::new();
-        } else {
-            self.data.extend_from_slice(bytes);
-        }
-    }
-
-    /// Keeps the begin of a line. One that is too long goes on as a comment: all that counts is that it is not blank.
+    /// Keeps what there is of a line that goes on in the next piece: data alone, once it is known what it is.
     fn keep_line(&mut self, bytes: &[u8]) {
-        if self.line.len() + bytes.len() <= EVENT_BYTES_MAX {
-            self.line.extend_from_slice(bytes);
-        } else {
-            self.too_large = true;
-            self.line.clear();
-            self.line.push(b':');
+        match self.begun_line {
+            Some(Begun::Data) => self.data.push(bytes),
+            Some(Begun::Other) => {}
+            None => {
+                let wanted = LINE_BEGIN_BYTES - self.line.len();
+                self.line.extend_from_slice(bytes.get(..wanted).unwrap_or(bytes));
+                if self.line.len() < LINE_BEGIN_BYTES {
+                    return;
+                }
+                let begin = std::mem::take(&mut self.line);
+                self.begun_line = Some(match self.classify(&begin) {
+                    Line::Data(value) => {
+                        self.add(begin.get(value..).unwrap_or_default());
+                        self.data.push(bytes.get(wanted..).unwrap_or_default());
+                        Begun::Data
+                    }
+                    Line::Blank | Line::Other => Begun::Other,
+                });
+                self.line = begin;
+                self.line.clear();
+            }
         }
     }
 
     fn end_event(&mut self) {
-        self.data.clear();
+        self.data.clear(KEPT_BYTES_MAX);
         self.data_lines = 0;
-        self.too_large = false;
-        for buffer in [&mut self.data, &mut self.line] {
-            if buffer.capacity() > KEPT_BYTES_MAX {
-                *buffer = Vec::new();
-            }
-        }
     }
 }
 
@@ -216,7 +256,7 @@ mod tests {
                 }
             });
         }
-        (seen, scanner.finish().map(text))
+        (seen, scanner.finish().data.map(text))
     }
 
     #[test]
@@ -248,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_event_over_the_bound_is_passed_over_and_the_next_is_read() {
-        let most = "x".repeat(EVENT_BYTES_MAX - "data: ".len());
+        let most = "x".repeat(EVENT_BYTES_MAX);
         for (value, is_read) in
             [(most.clone(), true), (most.clone() + "x", false), (format!("{most}\ndata: yyyyyyyy"), false)]
         {
@@ -265,5 +305,20 @@ mod tests {
         let line = format!("{}\n\ndata: next\n\n", "d".repeat(3 * EVENT_BYTES_MAX));
         let pieces: Vec<&[u8]> = line.as_bytes().chunks(100_003).collect();
         assert_eq!(events(&pieces).0, ["next"]);
+    }
+
+    #[test]
+    fn an_event_with_a_long_string_is_read_without_its_rest() {
+        let stream = format!(
+            "data: {{\"b64_json\":\"{}\",\ndata: \"usage\":7}}\n\ndata: next\n\n",
+            "A".repeat(20 * 1024 * 1024)
+        );
+        let whole = events(&[stream.as_bytes()]);
+        for size in [65_537, 1_000_003] {
+            let pieces: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
+            assert_eq!(events(&pieces), whole, "{size}");
+        }
+        assert!(whole.0[0].ends_with("A\",\n\"usage\":7}") && whole.0[0].len() < 128 * 1024);
+        assert_eq!((whole.0.len(), whole.0[1].as_str()), (2, "next"));
     }
 }

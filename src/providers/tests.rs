@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod lies;
+mod long;
 mod metered;
 mod units;
 
@@ -111,6 +112,7 @@ fn every_kind_of_answer_is_read_alike_at_every_cut() {
             tokens,
             distrusted: false,
             quantities: Quantities::default(),
+            unread: false,
             uncounted: false,
             model: Some(model.to_owned()).filter(|model| !model.is_empty()),
             continuation: None,

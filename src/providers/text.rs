@@ -1,12 +1,14 @@
 //! Finds text in JSON by a quick look instead of a parse: for estimates, should a provider not say what it charged.
 //!
-//! May use: nothing. The look never fails, also on JSON that broke off.
+//! May use: the sibling `elide`. The look never fails, also on JSON that broke off.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
+
+use super::elide::Cut;
 
 /// How much delivered text is kept to be counted by the tokenizer; beyond it only bytes are counted.
 pub const OUTPUT_TEXT_BYTES_MAX: usize = 64 * 1024;
@@ -55,9 +57,31 @@ pub(super) use anchor;
 pub(super) struct OutputText {
     pub(super) text: String,
     pub(super) bytes: u64,
+    /// Where the message was cut that is read next.
+    cuts: Vec<Cut>,
 }
 
 impl OutputText {
+    /// A message is read next that was cut so.
+    pub(super) fn cut_at(&mut self, cuts: &[Cut]) {
+        self.cuts.clear();
+        self.cuts.extend_from_slice(cuts);
+    }
+
+    /// How many bytes the message that is read had that are not in it.
+    pub(super) fn bytes_cut(&self) -> u64 {
+        self.cuts.iter().fold(0, |all, cut| all.saturating_add(cut.bytes))
+    }
+
+    /// How many bytes a string had that are not in it, which ends so many bytes into the message.
+    fn bytes_cut_at(&self, end: usize) -> u64 {
+        self.cuts
+            .binary_search_by_key(&end, |cut| cut.at)
+            .ok()
+            .and_then(|at| self.cuts.get(at))
+            .map_or(0, |cut| cut.bytes)
+    }
+
     fn push(&mut self, text: &str) {
         self.bytes = self.bytes.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
         let room = OUTPUT_TEXT_BYTES_MAX.saturating_sub(self.text.len());
@@ -74,6 +98,10 @@ impl OutputText {
                 rest = walk(value.trim_ascii_start(), |found| {
                     if let Found::Text { text, .. } = found {
                         self.push(&unescaped(text));
+                        if !self.cuts.is_empty() {
+                            let end = text.as_ptr_range().end.addr().saturating_sub(json.as_ptr().addr());
+                            self.bytes = self.bytes.saturating_add(self.bytes_cut_at(end));
+                        }
                     }
                 });
             }

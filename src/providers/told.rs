@@ -29,6 +29,8 @@ pub(super) struct Told {
     by_quantity: bool,
     /// Something was charged that no count says.
     pub(super) uncounted: bool,
+    /// A message was too long to be read, and none after it said what was charged.
+    pub(super) unread: bool,
     /// Bytes of the answer that were counted and not read.
     pub(super) unread_bytes: u64,
     /// The last usage object could not be believed, or did not add up.
@@ -53,6 +55,7 @@ impl Told {
             self.distrusted = true;
             return;
         };
+        self.unread = false;
         self.tier = tier.unwrap_or(self.tier);
         self.quantities.audio_ms = audio_ms.unwrap_or(0);
         self.by_quantity = audio_ms.is_some();
@@ -111,6 +114,7 @@ impl Told {
             nothing_used,
             quantities,
             by_quantity,
+            unread,
             uncounted,
             distrusted,
             model,
@@ -128,9 +132,10 @@ impl Told {
         // More than can be true was charged, or nothing: it is not known.
         let (quantities, is_lie) = quantities.checked().map_or((Quantities::default(), true), |good| (good, false));
         Reading {
-            distrusted: distrusted || is_lie || ((reported || nothing_used) && tokens.is_none()),
+            unread,
+            distrusted: distrusted || is_lie || unread || ((reported || nothing_used) && tokens.is_none()),
             quantities,
-            uncounted: uncounted || is_lie,
+            uncounted: uncounted || is_lie || unread,
             tokens,
             model,
             continuation,

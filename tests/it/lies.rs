@@ -358,3 +358,40 @@ fn a_megabyte_of_one_letter_without_usage_holds_nobody_up() {
     assert!(booked.prompt_tokens > 10_000 && booked.completion_tokens > 10_000, "{booked:?}");
     tell("B19", "a megabyte of one letter, asked and answered", 2, "estimated; the neighbour is not held up");
 }
+
+/// No lie, but as hard to read: what was charged stands behind many megabytes of images.
+#[test]
+fn usage_behind_images_of_many_megabytes_is_booked_exactly() {
+    let image = "iVBO/+RK".repeat(512 * 1024);
+    let many = |count, name: &str| vec![format!("{{\"{name}\":\"{image}\"}}"); count].join(",");
+    let usage = r#""usage":{"input_tokens":50,"output_tokens":62100,"total_tokens":62150}"#;
+    let drawn = format!("{{\"created\":1,\"data\":[{}],{usage}}}", many(10, "b64_json"));
+    let output = many(5, "result");
+    let response =
+        format!("{{\"id\":\"resp_1\",\"object\":\"response\",\"model\":\"gpt-5\",\"output\":[{output}],{usage}}}");
+    let completed = format!("data: {{\"type\":\"response.completed\",\"response\":{response}}}\n\n");
+    let ask = |path: &str, key: &str, body: &str| chat_with(key, body).to(path);
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    for (tenant, request, script, body) in [
+        (
+            "draws",
+            ask("/v1/images/generations", "draws", r#"{"model":"gpt-image-1","prompt":"a toll gate","n":10}"#),
+            Script::json(200, &drawn),
+            drawn.clone(),
+        ),
+        (
+            "streams",
+            ask("/v1/responses", "streams", r#"{"model":"gpt-5","input":"draw","stream":true}"#),
+            Script::pieces("text/event-stream", &[completed.clone().into_bytes()]),
+            completed.clone(),
+        ),
+    ] {
+        provider.now_does(move |_| script.clone());
+        let answer = gateway.send(&request);
+        assert!(answer.status == 200 && answer.body == body.as_bytes(), "{tenant}: {}", answer.status);
+        let booked = gateway.booked(tenant, 1);
+        assert_eq!((booked.tokens(), booked.estimated.requests), ((50, 62_100, 62_150), 0), "{tenant}: {booked:?}");
+        assert_eq!(gateway.event(tenant)["usage_source"], "provider", "{tenant}");
+    }
+}

@@ -314,3 +314,34 @@ async fn a_call_is_counted_before_anybody_can_book_it() {
     assert_eq!(*witness.seen.lock(), [before]);
     assert_ne!(journal.settled_through(), before);
 }
+
+/// Its `usage` stands behind more than anybody keeps.
+#[tokio::test]
+async fn an_answer_that_is_too_long_to_read_is_booked_with_no_less_than_its_call_held() {
+    let numbers = b"1,".repeat(17 * 1024 * 1024);
+    let usage = br#"1],"usage":{"prompt_tokens":900,"completion_tokens":90000,"total_tokens":90900}}"#;
+    for (path, held, most) in [
+        ("/v1/chat/completions", 0, Some(4_000)),
+        ("/v1/chat/completions", 9_000, None),
+        ("/v1/chat/completions", 9_000, Some(4_000)),
+        ("/v1/chat/completions", 3_000, Some(4_000)),
+        ("/v1/embeddings", 9_000, None),
+    ] {
+        let bench = Bench::open().await;
+        let mut call = bench.admit_model(path, "no-such-model").await.unwrap();
+        if let Some(open) = &mut call.open {
+            (open.held_tokens, open.call.output_max) = (held, most);
+        }
+        call.sending();
+        call.head(200, Some("application/json"), None);
+        let mut out = Vec::new();
+        for piece in [&br#"{"data":["#[..], &numbers, usage] {
+            call.pass(Bytes::copy_from_slice(piece), &mut out);
+        }
+        let tokens = call.settle(Ending::Whole).await;
+        assert_eq!(tokens.total(), held.max(tokens.prompt + most.unwrap_or(0)), "{path}");
+        assert_eq!(tokens.completion > 0, path != "/v1/embeddings");
+        let event = bench.event().await;
+        assert_eq!((event.tokens, event.source), (tokens, UsageSource::Estimate));
+    }
+}

@@ -248,7 +248,8 @@ impl Wire for OpenAiWire {
         }
         if self.reads == Reads::Speech {
             // An event holds its audio in base64: four characters for three bytes.
-            told.unread_bytes = told.unread_bytes.saturating_add(length(message) / 4 * 3);
+            let bytes = length(message).saturating_add(told.output.bytes_cut());
+            told.unread_bytes = told.unread_bytes.saturating_add(bytes / 4 * 3);
         }
         read
     }
