@@ -201,7 +201,7 @@ impl Turns {
         let endpoint = self.endpoint_of(beside.endpoint, Kind::Billed);
         let call = Call::new(beside.model, Prompt::TextBytes(0));
         let mut charged = self.admit_charged(endpoint, call).await?;
-        charged.begins(self.reader.turn(), self.request_id.as_deref());
+        charged.begins(self.reader.beside(), self.request_id.as_deref());
         charged.look(message);
         charged.settle(ending).await;
         Ok(())

@@ -71,8 +71,13 @@ pub trait SessionReader: Send {
     /// Looks at a message of the provider.
     fn server(&mut self, message: &[u8]) -> Tells;
 
-    /// A reader of one turn, and of what is billed beside turns. Each of its pieces is a whole message.
+    /// A reader of one turn. Each of its pieces is a whole message.
     fn turn(&self) -> Box<dyn AnswerReader>;
+
+    /// A reader of what is billed beside turns, by whole messages, too.
+    fn beside(&self) -> Box<dyn AnswerReader> {
+        self.turn()
+    }
 
     /// How many turns the client has asked for by itself that are not begun.
     fn asked(&self) -> usize;

@@ -203,6 +203,11 @@ impl SessionReader for Realtime {
         Box::new(Response { told, complete: false })
     }
 
+    fn beside(&self) -> Box<dyn AnswerReader> {
+        // No transcript is by the session's model: it is by the one that it was asked of.
+        Box::new(Response { told: Told::default(), complete: false })
+    }
+
     fn asked(&self) -> usize {
         self.asked.len()
     }
