@@ -9,7 +9,10 @@ use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, ProviderId, TenantId};
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing};
-use crate::domain::price::tariff::Tariff;
+use crate::domain::price::rates::Used;
+use crate::domain::price::tariff::{Named, Tariff};
+use crate::domain::price::{Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::refusal::{ModelFacts, Refusal};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
@@ -106,6 +109,16 @@ impl Meter {
     /// The most tokens that an answer of this model may have, where that is known.
     pub(super) fn output_max(&self, provider: &ProviderId, model: &str) -> Option<u64> {
         self.snapshots.output_max(provider, model)
+    }
+
+    /// Whether a model charges audio by its length, by the prices of the caller's plan.
+    pub(super) fn is_by_length(&self, caller: &Caller, provider: &'static dyn Provider, model: &str) -> bool {
+        let (provider, at) = (provider.id(), self.clock.now());
+        let named = Named { provider: provider.as_str(), answered: model, requested: model };
+        let audio = Quantities { audio_ms: 1, ..Quantities::default() };
+        let used = Used { quantities: audio, ..Used::default() };
+        let tariff = self.snapshots.load().tariff(&caller.account.tenant.plan);
+        tariff.charge(named, ServiceTier::Standard, used, at).charge.priced == Priced::Priced
     }
 
     pub(super) fn monotonic_us(&self) -> u64 {

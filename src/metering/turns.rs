@@ -28,6 +28,9 @@ const KEY_FOR_US: u64 = 5_000_000;
 /// Turns of one session at once, waiting and open. A client has two or three.
 const TURNS_MAX: usize = 32;
 
+/// What one session has charged beside its turns at once. A client has two or three transcripts.
+const BESIDE_MAX: usize = 64;
+
 /// The turns of one session.
 pub struct Turns {
     meter: Arc<Meter>,
@@ -40,6 +43,10 @@ pub struct Turns {
     reader: Box<dyn SessionReader>,
     waiting: VecDeque<InFlight>,
     open: Vec<(TurnName, InFlight)>,
+    /// What is billed beside the turns and is not told yet, the one that nothing was heard of for the longest time first.
+    beside: Vec<(TurnName, InFlight)>,
+    /// What is booked as it was estimated, as there were too many.
+    given_up: VecDeque<TurnName>,
     /// When the key was looked up last.
     known_us: u64,
     /// The provider's id of the handshake.
@@ -89,6 +96,8 @@ impl Turns {
             reader,
             waiting: VecDeque::new(),
             open: Vec::new(),
+            beside: Vec::new(),
+            given_up: VecDeque::new(),
             known_us,
             request_id,
             unasked_bytes: 0,
@@ -159,12 +168,13 @@ impl Turns {
 
     /// Whether the provider is at work on something that the client asked for.
     pub fn are_awaited(&self) -> bool {
-        self.reader.ends_by_itself() && (!self.open.is_empty() || self.reader.asked().min(self.waiting.len()) > 0)
+        let turns_are = !self.open.is_empty() || self.reader.asked().min(self.waiting.len()) > 0;
+        self.reader.ends_by_itself() && (turns_are || !self.beside.is_empty() || self.reader.asks_beside())
     }
 
     /// The session is over: settles what is left of its turns.
     pub async fn end(mut self, ending: Ending) {
-        for (_, turn) in self.open.drain(..) {
+        for (_, turn) in self.open.drain(..).chain(self.beside.drain(..)) {
             turn.settle(ending).await;
         }
         for turn in self.waiting.drain(..) {
@@ -196,15 +206,58 @@ impl Turns {
         refused
     }
 
-    /// What is billed beside the turns is known when it was charged.
+    /// Books what is billed beside the turns, once it is known or the session is over.
     async fn book_beside(&mut self, beside: Beside, message: &[u8], ending: Ending) -> Result<(), Refusal> {
+        let (name, state) = beside.goes.map_or((None, Turn::Over), |(name, state)| (Some(name), state));
+        if name.is_some_and(|name| self.given_up.contains(&name)) {
+            return Ok(());
+        }
+        let known = self.beside.iter().position(|(going, _)| Some(*going) == name);
+        let mut charged = match known {
+            Some(at) => self.beside.remove(at).1,
+            None if state == Turn::Failed => return Ok(()),
+            None => self.begin_beside(&beside).await?,
+        };
+        if self.meter.is_by_length(&self.caller, self.provider, &beside.model) {
+            charged.hears_more(beside.audio_ms);
+        } else {
+            charged.asks_more(beside.prompt_bytes);
+        }
+        charged.look(message);
+        match (state, name) {
+            (Turn::Goes, Some(name)) => {
+                self.beside.push((name, charged));
+                self.give_up(ending).await;
+            }
+            (Turn::Failed, _) => {
+                charged.fails();
+                charged.settle(ending).await;
+            }
+            _ => {
+                charged.settle(ending).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_beside(&mut self, beside: &Beside) -> Result<InFlight, Refusal> {
         let endpoint = self.endpoint_of(beside.endpoint, Kind::Billed);
-        let call = Call::new(beside.model, Prompt::TextBytes(0));
+        let call = Call::new(beside.model.clone(), Prompt::TextBytes(0));
         let mut charged = self.admit_charged(endpoint, call).await?;
         charged.begins(self.reader.beside(), self.request_id.as_deref());
-        charged.look(message);
-        charged.settle(ending).await;
-        Ok(())
+        Ok(charged)
+    }
+
+    /// A session keeps no more than so many: one that its provider forgot is estimated, and not booked twice.
+    async fn give_up(&mut self, ending: Ending) {
+        if self.beside.len() > BESIDE_MAX {
+            let (name, forgotten) = self.beside.remove(0);
+            forgotten.settle(ending).await;
+            if self.given_up.len() == BESIDE_MAX {
+                self.given_up.pop_front();
+            }
+            self.given_up.push_back(name);
+        }
     }
 
     /// Whose the key is by now.

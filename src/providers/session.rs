@@ -49,12 +49,18 @@ pub struct Tells {
 }
 
 /// Something that is billed beside the turns, and is no chat.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Beside {
     /// Its name in events.
     pub endpoint: &'static str,
     /// The model that it was asked of.
     pub model: String,
+    /// Which it is and how it stands, where the provider is at work on it for a while. Else all of it is said at once.
+    pub goes: Option<(TurnName, Turn)>,
+    /// What it is asked with by this message, in bytes of text.
+    pub prompt_bytes: u64,
+    /// The same where its model is charged by the length of audio.
+    pub audio_ms: u64,
 }
 
 /// Reads one session. It is shown whole messages, in the order in which they go on.
@@ -81,6 +87,11 @@ pub trait SessionReader: Send {
 
     /// How many turns the client has asked for by itself that are not begun.
     fn asked(&self) -> usize;
+
+    /// Whether the client has asked for something beside the turns that is not begun.
+    fn asks_beside(&self) -> bool {
+        false
+    }
 
     /// Whether turns that are begun come to their end without the client.
     fn ends_by_itself(&self) -> bool {

@@ -158,8 +158,10 @@ impl SessionReader for Live {
             let begins = speaks || (is_complete && charges);
             if !begins {
                 // Said behind a turn that had its usage: charged, and of no turn.
-                tells.beside = charges
-                    .then(|| Beside { endpoint: "bidiGenerateContent", model: self.model.clone().unwrap_or_default() });
+                tells.beside = charges.then(|| {
+                    let model = self.model.clone().unwrap_or_default();
+                    Beside { endpoint: "bidiGenerateContent", model, ..Beside::default() }
+                });
                 self.asked = if is_complete { 0 } else { self.asked };
                 return tells;
             }

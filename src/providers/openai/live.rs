@@ -120,15 +120,17 @@ fn responds(event: &RawValue) -> Option<Beside> {
     let has_ended = matches!(&*kind, "response.completed" | "response.incomplete" | "response.failed");
     let usage = at(event, &["response", "usage"]).filter(|usage| json::is_object(usage));
     let model = text_at(event, &["response", "model"]).unwrap_or_default();
-    (has_ended && usage.is_some()).then_some(Beside { endpoint: "live.responses", model })
+    (has_ended && usage.is_some()).then_some(Beside { endpoint: "live.responses", model, ..Beside::default() })
 }
 
 /// A decision that was made.
 fn decides(event: &RawValue) -> Option<Beside> {
     let model = text_at(event, &["decision", "model"]).unwrap_or_default();
-    at(event, &["decision", "usage"])
-        .filter(|usage| json::is_object(usage))
-        .map(|_| Beside { endpoint: "live.decisions", model })
+    at(event, &["decision", "usage"]).filter(|usage| json::is_object(usage)).map(|_| Beside {
+        endpoint: "live.decisions",
+        model,
+        ..Beside::default()
+    })
 }
 
 /// Reads what a session charges, or something that it delegated.
