@@ -330,20 +330,39 @@ impl Meter {
         model: Option<&str>,
     ) -> Result<(), Refusal> {
         model.map_or(Ok(()), |model| may_use(caller, model))?;
+        // How large its turns will be nobody knows: a limit only has to have something left.
+        let call = model.map(|model| Call::new(model.to_owned(), Prompt::TextBytes(1)));
+        self.has_room((caller, Kind::Chat), (provider, endpoint), call.as_ref(), Quote::smallest).await
+    }
+
+    /// The same for what the provider of a session may charge beside its turns, which is no chat: by all of `call`.
+    pub async fn could_charge(
+        &self,
+        caller: &Caller,
+        (provider, endpoint): (&'static dyn Provider, &Endpoint),
+        call: &Call,
+    ) -> Result<(), Refusal> {
+        self.has_room((caller, Kind::Billed), (provider, endpoint), Some(call), |quote| *quote).await
+    }
+
+    async fn has_room(
+        &self,
+        (caller, kind): (&Caller, Kind),
+        (provider, endpoint): (&'static dyn Provider, &Endpoint),
+        call: Option<&Call>,
+        sized: fn(&Quote) -> Quote,
+    ) -> Result<(), Refusal> {
         let plan = plan_of(&caller.account)?;
         if plan.limits.is_empty() {
             return Ok(());
         }
         let tariff = self.snapshots.load().tariff(&plan.name);
-        let ask = Ask { caller, plan, tariff: &tariff, kind: Kind::Chat, at: self.clock.now() };
-        let quote = match model {
-            // How large its turns will be nobody knows: a limit only has to have something left.
-            Some(model) => {
-                ask.quote((provider, endpoint, &Call::new(model.to_owned(), Prompt::TextBytes(1))), &self.snapshots)?
-            }
+        let ask = Ask { caller, plan, tariff: &tariff, kind, at: self.clock.now() };
+        let quote = match call {
+            Some(call) => ask.quote((provider, endpoint, call), &self.snapshots)?,
             None => None,
         };
-        let claims = ask.claims(quote.map(|quote| quote.smallest()).as_ref());
+        let claims = ask.claims(quote.as_ref().map(sized).as_ref());
         // Where they cannot be asked, the first turn meets that.
         let Some(standings) = self.read(&claims).await else { return Ok(()) };
         let full = |(_, (claim, standing)): &(usize, (&Claim, &Standing))| {

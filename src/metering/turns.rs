@@ -4,7 +4,8 @@
 //! A turn waits until the provider begins it, and is open from then on. Each is an [`InFlight`] from its admission, so a
 //! session that is dropped settles all of its turns. What a provider begins although nothing waits for it (it hears a
 //! second question in audio that it had already) is admitted when it begins; is nothing left then, the session has to end,
-//! and what was begun is booked all the same.
+//! and what was begun is booked all the same. So it is with what is billed beside the turns: nothing is held for that, but
+//! there has to be room for all of it that is not told yet.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +17,9 @@ use crate::domain::ids::{ProviderId, TenantId};
 use crate::domain::object::ObjectName;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
-use crate::providers::{Beside, Call, Endpoint, Kind, Prompt, Provider, SessionReader, Turn, TurnName, objects};
+use crate::providers::{
+    Beside, Call, Endpoint, Kind, Prompt, Provider, SessionReader, Turn, TurnName, estimate, objects,
+};
 
 use super::identity::{Identities, Identity};
 use super::in_flight::{Caller, InFlight};
@@ -24,6 +27,9 @@ use super::meter::{self, Meter};
 
 /// A session that goes on is asked for its key again after this, as a revoked one is to open nothing for longer.
 const KEY_FOR_US: u64 = 5_000_000;
+
+/// Audio that goes on without a turn is asked after this whether there is room for what it may cost.
+const ROOM_FOR_US: u64 = 1_000_000;
 
 /// Turns of one session at once, waiting and open. A client has two or three.
 const TURNS_MAX: usize = 32;
@@ -44,7 +50,11 @@ pub struct Turns {
     waiting: VecDeque<InFlight>,
     open: Vec<(TurnName, InFlight)>,
     /// What is billed beside the turns and is not told yet, the one that nothing was heard of for the longest time first.
-    beside: Vec<(TurnName, InFlight)>,
+    beside: Vec<Going>,
+    /// When there was room last for what may be billed beside the turns.
+    room_us: Option<u64>,
+    /// Nothing was left behind what was billed beside the turns.
+    used_up: Option<Refusal>,
     /// What is booked as it was estimated, as there were too many.
     given_up: VecDeque<TurnName>,
     /// When the key was looked up last.
@@ -53,6 +63,14 @@ pub struct Turns {
     request_id: Option<Box<str>>,
     /// What was added to the prompt while no turn waited.
     unasked_bytes: u64,
+}
+
+/// Something that is billed beside the turns, once it began.
+struct Going {
+    name: TurnName,
+    prompt_bytes: u64,
+    audio_ms: u64,
+    charged: InFlight,
 }
 
 /// Who opens a session, and of whom.
@@ -97,6 +115,8 @@ impl Turns {
             waiting: VecDeque::new(),
             open: Vec::new(),
             beside: Vec::new(),
+            room_us: None,
+            used_up: None,
             given_up: VecDeque::new(),
             known_us,
             request_id,
@@ -127,6 +147,11 @@ impl Turns {
         self.unasked_bytes = self.unasked_bytes.saturating_add(asked.prompt_bytes);
         if let Some(turn) = self.waiting.back_mut() {
             turn.asks_more(std::mem::take(&mut self.unasked_bytes));
+        }
+        if let Some(beside) = &asked.beside
+            && (asked.begins_beside || (asked.turns == 0 && self.is_room_old()))
+        {
+            self.look_for_room(beside).await?;
         }
         while self.waiting.len() < asked.turns {
             if self.waiting.len() + self.open.len() >= TURNS_MAX {
@@ -166,6 +191,11 @@ impl Turns {
         }
     }
 
+    /// Why nothing more of the client may go on, where what its provider charged beside the turns used up what was left.
+    pub fn used_up(&mut self) -> Option<Refusal> {
+        self.used_up.take()
+    }
+
     /// Whether the provider is at work on something that the client asked for.
     pub fn are_awaited(&self) -> bool {
         let turns_are = !self.open.is_empty() || self.reader.asked().min(self.waiting.len()) > 0;
@@ -174,7 +204,8 @@ impl Turns {
 
     /// The session is over: settles what is left of its turns.
     pub async fn end(mut self, ending: Ending) {
-        for (_, turn) in self.open.drain(..).chain(self.beside.drain(..)) {
+        let beside = self.beside.drain(..).map(|going| going.charged);
+        for turn in self.open.drain(..).map(|(_, turn)| turn).chain(beside) {
             turn.settle(ending).await;
         }
         for turn in self.waiting.drain(..) {
@@ -212,32 +243,74 @@ impl Turns {
         if name.is_some_and(|name| self.given_up.contains(&name)) {
             return Ok(());
         }
-        let known = self.beside.iter().position(|(going, _)| Some(*going) == name);
-        let mut charged = match known {
-            Some(at) => self.beside.remove(at).1,
+        let known = self.beside.iter().position(|going| Some(going.name) == name);
+        let mut going = match known {
+            Some(at) => self.beside.remove(at),
             None if state == Turn::Failed => return Ok(()),
-            None => self.begin_beside(&beside).await?,
+            None => {
+                let charged = self.begin_beside(&beside).await?;
+                Going { name: name.unwrap_or_default(), prompt_bytes: 0, audio_ms: 0, charged }
+            }
         };
-        if self.meter.is_by_length(&self.caller, self.provider, &beside.model) {
-            charged.hears_more(beside.audio_ms);
-        } else {
-            charged.asks_more(beside.prompt_bytes);
+        if beside.audio_ms > 0 && self.meter.is_by_length(&self.caller, self.provider, &beside.model) {
+            going.charged.hears_more(beside.audio_ms);
+        } else if beside.prompt_bytes > 0 {
+            going.charged.asks_more(beside.prompt_bytes);
         }
-        charged.look(message);
+        going.prompt_bytes = going.prompt_bytes.saturating_add(beside.prompt_bytes);
+        going.audio_ms = going.audio_ms.saturating_add(beside.audio_ms);
+        going.charged.look(message);
         match (state, name) {
-            (Turn::Goes, Some(name)) => {
-                self.beside.push((name, charged));
+            (Turn::Goes, Some(_)) => {
+                self.beside.push(going);
                 self.give_up(ending).await;
+                return Ok(());
             }
-            (Turn::Failed, _) => {
-                charged.fails();
-                charged.settle(ending).await;
-            }
-            _ => {
-                charged.settle(ending).await;
-            }
+            (Turn::Failed, _) => going.charged.fails(),
+            _ => {}
+        }
+        going.charged.settle(ending).await;
+        let next = self.call_beside(&beside.model, 1, 1);
+        let endpoint = self.endpoint_of(beside.endpoint, Kind::Billed);
+        if let Err(refusal @ Refusal::QuotaUsedUp(_)) =
+            self.meter.could_charge(&self.caller, (self.provider, &endpoint), &next).await
+        {
+            self.used_up = Some(refusal);
         }
         Ok(())
+    }
+
+    fn is_room_old(&self) -> bool {
+        let now = self.meter.monotonic_us();
+        self.room_us.is_none_or(|looked| now.saturating_sub(looked) >= ROOM_FOR_US)
+    }
+
+    /// Whether there is room for all that is begun beside the turns, and for this.
+    async fn look_for_room(&mut self, beside: &Beside) -> Result<(), Refusal> {
+        let call = self.all_beside(beside);
+        let endpoint = self.endpoint_of(beside.endpoint, Kind::Billed);
+        self.meter.could_charge(&self.caller, (self.provider, &endpoint), &call).await?;
+        self.room_us = Some(self.meter.monotonic_us());
+        Ok(())
+    }
+
+    fn all_beside(&self, beside: &Beside) -> Call {
+        let sum =
+            |first: u64, of: fn(&Going) -> u64| self.beside.iter().map(of).fold(first.max(1), u64::saturating_add);
+        let prompt_bytes = sum(beside.prompt_bytes, |going| going.prompt_bytes);
+        self.call_beside(&beside.model, prompt_bytes, sum(beside.audio_ms, |going| going.audio_ms))
+    }
+
+    /// What a provider may charge for so much audio: no transcript has more tokens than that.
+    fn call_beside(&self, model: &str, prompt_bytes: u64, audio_ms: u64) -> Call {
+        let mut call = Call::new(model.to_owned(), Prompt::TextBytes(prompt_bytes));
+        // Four bytes for each token of audio: more than its price is above that of text.
+        call.body_bytes = prompt_bytes;
+        call.output_max = Some(estimate::of_prompt(&call.prompt).prompt);
+        if self.meter.is_by_length(&self.caller, self.provider, model) {
+            call.quantities.audio_ms = audio_ms;
+        }
+        call
     }
 
     async fn begin_beside(&mut self, beside: &Beside) -> Result<InFlight, Refusal> {
@@ -251,8 +324,8 @@ impl Turns {
     /// A session keeps no more than so many: one that its provider forgot is estimated, and not booked twice.
     async fn give_up(&mut self, ending: Ending) {
         if self.beside.len() > BESIDE_MAX {
-            let (name, forgotten) = self.beside.remove(0);
-            forgotten.settle(ending).await;
+            let Going { name, charged, .. } = self.beside.remove(0);
+            charged.settle(ending).await;
             if self.given_up.len() == BESIDE_MAX {
                 self.given_up.pop_front();
             }

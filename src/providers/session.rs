@@ -24,6 +24,10 @@ pub struct Asked {
     pub models: Vec<String>,
     /// What it adds to the prompt, in bytes of text.
     pub prompt_bytes: u64,
+    /// What the provider may charge beside the turns then, of which it has told nothing yet.
+    pub beside: Option<Beside>,
+    /// Whether that begins with this message.
+    pub begins_beside: bool,
 }
 
 /// How a turn stands after a provider's message.

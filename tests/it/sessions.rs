@@ -392,6 +392,36 @@ fn a_transcript_costs_what_its_model_does_in_a_session_that_names_another() {
 }
 
 #[test]
+fn transcripts_in_an_open_session_do_not_pass_a_cost_limit() {
+    let commit = json!({"type": "input_audio_buffer.commit"});
+    for hold in ["estimate", "worst_case"] {
+        let provider = Sessions::start(move |_: &Seen, mut peer: Peer| {
+            peer.say(&transcribing("session.created", "whisper-1"));
+            for number in 0.. {
+                let Some(message) = peer.hear() else { return };
+                if message["type"] == "input_audio_buffer.commit" {
+                    let item = format!("item_{number}");
+                    peer.say(&json!({"type": "input_audio_buffer.committed", "item_id": item}));
+                    peer.say(&transcript(&item, &json!({"type": "duration", "seconds": 7_200})));
+                }
+            }
+        });
+        let limit = format!("[plans.starter]\ncost_usd_per_month = 1\nhold = \"{hold}\"\n");
+        let gateway = Setup::at(&provider.url()).config(&limit).start();
+        let mut peer = open(&gateway, "acme");
+        for _ in 0..2 {
+            peer.say(&append(&"A".repeat(6_400)));
+            peer.say(&commit);
+            // What is paid for is heard, also where it is the last.
+            peer.hear_until("conversation.item.input_audio_transcription.completed");
+        }
+        let (code, reason) = peer.closed().unwrap();
+        assert_eq!((code, reason.starts_with("Tenant acme has used")), (1008, true), "{reason}");
+        assert_eq!(gateway.booked("acme", 2).cost(), 1_440_000_000_000, "{hold}");
+    }
+}
+
+#[test]
 fn what_is_no_session_is_refused_in_words_that_say_why() {
     let provider = Sessions::start(honest);
     let gateway = Setup::at(&provider.url()).prod().start();

@@ -54,7 +54,7 @@ impl SessionReader for Live {
         }
         self.is_closing |= kind.as_deref() == Some("session.close");
         // Whatever is sent to a session that does not run yet may start it.
-        Asked { turns: usize::from(!self.is_open && !self.is_closing), models, prompt_bytes: 0 }
+        Asked { turns: usize::from(!self.is_open && !self.is_closing), models, ..Asked::default() }
     }
 
     fn names(&self, message: &[u8]) -> Result<Vec<Named>, Refusal> {

@@ -147,10 +147,14 @@ impl SessionReader for Realtime {
             Some("input_audio_buffer.append" | "input_audio_buffer.commit") => {
                 asked.turns = if self.listens { self.asked.len() + 1 } else { 0 };
                 asked.prompt_bytes = audio.map_or(0, |audio| heard(audio.get().len(), INPUT_BYTES_PER_TOKEN));
-                match audio {
-                    Some(audio) => self.transcripts.hears(audio.get().len()),
-                    None => self.transcripts.commits(id.and_then(json::text).map(|id| id.into())),
+                asked.begins_beside = kind.as_deref() == Some("input_audio_buffer.commit");
+                if let Some(audio) = audio {
+                    self.transcripts.hears(audio.get().len());
                 }
+                if asked.begins_beside {
+                    self.transcripts.commits(id.and_then(json::text).map(|id| id.into()));
+                }
+                asked.beside = self.transcripts.asked();
             }
             Some("input_audio_buffer.clear") => self.transcripts.forgets(),
             Some("conversation.item.create") => asked.prompt_bytes = worth(item),

@@ -82,6 +82,13 @@ impl Transcripts {
         !self.commits.is_empty()
     }
 
+    /// All that was heard and that no item has yet; `None` where nothing writes it down.
+    pub fn asked(&self) -> Option<Beside> {
+        let model = self.wanted.as_ref().or(self.model.as_ref())?;
+        let bytes = self.commits.iter().fold(self.buffered, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        Some(Beside { model: model.clone(), goes: None, ..self.beside(0, Turn::Goes, bytes) })
+    }
+
     /// What was in the buffer became an item.
     pub fn begins(&mut self, item: Option<TurnName>) -> Option<Beside> {
         let bytes = self.commits.pop_front().map_or_else(|| std::mem::take(&mut self.buffered), |(_, bytes)| bytes);
