@@ -548,6 +548,11 @@ impl Session {
                     if !has_left {
                         self.client.put(message);
                     }
+                    if let Some(refusal) = self.turns.used_up().filter(|_| matches!(self.stage, Stage::Open))
+                        && let Some(end) = self.stops(&refusal)
+                    {
+                        return Some(end);
+                    }
                 }
                 Ok(Some(Found::Close(start, end))) => {
                     self.provider.held.advance(start);

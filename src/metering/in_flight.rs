@@ -209,6 +209,16 @@ impl InFlight {
         }
     }
 
+    /// The same by audio that is charged by its length.
+    pub fn hears_more(&mut self, audio_ms: u64) {
+        if let Some(open) = &mut self.open {
+            let quantities = &mut open.call.quantities;
+            quantities.audio_ms = quantities.audio_ms.saturating_add(audio_ms);
+            open.event.quantities = quantities.checked().unwrap_or(open.event.quantities);
+            open.event.tokens = Tokens::default();
+        }
+    }
+
     /// A turn of a session failed, and its provider bills nothing for it.
     pub fn fails(&mut self) {
         if let Some(open) = &mut self.open {

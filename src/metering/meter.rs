@@ -9,7 +9,10 @@ use crate::domain::counting::Counting;
 use crate::domain::ids::{EventId, ProviderId, TenantId};
 use crate::domain::models::Models;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing};
-use crate::domain::price::tariff::Tariff;
+use crate::domain::price::rates::Used;
+use crate::domain::price::tariff::{Named, Tariff};
+use crate::domain::price::{Priced, ServiceTier};
+use crate::domain::quantities::Quantities;
 use crate::domain::refusal::{ModelFacts, Refusal};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
@@ -106,6 +109,16 @@ impl Meter {
     /// The most tokens that an answer of this model may have, where that is known.
     pub(super) fn output_max(&self, provider: &ProviderId, model: &str) -> Option<u64> {
         self.snapshots.output_max(provider, model)
+    }
+
+    /// Whether a model charges audio by its length, by the prices of the caller's plan.
+    pub(super) fn is_by_length(&self, caller: &Caller, provider: &'static dyn Provider, model: &str) -> bool {
+        let (provider, at) = (provider.id(), self.clock.now());
+        let named = Named { provider: provider.as_str(), answered: model, requested: model };
+        let audio = Quantities { audio_ms: 1, ..Quantities::default() };
+        let used = Used { quantities: audio, ..Used::default() };
+        let tariff = self.snapshots.load().tariff(&caller.account.tenant.plan);
+        tariff.charge(named, ServiceTier::Standard, used, at).charge.priced == Priced::Priced
     }
 
     pub(super) fn monotonic_us(&self) -> u64 {
@@ -319,20 +332,39 @@ impl Meter {
         model: Option<&str>,
     ) -> Result<(), Refusal> {
         model.map_or(Ok(()), |model| may_use(caller, model))?;
+        // How large its turns will be nobody knows: a limit only has to have something left.
+        let call = model.map(|model| Call::new(model.to_owned(), Prompt::TextBytes(1)));
+        self.has_room((caller, Kind::Chat), (provider, endpoint), call.as_ref(), Quote::smallest).await
+    }
+
+    /// The same for what the provider of a session may charge beside its turns, which is no chat: by all of `call`.
+    pub async fn could_charge(
+        &self,
+        caller: &Caller,
+        (provider, endpoint): (&'static dyn Provider, &Endpoint),
+        call: &Call,
+    ) -> Result<(), Refusal> {
+        self.has_room((caller, Kind::Billed), (provider, endpoint), Some(call), |quote| *quote).await
+    }
+
+    async fn has_room(
+        &self,
+        (caller, kind): (&Caller, Kind),
+        (provider, endpoint): (&'static dyn Provider, &Endpoint),
+        call: Option<&Call>,
+        sized: fn(&Quote) -> Quote,
+    ) -> Result<(), Refusal> {
         let plan = plan_of(&caller.account)?;
         if plan.limits.is_empty() {
             return Ok(());
         }
         let tariff = self.snapshots.load().tariff(&plan.name);
-        let ask = Ask { caller, plan, tariff: &tariff, kind: Kind::Chat, at: self.clock.now() };
-        let quote = match model {
-            // How large its turns will be nobody knows: a limit only has to have something left.
-            Some(model) => {
-                ask.quote((provider, endpoint, &Call::new(model.to_owned(), Prompt::TextBytes(1))), &self.snapshots)?
-            }
+        let ask = Ask { caller, plan, tariff: &tariff, kind, at: self.clock.now() };
+        let quote = match call {
+            Some(call) => ask.quote((provider, endpoint, call), &self.snapshots)?,
             None => None,
         };
-        let claims = ask.claims(quote.map(|quote| quote.smallest()).as_ref());
+        let claims = ask.claims(quote.as_ref().map(sized).as_ref());
         // Where they cannot be asked, the first turn meets that.
         let Some(standings) = self.read(&claims).await else { return Ok(()) };
         let full = |(_, (claim, standing)): &(usize, (&Claim, &Standing))| {

@@ -4,7 +4,8 @@
 //! A turn waits until the provider begins it, and is open from then on. Each is an [`InFlight`] from its admission, so a
 //! session that is dropped settles all of its turns. What a provider begins although nothing waits for it (it hears a
 //! second question in audio that it had already) is admitted when it begins; is nothing left then, the session has to end,
-//! and what was begun is booked all the same.
+//! and what was begun is booked all the same. So it is with what is billed beside the turns: nothing is held for that, but
+//! there has to be room for all of it that is not told yet.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +17,9 @@ use crate::domain::ids::{ProviderId, TenantId};
 use crate::domain::object::ObjectName;
 use crate::domain::refusal::Refusal;
 use crate::domain::settlement::Ending;
-use crate::providers::{Beside, Call, Endpoint, Kind, Prompt, Provider, SessionReader, Turn, TurnName, objects};
+use crate::providers::{
+    Beside, Call, Endpoint, Kind, Prompt, Provider, SessionReader, Turn, TurnName, estimate, objects,
+};
 
 use super::identity::{Identities, Identity};
 use super::in_flight::{Caller, InFlight};
@@ -25,8 +28,14 @@ use super::meter::{self, Meter};
 /// A session that goes on is asked for its key again after this, as a revoked one is to open nothing for longer.
 const KEY_FOR_US: u64 = 5_000_000;
 
+/// Audio that goes on without a turn is asked after this whether there is room for what it may cost.
+const ROOM_FOR_US: u64 = 1_000_000;
+
 /// Turns of one session at once, waiting and open. A client has two or three.
 const TURNS_MAX: usize = 32;
+
+/// What one session has charged beside its turns at once. A client has two or three transcripts.
+const BESIDE_MAX: usize = 64;
 
 /// The turns of one session.
 pub struct Turns {
@@ -40,12 +49,28 @@ pub struct Turns {
     reader: Box<dyn SessionReader>,
     waiting: VecDeque<InFlight>,
     open: Vec<(TurnName, InFlight)>,
+    /// What is billed beside the turns and is not told yet, the one that nothing was heard of for the longest time first.
+    beside: Vec<Going>,
+    /// When there was room last for what may be billed beside the turns.
+    room_us: Option<u64>,
+    /// Nothing was left behind what was billed beside the turns.
+    used_up: Option<Refusal>,
+    /// What is booked as it was estimated, as there were too many.
+    given_up: VecDeque<TurnName>,
     /// When the key was looked up last.
     known_us: u64,
     /// The provider's id of the handshake.
     request_id: Option<Box<str>>,
     /// What was added to the prompt while no turn waited.
     unasked_bytes: u64,
+}
+
+/// Something that is billed beside the turns, once it began.
+struct Going {
+    name: TurnName,
+    prompt_bytes: u64,
+    audio_ms: u64,
+    charged: InFlight,
 }
 
 /// Who opens a session, and of whom.
@@ -89,6 +114,10 @@ impl Turns {
             reader,
             waiting: VecDeque::new(),
             open: Vec::new(),
+            beside: Vec::new(),
+            room_us: None,
+            used_up: None,
+            given_up: VecDeque::new(),
             known_us,
             request_id,
             unasked_bytes: 0,
@@ -118,6 +147,11 @@ impl Turns {
         self.unasked_bytes = self.unasked_bytes.saturating_add(asked.prompt_bytes);
         if let Some(turn) = self.waiting.back_mut() {
             turn.asks_more(std::mem::take(&mut self.unasked_bytes));
+        }
+        if let Some(beside) = &asked.beside
+            && (asked.begins_beside || (asked.turns == 0 && self.is_room_old()))
+        {
+            self.look_for_room(beside).await?;
         }
         while self.waiting.len() < asked.turns {
             if self.waiting.len() + self.open.len() >= TURNS_MAX {
@@ -157,14 +191,21 @@ impl Turns {
         }
     }
 
+    /// Why nothing more of the client may go on, where what its provider charged beside the turns used up what was left.
+    pub fn used_up(&mut self) -> Option<Refusal> {
+        self.used_up.take()
+    }
+
     /// Whether the provider is at work on something that the client asked for.
     pub fn are_awaited(&self) -> bool {
-        self.reader.ends_by_itself() && (!self.open.is_empty() || self.reader.asked().min(self.waiting.len()) > 0)
+        let turns_are = !self.open.is_empty() || self.reader.asked().min(self.waiting.len()) > 0;
+        self.reader.ends_by_itself() && (turns_are || !self.beside.is_empty() || self.reader.asks_beside())
     }
 
     /// The session is over: settles what is left of its turns.
     pub async fn end(mut self, ending: Ending) {
-        for (_, turn) in self.open.drain(..) {
+        let beside = self.beside.drain(..).map(|going| going.charged);
+        for turn in self.open.drain(..).map(|(_, turn)| turn).chain(beside) {
             turn.settle(ending).await;
         }
         for turn in self.waiting.drain(..) {
@@ -196,15 +237,100 @@ impl Turns {
         refused
     }
 
-    /// What is billed beside the turns is known when it was charged.
+    /// Books what is billed beside the turns, once it is known or the session is over.
     async fn book_beside(&mut self, beside: Beside, message: &[u8], ending: Ending) -> Result<(), Refusal> {
+        let (name, state) = beside.goes.map_or((None, Turn::Over), |(name, state)| (Some(name), state));
+        if name.is_some_and(|name| self.given_up.contains(&name)) {
+            return Ok(());
+        }
+        let known = self.beside.iter().position(|going| Some(going.name) == name);
+        let mut going = match known {
+            Some(at) => self.beside.remove(at),
+            None if state == Turn::Failed => return Ok(()),
+            None => {
+                let charged = self.begin_beside(&beside).await?;
+                Going { name: name.unwrap_or_default(), prompt_bytes: 0, audio_ms: 0, charged }
+            }
+        };
+        if beside.audio_ms > 0 && self.meter.is_by_length(&self.caller, self.provider, &beside.model) {
+            going.charged.hears_more(beside.audio_ms);
+        } else if beside.prompt_bytes > 0 {
+            going.charged.asks_more(beside.prompt_bytes);
+        }
+        going.prompt_bytes = going.prompt_bytes.saturating_add(beside.prompt_bytes);
+        going.audio_ms = going.audio_ms.saturating_add(beside.audio_ms);
+        going.charged.look(message);
+        match (state, name) {
+            (Turn::Goes, Some(_)) => {
+                self.beside.push(going);
+                self.give_up(ending).await;
+                return Ok(());
+            }
+            (Turn::Failed, _) => going.charged.fails(),
+            _ => {}
+        }
+        going.charged.settle(ending).await;
+        let next = self.call_beside(&beside.model, 1, 1);
         let endpoint = self.endpoint_of(beside.endpoint, Kind::Billed);
-        let call = Call::new(beside.model, Prompt::TextBytes(0));
-        let mut charged = self.admit_charged(endpoint, call).await?;
-        charged.begins(self.reader.turn(), self.request_id.as_deref());
-        charged.look(message);
-        charged.settle(ending).await;
+        if let Err(refusal @ Refusal::QuotaUsedUp(_)) =
+            self.meter.could_charge(&self.caller, (self.provider, &endpoint), &next).await
+        {
+            self.used_up = Some(refusal);
+        }
         Ok(())
+    }
+
+    fn is_room_old(&self) -> bool {
+        let now = self.meter.monotonic_us();
+        self.room_us.is_none_or(|looked| now.saturating_sub(looked) >= ROOM_FOR_US)
+    }
+
+    /// Whether there is room for all that is begun beside the turns, and for this.
+    async fn look_for_room(&mut self, beside: &Beside) -> Result<(), Refusal> {
+        let call = self.all_beside(beside);
+        let endpoint = self.endpoint_of(beside.endpoint, Kind::Billed);
+        self.meter.could_charge(&self.caller, (self.provider, &endpoint), &call).await?;
+        self.room_us = Some(self.meter.monotonic_us());
+        Ok(())
+    }
+
+    fn all_beside(&self, beside: &Beside) -> Call {
+        let sum =
+            |first: u64, of: fn(&Going) -> u64| self.beside.iter().map(of).fold(first.max(1), u64::saturating_add);
+        let prompt_bytes = sum(beside.prompt_bytes, |going| going.prompt_bytes);
+        self.call_beside(&beside.model, prompt_bytes, sum(beside.audio_ms, |going| going.audio_ms))
+    }
+
+    /// What a provider may charge for so much audio: no transcript has more tokens than that.
+    fn call_beside(&self, model: &str, prompt_bytes: u64, audio_ms: u64) -> Call {
+        let mut call = Call::new(model.to_owned(), Prompt::TextBytes(prompt_bytes));
+        // Four bytes for each token of audio: more than its price is above that of text.
+        call.body_bytes = prompt_bytes;
+        call.output_max = Some(estimate::of_prompt(&call.prompt).prompt);
+        if self.meter.is_by_length(&self.caller, self.provider, model) {
+            call.quantities.audio_ms = audio_ms;
+        }
+        call
+    }
+
+    async fn begin_beside(&mut self, beside: &Beside) -> Result<InFlight, Refusal> {
+        let endpoint = self.endpoint_of(beside.endpoint, Kind::Billed);
+        let call = Call::new(beside.model.clone(), Prompt::TextBytes(0));
+        let mut charged = self.admit_charged(endpoint, call).await?;
+        charged.begins(self.reader.beside(), self.request_id.as_deref());
+        Ok(charged)
+    }
+
+    /// A session keeps no more than so many: one that its provider forgot is estimated, and not booked twice.
+    async fn give_up(&mut self, ending: Ending) {
+        if self.beside.len() > BESIDE_MAX {
+            let Going { name, charged, .. } = self.beside.remove(0);
+            charged.settle(ending).await;
+            if self.given_up.len() == BESIDE_MAX {
+                self.given_up.pop_front();
+            }
+            self.given_up.push_back(name);
+        }
     }
 
     /// Whose the key is by now.

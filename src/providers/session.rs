@@ -24,6 +24,10 @@ pub struct Asked {
     pub models: Vec<String>,
     /// What it adds to the prompt, in bytes of text.
     pub prompt_bytes: u64,
+    /// What the provider may charge beside the turns then, of which it has told nothing yet.
+    pub beside: Option<Beside>,
+    /// Whether that begins with this message.
+    pub begins_beside: bool,
 }
 
 /// How a turn stands after a provider's message.
@@ -49,12 +53,18 @@ pub struct Tells {
 }
 
 /// Something that is billed beside the turns, and is no chat.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Beside {
     /// Its name in events.
     pub endpoint: &'static str,
     /// The model that it was asked of.
     pub model: String,
+    /// Which it is and how it stands, where the provider is at work on it for a while. Else all of it is said at once.
+    pub goes: Option<(TurnName, Turn)>,
+    /// What it is asked with by this message, in bytes of text.
+    pub prompt_bytes: u64,
+    /// The same where its model is charged by the length of audio.
+    pub audio_ms: u64,
 }
 
 /// Reads one session. It is shown whole messages, in the order in which they go on.
@@ -71,11 +81,21 @@ pub trait SessionReader: Send {
     /// Looks at a message of the provider.
     fn server(&mut self, message: &[u8]) -> Tells;
 
-    /// A reader of one turn, and of what is billed beside turns. Each of its pieces is a whole message.
+    /// A reader of one turn. Each of its pieces is a whole message.
     fn turn(&self) -> Box<dyn AnswerReader>;
+
+    /// A reader of what is billed beside turns, by whole messages, too.
+    fn beside(&self) -> Box<dyn AnswerReader> {
+        self.turn()
+    }
 
     /// How many turns the client has asked for by itself that are not begun.
     fn asked(&self) -> usize;
+
+    /// Whether the client has asked for something beside the turns that is not begun.
+    fn asks_beside(&self) -> bool {
+        false
+    }
 
     /// Whether turns that are begun come to their end without the client.
     fn ends_by_itself(&self) -> bool {

@@ -348,6 +348,80 @@ fn transcripts_of_what_was_heard_are_billed_by_their_own_model_and_are_no_chats(
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (403, &"model_not_allowed".into()));
 }
 
+/// A session of gpt-realtime that names its model, waits to be asked, and writes down what it hears.
+fn transcribing(kind: &str, model: &str) -> Value {
+    let mut session = session(kind, &Value::Null);
+    session["session"]["audio"]["input"]["transcription"] = json!({"model": model});
+    session
+}
+
+fn transcript(item: &str, usage: &Value) -> Value {
+    json!({"type": "conversation.item.input_audio_transcription.completed", "item_id": item, "content_index": 0,
+        "transcript": "Hello there", "usage": usage})
+}
+
+#[test]
+fn a_transcript_costs_what_its_model_does_in_a_session_that_names_another() {
+    for (model, usage, cost) in [
+        ("whisper-1", json!({"type": "duration", "seconds": 7_200}), 720_000_000_000_u64),
+        (
+            "gpt-4o-transcribe",
+            json!({"type": "tokens", "input_tokens": 1_000, "output_tokens": 10, "total_tokens": 1_010,
+                "input_token_details": {"audio_tokens": 1_000, "text_tokens": 0}}),
+            1_000 * 6_000_000 + 10 * 10_000_000,
+        ),
+    ] {
+        let provider = Sessions::start(move |_: &Seen, mut peer: Peer| {
+            peer.say(&transcribing("session.created", model));
+            while let Some(message) = peer.hear() {
+                if message["type"] == "input_audio_buffer.commit" {
+                    peer.say(&transcript("item_1", &usage));
+                }
+            }
+        });
+        let gateway = Setup::at(&provider.url()).start();
+        let mut peer = open(&gateway, "acme");
+        peer.say(&append("AAAA"));
+        peer.say(&json!({"type": "input_audio_buffer.commit"}));
+        peer.hear_until("conversation.item.input_audio_transcription.completed");
+        let usage = gateway.booked("acme", 1);
+        assert_eq!((usage.chats, usage.cost(), usage.unpriced_requests), (0, cost, 0), "{model}");
+        let event = gateway.event("acme");
+        assert_eq!((&event["model"], &event["requested_model"]), (&model.into(), &model.into()), "{event}");
+        assert!(peer.close().is_some());
+    }
+}
+
+#[test]
+fn transcripts_in_an_open_session_do_not_pass_a_cost_limit() {
+    let commit = json!({"type": "input_audio_buffer.commit"});
+    for hold in ["estimate", "worst_case"] {
+        let provider = Sessions::start(move |_: &Seen, mut peer: Peer| {
+            peer.say(&transcribing("session.created", "whisper-1"));
+            for number in 0.. {
+                let Some(message) = peer.hear() else { return };
+                if message["type"] == "input_audio_buffer.commit" {
+                    let item = format!("item_{number}");
+                    peer.say(&json!({"type": "input_audio_buffer.committed", "item_id": item}));
+                    peer.say(&transcript(&item, &json!({"type": "duration", "seconds": 7_200})));
+                }
+            }
+        });
+        let limit = format!("[plans.starter]\ncost_usd_per_month = 1\nhold = \"{hold}\"\n");
+        let gateway = Setup::at(&provider.url()).config(&limit).start();
+        let mut peer = open(&gateway, "acme");
+        for _ in 0..2 {
+            peer.say(&append(&"A".repeat(6_400)));
+            peer.say(&commit);
+            // What is paid for is heard, also where it is the last.
+            peer.hear_until("conversation.item.input_audio_transcription.completed");
+        }
+        let (code, reason) = peer.closed().unwrap();
+        assert_eq!((code, reason.starts_with("Tenant acme has used")), (1008, true), "{reason}");
+        assert_eq!(gateway.booked("acme", 2).cost(), 1_440_000_000_000, "{hold}");
+    }
+}
+
 #[test]
 fn what_is_no_session_is_refused_in_words_that_say_why() {
     let provider = Sessions::start(honest);

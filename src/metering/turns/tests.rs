@@ -6,11 +6,14 @@ use tempfile::TempDir;
 use crate::adapters::file_journal::FileJournal;
 use crate::adapters::memory_counters::MemoryCounters;
 use crate::adapters::system_clock::SystemClock;
+use crate::domain::budget::Sizing;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::PlanName;
-use crate::domain::plan::Standing;
+use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing};
+use crate::domain::time::Window;
 use crate::metering::fakes::{self, World};
 use crate::metering::identity::{Mode, hash};
+use crate::metering::snapshot::Account;
 use crate::ports::journal::Journal;
 use crate::providers::{self, CredentialPlace};
 
@@ -150,4 +153,40 @@ async fn a_turn_is_estimated_by_what_was_asked_and_what_the_turns_before_said() 
     turns.end(Ending::BrokeOff).await;
     let events = bench.events().await;
     assert_eq!((events[1].tokens.prompt, events[1].source), (18 + 1 + 2, UsageSource::Estimate));
+}
+
+#[tokio::test]
+async fn what_is_not_told_of_transcripts_has_to_fit_what_is_left() {
+    // A tenth of a second is one token, and at most one of text; in the worst case each of its four bytes is one.
+    for (hold, max) in [(Sizing::Estimate, 10), (Sizing::WorstCase, 25)] {
+        let bench = Bench::open().await;
+        let mut turns = bench.turns();
+        let limit = Limit { scope: Scope::Tenant, metric: Metric::Tokens, window: Window::Month, max };
+        let mut plan = Plan { limits: vec![limit], ..Plan::unlimited(PlanName::starter()) };
+        plan.budget.hold = hold;
+        let account = Account { plan: Some(Arc::new(plan)), ..(*turns.caller.account).clone() };
+        turns.caller.account = Arc::new(account);
+        let input = r#"{"turn_detection":null,"transcription":{"model":"gpt-4o-transcribe"}}"#;
+        let updated = format!(r#"{{"type":"session.updated","session":{{"audio":{{"input":{input}}}}}}}"#);
+        turns.server(updated.as_bytes(), false).await.unwrap();
+        let append = format!(r#"{{"type":"input_audio_buffer.append","audio":"{}"}}"#, "A".repeat(6_400));
+        let commit = br#"{"type":"input_audio_buffer.commit"}"#;
+        for item in 0..5 {
+            turns.client(append.as_bytes()).await.unwrap();
+            turns.client(commit).await.unwrap();
+            // The last two wait for the provider.
+            if item < 3 {
+                let committed = format!(r#"{{"type":"input_audio_buffer.committed","item_id":"{item}"}}"#);
+                turns.server(committed.as_bytes(), false).await.unwrap();
+            }
+        }
+        turns.client(append.as_bytes()).await.unwrap();
+        let refused = turns.client(commit).await;
+        assert!(matches!(refused, Err(Refusal::QuotaUsedUp(_))), "{refused:?}");
+        assert!(turns.are_awaited());
+        turns.end(Ending::ClientLeft).await;
+        let events = bench.events().await;
+        let estimated = |event: &UsageEvent| (event.tokens.prompt, event.source) == (1, UsageSource::Estimate);
+        assert!(events.len() == 3 && events.iter().all(estimated), "{events:?}");
+    }
 }

@@ -116,12 +116,12 @@ impl SessionReader for Live {
         let models = Vec::from_iter(model);
         let goes_on = answers && matches!(self.state, State::Speaks { .. });
         if parsed.is_ok() && is_object_of_one(message) && (setup.is_some() || goes_on) {
-            return Asked { turns: 0, models, prompt_bytes };
+            return Asked { turns: 0, models, prompt_bytes, ..Asked::default() };
         }
         // What is not known, or not read here as it may be there, may begin a turn.
         let turns = self.asked + 1;
         self.asked += usize::from(asks);
-        Asked { turns, models, prompt_bytes }
+        Asked { turns, models, prompt_bytes, ..Asked::default() }
     }
 
     fn names(&self, message: &[u8]) -> Result<Vec<Named>, Refusal> {
@@ -158,8 +158,10 @@ impl SessionReader for Live {
             let begins = speaks || (is_complete && charges);
             if !begins {
                 // Said behind a turn that had its usage: charged, and of no turn.
-                tells.beside = charges
-                    .then(|| Beside { endpoint: "bidiGenerateContent", model: self.model.clone().unwrap_or_default() });
+                tells.beside = charges.then(|| {
+                    let model = self.model.clone().unwrap_or_default();
+                    Beside { endpoint: "bidiGenerateContent", model, ..Beside::default() }
+                });
                 self.asked = if is_complete { 0 } else { self.asked };
                 return tells;
             }

@@ -54,7 +54,7 @@ impl SessionReader for Live {
         }
         self.is_closing |= kind.as_deref() == Some("session.close");
         // Whatever is sent to a session that does not run yet may start it.
-        Asked { turns: usize::from(!self.is_open && !self.is_closing), models, prompt_bytes: 0 }
+        Asked { turns: usize::from(!self.is_open && !self.is_closing), models, ..Asked::default() }
     }
 
     fn names(&self, message: &[u8]) -> Result<Vec<Named>, Refusal> {
@@ -120,15 +120,17 @@ fn responds(event: &RawValue) -> Option<Beside> {
     let has_ended = matches!(&*kind, "response.completed" | "response.incomplete" | "response.failed");
     let usage = at(event, &["response", "usage"]).filter(|usage| json::is_object(usage));
     let model = text_at(event, &["response", "model"]).unwrap_or_default();
-    (has_ended && usage.is_some()).then_some(Beside { endpoint: "live.responses", model })
+    (has_ended && usage.is_some()).then_some(Beside { endpoint: "live.responses", model, ..Beside::default() })
 }
 
 /// A decision that was made.
 fn decides(event: &RawValue) -> Option<Beside> {
     let model = text_at(event, &["decision", "model"]).unwrap_or_default();
-    at(event, &["decision", "usage"])
-        .filter(|usage| json::is_object(usage))
-        .map(|_| Beside { endpoint: "live.decisions", model })
+    at(event, &["decision", "usage"]).filter(|usage| json::is_object(usage)).map(|_| Beside {
+        endpoint: "live.decisions",
+        model,
+        ..Beside::default()
+    })
 }
 
 /// Reads what a session charges, or something that it delegated.

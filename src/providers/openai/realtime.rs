@@ -12,13 +12,17 @@ use serde_json::value::RawValue;
 use crate::domain::refusal::Refusal;
 use crate::providers::objects::{Named, named_in_message};
 use crate::providers::prompt::BYTES_PER_TOKEN;
-use crate::providers::session::{Asked, Beside, SessionReader, Tells, Turn, TurnName, at, text_at};
+use crate::providers::session::{Asked, SessionReader, Tells, Turn, TurnName, at, text_at};
 use crate::providers::text::{Anchor, Found, anchor, unescaped, walk};
 use crate::providers::told::Told;
 use crate::providers::usage::{self, Output, Reported};
 use crate::providers::{AnswerReader, Reading, json};
 
 use super::objects::InSessions;
+
+use transcripts::Transcripts;
+
+mod transcripts;
 
 /// Ids of what was asked and not begun, and of responses that run: a session has one or two.
 const IDS_MAX: usize = 64;
@@ -32,7 +36,7 @@ const OUTPUT_BYTES_PER_TOKEN: u64 = 2_400;
 const OF_CLIENT: &[&str] = &["type", "event_id", "session", "response", "item", "audio"];
 
 /// Members of a provider's message, in the order of `server` below.
-const OF_SERVER: &[&str] = &["type", "response_id", "response", "session", "error"];
+const OF_SERVER: &[&str] = &["type", "response_id", "response", "session", "error", "item_id"];
 
 /// Reads one session.
 #[derive(Debug)]
@@ -41,7 +45,7 @@ pub(super) struct Realtime {
     model: String,
     /// As the provider says.
     answers: Option<String>,
-    transcribes: Option<String>,
+    transcripts: Transcripts,
     /// Whether the provider may answer what it hears.
     listens: bool,
     /// The client's ids of what it asked for and what is not begun.
@@ -55,7 +59,7 @@ impl Realtime {
         Self {
             model,
             answers: None,
-            transcribes: None,
+            transcripts: Transcripts::default(),
             listens: true,
             asked: VecDeque::new(),
             begun: VecDeque::new(),
@@ -66,21 +70,19 @@ impl Realtime {
     /// A client changes the session. What it forbids holds only once the provider says so; what it allows, at once.
     fn changes(&mut self, session: &RawValue) -> Option<String> {
         self.listens |= detection(session).is_some_and(answers_what_it_hears);
-        transcription(session)
+        self.transcripts.changes(session)
     }
 
     fn is_changed(&mut self, session: &RawValue) {
         self.answers = text_at(session, &["model"]).or(self.answers.take());
-        self.transcribes = transcription(session);
+        self.transcripts.is_changed(session);
         let only_transcribes = text_at(session, &["type"]).as_deref() == Some("transcription");
         self.listens = !only_transcribes && detection(session).is_none_or(answers_what_it_hears);
     }
 
     /// The turn with this id; whether it was known.
     fn turn_named(&mut self, id: &RawValue) -> (TurnName, bool) {
-        let mut hasher = DefaultHasher::new();
-        json::text(id).as_deref().unwrap_or_default().hash(&mut hasher);
-        let name = hasher.finish();
+        let name = name_of(id);
         let is_known = self.begun.contains(&name);
         if !is_known {
             self.asked.pop_front();
@@ -109,6 +111,7 @@ impl Realtime {
 
     /// An error may be the answer to something that was asked for, which then is not begun.
     fn is_refused(&mut self, error: &RawValue) {
+        self.transcripts.is_refused(error);
         if let Some(id) = text_at(error, &["event_id"]) {
             self.asked.retain(|asked| asked.as_deref() != Some(&*id));
         } else if text_at(error, &["code"]).as_deref() == Some("conversation_already_has_active_response") {
@@ -144,11 +147,19 @@ impl SessionReader for Realtime {
             Some("input_audio_buffer.append" | "input_audio_buffer.commit") => {
                 asked.turns = if self.listens { self.asked.len() + 1 } else { 0 };
                 asked.prompt_bytes = audio.map_or(0, |audio| heard(audio.get().len(), INPUT_BYTES_PER_TOKEN));
+                asked.begins_beside = kind.as_deref() == Some("input_audio_buffer.commit");
+                if let Some(audio) = audio {
+                    self.transcripts.hears(audio.get().len());
+                }
+                if asked.begins_beside {
+                    self.transcripts.commits(id.and_then(json::text).map(|id| id.into()));
+                }
+                asked.beside = self.transcripts.asked();
             }
+            Some("input_audio_buffer.clear") => self.transcripts.forgets(),
             Some("conversation.item.create") => asked.prompt_bytes = worth(item),
             Some(
-                "input_audio_buffer.clear"
-                | "output_audio_buffer.clear"
+                "output_audio_buffer.clear"
                 | "response.cancel"
                 | "conversation.item.delete"
                 | "conversation.item.retrieve"
@@ -171,7 +182,8 @@ impl SessionReader for Realtime {
                 *place = Some(raw);
             }
         });
-        let [kind, response_id, response, session, error] = if parsed.is_ok() { found } else { Default::default() };
+        let [kind, response_id, response, session, error, item] =
+            if parsed.is_ok() { found } else { Default::default() };
         let mut tells = Tells::default();
         match kind.and_then(json::text).as_deref() {
             Some("session.created" | "session.updated") => {
@@ -185,9 +197,15 @@ impl SessionReader for Realtime {
                     self.is_refused(error);
                 }
             }
+            Some("input_audio_buffer.committed") => tells.beside = self.transcripts.begins(item.map(name_of)),
+            Some("conversation.item.input_audio_transcription.delta") => {
+                tells.beside = self.transcripts.goes(item.map(name_of));
+            }
             Some("conversation.item.input_audio_transcription.completed") => {
-                let model = self.transcribes.clone().unwrap_or_default();
-                tells.beside = Some(Beside { endpoint: "realtime.transcription", model });
+                tells.beside = Some(self.transcripts.ends(item.map(name_of), Turn::Over));
+            }
+            Some("conversation.item.input_audio_transcription.failed") => {
+                tells.beside = Some(self.transcripts.ends(item.map(name_of), Turn::Failed));
             }
             _ => {
                 let id = response_id.or_else(|| response.and_then(|response| at(response, &["id"])));
@@ -203,8 +221,17 @@ impl SessionReader for Realtime {
         Box::new(Response { told, complete: false })
     }
 
+    fn beside(&self) -> Box<dyn AnswerReader> {
+        // No transcript is by the session's model: it is by the one that it was asked of.
+        Box::new(Response { told: Told::default(), complete: false })
+    }
+
     fn asked(&self) -> usize {
         self.asked.len()
+    }
+
+    fn asks_beside(&self) -> bool {
+        self.transcripts.are_asked()
     }
 
     fn context_bytes(&self) -> u64 {
@@ -298,10 +325,10 @@ fn answers_what_it_hears(detection: &RawValue) -> bool {
     json::is_object(detection) && at(detection, &["create_response"]).is_none_or(|create| create.get() != "false")
 }
 
-/// The model that writes down what is heard, if one is to.
-fn transcription(session: &RawValue) -> Option<String> {
-    text_at(session, &["audio", "input", "transcription", "model"])
-        .or_else(|| text_at(session, &["input_audio_transcription", "model"]))
+fn name_of(id: &RawValue) -> TurnName {
+    let mut hasher = DefaultHasher::new();
+    json::text(id).as_deref().unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -92,6 +92,64 @@ fn a_turn_that_runs_when_the_plan_is_used_up_comes_to_its_end() {
     assert_eq!(gateway.chats("acme"), (1, 0));
 }
 
+/// Begins a transcript of each commit, and waits for the gate before it says what it charged.
+fn writes(gate: &Gate, model: &'static str) -> impl Fn(&Seen, Peer) + Send + Sync + 'static {
+    let gate = gate.clone();
+    move |_, mut peer| {
+        peer.say(&transcribing("session.created", model));
+        while let Some(message) = peer.hear() {
+            if message["type"] != "input_audio_buffer.commit" {
+                continue;
+            }
+            peer.say(&json!({"type": "input_audio_buffer.committed", "item_id": "item_1"}));
+            peer.say(&json!({"type": "conversation.item.input_audio_transcription.delta", "item_id": "item_1",
+                "content_index": 0, "delta": "Once upon a time"}));
+            if !gate.wait(1) {
+                return;
+            }
+            peer.say(&transcript("item_1", &json!({"type": "duration", "seconds": 7_200})));
+        }
+    }
+}
+
+/// A tenth of a second is committed, and some of its transcript is there.
+fn writing(gateway: &Gateway, key: &str) -> Peer {
+    let mut peer = open(gateway, key);
+    peer.say(&append(&"A".repeat(6_400)));
+    peer.say(&json!({"type": "input_audio_buffer.commit"}));
+    peer.hear_until("conversation.item.input_audio_transcription.delta");
+    peer
+}
+
+#[test]
+fn a_client_that_leaves_behind_the_words_of_a_transcript_is_charged_for_it() {
+    let gate = Gate::default();
+    let provider = Sessions::start(writes(&gate, "whisper-1"));
+    let gateway = Setup::at(&provider.url()).start();
+    drop(writing(&gateway, "acme"));
+    gate.pass();
+    let event = gateway.event("acme");
+    assert_eq!((&event["outcome"], &event["usage_source"]), (&"client_left".into(), &"provider".into()), "{event}");
+    assert_eq!((&event["model"], &event["chats"]), (&"whisper-1".into(), &0.into()), "{event}");
+    assert_eq!(pico_usd_of(&event["estimated_cost_usd"]), 720_000_000_000);
+    assert!(provider.ended().wait(1), "the provider is left after the transcript");
+}
+
+#[test]
+fn a_transcript_that_is_not_told_in_time_is_estimated_by_what_was_heard() {
+    for (model, cost) in [("whisper-1", 100 * 100_000), ("gpt-4o-transcribe", 2_500_000 + 4 * 10_000_000)] {
+        for drain in ["200ms", "0s"] {
+            let provider = Sessions::start(writes(&Gate::default(), model));
+            let gateway = Setup::at(&provider.url()).set("TOLLGATE_DRAIN_TIMEOUT", drain).start();
+            drop(writing(&gateway, "acme"));
+            let event = gateway.event("acme");
+            assert_eq!((&event["outcome"], &event["usage_source"]), (&"client_left".into(), &"estimate".into()));
+            assert_eq!((&event["model"], &event["chats"]), (&model.into(), &0.into()), "{event}");
+            assert_eq!(pico_usd_of(&event["estimated_cost_usd"]), cost, "{event}");
+        }
+    }
+}
+
 #[test]
 fn who_does_not_read_holds_up_the_other_side_and_no_memory() {
     // More than sockets keep, less than would have to be kept here if nothing were held up.

@@ -1,6 +1,7 @@
 //! Tests of the reader of realtime sessions: what begins a turn, whose a message is, what was charged.
 
 use crate::domain::tokens::Tokens;
+use crate::providers::session::Beside;
 
 use super::*;
 
@@ -139,11 +140,51 @@ fn a_transcript_is_charged_beside_the_turns_by_the_model_that_wrote_it() {
         br#"{"type":"session.updated","session":{"model":"m","input_audio_transcription":{"model":"whisper-1"}}}"#,
     );
     let completed = r#"{"type":"conversation.item.input_audio_transcription.completed","transcript":"Hi","usage":{"type":"duration","seconds":1.5}}"#;
-    let beside = Beside { endpoint: "realtime.transcription", model: "whisper-1".into() };
+    let beside = Beside { endpoint: "realtime.transcription", model: "whisper-1".into(), ..Beside::default() };
     assert_eq!(session.server(completed.as_bytes()), Tells { beside: Some(beside), ..Tells::default() });
     let (complete, reading) = read(&[completed]);
     assert!(complete && !reading.uncounted && reading.tokens == Some(Tokens::default()) && !reading.distrusted);
     assert_eq!(reading.quantities.audio_ms, 1_500);
+}
+
+#[test]
+fn a_transcript_goes_from_its_commit_to_its_end_with_the_audio_in_between() {
+    let updated = |input: &str| format!(r#"{{"type":"session.updated","session":{{"audio":{{"input":{input}}}}}}}"#);
+    let wide = updated(r#"{"turn_detection":null,"transcription":{"model":"whisper-1"}}"#);
+    let narrow = updated(r#"{"format":{"type":"audio/pcmu"},"transcription":{"model":"whisper-1"}}"#);
+    let off = updated(r#"{"turn_detection":null,"transcription":null}"#);
+    let append = format!(r#"{{"type":"input_audio_buffer.append","audio":"{}"}}"#, "A".repeat(6_400));
+    let commit = br#"{"type":"input_audio_buffer.commit","event_id":"c"}"#;
+    let of_item = |kind: &str| format!(r#"{{"type":"{kind}","item_id":"i"}}"#);
+    let committed = of_item("input_audio_buffer.committed");
+    let told = |tells: Tells| tells.beside.map(|told| (told.goes.map(|goes| goes.1), told.prompt_bytes, told.audio_ms));
+    for (settings, is_committed, begun) in [
+        (&wide, true, Some((Some(Turn::Goes), 4, 100))),
+        (&wide, false, Some((Some(Turn::Goes), 4, 100))),
+        (&narrow, true, Some((Some(Turn::Goes), 24, 600))),
+        (&off, true, None),
+    ] {
+        let mut session = session();
+        session.server(settings.as_bytes());
+        session.client(append.as_bytes());
+        if is_committed {
+            session.client(commit);
+            assert_eq!(session.asks_beside(), begun.is_some(), "{settings}");
+        }
+        assert_eq!(told(session.server(committed.as_bytes())), begun, "{settings}");
+        assert!(!session.asks_beside(), "{settings}");
+    }
+    let mut session = session();
+    session.server(wide.as_bytes());
+    for error in [r#"{"event_id":"c"}"#, r#"{"code":"input_audio_buffer_commit_empty"}"#] {
+        session.client(commit);
+        session.server(format!(r#"{{"type":"error","error":{error}}}"#).as_bytes());
+        assert!(!session.asks_beside(), "{error}");
+    }
+    for (kind, state) in [("delta", Turn::Goes), ("completed", Turn::Over), ("failed", Turn::Failed)] {
+        let said = of_item(&format!("conversation.item.input_audio_transcription.{kind}"));
+        assert_eq!(told(session.server(said.as_bytes())), Some((Some(state), 0, 0)), "{kind}");
+    }
 }
 
 #[test]
