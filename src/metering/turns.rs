@@ -25,8 +25,9 @@ use super::identity::{Identities, Identity};
 use super::in_flight::{Caller, InFlight};
 use super::meter::{self, Meter};
 
-/// A session that goes on is asked for its key again after this, as a revoked one is to open nothing for longer.
-const KEY_FOR_US: u64 = 5_000_000;
+/// A session that goes on is asked for its key again after this. A revoked one is to open nothing after 5 seconds, of which up
+/// to 2 go by until this node knows.
+const KEY_FOR_US: u64 = 2_500_000;
 
 /// Audio that goes on without a turn is asked after this whether there is room for what it may cost.
 const ROOM_FOR_US: u64 = 1_000_000;
