@@ -181,6 +181,8 @@ impl<W: Wire> Answer<W> {
         };
         let Message { usage_only, last } = match form {
             _ if *complete => Message::default(),
+            // What begins behind it takes nothing back: the answer counted as whole by then.
+            Form::Sse(scanner) if scanner.pending() == Some(DONE) => Message { usage_only: false, last: true },
             Form::Sse(scanner) => {
                 let event = scanner.finish();
                 let message = event.data.map(|data| read(data, event.cuts, false)).unwrap_or_default();

@@ -371,6 +371,14 @@ fn nothing_behind_the_terminal_event_counts() {
     assert_eq!(reading.tokens, Some(used(11, 7)));
 }
 
+#[test]
+fn what_begins_behind_the_mark_of_the_end_takes_nothing_back() {
+    let body = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\ndata: {\"";
+    let (client, complete, reading) = replay(reader_for("/v1/chat/completions", "x.sse", ASKED), &[body.as_bytes()]);
+    assert_eq!((client, complete), (body.as_bytes().to_vec(), true));
+    assert_eq!((reading.tokens, reading.output.as_str()), (None, "x"));
+}
+
 /// Something that could stand in place of something else in JSON.
 fn scrap() -> impl Strategy<Value = String> {
     prop_oneof![
