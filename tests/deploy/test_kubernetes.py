@@ -1,6 +1,7 @@
 """deploy/kubernetes: what must be true of it for calls to be counted once and streams to end whole."""
 
 import re
+import secrets
 import shutil
 import subprocess
 import urllib.request
@@ -124,6 +125,10 @@ def test_the_configuration_is_right(tmp_path):
     found = image_environment() | environment()
     for inside in (directory, mounts()["secrets"]["mountPath"], mounts()["admin-tls"]["mountPath"]):
         found = {name: value.replace(inside, str(tmp_path)) for name, value in found.items()}
+    # Not with the key of the example, which everybody can read.
+    (error,) = check(found)["errors"]
+    assert "admin.key" in error, error
+    (tmp_path / "admin_key").write_text(secrets.token_hex(32))
     checked = check(found)
     assert checked["ok"] and checked["warnings"] == [], checked
     found = settings(checked)
