@@ -116,7 +116,8 @@ pub(super) async fn relay(
     let taken = client_of(session).map(ClientStream::taken_bytes);
     // Pingora's limit is one for a whole write, however much of it is taken.
     session.set_write_timeout(None);
-    let ends_by_close = taken.is_some() && left.is_none() && !asked.chunks;
+    // What something is taken out of goes on without its length.
+    let ends_by_close = taken.is_some() && (left.is_none() || takes_out) && !asked.chunks;
     if ends_by_close {
         session.set_keepalive(None);
     }
