@@ -8,9 +8,14 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
+use crate::domain::refusal::Refusal;
+
 use super::json::{self, Count};
 use super::request::{inside, place};
 use super::{Edit, Endpoint, Reads};
+
+/// Maxima that one body may declare, and objects in which it may: clients write one or two, and each is held against each other.
+const DECLARED_MAX: usize = 16;
 
 /// Where a request body has room for the most tokens of one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +103,8 @@ pub(super) struct Maxima<'b> {
     spots: Vec<Spot>,
     largest: Option<u64>,
     is_doubted: bool,
+    /// How many were met: those beyond [`DECLARED_MAX`] are not looked at.
+    met: usize,
 }
 
 /// What one object says, by the index of each name.
@@ -111,7 +118,7 @@ struct Given {
 
 impl<'b> Maxima<'b> {
     pub(super) fn new(of: Maximum, body: &'b [u8]) -> Self {
-        Self { body, of, top: Given::default(), spots: Vec::new(), largest: None, is_doubted: false }
+        Self { body, of, top: Given::default(), spots: Vec::new(), largest: None, is_doubted: false, met: 0 }
     }
 
     /// Takes in a member of the body.
@@ -121,6 +128,7 @@ impl<'b> Maxima<'b> {
             self.look_within(raw);
         } else if within.is_empty()
             && let Some(index) = names.iter().position(|known| *known == name)
+            && is_looked_at(&mut self.met)
         {
             self.top.take(index, place(self.body, raw), Count::of(raw));
         }
@@ -128,9 +136,13 @@ impl<'b> Maxima<'b> {
 
     /// Of two objects the last one may hold, or both: each has to say a maximum, and has one written into it.
     fn look_within(&mut self, raw: &RawValue) {
-        let Some(range) = place(self.body, raw) else { return };
-        let mut given = Given::default();
-        let see = |index, raw: &RawValue| given.take(index, place(self.body, raw), Count::of_text(raw));
+        let Some(range) = place(self.body, raw).filter(|_| is_looked_at(&mut self.met)) else { return };
+        let (mut given, mut met) = (Given::default(), self.met);
+        let see = |index, raw: &RawValue| {
+            if is_looked_at(&mut met) {
+                given.take(index, place(self.body, raw), Count::of_text(raw));
+            }
+        };
         if json::members(raw.get().as_bytes(), self.of.names, see).is_ok() {
             self.add(given, range);
         } else {
@@ -138,6 +150,7 @@ impl<'b> Maxima<'b> {
             let before = self.of.whole.split_once(':').map_or("", |(_, object)| object);
             self.spots.push(Spot { range, before, after: "}" });
         }
+        self.met = met;
     }
 
     fn add(&mut self, given: Given, within: Range<usize>) {
@@ -149,9 +162,12 @@ impl<'b> Maxima<'b> {
     }
 
     /// The most tokens that the body declares for one answer, and where another maximum goes.
-    pub(super) fn finish(mut self) -> (Option<u64>, Option<OutputCap>) {
+    pub(super) fn finish(mut self) -> Result<(Option<u64>, Option<OutputCap>), Refusal> {
         if self.of.names.is_empty() {
-            return (None, None);
+            return Ok((None, None));
+        }
+        if self.met > DECLARED_MAX {
+            return Err(Refusal::BadJson { reason: "it says more than 16 times how long an answer may be" });
         }
         if self.of.within.is_empty() {
             let top = std::mem::take(&mut self.top);
@@ -165,8 +181,14 @@ impl<'b> Maxima<'b> {
         let Self { of, mut spots, largest, is_doubted, .. } = self;
         spots.sort_by_key(|spot| spot.range.start);
         let cap = (of.is_written && !spots.is_empty()).then_some(OutputCap(spots));
-        (largest.filter(|_| !is_doubted), cap)
+        Ok((largest.filter(|_| !is_doubted), cap))
     }
+}
+
+/// Counts one more, and says whether it is looked at.
+fn is_looked_at(met: &mut usize) -> bool {
+    *met = met.saturating_add(1);
+    *met <= DECLARED_MAX
 }
 
 impl Given {
@@ -264,6 +286,29 @@ mod tests {
             assert_eq!(call(path, body).output_max, None, "{body}");
             assert_eq!(capped(path, body, 50).as_deref(), Some(written), "{body}");
         }
+    }
+
+    #[test]
+    fn more_maxima_than_anybody_writes_are_refused() {
+        let refused = |path: &str, body: String| {
+            let (_, endpoint) = route(&Method::POST, path, CredentialPlace::Bearer).unwrap();
+            read(&Bytes::from(body), ModelIn::Path("m"), StreamBy::Body, Maximum::of(&endpoint)).is_err()
+        };
+        let (nulls, values) =
+            (|times| r#""max_tokens":null,"#.repeat(times), |times| r#""max_completion_tokens":1,"#.repeat(times));
+        let top = |each| format!("{{{}{}\"messages\":[]}}", nulls(each), values(each));
+        let within = |each| {
+            let (nulls, values) = (r#""maxOutputTokens":null,"#.repeat(each), r#""max_output_tokens":1,"#.repeat(each));
+            format!("{{\"generationConfig\":{{{nulls}{values}\"topK\":1}}}}")
+        };
+        let objects = |each| format!("{{{}\"contents\":[]}}", r#""generationConfig":{},"#.repeat(each));
+        assert!(!refused(CHAT, top(8)) && refused(CHAT, top(9)));
+        assert!(!refused(GENERATE, within(7)) && refused(GENERATE, within(8)));
+        assert!(!refused(GENERATE, objects(16)) && refused(GENERATE, objects(17)));
+        // Held each against each other these would take minutes.
+        assert!(
+            refused(CHAT, top(100_000)) && refused(GENERATE, within(100_000)) && refused(GENERATE, objects(100_000))
+        );
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub(super) fn read(
     let edits = if asks { ask_for_usage(body, options)? } else { Vec::new() };
     let model = named(model_in, model)?;
     let text_bytes = asked.text_bytes(&model);
-    let (declared, cap) = maxima.finish();
+    let (declared, cap) = maxima.finish()?;
     let answers = settings.answers();
     let is_kept = body.len() <= KEPT_PROMPT_BYTES_MAX;
     let prompt = if is_kept { Prompt::Body { body: body.clone(), text_bytes } } else { Prompt::TextBytes(text_bytes) };
