@@ -128,8 +128,11 @@ impl Turns {
     /// The objects that a message of the client names in the operator's account: a tenant with a key of its own has its own.
     pub fn named(&self, message: &[u8]) -> Result<Option<Named>, Refusal> {
         let (account, provider) = (&self.caller.account, self.provider.id());
+        if account.own_keys.get(&provider).is_some() {
+            return Ok(None);
+        }
         let named = self.reader.names(message)?;
-        if named.is_empty() || account.own_keys.get(&provider).is_some() {
+        if named.is_empty() {
             return Ok(None);
         }
         let names = named.into_iter().map(objects::Named::name).collect::<Result<_, _>>()?;

@@ -5,6 +5,7 @@
 //! have it: whose it is has to be asked before a request goes on. What is looked for here errs on the side of finding too
 //! much, and what is named in a way that no object can have is told as such.
 
+use std::collections::HashSet;
 use std::marker::PhantomData;
 
 use serde::de::IgnoredAny;
@@ -13,6 +14,7 @@ use crate::domain::object::{Made, ObjectName};
 use crate::domain::refusal::Refusal;
 
 use super::json_doc::DocumentBuffer;
+use super::request::{DEPTH_MAX, TOO_DEEP};
 use super::sse::SseScanner;
 use super::text::{split_string, unescaped};
 
@@ -71,7 +73,7 @@ impl Makes {
 }
 
 /// An object as a request names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Named {
     /// By a name that an object may have.
     Object(ObjectName),
@@ -133,13 +135,16 @@ pub(super) struct Item {
 
 /// All objects that a body names which is read for its names alone.
 pub(super) fn references<N: Naming>(body: &[u8]) -> Result<Vec<Named>, Refusal> {
+    let named = named_in::<N>(body)?;
+    // Only now: it remembers every bracket that is open.
     serde_json::from_slice::<IgnoredAny>(body).map_err(|_| Refusal::BadJson { reason: "it is not JSON" })?;
-    named_in::<N>(body)
+    Ok(named)
 }
 
 /// All objects that a body names which is JSON, or which nobody reads who does not see JSON in it.
 pub(super) fn named_in<N: Naming>(body: &[u8]) -> Result<Vec<Named>, Refusal> {
-    let mut walk = Walk::<N> { open: Vec::new(), found: Vec::new(), naming: PhantomData };
+    let (open, found, known) = (Vec::new(), Vec::new(), HashSet::new());
+    let mut walk = Walk::<N> { open, ids: 0, found, known, naming: PhantomData };
     let mut rest = body;
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
@@ -149,11 +154,13 @@ pub(super) fn named_in<N: Naming>(body: &[u8]) -> Result<Vec<Named>, Refusal> {
                 rest = after;
                 walk.string(&unescaped(string), matches!(after.trim_ascii_start(), [b':', ..]));
             }
+            // What is open is kept, and so are the ids in it: a bracket without end would take all memory.
+            b'{' | b'[' if walk.open.len() >= DEPTH_MAX as usize => return Err(TOO_DEEP),
             b'{' | b'[' => walk.opens(*byte == b'{'),
             b'}' | b']' => walk.closes(),
             _ => {}
         }
-        if walk.found.len() > NAMED_MAX {
+        if walk.found.len() > NAMED_MAX || walk.ids > NAMED_MAX {
             return Err(Refusal::BadJson { reason: "it names more than 512 objects of the provider" });
         }
     }
@@ -168,7 +175,11 @@ pub(super) fn named_in_message<N: Naming>(message: &[u8]) -> Result<Vec<Named>, 
 /// A walk through a body that is known to be JSON. Names of members are read as JSON has them: an escape hides none.
 struct Walk<N> {
     open: Vec<Open>,
+    /// How many ids stand in all of these.
+    ids: usize,
     found: Vec<Named>,
+    /// The same: a name may stand there as often as the body has room for it.
+    known: HashSet<Named>,
     naming: PhantomData<N>,
 }
 
@@ -221,6 +232,7 @@ impl<N: Naming> Walk<N> {
 
     fn closes(&mut self) {
         let Some(Open { ids, item, .. }) = self.open.pop() else { return };
+        self.ids = self.ids.saturating_sub(ids.len());
         for id in ids {
             self.see(N::item(&id, &item));
         }
@@ -237,6 +249,7 @@ impl<N: Naming> Walk<N> {
             (true, Next::Known(member)) => N::named(member, text),
             (true, Next::Id) => {
                 open.ids.push(text.to_owned());
+                self.ids = self.ids.saturating_add(1);
                 None
             }
             (true, Next::Kind) => {
@@ -257,7 +270,12 @@ impl<N: Naming> Walk<N> {
     }
 
     fn see(&mut self, named: Option<Named>) {
-        self.found.extend(named.filter(|named| !self.found.contains(named)));
+        if let Some(named) = named
+            && !self.known.contains(&named)
+        {
+            self.known.insert(named.clone());
+            self.found.push(named);
+        }
     }
 }
 

@@ -18,7 +18,10 @@ use super::settings::{SETTINGS, Settings};
 use super::{Call, Edit, Prompt, Searches};
 
 /// Deeper bodies are refused: serde_json and most parsers of providers stop at this depth, and no tool's schema is near it.
-const DEPTH_MAX: u32 = 128;
+pub(super) const DEPTH_MAX: u32 = 128;
+
+/// The refusal of those.
+pub(super) const TOO_DEEP: Refusal = Refusal::BadJson { reason: "it is nested too deeply" };
 
 /// Larger bodies are not kept for an estimate: at 4 bytes a token this is half of the largest context there is.
 pub const KEPT_PROMPT_BYTES_MAX: usize = 256 * 1024;
@@ -183,7 +186,7 @@ fn refuse_deep(body: &[u8]) -> Result<(), Refusal> {
         }
         deepest <= DEPTH_MAX
     });
-    if deepest > DEPTH_MAX { Err(Refusal::BadJson { reason: "it is nested too deeply" }) } else { Ok(()) }
+    if deepest > DEPTH_MAX { Err(TOO_DEEP) } else { Ok(()) }
 }
 
 /// The edit that makes `stream_options.include_usage` true; none where it is, or where the provider will refuse the value.

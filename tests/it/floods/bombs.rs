@@ -2,6 +2,7 @@
 
 use super::super::support::machine::full;
 use super::super::support::provider::Seen;
+use super::super::support::websocket::{self, Sessions, TEXT, handshake};
 use super::*;
 
 const MIB: usize = 1 << 20;
@@ -61,6 +62,72 @@ fn brackets_without_end_are_refused_in_time_wherever_they_stand() {
     ));
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     assert!(waited < ORDINARY_MAX, "{waited:?}");
+}
+
+#[test]
+fn one_thing_said_without_end_is_refused_in_time_and_in_little_memory() {
+    let provider = Provider::start(|_| Script::json(200, CHAT_ANSWER));
+    let gateway = unlimited(&provider);
+    use_up(&gateway, "warm", 20);
+    let half = |member: &str| member.repeat(2 * MIB / member.len());
+    let maxima =
+        |one: &str, other: &str| format!("{}{}", half(&format!(r#""{one}":null,"#)), half(&format!(r#""{other}":1,"#)));
+    let chat_maxima = maxima("max_tokens", "max_completion_tokens");
+    let gemini_maxima = maxima("maxOutputTokens", "max_output_tokens");
+    let names: String = (0..512).rev().map(|number| format!("\"file-{number:03}\",")).collect();
+    let bodies = [
+        ("maxima", CHAT, 400, format!(r#"{{"model":"gpt-4o",{chat_maxima}"messages":[]}}"#)),
+        (
+            "maxima in settings",
+            GEMINI,
+            400,
+            format!(r#"{{"generationConfig":{{{gemini_maxima}"topK":1}},"contents":[]}}"#),
+        ),
+        ("settings", GEMINI, 400, format!(r#"{{{}"contents":[]}}"#, half(r#""generationConfig":{},"#))),
+        ("brackets", "/v1/conversations", 400, "[".repeat(8 * MIB)),
+        ("objects", "/v1/conversations", 400, r#"{"a":"#.repeat(2 * MIB)),
+        ("ids", "/v1/conversations", 400, format!(r#"{{"items":[{{{}"id":""}}]}}"#, half(r#""id":"a","#))),
+        // Nobody's, which goes on in dev, and each found once.
+        ("names", "/v1/conversations", 200, format!(r#"{{"file_ids":[{names}{}"file-000"]}}"#, half("\"file-000\","))),
+    ];
+    let before = gateway.memory_kib();
+    gateway.forget_memory_peak();
+    let mut slowest = Duration::ZERO;
+    for (what, target, status, body) in &bodies {
+        let request = Request::post(*target, body.clone());
+        let request = if *target == GEMINI { request.google("deep") } else { request.bearer("deep") };
+        let began = Instant::now();
+        let answer = gateway.send(&request);
+        assert_eq!(answer.status, *status, "{what}: {}", answer.text());
+        slowest = slowest.max(began.elapsed());
+    }
+    let grown = gateway.memory_peak_kib().saturating_sub(before);
+    figures(&format!(
+        "bombs: {} bodies of 4 to 10 MiB that say one thing without end: slowest {} ms, {grown} KiB more at most",
+        bodies.len(),
+        slowest.as_millis()
+    ));
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    assert!(grown < 128 * 1024, "{grown} KiB more");
+    assert_eq!(provider.count(), 21);
+}
+
+#[test]
+fn a_message_of_brackets_without_end_ends_its_session_in_little_memory() {
+    let provider = Sessions::start(|_: &Seen, mut peer| while peer.hear().is_some() {});
+    let gateway = Setup::at(&provider.url()).config("[plans.starter]\nchats_per_month = -1").start();
+    let open =
+        || websocket::open(gateway.proxy, &handshake("/v1/realtime?model=gpt-realtime").bearer("acme")).ok().unwrap().0;
+    assert_eq!(open().close(), Some((1000, String::new())));
+    let before = gateway.memory_kib();
+    gateway.forget_memory_peak();
+    let mut peer = open();
+    peer.frame(TEXT, format!(r#"{{"file_id":{}"#, "[".repeat(15 * MIB)).as_bytes());
+    let (code, reason) = peer.closed().expect("it says why");
+    assert!(code == 1008 && reason.contains("nested too deeply"), "{code} {reason}");
+    let grown = gateway.memory_peak_kib().saturating_sub(before);
+    figures(&format!("bombs: a message of 15 MiB of brackets: {grown} KiB more at most"));
+    assert!(grown < 128 * 1024, "{grown} KiB more");
 }
 
 #[test]

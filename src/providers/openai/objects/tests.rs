@@ -1,10 +1,12 @@
 //! What OpenAI's paths, bodies and answers name.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 
 use super::*;
 use crate::domain::refusal::Refusal;
-use crate::providers::objects::{Finder, references};
+use crate::providers::objects::{Finder, named_in_message, references};
 use crate::providers::{CredentialPlace, route};
 
 fn touched(method: Method, path: &str) -> Touches {
@@ -210,6 +212,43 @@ fn a_body_that_is_read_for_its_names_alone_has_to_be_json() {
     for wrong in ["", "{", r#"{"file_id":"file-1"} x"#, r#"{'file_id':"file-1"}"#, "\u{feff}{}"] {
         assert!(matches!(read(wrong), Err(Refusal::BadJson { .. })), "{wrong}");
     }
+}
+
+#[test]
+fn what_is_read_for_its_names_alone_is_read_to_a_depth_and_to_so_many_ids() {
+    let deep = |depth: usize| format!(r#"{{"file_id":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    let too_deep = Err(Refusal::BadJson { reason: "it is nested too deeply" });
+    assert_eq!(references::<InOpenAi>(deep(127).as_bytes()), Ok(Vec::new()));
+    assert_eq!(references::<InOpenAi>(deep(128).as_bytes()), too_deep);
+    assert_eq!(references::<InOpenAi>("[".repeat(1_000_000).as_bytes()), too_deep);
+    assert_eq!(named_in_message::<InSessions>(deep(127).as_bytes()), Ok(Vec::new()));
+    assert_eq!(
+        named_in_message::<InSessions>(format!(r#"{{"file_id":{}"#, "[".repeat(1_000_000)).as_bytes()),
+        too_deep
+    );
+    // One after the other they are in any chat.
+    let item = r#"{"type":"function_call","id":"fc_1"}"#;
+    assert_eq!(called(RESPONSES, &format!(r#"{{"input":[{}]}}"#, [item; 600].join(","))), Ok(Vec::new()));
+    let ids = |count| format!(r#"{{"items":[{{{}"type":"function_call"}}]}}"#, r#""id":"fc_1","#.repeat(count));
+    assert_eq!(references::<InOpenAi>(ids(512).as_bytes()), Ok(Vec::new()));
+    assert!(matches!(references::<InOpenAi>(ids(513).as_bytes()), Err(Refusal::BadJson { .. })));
+}
+
+#[test]
+fn a_name_that_stands_again_and_again_is_not_held_against_all_others() {
+    let read = |names: usize| {
+        let different: Vec<String> = (0..names).map(|number| format!("\"file-{number:03}\"")).rev().collect();
+        let body = format!(r#"{{"file_ids":[{}{}]}}"#, different.join(","), r#","file-000""#.repeat(50_000));
+        let mut fastest = Duration::MAX;
+        for _ in 0..3 {
+            let began = Instant::now();
+            assert_eq!(references::<InOpenAi>(body.as_bytes()).unwrap().len(), names);
+            fastest = fastest.min(began.elapsed());
+        }
+        fastest
+    };
+    let (alone, among_many) = (read(1), read(512));
+    assert!(among_many < alone * 4, "{alone:?} {among_many:?}");
 }
 
 /// What an answer makes, in pieces of so many bytes.
