@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use http::Method;
+use serde_json::value::RawValue;
 
 use crate::domain::ids::ProviderId;
 use crate::domain::refusal::Refusal;
@@ -17,7 +18,7 @@ use super::request::{self, ModelIn, StreamBy};
 use super::table::{self, Route, billed, chat, free, session, tells};
 use super::{
     AnswerReader, Call, CredentialHeader, Endpoint, FileQuestion, Kind, Provider, Reading, Reads, SessionReader,
-    dialect, path,
+    dialect, json, path,
 };
 
 mod later;
@@ -293,7 +294,11 @@ impl Provider for GeminiOpenAi {
 
     fn call(&self, endpoint: &Endpoint, query: Option<&str>, body: &Bytes) -> Result<Call, Refusal> {
         refuse_hidden(query)?;
-        openai::call(endpoint, body).map(without_collection)
+        let call = openai::call(endpoint, body)?;
+        if endpoint.reads == Reads::ChatWithinTotal {
+            refuse_twins(body)?;
+        }
+        Ok(without_collection(call))
     }
 
     fn reader(&self, endpoint: &Endpoint, call: &Call, content_type: Option<&str>) -> Box<dyn AnswerReader> {
@@ -379,6 +384,40 @@ fn refuse_hidden(query: Option<&str>) -> Result<(), Refusal> {
         return Err(Refusal::HidesUsage { parameter });
     }
     Ok(())
+}
+
+/// The JSON of Google's messages has a second name for each member, in camel case (protobuf.dev/programming-guides/json), and
+/// whoever reads it may take text for true. A chat in OpenAI's dialect is read under its documented names alone, so what bounds
+/// it or tells its usage may have no other.
+fn refuse_twins(body: &[u8]) -> Result<(), Refusal> {
+    const NAMES: &[&str] =
+        &["stream", "stream_options", "streamOptions", "maxTokens", "maxCompletionTokens", "extraBody"];
+    let is_switch = |raw: &RawValue| matches!(raw.get(), "true" | "false" | "null");
+    let mut wrong = None;
+    let of_options = |index, raw: &RawValue| match index {
+        0 => (!is_switch(raw)).then_some("stream_options.include_usage is neither true nor false"),
+        _ => Some("includeUsage is called include_usage here"),
+    };
+    let read = json::members(body, NAMES, |index, raw| {
+        let reason = match index {
+            0 => (!is_switch(raw)).then_some("stream is neither true nor false"),
+            1 => {
+                let (options, mut reason) = (raw.get().as_bytes(), None);
+                let see = |index, raw: &RawValue| reason = reason.or(of_options(index, raw));
+                // What is no object is refused by whoever reads it.
+                json::members(options, &["include_usage", "includeUsage"], see).unwrap_or_default();
+                reason
+            }
+            2 => Some("streamOptions is called stream_options here"),
+            3 => Some("maxTokens is called max_tokens here"),
+            4 => Some("maxCompletionTokens is called max_completion_tokens here"),
+            _ => Some("extraBody is called extra_body here"),
+        };
+        wrong = wrong.or(reason);
+    });
+    // That it is an object was seen before.
+    read.unwrap_or_default();
+    wrong.map_or(Ok(()), |reason| Err(Refusal::BadJson { reason }))
 }
 
 /// A model is named with or without its collection; prices know it without.

@@ -1,5 +1,8 @@
 //! Requests are read and edited as a provider would read them.
 
+use http::Method;
+
+use super::super::{CredentialPlace, route};
 use super::*;
 
 fn call(body: &str) -> Result<Call, Refusal> {
@@ -161,4 +164,48 @@ fn an_answer_in_the_background_is_told_by_true_alone() {
     ] {
         assert_eq!(call(body).unwrap().in_background, is, "{body}");
     }
+}
+
+/// What a provider's own reading of a request refuses.
+fn refused(path: &str, body: &str) -> bool {
+    let (provider, endpoint) = route(&Method::POST, path, CredentialPlace::Bearer).unwrap();
+    match provider.call(&endpoint, None, &Bytes::copy_from_slice(body.as_bytes())) {
+        Ok(_) => false,
+        Err(Refusal::BadJson { .. }) => true,
+        Err(other) => panic!("{path} {body}: {other}"),
+    }
+}
+
+#[test]
+fn a_chat_that_google_reads_by_second_names_has_no_other_bound_or_usage() {
+    const GOOGLE: &str = "/v1beta/openai/chat/completions";
+    const OPENAI: &str = "/v1/chat/completions";
+    for members in [
+        r#""stream":"true""#,
+        r#""stream":1"#,
+        r#""stream":"true","stream":true"#,
+        r#""stream":true,"stream_options":{"include_usage":"false"}"#,
+        r#""stream":true,"stream_options":{"include_usage":0}"#,
+        r#""stream":true,"stream_options":{"include_usage":true,"includeUsage":false}"#,
+        r#""stream":true,"stream_options":{"includeUsage":false},"stream_options":{}"#,
+        r#""stream":true,"streamOptions":{"includeUsage":false}"#,
+        r#""stream":true,"stre\u0061mOptions":{"includeUsage":false}"#,
+        r#""maxTokens":65536"#,
+        r#""max_tokens":16,"maxTokens":65536"#,
+        r#""maxCompletionTokens":65536"#,
+        r#""extraBody":{"google":{"cachedContent":"cachedContents/1"}}"#,
+    ] {
+        let body = format!(r#"{{"model":"m","messages":[],{members}}}"#);
+        assert!(refused(GOOGLE, &body), "{body}");
+        assert!(!refused(OPENAI, &body), "{body}");
+    }
+    for members in [
+        r#""stream":true,"stream_options":{"include_usage":false},"max_tokens":16"#,
+        r#""stream":false,"stream_options":null,"extra_body":{"google":{"thinking_config":{}}}"#,
+        r#""stream":null,"metadata":{"maxTokens":"1","streamOptions":{}}"#,
+    ] {
+        let body = format!(r#"{{"model":"m","messages":[],{members}}}"#);
+        assert!(!refused(GOOGLE, &body), "{body}");
+    }
+    assert!(!refused("/v1beta/openai/embeddings", r#"{"model":"m","input":"x","stream":"true"}"#));
 }
