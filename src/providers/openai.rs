@@ -233,7 +233,10 @@ pub(super) fn call(endpoint: &Endpoint, body: &Bytes) -> Result<Call, Refusal> {
         (call.refers, call.searches) = (true, call.searches.max(Searches::Once));
     }
     if endpoint.reads == Reads::Speech && call.model.starts_with(BY_CHARACTER) {
-        call.quantities.characters = request::characters(body, "input");
+        // What the gateway cannot count the provider may yet speak.
+        let characters = request::characters(body, "input");
+        call.quantities.characters = characters
+            .ok_or(Refusal::BadJson { reason: "input is missing or is no text, and it is charged by character" })?;
     }
     Ok(call)
 }

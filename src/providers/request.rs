@@ -154,12 +154,12 @@ pub(super) fn member(body: &[u8], name: &'static str, bytes_max: usize) -> Optio
     json::text(found?).filter(|text| text.len() <= bytes_max).map(Into::into)
 }
 
-/// How many characters the text of a member has; 0 where there is none.
-pub(super) fn characters(body: &[u8], name: &'static str) -> u64 {
+/// How many characters the text of a member has; `None` where there is none that can be read.
+pub(super) fn characters(body: &[u8], name: &'static str) -> Option<u64> {
     let mut found = None;
-    json::members(body, &[name], |_, raw| found = Some(raw)).unwrap_or_default();
-    let text = found.and_then(json::text);
-    text.map_or(0, |text| u64::try_from(text.chars().count()).unwrap_or(u64::MAX))
+    json::members(body, &[name], |_, raw| found = Some(raw)).ok()?;
+    let text = json::text(found?)?;
+    Some(u64::try_from(text.chars().count()).unwrap_or(u64::MAX))
 }
 
 /// The body with the edits in it, as parts that follow each other. A small one is one part, which one write sends; a large

@@ -209,3 +209,21 @@ fn a_chat_that_google_reads_by_second_names_has_no_other_bound_or_usage() {
     }
     assert!(!refused("/v1beta/openai/embeddings", r#"{"model":"m","input":"x","stream":"true"}"#));
 }
+
+#[test]
+fn speech_by_the_character_is_refused_where_its_characters_cannot_be_counted() {
+    const SPEECH: &str = "/v1/audio/speech";
+    for (model, input, is_refused) in [
+        ("tts-1", r#","input":"Hi""#, false),
+        ("tts-1", r#","input":"stra\u00dfe""#, false),
+        ("tts-1", "", true),
+        ("tts-1", r#","input":null"#, true),
+        ("tts-1", r#","input":["Hi"]"#, true),
+        ("tts-1-hd", r#","input":"\ud800 and more""#, true),
+        ("tts-1-hd", r#","input":"Hi","input":"\ud800""#, true),
+        ("gpt-4o-mini-tts", r#","input":"\ud800""#, false),
+    ] {
+        let body = format!(r#"{{"model":"{model}","voice":"alloy"{input}}}"#);
+        assert_eq!(refused(SPEECH, &body), is_refused, "{body}");
+    }
+}
