@@ -41,6 +41,7 @@ use crate::domain::key::KeyHash;
 use crate::domain::price::PriceBook;
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
+use crate::edge::body::{Budget, LOCAL_BUFFER_BYTES};
 use crate::edge::exchange::{Gate, Live};
 use crate::edge::listener::{Connections, Phase};
 use crate::edge::strangers::Strangers;
@@ -498,6 +499,7 @@ fn gate(
         objects,
         identities,
         local: api::proxy_router(state.clone()),
+        local_budget: Budget::new(LOCAL_BUFFER_BYTES),
         live: ArcSwap::from_pointee(live),
         draining,
         crowd: Arc::default(),

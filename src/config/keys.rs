@@ -72,7 +72,7 @@ pub static KEYS: &[Key] = &[
         "listen.buffer_total",
         &["TOLLGATE_BUFFER_TOTAL"],
         "512MiB",
-        "All buffered request bodies together, heads beyond 8 KiB until they are whole, and messages of sessions beyond 64 KiB until they are taken. Beyond it 503 with Retry-After, in a session 1013.",
+        "All buffered request bodies together, heads beyond 8 KiB until they are whole, and messages of sessions beyond 64 KiB until they are taken; a body as far as it has come. Bodies for the gateway's own routes have 4 MiB of their own beside it, and each request over HTTP/2 has up to 128 KiB that came ahead of its reader. Beyond it 503 with Retry-After, in a session 1013.",
     ),
     key(
         "listen.upload_limit",

@@ -102,7 +102,7 @@ fn refusal_head(gate: &Gate, asked: &Asked<'_>, refusal: &Refusal, length: usize
 /// Answers one of the gateway's own routes through the same router that the admin listener serves.
 pub async fn local(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<'_>) -> Result<Fate, Refusal> {
     gate.expect_body(session, asked, LOCAL_BODY_BYTES_MAX).await?;
-    let whole = body::read_whole(session, asked, LOCAL_BODY_BYTES_MAX).await?;
+    let whole = body::read_whole(session, asked, (&gate.local_budget, LOCAL_BODY_BYTES_MAX)).await?;
     let uri = session.req_header().uri.clone();
     let mut request = Request::new(axum::body::Body::from(whole.bytes));
     *request.method_mut() = asked.method.clone();

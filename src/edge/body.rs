@@ -21,9 +21,13 @@ use super::pace::Intake;
 /// The budget is counted in pages of this size, since a semaphore counts in 32 bits.
 const PAGE_BYTES: u64 = 1024;
 
-/// A body that does not say how long it is gets room for the largest usual one from here on.
+/// Room for a body is doubled up to this; a longer one gets room for all of it, or for the largest usual one.
 const ROOM_FROM_BYTES: usize = 512 * 1024;
 const ROOM_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of bodies for the gateway's own routes that may be held at once. They are read before a key is, so that strangers
+/// could fill what is for calls: these are counted apart.
+pub const LOCAL_BUFFER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Bytes of request bodies that may be held in memory at once, by all calls together (`listen.buffer_total`).
 #[derive(Debug, Clone)]
@@ -68,12 +72,6 @@ impl Budget {
         if bytes == self.bytes { self.clone() } else { Self::new(bytes) }
     }
 
-    fn take(&self, bytes: u64) -> Result<Reserved, Refusal> {
-        let mut reserved = Reserved::default();
-        self.grow(&mut reserved, bytes)?;
-        Ok(reserved)
-    }
-
     /// Makes a part of the budget as large as so many bytes; [`Refusal::BuffersFull`] when there are not so many left.
     pub fn grow(&self, reserved: &mut Reserved, bytes: u64) -> Result<(), Refusal> {
         if bytes <= reserved.bytes {
@@ -100,55 +98,70 @@ pub struct Whole {
     pub reserved: Reserved,
 }
 
-/// Reads a whole body of at most `limit` bytes.
-pub async fn read_whole(session: &mut ServerSession, asked: &mut Asked<'_>, limit: u64) -> Result<Whole, Refusal> {
-    let (length, budget, intake) = (asked.length, &asked.live.budget, &mut asked.intake);
+/// Reads a whole body of at most `limit` bytes. What it holds of `budget` is what has come: a length is only said, and costs
+/// whoever says it nothing.
+pub async fn read_whole(
+    session: &mut ServerSession,
+    asked: &mut Asked<'_>,
+    (budget, limit): (&Budget, u64),
+) -> Result<Whole, Refusal> {
+    let (length, intake) = (asked.length, &mut asked.intake);
     if length.is_some_and(|length| length > limit) {
         return Err(Refusal::BodyTooLarge { limit });
     }
-    let mut reserved = budget.take(length.unwrap_or(PAGE_BYTES))?;
+    let mut reserved = Reserved::default();
     let Some(first) = read_piece(session, intake).await? else {
         return Ok(Whole { bytes: Bytes::new(), reserved });
     };
+    if count(&first) > limit {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
+    budget.grow(&mut reserved, count(&first))?;
     // Nearly every body comes in one piece: no copy then.
     let Some(second) = read_piece(session, intake).await? else {
-        return if count(&first) > limit {
-            Err(Refusal::BodyTooLarge { limit })
-        } else {
-            Ok(Whole { bytes: first, reserved })
-        };
+        return Ok(Whole { bytes: first, reserved });
     };
-    let expected = usize::try_from(length.unwrap_or(0)).unwrap_or(0).max(first.len() + second.len());
+    let largest = usize::try_from(length.unwrap_or(limit)).unwrap_or(usize::MAX);
     let mut all = Vec::new();
-    all.try_reserve_exact(expected).map_err(|_| Refusal::BuffersFull)?;
-    all.extend_from_slice(&first);
-    let mut next = Some(second);
-    while let Some(piece) = next {
-        make_room(&mut all, piece.len(), limit)?;
-        all.extend_from_slice(&piece);
-        if count(&all) > limit {
+    let mut keep = |piece: Bytes| {
+        if count(&all).saturating_add(count(&piece)) > limit {
             return Err(Refusal::BodyTooLarge { limit });
         }
-        budget.grow(&mut reserved, count(&all))?;
+        make_room(&mut all, piece.len(), largest)?;
+        budget.grow(&mut reserved, held(&all, piece.len()))?;
+        all.extend_from_slice(&piece);
+        Ok(())
+    };
+    keep(first)?;
+    let mut next = Some(second);
+    while let Some(piece) = next {
+        keep(piece)?;
         next = read_piece(session, intake).await?;
+    }
+    if all.capacity() <= ROOM_FROM_BYTES {
+        all.shrink_to_fit();
+        reserved.shrink(count(&all));
     }
     Ok(Whole { bytes: all.into(), reserved })
 }
 
-/// Room for another piece. Each doubling of what did not say how long it is leaves what it was behind for a while, so from
-/// some size on there is room for all that may come: pages that are never written to are no memory.
-fn make_room(all: &mut Vec<u8>, more: usize, limit: u64) -> Result<(), Refusal> {
-    if all.capacity() - all.len() >= more {
+/// Room for another piece of a body that may be so large. Each doubling leaves what it was behind for a while, so from some
+/// size on there is room for all that may come: pages that are never written to are no memory.
+fn make_room(all: &mut Vec<u8>, more: usize, largest: usize) -> Result<(), Refusal> {
+    let needed = all.len().saturating_add(more);
+    if needed <= all.capacity() {
         return Ok(());
     }
-    let made = if all.len() < ROOM_FROM_BYTES {
-        all.try_reserve(more)
-    } else {
-        let largest = usize::try_from(limit).unwrap_or(usize::MAX);
-        let room = largest.min(ROOM_BYTES_MAX.max(all.len().saturating_mul(2))).saturating_sub(all.len());
-        all.try_reserve_exact(room.max(more))
-    };
-    made.map_err(|_| Refusal::BuffersFull)
+    let doubled = all.capacity().saturating_mul(2);
+    let room = if all.len() < ROOM_FROM_BYTES { doubled } else { doubled.max(ROOM_BYTES_MAX) };
+    let room = room.min(largest).max(needed);
+    all.try_reserve_exact(room - all.len()).map_err(|_| Refusal::BuffersFull)
+}
+
+/// What such a body holds once there is `more` of it. A small allocation may be of pages that were in use before.
+fn held(all: &Vec<u8>, more: usize) -> u64 {
+    let written = all.len().saturating_add(more);
+    u64::try_from(all.capacity().min(written.max(ROOM_FROM_BYTES))).unwrap_or(u64::MAX)
 }
 
 /// The next piece of a body; `None` at its end.
@@ -179,6 +192,14 @@ fn count(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Budget {
+        fn take(&self, bytes: u64) -> Result<Reserved, Refusal> {
+            let mut reserved = Reserved::default();
+            self.grow(&mut reserved, bytes)?;
+            Ok(reserved)
+        }
+    }
 
     #[test]
     fn what_is_given_back_can_be_taken_again_and_no_more() {
@@ -211,6 +232,26 @@ mod tests {
         // At the limit there is none, and beyond it no more is kept than the piece that is refused.
         assert!(moves <= 1 && all.capacity() < 20_000_000 + 60_000 * 2, "{moves} {}", all.capacity());
         assert!(make_room(&mut Vec::new(), usize::MAX, limit).is_err());
+    }
+
+    #[test]
+    fn what_a_body_only_says_of_its_length_is_not_held() {
+        let (mut all, mut copied) = (Vec::new(), 0);
+        for _ in 0..2_048 {
+            let before = (all.capacity(), all.len());
+            make_room(&mut all, 1_000, 64 << 20).unwrap();
+            copied += if all.capacity() == before.0 { 0 } else { before.1 };
+            assert!(held(&all, 1_000) <= 2 * 1024 + 2 * count(&all), "{} of {}", held(&all, 1_000), all.len());
+            all.extend_from_slice(&[0; 1_000]);
+        }
+        assert!(copied <= 4 * ROOM_FROM_BYTES, "{copied}");
+        // And one that is as long as it said has room for that and no more.
+        let mut all = Vec::new();
+        for _ in 0..10 {
+            make_room(&mut all, 1_000, 10_000).unwrap();
+            all.extend_from_slice(&[0; 1_000]);
+        }
+        assert_eq!((all.capacity(), held(&all, 0)), (10_000, 10_000));
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct Gate {
     pub identities: Arc<Identities>,
     /// The routes that the gateway answers itself.
     pub local: axum::Router,
+    /// Bytes for the bodies of those.
+    pub local_budget: Budget,
     /// What a reload replaces. Loaded once for each request, which keeps what it began with.
     pub live: ArcSwap<Live>,
     /// No new requests.
@@ -378,7 +380,7 @@ impl Gate {
         }
         headers::says_json(headers_of(session))?;
         self.expect_body(session, asked, live.settings.body_limit).await?;
-        let whole = body::read_whole(session, asked, live.settings.body_limit).await?;
+        let whole = body::read_whole(session, asked, (&live.budget, live.settings.body_limit)).await?;
         let call = provider.call(&endpoint, asked.query.as_deref(), &whole.bytes)?;
         asked.makes = asked.makes.of(call.stored);
         self.may_name(asked, provider, provider.references(&endpoint, Some(&call), &whole.bytes)?).await?;

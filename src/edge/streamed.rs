@@ -119,8 +119,8 @@ impl Gate {
         if said == Err(Refusal::EncodedBody) {
             return Err(Refusal::EncodedBody);
         }
-        let limit = asked.live.settings.body_limit;
-        let whole = body::read_whole(session, asked, limit).await?;
+        let live = asked.live;
+        let whole = body::read_whole(session, asked, (&live.budget, live.settings.body_limit)).await?;
         if !whole.bytes.is_empty() {
             said?;
             let named = asked.dialect.references(endpoint, None, &whole.bytes)?;

@@ -32,7 +32,7 @@ use crate::metering::recorder::Recorder;
 use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
 
-use super::body::Budget;
+use super::body::{Budget, LOCAL_BUFFER_BYTES};
 use super::exchange::{Gate, Live, Origin, Settings};
 use super::listener::{self, Connections, Phase};
 use super::strangers::Strangers;
@@ -250,6 +250,7 @@ impl Bench {
             objects: Arc::new(Objects::new(Arc::new(FakeObjects::default()), clock.clone())),
             identities,
             local: axum::Router::new(),
+            local_budget: Budget::new(LOCAL_BUFFER_BYTES),
             live: ArcSwap::from_pointee(Live {
                 origins,
                 budget: Budget::new(1 << 24),

@@ -241,6 +241,45 @@ fn unfinished_heads_were_in_no_budget() {
 }
 
 #[test]
+fn bodies_that_were_only_announced_took_the_common_budget() {
+    let provider = Provider::start(honest);
+    let gateway = unlimited(&provider).set("TOLLGATE_BODY_LIMIT", "1MiB").set("TOLLGATE_BUFFER_TOTAL", "1MiB").start();
+    let announce = |request: Request, bytes: usize| {
+        let mut wire = Wire::open(gateway.proxy);
+        let request = Request { body: None, ..request }.header("Content-Length", bytes.to_string());
+        wire.send(&request.header("Expect", "100-continue").bytes());
+        // Asked for the body, it is read from here on.
+        let head = wire.head_of_answer("POST").expect("a word");
+        assert_eq!(head.status(), 100, "{bytes} bytes are asked for");
+        wire
+    };
+    // Of strangers, who are asked for no key before that, and of tenants. Pieces of which nobody knows when more comes.
+    let strangers: Vec<Wire> = (0..32).map(|_| announce(Request::post("/billing/x", ""), 65_536)).collect();
+    assert_eq!(gateway.send(&chat("acme")).status, 200, "beside strangers");
+    let mut tenants: Vec<Wire> = (0..8).map(|_| announce(chat("slow"), 1 << 20)).collect();
+    for wire in &mut tenants {
+        wire.send(b"{");
+        wire.send(b" ");
+    }
+    assert_eq!(gateway.send(&chat("acme")).status, 200, "beside tenants");
+    drop((strangers, tenants));
+    // What strangers do send counts by itself.
+    let mut strangers = Vec::new();
+    until("no more of the gateway's own bodies fit", Duration::from_secs(30), || {
+        let mut wire = Wire::open(gateway.proxy);
+        wire.send(&Request { body: None, ..Request::post("/billing/x", "").header("Content-Length", "65536") }.bytes());
+        wire.send(&[b'x'; 65_535]);
+        strangers.push(wire);
+        strangers.len() >= 64 && reached(&gateway, "buffers") > 0
+    });
+    assert_eq!(gateway.send(&chat("acme")).status, 200, "beside bodies of strangers");
+    assert_eq!(gateway.send(&Request::get("/billing/limits").bearer("acme")).status, 200);
+    drop(strangers);
+    let plan = Request::post("/billing/plan", r#"{"tenant_id":"acme","plan":"starter"}"#).bearer("acme");
+    until("there is room again", Duration::from_secs(30), || gateway.send(&plan).status == 200);
+}
+
+#[test]
 fn a_body_has_a_pace_and_an_end() {
     let provider = Provider::start(honest);
     let gateway = unlimited(&provider)
