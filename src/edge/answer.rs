@@ -54,7 +54,7 @@ pub async fn refuse(gate: &Gate, session: &mut ServerSession, asked: &mut Asked<
     }
     let body = Bytes::from(asked.dialect.refusal_body(refusal));
     let written = match refusal_head(gate, asked, refusal, body.len()) {
-        Some(head) => write(gate, session, head, body).await,
+        Some(head) => write_soon(gate, session, head, body).await,
         None => false,
     };
     if usable && written {
@@ -181,7 +181,19 @@ pub async fn reject_head(gate: &Gate, session: &mut ServerSession, refusal: &Ref
     });
     session.set_keepalive(None);
     if let Some(head) = head {
-        write(gate, session, head, body).await;
+        write_soon(gate, session, head, body).await;
+    }
+}
+
+/// Whether the client took it in the time of a head. A refusal is as small; and meanwhile nobody reads what came of the
+/// request, which over HTTP/2 lies in the window of its stream.
+async fn write_soon(gate: &Gate, session: &mut ServerSession, head: ResponseHeader, body: Bytes) -> bool {
+    match fast_timeout(HEAD_TIME, write(gate, session, head, body)).await {
+        Ok(written) => written,
+        Err(_) => {
+            gate.meter.cut(Bound::AnswerPace);
+            false
+        }
     }
 }
 

@@ -116,6 +116,40 @@ fn a_client_that_is_told_to_go_hears_why_though_it_still_sends() {
 }
 
 #[test]
+fn a_refusal_that_nobody_takes_kept_what_its_client_had_sent() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).set("TOLLGATE_H2C", "true").start();
+    // Its client lets no body come, and the bytes of its own lie in the window of the stream.
+    let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let mut fields_of_stranger = request("POST", CHAT, None);
+    fields_of_stranger.extend_from_slice(&fields(&[("content-length", "10000000")]));
+    let mut malformed = request("TRACE", CHAT, None);
+    malformed.extend_from_slice(&fields(&[("content-length", "10000000")]));
+    let sent = [
+        PREFACE.to_vec(),
+        no_window,
+        frame(HEADERS, END_HEADERS, 1, &fields_of_stranger),
+        frame(DATA, 0, 1, &[b'x'; 16 * 1024]).repeat(3),
+        frame(HEADERS, END_HEADERS, 3, &malformed),
+    ];
+    let resets = async {
+        let mut tcp = TcpStream::connect(gateway.proxy).await.unwrap();
+        tcp.write_all(&sent.concat()).await.unwrap();
+        let (mut read, _write) = tcp.split();
+        let mut resets = 0;
+        while resets < 2 {
+            let Some((kind, _)) = next_frame(&mut read).await else { break };
+            resets += usize::from(kind == RST_STREAM);
+        }
+        resets
+    };
+    // Far from the time that a client has for an answer of any size.
+    assert_eq!(runtime().block_on(async { timeout(Duration::from_secs(30), resets).await }), Ok(2));
+    assert_eq!(reached(&gateway, "answer_pace"), 2);
+    assert_eq!(gateway.send(&chat("acme")).status, 200);
+}
+
+#[test]
 fn pings_at_the_rate_of_a_client_go_on_for_as_long_as_it_has_calls() {
     let gate = Gate::default();
     let waits = gate.clone();
