@@ -46,6 +46,13 @@ pub struct Caller {
     pub kb_id: Option<Box<str>>,
 }
 
+impl Caller {
+    /// Whether its calls go out with a key of the tenant's own.
+    pub fn has_own_account(&self, provider: &'static dyn Provider) -> bool {
+        self.account.own_keys.get(&provider.id()).is_some()
+    }
+}
+
 /// One limit of the caller's plan as it stands with this call in it.
 #[derive(Debug, Clone, Copy)]
 pub struct LimitStanding {

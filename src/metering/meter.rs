@@ -135,11 +135,13 @@ impl Meter {
     ) -> Result<InFlight, Refusal> {
         let admitted_at = self.clock.now();
         let id = self.clock.event_id();
+        // Its request goes out with the key that the caller has by now, whatever becomes of that while the hold is taken.
+        let own_account = caller.has_own_account(provider);
         // What goes on with an answer was counted with its begin.
         let goes_on = self.goes_on(&caller.account.tenant.id, call.continues.as_deref(), id).await;
         let kind = if goes_on.is_some() { Kind::Billed } else { endpoint.kind };
         match self.hold(caller, id, (kind, provider, &endpoint, &call), admitted_at).await {
-            Ok(taken) => self.own((id, admitted_at, goes_on), taken, provider, endpoint, call).await,
+            Ok(taken) => self.own((id, admitted_at, goes_on, own_account), taken, provider, endpoint, call).await,
             Err(refusal) => {
                 if let Some(goes_on) = goes_on {
                     goes_on.give_back().await;
@@ -159,24 +161,24 @@ impl Meter {
         call: Call,
     ) -> Result<InFlight, Refusal> {
         let (id, admitted_at) = (self.clock.event_id(), self.clock.now());
+        let own_account = caller.has_own_account(provider);
         let held = Held { counters: &*self.counters, id, claims: Vec::new() };
         let tariff = self.snapshots.load().tariff(&caller.account.tenant.plan);
         let (permit, overrun) = (None, None);
         let taken = Taken { caller, tariff, held, permit, overrun, limits: Vec::new(), written: None, held_tokens: 0 };
-        self.own((id, admitted_at, None), taken, provider, endpoint, call).await
+        self.own((id, admitted_at, None, own_account), taken, provider, endpoint, call).await
     }
 
     /// The call that owns what is held for it.
     async fn own(
         self: &Arc<Self>,
-        (id, admitted_at, goes_on): (EventId, Micros, Option<Continued>),
+        (id, admitted_at, goes_on, own_account): (EventId, Micros, Option<Continued>, bool),
         Taken { caller, tariff, mut held, permit, overrun, limits, written, held_tokens }: Taken<'_>,
         provider: &'static dyn Provider,
         endpoint: Endpoint,
         call: Call,
     ) -> Result<InFlight, Refusal> {
         let started_us = self.clock.monotonic_us();
-        let own_account = caller.account.own_keys.get(&provider.id()).is_some();
         let event = pending(id, admitted_at, (caller, &held.claims), (provider, &endpoint, &call), &tariff);
         let slot = self.journal.admit(&event).map_err(|_| Refusal::JournalFull)?;
         let position = slot.position;

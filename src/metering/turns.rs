@@ -46,6 +46,8 @@ pub struct Turns {
     /// What the client presented: it is looked up again for each turn, since a session may outlive its key.
     secret: SecretString,
     provider: &'static dyn Provider,
+    /// It was opened with the tenant's own key, and stays in that account, whatever becomes of the key.
+    own_account: bool,
     endpoint: Endpoint,
     reader: Box<dyn SessionReader>,
     waiting: VecDeque<InFlight>,
@@ -108,6 +110,7 @@ impl Turns {
         Self {
             meter,
             identities,
+            own_account: caller.has_own_account(provider),
             caller,
             secret,
             provider,
@@ -127,8 +130,7 @@ impl Turns {
 
     /// The objects that a message of the client names in the operator's account: a tenant with a key of its own has its own.
     pub fn named(&self, message: &[u8]) -> Result<Option<Named>, Refusal> {
-        let (account, provider) = (&self.caller.account, self.provider.id());
-        if account.own_keys.get(&provider).is_some() {
+        if self.own_account {
             return Ok(None);
         }
         let named = self.reader.names(message)?;
@@ -136,7 +138,7 @@ impl Turns {
             return Ok(None);
         }
         let names = named.into_iter().map(objects::Named::name).collect::<Result<_, _>>()?;
-        Ok(Some(Named { tenant: account.tenant.id.clone(), provider, names }))
+        Ok(Some(Named { tenant: self.caller.account.tenant.id.clone(), provider: self.provider.id(), names }))
     }
 
     /// A message of the client is about to go on: admits what it may begin, or says why it must not go on.

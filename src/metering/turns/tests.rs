@@ -14,6 +14,7 @@ use crate::domain::time::Window;
 use crate::metering::fakes::{self, World};
 use crate::metering::identity::{Mode, hash};
 use crate::metering::snapshot::Account;
+use crate::metering::vault::OwnKey;
 use crate::ports::journal::Journal;
 use crate::providers::{self, CredentialPlace};
 
@@ -108,6 +109,18 @@ async fn what_was_never_begun_is_given_back_and_what_was_begun_is_kept() {
             assert_eq!(events[0].source == UsageSource::Estimate && events[0].tokens.prompt > 0, begun, "{ending:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_key_that_came_later_let_a_session_name_what_others_have_in_the_operators_account() {
+    let bench = Bench::open().await;
+    let names = br#"{"type":"response.create","response":{"input":[{"type":"input_file","file_id":"file-1"}]}}"#;
+    let own_keys = || [(ProviderId::new("openai"), OwnKey::Open("sk-own".into()))].into_iter().collect();
+    let with_key = |turns: &Turns| Arc::new(Account { own_keys: own_keys(), ..Account::clone(&turns.caller.account) });
+    let mut turns = bench.turns();
+    assert!(turns.named(names).unwrap().is_some());
+    turns.caller.account = with_key(&turns);
+    assert!(turns.named(names).unwrap().is_some(), "it goes on under the key that it was opened with");
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use crate::adapters::memory_rates::MemoryRates;
 use crate::domain::ids::{EventId, TenantId};
 use crate::domain::rate::Rate;
 use crate::metering::continued::token_hash;
+use crate::metering::snapshot::Account;
+use crate::metering::vault::OwnKey;
 use crate::ports::BoxFuture;
 use crate::ports::continuations::Continuations;
 use crate::ports::counters::{Counted, CountersHealth, CountersUnavailable, HoldOutcome, Terms};
@@ -163,6 +165,24 @@ async fn a_plan_that_becomes_a_worst_case_during_admission_has_its_maximum_writt
     assert_eq!(counters.holds.load(Ordering::Relaxed), 2);
     let written: Vec<String> = call.edits().into_iter().map(|edit| edit.with).collect();
     assert_eq!(written, [r#""max_completion_tokens":16384,"#]);
+}
+
+#[tokio::test]
+async fn a_unit_was_noted_in_the_account_of_a_key_that_its_request_was_not_made_with() {
+    let bench = Bench::open(&[], Budget::default()).await;
+    let script = |hold| if hold == 0 { Happens::Changed } else { Happens::Nothing };
+    let (bench, counters) = busy(bench, Box::new(script));
+    let body = r#"{"model":"dear","messages":[]}"#;
+    let (provider, endpoint) =
+        providers::route(&Method::POST, "/v1/chat/completions", CredentialPlace::Bearer).unwrap();
+    let call = provider.call(&endpoint, None, &Bytes::from_static(body.as_bytes())).unwrap();
+    // Its request is made with the tenant's own key, and the newest account has none.
+    let mut caller = bench.caller(None);
+    let own_keys = [(provider.id(), OwnKey::Open("sk-own".into()))].into_iter().collect();
+    caller.account = Arc::new(Account { own_keys, ..Account::clone(&caller.account) });
+    let admitted = bench.meter.admit(caller, provider, endpoint, call).await.unwrap();
+    assert_eq!(counters.holds.load(Ordering::Relaxed), 2);
+    assert!(admitted.open.as_ref().unwrap().own_account);
 }
 
 #[tokio::test]
