@@ -320,6 +320,42 @@ fn gemini_that_says_nothing_was_used_is_believed_only_without_text() {
     assert_eq!(read(r#"{"usageMetadata":{"promptTokenCount":5},"usageMetadata":{}}"#), (Some(used(5, 0)), true));
 }
 
+#[test]
+fn grounding_in_what_is_no_search_of_the_web_is_flagged() {
+    let path = "/v1beta/models/gemini-2.5-flash:generateContent";
+    let usage = r#""usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":2,"totalTokenCount":7}"#;
+    let store = r#"{"groundingChunks":[{"retrievedContext":{"fileSearchStore":"fileSearchStores/s","text":"maps"}}]}"#;
+    for (metadata, searches, flagged) in [
+        (r#"{"groundingChunks":[{"maps":{"placeId":"places/1"}}]}"#, 0, true),
+        (
+            r#"{"groundingChunks":[{"web":{}},{"retrievedContext":{"uri":"gs://b/f"}}],"webSearchQueries":["a"]}"#,
+            1,
+            true,
+        ),
+        (r#"{"retrievalQueries":["toll"]}"#, 0, true),
+        (r#"{"imageSearchQueries":["toll"]}"#, 0, true),
+        (r#"{"googleMapsWidgetContextToken":"widget"}"#, 0, true),
+        (r#"{"groundingChunks":[{"web":{"title":"maps"}},{}],"webSearchQueries":["a","b"]}"#, 2, false),
+        (r#"{"groundingChunks":null,"retrievalQueries":[],"googleMapsWidgetContextToken":""}"#, 0, false),
+        // What a store of files gives is charged as the tokens that it comes to.
+        (store, 0, false),
+    ] {
+        let bare = r#"{"content":{"parts":[{"text":"A toll"}]}}"#;
+        let grounded = format!(r#"{{"content":{{}},"groundingMetadata":{metadata}}}"#);
+        let whole = format!(r#"{{"candidates":[{bare},{grounded}],{usage}}}"#);
+        // The last event need not say it again.
+        let streamed = stream_of(&[&format!(r#"{{"candidates":[{grounded}]}}"#), &format!("{{{usage}}}")]);
+        for (file, answer) in [("x.json", whole.as_str()), ("x.sse", &streamed)] {
+            let reading = replay(reader_for(path, file, "{}"), &[answer.as_bytes()]).2;
+            let said = (reading.quantities.web_searches, reading.uncounted, reading.tokens);
+            assert_eq!(said, (searches, flagged, Some(used(5, 2))), "{file} {metadata}");
+        }
+        let [_, gemini] = ALL else { panic!("{}", ALL.len()) };
+        let part = gemini.result(format!(r#"{{"response":{whole}}}"#).as_bytes()).unwrap();
+        assert_eq!((part.quantities.web_searches, part.uncounted), (searches, flagged), "{metadata}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_cut_of_any_answer_reads_and_passes_the_same(

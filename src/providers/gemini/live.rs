@@ -16,7 +16,7 @@ use crate::providers::usage::{self, Reported};
 use crate::providers::{AnswerReader, Reading, json};
 
 use super::objects::InGemini;
-use super::wire::queries_of;
+use super::wire::{Grounding, grounding_of};
 
 /// A second of audio is 25 tokens (Google's guide to the Live API), and 32,000 bytes going in, 48,000 coming out.
 const INPUT_BYTES_PER_TOKEN: u64 = 1_280;
@@ -228,7 +228,9 @@ impl AnswerReader for Said {
             self.told.output.collect(calls.get().as_bytes(), &ARGS);
         }
         let Some(content) = content else { return };
-        self.told.quantities.web_searches = self.told.quantities.web_searches.max(queries_of(content));
+        let Grounding { searches, others } = grounding_of(content);
+        self.told.quantities.web_searches = self.told.quantities.web_searches.max(searches);
+        self.told.uncounted |= others;
         self.complete |= at(content, &["turnComplete"]).is_some_and(|complete| complete.get() == "true");
         if let Some(turn) = at(content, &["modelTurn"]) {
             self.told.output.collect(turn.get().as_bytes(), &TEXT);

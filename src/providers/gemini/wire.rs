@@ -100,9 +100,9 @@ impl Wire for GeminiWire {
         told.uncounted |= self.0 == Reads::Cache;
         if self.0 == Reads::Generate {
             // An event may repeat what an earlier one said, in part or whole.
-            told.quantities.web_searches = told.quantities.web_searches.max(searches(message));
-        }
-        if self.0 == Reads::Generate {
+            let Grounding { searches, others } = grounding(message);
+            told.quantities.web_searches = told.quantities.web_searches.max(searches);
+            told.uncounted |= others;
             told.continuation = continuation(message).or(told.continuation.take());
         }
         if self.0 == Reads::Generate && (!whole || told.needs_text()) {
@@ -142,37 +142,75 @@ fn made(predictions: &RawValue) -> u64 {
     images
 }
 
-static QUERIES: Anchor = anchor!("webSearchQueries");
+static GROUNDING: Anchor = anchor!("groundingMetadata");
 
-/// How many queries the answer of all candidates is grounded in.
-fn searches(message: &[u8]) -> u64 {
-    // Few have any: a quick look first.
-    if QUERIES.find(message).is_none() {
-        return 0;
+/// What an answer is grounded in.
+#[derive(Debug, Default)]
+pub(super) struct Grounding {
+    /// Queries of the web.
+    pub(super) searches: u64,
+    /// Something else that is charged by the call, and that no count says: Google Maps, images, a store of Vertex.
+    pub(super) others: bool,
+}
+
+/// What the answer of all candidates is grounded in.
+fn grounding(message: &[u8]) -> Grounding {
+    let mut all = Grounding::default();
+    // Few are: a quick look first.
+    if GROUNDING.find(message).is_none() {
+        return all;
     }
-    let (mut candidates, mut searches) = (None, 0_u64);
+    let mut candidates = None;
     json::members(message, &["candidates"], |_, raw| candidates = Some(raw)).unwrap_or_default();
     if let Some(candidates) = candidates {
         json::elements(candidates.get().as_bytes(), |candidate| {
-            searches = searches.saturating_add(queries_of(candidate));
+            let Grounding { searches, others } = grounding_of(candidate);
+            all.searches = all.searches.saturating_add(searches);
+            all.others |= others;
             true
         })
         .unwrap_or_default();
     }
-    searches
+    all
 }
 
-/// The queries of a candidate, or of a session's content.
-pub(super) fn queries_of(content: &RawValue) -> u64 {
-    let mut queries = 0_u64;
-    if QUERIES.find(content.get().as_bytes()).is_some()
-        && let Some(list) = at(content, &["groundingMetadata", "webSearchQueries"])
+/// What a candidate is grounded in, or a session's content.
+pub(super) fn grounding_of(content: &RawValue) -> Grounding {
+    const MEMBERS: &[&str] = &[
+        "webSearchQueries",
+        "groundingChunks",
+        "retrievalQueries",
+        "imageSearchQueries",
+        "googleMapsWidgetContextToken",
+    ];
+    let mut found = Grounding::default();
+    if GROUNDING.find(content.get().as_bytes()).is_some()
+        && let Some(metadata) = at(content, &["groundingMetadata"])
     {
-        json::elements(list.get().as_bytes(), |_| {
-            queries += 1;
-            true
+        json::members(metadata.get().as_bytes(), MEMBERS, |index, raw| match index {
+            0 => found.searches = count(raw, |_| true),
+            1 => found.others |= count(raw, is_charged_apart) > 0,
+            2 | 3 => found.others |= count(raw, |_| true) > 0,
+            _ => found.others |= json::text(raw).is_some_and(|token| !token.is_empty()),
         })
         .unwrap_or_default();
     }
-    queries
+    found
+}
+
+/// Whether a piece of evidence is of a source that is charged by the call. What a store of files gives is charged as tokens.
+fn is_charged_apart(chunk: &RawValue) -> bool {
+    let has = |names: &[&'static str]| at(chunk, names).is_some_and(|value| value.get() != "null");
+    has(&["maps"]) || (has(&["retrievedContext"]) && !has(&["retrievedContext", "fileSearchStore"]))
+}
+
+/// How many elements of a list are meant.
+fn count(list: &RawValue, is_meant: impl Fn(&RawValue) -> bool) -> u64 {
+    let mut elements = 0_u64;
+    let count = |element: &RawValue| {
+        elements += u64::from(is_meant(element));
+        true
+    };
+    json::elements(list.get().as_bytes(), count).unwrap_or_default();
+    elements
 }

@@ -122,6 +122,9 @@ fn a_turn_is_read_by_its_last_usage_or_by_what_was_said() {
     assert_eq!(read(&[searched, searched, &done()]).1.quantities.web_searches, 2);
     let asks = r#"{"toolCall":{"functionCalls":[{"args":{"webSearchQueries":["toll"]}}]}}"#;
     assert_eq!(read(&[asks, &done()]).1.quantities.web_searches, 0);
+    let mapped = r#"{"serverContent":{"groundingMetadata":{"groundingChunks":[{"maps":{"placeId":"places/1"}}]}}}"#;
+    assert!(read(&[mapped, &done()]).1.uncounted, "Google Maps is charged beside searches");
+    assert!(!read(&[searched, &done()]).1.uncounted);
     let sound = format!(
         r#"{{"serverContent":{{"modelTurn":{{"parts":[{{"inlineData":{{"mimeType":"audio/pcm","data":"{}"}}}}]}},"inputTranscription":{{"text":"Hi"}}}}}}"#,
         "A".repeat(5_120)
