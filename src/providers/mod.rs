@@ -405,10 +405,11 @@ impl Reading {
         (self.tokens.is_none() && !self.distrusted).then_some(&unit.name)
     }
 
-    /// Whether what it says of a unit is enough for its bill: what it used, or where that stands.
+    /// Whether what it says of a unit is enough for its bill: what it used, or where that stands. That it used nothing may be
+    /// said too early.
     pub fn says_what_it_used(&self) -> bool {
         let has_results = self.ended().is_some_and(|unit| unit.results != Results::None);
-        self.tokens.is_some() || has_results
+        self.tokens.is_some_and(|tokens| tokens.total() > 0) || has_results
     }
 
     /// The unit that the answer says is over.

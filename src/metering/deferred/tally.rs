@@ -60,9 +60,10 @@ fn named<'a>(unit: &'a DeferredUnit, model: Option<&'a str>) -> Named<'a> {
     Named { provider: unit.provider.as_str(), answered, requested: &unit.requested_model }
 }
 
-/// Whether the sum that a batch says of itself does for its price.
+/// Whether the sum that a batch says of itself does for its price. One of nothing does not: it may not be filled in yet.
 pub(super) fn is_enough(unit: &DeferredUnit, reading: &Reading, tariff: &Tariff) -> bool {
-    let Some(tokens) = reading.tokens.filter(|_| !reading.distrusted) else { return false };
+    let sum = reading.tokens.filter(|tokens| tokens.total() > 0 && !reading.distrusted);
+    let Some(tokens) = sum else { return false };
     let named = named(unit, reading.model.as_deref());
     tariff.prices_sums(named, tier(unit, reading), tokens.prompt, unit.requested_at)
 }

@@ -266,7 +266,9 @@ async fn a_batch_is_billed_by_its_sum_or_by_its_lines() {
     let silent = format!("{}\n{}\n", line(200, &chat(30, 5)), line(200, r#"{"object":"chat.completion"}"#));
     let cut = format!("{}\n{{\"id\":", line(200, &chat(30, 5)));
     type Row<'a> = (String, u16, &'a str, (Outcome, UsageSource, u64, u64, i128, Priced));
-    let rows: [Row<'_>; 10] = [
+    let zero = r#","output_file_id":"file-1","usage":{"input_tokens":0,"output_tokens":0,"total_tokens":0}"#;
+    let nothing = zero.replace(r#""output_file_id":"file-1","#, "");
+    let rows: [Row<'_>; 14] = [
         // By its sum: short requests and long ones cost the same at this length.
         (batch("completed", small), 200, "", (Completed, Provider, 60, 10, 80, Priced::Priced)),
         // A sum of 240 might be of requests that are long or short: each counts for itself.
@@ -277,6 +279,11 @@ async fn a_batch_is_billed_by_its_sum_or_by_its_lines() {
         (batch("completed", unsaid), 200, &silent, (Completed, Estimate, 30, 5, 40, Priced::Priced)),
         (batch("completed", unsaid), 200, &cut, (Completed, Estimate, 30, 5, 40, Priced::Priced)),
         (batch("completed", unsaid), 404, "", (Outcome::UpstreamFailed, Estimate, 12, 0, 12, Priced::Priced)),
+        // A sum of nothing does not take back what the file says.
+        (batch("cancelled", zero), 200, &mixed, (ClientLeft, Provider, 37, 5, 47, Priced::Priced)),
+        (batch("completed", zero), 200, &mixed, (Completed, Provider, 37, 5, 47, Priced::Priced)),
+        (batch("expired", zero), 200, "", (UpstreamError, Provider, 0, 0, 0, Priced::Free)),
+        (batch("cancelled", &nothing), 200, "", (UpstreamError, Provider, 0, 0, 0, Priced::Free)),
         (batch("failed", ""), 200, "", (UpstreamError, Provider, 0, 0, 0, Priced::Free)),
         (batch("cancelled", ""), 200, "", (UpstreamError, Provider, 0, 0, 0, Priced::Free)),
     ];
@@ -300,6 +307,22 @@ async fn a_batch_is_billed_by_its_sum_or_by_its_lines() {
     bench.ask.says("/v1/files/file-1/content", 503, "");
     bench.turn().await;
     assert_eq!((bench.bill(&unit).await, bench.units.waiting()), (None, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_passes_by_with_a_sum_of_nothing_is_asked_for() {
+    let of = |rest: &str| format!(r#"{{"id":"batch_1","object":"batch","status":"completed","model":"m"{rest}}}"#);
+    let early = of(r#","usage":{"input_tokens":0,"output_tokens":0,"total_tokens":0}"#);
+    let bench = Bench::open().await;
+    let unit = bench.begin("openai", "batches/batch_1", HOUR_US);
+    let mut reader = provider_of(&unit).unwrap().unit_reader(providers::Reads::Batch, None).unwrap();
+    reader.look(early.as_bytes());
+    bench.deferred.told(unit.provider.clone(), reader.reading());
+    let later = of(r#","usage":{"input_tokens":60,"output_tokens":10,"total_tokens":70}"#);
+    bench.ask.says("/v1/batches/batch_1", 200, &later);
+    let told = async { bench.deferred.listen(&bench.ask).await };
+    tokio::time::timeout(Duration::from_secs(5), told).await.unwrap_err();
+    assert_eq!(bench.bill(&unit).await.map(|bill| bill.tokens.total()), Some(70));
 }
 
 #[tokio::test(start_paused = true)]
