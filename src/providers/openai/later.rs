@@ -9,6 +9,7 @@ use super::wire::OpenAiWire;
 use crate::domain::unit::{UnitName, UnitState};
 use crate::providers::answer::{DONE, Message, Wire};
 use crate::providers::json;
+use crate::providers::session::text_at;
 use crate::providers::told::Told;
 use crate::providers::usage::{self, Output, Usages};
 use crate::providers::{Reading, Reads, Results, ToldUnit};
@@ -24,7 +25,8 @@ pub(super) struct LaterWire {
 }
 
 /// Members of a message, in the order of `see` below.
-const MEMBERS: &[&str] = &["id", "object", "status", "thread_id", "model", "usage", "output_file_id", "service_tier"];
+const MEMBERS: &[&str] =
+    &["id", "object", "status", "thread_id", "model", "usage", "output_file_id", "service_tier", "tools"];
 
 /// How a response stands that says so.
 pub(super) fn state_of_response(status: &str) -> Option<UnitState> {
@@ -55,10 +57,22 @@ fn state_of_run(status: &str) -> UnitState {
     }
 }
 
+/// Whether a run has a tool that is charged by the time that it runs, or one that is not known here. What it did with its tools
+/// is in its steps, which nobody asks for.
+fn may_run_programs(tools: &RawValue) -> bool {
+    let mut may = false;
+    json::elements(tools.get().as_bytes(), |tool| {
+        may |= !matches!(text_at(tool, &["type"]).as_deref(), Some("function" | "file_search"));
+        true
+    })
+    .unwrap_or_default();
+    may
+}
+
 impl LaterWire {
     fn read_members(self, message: &[u8], told: &mut Told) {
         let [mut id, mut object, mut status, mut thread, mut file] = [const { None }; 5];
-        let (mut model, mut tier) = (None, None);
+        let (mut model, mut tier, mut tools) = (None, None, None);
         let mut usages = Usages::default();
         let parsed = json::members(message, MEMBERS, |index, raw| match index {
             0 => id = json::text(raw),
@@ -68,7 +82,8 @@ impl LaterWire {
             4 => model = Some(raw),
             5 => usages.push(raw),
             6 => file = json::text(raw),
-            _ => tier = Some(raw),
+            7 => tier = Some(raw),
+            _ => tools = Some(raw),
         });
         let [id, object, status, thread] = [id, object, status, thread].map(Option::unwrap_or_default);
         let (name, state) = match self.reads {
@@ -89,6 +104,7 @@ impl LaterWire {
         }
         let state = if self.begins { UnitState::Running } else { state };
         if state != UnitState::Running {
+            told.uncounted |= self.reads == Reads::Run && tools.is_some_and(may_run_programs);
             usages.objects().for_each(|usage| {
                 told.used(match self.reads {
                     Reads::Batch => usage::openai_unit(usage),

@@ -166,6 +166,28 @@ fn a_run_is_deferred_whatever_its_answer_says() {
 }
 
 #[test]
+fn a_run_that_may_have_run_programs_is_flagged() {
+    let run = |status: &str, tools: &str| {
+        format!(
+            r#"{{"id":"run_1","object":"thread.run","thread_id":"thread_1","status":"{status}","model":"gpt-4o","tools":{tools},"usage":{{"prompt_tokens":20,"completion_tokens":3,"total_tokens":23}}}}"#
+        )
+    };
+    for (status, tools, flagged) in [
+        ("completed", r#"[{"type":"function","function":{"name":"f"}},{"type":"code_interpreter"}]"#, true),
+        ("cancelled", r#"[{"type":"code_interpreter"}]"#, true),
+        ("completed", r#"[{"type":"new_tool"}]"#, true),
+        ("completed", r#"[{"type":"function","function":{"name":"code_interpreter"}},{"type":"file_search"}]"#, false),
+        ("completed", "[]", false),
+        ("completed", "null", false),
+        // It has charged nothing yet.
+        ("in_progress", r#"[{"type":"code_interpreter"}]"#, false),
+    ] {
+        let reading = asked(0, "threads/thread_1/runs/run_1", JSON, &run(status, tools));
+        assert_eq!(reading.uncounted, flagged, "{status} {tools}");
+    }
+}
+
+#[test]
 fn an_interaction_is_billed_by_its_usage_or_deferred() {
     let interaction = |status: &str, rest: &str| {
         format!(r#"{{"id":"int_1","object":"interaction","status":"{status}","model":"gemini-2.5-flash"{rest}}}"#)
