@@ -3,16 +3,29 @@
 //! May use: the shared readers. Searches of the web are in the account of tools (`tool_usage`), where there is one; else they
 //! are the calls in the output that searched: one that opened a page that was found is charged with the search that found it.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::providers::json;
 use crate::providers::session::text_at;
-use crate::providers::text::{Anchor, anchor};
 use crate::providers::told::Told;
 
 /// An account of what tools charged has a handful of counts: a longer one is none, and counts as a charge.
 const ACCOUNT_BYTES_MAX: usize = 16 * 1024;
+
+/// Calls of tools that the client runs, or that cost the tokens that they come to.
+const FREE: [&str; 7] = [
+    "function_call",
+    "custom_tool_call",
+    "computer_call",
+    "local_shell_call",
+    "apply_patch_call",
+    "mcp_call",
+    "tool_search_call",
+];
 
 /// What the calls in an output are.
 #[derive(Debug, Default)]
@@ -20,7 +33,7 @@ struct Calls {
     web_searches: u64,
     file_searches: u64,
     images: u64,
-    /// Of tools that are charged by the time that they run.
+    /// Of tools that are charged by the time that they run, and of those that are not known here.
     others: u64,
 }
 
@@ -41,22 +54,21 @@ pub(super) fn used(account: Option<&RawValue>, output: Option<&RawValue>, told: 
 
 /// Counts the calls in an output. A quick look first: text has its quotes escaped, so only a type has such a name.
 fn calls(output: &RawValue) -> Calls {
-    static FILES: Anchor = anchor!("file_search_call");
-    static CODE: Anchor = anchor!("code_interpreter_call");
-    static WEB: Anchor = anchor!("web_search_call");
-    static IMAGE: Anchor = anchor!("image_generation_call");
+    static CALL: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("_call\""));
     let mut calls = Calls::default();
     let bytes = output.get().as_bytes();
-    if ![&FILES, &CODE, &WEB, &IMAGE].iter().any(|tool| tool.find(bytes).is_some()) {
+    if CALL.find(bytes).is_none() {
         return calls;
     }
     let mut count = |item: &RawValue| {
         let is_search = || text_at(item, &["action", "type"]).is_none_or(|action| action == "search");
+        let is_local = || text_at(item, &["environment", "type"]).is_some_and(|kind| kind == "local");
         match text_at(item, &["type"]).as_deref() {
-            Some("web_search_call") if is_search() => calls.web_searches += 1,
+            Some("web_search_call") => calls.web_searches += u64::from(is_search()),
             Some("file_search_call") => calls.file_searches += 1,
             Some("image_generation_call") => calls.images += 1,
-            Some("code_interpreter_call") => calls.others += 1,
+            Some("shell_call") if is_local() => {}
+            Some(kind) if kind.ends_with("_call") && !FREE.contains(&kind) => calls.others += 1,
             _ => {}
         }
         true
@@ -123,6 +135,13 @@ mod tests {
         const FILES: &str = r#"{"type":"file_search_call","queries":["a","b"]}"#;
         const IMAGE: &str = r#"{"type":"image_generation_call"}"#;
         const CODE: &str = r#"{"type":"code_interpreter_call"}"#;
+        const SHELL: &str = r#"{"type":"shell_call","environment":{"type":"container_reference","container_id":"c"}}"#;
+        const UNSAID: &str = r#"{"type":"shell_call","environment":null}"#;
+        const ANSWERED: &str = r#"{"type":"shell_call_output","output":[]}"#;
+        const LOCAL: &str = r#"{"type":"shell_call","environment":{"type":"local"}}"#;
+        const NEW: &str = r#"{"type":"unheard_of_call"}"#;
+        const CLIENTS: &str = r#"{"type":"function_call","name":"shell_call"},{"type":"custom_tool_call"},{"type":"computer_call"},
+            {"type":"local_shell_call"},{"type":"mcp_call"},{"type":"apply_patch_call"},{"type":"tool_search_call"},{"type":7}"#;
         const TEXT: &str = r#"{"type":"message","content":[{"type":"output_text","text":"\"file_search_call\""}]}"#;
         for (account, output, expected) in [
             (None, &[][..], (0, 0, false)),
@@ -131,6 +150,12 @@ mod tests {
             (None, &[TEXT], (0, 0, false)),
             (None, &[IMAGE], (0, 0, true)),
             (None, &[CODE, SEARCH], (1, 0, true)),
+            (None, &[SHELL, ANSWERED], (0, 0, true)),
+            (None, &[UNSAID], (0, 0, true)),
+            (None, &[LOCAL], (0, 0, false)),
+            (None, &[NEW, FILES], (0, 1, true)),
+            (None, &[CLIENTS, TEXT], (0, 0, false)),
+            (Some(r#"{"web_search":{"num_requests":0}}"#), &[SHELL], (0, 0, true)),
             // The account has the last word of what it accounts for.
             (Some(r#"{"web_search":{"num_requests":3}}"#), &[SEARCH, FILES], (3, 1, false)),
             (Some(r#"{"web_search":{"num_requests":0},"image_gen":{"output_tokens":0}}"#), &[IMAGE], (0, 0, false)),
