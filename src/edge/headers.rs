@@ -60,6 +60,9 @@ const NOT_TO_PROVIDER: [&str; 21] = [
     "x-tollgate-kb-id",
 ];
 
+/// Headers by whose names Vertex takes a call's service tier: by that of the body a call holds money.
+const TIER_PREFIX: &str = "x-vertex-ai-llm-";
+
 /// What the answer may be coded in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
@@ -80,6 +83,7 @@ pub fn to_provider(client: &HeaderMap, presented: &str, coding: Coding) -> Heade
     for (name, value) in client {
         let dropped = is_hop_by_hop(name, &nominated)
             || NOT_TO_PROVIDER.contains(&name.as_str())
+            || chooses_tier(name)
             || is_dashed_elsewhere(name)
             || (is_secret && memchr::memmem::find(value.as_bytes(), presented.as_bytes()).is_some());
         if !dropped {
@@ -113,6 +117,12 @@ pub fn credential(form: CredentialHeader, key: &str) -> Option<(HeaderName, Head
     let mut value = HeaderValue::from_str(&format!("{}{key}", form.prefix)).ok()?;
     value.set_sensitive(true);
     Some((HeaderName::from_static(form.name), value))
+}
+
+/// Whether it asks for a service tier that the body does not name; however its dashes are written, as below.
+fn chooses_tier(name: &HeaderName) -> bool {
+    let name = name.as_str().bytes().map(|b| if b == b'_' { b'-' } else { b });
+    name.take(TIER_PREFIX.len()).eq(TIER_PREFIX.bytes())
 }
 
 /// Whether a name is one of those that stay here for servers that read an underscore as a dash, as those do that put headers
@@ -256,6 +266,9 @@ mod tests {
             ("x-http-method-override", "POST"),
             ("x_goog_user_project", "p"),
             ("transfer_encoding", "chunked"),
+            ("x-vertex-ai-llm-shared-request-type", "priority"),
+            ("x-vertex-ai-llm-request-type", "shared"),
+            ("x_vertex_ai_llm_shared_request_type", "priority"),
             ("x-stainless-lang", "python"),
             ("accept-encoding", "gzip, br"),
         ]);
