@@ -205,6 +205,8 @@ pub enum Refusal {
     EncodedBody,
     /// The body is said to be a form where it is read as JSON.
     FormBody,
+    /// The body is said to be of another type or charset than JSON in UTF-8, as which it is read.
+    NotJson,
     /// A `x-tollgate-*` header outside its limits.
     BadAttribution {
         /// The header's name.
@@ -265,7 +267,7 @@ impl Refusal {
             | Self::Crowded { .. }
             | Self::Guessing { .. } => 429,
             Self::TooSlow(_) => 408,
-            Self::EncodedBody | Self::FormBody => 415,
+            Self::EncodedBody | Self::FormBody | Self::NotJson => 415,
             Self::BodyIncomplete
             | Self::BadJson { .. }
             | Self::BadForm { .. }
@@ -333,6 +335,7 @@ impl Refusal {
             Self::HidesUsage { .. } => "hides_usage",
             Self::EncodedBody => "encoded_body",
             Self::FormBody => "form_body",
+            Self::NotJson => "not_json",
             Self::BadAttribution { .. } => "invalid_attribution",
             Self::BadRequest { .. } => "bad_request",
             Self::ExpectationFailed => "expectation_failed",
@@ -487,6 +490,7 @@ impl fmt::Display for Refusal {
             }
             Self::EncodedBody => f.write_str("The request body has a content coding. Send it without Content-Encoding."),
             Self::FormBody => f.write_str("This route takes JSON, and the Content-Type of the request body is that of a form. Send 'Content-Type: application/json'."),
+            Self::NotJson => f.write_str("This route takes JSON in UTF-8, and the Content-Type of the request body is another. Send 'Content-Type: application/json'."),
             Self::BadAttribution { header } => write!(f, "{header} takes 1 to 128 printable ASCII characters, once."),
             Self::BadRequest { reason } => write!(f, "Bad request: {reason}."),
             Self::ExpectationFailed => f.write_str("This gateway sends no '100 Continue' over HTTP/2. Send the request without 'Expect: 100-continue'."),

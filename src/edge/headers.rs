@@ -100,16 +100,41 @@ pub fn to_provider(client: &HeaderMap, presented: &str, coding: Coding) -> Heade
     out
 }
 
-/// Refuses what says that its body is coded, or a form, where it is read as JSON: who goes by that reads another body. Google's
-/// servers take members of a request from a form that is JSON as well.
+/// Refuses what says that its body is coded, or anything but JSON in UTF-8, where it is read as that: who goes by that reads
+/// another body. Google's servers take members of a request from a form that is JSON as well. Plain text passes, as what sends
+/// JSON without a type of its own (a browser's `fetch`) says so.
 pub fn says_json(client: &HeaderMap) -> Result<(), Refusal> {
     if client.contains_key(header::CONTENT_ENCODING) {
         return Err(Refusal::EncodedBody);
     }
     let said =
         client.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes).trim_ascii().to_ascii_lowercase();
-    let is_form = said.starts_with(b"multipart/") || said.starts_with(b"application/x-www-form-urlencoded");
-    if is_form { Err(Refusal::FormBody) } else { Ok(()) }
+    if said.starts_with(b"multipart/") || said.starts_with(b"application/x-www-form-urlencoded") {
+        return Err(Refusal::FormBody);
+    }
+    let is_json = std::str::from_utf8(&said).is_ok_and(|said| said.is_empty() || is_json_in_utf8(said));
+    if is_json { Ok(()) } else { Err(Refusal::NotJson) }
+}
+
+/// Whether a type in small letters is of JSON, or of text that may be it, and names no charset but UTF-8 or a part of it.
+fn is_json_in_utf8(said: &str) -> bool {
+    let mut parts = said.split(';').map(str::trim);
+    let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b));
+    let is_json = match parts.next().and_then(|kind| kind.split_once('/')) {
+        Some(("text", "plain")) => true,
+        // Those of RPC have a frame around it.
+        Some((kind, name)) if is_name(kind) && is_name(name) => {
+            name == "json" || (name.ends_with("+json") && !name.starts_with("grpc") && !name.starts_with("connect"))
+        }
+        _ => false,
+    };
+    // A parameter that is not read as it was meant is refused rather than missed.
+    let is_utf8 = |parameter: &str| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim().trim_matches('"');
+        !name.trim_start().starts_with("charset") || matches!(value, "utf-8" | "utf8" | "us-ascii")
+    };
+    is_json && parts.all(is_utf8)
 }
 
 /// The provider's own key as a header value; `None` when the key cannot stand in a header.
@@ -309,13 +334,43 @@ mod tests {
     #[test]
     fn a_body_that_is_read_as_json_is_not_said_to_be_a_form() {
         let said = |pairs: &[(&'static str, &'static str)]| says_json(&map(pairs));
-        for fine in ["application/json", "application/json; charset=utf-8", "text/plain", ""] {
+        for fine in ["application/json", "Application/JSON; charset=utf-8", "text/plain;charset=UTF-8", ""] {
             assert_eq!(said(&[("content-type", fine)]), Ok(()), "{fine}");
         }
         for form in ["multipart/form-data; boundary=x", " Multipart/Related", "application/X-www-form-urlencoded"] {
             assert_eq!(said(&[("content-type", form)]), Err(Refusal::FormBody), "{form}");
         }
         assert_eq!((said(&[]), said(&[("content-encoding", "gzip")])), (Ok(()), Err(Refusal::EncodedBody)));
+    }
+
+    #[test]
+    fn a_body_that_is_read_as_json_is_not_said_to_be_of_another_charset_or_format() {
+        let said = |said| says_json(&map(&[("content-type", said)]));
+        for fine in [
+            "application/json;",
+            "application/json; charset=\"utf8\"",
+            "application/json; charset=us-ascii; odata=verbose",
+            "application/vnd.toll+json",
+            "text/json",
+        ] {
+            assert_eq!(said(fine), Ok(()), "{fine}");
+        }
+        for other in [
+            "application/json; charset=utf-16",
+            "application/json;charset=\"UTF-7\"",
+            "application/json; a=\"b;c\"; Charset = utf-32",
+            "application/json; charset=utf-8; charset=utf-16",
+            "application/json; charset*=utf-16",
+            "text/plain; charset=iso-8859-1",
+            "application/x-protobuf",
+            "application/json+protobuf",
+            "application/grpc+json",
+            "application/x-protobuf, application/json",
+            "application/octet-stream",
+            "json",
+        ] {
+            assert_eq!(said(other), Err(Refusal::NotJson), "{other}");
+        }
     }
 
     #[test]

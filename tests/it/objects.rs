@@ -343,6 +343,9 @@ fn a_body_is_looked_through_whatever_it_is_said_to_be() {
         (as_a(edit(), "multipart/form-data; boundary=x").header("Connection", "close, Content-Type"), 400),
         (as_a(edit(), "multipart/related; boundary=x"), 400),
         (form(EDITS, "images[0][file_id]", "file-1"), 400),
+        (as_a(named(), "application/json; charset=utf-16"), 415),
+        (as_a(Request::post(bodies::CHAT, bodies::CHAT_REQUEST), "application/json; charset=utf-7"), 415),
+        (as_a(Request::post(bodies::GEMINI, bodies::GEMINI_REQUEST), "application/x-protobuf"), 415),
         (as_a(Request::post(bodies::CHAT, bodies::CHAT_REQUEST), "application/x-www-form-urlencoded"), 415),
         (as_a(Request::post(bodies::GEMINI, bodies::GEMINI_REQUEST), "application/x-www-form-urlencoded"), 415),
     ] {
