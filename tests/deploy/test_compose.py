@@ -1,5 +1,6 @@
 """deploy/compose: what must be true of it for calls to be counted once and streams to end whole."""
 
+import http.client
 import http.server
 import json
 import re
@@ -180,7 +181,7 @@ def test_the_balancer_knows_the_gateways_and_their_times():
     assert amount(kept) < amount(known["listen.keepalive_timeout"]), "nginx closes idle connections first"
     assert amount(directive("worker_shutdown_timeout")) > amount(known["shutdown.drain_limit"])
     assert directive("proxy_buffering") == directive("proxy_request_buffering") == "off"
-    assert directive("proxy_http_version") == "1.1" and directive("proxy_set_header Connection") == '""'
+    assert directive("proxy_http_version") == "1.1" and directive("proxy_set_header Connection") == "$connection_upgrade"
     # What was sent to one gateway is not sent to another: neither by POST nor for an answer of any status.
     assert directive("proxy_next_upstream") == "error timeout"
     logged = re.search(r"log_format calls (.*?);", text, re.DOTALL).group(1)
@@ -257,6 +258,15 @@ def test_the_balancer_bounds_an_address_and_no_client_says_that_it_is_another(ba
     with urllib.request.urlopen(asked, timeout=PATIENCE_SECONDS) as answer:
         seen = {name.lower(): value for name, value in json.loads(answer.read()).items()}
     assert seen["x-kept"] == "yes" and "x-forwarded-for" not in seen
+    # A realtime session begins with these; with `close` or any other word the connection to a gateway would not be kept.
+    for upgrade, passed in {"websocket": "upgrade", "WebSocket": "upgrade", "h2c": None, None: None}.items():
+        named = {"Upgrade": upgrade, "Connection": "Upgrade"} if upgrade else {}
+        asked = http.client.HTTPConnection(balancer.removeprefix("http://"), timeout=PATIENCE_SECONDS)
+        asked.request("GET", "/", headers=named)
+        seen = {name.lower(): value for name, value in json.loads(asked.getresponse().read()).items()}
+        asked.close()
+        assert seen.get("connection") == passed, upgrade
+        assert seen.get("upgrade") == ("websocket" if passed else None), upgrade
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(urllib.request.urlopen, balancer + "/held", timeout=PATIENCE_SECONDS) for _ in range(2)]
         assert all(Echo.arrived.acquire(timeout=PATIENCE_SECONDS) for _ in calls)

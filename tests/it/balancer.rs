@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::support::bodies::*;
 use super::support::machine::{figures, until};
+use super::support::websocket::{self, Sessions};
 use super::support::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -127,6 +128,21 @@ fn streams_pass_event_by_event_and_both_gateways_have_work() {
         assert!(String::from_utf8_lossy(&body).ends_with("data: [DONE]\n\n"));
     }
     until("every stream is booked", PATIENCE, || booked([&one, &two], "acme") == [3, 3]);
+}
+
+#[test]
+fn a_realtime_session_passes() {
+    let provider = Sessions::start(|_, mut peer| {
+        peer.say(&serde_json::json!({"type": "session.created"}));
+        while peer.hear().is_some_and(|message| peer.say(&message)) {}
+    });
+    let (one, two) = (Setup::at(&provider.url()).start(), Setup::at(&provider.url()).start());
+    let Some(balancer) = Balancer::start([&one, &two]) else { return };
+    let request = websocket::handshake("/v1/realtime?model=gpt-realtime").bearer("acme");
+    let opened = websocket::open(balancer.address, &request);
+    let (mut peer, _) = opened.unwrap_or_else(|answer| panic!("{} {}", answer.status, answer.text()));
+    peer.hear_until("session.created");
+    assert_eq!(peer.close().map(|(code, _)| code), Some(1000));
 }
 
 #[test]
