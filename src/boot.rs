@@ -29,6 +29,7 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -338,6 +339,7 @@ pub fn plans(config: &Config) -> Result<Plans, BootError> {
 /// Runs the gateway until it is told to end. `ready` is called once it serves. Without a `source` there is nothing to
 /// reload, and SIGHUP, which a terminal sends when it is closed, ends the gateway as SIGTERM does.
 pub fn serve(config: &Config, source: Option<Source<'_>>, ready: impl FnOnce(Ready)) -> Result<(), BootError> {
+    leave_no_core();
     let proxy = sockets::bind("listen.proxy", "TOLLGATE_LISTEN", config.listen.proxy)?;
     let admin = sockets::bind("listen.admin", "TOLLGATE_ADMIN_LISTEN", config.listen.admin)?;
     let addresses = Ready {
@@ -385,6 +387,14 @@ pub fn serve(config: &Config, source: Option<Source<'_>>, ready: impl FnOnce(Rea
     ledger_runtime.block_on(background.finish(&parts, flush_until, &mut signals));
     ledger_runtime.shutdown_timeout(RUNTIME_END_MAX);
     Ok(())
+}
+
+/// Has the system write no core of this process: the keys of providers are in it, and what was said.
+fn leave_no_core() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        warn!(%error, "Core dumps cannot be turned off.");
+    }
 }
 
 /// All parts that requests and answers are made of.

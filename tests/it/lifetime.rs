@@ -175,6 +175,17 @@ fn demand_no_secret(place: &str, bytes: &[u8], key: &str) {
     }
 }
 
+/// A core has the keys of providers and what was said: none is left behind.
+#[test]
+fn a_gateway_that_dies_leaves_no_core() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).start();
+    let limits = read_to_string(format!("/proc/{}/limits", gateway.process_id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let bounds: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
+    assert_eq!(bounds, ["0", "0"], "{core}");
+}
+
 #[test]
 fn each_call_is_one_log_line() {
     let provider = Provider::start(honest);
