@@ -225,14 +225,33 @@ impl Settings {
         let known: Vec<&str> =
             keys::KEYS.iter().flat_map(|key| key.variables).copied().chain(["TOLLGATE_CONFIG"]).collect();
         for name in environment.names() {
-            let plain = name.strip_suffix("_FILE").unwrap_or(&name);
             // Only a warning: an orchestrator may set names of its own, as Kubernetes does for a service `tollgate`.
             let foreign = ["TOLLGATE_SERVICE_", "TOLLGATE_PORT"].iter().any(|prefix| name.starts_with(prefix));
-            if name.starts_with("TOLLGATE_") && !foreign && !known.contains(&plain) && !known.contains(&name.as_str()) {
-                let hint = hint(&name, known.iter().copied());
-                self.warnings.push(format!("environment {name} sets nothing{hint}"));
+            if !name.starts_with("TOLLGATE_") || foreign || known.contains(&name.as_str()) {
+                continue;
+            }
+            match name.strip_suffix("_FILE").filter(|plain| known.contains(plain)) {
+                Some(plain) => self.file_of(plain, environment),
+                None => {
+                    let hint = hint(&name, known.iter().copied());
+                    self.warnings.push(format!("environment {name} sets nothing{hint}"));
+                }
             }
         }
+    }
+
+    /// Judges `X_FILE`, which is read for secrets alone. An error, since what is passed over so may be a certificate, without
+    /// which all goes in the clear, or the whole configuration.
+    fn file_of(&mut self, variable: &str, environment: &dyn Environment) {
+        let key = keys::KEYS.iter().find(|key| key.variables.contains(&variable));
+        let name = format!("{variable}_FILE");
+        if key.is_some_and(|key| key.secret) || environment.get(&name).is_none() {
+            return;
+        }
+        let ends = [".cert", ".tls.key", "ca", ".file"];
+        let takes_path = key.is_none_or(|key| ends.iter().any(|end| key.name.ends_with(end)));
+        let value = if takes_path { "FILE" } else { "VALUE" };
+        self.errors.push(format!("environment {name} sets nothing: write {variable}={value}"));
     }
 
     fn variable(&mut self, key: &Key, variable: &str, environment: &dyn Environment) -> Option<Raw> {

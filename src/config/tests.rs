@@ -207,6 +207,29 @@ fn a_variable_that_sets_nothing_is_a_warning() {
 }
 
 #[test]
+fn a_file_that_is_named_for_what_is_no_secret_is_an_error() {
+    let load = |rows: &[(&str, &str)]| Config::load(&[], &environment(rows), None);
+    for (name, wanted) in [
+        ("TOLLGATE_TLS_CERT_FILE", "write TOLLGATE_TLS_CERT=FILE"),
+        ("TOLLGATE_CONFIG_FILE", "write TOLLGATE_CONFIG=FILE"),
+        ("TOLLGATE_PRICES_FILE_FILE", "write TOLLGATE_PRICES_FILE=FILE"),
+        ("TOLLGATE_LISTEN_FILE", "write TOLLGATE_LISTEN=VALUE"),
+    ] {
+        let errors = load(&[(name, "/run/secrets/x")]).expect_err(name).0;
+        assert_eq!(errors, [format!("environment {name} sets nothing: {wanted}")]);
+        assert!(load(&[(name, "")]).is_ok(), "an empty one is not set");
+    }
+    let (names, key) = (["TOLLGATE_ADMIN_KEY_FILE", "TOLLGATE_SECRETS_KEY_FILE"], "7c9e1f0ab35d4826".repeat(4));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), key).unwrap();
+    for name in names {
+        let errors =
+            load(&[(name, file.path().to_str().unwrap())]).map_or_else(|errors| errors.to_string(), |_| String::new());
+        assert!(!errors.contains("sets nothing"), "{errors}");
+    }
+}
+
+#[test]
 fn plans_are_changed_and_added_by_the_file() {
     let config = from_file(
         "[plans.starter]\nchats_per_month = 700\nchats_per_day = 50\n[plans.pro]\n[plans.trial]\nchats_per_day = 0\n",
