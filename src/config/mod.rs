@@ -353,6 +353,7 @@ impl Reader {
             (true, _) => "(none)".to_owned(),
             (false, true) if name.ends_with(".url") => values::masked_url(&text),
             (false, true) => values::masked(&text),
+            (false, false) if name.ends_with("url") => values::public_url(&text),
             (false, false) => text.clone(),
         };
         self.shown.push(Setting { key: name.to_owned(), value: value.clone(), source: source.clone() });

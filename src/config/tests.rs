@@ -230,6 +230,33 @@ fn a_file_that_is_named_for_what_is_no_secret_is_an_error() {
 }
 
 #[test]
+fn a_wrong_url_is_told_without_its_password() {
+    let keys = ["providers.openai.url", "providers.gemini.url", "providers.vertex.url", "listen.public_url"];
+    for key in keys {
+        for url in [
+            "https://ann:hunter2@llm.example",
+            "https://ann:hunter2@llm.example/v1",
+            "https://ann:hunt/hunter2@llm.example:99999",
+            "https:/ann:hunter2@llm.example",
+            "ann:hunter2@https://llm.example",
+            "ann:hunter2@llm.example",
+            "https://ann:hunter2%40llm.example",
+            "https://llm.example?key=hunter2",
+            "https://ann:hunter2",
+            "https://ann:hunter2/v1",
+            "hunter2",
+        ] {
+            let errors = Config::load(&[flag("--set", key, url)], &environment(&[]), None).expect_err(url);
+            assert!(errors.to_string().contains(key) && !errors.to_string().contains("hunter2"), "{errors}");
+        }
+    }
+    for url in ["https://llm.example", "https://llm.example:8443/", "https://[2001:db8::a]"] {
+        let config = Config::load(&[flag("--set", keys[0], url)], &environment(&[]), None).unwrap();
+        assert!(config.explain().iter().any(|row| row.key == keys[0] && row.value == url), "{url}");
+    }
+}
+
+#[test]
 fn plans_are_changed_and_added_by_the_file() {
     let config = from_file(
         "[plans.starter]\nchats_per_month = 700\nchats_per_day = 50\n[plans.pro]\n[plans.trial]\nchats_per_day = 0\n",

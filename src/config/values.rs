@@ -254,6 +254,25 @@ pub fn masked_url(url: &str) -> String {
     }
 }
 
+/// The URL of a key that is no secret, as it may be shown: whoever wrote a user and a password into it, or a key, has them
+/// there by mistake. What is no URL may be a password as a whole.
+pub fn public_url(url: &str) -> String {
+    // What is no port behind a colon may be a password whose host was forgotten.
+    let is_plain = |text: &str| {
+        let authority = text.split('/').next().unwrap_or(text);
+        let port = if authority.ends_with(']') { "" } else { authority.rsplit_once(':').map_or("", |(_, port)| port) };
+        !text.contains(['@', '?', '#', '%']) && port.bytes().all(|b| b.is_ascii_digit())
+    };
+    match url.split_once("://") {
+        Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => match rest.rsplit_once('@') {
+            _ if is_plain(rest) => url.to_owned(),
+            Some((user, host)) if is_plain(host) && !user.contains(['?', '#']) => format!("{scheme}://********@{host}"),
+            _ => format!("{scheme}://********"),
+        },
+        _ => masked(""),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use secrecy::ExposeSecret;
