@@ -75,9 +75,14 @@ pub fn is_well_formed(text: &str) -> bool {
 
 /// Whether a key stands anywhere in `text`.
 pub fn is_in(text: &str) -> bool {
+    is_in_bytes(text.as_bytes())
+}
+
+/// Whether a key stands anywhere in `bytes`, text or not. Costs next to nothing where none begins.
+pub fn is_in_bytes(bytes: &[u8]) -> bool {
     let length = PREFIX.len() + SECRET_CHARS + CHECK_CHARS;
-    let found = text.match_indices(PREFIX).filter_map(|(at, _)| text.get(at..at.checked_add(length)?));
-    found.into_iter().any(is_well_formed)
+    let found = memchr::memmem::find_iter(bytes, PREFIX).filter_map(|at| bytes.get(at..at.checked_add(length)?));
+    found.filter_map(|found| std::str::from_utf8(found).ok()).any(is_well_formed)
 }
 
 /// The last four characters of a key.

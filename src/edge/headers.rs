@@ -75,7 +75,8 @@ pub enum Coding {
 }
 
 /// The headers of the request to the provider, without `Host`, `Content-Length` and credential. `presented` is the
-/// client's credential: a header that repeats it is dropped, if it is a secret at all and not the name of a dev tenant.
+/// client's credential: a header that repeats it is dropped, if it is a secret at all and not the name of a dev tenant. So is
+/// one with another key of ours, such as the old one in a rotation or one in the address of a page (`Referer`).
 pub fn to_provider(client: &HeaderMap, presented: &str, coding: Coding) -> HeaderMap {
     let nominated = nominated(client);
     let is_secret = key::is_well_formed(presented);
@@ -85,7 +86,8 @@ pub fn to_provider(client: &HeaderMap, presented: &str, coding: Coding) -> Heade
             || NOT_TO_PROVIDER.contains(&name.as_str())
             || chooses_tier(name)
             || is_dashed_elsewhere(name)
-            || (is_secret && memchr::memmem::find(value.as_bytes(), presented.as_bytes()).is_some());
+            || (is_secret && memchr::memmem::find(value.as_bytes(), presented.as_bytes()).is_some())
+            || key::is_in_bytes(value.as_bytes());
         if !dropped {
             out.append(name.clone(), value.clone());
         }
@@ -302,6 +304,24 @@ mod tests {
         let names: Vec<&str> = out.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["x-stainless-lang", "accept-encoding"]);
         assert_eq!(out["accept-encoding"], "gzip");
+    }
+
+    #[test]
+    fn another_key_of_ours_stays_here_too() {
+        let (presented, other) = (key::mint([7; 32]), key::mint([8; 32]));
+        let mut client = map(&[("x-says", "keys begin with tg_live_"), ("x-other", "tg_test_1")]);
+        for (name, value) in [
+            ("x-old-token", other.clone()),
+            ("referer", format!("https://app.example/?key={other}&a=b")),
+            ("x-odd", format!("tg_live_ caf\u{e9} {other}")),
+        ] {
+            client.insert(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        for presented in [presented.as_str(), "acme"] {
+            let out = to_provider(&client, presented, Coding::Identity);
+            let names: Vec<&str> = out.keys().map(HeaderName::as_str).collect();
+            assert_eq!(names, ["x-says", "x-other", "accept-encoding"], "{presented}");
+        }
     }
 
     #[test]

@@ -66,6 +66,22 @@ fn a_page_of_elsewhere_spends_nothing_in_dev() {
 }
 
 #[test]
+fn another_key_of_ours_stays_as_the_presented_one_does() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    let (new, old) = (gateway.issue("acme", "starter"), gateway.issue("globex", "starter"));
+    let request = chat(&new)
+        .header("X-Old-Token", old.clone())
+        .header("Referer", format!("https://app.example/chat?key={old}"))
+        .header("X-Odd", format!("caf\u{e9} {old}"))
+        .header("X-Harmless", "tg_live_ is how keys begin");
+    assert_eq!(gateway.send(&request).status, 200);
+    let seen = provider.last();
+    assert!(!seen.everything().contains(&old), "{}", seen.everything());
+    assert_eq!(seen.header("x-harmless"), Some("tg_live_ is how keys begin"));
+}
+
+#[test]
 fn the_tenant_s_key_stays_and_the_provider_s_key_goes_out() {
     let provider = Provider::start(honest);
     let gateway = Setup::new(&provider).prod().start();
