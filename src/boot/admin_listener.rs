@@ -28,6 +28,7 @@ use tracing::{debug, error, warn};
 
 use crate::domain::bound::Bound;
 use crate::domain::network::Neighbour;
+use crate::edge::api;
 use crate::edge::crowd::{Crowd, Inside};
 use crate::edge::exchange::{Gate, Peer};
 use crate::edge::listener::Phase;
@@ -79,7 +80,7 @@ pub(super) async fn serve(tcp: TcpListener, gate: Arc<Gate>, router: axum::Route
         // A sender that is gone means the end, too.
         phase.wait_for(|phase| *phase == Phase::Cut).await.map(drop).unwrap_or_default();
     };
-    let router = router.layer(from_fn_with_state(gate.clone(), tell_guest));
+    let router = router.layer(from_fn_with_state(gate.clone(), judge));
     let (places, of_address) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Arc::default());
     let listener = AdminListener { tcp, gate, handshakes: JoinSet::new(), places, of_address };
     let service = router.into_make_service_with_connect_info::<Visitor>();
@@ -88,15 +89,22 @@ pub(super) async fn serve(tcp: TcpListener, gate: Arc<Gate>, router: axum::Route
     }
 }
 
-/// Says whom wrong keys count for. Here that is whoever is connected, a balancer too: nobody but an admin has business here,
-/// and whose address a header names must not be for others to choose, or anybody near could lock an admin out.
-async fn tell_guest(
+/// Refuses pages of elsewhere, as the proxy listener does, and says whom wrong keys count for. Here that is whoever is
+/// connected, a balancer too: nobody but an admin has business here, and whose address a header names must not be for others to
+/// choose, or anybody near could lock an admin out.
+async fn judge(
     State(gate): State<Arc<Gate>>,
     ConnectInfo(Visitor(peer)): ConnectInfo<Visitor>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let per_minute = gate.live.load().settings.failed_keys_per_minute;
+    let (known, per_minute) = {
+        let live = gate.live.load();
+        (live.knows_page(request.uri(), request.headers()), live.settings.failed_keys_per_minute)
+    };
+    if let Err(refusal) = known {
+        return api::refused(refusal);
+    }
     request.extensions_mut().insert(Guest { from: Some(Neighbour::of(peer.address)), per_minute });
     next.run(request).await
 }

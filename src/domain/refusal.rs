@@ -85,6 +85,8 @@ pub enum Refusal {
     AdminKeyOnProxy,
     /// In dev, where names are keys: a browser sends it for a page that is not of this machine.
     ForeignPage,
+    /// The same of a host that a name of the web may be, which leads here now and led elsewhere when the page was loaded.
+    ForeignHost,
     /// An upload's address that this gateway did not give, that is over, or that is another tenant's.
     BadUpload,
     /// The tenant is suspended.
@@ -255,7 +257,8 @@ impl Refusal {
             | Self::Deferred { .. }
             | Self::Storage { .. }
             | Self::ListOfAll
-            | Self::ForeignPage => 403,
+            | Self::ForeignPage
+            | Self::ForeignHost => 403,
             Self::UnknownRoute | Self::OpensElsewhere | Self::UnknownObject { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::StillRuns { .. } => 409,
@@ -301,7 +304,7 @@ impl Refusal {
             Self::BadKey => "invalid_api_key",
             Self::TwoKeys => "ambiguous_api_key",
             Self::AdminKeyOnProxy => "admin_key_not_allowed",
-            Self::ForeignPage => "foreign_page",
+            Self::ForeignPage | Self::ForeignHost => "foreign_page",
             Self::BadUpload => "invalid_upload",
             Self::Suspended(_) => "tenant_suspended",
             Self::UnknownPlan { .. } => "unknown_plan",
@@ -452,6 +455,7 @@ impl fmt::Display for Refusal {
             Self::TwoKeys => f.write_str("Two different API keys in one request. Send exactly one."),
             Self::AdminKeyOnProxy => f.write_str("The admin key is accepted on the admin listener only. Use a tenant's key here."),
             Self::ForeignPage => f.write_str("In dev any name is a key, so no web page of elsewhere may use one. Serve the page from this machine, or run the gateway with TOLLGATE_ENV=prod and keys."),
+            Self::ForeignHost => f.write_str("In dev any name is a key, so no host is served that a web page of elsewhere may have led here. Call it localhost or by its address, write the URL that it has into listen.public_url (TOLLGATE_PUBLIC_URL), or run the gateway with TOLLGATE_ENV=prod and keys."),
             Self::BadUpload => f.write_str("This address of an upload is unknown, is over or belongs to another tenant. Begin the upload again with your Tollgate key."),
             Self::Suspended(tenant) => write!(f, "Tenant {tenant} is suspended. Ask the operator of this gateway."),
             Self::UnknownPlan { tenant, plan } => {

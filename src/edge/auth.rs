@@ -3,9 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use http::HeaderMap;
 use http::header::{self, AUTHORIZATION, HeaderName};
 use http::uri::Authority;
+use http::{HeaderMap, Uri};
 use secrecy::zeroize::Zeroizing;
 
 use crate::domain::refusal::Refusal;
@@ -118,6 +118,32 @@ pub fn is_of_here(headers: &HeaderMap) -> Result<(), Refusal> {
     if origins.all(|origin| is_of_here(origin.as_bytes())) { Ok(()) } else { Err(Refusal::ForeignPage) }
 }
 
+/// Refuses a host that a name of the web can be: a page of that name asks without an `Origin` for what it takes for its own,
+/// and its name may lead here by then. `ours` is the host that the operator says the gateway has.
+pub fn is_host_of_here(uri: &Uri, headers: &HeaderMap, ours: Option<&str>) -> Result<(), Refusal> {
+    let is_known = |host: &[u8]| {
+        // HTTP/1.0 needs none, and browsers always say one.
+        host.is_empty() || Authority::try_from(host).is_ok_and(|authority| is_no_public_name(authority.host(), ours))
+    };
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let is_known = hosts.all(|host| is_known(host.as_bytes().trim_ascii()))
+        && uri.authority().is_none_or(|authority| is_no_public_name(authority.host(), ours));
+    if is_known { Ok(()) } else { Err(Refusal::ForeignHost) }
+}
+
+/// Whether public DNS serves no such name: an address, a single label (as compose names services), `localhost`, `test`
+/// (RFC 6761), or what docker calls the machine below. `local` and `internal` are not among them, as anybody near may serve those.
+fn is_no_public_name(host: &str, ours: Option<&str>) -> bool {
+    let host = host.to_ascii_lowercase();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.is_ok()
+        || !host.contains('.')
+        || host.ends_with(".localhost")
+        || host.ends_with(".test")
+        || host == "host.docker.internal"
+        || ours.is_some_and(|ours| host.eq_ignore_ascii_case(ours))
+}
+
 /// The attribution of a request.
 pub fn attribution(headers: &HeaderMap) -> Result<Attribution, Refusal> {
     let user_id = label(headers, &USER_ID, "x-tollgate-user-id")?;
@@ -202,6 +228,46 @@ mod tests {
         }
         assert_eq!(is_of_here(&map(&[])), Ok(()));
         assert!(is_of_here(&map(&[("origin", "http://localhost"), ("origin", "https://evil.example")])).is_err());
+    }
+
+    #[test]
+    fn a_host_is_none_that_a_name_of_the_web_can_be() {
+        let judge = |host: &'static str, ours| is_host_of_here(&Uri::from_static("/"), &map(&[("host", host)]), ours);
+        for host in [
+            "localhost:8080",
+            "LOCALHOST",
+            "a.localhost",
+            "127.0.0.1:8080",
+            "192.0.2.7",
+            "[::1]:8080",
+            "gateway",
+            "gateway:8080",
+            "host.docker.internal:8080",
+            "a.test",
+            "",
+        ] {
+            assert_eq!(judge(host, None), Ok(()), "{host}");
+        }
+        for host in [
+            "evil.example:8080",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "127.0.0.1.",
+            "localhost.",
+            "printer.local",
+            "evil.internal",
+            "a b",
+        ] {
+            assert_eq!(judge(host, None), Err(Refusal::ForeignHost), "{host}");
+        }
+        assert_eq!(judge("LLM.example:8443", Some("llm.example")), Ok(()));
+        assert_eq!(judge("a.llm.example", Some("llm.example")), Err(Refusal::ForeignHost));
+        let of_target = |uri| is_host_of_here(&Uri::from_static(uri), &map(&[]), None);
+        assert_eq!((of_target("/"), of_target("http://localhost/")), (Ok(()), Ok(())));
+        assert_eq!(of_target("http://evil.example/"), Err(Refusal::ForeignHost));
+        assert!(
+            is_host_of_here(&Uri::from_static("/"), &map(&[("host", "a"), ("host", "evil.example")]), None).is_err()
+        );
     }
 
     #[test]

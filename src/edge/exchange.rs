@@ -267,6 +267,15 @@ impl Live {
         Guest { from, per_minute: self.settings.failed_keys_per_minute }
     }
 
+    /// Refuses what a browser sends for a page of elsewhere, where that is a danger.
+    pub fn knows_page(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        if !self.settings.pages_of_here {
+            return Ok(());
+        }
+        let ours = self.public_url.as_deref().and_then(|url| url.parse::<Uri>().ok());
+        auth::is_of_here(headers).and_then(|()| auth::is_host_of_here(uri, headers, ours.as_ref().and_then(Uri::host)))
+    }
+
     /// Where an endpoint is, if this account has a key for it.
     pub(super) fn origin(
         &self,
@@ -326,7 +335,7 @@ impl Gate {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Draining);
         }
-        if live.settings.pages_of_here { auth::is_of_here(headers_of(session)) } else { Ok(()) }
+        live.knows_page(&session.req_header().uri, headers_of(session))
     }
 
     /// Route, identify, read, admit, send, relay. Nothing goes to a provider before `admit` returned.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::support::bodies::*;
 use super::support::gateway::{GEMINI_KEY, OPENAI_KEY};
+use super::support::http2::Http2;
 use super::support::machine::tell;
 use super::support::*;
 
@@ -58,11 +59,75 @@ fn a_page_of_elsewhere_spends_nothing_in_dev() {
     }
     assert_eq!((provider.count(), gateway.chats("acme").0), (0, 0));
     assert_eq!(all().map(|request| from("http://localhost:3000", request)), [200, 200]);
+    // The admin listener knows the same names. A page sends this without asking first: to it, the body is text.
+    let plan = r#"{"tenant_id":"acme","plan":"pro"}"#;
+    let change = |origin: &str| {
+        let request = Request::post("/billing/plan?key=acme", plan).header("Content-Type", "text/plain");
+        request.header("Origin", origin).send(gateway.admin)
+    };
+    for origin in ["https://evil.example", "null"] {
+        let answer = change(origin);
+        assert_eq!((answer.status, &answer.json()["code"]), (403, &"foreign_page".into()), "{origin}");
+        let metrics = Request::get("/metrics").header("Origin", origin).send(gateway.admin);
+        assert_eq!(metrics.status, 403, "{origin}");
+    }
+    assert_ne!(change("http://localhost:3000").json()["code"], "foreign_page");
     // A key is what a page cannot know.
     let gateway = Setup::new(&provider).prod().start();
     let key = gateway.issue("acme", "starter");
     let chat = Request::post(CHAT, CHAT_REQUEST).bearer(&key).header("Origin", "https://app.example");
     assert_eq!(gateway.send(&chat).status, 200);
+}
+
+/// A page asks without an Origin for what it calls its own, and its name may lead here once it is loaded.
+#[test]
+fn a_name_of_the_web_that_leads_here_reads_nothing_in_dev() {
+    let provider = Provider::start(honest);
+    let setup = Setup::new(&provider).set("TOLLGATE_H2C", "true");
+    let gateway = setup.set("TOLLGATE_PUBLIC_URL", "https://llm.of-ours.example").start();
+    let raw = |to, text: String| {
+        let mut wire = Wire::open(to);
+        wire.send(text.as_bytes());
+        wire.answer().expect("an answer")
+    };
+    let of_host = |to, host: &str| raw(to, format!("GET /billing/usage?key=acme HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    for to in [gateway.proxy, gateway.admin] {
+        for host in
+            ["evil.example:8080", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "localhost.co"]
+        {
+            let answer = of_host(to, host);
+            assert_eq!(answer.status, 403, "{host}: {}", answer.text());
+            let text = answer.text();
+            assert!(
+                text.to_lowercase().contains("foreign_page") && text.contains("TOLLGATE_PUBLIC_URL"),
+                "{host}: {text}"
+            );
+        }
+        let absolute = "GET http://evil.example/billing/usage?key=acme HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+        assert_eq!(raw(to, absolute.to_owned()).status, 403);
+        let here =
+            ["localhost:8080", "LocalHost", "app.localhost", "127.0.0.1:8080", "[::1]:8080", "192.0.2.7", "tollgate"];
+        for host in
+            here.into_iter().chain(["tollgate:8080", "host.docker.internal", "llm.of-ours.example", "gateway.test"])
+        {
+            let answer = of_host(to, host);
+            assert_eq!(answer.status, 200, "{host}: {}", answer.text());
+        }
+        assert_eq!(raw(to, "GET /billing/usage?key=acme HTTP/1.0\r\n\r\n".to_owned()).status, 200);
+    }
+    for (authority, status) in [("evil.example:8080", 403), ("gateway.test", 200)] {
+        let head = http::Request::get(format!("http://{authority}/billing/usage?key=acme"));
+        let mut client = Http2::open(gateway.proxy);
+        let mut stream = client.begin_with(head.version(http::Version::HTTP_2).body(()).unwrap(), true).unwrap();
+        assert_eq!(stream.head().unwrap().status.as_u16(), status, "{authority}");
+    }
+    // A key is what a page cannot know.
+    let gateway = Setup::new(&provider).prod().start();
+    let key = gateway.issue("acme", "starter");
+    let text = format!("GET /billing/usage HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer {key}\r\n\r\n");
+    for to in [gateway.proxy, gateway.admin] {
+        assert_eq!(raw(to, text.clone()).status, 200);
+    }
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 /// Reads a whole body as the JSON object `T`, which denies unknown fields. Its `Content-Type` is not looked at: every
-/// route needs a credential, which a page that a browser's plain form is on does not know (`auth::is_of_here`).
+/// route needs a credential, which a page that a browser's plain form is on does not know (`Live::knows_page`).
 pub async fn read_json<T: DeserializeOwned>(body: Body, fields: &[&'static str]) -> Result<T, Problem> {
     parse_json(&read_body(body, BODY_BYTES_MAX).await?, fields)
 }

@@ -22,6 +22,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::domain::refusal::Refusal;
 use crate::edge::strangers::Strangers;
 use crate::metering::admin::Admin;
 use crate::metering::identity::Identities;
@@ -181,9 +182,17 @@ async fn no_method() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 
-/// Answers hold bills and keys: no cache keeps them, no browser guesses at what they are.
+/// The answer to what a listener refuses before any route is looked for.
+pub fn refused(refusal: Refusal) -> Response {
+    guarded(Problem::from(refusal).into_response())
+}
+
 async fn guard_answer(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+    guarded(next.run(request).await)
+}
+
+/// Answers hold bills and keys: no cache keeps them, no browser guesses at what they are.
+fn guarded(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
