@@ -507,11 +507,17 @@ impl Admin {
 
     /// What the store made of an order; afterwards it counts in every gateway that shares the counters.
     async fn done<T, D>(&self, order: &Order<'_, T>, tenant: &TenantId, done: Done<D>) -> Result<D, AdminError> {
+        let done = self.done_now(order, done).await?;
+        let revision = self.snapshots.load().revision;
+        self.counters.changed(tenant, revision).await;
+        Ok(done)
+    }
+
+    /// The same of what is no tenant's.
+    async fn done_now<T, D>(&self, order: &Order<'_, T>, done: Done<D>) -> Result<D, AdminError> {
         match (done, order.once) {
             (Done::Now(done), _) => {
                 self.publish().await;
-                let revision = self.snapshots.load().revision;
-                self.counters.changed(tenant, revision).await;
                 Ok(done)
             }
             // Another request with the same key was faster.

@@ -309,3 +309,28 @@ fn the_admin_key_that_a_gateway_makes_is_one_line_of_the_log() {
     let again = Setup::new(&provider).unset("TOLLGATE_ADMIN_KEY").on_ledger_of(&gateway).start();
     assert_eq!(log(&again), entries, "it is made once");
 }
+
+/// Whoever tries A again after B puts nothing back in force.
+#[test]
+fn prices_that_are_sent_twice_are_put_in_force_once() {
+    let provider = Provider::start(honest);
+    let gateway = Setup::new(&provider).prod().start();
+    let book = |price: u32| {
+        json!({"format": 1, "models": [{"provider": "openai", "model": "contract", "match": ["gpt-4o*"],
+            "rates": [{"tier": "standard", "input": price, "output": 5}]}]})
+    };
+    let first = gateway.admin(once("/admin/prices", "a", &book(1)));
+    assert_eq!(first.status, 200, "{}", first.text());
+    assert_eq!(gateway.admin(once("/admin/prices", "b", &book(2))).status, 200);
+    let in_force = || gateway.admin(Request::get("/admin/prices")).json()["version"].clone();
+    let of_b = in_force();
+    let again = gateway.admin(once("/admin/prices", "a", &book(1)));
+    assert_eq!(told(&again), told(&first));
+    assert_eq!(again.header("idempotent-replayed").as_deref(), Some("true"));
+    assert_eq!(in_force(), of_b);
+    let other = gateway.admin(once("/admin/prices", "a", &book(2)));
+    assert_eq!((other.status, &other.json()["code"]), (422, &json!("idempotency_key_reused")));
+    assert_eq!(in_force(), of_b);
+    let entries = gateway.admin(Request::get("/admin/audit?action=prices.set")).json();
+    assert_eq!(entries["entries"].as_array().map(Vec::len), Some(2), "{entries}");
+}

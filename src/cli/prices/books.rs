@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::domain::price::PriceBook;
 use crate::domain::price::changes::changes;
 use crate::edge::api::wire::prices::{ChangeBody, PricesBody, UpdateBody};
+use crate::metering::admin::Order;
 
 use super::super::accounts::{author, with_ledger};
 use super::super::output::{Output, complain, table};
@@ -82,7 +83,8 @@ pub(super) fn update(args: &UpdateArgs, configured: PriceBook, config: &Config, 
         let after = book.as_ref().unwrap_or(&configured);
         let mut document = UpdateBody::new(&before, after, changes(&before, after));
         if is_new && !args.dry_run && (args.yes || is_wanted(&document)?) {
-            desk.admin.set_prices(&author(), book.as_ref()).await?;
+            let author = author();
+            desk.admin.set_prices(Order::by(&author), book.as_ref()).await?;
             document.in_force = true;
         }
         document.in_force |= !is_new;

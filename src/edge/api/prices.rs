@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{RawQuery, Request, State};
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -11,12 +12,13 @@ use crate::domain::price::rates::Used;
 use crate::domain::price::{PriceBook, ServiceTier};
 use crate::domain::time::Micros;
 use crate::domain::tokens::Tokens;
+use crate::metering::admin::Order;
 use crate::providers;
 
 use super::ApiState;
 use super::identity::{Asker, Caller};
 use super::input::{Query, read_body, read_json};
-use super::once::author;
+use super::once::{Answer, Ask, IdempotencyKey, author, told};
 use super::problem::{Problem, ReadProblems, WriteProblems};
 use super::wire::prices::{Preview, PreviewBody, PricesBody, UpdateBody};
 use super::within;
@@ -51,7 +53,7 @@ async fn books(
     post,
     path = "/admin/prices",
     tag = "admin",
-    params(("dry_run" = Option<bool>, Query, description = "`true`: only says what would change.")),
+    params(("dry_run" = Option<bool>, Query, description = "`true`: only says what would change."), IdempotencyKey),
     request_body = serde_json::Value,
     responses((status = 200, description = "What it changes.", body = UpdateBody), WriteProblems),
 )]
@@ -61,7 +63,7 @@ async fn update(
     caller: Caller,
     RawQuery(raw): RawQuery,
     request: Request,
-) -> Result<Json<UpdateBody>, Problem> {
+) -> Result<Response, Problem> {
     asker.must_be_admin()?;
     let query = Query::parse(raw.as_deref(), &["dry_run"])?;
     let dry_run = match query.get("dry_run") {
@@ -69,7 +71,7 @@ async fn update(
         Some("true") => true,
         Some(_) => return Err(Problem::parameter("dry_run", "dry_run is true or false.".to_owned())),
     };
-    let author = author(caller, request.headers());
+    let ask = Ask::read(caller, request.headers(), "POST /admin/prices")?;
     let file = read_body(request.into_body(), FILE_BYTES_MAX).await?;
     let book = state.admin.read_prices(&file).map_err(|error| {
         let detail = format!("This is no price file: {error}.");
@@ -77,11 +79,16 @@ async fn update(
     })?;
     let (before, _) = state.reports.prices();
     let mut body = UpdateBody::new(&before, &book, changes(&before, &book));
-    if !dry_run {
-        within(&state, state.admin.set_prices(&author, Some(&book))).await?;
-        body.in_force = true;
+    if dry_run {
+        return Ok(Json(body).into_response());
     }
-    Ok(Json(body))
+    body.in_force = true;
+    // Two files of one version are one book.
+    let once = ask.once(&book.version().to_string())?;
+    let answer = |(): &()| Answer::ok(&body);
+    let tell = |done: &()| answer(done).pack();
+    let order = Order::by(&ask.author).once(once.as_ref(), &tell);
+    told(&state, state.admin.set_prices(order, Some(&book)), answer).await
 }
 
 /// Gives each gateway the prices of its own configuration again.
@@ -101,7 +108,8 @@ async fn configured(
     asker.must_be_admin()?;
     Query::parse(raw.as_deref(), &[])?;
     let none: Option<&PriceBook> = None;
-    within(&state, state.admin.set_prices(&author(caller, &headers), none)).await?;
+    let author = author(caller, &headers);
+    within(&state, state.admin.set_prices(Order::by(&author), none)).await?;
     Ok(Json(within(&state, state.admin.prices()).await?.into()))
 }
 

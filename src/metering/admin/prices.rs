@@ -1,15 +1,12 @@
 //! Administration of prices: which book is in force for all gateways, and which there were.
 
-use crate::domain::audit::Author;
 use crate::domain::price::PriceBook;
-use crate::ports::StoreError;
 use crate::ports::prices::ActiveBook;
-use crate::ports::tenants::{Act, Done};
 
 pub use crate::ports::prices::BookListing;
 
 use super::super::price_books::{find, kept};
-use super::{Admin, AdminError};
+use super::{Admin, AdminError, Order};
 
 /// The prices in force, why these, and what else there is.
 #[derive(Debug, Clone)]
@@ -35,16 +32,12 @@ impl Admin {
 
     /// Puts a book in force for all gateways of the ledger; `None`: each has that of its own configuration again. What is
     /// in force already changes nothing.
-    pub async fn set_prices(&self, author: &Author, book: Option<&PriceBook>) -> Result<(), AdminError> {
+    pub async fn set_prices(&self, order: Order<'_, ()>, book: Option<&PriceBook>) -> Result<(), AdminError> {
+        self.recall(&order).await?;
         let books = book.map(kept);
-        let act = Act::by(author.clone(), self.clock.now());
-        match self.store.set_prices(books.as_deref(), &act).await? {
-            Done::Now(()) => {
-                self.publish().await;
-                Ok(())
-            }
-            Done::Before(_) => Err(StoreError::Corrupt("an answer that nobody asked for".to_owned()).into()),
-        }
+        let act = order.act(&(), self.clock.now())?;
+        let done = self.store.set_prices(books.as_deref(), &act).await?;
+        self.done_now(&order, done).await
     }
 
     /// The prices in force, and the books that are kept.
