@@ -116,6 +116,14 @@ pub enum BootError {
         /// What it said.
         source: StoreError,
     },
+    /// There is no ledger.
+    #[error(
+        "ledger {ledger} does not exist: name the directory of yours with --data-dir (TOLLGATE_DATA_DIR), or begin one with `tollgate serve` or `tollgate tenant create`"
+    )]
+    NoLedger {
+        /// Its file.
+        ledger: String,
+    },
     /// A tenant is on a plan that is no longer configured.
     #[error(
         "tenant {tenant} is on plan {plan}, which the configuration does not have: add [plans.{plan}] to it, or put the tenant on another plan with `tollgate tenant set-plan {tenant} PLAN`"

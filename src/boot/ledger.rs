@@ -41,10 +41,35 @@ impl Ledger {
     /// # Errors
     /// With the name of the ledger and what is wrong.
     pub async fn open(config: &Config, create: bool, patience: Duration) -> Result<Self, BootError> {
-        let ledger = Self::open_at(&config.ledger, create, patience).await?;
+        let failed = |source| BootError::Ledger { ledger: name(&config.ledger), source };
+        let ledger = Self::open_at(&config.ledger, create, patience).await.map_err(|error| match error {
+            BootError::Ledger { ledger, source: StoreError::Missing(_) } => BootError::NoLedger { ledger },
+            error => error,
+        })?;
         if create {
-            let failed = |source| BootError::Ledger { ledger: name(&config.ledger), source };
             ledger.migrate().await.map_err(failed)?;
+        }
+        Ok(ledger)
+    }
+
+    /// Opens the ledger for a command that works with one of this version's schema alone: another version's gateways may be
+    /// at work on it, and what a schema is changed for is said. With `begin` one that is not there, or is empty, is made.
+    ///
+    /// # Errors
+    /// With the name of the ledger and what is wrong.
+    pub async fn open_as_it_is(config: &Config, begin: bool, patience: Duration) -> Result<Self, BootError> {
+        let failed = |source| BootError::Ledger { ledger: name(&config.ledger), source };
+        let is_missing = matches!(&config.ledger, config::Ledger::Sqlite(path) if !path.exists());
+        let ledger = Self::open(config, begin && is_missing, patience).await?;
+        let is_current = async {
+            if begin && ledger.is_empty().await? {
+                ledger.migrate().await?;
+            }
+            ledger.usage().ready().await
+        };
+        if let Err(source) = is_current.await {
+            ledger.leave().await;
+            return Err(failed(source));
         }
         Ok(ledger)
     }
@@ -142,6 +167,13 @@ impl Ledger {
         match self {
             Self::Sqlite(ledger) => ledger.leave().await,
             Self::Postgres(ledger) => ledger.close().await,
+        }
+    }
+
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        match self {
+            Self::Sqlite(ledger) => ledger.is_empty().await,
+            Self::Postgres(ledger) => ledger.is_empty().await,
         }
     }
 

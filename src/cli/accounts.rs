@@ -148,9 +148,44 @@ pub(super) fn author() -> Author {
     Author::of(Actor::Cli)
 }
 
-/// Opens the ledger, brings it up to date, does `work` and closes it.
+/// What a command does with the ledger. None changes the schema of one that is there but [`Access::Migrates`]: gateways
+/// of another version may be at work on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Reads what is there.
+    Reads,
+    /// Changes what is there.
+    Changes,
+    /// The same, and makes a ledger where there is none: what a first user does before the first start.
+    Begins,
+    /// Makes the ledger, or brings its schema up to date.
+    Migrates,
+}
+
+impl Access {
+    async fn open(self, config: &Config) -> Result<Ledger, Failure> {
+        if matches!(self, Self::Begins | Self::Migrates) {
+            boot::make_data_dir(&config.data_dir)?;
+        }
+        Ok(match self {
+            Self::Migrates => Ledger::open(config, true, PATIENCE_OF_COMMANDS).await?,
+            _ => Ledger::open_as_it_is(config, self == Self::Begins, PATIENCE_OF_COMMANDS).await?,
+        })
+    }
+
+    async fn close(self, ledger: &Ledger) -> Result<(), Failure> {
+        if self == Self::Reads {
+            ledger.leave().await;
+            return Ok(());
+        }
+        ledger.close().await.map_err(|error| Failure::from(error.to_string()))
+    }
+}
+
+/// Opens the ledger, does `work` and closes it.
 pub(super) fn with_ledger<T>(
     config: &Config,
+    access: Access,
     work: impl AsyncFnOnce(&Desk) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let runtime = Builder::new_current_thread()
@@ -158,8 +193,7 @@ pub(super) fn with_ledger<T>(
         .build()
         .map_err(|error| format!("the system refused a runtime: {error}: raise the limits of this user (ulimit -a)"))?;
     runtime.block_on(async {
-        boot::make_data_dir(&config.data_dir)?;
-        let ledger = Ledger::open(config, true, PATIENCE_OF_COMMANDS).await?;
+        let ledger = access.open(config).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (tenants, usage) = (ledger.tenants(), ledger.usage());
         let (plans, prices) = (boot::plans(config)?, boot::prices(config)?);
@@ -178,7 +212,7 @@ pub(super) fn with_ledger<T>(
             rerating: Rerating::new(usage, tenants, snapshots),
         };
         let done = work(&desk).await;
-        let closed = ledger.close().await.map_err(|error| Failure::from(error.to_string()));
+        let closed = access.close(&ledger).await;
         let done = done?;
         closed.map(|()| done)
     })
@@ -187,12 +221,17 @@ pub(super) fn with_ledger<T>(
 /// Runs `tollgate tenant`.
 pub(super) fn tenant(command: TenantCommand, config: &Config, output: Output) -> Result<(), Failure> {
     if let TenantCommand::List = command {
-        let tenants = with_ledger(config, async |desk| Ok(desk.admin.tenants().await?))?;
+        let tenants = with_ledger(config, Access::Reads, async |desk| Ok(desk.admin.tenants().await?))?;
         let document: Vec<Value> = tenants.iter().map(tenant_document).collect();
         return output.print(&document, || tenant_table(&tenants));
     }
     let author = author();
-    let tenant = with_ledger(config, async |desk| {
+    let access = match command {
+        TenantCommand::Create(_) => Access::Begins,
+        TenantCommand::List | TenantCommand::Show { .. } => Access::Reads,
+        _ => Access::Changes,
+    };
+    let tenant = with_ledger(config, access, async |desk| {
         let admin = &desk.admin;
         Ok(match command {
             TenantCommand::Create(CreateTenant { tenant, name, plan, timezone }) => {
@@ -248,26 +287,28 @@ pub(super) fn key(command: KeyCommand, config: &Config, output: Output) -> Resul
     match command {
         KeyCommand::Create { tenant, name, expires, models } => {
             let author = author();
-            let (key, secret) = with_ledger(config, async |desk| {
+            let (key, secret) = with_ledger(config, Access::Changes, async |desk| {
                 Ok(desk.admin.issue_key(Order::by(&author), &tenant, name, expires, models).await?)
             })?;
             show_once(&key, &secret, output)
         }
         KeyCommand::Rotate { tenant, key: old, overlap, expires } => {
             let author = author();
-            let (key, secret) = with_ledger(config, async |desk| {
+            let (key, secret) = with_ledger(config, Access::Changes, async |desk| {
                 Ok(desk.admin.rotate_key(Order::by(&author), &tenant, &old, overlap, expires).await?)
             })?;
             show_once(&key, &secret, output)
         }
         KeyCommand::List { tenant } => {
-            let keys = with_ledger(config, async |desk| Ok(desk.admin.keys(&tenant).await?))?;
+            let keys = with_ledger(config, Access::Reads, async |desk| Ok(desk.admin.keys(&tenant).await?))?;
             let document: Vec<Value> = keys.iter().map(key_document).collect();
             output.print(&document, || key_table(&keys))
         }
         KeyCommand::Revoke { tenant, key } => {
             let author = author();
-            let key = with_ledger(config, async |desk| Ok(desk.admin.revoke_key(&author, &tenant, &key).await?))?;
+            let key = with_ledger(config, Access::Changes, async |desk| {
+                Ok(desk.admin.revoke_key(&author, &tenant, &key).await?)
+            })?;
             output.print(&key_document(&key), || key_table(std::slice::from_ref(&key)))
         }
     }

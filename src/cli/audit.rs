@@ -12,7 +12,7 @@ use crate::edge::api::wire::audit::AuditBody;
 use crate::ports::tenants::AuditFilter;
 
 use super::Failure;
-use super::accounts::with_ledger;
+use super::accounts::{Access, with_ledger};
 use super::output::{Output, table};
 
 /// What to show of the log.
@@ -51,7 +51,7 @@ fn action(text: &str) -> Result<Action, String> {
 /// Runs `tollgate audit`.
 pub(super) fn audit(args: AuditArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let AuditArgs { tenant, actor, action, from, to, limit, after } = args;
-    let page = with_ledger(config, async |desk| {
+    let page = with_ledger(config, Access::Reads, async |desk| {
         if let Some(tenant) = &tenant {
             // A mistyped tenant is an error, not a tenant that nobody changed.
             desk.admin.tenant(tenant).await?;

@@ -20,7 +20,7 @@ use crate::domain::zone::Zone;
 use crate::metering::admin::{Order, mint_key};
 use crate::telemetry::logging;
 
-use super::accounts::{author, with_ledger};
+use super::accounts::{Access, author, with_ledger};
 use super::output::{self, Output};
 use super::{Common, Failure, flags};
 
@@ -96,7 +96,7 @@ pub(super) fn demo(common: &Common, args: DemoArgs, output: Output) -> Result<()
     .collect();
     logging::start(&config.log.filter, false)?;
     let author = author();
-    let tenant = with_ledger(&config, async |desk| {
+    let tenant = with_ledger(&config, Access::Migrates, async |desk| {
         let id = TENANT.parse().map_err(|error| Failure::from(format!("{TENANT}: {error}")))?;
         if desk.admin.tenant(&id).await.is_err() {
             desk.admin.create_tenant(Order::by(&author), id.clone(), "Demo".to_owned(), "starter", Zone::UTC).await?;

@@ -37,7 +37,7 @@ use crate::providers;
 use self::billing::Billing;
 use self::corrections::{History, HistoryBody};
 use super::Failure;
-use super::accounts::{Desk, with_ledger};
+use super::accounts::{Access, Desk, with_ledger};
 use super::output::{Output, complain, table};
 
 /// Prices are shown for a million tokens, as providers publish them.
@@ -322,7 +322,7 @@ fn explain(
     config: &Config,
     output: Output,
 ) -> Result<(), Failure> {
-    let (history, event, kept, plan) = with_ledger(config, async |desk| {
+    let (history, event, kept, plan) = with_ledger(config, Access::Reads, async |desk| {
         let history = history(desk, id).await?;
         let event = history.standing()?;
         let kept = desk.admin.price_book(list_of(&event)).await?;

@@ -12,6 +12,7 @@ use crate::config::{Config, LogFormat};
 use crate::ports::prices::ActiveBook;
 use crate::telemetry::logging::{self, Filter};
 
+use super::accounts::Access;
 use super::output::{self, Output, table};
 use super::{Failure, accounts};
 
@@ -113,6 +114,6 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
 /// Creates the schema or brings it up to date.
 pub(super) fn migrate(config: &Config, output: Output) -> Result<(), Failure> {
     let name = boot::ledger::name(&config.ledger);
-    accounts::with_ledger(config, async |_| Ok(()))?;
+    accounts::with_ledger(config, Access::Migrates, async |_| Ok(()))?;
     output.print(&json!({"ok": true, "ledger": name}), || format!("The ledger {name} is up to date."))
 }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::metering::admin::{Resealed, Unopened};
 
 use super::Failure;
-use super::accounts::{author, with_ledger};
+use super::accounts::{Access, author, with_ledger};
 use super::output::Output;
 
 /// What `tollgate secrets` can do.
@@ -33,7 +33,7 @@ pub(super) fn secrets(command: &SecretsCommand, config: &Config, output: Output)
 fn rotate(config: &Config, output: Output) -> Result<(), Failure> {
     let author = author();
     let Resealed { first, resealed, as_they_were, unopened } =
-        with_ledger(config, async |desk| Ok(desk.admin.reseal(&author).await?))?;
+        with_ledger(config, Access::Changes, async |desk| Ok(desk.admin.reseal(&author).await?))?;
     let first = first.to_string();
     let lines: Vec<String> = unopened
         .iter()

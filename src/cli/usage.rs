@@ -14,7 +14,7 @@ use crate::edge::api::wire::UsageBody;
 use crate::metering::reports::{self, Totals, UsageReport};
 
 use super::Failure;
-use super::accounts::with_ledger;
+use super::accounts::{Access, with_ledger};
 use super::output::{Output, table};
 
 /// What `tollgate plan` can do.
@@ -110,7 +110,7 @@ fn thresholds_of(plan: &Plan) -> String {
 pub(super) fn usage(args: UsageArgs, config: &Config, output: Output) -> Result<(), Failure> {
     let UsageArgs { tenant, range, date, group_by } = args;
     let group_by = group_by.as_deref().map(reports::parse_group_by).transpose()?.unwrap_or_default();
-    let report = with_ledger(config, async |desk| {
+    let report = with_ledger(config, Access::Reads, async |desk| {
         if let Some(tenant) = &tenant {
             // A mistyped tenant is an error, not a tenant that used nothing.
             desk.admin.tenant(tenant).await?;

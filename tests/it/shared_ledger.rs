@@ -329,3 +329,50 @@ fn a_month_that_the_journal_may_still_book_into_is_kept_and_that_is_said() {
     let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&plan["events"], &plan["kept_back"]["calls_in_journal"]), (&Value::from(3), &Value::from(2)), "{plan}");
 }
+
+/// Gateways of another version may be at work on a ledger: what only reads makes none and changes no schema.
+#[test]
+fn commands_make_no_ledger_where_there_is_none_and_change_no_schema() {
+    let reads: [&[&str]; 7] = [
+        &["usage"],
+        &["audit"],
+        &["tenant", "list"],
+        &["tenant", "show", "acme"],
+        &["key", "list", "acme"],
+        &["prices", "books"],
+        &["prices", "rerate", "--from", "2026-01-01T00:00:00Z", "--dry-run"],
+    ];
+    let changes: [&[&str]; 3] = [
+        &["tenant", "suspend", "acme"],
+        &["key", "create", "acme"],
+        &["secrets", "rotate"],
+    ];
+    let refused = |url: &str, data_dir: &Path, arguments: &[&str], fix: &str| {
+        let output = command(url, data_dir, arguments);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.lines().count() == 1 && told.contains(fix), "{arguments:?}: {told}");
+    };
+    let nowhere = tempfile::TempDir::new().unwrap();
+    let data_dir = nowhere.path().join("data");
+    let sqlite = format!("sqlite://{}", data_dir.join("billing/billing.db").display());
+    for arguments in reads.iter().chain(&changes) {
+        refused(&sqlite, nowhere.path(), arguments, "does not exist");
+        assert_eq!(std::fs::read_dir(nowhere.path()).unwrap().count(), 0, "{arguments:?}");
+    }
+    let database = Database::new();
+    for url in [sqlite.as_str(), &database.url] {
+        // What a first user does makes one.
+        document(url, nowhere.path(), &["tenant", "create", "acme"]);
+        document(url, nowhere.path(), &["key", "create", "acme"]);
+        assert_eq!(document(url, nowhere.path(), &["tenant", "list"])[0]["id"], "acme");
+    }
+    // As a ledger is that this version would bring up to date.
+    let newest = "DELETE FROM _sqlx_migrations WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)";
+    let count = "SELECT COUNT(*) FROM _sqlx_migrations";
+    database.say(newest);
+    let before = database.say(count);
+    for arguments in reads.iter().chain(&changes).chain([&["tenant", "create", "other"][..]].iter()) {
+        refused(&database.url, nowhere.path(), arguments, "run `tollgate migrate`");
+        assert_eq!(database.say(count), before, "{arguments:?}");
+    }
+}

@@ -139,6 +139,16 @@ impl PostgresLedger {
         &self.name
     }
 
+    /// Whether no version's schema is in it.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn is_empty(&self) -> Result<bool, StoreError> {
+        let found = sqlx::query_scalar::<_, bool>("SELECT to_regclass('_sqlx_migrations') IS NULL");
+        let found = timeout(SILENCE_MAX, found.fetch_one(&self.readers)).await.unwrap_or_else(|_| Err(silent()));
+        found.map_err(store_error)
+    }
+
     /// Creates the schema, or brings an older one up to this version's. Any number of processes may do it at once: one
     /// does, the others wait and find it done.
     ///

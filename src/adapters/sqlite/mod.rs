@@ -113,6 +113,15 @@ impl SqliteLedger {
         &self.path
     }
 
+    /// Whether nothing was ever written into it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn is_empty(&self) -> Result<bool, StoreError> {
+        let tables = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM sqlite_master");
+        tables.fetch_one(&self.readers).await.map(|tables| tables == 0).map_err(store_error)
+    }
+
     /// Creates the schema, or brings an older one up to this version's, in one transaction. Two processes may do it at
     /// once: the second finds it done.
     ///

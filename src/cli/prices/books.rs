@@ -14,7 +14,7 @@ use crate::domain::price::changes::changes;
 use crate::edge::api::wire::prices::{ChangeBody, PricesBody, UpdateBody};
 use crate::metering::admin::Order;
 
-use super::super::accounts::{author, with_ledger};
+use super::super::accounts::{Access, author, with_ledger};
 use super::super::output::{Output, complain, table};
 use super::{Failure, for_so_many, read, sold_by};
 
@@ -67,7 +67,8 @@ pub(super) fn update(args: &UpdateArgs, configured: PriceBook, config: &Config, 
     if let (Some(file), Some(book)) = (&args.book.from, &given) {
         say_advice(file, book);
     }
-    let document = with_ledger(config, async |desk| {
+    let access = if args.dry_run { Access::Reads } else { Access::Begins };
+    let document = with_ledger(config, access, async |desk| {
         let view = desk.admin.prices().await?;
         let book = match (given, &args.book.version) {
             (Some(book), _) => Some(book),
@@ -175,7 +176,7 @@ fn changes_text(document: &UpdateBody) -> String {
 
 /// Lists the books that the ledger has.
 pub(super) fn books(config: &Config, output: Output) -> Result<(), Failure> {
-    let view = with_ledger(config, async |desk| Ok(desk.admin.prices().await?))?;
+    let view = with_ledger(config, Access::Reads, async |desk| Ok(desk.admin.prices().await?))?;
     let document = PricesBody::from(view);
     output.print(&document, || {
         let mark = |version: &str| if version == document.version { "in force" } else { "" };

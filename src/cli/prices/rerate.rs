@@ -21,7 +21,7 @@ use crate::ports::clock::Clock;
 use crate::ports::prices::BookListing;
 use crate::ports::tenants::Act;
 
-use super::super::accounts::{author, with_ledger};
+use super::super::accounts::{Access, author, with_ledger};
 use super::super::output::{Output, table};
 use super::super::progress::{Elsewhere, Progress};
 use super::Failure;
@@ -92,7 +92,8 @@ pub(super) fn rerate(args: RerateArgs, config: &Config, output: Output) -> Resul
         return Err("--from is not before --to: no event is in between".to_owned().into());
     }
     let plans = boot::plans(config)?;
-    let (by, rerated, is_written) = with_ledger(config, async |desk| {
+    let access = if dry_run { Access::Reads } else { Access::Changes };
+    let (by, rerated, is_written) = with_ledger(config, access, async |desk| {
         if let Some(tenant) = &scope.tenant {
             // A mistyped tenant is an error, not a tenant without events.
             desk.admin.tenant(tenant).await?;
