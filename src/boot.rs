@@ -18,7 +18,7 @@ mod sockets;
 pub mod tls;
 pub mod transfer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -40,6 +40,7 @@ use crate::config::{self, Config};
 use crate::domain::ids::PlanName;
 use crate::domain::key::KeyHash;
 use crate::domain::price::PriceBook;
+use crate::domain::provider_key::MasterId;
 use crate::edge::api::health::{Pulse, TellPulse};
 use crate::edge::api::{self, ApiState, STORE_TIMEOUT};
 use crate::edge::body::{Budget, LOCAL_BUFFER_BYTES};
@@ -164,7 +165,7 @@ pub enum BootError {
     HostName(String),
     /// The ledger has keys of tenants that no given master key opens.
     #[error(
-        "secrets.key: tenants' own keys for providers are sealed with master keys that are not given (ids {0}): add them behind the first in TOLLGATE_SECRETS_KEY, or in the file of TOLLGATE_SECRETS_KEY_FILE"
+        "secrets.key: tenants' own keys for providers are sealed with master keys that are not given (ids {0}): add them behind the first in TOLLGATE_SECRETS_KEY, or in the file of TOLLGATE_SECRETS_KEY_FILE; where one is lost, `tollgate secrets forget ID` removes what it sealed"
     )]
     Sealed(String),
     /// A thread or runtime cannot be had.
@@ -251,8 +252,25 @@ pub const PRICE_FORMAT: Format = Format {
 /// # Errors
 /// When the ledger does not say.
 pub fn active_prices(config: &Config) -> Result<Option<(ActiveBook, PriceBook)>, BootError> {
+    told_by_ledger(config).map(|told| told.prices)
+}
+
+/// What a ledger says before anything is served from it.
+#[derive(Default)]
+pub struct Told {
+    /// The book that was put in force for all gateways, and by whom.
+    pub prices: Option<(ActiveBook, PriceBook)>,
+    /// What a start is refused for: keys of tenants that no master key given here opens.
+    pub sealed: Option<BootError>,
+}
+
+/// What the ledger says, if there is one; its schema is not touched.
+///
+/// # Errors
+/// When it does not say.
+pub fn told_by_ledger(config: &Config) -> Result<Told, BootError> {
     if matches!(&config.ledger, config::Ledger::Sqlite(path) if !path.exists()) {
-        return Ok(None);
+        return Ok(Told::default());
     }
     let failed = |source| BootError::Ledger { ledger: ledger::name(&config.ledger), source };
     let runtime = Builder::new_current_thread().enable_all().build();
@@ -260,16 +278,18 @@ pub fn active_prices(config: &Config) -> Result<Option<(ActiveBook, PriceBook)>,
     runtime.block_on(async {
         let ledger = Ledger::open(config, false, PATIENCE_OF_COMMANDS).await?;
         let store = ledger.tenants();
-        let active = async {
+        let told = async {
             ledger.usage().ready().await?;
-            let Some(active) = store.load().await?.prices else { return Ok(None) };
+            let directory = store.load().await?;
+            let sealed = all_opened(vault(config).missing(&directory.provider_keys)).err();
+            let Some(active) = directory.prices else { return Ok(Told { prices: None, sealed }) };
             let book = price_books::find(&*store, &active.version, PRICE_FORMAT).await?;
             let missing = || StoreError::Corrupt(format!("the price book in force, {}, is not there", active.version));
-            Ok(Some((active.clone(), book.ok_or_else(missing)?)))
+            Ok(Told { prices: Some((active.clone(), book.ok_or_else(missing)?)), sealed })
         };
-        let active = active.await.map_err(failed);
+        let told = told.await.map_err(failed);
         ledger.leave().await;
-        active
+        told
     })
 }
 
@@ -296,13 +316,14 @@ async fn snapshots(
 /// Opens tenants' own keys for providers.
 fn unlock(snapshots: &Snapshots, config: &Config) -> Result<(), BootError> {
     let vault = vault(config);
-    all_opened(snapshots, &vault)?;
+    all_opened(snapshots.missing(&vault))?;
     snapshots.set_vault(vault);
     Ok(())
 }
 
-fn all_opened(snapshots: &Snapshots, vault: &Vault) -> Result<(), BootError> {
-    let missing: Vec<String> = snapshots.missing(vault).iter().map(ToString::to_string).collect();
+/// `missing` are the master keys that nobody gave.
+fn all_opened(missing: BTreeSet<MasterId>) -> Result<(), BootError> {
+    let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
     if missing.is_empty() { Ok(()) } else { Err(BootError::Sealed(missing.join(", "))) }
 }
 

@@ -190,7 +190,7 @@ impl<'a> Reloader<'a> {
         let checked = check(&config, Some(&parts.gate.live.load())).map_err(|error| noted(error.to_string()));
         let filter = Filter::parse(&config.log.filter).map_err(&mut noted);
         let (Ok(checked), Ok(filter)) = (checked, filter) else { return Err(errors) };
-        all_opened(&parts.snapshots, &vault(&config)).map_err(|error| vec![error.to_string()])?;
+        all_opened(parts.snapshots.missing(&vault(&config))).map_err(|error| vec![error.to_string()])?;
         let admin_key = self.admin_key(&config, parts).await.map_err(|error| vec![error.to_string()])?;
         // A tenant that another process just put on a plan counts too, when the ledger can tell.
         match timeout(STORE_TIMEOUT, parts.snapshots.refresh(&*parts.ledger.tenants())).await {

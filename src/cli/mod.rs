@@ -88,7 +88,7 @@ enum Command {
     /// Keys of tenants: create, rotate, list, revoke.
     #[command(subcommand)]
     Key(accounts::KeyCommand),
-    /// What is encrypted in the ledger: rotate.
+    /// What is encrypted in the ledger: rotate, forget.
     #[command(subcommand)]
     Secrets(secrets::SecretsCommand),
     /// Who changed what: tenants, their plans and keys.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::boot::reload::Source;
-use crate::boot::{self, Ready};
+use crate::boot::{self, Ready, Told};
 use crate::config::{Config, LogFormat};
 use crate::ports::prices::ActiveBook;
 use crate::telemetry::logging::{self, Filter};
@@ -65,7 +65,13 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
             }
         }
     });
-    let (prices, plans, config) = match checked {
+    // A ledger that cannot be asked now is no mistake in the configuration.
+    let checked = checked.and_then(|(prices, plans, config)| match boot::told_by_ledger(&config) {
+        Ok(Told { sealed: Some(error), .. }) => Err(error.into()),
+        Ok(told) => Ok((prices, plans, config, Ok(told.prices))),
+        Err(error) => Ok((prices, plans, config, Err(error))),
+    });
+    let (prices, plans, config, in_ledger) = match checked {
         Ok(checked) => checked,
         Err(Failure(errors)) => {
             if output.is_json() {
@@ -81,7 +87,7 @@ pub(super) fn check(loaded: Result<Config, Failure>, output: Output) -> Result<(
         .collect();
     let models = prices.models().count();
     let version = prices.version();
-    let (active, why) = match boot::active_prices(&config) {
+    let (active, why) = match in_ledger {
         Ok(None) => (Value::Null, "in force: no other was put in force for all gateways".to_owned()),
         Ok(Some((ActiveBook { version, since, by }, _))) => (
             json!({"version": &*version, "since": since.to_string(), "by": by}),

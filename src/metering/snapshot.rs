@@ -402,7 +402,7 @@ impl Snapshots {
 
     /// The master keys that `vault` lacks to open every tenant's own keys.
     pub fn missing(&self, vault: &Vault) -> BTreeSet<MasterId> {
-        self.current.load().sealed.iter().map(|key| key.master).filter(|id| !vault.has(*id)).collect()
+        vault.missing(&self.current.load().sealed)
     }
 
     fn all_counted(&self, plans: &Plans) -> Result<(), PlansRefused> {

@@ -13,6 +13,7 @@
 //! In memory tenants' keys are wrapped: they do not print, and are overwritten when they are dropped. Of a master key the
 //! cipher has a copy of its own, made once for as long as it is given; nothing else is made of it later.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -53,6 +54,9 @@ pub enum VaultError {
     /// It was sealed with a master key that is not among those given.
     #[error("it is sealed with master key {0}, which is not given")]
     OtherMasterKey(MasterId),
+    /// It is to be given up as lost, and is not.
+    #[error("master key {0} is given here (secrets.key) and opens its keys: it is not lost")]
+    NotLost(MasterId),
     /// It was changed, or belongs elsewhere.
     #[error("it was changed since it was sealed, or belongs to another tenant or provider")]
     Broken,
@@ -113,6 +117,11 @@ impl Vault {
     /// Whether one of this id is there.
     pub fn has(&self, id: MasterId) -> bool {
         self.keys.iter().any(|key| key.id == id)
+    }
+
+    /// The master keys that it lacks to open all of these.
+    pub fn missing(&self, sealed: &[SealedKey]) -> BTreeSet<MasterId> {
+        sealed.iter().map(|key| key.master).filter(|id| !self.has(*id)).collect()
     }
 
     /// The master key that seals.

@@ -348,3 +348,50 @@ fn a_row_that_was_moved_or_changed_is_refused_and_never_the_operators_key() {
     assert_eq!(gateway.send(&chat(&acme)).status, 200);
     assert_eq!(credential(&provider.last()), OPENAI_OF_ACME);
 }
+
+/// Whoever loses a master key loses what it sealed, and nothing else: the gateway starts again.
+#[test]
+fn a_lost_master_key_is_given_up_and_the_gateway_starts_again() {
+    let provider = Provider::start(bodies::honest);
+    let (mut gateway, acme, other) = start(Setup::new(&provider));
+    let master = gateway.admin(Request::get("/admin/tenants/acme/provider-keys/openai")).json();
+    let master = master["master_key_id"].as_str().unwrap().to_owned();
+    gateway.stop();
+    let again = || Setup::new(&provider).prod().set("TOLLGATE_SECRETS_KEY", NEXT_MASTER).on_ledger_of(&gateway);
+    let said = again().refused();
+    assert!(said.contains("tollgate secrets forget ID") && said.contains(&master), "{said}");
+    let checked = tollgate(&gateway, &["check"], NEXT_MASTER);
+    let told = String::from_utf8(checked.stderr).unwrap();
+    assert!(!checked.status.success() && told.contains(&master) && told.lines().count() == 1, "{told}");
+    let run = |arguments: &[&str], master_keys: &str| {
+        let output = tollgate(&gateway, &[&["secrets", "forget"], arguments].concat(), master_keys);
+        (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    // Not one that opens its keys, first or not; nobody can be asked here.
+    for given in [MASTER.to_owned(), format!("{NEXT_MASTER},{MASTER}")] {
+        let (done, told) = run(&[&master, "--yes"], &given);
+        assert!(!done && told.contains("is not lost") && told.lines().count() == 1, "{told}");
+    }
+    let (done, told) = run(&[&master], NEXT_MASTER);
+    assert!(!done && told.contains("--yes"), "{told}");
+    // The rows are named before and after.
+    for (flag, removed) in [("--dry-run", false), ("--yes", true)] {
+        let (done, told) = run(&[&master, flag, "--json"], NEXT_MASTER);
+        assert!(done, "{told}");
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((&told["master_key_id"], &told["removed"]), (&json!(master), &json!(removed)), "{told}");
+        let of = |at: usize| (&told["keys"][at]["tenant_id"], &told["keys"][at]["provider"]);
+        assert_eq!([of(0), of(1)], [(&json!("acme"), &json!("gemini")), (&json!("acme"), &json!("openai"))], "{told}");
+    }
+    let (done, told) = run(&[&master, "--yes"], NEXT_MASTER);
+    assert!(done && told.starts_with("No key"), "{told}");
+    assert!(tollgate(&gateway, &["check"], NEXT_MASTER).status.success());
+    let log = tollgate(&gateway, &["audit", "acme", "--action", "provider_key.remove", "--json"], NEXT_MASTER);
+    let log: Value = serde_json::from_slice(&log.stdout).unwrap();
+    assert_eq!(log["entries"].as_array().map(Vec::len), Some(2), "{log}");
+    let gateway = again().start();
+    for key in [&acme, &other] {
+        assert_eq!(gateway.send(&chat(key)).status, 200);
+        assert_eq!(credential(&provider.last()), OPENAI_KEY);
+    }
+}

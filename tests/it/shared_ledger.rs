@@ -342,10 +342,11 @@ fn commands_make_no_ledger_where_there_is_none_and_change_no_schema() {
         &["prices", "books"],
         &["prices", "rerate", "--from", "2026-01-01T00:00:00Z", "--dry-run"],
     ];
-    let changes: [&[&str]; 3] = [
+    let changes: [&[&str]; 4] = [
         &["tenant", "suspend", "acme"],
         &["key", "create", "acme"],
         &["secrets", "rotate"],
+        &["secrets", "forget", "0123456789abcdef", "--yes"],
     ];
     let refused = |url: &str, data_dir: &Path, arguments: &[&str], fix: &str| {
         let output = command(url, data_dir, arguments);

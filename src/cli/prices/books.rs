@@ -114,7 +114,7 @@ fn is_wanted(document: &UpdateBody) -> Result<bool, Failure> {
 }
 
 /// Asks at a terminal.
-pub(super) fn ask(question: &str) -> Result<bool, Failure> {
+pub(in super::super) fn ask(question: &str) -> Result<bool, Failure> {
     let silent = |error: io::Error| Failure::from(format!("the terminal cannot be asked: {error}: say --yes"));
     if !io::stdin().is_terminal() {
         return Err("nobody can be asked here: look at the changes with --dry-run, then say --yes".to_owned().into());

@@ -112,6 +112,27 @@ impl Admin {
         self.publish().await;
         Ok(sealed)
     }
+
+    /// All keys that are sealed with a master key which is not given here: those that only it would open.
+    pub async fn sealed_with(&self, lost: MasterId) -> Result<Vec<SealedKey>, AdminError> {
+        if self.snapshots.vault().has(lost) {
+            return Err(VaultError::NotLost(lost).into());
+        }
+        let keys = self.store.load().await?.provider_keys;
+        Ok(keys.into_iter().filter(|key| key.master == lost).collect())
+    }
+
+    /// Removes them, and says which they were. Each is one change: what was done stays done when this ends early. A row may
+    /// be of a provider that this version does not know.
+    pub async fn forget(&self, author: &Author, lost: MasterId) -> Result<Vec<SealedKey>, AdminError> {
+        let keys = self.sealed_with(lost).await?;
+        for SealedKey { tenant, provider, .. } in &keys {
+            let act = Act::by(author.clone(), self.clock.now());
+            let done = self.store.remove_provider_key(tenant, provider, &act).await?;
+            self.done(&Order::<()>::by(author), tenant, done).await?;
+        }
+        Ok(keys)
+    }
 }
 
 fn known_provider(name: &str) -> Result<ProviderId, AdminError> {
