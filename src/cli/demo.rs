@@ -13,11 +13,15 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::adapters::system_clock::SystemClock;
 use crate::boot::{self, Ready};
-use crate::config::{Config, Environment, Flag, ProcessEnvironment};
+use crate::config::{self, Config, Environment, Flag, ProcessEnvironment};
 use crate::demo::provider;
+use crate::domain::key::Key;
+use crate::domain::time::{MICROS_PER_DAY, Micros};
 use crate::domain::zone::Zone;
 use crate::metering::admin::{Order, mint_key};
+use crate::ports::clock::Clock;
 use crate::telemetry::logging;
 
 use super::accounts::{Access, author, with_ledger};
@@ -44,6 +48,9 @@ pub(super) struct DemoArgs {
     #[arg(long, value_name = "IP:PORT")]
     admin_listen: Option<String>,
 }
+
+/// On a ledger that is kept its key ends by itself, should the demo not come to revoke it.
+const KEY_LASTS_MICROS: i64 = MICROS_PER_DAY;
 
 /// A directory that goes when the demo goes.
 struct TemporaryDir(PathBuf);
@@ -72,6 +79,14 @@ struct Keys {
     provider: String,
 }
 
+/// What is printed beside the keys.
+struct Notes {
+    /// Ports that were taken.
+    moved: Vec<String>,
+    /// Where the ledger and the counters are that stay when the demo goes; empty when nothing stays.
+    kept: Vec<String>,
+}
+
 /// Runs the demo until it is told to end.
 pub(super) fn demo(common: &Common, args: DemoArgs, output: Output) -> Result<(), Failure> {
     let admin = mint_key()?;
@@ -87,31 +102,62 @@ pub(super) fn demo(common: &Common, args: DemoArgs, output: Output) -> Result<()
     let given = [args.listen.is_some(), args.admin_listen.is_some()];
     let config = config(common, args, data_dir, provider_address, (&admin, &provider_key))?;
     let [proxy_given, admin_given] = given;
-    let moved: Vec<String> = [
+    let moved = [
         moved_from(PROXY_PORT, config.listen.proxy, "--listen", proxy_given),
         moved_from(ADMIN_PORT, config.listen.admin, "--admin-listen", admin_given),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    ];
+    let moved = moved.into_iter().flatten().collect();
+    let notes = Notes { moved, kept: kept(&config, temporary.as_ref().map(|directory| directory.0.as_path())) };
     logging::start(&config.log.filter, false)?;
-    let author = author();
-    let tenant = with_ledger(&config, Access::Migrates, async |desk| {
-        let id = TENANT.parse().map_err(|error| Failure::from(format!("{TENANT}: {error}")))?;
-        if desk.admin.tenant(&id).await.is_err() {
-            desk.admin.create_tenant(Order::by(&author), id.clone(), "Demo".to_owned(), "starter", Zone::UTC).await?;
-        }
-        Ok(desk.admin.issue_key(Order::by(&author), &id, "demo".to_owned(), None, None).await?.1)
-    })?;
+    let (key, tenant) = issue(&config, !notes.kept.is_empty())?;
     let keys = Keys { tenant, admin, provider: provider_key };
     let served = boot::serve(&config, None, |ready| {
-        if let Err(Failure(lines)) = announce(ready, provider_address, &keys, &moved, output) {
+        if let Err(Failure(lines)) = announce(ready, provider_address, &keys, &notes, output) {
             output::complain(&lines);
         }
     });
     provider.shutdown_background();
+    let revoked = if notes.kept.is_empty() { Ok(()) } else { revoke(&config, &key) };
     drop(temporary);
-    Ok(served?)
+    served?;
+    revoked
+}
+
+/// A key of the demo's tenant, and what it says. One in a ledger that is kept ends in a day.
+fn issue(config: &Config, is_kept: bool) -> Result<(Key, String), Failure> {
+    let author = author();
+    let ends_at = is_kept.then(|| Micros(SystemClock::new().now().0.saturating_add(KEY_LASTS_MICROS)));
+    with_ledger(config, Access::Migrates, async |desk| {
+        let id = TENANT.parse().map_err(|error| Failure::from(format!("{TENANT}: {error}")))?;
+        if desk.admin.tenant(&id).await.is_err() {
+            desk.admin.create_tenant(Order::by(&author), id.clone(), "Demo".to_owned(), "starter", Zone::UTC).await?;
+        }
+        Ok(desk.admin.issue_key(Order::by(&author), &id, "demo".to_owned(), ends_at, None).await?)
+    })
+}
+
+fn revoke(config: &Config, key: &Key) -> Result<(), Failure> {
+    let author = author();
+    let revoked = with_ledger(config, Access::Changes, async |desk| {
+        desk.admin.revoke_key(&author, &key.tenant, &key.id).await?;
+        Ok(())
+    });
+    revoked.map_err(|Failure(lines)| {
+        let (tenant, id) = (&key.tenant, &key.id);
+        let fix = format!("the demo's key works for a day: revoke it with `tollgate key revoke {tenant} {id}`");
+        Failure(lines.into_iter().chain([fix]).collect())
+    })
+}
+
+/// What outlives the demo: all that is not in its own directory.
+fn kept(config: &Config, own: Option<&Path>) -> Vec<String> {
+    let goes = own.is_some_and(|own| match &config.ledger {
+        config::Ledger::Sqlite(path) => path.starts_with(own),
+        config::Ledger::Postgres(_) => false,
+    });
+    let ledger = (!goes).then(|| format!("the ledger {}", boot::ledger::name(&config.ledger)));
+    let counters = config.counters.url.as_ref().map(|_| "the counters of counters.url".to_owned());
+    ledger.into_iter().chain(counters).collect()
 }
 
 fn start_provider(key: String) -> Result<(Runtime, SocketAddr), Failure> {
@@ -181,7 +227,7 @@ fn moved_from(port: u16, config: SocketAddr, flag: &str, given: bool) -> Option<
     moved.then(|| format!("Port {port} is taken: the demo uses the next free one; {flag} chooses another.\n"))
 }
 
-fn announce(ready: Ready, provider: SocketAddr, keys: &Keys, moved: &[String], output: Output) -> Result<(), Failure> {
+fn announce(ready: Ready, provider: SocketAddr, keys: &Keys, notes: &Notes, output: Output) -> Result<(), Failure> {
     let examples = examples(ready, keys);
     let Ready { proxy, admin } = ready;
     let Keys { tenant, admin: admin_key, provider: provider_key } = keys;
@@ -193,7 +239,7 @@ fn announce(ready: Ready, provider: SocketAddr, keys: &Keys, moved: &[String], o
     });
     output.print(&document, || {
         let mut text = format!("tollgate ready proxy={proxy} admin={admin}\n\n");
-        for line in moved {
+        for line in &notes.moved {
             text.push_str(line);
         }
         text.push_str(&format!(
@@ -205,10 +251,22 @@ fn announce(ready: Ready, provider: SocketAddr, keys: &Keys, moved: &[String], o
         }
         text.push_str(
             "\nA model's name can ask the provider for trouble: error-429, error-500, slow-2000ms, pace-200ms, cut-3,\n\
-             words-200, no-usage; joined by '+', as in slow-500ms+cut-3. Ctrl-C ends the demo and forgets everything.",
+             words-200, no-usage; joined by '+', as in slow-500ms+cut-3. ",
         );
+        text.push_str(&ending(&notes.kept));
         text
     })
+}
+
+/// What becomes of it all.
+fn ending(kept: &[String]) -> String {
+    if kept.is_empty() {
+        return "Ctrl-C ends the demo and forgets everything.".to_owned();
+    }
+    format!(
+        "Ctrl-C ends the demo.\nIts key is revoked then, and ends in a day in any case. Tenant {TENANT} and what it used stay in {}.",
+        kept.join(" and ")
+    )
 }
 
 /// What to try: a title and a line for the shell each.

@@ -2,8 +2,9 @@
 //! there.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -376,4 +377,39 @@ fn commands_make_no_ledger_where_there_is_none_and_change_no_schema() {
         refused(&database.url, nowhere.path(), arguments, "run `tollgate migrate`");
         assert_eq!(database.say(count), before, "{arguments:?}");
     }
+}
+
+/// Ended or killed: no key of a demo works for ever on a ledger that stays.
+#[test]
+fn a_demo_on_a_ledger_that_is_kept_leaves_no_key_that_works() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let demo = |signal: &str| {
+        let mut child = Command::new(binary())
+            .args(["demo", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(directory.path())
+            .env_clear()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let is_last = |line: &String| ["stay in the ledger", "forgets everything"].iter().any(|end| line.contains(end));
+        let last = lines.find(is_last);
+        Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(last.as_ref().is_some_and(|line| line.contains("stay in")), "{last:?}");
+        output
+    };
+    let ended = demo("INT");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    demo("KILL");
+    let url = format!("sqlite://{}", directory.path().join("billing/billing.db").display());
+    let keys = document(&url, directory.path(), &["key", "list", "demo"]);
+    let ends: Vec<(bool, bool)> = keys
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| (key["expires_at"].is_string(), key["revoked_at"].is_string()))
+        .collect();
+    assert_eq!(ends, [(true, false), (true, true)], "newest first: {keys}");
 }
