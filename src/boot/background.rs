@@ -14,8 +14,11 @@ use tracing::{error, info, warn};
 
 use crate::adapters::system_clock::SystemClock;
 use crate::edge::listener::Phase;
+use crate::metering::snapshot::Snapshots;
 use crate::ports::clock::Clock;
 use crate::ports::journal::Journal;
+use crate::ports::tenants::TenantStore;
+use crate::ports::{BoxFuture, StoreError};
 
 use super::counters::Counters;
 use super::signals::Signals;
@@ -23,6 +26,18 @@ use super::{BootError, Parts, admin_listener};
 
 /// Tenants and keys that another process changed are seen within this.
 const REFRESH: Duration = Duration::from_secs(2);
+
+/// How long is waited for an answer of the ledger at first: which revision it has, which is one row, and then all of it. A
+/// connection that takes longer may be half open: it is closed, and another is asked.
+const ANSWER: Duration = Duration::from_millis(500);
+const ANSWER_OF_ALL: Duration = Duration::from_secs(2);
+
+/// As many tries as a pool has connections, any of which may be half open, come soon after each other. Then it is the ledger
+/// that is slow, and is given more and more time.
+const TRIES: [u32; 8] = [1, 1, 1, 1, 2, 4, 8, 16];
+
+/// To put a book into the ledger.
+const KEEP_MAX: Duration = Duration::from_secs(16);
 
 /// To close the ledger, which moves its own log into its file, and to sync the journal. The next start does both as well.
 const CLOSE_MAX: Duration = Duration::from_millis(300);
@@ -67,14 +82,15 @@ impl Background {
                 loop {
                     tokio::time::sleep(REFRESH).await;
                     let before = snapshots.load().prices.version();
-                    if let Err(error) = snapshots.refresh(ledger.as_ref()).await {
+                    if let Err(error) = refresh(&snapshots, ledger.as_ref()).await {
                         warn!(%error, "Tenants and keys could not be read again; those known stay in force.");
                     }
                     let version = snapshots.load().prices.version();
                     if version != before {
                         info!(%version, %before, "Other prices are in force.");
                     }
-                    if let Err(error) = snapshots.keep_books(ledger.as_ref(), clock.now()).await {
+                    let kept = timeout(KEEP_MAX, snapshots.keep_books(ledger.as_ref(), clock.now())).await;
+                    if let Err(error) = kept.unwrap_or_else(|_| Err(silent())) {
                         warn!(%error, "The price book in force could not be put into the ledger yet.");
                     }
                 }
@@ -123,4 +139,30 @@ impl Background {
             warn!(events, "Events wait in the journal and are booked at the next start.");
         }
     }
+}
+
+/// Reads tenants and keys again if they changed.
+async fn refresh(snapshots: &Snapshots, ledger: &dyn TenantStore) -> Result<(), StoreError> {
+    let revision = answer(ANSWER, || ledger.revision()).await?;
+    if revision != snapshots.load().revision {
+        answer(ANSWER_OF_ALL, || Box::pin(snapshots.refresh(ledger))).await?;
+    }
+    Ok(())
+}
+
+/// What the ledger answers, on one connection after the other.
+async fn answer<'a, T>(
+    at_first: Duration,
+    ask: impl Fn() -> BoxFuture<'a, Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    for times in TRIES {
+        if let Ok(answer) = timeout(at_first.saturating_mul(times), ask()).await {
+            return answer;
+        }
+    }
+    Err(silent())
+}
+
+fn silent() -> StoreError {
+    StoreError::Unavailable("the ledger does not answer".to_owned())
 }

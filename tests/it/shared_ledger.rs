@@ -18,6 +18,7 @@ use tollgate::domain::event::UsageEvent;
 
 use super::conformance::{at, event};
 use super::support::bodies::honest;
+use super::support::fault_proxy::{Fault, FaultProxy};
 use super::support::machine::{TurnedClock, figures, full, until};
 use super::support::postgres::Database;
 use super::support::redis::RedisServer;
@@ -329,6 +330,27 @@ fn a_month_that_the_journal_may_still_book_into_is_kept_and_that_is_said() {
     let output = command.output().unwrap();
     let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&plan["events"], &plan["kept_back"]["calls_in_journal"]), (&Value::from(3), &Value::from(2)), "{plan}");
+}
+
+/// The connection to Postgres that a firewall forgot takes what is said and never answers.
+#[test]
+fn a_key_is_revoked_in_time_while_a_connection_to_postgres_is_half_open() {
+    let provider = Provider::start(honest);
+    let database = Database::new();
+    let (front, name) = database.url.rsplit_once('/').unwrap();
+    let port = front.rsplit_once(':').unwrap().1;
+    let proxy = FaultProxy::start(format!("127.0.0.1:{port}").parse().unwrap());
+    let through = format!("{}{}/{name}", front.strip_suffix(port).unwrap(), proxy.address.port());
+    let gateway = Setup::new(&provider).set("DATABASE_URL", &through).prod().start();
+    let key = gateway.issue("acme", "pro");
+    assert_eq!(gateway.send(&chat(&key)).status, 200);
+    let keys = document(&database.url, gateway.data_dir(), &["key", "list", "acme"]);
+    proxy.set(Fault::HangOld);
+    document(&database.url, gateway.data_dir(), &["key", "revoke", "acme", keys[0]["id"].as_str().unwrap()]);
+    let began = Instant::now();
+    until("refused", NOTICED_MAX, || gateway.send(&chat(&key)).status == 401);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 /// Gateways of another version may be at work on a ledger: what only reads makes none and changes no schema.

@@ -23,6 +23,8 @@ pub enum Fault {
     Hang,
     /// As [`Fault::Hang`] for what the server answers; what the client says gets there.
     HangAnswers,
+    /// As [`Fault::Hang`] on connections of before; new ones are well. So a firewall forgets what it let through.
+    HangOld,
     /// Every connection is closed, and new ones are closed at once.
     Cut,
     /// Each piece takes this long, one after the other, towards the server and back.
@@ -45,7 +47,16 @@ struct State {
     is_over: bool,
     /// Grows with each cut: connections of an earlier time are closed.
     cuts: u64,
+    /// Grows with each switch.
+    switched: u64,
     to: SocketAddr,
+}
+
+/// When a connection was opened.
+#[derive(Clone, Copy)]
+struct Opened {
+    cuts: u64,
+    switched: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +71,7 @@ impl FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let state = State { fault: Fault::None, is_over: false, cuts: 0, to };
+        let state = State { fault: Fault::None, is_over: false, cuts: 0, switched: 0, to };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let of_listener = Arc::clone(&shared);
         thread::spawn(move || of_listener.accept(&listener));
@@ -71,6 +82,7 @@ impl FaultProxy {
     pub fn set(&self, fault: Fault) {
         let mut state = self.shared.state.lock().unwrap();
         state.fault = fault;
+        state.switched += 1;
         state.cuts += u64::from(fault == Fault::Cut);
         self.shared.changed.notify_all();
     }
@@ -98,12 +110,12 @@ impl Shared {
     }
 
     fn connect(self: &Arc<Self>, client: TcpStream) {
-        let (to, cuts) = {
+        let (to, opened) = {
             let state = self.state.lock().unwrap();
             if state.fault == Fault::Cut {
                 return;
             }
-            (state.to, state.cuts)
+            (state.to, Opened { cuts: state.cuts, switched: state.switched })
         };
         // A server that is not there closes the client's connection.
         let Ok(server) = TcpStream::connect_timeout(&to, Duration::from_secs(1)) else { return };
@@ -118,7 +130,7 @@ impl Shared {
         {
             let shared = Arc::clone(self);
             thread::spawn(move || {
-                shared.carry(&from, &to, direction, cuts);
+                shared.carry(&from, &to, direction, opened);
                 drop(from.shutdown(Shutdown::Both));
                 drop(to.shutdown(Shutdown::Both));
             });
@@ -126,18 +138,18 @@ impl Shared {
     }
 
     /// Until one side ends, or the connection is cut.
-    fn carry(&self, mut from: &TcpStream, mut to: &TcpStream, direction: Direction, cuts: u64) {
+    fn carry(&self, mut from: &TcpStream, mut to: &TcpStream, direction: Direction, opened: Opened) {
         let mut piece = vec![0; PIECE_BYTES];
         loop {
             match from.read(&mut piece) {
                 Ok(0) => return,
                 Ok(length) => {
-                    if !self.may_pass(direction, cuts) || to.write_all(&piece[..length]).is_err() {
+                    if !self.may_pass(direction, opened) || to.write_all(&piece[..length]).is_err() {
                         return;
                     }
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    if self.is_cut(cuts) {
+                    if self.is_cut(opened.cuts) {
                         return;
                     }
                 }
@@ -152,18 +164,19 @@ impl Shared {
     }
 
     /// Waits as long as the fault demands; `false` when the connection is cut.
-    fn may_pass(&self, direction: Direction, cuts: u64) -> bool {
+    fn may_pass(&self, direction: Direction, opened: Opened) -> bool {
         let began = Instant::now();
         let mut state = self.state.lock().unwrap();
         loop {
-            if state.is_over || state.cuts != cuts {
+            if state.is_over || state.cuts != opened.cuts {
                 return false;
             }
             let wait = match (state.fault, direction) {
                 (Fault::Hang, _) | (Fault::HangAnswers, Direction::ToClient) => Duration::MAX,
+                (Fault::HangOld, _) if state.switched != opened.switched => Duration::MAX,
                 (Fault::Delay(there, _), Direction::ToServer) => there.saturating_sub(began.elapsed()),
                 (Fault::Delay(_, back), Direction::ToClient) => back.saturating_sub(began.elapsed()),
-                (Fault::None | Fault::HangAnswers | Fault::Cut, _) => Duration::ZERO,
+                (Fault::None | Fault::HangAnswers | Fault::HangOld | Fault::Cut, _) => Duration::ZERO,
             };
             if wait.is_zero() {
                 return true;
