@@ -181,6 +181,11 @@ pub enum Refusal {
         /// The provider's short name.
         provider: String,
     },
+    /// A session was opened with another key for its provider than the tenant's calls go out with by now.
+    ProviderKeyChanged {
+        /// The provider's short name.
+        provider: String,
+    },
     /// The body is longer than `listen.body_limit`, or `listen.upload_limit` where it is streamed.
     BodyTooLarge {
         /// The limit in bytes.
@@ -287,6 +292,7 @@ impl Refusal {
             Self::UnknownPlan { .. }
             | Self::ProviderOff { .. }
             | Self::ProviderKeyLocked { .. }
+            | Self::ProviderKeyChanged { .. }
             | Self::BuffersFull
             | Self::JournalFull
             | Self::CountersDown
@@ -331,6 +337,7 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::ProviderOff { .. } => "provider_not_configured",
             Self::ProviderKeyLocked { .. } => "provider_key_locked",
+            Self::ProviderKeyChanged { .. } => "provider_key_changed",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyIncomplete => "body_incomplete",
             Self::BadJson { .. } => "invalid_json",
@@ -413,6 +420,9 @@ impl Refusal {
             Self::ProviderKeyLocked { provider } => {
                 write!(f, "This gateway cannot open your own key for provider {provider}. Ask its operator.")
             }
+            Self::ProviderKeyChanged { provider } => {
+                write!(f, "Your own key for provider {provider} was set, changed or removed. Open the session again.")
+            }
             _ => Ok(()),
         }
     }
@@ -484,7 +494,9 @@ impl fmt::Display for Refusal {
             Self::NoUpgrade => f.write_str("This route is a websocket. Ask for it by GET over HTTP/1.1 with 'Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Key' and 'Sec-WebSocket-Version: 13'."),
             Self::TooManyTurns => f.write_str("This session has too many turns at once."),
             Self::MethodNotAllowed { allow } => write!(f, "This route does not have that method. Allowed: {allow}."),
-            Self::ProviderOff { .. } | Self::ProviderKeyLocked { .. } => self.write_provider(f),
+            Self::ProviderOff { .. } | Self::ProviderKeyLocked { .. } | Self::ProviderKeyChanged { .. } => {
+                self.write_provider(f)
+            }
             Self::BodyTooLarge { limit } => write!(f, "The request body is over the limit of {limit} bytes."),
             Self::BodyIncomplete => f.write_str("The request body broke off, came too slowly or has chunks that are none."),
             Self::BadJson { reason } => write!(f, "The request body is not what this route takes: {reason}."),

@@ -8,6 +8,8 @@
 //! |---|---|
 //! | the plan is used up, or the model is not allowed | messages of the client go no further; turns that run end; 1008 |
 //! | a message names an object that is another tenant's | the same |
+//! | the key is revoked, or the tenant suspended | the same, also where nobody says anything |
+//! | the tenant's own key for the provider is set, exchanged or removed | the same, with 1013: opened again it has the right key |
 //! | counters or journal cannot take a turn | the same, with 1013 |
 //! | a message is over `listen.session_message_limit`, or no frame | 1009 or 1002 |
 //! | the client leaves while a turn runs | the provider is read on to the end of it, as a stream is |
@@ -22,9 +24,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use pingora_core::protocols::http::ServerSession;
 use pingora_timeout::fast_timeout::fast_timeout;
 use secrecy::SecretString;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::watch;
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::domain::bound::Bound;
 use crate::domain::ids::TenantId;
@@ -40,25 +41,22 @@ use super::body::{Budget, Reserved};
 use super::client_stream::ClientStream;
 use super::crowd::Inside;
 use super::exchange::{Asked, Fate, Gate, Origin, Settings, headers_of, refusal_of};
-use super::frames::{self, Broken, Found, Frames, code};
+use super::frames::{self, Broken, Found, code};
 use super::handshake;
 use super::headers::{self, Coding};
 use super::listener::Phase;
-use super::pace::Pace;
 use super::relay::Meters;
 use super::upstream::{Opened, Outgoing, Switched};
 
-/// What is read at once. Audio comes in messages of a few kilobytes.
-const READ_BYTES: usize = 16 * 1024;
+use side::{Side, read, write};
+
+mod side;
 
 /// A session that is over on one side has so long for the other's close frame.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
 
 /// Turns that run when a session has to stop may take so long to end: models speak faster than they are heard.
 const STOP_TIME: Duration = Duration::from_secs(60);
-
-/// The last frame of a session that is cut has so long to go out.
-const CUT_TIME: Duration = Duration::from_millis(100);
 
 /// Messages up to this size are not counted in the budget of buffers: each connection has about as much anyway. Room for
 /// longer ones is not kept.
@@ -92,30 +90,6 @@ pub struct Session {
     stage: Stage,
     /// Whether the provider was the last to be read.
     heard_provider: bool,
-}
-
-/// One side's connection.
-struct Side<S> {
-    read: ReadHalf<S>,
-    write: WriteHalf<S>,
-    frames: Frames,
-    /// Read and not gone on.
-    held: BytesMut,
-    /// How much of it there was when some was read last.
-    came: usize,
-    /// For what is held of a long message, and for as long as the other side has not taken all of it.
-    reserved: Reserved,
-    /// To be written.
-    out: BytesMut,
-    /// How much of it there was when some was written last.
-    queued: usize,
-    /// Written, and not flushed.
-    unflushed: bool,
-    /// How it takes what is to be written.
-    pace: Pace,
-    /// Since when it takes what is to be written.
-    written: Instant,
-    heard: Instant,
 }
 
 /// How far a session is.
@@ -200,125 +174,6 @@ impl Gate {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite> Side<S> {
-    fn new(stream: S, from: frames::From, settings: &Settings) -> Self {
-        let message_max = usize::try_from(settings.session_message_limit).unwrap_or(usize::MAX);
-        let (read, write) = split(stream);
-        let now = Instant::now();
-        Self {
-            read,
-            write,
-            frames: Frames::new(from, message_max),
-            held: BytesMut::new(),
-            came: 0,
-            reserved: Reserved::default(),
-            out: BytesMut::new(),
-            queued: 0,
-            unflushed: false,
-            pace: Pace::new(settings.write_timeout, settings.rate_min),
-            written: now,
-            heard: now,
-        }
-    }
-
-    fn is_writing(&self) -> bool {
-        !self.out.is_empty() || self.unflushed
-    }
-
-    /// Puts bytes to be written behind those that are.
-    fn put(&mut self, bytes: BytesMut) {
-        if !self.is_writing() {
-            self.written = Instant::now();
-        }
-        self.queued += bytes.len();
-        if self.out.is_empty() {
-            self.out = bytes;
-        } else {
-            self.out.unsplit(bytes);
-        }
-    }
-
-    /// It took some of what is to be written.
-    fn wrote(&mut self, now: Instant) {
-        let taken = self.queued.saturating_sub(self.out.len());
-        self.pace.waited(now.saturating_duration_since(self.written), taken);
-        (self.queued, self.written) = (self.out.len(), now);
-        if self.out.is_empty() {
-            // An empty rest keeps the room of all that it is the rest of.
-            self.out = BytesMut::new();
-        }
-    }
-
-    /// When it has not taken what is to be written in time.
-    fn is_stuck_at(&self) -> Option<Instant> {
-        self.is_writing().then(|| self.written + self.pace.wait_max(0))
-    }
-
-    /// It takes nothing more.
-    fn give_up(&mut self) {
-        self.out = BytesMut::new();
-        (self.queued, self.unflushed) = (0, false);
-    }
-
-    /// Keeps no more room than what is held needs, once a long message was taken from it.
-    fn let_go(&mut self) {
-        let taken = self.held.len() < self.came;
-        if taken && self.came > UNCOUNTED_BYTES {
-            self.held = BytesMut::from(&*self.held);
-        }
-        self.came = self.held.len();
-    }
-
-    /// Counts in the budget of buffers what is held of a long message, what `other` has not taken of those before, and
-    /// `copied` bytes of the message that is read. Nobody waits for room: who waits would keep what it has.
-    fn reserve<O>(&mut self, other: &Side<O>, copied: usize, budget: &Budget) -> Result<(), Refusal> {
-        let bytes = self.held.len() + other.out.len() + copied;
-        let counted = if bytes > UNCOUNTED_BYTES { u64::try_from(bytes).unwrap_or(u64::MAX) } else { 0 };
-        if other.out.is_empty() {
-            // Until then all of its room is there, however little of it is left to be written.
-            self.reserved.shrink(counted);
-        }
-        budget.grow(&mut self.reserved, counted)
-    }
-
-    /// Writes what is left, and says that this was all. Who does not take it in time does not get it.
-    async fn finish(&mut self) {
-        let all = async {
-            self.write.write_all_buf(&mut self.out).await?;
-            self.write.shutdown().await
-        };
-        timeout(CUT_TIME, all).await.unwrap_or(Ok(())).unwrap_or_default();
-        self.give_up();
-        self.held = BytesMut::new();
-    }
-
-    /// Reads on for nothing: a peer that meets a closed connection while it sends never sees what it was told last.
-    async fn linger(&mut self) {
-        let all = async {
-            while read(&mut self.read, &mut self.held).await.is_ok_and(|count| count > 0) {
-                self.held.clear();
-            }
-        };
-        timeout(CLOSE_TIME, all).await.unwrap_or_default();
-    }
-}
-
-async fn read(from: &mut (impl AsyncRead + Unpin), held: &mut BytesMut) -> io::Result<usize> {
-    held.reserve(READ_BYTES);
-    from.read_buf(held).await
-}
-
-/// Writes some of `out`. What was written and not flushed when this was given up is flushed the next time.
-async fn write(to: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut, unflushed: &mut bool) -> io::Result<()> {
-    if !out.is_empty() {
-        to.write_buf(out).await?;
-        *unflushed = true;
-    }
-    to.flush().await?;
-    *unflushed = false;
-    Ok(())
-}
-
 impl Session {
     /// The session that `opening` began, on the connections that are left of it. `ahead` came with the client's request.
     pub fn new(opening: Opening, client: ClientStream, ahead: Bytes, gate: Arc<Gate>) -> Self {
@@ -390,13 +245,18 @@ impl Session {
     /// When something has to happen that no side does.
     fn due(&self) -> Instant {
         let (client, provider) = (&self.client, &self.provider);
-        let idle = client.heard.max(provider.heard) + self.idle;
+        let idle = self.is_silent_at();
         let until = match self.stage {
-            Stage::Open => Some(self.ends),
+            Stage::Open => Some(self.ends.min(Instant::now() + self.turns.watch_in())),
             Stage::Stops { until, .. } | Stage::Left { until, .. } | Stage::Closes { until, .. } => Some(until),
         };
         let waits = [client.is_stuck_at(), provider.is_stuck_at(), until];
         waits.into_iter().flatten().fold(idle, Instant::min)
+    }
+
+    /// When neither side was heard for too long.
+    fn is_silent_at(&self) -> Instant {
+        self.client.heard.max(self.provider.heard) + self.idle
     }
 
     async fn step(&mut self, next: Next) -> Option<End> {
@@ -440,12 +300,13 @@ impl Session {
                 }
                 None
             }
-            Next::Due => self.is_due(now),
+            Next::Due => self.is_due(now).await,
             Next::Cut => Some(End::Told(Ending::Dropped, code::GOING_AWAY, "The gateway is shutting down.".into())),
         }
     }
 
-    fn is_due(&mut self, now: Instant) -> Option<End> {
+    async fn is_due(&mut self, now: Instant) -> Option<End> {
+        let is_silent = self.is_silent_at() <= now || self.provider.is_stuck_at().is_some_and(|stuck| stuck <= now);
         match &mut self.stage {
             Stage::Stops { until, code, reason } if *until <= now => {
                 Some(End::Told(Ending::TimedOut, *code, std::mem::take(reason)))
@@ -461,7 +322,13 @@ impl Session {
                 self.client.give_up();
                 self.client_is_gone()
             }
-            _ => Some(End::Over(Ending::TimedOut)),
+            _ if is_silent => Some(End::Over(Ending::TimedOut)),
+            // Nobody has to say anything for that, and who says nothing goes on to be silent.
+            Stage::Open => match self.turns.watch().await {
+                Ok(()) => None,
+                Err(refusal) => self.stops(&refusal),
+            },
+            _ => None,
         }
     }
 

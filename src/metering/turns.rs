@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use tracing::error;
@@ -24,6 +25,7 @@ use crate::providers::{
 use super::identity::{Identities, Identity};
 use super::in_flight::{Caller, InFlight};
 use super::meter::{self, Meter};
+use super::vault::OwnKeys;
 
 /// A session that goes on is asked for its key again after this. A revoked one is to open nothing after 5 seconds, of which up
 /// to 2 go by until this node knows.
@@ -43,11 +45,11 @@ pub struct Turns {
     meter: Arc<Meter>,
     identities: Arc<Identities>,
     caller: Caller,
+    /// The tenant's own keys when the session was opened: one of them, or the operator's, is what its connection goes by.
+    opened_with: OwnKeys,
     /// What the client presented: it is looked up again for each turn, since a session may outlive its key.
     secret: SecretString,
     provider: &'static dyn Provider,
-    /// It was opened with the tenant's own key, and stays in that account, whatever becomes of the key.
-    own_account: bool,
     endpoint: Endpoint,
     reader: Box<dyn SessionReader>,
     waiting: VecDeque<InFlight>,
@@ -107,11 +109,12 @@ impl Turns {
     pub fn new(meter: Arc<Meter>, identities: Arc<Identities>, opening: Opening) -> Self {
         let Opening { caller, secret, provider, endpoint, reader, request_id } = opening;
         let known_us = meter.monotonic_us();
+        let opened_with = caller.account.own_keys.clone();
         Self {
             meter,
             identities,
-            own_account: caller.has_own_account(provider),
             caller,
+            opened_with,
             secret,
             provider,
             endpoint,
@@ -128,9 +131,11 @@ impl Turns {
         }
     }
 
-    /// The objects that a message of the client names in the operator's account: a tenant with a key of its own has its own.
+    /// The objects that a message of the client names in the operator's account: a session that was opened with a tenant's own
+    /// key is in the tenant's, and stays there whatever becomes of the key.
     pub fn named(&self, message: &[u8]) -> Result<Option<Named>, Refusal> {
-        if self.own_account {
+        let provider = self.provider.id();
+        if self.opened_with.get(&provider).is_some() {
             return Ok(None);
         }
         let named = self.reader.names(message)?;
@@ -138,14 +143,26 @@ impl Turns {
             return Ok(None);
         }
         let names = named.into_iter().map(objects::Named::name).collect::<Result<_, _>>()?;
-        Ok(Some(Named { tenant: self.caller.account.tenant.id.clone(), provider: self.provider.id(), names }))
+        Ok(Some(Named { tenant: self.caller.account.tenant.id.clone(), provider, names }))
+    }
+
+    /// When [`Turns::watch`] has something to look at.
+    pub fn watch_in(&self) -> Duration {
+        let next_us = self.known_us.saturating_add(KEY_FOR_US);
+        Duration::from_micros(next_us.saturating_sub(self.meter.monotonic_us()))
+    }
+
+    /// Looks after what changes while nobody says anything: why the session may not go on.
+    pub async fn watch(&mut self) -> Result<(), Refusal> {
+        if self.meter.monotonic_us().saturating_sub(self.known_us) >= KEY_FOR_US {
+            self.look_up().await?;
+        }
+        Ok(())
     }
 
     /// A message of the client is about to go on: admits what it may begin, or says why it must not go on.
     pub async fn client(&mut self, message: &[u8]) -> Result<(), Refusal> {
-        if self.meter.monotonic_us().saturating_sub(self.known_us) >= KEY_FOR_US {
-            self.look_up().await?;
-        }
+        self.watch().await?;
         let asked = self.reader.client(message);
         for model in &asked.models {
             meter::may_use(&self.caller, model)?;
@@ -344,6 +361,11 @@ impl Turns {
         let Identity::Tenant(account, key) = self.identities.find(self.secret.expose_secret()).await? else {
             return Err(Refusal::BadKey);
         };
+        let provider = self.provider.id();
+        if !account.own_keys.is_same(&self.opened_with, &provider) {
+            // Its connection goes on with the key that it was opened with, and whoever that is would go on to pay.
+            return Err(Refusal::ProviderKeyChanged { provider: provider.to_string() });
+        }
         (self.caller.account, self.caller.key) = (account, key);
         self.known_us = self.meter.monotonic_us();
         Ok(())

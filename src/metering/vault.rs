@@ -83,6 +83,15 @@ impl OwnKeys {
     pub fn get(&self, provider: &ProviderId) -> Option<&OwnKey> {
         self.0.iter().find(|(of, _)| of == provider).map(|(_, key)| key)
     }
+
+    /// Whether calls to a provider go out with the same key by these and by `others`. One that cannot be opened is no key.
+    pub fn is_same(&self, others: &Self, provider: &ProviderId) -> bool {
+        match (self.get(provider), others.get(provider)) {
+            (None, None) => true,
+            (Some(OwnKey::Open(one)), Some(OwnKey::Open(other))) => one.expose_secret() == other.expose_secret(),
+            _ => false,
+        }
+    }
 }
 
 impl FromIterator<(ProviderId, OwnKey)> for OwnKeys {

@@ -13,6 +13,7 @@ use super::support::websocket::{self, BINARY, CLOSE, PING, PONG, Peer, Said, Ses
 use super::support::*;
 
 mod endings;
+mod keys;
 mod live;
 mod room;
 

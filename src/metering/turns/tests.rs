@@ -44,7 +44,10 @@ impl Bench {
     }
 
     fn turns(&self) -> Turns {
-        let account = self.world.snapshots.load().accounts.get("acme").cloned().unwrap();
+        self.turns_of(self.world.snapshots.load().accounts.get("acme").cloned().unwrap())
+    }
+
+    fn turns_of(&self, account: Arc<Account>) -> Turns {
         let caller = Caller { account, key: None, user_id: None, kb_id: None };
         let (provider, endpoint) = providers::route(&Method::GET, "/v1/realtime", CredentialPlace::Bearer).unwrap();
         let reader = provider.session(&endpoint, Some("model=gpt-realtime")).unwrap();
@@ -202,4 +205,34 @@ async fn what_is_not_told_of_transcripts_has_to_fit_what_is_left() {
         let estimated = |event: &UsageEvent| (event.tokens.prompt, event.source) == (1, UsageSource::Estimate);
         assert!(events.len() == 3 && events.iter().all(estimated), "{events:?}");
     }
+}
+
+#[tokio::test]
+async fn whose_objects_a_session_reaches_follows_from_the_key_that_it_was_opened_with() {
+    const NAMES: &[u8] = br#"{"type":"conversation.item.create","item":{"type":"message","role":"user",
+        "content":[{"type":"input_file","file_id":"file-of-another"}]}}"#;
+    let bench = Bench::open().await;
+    let of_operator = bench.world.snapshots.load().accounts.get("acme").cloned().unwrap();
+    let own = |key: &str| {
+        let own_keys = [(ProviderId::new("openai"), OwnKey::Open(key.into()))].into_iter().collect();
+        Arc::new(Account { own_keys, ..(*of_operator).clone() })
+    };
+    let changed = Err(Refusal::ProviderKeyChanged { provider: "openai".into() });
+    for (what, opened, named, found) in [
+        ("the operator's", of_operator.clone(), true, Ok(())),
+        ("its own, which was removed", own("sk-one"), false, changed),
+    ] {
+        let mut turns = bench.turns_of(opened);
+        assert_eq!(turns.named(NAMES).unwrap().is_some(), named, "{what}");
+        assert_eq!(turns.look_up().await, found, "{what}");
+        // Whatever is known of the tenant by now, the connection is the one that was opened.
+        for now in [of_operator.clone(), own("sk-one"), own("sk-other")] {
+            turns.caller.account = now;
+            assert_eq!(turns.named(NAMES).unwrap().is_some(), named, "{what}");
+        }
+    }
+    let provider = ProviderId::new("openai");
+    let is_same = |one: &Account, other: &Account| one.own_keys.is_same(&other.own_keys, &provider);
+    assert!(is_same(&own("sk-one"), &own("sk-one")) && is_same(&of_operator, &of_operator));
+    assert!(!is_same(&own("sk-one"), &own("sk-other")) && !is_same(&of_operator, &own("sk-one")));
 }
