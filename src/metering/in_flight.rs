@@ -116,6 +116,8 @@ pub(super) struct Progress {
     first_byte_us: Option<u64>,
     upstream_us: u64,
     sent_us: Option<u64>,
+    /// It is charged by how long it lasts.
+    by_time: bool,
     /// The gateway ended the answer, as nothing was left.
     cut: bool,
     /// Set when settlement began, so that a drop in the middle of it books the true ending.
@@ -223,6 +225,14 @@ impl InFlight {
             quantities.audio_ms = quantities.audio_ms.saturating_add(audio_ms);
             open.event.quantities = quantities.checked().unwrap_or(open.event.quantities);
             open.event.tokens = Tokens::default();
+        }
+    }
+
+    /// A turn of a session, which has just begun, is charged by how long it lasts: by the clock, where its provider does not
+    /// say that at its end.
+    pub fn lasts(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.progress.by_time = true;
         }
     }
 
@@ -401,7 +411,7 @@ impl Open {
         let is_unknown = |said: &Reading| said.tokens.is_none() && said.deferred().is_none();
         let needed = verdict.basis == Basis::ReportedOrEstimate && reading.is_none_or(is_unknown);
         // What the request itself says is known, and all.
-        let needed = needed && self.call.quantities.is_nothing();
+        let needed = needed && self.call.quantities.is_nothing() && !self.progress.by_time;
         needed.then(|| EstimateInput {
             provider: self.provider.id(),
             model: self.call.model.clone(),
@@ -429,6 +439,16 @@ impl Open {
             (true, false) => [self.held_tokens, 0],
             (true, true) => [self.held_tokens, self.output_max().unwrap_or(0).max(1)],
         }
+    }
+
+    /// How long a turn has lasted that is charged by that, unless its provider said so at its end.
+    fn lasted_ms(&self) -> Option<u64> {
+        let Progress { by_time, first_byte_us, reading, .. } = &self.progress;
+        let is_sure = |said: &Reading| said.tokens.is_some() && !said.distrusted;
+        let is_told = self.is_complete() && reading.as_ref().is_some_and(is_sure);
+        let first_byte_us = first_byte_us.filter(|_| *by_time && !is_told)?;
+        let begun_us = self.started_us.saturating_add(first_byte_us);
+        Some(self.meter.monotonic_us().saturating_sub(begun_us).div_ceil(1_000))
     }
 
     /// Before the client has all of its answer: it may go on at once, and elsewhere.
@@ -466,7 +486,7 @@ impl Open {
 
     /// Makes the final event of the pending one. The call still owns all that it needs to do this again.
     fn write_up(&mut self, verdict: Verdict, estimate: Option<Tokens>) {
-        let least = self.least_of_unread();
+        let (least, lasted_ms) = (self.least_of_unread(), self.lasted_ms());
         let Self { meter, claims, tariff, started_us, event, progress, call, endpoint, own_account, .. } = self;
         let reading = progress.reading.get_or_insert_default();
         // What the provider finishes later it charges later.
@@ -507,6 +527,9 @@ impl Open {
             Basis::ReportedOrEstimate => reading.quantities,
             Basis::PromptEstimate => event.quantities,
         };
+        if let Some(lasted_ms) = lasted_ms.filter(|_| basis == Basis::ReportedOrEstimate) {
+            lasts_at_least(event, lasted_ms);
+        }
         if let Some(model) = reading.model.take().filter(|model| !model.is_empty()) {
             event.model = bounded(model);
         }
@@ -545,6 +568,14 @@ fn raised(tokens: Tokens, [all, output]: [u64; 2]) -> Tokens {
     let prompt = tokens.prompt.saturating_add(prompt).min(TOKENS_PER_CALL_MAX);
     let completion = tokens.completion.saturating_add(completion).max(output).min(TOKENS_PER_CALL_MAX - prompt);
     Tokens { prompt, completion, ..tokens }
+}
+
+/// What was told on the way is a part: nobody knows what was charged since then.
+fn lasts_at_least(event: &mut UsageEvent, lasted_ms: u64) {
+    let audio_ms = event.quantities.audio_ms.max(lasted_ms);
+    let quantities = Quantities { audio_ms, ..event.quantities };
+    event.quantities = quantities.checked().unwrap_or(event.quantities);
+    (event.tokens, event.source) = (Tokens::default(), UsageSource::Estimate);
 }
 
 /// The chats that a call is.

@@ -349,6 +349,26 @@ impl Meter {
         self.has_room((caller, Kind::Billed), (provider, endpoint), Some(call), |quote| *quote).await
     }
 
+    /// Takes room of the limits for what goes on and is charged while it does, beside what its call holds. `None`: the tenant
+    /// was changed, and is to be looked up first.
+    pub(super) async fn take_room(
+        self: &Arc<Self>,
+        caller: &Caller,
+        (provider, endpoint): (&'static dyn Provider, &Endpoint),
+        call: &Call,
+    ) -> Result<Option<Room>, Refusal> {
+        let plan = plan_of(&caller.account)?;
+        let tariff = self.snapshots.load().tariff(&plan.name);
+        let ask = Ask { caller, plan, tariff: &tariff, kind: Kind::Billed, at: self.clock.now() };
+        let mut room = Room { meter: self.clone(), id: self.clock.event_id(), claims: Vec::new() };
+        let Some(quote) = ask.quote((provider, endpoint, call), &self.snapshots)? else { return Ok(Some(room)) };
+        let taken = self.take(room.id, &ask, Some(quote)).await?;
+        Ok(taken.map(|(claims, ..)| {
+            room.claims = claims;
+            room
+        }))
+    }
+
     async fn has_room(
         &self,
         (caller, kind): (&Caller, Kind),
@@ -401,6 +421,22 @@ struct Taken<'a> {
     written: Written,
     /// Input and output that it was taken for.
     held_tokens: u64,
+}
+
+/// Room that was taken ahead of what will be charged. It is given back when it is dropped.
+#[must_use = "room is given back when it is dropped"]
+pub(super) struct Room {
+    meter: Arc<Meter>,
+    id: EventId,
+    claims: Vec<Claim>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if !self.claims.is_empty() {
+            self.meter.counters.settle(self.id, &self.claims, &[]);
+        }
+    }
 }
 
 /// Claims that are held and that no call owns yet.

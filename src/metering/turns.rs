@@ -24,8 +24,12 @@ use crate::providers::{
 
 use super::identity::{Identities, Identity};
 use super::in_flight::{Caller, InFlight};
-use super::meter::{self, Meter};
+use super::meter::{self, Meter, Room};
 use super::vault::OwnKeys;
+
+use lasting::Lasting;
+
+mod lasting;
 
 /// A session that goes on is asked for its key again after this. A revoked one is to open nothing after 5 seconds, of which up
 /// to 2 go by until this node knows.
@@ -36,6 +40,9 @@ const ROOM_FOR_US: u64 = 1_000_000;
 
 /// Turns of one session at once, waiting and open. A client has two or three.
 const TURNS_MAX: usize = 32;
+
+/// How often a tenant may be changed while room is taken for it: more than twice is an accident.
+const CHANGES_MAX: usize = 3;
 
 /// What one session has charged beside its turns at once. A client has two or three transcripts.
 const BESIDE_MAX: usize = 64;
@@ -62,6 +69,8 @@ pub struct Turns {
     used_up: Option<Refusal>,
     /// What is booked as it was estimated, as there were too many.
     given_up: VecDeque<TurnName>,
+    /// The time of the turn that goes, where that is what is charged.
+    lasting: Option<Lasting>,
     /// When the key was looked up last.
     known_us: u64,
     /// The provider's id of the handshake.
@@ -125,6 +134,7 @@ impl Turns {
             room_us: None,
             used_up: None,
             given_up: VecDeque::new(),
+            lasting: None,
             known_us,
             request_id,
             unasked_bytes: 0,
@@ -148,7 +158,8 @@ impl Turns {
 
     /// When [`Turns::watch`] has something to look at.
     pub fn watch_in(&self) -> Duration {
-        let next_us = self.known_us.saturating_add(KEY_FOR_US);
+        let room_us = self.lasting.as_ref().map_or(u64::MAX, Lasting::due_us);
+        let next_us = self.known_us.saturating_add(KEY_FOR_US).min(room_us);
         Duration::from_micros(next_us.saturating_sub(self.meter.monotonic_us()))
     }
 
@@ -157,7 +168,7 @@ impl Turns {
         if self.meter.monotonic_us().saturating_sub(self.known_us) >= KEY_FOR_US {
             self.look_up().await?;
         }
-        Ok(())
+        self.keep_room().await
     }
 
     /// A message of the client is about to go on: admits what it may begin, or says why it must not go on.
@@ -206,12 +217,19 @@ impl Turns {
                     turn.fails();
                 }
                 turn.settle(whole).await;
+                self.lasting = None;
             }
         }
-        match tells.beside {
-            Some(beside) => self.book_beside(beside, message, whole).await,
-            None => Ok(()),
+        if let Some(beside) = tells.beside {
+            self.book_beside(beside, message, whole).await?;
         }
+        if let (Some(lasting), Some(lasted_ms)) = (&mut self.lasting, tells.lasted_ms) {
+            lasting.told(lasted_ms);
+        }
+        if let Err(refusal) = self.keep_room().await {
+            self.used_up = Some(refusal);
+        }
+        Ok(())
     }
 
     /// Why nothing more of the client may go on, where what its provider charged beside the turns used up what was left.
@@ -256,6 +274,12 @@ impl Turns {
             }
         };
         turn.begins(self.reader.turn(), self.request_id.as_deref());
+        // It may have been admitted before its model was named.
+        turn.asks_for(self.reader.model());
+        if self.reader.charges_by_time() {
+            turn.lasts();
+            self.lasting = Some(Lasting::new(self.meter.monotonic_us()));
+        }
         self.open.push((name, turn));
         refused
     }
@@ -354,6 +378,36 @@ impl Turns {
             }
             self.given_up.push_back(name);
         }
+    }
+
+    /// Takes room for what is charged by its time, ahead of it: none is left where that is refused.
+    async fn keep_room(&mut self) -> Result<(), Refusal> {
+        while let Some(lasting) = &self.lasting
+            && let Some(more_ms) = lasting.needs_ms(self.meter.monotonic_us())
+        {
+            let room = self.take_room(more_ms).await;
+            if matches!(room, Err(Refusal::QuotaUsedUp(_) | Refusal::BudgetHeld(_))) {
+                self.open.iter_mut().for_each(|(_, turn)| turn.cut());
+            }
+            let room = room?;
+            if let Some(lasting) = &mut self.lasting {
+                lasting.takes(room, more_ms);
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_room(&mut self, audio_ms: u64) -> Result<Room, Refusal> {
+        let mut call = Call::new(self.reader.model().unwrap_or_default().to_owned(), Prompt::TextBytes(0));
+        (call.output_max, call.quantities.audio_ms) = (Some(0), audio_ms);
+        let endpoint = self.endpoint_of(self.endpoint.name, Kind::Billed);
+        for _ in 0..CHANGES_MAX {
+            if let Some(room) = self.meter.take_room(&self.caller, (self.provider, &endpoint), &call).await? {
+                return Ok(room);
+            }
+            self.look_up().await?;
+        }
+        Err(Refusal::CountersDown)
     }
 
     /// Whose the key is by now.

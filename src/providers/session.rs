@@ -50,6 +50,8 @@ pub struct Tells {
     pub turn: Option<(TurnName, Turn)>,
     /// It says what something beside the turns charged.
     pub beside: Option<Beside>,
+    /// How long the turn has lasted by now, in milliseconds, where that is what is charged.
+    pub lasted_ms: Option<u64>,
 }
 
 /// Something that is billed beside the turns, and is no chat.
@@ -100,6 +102,11 @@ pub trait SessionReader: Send {
     /// Whether turns that are begun come to their end without the client.
     fn ends_by_itself(&self) -> bool {
         true
+    }
+
+    /// Whether a turn is charged by how long it lasts, also while nobody says anything.
+    fn charges_by_time(&self) -> bool {
+        false
     }
 
     /// What the next turn has to read again of those before, in bytes of text.

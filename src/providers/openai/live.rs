@@ -8,19 +8,23 @@ use serde_json::value::RawValue;
 use crate::domain::refusal::Refusal;
 use crate::providers::answer::Wire;
 use crate::providers::objects::{Named, named_in_message};
-use crate::providers::session::{Asked, Beside, SessionReader, Tells, Turn, at, text_at};
+use crate::providers::session::{Asked, Beside, SessionReader, Tells, Turn, TurnName, at, text_at};
 use crate::providers::told::Told;
 use crate::providers::usage;
 use crate::providers::{AnswerReader, Reading, Reads, json};
 
 use super::objects::InSessions;
+use super::realtime::name_of;
 use super::wire::OpenAiWire;
 
 /// Members of a client's message, in the order of `client` below.
 const OF_CLIENT: &[&str] = &["type", "session"];
 
 /// Members of a provider's message, in the order of `server` below.
-const OF_SERVER: &[&str] = &["type", "event", "usage"];
+const OF_SERVER: &[&str] = &["type", "event", "usage", "delegation_id"];
+
+/// Responses that are delegated at once. A client has one or two.
+const RUNNING_MAX: usize = 64;
 
 /// Where a session's configuration names models.
 const MODELS: &[&[&str]] = &[&["model"], &["delegation", "responses", "model"], &["delegation", "decisions", "model"]];
@@ -33,6 +37,8 @@ pub(super) struct Live {
     number: u64,
     is_open: bool,
     is_closing: bool,
+    /// Responses that were delegated and have not ended.
+    running: Vec<TurnName>,
 }
 
 impl SessionReader for Live {
@@ -62,11 +68,12 @@ impl SessionReader for Live {
     }
 
     fn server(&mut self, message: &[u8]) -> Tells {
-        let (mut kind, mut event) = (None, None);
+        let (mut kind, mut event, mut usage, mut delegation) = (None, None, None, None);
         let parsed = json::members(message, OF_SERVER, |index, raw| match index {
             0 => kind = json::text(raw),
             1 => event = Some(raw),
-            _ => {}
+            2 => usage = Some(raw),
+            _ => delegation = Some(raw),
         });
         let kind = kind.filter(|_| parsed.is_ok());
         let mut tells = Tells::default();
@@ -79,8 +86,10 @@ impl SessionReader for Live {
             Some(kind) if kind.starts_with("session.") => {
                 self.begin();
                 tells.turn = Some((self.number, Turn::Goes));
+                let told = usage.and_then(|usage| usage::lasted(at(usage, &["seconds"])).ok());
+                tells.lasted_ms = told.and_then(|told| told.audio_ms);
             }
-            Some("response.event") => tells.beside = event.and_then(responds),
+            Some("response.event") => tells.beside = event.and_then(|event| self.responds(event, delegation)),
             Some("decision.event") => tells.beside = event.and_then(decides),
             _ => {}
         }
@@ -103,6 +112,10 @@ impl SessionReader for Live {
         // Without its client it only listens on, and charges for that.
         self.is_closing
     }
+
+    fn charges_by_time(&self) -> bool {
+        true
+    }
 }
 
 impl Live {
@@ -112,15 +125,36 @@ impl Live {
             self.is_open = true;
         }
     }
+
+    /// A response that was delegated begins, goes on or has ended. Where the one that it is delegated by has no id, only its
+    /// begin and its end are known.
+    fn responds(&mut self, event: &RawValue, delegation: Option<&RawValue>) -> Option<Beside> {
+        let kind = text_at(event, &["type"])?;
+        let has_ended = has_ended(&kind);
+        let name = delegation.or_else(|| at(event, &["response", "id"])).map(name_of);
+        let known = self.running.iter().position(|running| Some(*running) == name);
+        let has_usage = at(event, &["response", "usage"]).is_some_and(json::is_object);
+        let state = match known {
+            Some(at) if has_ended => {
+                self.running.swap_remove(at);
+                if kind == "response.failed" && !has_usage { Turn::Failed } else { Turn::Over }
+            }
+            Some(_) => Turn::Goes,
+            None if has_ended && has_usage => Turn::Over,
+            None if kind == "response.created" && self.running.len() < RUNNING_MAX => {
+                self.running.push(name?);
+                Turn::Goes
+            }
+            None => return None,
+        };
+        let model = text_at(event, &["response", "model"]).unwrap_or_default();
+        Some(Beside { endpoint: "live.responses", model, goes: name.map(|name| (name, state)), ..Beside::default() })
+    }
 }
 
-/// A response that was delegated and has ended.
-fn responds(event: &RawValue) -> Option<Beside> {
-    let kind = text_at(event, &["type"])?;
-    let has_ended = matches!(&*kind, "response.completed" | "response.incomplete" | "response.failed");
-    let usage = at(event, &["response", "usage"]).filter(|usage| json::is_object(usage));
-    let model = text_at(event, &["response", "model"]).unwrap_or_default();
-    (has_ended && usage.is_some()).then_some(Beside { endpoint: "live.responses", model, ..Beside::default() })
+/// Whether an event of a response is its last.
+fn has_ended(kind: &str) -> bool {
+    matches!(kind, "response.completed" | "response.incomplete" | "response.failed")
 }
 
 /// A decision that was made.
@@ -146,15 +180,16 @@ impl AnswerReader for Charged {
         let parsed = json::members(message, OF_SERVER, |index, raw| match index {
             0 => kind = json::text(raw),
             1 => event = Some(raw),
-            _ => usage = Some(raw),
+            2 => usage = Some(raw),
+            _ => {}
         });
         let kind = kind.filter(|_| parsed.is_ok());
         match kind.as_deref() {
             Some("response.event") => {
                 if let Some(event) = event {
                     OpenAiWire::told(Reads::Responses).read(event.get().as_bytes(), false, &mut self.told);
+                    self.complete |= text_at(event, &["type"]).is_some_and(|kind| has_ended(&kind));
                 }
-                self.complete = true;
             }
             Some("decision.event") => {
                 if let Some(decision) = event.and_then(|event| at(event, &["decision"])) {
@@ -210,6 +245,8 @@ mod tests {
         assert_eq!(session.server(br#"{"type":"error"}"#), Tells::default());
         session.client(br#"{"type":"session.close"}"#);
         assert!(session.ends_by_itself());
+        let updated = br#"{"type":"session.usage.updated","usage":{"seconds":4.5}}"#;
+        assert_eq!(session.server(updated).lasted_ms, Some(4_500));
         let closed = br#"{"type":"session.closed","usage":{"seconds":9.5}}"#;
         assert_eq!(session.server(closed).turn, Some((1, Turn::Over)));
         assert_eq!(session.client(start).turns, 1, "another is another");
@@ -246,12 +283,30 @@ mod tests {
         let mut beside =
             |message: &str| session.server(message.as_bytes()).beside.map(|beside| (beside.endpoint, beside.model));
         assert_eq!(beside(&response("response.completed")), Some(("live.responses", "gpt-5-mini".to_owned())));
-        assert_eq!(beside(&response("response.created")), None);
+        assert_eq!(
+            beside(r#"{"type":"response.event","event":{"type":"response.output_text.delta","delta":"x"}}"#),
+            None
+        );
         assert_eq!(beside(&decision), Some(("live.decisions", "gpt-d".to_owned())));
         assert_eq!(
             beside(r#"{"type":"response.event","event":{"type":"response.completed","response":{"usage":null}}}"#),
             None
         );
+        let event = |event: &str| format!(r#"{{"type":"response.event","delegation_id":"d","event":{{{event}}}}}"#);
+        let begins = event(r#""type":"response.created","response":{"id":"r","model":"gpt-5-mini","usage":null}"#);
+        let says = event(r#""type":"response.output_text.delta","delta":"Hello""#);
+        let fails = event(r#""type":"response.failed","response":{"id":"r","usage":null}"#);
+        let mut state = |message: &str| {
+            session.server(message.as_bytes()).beside.and_then(|beside| beside.goes).map(|(_, state)| state)
+        };
+        assert_eq!(state(&says), None, "nothing was begun");
+        assert_eq!(
+            [&begins, &says, &fails].map(|message| state(message)),
+            [Turn::Goes, Turn::Goes, Turn::Failed].map(Some)
+        );
+        assert_eq!(state(&says), None, "it has ended");
+        let (complete, reading) = read(&[&begins, &says]);
+        assert_eq!((complete, reading.tokens, reading.output_bytes), (false, None, 5));
         let tokens = Tokens { prompt: 11, completion: 7, ..Tokens::default() };
         for message in [response("response.completed"), decision] {
             let (complete, reading) = read(&[&message]);

@@ -325,7 +325,7 @@ fn answers_what_it_hears(detection: &RawValue) -> bool {
     json::is_object(detection) && at(detection, &["create_response"]).is_none_or(|create| create.get() != "false")
 }
 
-fn name_of(id: &RawValue) -> TurnName {
+pub(super) fn name_of(id: &RawValue) -> TurnName {
     let mut hasher = DefaultHasher::new();
     json::text(id).as_deref().unwrap_or_default().hash(&mut hasher);
     hasher.finish()

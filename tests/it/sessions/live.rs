@@ -222,7 +222,7 @@ fn a_live_session_of_openai_is_one_chat_whose_seconds_are_not_summed() {
     assert_eq!(of("live.responses")["model"], "gpt-4o-2024-08-06");
     assert_eq!(websocket::open(gateway.proxy, &live).err().unwrap().status, 402);
 
-    // One that is left is left at once: it would only listen on.
+    // One that is left is left at once: it would only listen on. It is charged for as long as it lasted.
     let live = handshake("/v1/live/sessions").bearer("globex");
     let (mut peer, _) = websocket::open(gateway.proxy, &live).ok().unwrap();
     peer.say(&json!({"type": "session.start", "session": {"model": "gpt-live-1"}}));
@@ -232,8 +232,116 @@ fn a_live_session_of_openai_is_one_chat_whose_seconds_are_not_summed() {
     assert!(provider.ended().wait(2) && ended.elapsed() < PATIENCE);
     let event = gateway.event("globex");
     assert_eq!(
-        (&event["chats"], &event["outcome"], &event["priced"]),
-        (&1.into(), &"client_left".into(), &"unpriced".into())
+        (&event["chats"], &event["outcome"], &event["priced"], &event["usage_source"]),
+        (&1.into(), &"client_left".into(), &"priced".into(), &"estimate".into())
+    );
+    let cost = pico_usd_of(&event["estimated_cost_usd"]);
+    assert!(cost > 0 && cost < PICO_USD_A_SECOND * 60, "{event}");
+}
+
+/// A second of gpt-live-1, at 3 dollars an hour, rounded up.
+const PICO_USD_A_SECOND: u64 = 3_000_000_000_000 / 3_600 + 1;
+
+/// Begins a session, and tells `seconds` of use for each message of audio that says so.
+fn timed(_: &Seen, mut peer: Peer) {
+    let start = peer.hear().unwrap();
+    peer.say(&json!({"type": "session.started", "session": start["session"]}));
+    while let Some(message) = peer.hear() {
+        if let Some(seconds) = message["audio"].as_str().and_then(|audio| audio.parse::<u64>().ok()) {
+            peer.say(&json!({"type": "session.usage.updated", "usage": {"seconds": seconds}}));
+        }
+    }
+}
+
+fn begin_timed(gateway: &Gateway, key: &str) -> Peer {
+    let (mut peer, _) = websocket::open(gateway.proxy, &handshake("/v1/live/sessions").bearer(key)).ok().unwrap();
+    peer.say(&json!({"type": "session.start", "session": {"model": "gpt-live-1"}}));
+    peer.hear_until("session.started");
+    peer
+}
+
+/// Lets the provider say that the session has lasted so long.
+fn lasts(peer: &mut Peer, seconds: u64) {
+    peer.say(&json!({"type": "session.input_audio.append", "audio": seconds.to_string()}));
+    peer.hear_until("session.usage.updated");
+}
+
+#[test]
+fn who_hangs_up_in_a_live_session_pays_for_at_least_what_was_told_of_it() {
+    let provider = Sessions::start(timed);
+    let gateway = Setup::at(&provider.url()).start();
+    let mut peer = begin_timed(&gateway, "acme");
+    lasts(&mut peer, 600);
+    drop(peer);
+    let event = gateway.event("acme");
+    assert_eq!((&event["outcome"], &event["usage_source"]), (&"client_left".into(), &"estimate".into()), "{event}");
+    assert_eq!(pico_usd_of(&event["estimated_cost_usd"]), 500_000_000_000, "{event}");
+}
+
+#[test]
+fn live_sessions_at_once_do_not_pass_a_cost_limit_together() {
+    let provider = Sessions::start(timed);
+    let gateway = Setup::at(&provider.url()).config("[plans.starter]\ncost_usd_per_month = 1\n").start();
+    let mut peers: Vec<Peer> = (0..4).map(|_| begin_timed(&gateway, "acme")).collect();
+    for (number, peer) in peers.iter_mut().enumerate() {
+        // Half a dollar each.
+        lasts(peer, 600);
+        if number > 0 {
+            let (code, reason) = peer.closed().expect("it is told why");
+            assert_eq!((code, reason.starts_with("Tenant acme")), (1008, true), "{reason}");
+        }
+    }
+    drop(peers);
+    assert_eq!(gateway.booked("acme", 4).chats, 4);
+    let cut = gateway.events("acme").iter().filter(|event| event["outcome"] == "budget_cut").count();
+    assert_eq!(cut, 3);
+}
+
+#[test]
+fn a_silent_live_session_ends_where_its_cost_limit_does() {
+    let provider = Sessions::start(timed);
+    // A session is admitted by a cent, and a quarter of a minute more is a cent and a quarter.
+    let gateway = Setup::at(&provider.url()).config("[plans.starter]\ncost_usd_per_month = 0.03\n").start();
+    let mut peer = begin_timed(&gateway, "acme");
+    let began = Instant::now();
+    let (code, reason) = peer.closed().expect("it is told why");
+    assert_eq!((code, reason.starts_with("Tenant acme")), (1008, true), "{reason}");
+    let lasted = began.elapsed();
+    assert!(lasted > Duration::from_secs(13) && lasted < Duration::from_secs(18), "{lasted:?}");
+    let event = gateway.event("acme");
+    assert_eq!((&event["outcome"], &event["usage_source"]), (&"budget_cut".into(), &"estimate".into()), "{event}");
+    let cost = pico_usd_of(&event["estimated_cost_usd"]);
+    assert!(cost > PICO_USD_A_SECOND * 13 && cost < PICO_USD_A_SECOND * 18, "{event}");
+    assert_eq!(gateway.limits("acme")["held"], 0);
+}
+
+#[test]
+fn a_delegated_response_whose_session_is_left_is_estimated_by_what_it_said() {
+    let provider = Sessions::start(|_: &Seen, mut peer: Peer| {
+        let start = peer.hear().unwrap();
+        peer.say(&json!({"type": "session.started", "session": start["session"]}));
+        let response = json!({"id": "r", "model": "gpt-4o-2024-08-06", "status": "in_progress", "usage": null});
+        for event in [
+            json!({"type": "response.created", "response": response}),
+            json!({"type": "response.output_text.delta", "item_id": "i", "delta": "Once upon a time"}),
+        ] {
+            peer.say(&json!({"type": "response.event", "delegation_id": "d", "event": event}));
+        }
+        while peer.hear().is_some() {}
+    });
+    let gateway = Setup::at(&provider.url()).start();
+    let mut peer = begin_timed(&gateway, "acme");
+    for _ in 0..2 {
+        peer.hear_until("response.event");
+    }
+    drop(peer);
+    assert_eq!(gateway.booked("acme", 2).chats, 1);
+    let events = gateway.events("acme");
+    let event = events.iter().find(|event| event["endpoint"] == "live.responses").unwrap();
+    assert_eq!(
+        (&event["model"], &event["usage_source"], &event["completion_tokens"]),
+        (&"gpt-4o-2024-08-06".into(), &"estimate".into(), &4.into()),
+        "{event}"
     );
 }
 
