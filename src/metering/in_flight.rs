@@ -49,7 +49,7 @@ pub struct Caller {
 impl Caller {
     /// Whether its calls go out with a key of the tenant's own.
     pub fn has_own_account(&self, provider: &'static dyn Provider) -> bool {
-        self.account.own_keys.get(&provider.id()).is_some()
+        self.account.has_own_key(&provider.id())
     }
 }
 
@@ -226,6 +226,11 @@ impl InFlight {
             open.event.quantities = quantities.checked().unwrap_or(open.event.quantities);
             open.event.tokens = Tokens::default();
         }
+    }
+
+    /// When it was admitted: by that it is counted in its periods.
+    pub fn admitted_at(&self) -> Option<Micros> {
+        self.open.as_ref().map(|open| open.event.requested_at)
     }
 
     /// A turn of a session, which has just begun, is charged by how long it lasts: by the clock, where its provider does not

@@ -349,17 +349,18 @@ impl Meter {
         self.has_room((caller, Kind::Billed), (provider, endpoint), Some(call), |quote| *quote).await
     }
 
-    /// Takes room of the limits for what goes on and is charged while it does, beside what its call holds. `None`: the tenant
-    /// was changed, and is to be looked up first.
+    /// Takes room of the limits for what goes on and is charged while it does, beside what its call holds, in the periods of
+    /// the time at which that was admitted. `None`: the tenant was changed, and is to be looked up first.
     pub(super) async fn take_room(
         self: &Arc<Self>,
-        caller: &Caller,
+        (caller, admitted_at): (&Caller, Option<Micros>),
         (provider, endpoint): (&'static dyn Provider, &Endpoint),
         call: &Call,
     ) -> Result<Option<Room>, Refusal> {
         let plan = plan_of(&caller.account)?;
         let tariff = self.snapshots.load().tariff(&plan.name);
-        let ask = Ask { caller, plan, tariff: &tariff, kind: Kind::Billed, at: self.clock.now() };
+        let at = admitted_at.unwrap_or_else(|| self.clock.now());
+        let ask = Ask { caller, plan, tariff: &tariff, kind: Kind::Billed, at };
         let mut room = Room { meter: self.clone(), id: self.clock.event_id(), claims: Vec::new() };
         let Some(quote) = ask.quote((provider, endpoint, call), &self.snapshots)? else { return Ok(Some(room)) };
         let taken = self.take(room.id, &ask, Some(quote)).await?;

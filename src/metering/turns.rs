@@ -145,11 +145,9 @@ impl Turns {
     /// key is in the tenant's, and stays there whatever becomes of the key.
     pub fn named(&self, message: &[u8]) -> Result<Option<Named>, Refusal> {
         let provider = self.provider.id();
-        if self.opened_with.get(&provider).is_some() {
-            return Ok(None);
-        }
+        // Read also where nobody asks whose they are: how deep and how many there may be is judged by that.
         let named = self.reader.names(message)?;
-        if named.is_empty() {
+        if named.is_empty() || self.opened_with.get(&provider).is_some() {
             return Ok(None);
         }
         let names = named.into_iter().map(objects::Named::name).collect::<Result<_, _>>()?;
@@ -380,29 +378,40 @@ impl Turns {
         }
     }
 
-    /// Takes room for what is charged by its time, ahead of it: none is left where that is refused.
+    /// Takes room for what is charged by its time, ahead of it. Where that is refused none is left, and the session ends:
+    /// nothing is asked for again while it does, nor once the client has said that it is done.
     async fn keep_room(&mut self) -> Result<(), Refusal> {
-        while let Some(lasting) = &self.lasting
+        while let Some(lasting) = self.lasting.as_ref().filter(|_| !self.reader.ends_by_itself())
             && let Some(more_ms) = lasting.needs_ms(self.meter.monotonic_us())
         {
-            let room = self.take_room(more_ms).await;
-            if matches!(room, Err(Refusal::QuotaUsedUp(_) | Refusal::BudgetHeld(_))) {
-                self.open.iter_mut().for_each(|(_, turn)| turn.cut());
-            }
-            let room = room?;
-            if let Some(lasting) = &mut self.lasting {
-                lasting.takes(room, more_ms);
+            match self.take_room(more_ms).await {
+                Ok(room) => {
+                    if let Some(lasting) = &mut self.lasting {
+                        lasting.takes(room, more_ms);
+                    }
+                }
+                Err(refusal) => {
+                    if let Some(lasting) = &mut self.lasting {
+                        lasting.takes_no_more();
+                    }
+                    if matches!(refusal, Refusal::QuotaUsedUp(_) | Refusal::BudgetHeld(_)) {
+                        self.open.iter_mut().for_each(|(_, turn)| turn.cut());
+                    }
+                    return Err(refusal);
+                }
             }
         }
         Ok(())
     }
 
+    /// Room in the periods of the turn that is open, in which all of it is booked.
     async fn take_room(&mut self, audio_ms: u64) -> Result<Room, Refusal> {
         let mut call = Call::new(self.reader.model().unwrap_or_default().to_owned(), Prompt::TextBytes(0));
         (call.output_max, call.quantities.audio_ms) = (Some(0), audio_ms);
         let endpoint = self.endpoint_of(self.endpoint.name, Kind::Billed);
         for _ in 0..CHANGES_MAX {
-            if let Some(room) = self.meter.take_room(&self.caller, (self.provider, &endpoint), &call).await? {
+            let at = self.open.first().and_then(|(_, turn)| turn.admitted_at());
+            if let Some(room) = self.meter.take_room((&self.caller, at), (self.provider, &endpoint), &call).await? {
                 return Ok(room);
             }
             self.look_up().await?;

@@ -17,12 +17,14 @@ pub(super) struct Lasting {
     /// For how much there is room.
     held_ms: u64,
     rooms: Vec<Room>,
+    /// No more was left: it is about to end, and nobody asks again.
+    is_over: bool,
 }
 
 impl Lasting {
     /// Of a turn that begins now.
     pub(super) fn new(now_us: u64) -> Self {
-        Self { begun_us: now_us, told_ms: 0, held_ms: 0, rooms: Vec::new() }
+        Self { begun_us: now_us, told_ms: 0, held_ms: 0, rooms: Vec::new(), is_over: false }
     }
 
     /// Its provider says how long it has lasted.
@@ -32,13 +34,16 @@ impl Lasting {
 
     /// When it needs more room, unless it is told before.
     pub(super) fn due_us(&self) -> u64 {
+        if self.is_over {
+            return u64::MAX;
+        }
         self.begun_us.saturating_add(self.held_ms.saturating_mul(1_000))
     }
 
     /// For how much more time room has to be taken by now.
     pub(super) fn needs_ms(&self, now_us: u64) -> Option<u64> {
         let lasted_ms = self.told_ms.max(now_us.saturating_sub(self.begun_us) / 1_000);
-        let short_ms = lasted_ms.checked_sub(self.held_ms)?;
+        let short_ms = lasted_ms.checked_sub(self.held_ms).filter(|_| !self.is_over)?;
         Some(short_ms.max(if self.held_ms < LONG_STEP_MS { STEP_MS } else { LONG_STEP_MS }))
     }
 
@@ -46,6 +51,11 @@ impl Lasting {
     pub(super) fn takes(&mut self, room: Room, more_ms: u64) {
         self.held_ms = self.held_ms.saturating_add(more_ms);
         self.rooms.push(room);
+    }
+
+    /// There is none: the session ends.
+    pub(super) fn takes_no_more(&mut self) {
+        self.is_over = true;
     }
 }
 
@@ -65,5 +75,11 @@ mod tests {
         lasting.held_ms = 100_000;
         lasting.told(5);
         assert_eq!(lasting.needs_ms(1_000_000), Some(LONG_STEP_MS));
+        lasting.takes_no_more();
+        assert_eq!(
+            (lasting.needs_ms(u64::MAX), lasting.due_us()),
+            (None, u64::MAX),
+            "what is refused is asked for once"
+        );
     }
 }

@@ -10,11 +10,14 @@ use crate::domain::budget::Sizing;
 use crate::domain::event::{Outcome, UsageEvent, UsageSource};
 use crate::domain::ids::PlanName;
 use crate::domain::plan::{Limit, Metric, Plan, Scope, Standing};
-use crate::domain::time::Window;
+use crate::domain::time::{MICROS_PER_DAY, Micros, Window};
+use crate::metering::budget;
 use crate::metering::fakes::{self, World};
 use crate::metering::identity::{Mode, hash};
 use crate::metering::snapshot::Account;
 use crate::metering::vault::OwnKey;
+use crate::ports::clock::Clock;
+use crate::ports::counters::Claim;
 use crate::ports::journal::Journal;
 use crate::providers::{self, CredentialPlace};
 
@@ -112,18 +115,6 @@ async fn what_was_never_begun_is_given_back_and_what_was_begun_is_kept() {
             assert_eq!(events[0].source == UsageSource::Estimate && events[0].tokens.prompt > 0, begun, "{ending:?}");
         }
     }
-}
-
-#[tokio::test]
-async fn a_key_that_came_later_let_a_session_name_what_others_have_in_the_operators_account() {
-    let bench = Bench::open().await;
-    let names = br#"{"type":"response.create","response":{"input":[{"type":"input_file","file_id":"file-1"}]}}"#;
-    let own_keys = || [(ProviderId::new("openai"), OwnKey::Open("sk-own".into()))].into_iter().collect();
-    let with_key = |turns: &Turns| Arc::new(Account { own_keys: own_keys(), ..Account::clone(&turns.caller.account) });
-    let mut turns = bench.turns();
-    assert!(turns.named(names).unwrap().is_some());
-    turns.caller.account = with_key(&turns);
-    assert!(turns.named(names).unwrap().is_some(), "it goes on under the key that it was opened with");
 }
 
 #[tokio::test]
@@ -235,4 +226,27 @@ async fn whose_objects_a_session_reaches_follows_from_the_key_that_it_was_opened
     let is_same = |one: &Account, other: &Account| one.own_keys.is_same(&other.own_keys, &provider);
     assert!(is_same(&own("sk-one"), &own("sk-one")) && is_same(&of_operator, &of_operator));
     assert!(!is_same(&own("sk-one"), &own("sk-other")) && !is_same(&of_operator, &own("sk-one")));
+}
+
+#[tokio::test]
+async fn room_for_a_turn_was_taken_in_the_period_of_now_and_not_in_that_of_the_turn() {
+    let bench = Bench::open().await;
+    let turns = bench.turns();
+    let limit = Limit { scope: Scope::Tenant, metric: Metric::Tokens, window: Window::Day, max: 1_000_000 };
+    let plan = Arc::new(Plan { limits: vec![limit], ..Plan::unlimited(PlanName::starter()) });
+    let account = Account { plan: Some(plan.clone()), ..(*turns.caller.account).clone() };
+    let caller = Caller { account: Arc::new(account), ..turns.caller.clone() };
+    let now = bench.clock.now();
+    let begun = Micros(now.0 - MICROS_PER_DAY);
+    let held = async |at| {
+        let limits = budget::limits(&caller, &plan, at);
+        let claims: Vec<Claim> = limits.map(|(_, counter)| Claim { counter, amount: 0, max: None }).collect();
+        bench.meter.read(&claims).await.unwrap().first().unwrap().held
+    };
+    let call = Call::new("gpt-4o".to_owned(), Prompt::TextBytes(4_000));
+    let of = (turns.provider, &turns.endpoint);
+    let room = bench.meter.take_room((&caller, Some(begun)), of, &call).await.unwrap().unwrap();
+    assert!(held(begun).await > 0 && held(now).await == 0);
+    drop(room);
+    assert_eq!(held(begun).await, 0);
 }
