@@ -1,9 +1,9 @@
-//! Printing: a table or sentence for people, or JSON; and complaints on stderr.
+//! Printing: a table or sentence for people, or JSON; and complaints and questions on stderr.
 //!
 //! May use: `domain` for what may stand on a line.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -91,6 +91,20 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
         text.push('\n');
     }
     text
+}
+
+/// Asks at a terminal.
+pub(super) fn ask(question: &str) -> Result<bool, Failure> {
+    let silent = |error: io::Error| Failure::from(format!("the terminal cannot be asked: {error}: say --yes"));
+    if !io::stdin().is_terminal() {
+        return Err("nobody can be asked here: look at the changes with --dry-run, then say --yes".to_owned().into());
+    }
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{question} [y/N] ").map_err(silent)?;
+    stderr.flush().map_err(silent)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(silent)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! May use: `boot`, `config` for price files, `edge` for money in documents, the ledger by [`with_ledger`].
 
 mod billing;
-pub(super) mod books;
+mod books;
 mod corrections;
 #[cfg(test)]
 #[path = "prices/golden.rs"]

@@ -11,8 +11,7 @@ use crate::metering::admin::{Resealed, Unopened};
 
 use super::Failure;
 use super::accounts::{Access, author, with_ledger};
-use super::output::{Output, table};
-use super::prices::books::ask;
+use super::output::{Output, ask, table};
 
 /// What `tollgate secrets` can do.
 #[derive(Subcommand)]
@@ -67,7 +66,7 @@ fn forget(args: &ForgetArgs, config: &Config, output: Output) -> Result<(), Fail
         if !is_wanted || !(*yes || ask(&format!("{}\nRemove them?", keys_table(&found)))?) {
             return Ok((found, false));
         }
-        Ok((desk.admin.forget(&author, *master).await?, true))
+        Ok((desk.admin.forget(&author, found).await?, true))
     })?;
     let row = |key: &SealedKey| {
         let (tenant, provider) = (key.tenant.as_str(), key.provider.as_str());
@@ -79,7 +78,7 @@ fn forget(args: &ForgetArgs, config: &Config, output: Output) -> Result<(), Fail
         (0, _) => format!("No key in the ledger is sealed with master key {master}."),
         (_, false) => format!("{}\nNothing was removed.", keys_table(&keys)),
         (count, true) => format!(
-            "{}\n{count} keys were removed. Calls of these tenants go out with the operator's key, where there is one.",
+            "{}\nRemoved: {count}. Calls of these tenants go out with the operator's key, where there is one.",
             keys_table(&keys)
         ),
     })

@@ -3,7 +3,7 @@
 use crate::domain::audit::{Action, Actor, AuditEntry, Author, Change};
 use crate::domain::ids::{KeyId, PlanName, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
-use crate::domain::provider_key::SealedKey;
+use crate::domain::provider_key::{MasterId, SealedKey};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::{MICROS_PER_SECOND, Micros};
 use crate::domain::zone::Zone;
@@ -216,13 +216,15 @@ pub trait TenantStore: PriceStore + Send + Sync {
     /// tenant.
     fn set_provider_key<'a>(&'a self, key: &'a SealedKey, act: &'a Act) -> BoxFuture<'a, Result<Done<()>, StoreError>>;
 
-    /// Removes a tenant's own key for a provider; where there is none nothing changes.
+    /// Removes a tenant's own key for a provider, and says whether there was one: with `sealed_with`, one that is sealed with that
+    /// master key. Where there is none nothing changes.
     fn remove_provider_key<'a>(
         &'a self,
         tenant: &'a TenantId,
         provider: &'a ProviderId,
+        sealed_with: Option<MasterId>,
         act: &'a Act,
-    ) -> BoxFuture<'a, Result<Done<()>, StoreError>>;
+    ) -> BoxFuture<'a, Result<Done<bool>, StoreError>>;
 
     /// Puts `after` in the place of `before`, the same key sealed anew; says whether `before` was still there.
     fn reseal_provider_key<'a>(

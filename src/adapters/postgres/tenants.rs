@@ -12,7 +12,7 @@ use crate::adapters::sql::{audit, changes, provider_keys};
 use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::ids::{KeyId, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
-use crate::domain::provider_key::SealedKey;
+use crate::domain::provider_key::{MasterId, SealedKey};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::ports::tenants::{
@@ -130,11 +130,12 @@ impl TenantStore for PostgresLedger {
         &'a self,
         tenant: &'a TenantId,
         provider: &'a ProviderId,
+        sealed_with: Option<MasterId>,
         act: &'a Act,
-    ) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Done<bool>, StoreError>> {
         Box::pin(async move {
             let mut change = self.change().await?;
-            let done = provider_keys::remove::<Postgres>(&mut change, tenant, provider, act).await;
+            let done = provider_keys::remove::<Postgres>(&mut change, (tenant, provider), sealed_with, act).await;
             change.commit(done).await
         })
     }

@@ -8,7 +8,7 @@ use super::statement::Statement;
 use super::{Dialect, audit};
 use crate::domain::audit::Change;
 use crate::domain::ids::{ProviderId, TenantId};
-use crate::domain::provider_key::SealedKey;
+use crate::domain::provider_key::{MasterId, SealedKey};
 use crate::ports::StoreError;
 use crate::ports::tenants::{Act, Done};
 
@@ -74,22 +74,27 @@ pub(in crate::adapters) async fn set<D: Dialect>(
 
 pub(in crate::adapters) async fn remove<D: Dialect>(
     connection: &mut D::Connection,
-    tenant: &TenantId,
-    provider: &ProviderId,
+    (tenant, provider): (&TenantId, &ProviderId),
+    sealed_with: Option<MasterId>,
     act: &Act,
-) -> Result<Done<()>, StoreError> {
+) -> Result<Done<bool>, StoreError> {
     if let Some(answered) = audit::recall_act::<D>(connection, act).await? {
         return Ok(Done::Before(answered));
     }
     if find_tenant::<D>(connection, tenant).await?.is_none() {
         return Err(missing_tenant(tenant));
     }
-    let before = find::<D>(connection, tenant, provider).await?;
+    let is_meant = |key: &SealedKey| sealed_with.is_none_or(|master| key.master == master);
+    let before = find::<D>(connection, tenant, provider).await?.filter(is_meant);
+    if before.is_none() {
+        audit::finish::<D>(connection, act, None).await?;
+        return Ok(Done::Now(false));
+    }
     let delete = Statement::new("DELETE FROM provider_keys WHERE tenant_id = $1 AND provider = $2");
     let delete = delete.bind(tenant.as_str()).bind(provider.as_str());
     D::run(connection, delete).await.map_err(D::error)?;
     audit::finish::<D>(connection, act, Change::provider_key_set(before.as_ref(), None).as_ref()).await?;
-    Ok(Done::Now(()))
+    Ok(Done::Now(true))
 }
 
 pub(in crate::adapters) async fn reseal<D: Dialect>(

@@ -2,7 +2,6 @@
 //!
 //! May use: as [`super`].
 
-use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
@@ -15,7 +14,7 @@ use crate::edge::api::wire::prices::{ChangeBody, PricesBody, UpdateBody};
 use crate::metering::admin::Order;
 
 use super::super::accounts::{Access, author, with_ledger};
-use super::super::output::{Output, complain, table};
+use super::super::output::{Output, ask, complain, table};
 use super::{Failure, for_so_many, read, sold_by};
 
 /// What `tollgate prices update --help` ends with.
@@ -111,20 +110,6 @@ fn kept(found: Option<PriceBook>, version: &str) -> Result<PriceBook, Failure> {
 
 fn is_wanted(document: &UpdateBody) -> Result<bool, Failure> {
     ask(&format!("{}\nPut version {} in force?", changes_text(document), document.after))
-}
-
-/// Asks at a terminal.
-pub(in super::super) fn ask(question: &str) -> Result<bool, Failure> {
-    let silent = |error: io::Error| Failure::from(format!("the terminal cannot be asked: {error}: say --yes"));
-    if !io::stdin().is_terminal() {
-        return Err("nobody can be asked here: look at the changes with --dry-run, then say --yes".to_owned().into());
-    }
-    let mut stderr = io::stderr().lock();
-    write!(stderr, "{question} [y/N] ").map_err(silent)?;
-    stderr.flush().map_err(silent)?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(silent)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Compares a price file with the prices in effect.

@@ -22,7 +22,7 @@ use crate::ports::prices::BookListing;
 use crate::ports::tenants::Act;
 
 use super::super::accounts::{Access, author, with_ledger};
-use super::super::output::{Output, table};
+use super::super::output::{Output, ask, table};
 use super::super::progress::{Elsewhere, Progress};
 use super::Failure;
 
@@ -125,7 +125,7 @@ pub(super) fn rerate(args: RerateArgs, config: &Config, output: Output) -> Resul
         let looked = run(true).await?;
         let total = total(&looked)?;
         let is_asked = !dry_run && total.corrected > 0;
-        if !is_asked || !super::books::ask(&format!("{}\nWrite them?", text(&by, &looked, &total, false)))? {
+        if !is_asked || !ask(&format!("{}\nWrite them?", text(&by, &looked, &total, false)))? {
             return Ok((by, looked, false));
         }
         Ok((by, run(false).await?, true))

@@ -70,8 +70,8 @@ impl Admin {
     ) -> Result<(), AdminError> {
         let provider = known_provider(provider)?;
         let act = Act::by(author.clone(), self.clock.now());
-        match self.store.remove_provider_key(tenant, &provider, &act).await {
-            Ok(done) => self.done(&Order::<()>::by(author), tenant, done).await,
+        match self.store.remove_provider_key(tenant, &provider, None, &act).await {
+            Ok(done) => self.done(&Order::<()>::by(author), tenant, done).await.map(drop),
             Err(StoreError::Missing(_)) => Err(AdminError::UnknownTenant(tenant.clone())),
             Err(error) => Err(error.into()),
         }
@@ -122,16 +122,19 @@ impl Admin {
         Ok(keys.into_iter().filter(|key| key.master == lost).collect())
     }
 
-    /// Removes them, and says which they were. Each is one change: what was done stays done when this ends early. A row may
-    /// be of a provider that this version does not know.
-    pub async fn forget(&self, author: &Author, lost: MasterId) -> Result<Vec<SealedKey>, AdminError> {
-        let keys = self.sealed_with(lost).await?;
-        for SealedKey { tenant, provider, .. } in &keys {
+    /// Removes those of `keys` that are still there, sealed with that master key, and says which they were. Each is one change:
+    /// what was done stays done when this ends early. A row may be of a provider that this version does not know.
+    pub async fn forget(&self, author: &Author, keys: Vec<SealedKey>) -> Result<Vec<SealedKey>, AdminError> {
+        let mut removed = Vec::with_capacity(keys.len());
+        for key in keys {
+            let SealedKey { tenant, provider, master, .. } = &key;
             let act = Act::by(author.clone(), self.clock.now());
-            let done = self.store.remove_provider_key(tenant, provider, &act).await?;
-            self.done(&Order::<()>::by(author), tenant, done).await?;
+            let done = self.store.remove_provider_key(tenant, provider, Some(*master), &act).await?;
+            if self.done(&Order::<()>::by(author), tenant, done).await? {
+                removed.push(key);
+            }
         }
-        Ok(keys)
+        Ok(removed)
     }
 }
 

@@ -4,7 +4,7 @@ use super::FakeStore;
 use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::ids::{KeyId, ProviderId, TenantId};
 use crate::domain::key::{Key, KeyHash};
-use crate::domain::provider_key::SealedKey;
+use crate::domain::provider_key::{MasterId, SealedKey};
 use crate::domain::tenant::Tenant;
 use crate::domain::time::Micros;
 use crate::ports::tenants::{
@@ -143,12 +143,18 @@ impl TenantStore for FakeStore {
         &'a self,
         tenant: &'a TenantId,
         provider: &'a ProviderId,
+        sealed_with: Option<MasterId>,
         act: &'a Act,
-    ) -> BoxFuture<'a, Result<Done<()>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Done<bool>, StoreError>> {
         self.answer(|tables| {
             tables.once(act, |tables| {
+                let is_meant = |key: &SealedKey| sealed_with.is_none_or(|master| key.master == master);
+                let known = tables.provider_keys.iter().find(|key| (&key.tenant, &key.provider) == (tenant, provider));
+                if !known.is_some_and(is_meant) {
+                    return Ok((false, None));
+                }
                 let before = tables.take_provider_key(tenant, provider);
-                Ok(((), Change::provider_key_set(before.as_ref(), None)))
+                Ok((true, Change::provider_key_set(before.as_ref(), None)))
             })
         })
     }

@@ -321,12 +321,16 @@ async fn a_sealed_key_is_kept_replaced_sealed_anew_and_removed() {
         assert_eq!(done(store.reseal_provider_key(&sealed("openai", 1), &anew, &act()).await), Ok(false), "{name}");
         check("not there any more", false, &[sealed("gemini", 2), sealed("openai", 3)]).await;
         assert_eq!(done(store.reseal_provider_key(&sealed("openai", 3), &anew, &act()).await), Ok(true), "{name}");
-        check("sealed anew", true, &[sealed("gemini", 2), anew]).await;
-        done(store.remove_provider_key(&id, &openai, &act()).await).unwrap();
+        check("sealed anew", true, &[sealed("gemini", 2), anew.clone()]).await;
+        // Nor is it removed as one of the master key that it was sealed with.
+        let (of_before, of_now) = (Some(sealed("openai", 3).master), Some(anew.master));
+        assert_eq!(done(store.remove_provider_key(&id, &openai, of_before, &act()).await), Ok(false), "{name}");
+        check("of another master key", false, &[sealed("gemini", 2), anew.clone()]).await;
+        assert_eq!(done(store.remove_provider_key(&id, &openai, of_now, &act()).await), Ok(true), "{name}");
         check("removed", true, &[sealed("gemini", 2)]).await;
-        done(store.remove_provider_key(&id, &openai, &act()).await).unwrap();
+        assert_eq!(done(store.remove_provider_key(&id, &openai, None, &act()).await), Ok(false), "{name}");
         check("removed again", false, &[sealed("gemini", 2)]).await;
-        let refused = store.remove_provider_key(&tenant("nobody"), &openai, &act()).await;
+        let refused = store.remove_provider_key(&tenant("nobody"), &openai, None, &act()).await;
         assert!(matches!(refused, Err(StoreError::Missing(_))), "{name}: {refused:?}");
     }
 }

@@ -10,7 +10,7 @@ use tollgate::domain::ids::{KeyId, PlanName, ProviderId, TenantId};
 use tollgate::domain::key::{Key, KeyHash};
 use tollgate::domain::plan::{Limit, Metric, Plan, Scope};
 use tollgate::domain::price::PriceBook;
-use tollgate::domain::provider_key::SealedKey;
+use tollgate::domain::provider_key::{MasterId, SealedKey};
 use tollgate::domain::tenant::Tenant;
 use tollgate::domain::time::{Micros, Window};
 use tollgate::domain::zone::Zone;
@@ -203,7 +203,13 @@ impl TenantStore for SimTenants {
         none()
     }
 
-    fn remove_provider_key<'a>(&'a self, _: &'a TenantId, _: &'a ProviderId, _: &'a Act) -> Answer<'a, Done<()>> {
+    fn remove_provider_key<'a>(
+        &'a self,
+        _: &'a TenantId,
+        _: &'a ProviderId,
+        _: Option<MasterId>,
+        _: &'a Act,
+    ) -> Answer<'a, Done<bool>> {
         none()
     }
 
