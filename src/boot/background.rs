@@ -27,14 +27,13 @@ use super::{BootError, Parts, admin_listener};
 /// Tenants and keys that another process changed are seen within this.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// How long is waited for an answer of the ledger at first: which revision it has, which is one row, and then all of it. A
-/// connection that takes longer may be half open: it is closed, and another is asked.
-const ANSWER: Duration = Duration::from_millis(500);
-const ANSWER_OF_ALL: Duration = Duration::from_secs(2);
+/// How long is waited for the ledger to say which revision it has, which is one row. A connection that takes longer may be half
+/// open: it is closed, and another is asked. As many tries as a pool has connections come soon after each other; then it is
+/// the ledger that is slow, and is given more and more time.
+const REVISION_MS: [u64; 8] = [500, 500, 500, 500, 1_000, 2_000, 4_000, 8_000];
 
-/// As many tries as a pool has connections, any of which may be half open, come soon after each other. Then it is the ledger
-/// that is slow, and is given more and more time.
-const TRIES: [u32; 8] = [1, 1, 1, 1, 2, 4, 8, 16];
+/// The same for all that it has. A large ledger may take long to say that, and not less if it is asked again.
+const ALL_MS: [u64; 4] = [2_000, 4_000, 8_000, 16_000];
 
 /// To put a book into the ledger.
 const KEEP_MAX: Duration = Duration::from_secs(16);
@@ -143,20 +142,20 @@ impl Background {
 
 /// Reads tenants and keys again if they changed.
 async fn refresh(snapshots: &Snapshots, ledger: &dyn TenantStore) -> Result<(), StoreError> {
-    let revision = answer(ANSWER, || ledger.revision()).await?;
+    let revision = answer(&REVISION_MS, || ledger.revision()).await?;
     if revision != snapshots.load().revision {
-        answer(ANSWER_OF_ALL, || Box::pin(snapshots.refresh(ledger))).await?;
+        answer(&ALL_MS, || Box::pin(snapshots.refresh(ledger))).await?;
     }
     Ok(())
 }
 
-/// What the ledger answers, on one connection after the other.
+/// What the ledger answers in one of these times, on one connection after the other.
 async fn answer<'a, T>(
-    at_first: Duration,
+    times_ms: &[u64],
     ask: impl Fn() -> BoxFuture<'a, Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    for times in TRIES {
-        if let Ok(answer) = timeout(at_first.saturating_mul(times), ask()).await {
+    for time_ms in times_ms {
+        if let Ok(answer) = timeout(Duration::from_millis(*time_ms), ask()).await {
             return answer;
         }
     }
