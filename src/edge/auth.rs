@@ -132,7 +132,7 @@ pub fn is_host_of_here(uri: &Uri, headers: &HeaderMap, ours: Option<&str>) -> Re
 }
 
 /// Whether public DNS serves no such name: an address, a single label (as compose names services), `localhost`, `test`
-/// (RFC 6761), or what docker calls the machine below. `local` and `internal` are not among them, as anybody near may serve those.
+/// (RFC 6761), or what Docker and Podman call the machine below. `local` and `internal` are not among them, as anybody near may serve those.
 fn is_no_public_name(host: &str, ours: Option<&str>) -> bool {
     let host = host.to_ascii_lowercase();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -140,7 +140,7 @@ fn is_no_public_name(host: &str, ours: Option<&str>) -> bool {
         || !host.contains('.')
         || host.ends_with(".localhost")
         || host.ends_with(".test")
-        || host == "host.docker.internal"
+        || ["host.docker.internal", "gateway.docker.internal", "host.containers.internal"].contains(&host.as_str())
         || ours.is_some_and(|ours| host.eq_ignore_ascii_case(ours))
 }
 

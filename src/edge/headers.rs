@@ -114,11 +114,14 @@ pub fn says_json(client: &HeaderMap) -> Result<(), Refusal> {
     if said.starts_with(b"multipart/") || said.starts_with(b"application/x-www-form-urlencoded") {
         return Err(Refusal::FormBody);
     }
-    let is_json = std::str::from_utf8(&said).is_ok_and(|said| said.is_empty() || is_json_in_utf8(said));
+    // What puts two of the same together writes a comma.
+    let is_json = std::str::from_utf8(&said)
+        .is_ok_and(|said| said.is_empty() || said.split(',').all(|one| is_json_in_utf8(one.trim())));
     if is_json { Ok(()) } else { Err(Refusal::NotJson) }
 }
 
-/// Whether a type in small letters is of JSON, or of text that may be it, and names no charset but UTF-8 or a part of it.
+/// Whether a type in small letters is of JSON, or of text that may be it, and names no charset but UTF-8, or one in which no
+/// byte of ASCII is anything else: in that a body has the same members, and what is no UTF-8 is refused anyway.
 fn is_json_in_utf8(said: &str) -> bool {
     let mut parts = said.split(';').map(str::trim);
     let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b));
@@ -134,7 +137,8 @@ fn is_json_in_utf8(said: &str) -> bool {
     let is_utf8 = |parameter: &str| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let value = value.trim().trim_matches('"');
-        !name.trim_start().starts_with("charset") || matches!(value, "utf-8" | "utf8" | "us-ascii")
+        !name.trim_start().starts_with("charset")
+            || matches!(value, "utf-8" | "utf8" | "us-ascii" | "ascii" | "iso-8859-1")
     };
     is_json && parts.all(is_utf8)
 }
@@ -372,6 +376,8 @@ mod tests {
             "application/json; charset=us-ascii; odata=verbose",
             "application/vnd.toll+json",
             "text/json",
+            "text/plain; charset=ISO-8859-1",
+            "application/json, application/json; charset=ascii",
         ] {
             assert_eq!(said(fine), Ok(()), "{fine}");
         }
@@ -381,11 +387,12 @@ mod tests {
             "application/json; a=\"b;c\"; Charset = utf-32",
             "application/json; charset=utf-8; charset=utf-16",
             "application/json; charset*=utf-16",
-            "text/plain; charset=iso-8859-1",
             "application/x-protobuf",
             "application/json+protobuf",
             "application/grpc+json",
             "application/x-protobuf, application/json",
+            "application/json, application/x-protobuf",
+            "application/json,",
             "application/octet-stream",
             "json",
         ] {
