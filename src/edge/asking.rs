@@ -27,7 +27,7 @@ impl Gate {
         let origin = live.origin_of(provider, uri.path()).map_err(|_| AskError::Off)?;
         // What was begun with a tenant's own key only that key can ask for, and all else only the operator's.
         let account = self.identities.account(whose.tenant).filter(|_| whose.own_account);
-        let is_own = account.as_ref().is_some_and(|account| account.own_keys.get(&origin.provider).is_some());
+        let is_own = account.as_ref().is_some_and(|account| account.has_own_key(&origin.provider));
         if whose.own_account && !is_own {
             return Err(AskError::Off);
         }

@@ -67,7 +67,7 @@ impl Gate {
 
 /// Whether the caller's calls go out with a key of its own: what that account keeps is its own, whoever made it.
 fn has_own_account(asked: &Asked<'_>, provider: &'static dyn Provider) -> bool {
-    asked.account.as_ref().is_some_and(|account| account.own_keys.get(&provider.id()).is_some())
+    asked.account.as_ref().is_some_and(|account| account.has_own_key(&provider.id()))
 }
 
 /// Notes the objects that one answer makes.

@@ -141,7 +141,7 @@ impl Gate {
         };
         let Some(account) = &asked.account else { return Err(Refusal::NoKey) };
         let provider = asked.dialect.id();
-        let own_account = account.own_keys.get(&provider).is_some();
+        let own_account = account.has_own_key(&provider);
         let whose = Whose { tenant: &account.tenant.id, own_account };
         self.deferred.before_it_goes(self, whose, (&provider, &name)).await
     }

@@ -84,7 +84,7 @@ fn counter(caller: &Caller, limit: &Limit, at: Micros) -> Option<CounterKey> {
 /// Whether an account may have a provider keep what is charged by the hour; [`Refusal::Storage`] where its plan limits cost,
 /// which nobody can hold to that. What its own account keeps it pays itself.
 pub fn may_store(account: Option<&Account>, provider: &ProviderId) -> Result<(), Refusal> {
-    let Some(account) = account.filter(|account| account.own_keys.get(provider).is_none()) else { return Ok(()) };
+    let Some(account) = account.filter(|account| !account.has_own_key(provider)) else { return Ok(()) };
     // One on an unknown plan is refused elsewhere.
     let Some(plan) = account.plan.as_deref() else { return Ok(()) };
     let limits_cost = plan.limits.iter().any(|limit| limit.metric == Metric::Cost);

@@ -44,6 +44,13 @@ pub struct Account {
     pub revision: i64,
 }
 
+impl Account {
+    /// Whether its calls to a provider go out with a key of its own: what is there it keeps, and pays, itself.
+    pub fn has_own_key(&self, provider: &ProviderId) -> bool {
+        self.own_keys.get(provider).is_some()
+    }
+}
+
 /// One consistent view.
 #[derive(Debug, Default)]
 pub struct Snapshot {
